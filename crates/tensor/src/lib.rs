@@ -1,0 +1,10 @@
+//! Tensors, autograd and CPU kernels of cloze.
+
+mod dropout;
+mod dtype;
+mod error;
+pub mod random;
+
+pub use dropout::{Dropout, RowCoordinate};
+pub use dtype::DType;
+pub use error::{Error, ErrorKind, Inside, Result};
