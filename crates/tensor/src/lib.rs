@@ -1,5 +1,6 @@
 //! Tensors, autograd and CPU kernels of cloze.
 
+pub(crate) mod cpu;
 mod dropout;
 mod dtype;
 mod error;

@@ -1,0 +1,248 @@
+//! Element-wise functions of one variable: GELU in both its forms, and exp, ln, tanh, sqrt, 1/x.
+//!
+//! A function is a type that implements [`Unary`]: value and derivative side by side, and which of input and output
+//! the derivative is computed from (so that the caller knows what to keep).
+//!
+//! GELU: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016. BERT's is `x Phi(x)`; the `tanh` form
+//! approximates it.
+
+use super::Real;
+use super::parallel::{RowsMut, for_rows};
+use super::simd::simd;
+
+/// Elements that one costs, in [`for_rows`]'s measure: a transcendental function's arithmetic against a load's.
+const COST: usize = 4;
+
+/// What a derivative is computed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Saved {
+    Input,
+    Output,
+}
+
+/// A function of one variable.
+pub(crate) trait Unary: Copy + Send + Sync {
+    /// What [`Unary::derivative`] takes.
+    const SAVED: Saved;
+    fn value<T: Real>(x: T) -> T;
+    /// The derivative, from the input or the output as [`Unary::SAVED`] says.
+    fn derivative<T: Real>(saved: T) -> T;
+}
+
+macro_rules! unary {
+    ($($(#[$doc:meta])* $name:ident($saved:ident): |$x:ident| $value:expr, |$s:ident| $derivative:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name;
+        impl Unary for $name {
+            const SAVED: Saved = Saved::$saved;
+            #[inline(always)]
+            fn value<T: Real>($x: T) -> T { $value }
+            #[inline(always)]
+            fn derivative<T: Real>($s: T) -> T { $derivative }
+        }
+    )*};
+}
+
+unary! {
+    /// `e^x`.
+    Exp(Output): |x| x.exp(), |y| y;
+    /// Natural logarithm.
+    Ln(Input): |x| x.ln(), |x| T::ONE / x;
+    /// Hyperbolic tangent.
+    Tanh(Output): |x| x.tanh(), |y| T::ONE - y * y;
+    /// Square root.
+    Sqrt(Output): |x| x.sqrt(), |y| T::HALF / y;
+    /// `1 / x`.
+    Reciprocal(Output): |x| T::ONE / x, |y| -(y * y);
+    /// `x Phi(x)`.
+    Gelu(Input): |x| x * x.normal().0, |x| { let (cdf, pdf) = x.normal(); x.mul_add(pdf, cdf) };
+    /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
+    GeluTanh(Input): |x| gelu_tanh(x).0, |x| gelu_tanh(x).1;
+}
+
+/// Value and derivative. Beyond |x| = 10 the tanh is 1 to the last bit; there the cube could overflow, and infinity
+/// times zero would be NaN.
+#[inline(always)]
+fn gelu_tanh<T: Real>(x: T) -> (T, T) {
+    let (a, b) = (T::from_f64(0.797_884_560_802_865_4), T::from_f64(0.044_715));
+    let limit = T::from_f64(10.0);
+    let z = if x > limit { limit } else { x };
+    let z = if z < -limit { -limit } else { z };
+    let z2 = z * z;
+    let t = (a * z * b.mul_add(z2, T::ONE)).tanh();
+    let half = T::HALF * (T::ONE + t);
+    let inner = a * (b * T::from_f64(3.0)).mul_add(z2, T::ONE);
+    (x * half, half + T::HALF * z * (T::ONE - t * t) * inner)
+}
+
+simd! {
+    fn forward_block<T: Real, F: Unary>(x: &[T], y: &mut [T]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = F::value(x);
+        }
+    }
+
+    fn backward_block<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: &mut [T], accumulate: bool) {
+        if accumulate {
+            for ((dx, &s), &dy) in dx.iter_mut().zip(saved).zip(dy) {
+                *dx += dy * F::derivative(s);
+            }
+        } else {
+            for ((dx, &s), &dy) in dx.iter_mut().zip(saved).zip(dy) {
+                *dx = dy * F::derivative(s);
+            }
+        }
+    }
+
+    fn bias_forward_block<T: Real, F: Unary>(u: &mut [T], bias: &[T], y: &mut [T]) {
+        for (u, y) in u.chunks_exact_mut(bias.len()).zip(y.chunks_exact_mut(bias.len())) {
+            for ((u, y), &b) in u.iter_mut().zip(y).zip(bias) {
+                let v = *u + b;
+                *u = v;
+                *y = F::value(v);
+            }
+        }
+    }
+
+    fn bias_block<T: Real>(u: &mut [T], bias: &[T]) {
+        for u in u.chunks_exact_mut(bias.len()) {
+            for (u, &b) in u.iter_mut().zip(bias) {
+                *u += b;
+            }
+        }
+    }
+}
+
+/// `y = f(x)`.
+pub(crate) fn forward<T: Real, F: Unary>(x: &[T], y: &mut [T]) {
+    assert_eq!(x.len(), y.len());
+    for_rows(x.len(), COST, y, |range, y| forward_block::<T, F>(&x[range], y));
+}
+
+/// `dx (+)= dy f'`, from the forward's input or output as `F::SAVED` says.
+pub(crate) fn backward<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: &mut [T], accumulate: bool) {
+    assert!(saved.len() == dx.len() && dy.len() == dx.len());
+    for_rows(dx.len(), COST, dx, |range, dx| {
+        backward_block::<T, F>(&saved[range.clone()], &dy[range], dx, accumulate);
+    });
+}
+
+/// For a product `u [R, C]`: adds `bias [C]` to `u` in place, and `y = f(u)`, in one pass.
+pub(crate) fn bias_forward<T: Real, F: Unary>(u: &mut [T], bias: &[T], y: &mut [T]) {
+    assert_eq!(u.len(), y.len());
+    let width = bias.len();
+    if width == 0 {
+        return assert!(u.is_empty());
+    }
+    assert_eq!(u.len() % width, 0);
+    let rows = (RowsMut::new(u, width), RowsMut::new(y, width));
+    for_rows(rows.0.data.len() / width, width * COST, rows, |_, (u, y)| {
+        bias_forward_block::<T, F>(u.data, bias, y.data)
+    });
+}
+
+/// Adds `bias [C]` to each row of `u [R, C]`.
+pub(crate) fn add_bias<T: Real>(u: &mut [T], bias: &[T]) {
+    let width = bias.len();
+    if width == 0 {
+        return assert!(u.is_empty());
+    }
+    assert_eq!(u.len() % width, 0);
+    for_rows(u.len() / width, width, RowsMut::new(u, width), |_, u| bias_block(u.data, bias));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::testing::at_each_level;
+    use crate::cpu::testing::{SIZES, close, random, random_in, wide};
+
+    /// Checks `F` in `T` against `reference`, and its derivative against central differences of `reference`.
+    fn check<T: Real, F: Unary>(tolerance: f64, positive: bool, reference: impl Fn(f64) -> f64) {
+        for n in SIZES {
+            let x: Vec<T> =
+                random(n, 5).iter().map(|x| T::from_f64(if positive { x.abs() + 0.1 } else { 2.0 * x })).collect();
+            let mut y = vec![T::from_f64(f64::NAN); n];
+            forward::<T, F>(&x, &mut y);
+            let want: Vec<f64> = wide(&x).iter().map(|&x| reference(x)).collect();
+            close(&y, &want, tolerance, "value");
+            let dy = random_in::<T>(n, 6);
+            let saved = if F::SAVED == Saved::Input { &x } else { &y };
+            let slope = |x: f64| (reference(x + 1e-5) - reference(x - 1e-5)) / 2e-5;
+            let want: Vec<f64> = x.iter().zip(&dy).map(|(x, dy)| dy.to_f64() * slope(x.to_f64())).collect();
+            let mut dx = vec![T::from_f64(f64::NAN); n];
+            backward::<T, F>(saved, &dy, &mut dx, false);
+            close(&dx, &want, tolerance.max(1e-9), "derivative");
+            backward::<T, F>(saved, &dy, &mut dx, true);
+            close(&dx, &want.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), tolerance.max(1e-9), "accumulated");
+        }
+    }
+
+    fn check_all<T: Real>(tolerance: f64) {
+        check::<T, Exp>(tolerance, false, f64::exp);
+        check::<T, Ln>(tolerance, true, f64::ln);
+        check::<T, Tanh>(tolerance, false, f64::tanh);
+        check::<T, Sqrt>(tolerance, true, f64::sqrt);
+        check::<T, Reciprocal>(tolerance, true, |x| 1.0 / x);
+        check::<T, GeluTanh>(tolerance, false, |x| {
+            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        });
+        // erf by its series of positive terms: the alternating one would cancel.
+        check::<T, Gelu>(tolerance.max(1e-11), false, |x| {
+            let z = x / 2f64.sqrt();
+            let (mut term, mut sum) = (z, z);
+            for n in 1..200 {
+                term *= 2.0 * z * z / (2 * n + 1) as f64;
+                sum += term;
+            }
+            0.5 * x * (1.0 + (-z * z).exp() * sum * 2.0 / std::f64::consts::PI.sqrt())
+        });
+    }
+
+    #[test]
+    fn values_and_derivatives() {
+        at_each_level(|_| {
+            check_all::<f32>(1e-6);
+            check_all::<f64>(1e-14);
+        });
+    }
+
+    #[test]
+    fn extremes_are_finite() {
+        fn extremes<T: Real, F: Unary>(linear: bool) {
+            let x = [1e4, -1e4, 1e30, -1e30].map(T::from_f64);
+            let (mut y, mut dx) = ([T::ZERO; 4], [T::ZERO; 4]);
+            forward::<T, F>(&x, &mut y);
+            backward::<T, F>(if F::SAVED == Saved::Input { &x } else { &y }.as_slice(), &[T::ONE; 4], &mut dx, false);
+            if linear {
+                assert_eq!((y, dx), ([x[0], T::ZERO, x[2], T::ZERO], [T::ONE, T::ZERO, T::ONE, T::ZERO]));
+            } else {
+                assert_eq!((y, dx), ([T::ONE, -T::ONE, T::ONE, -T::ONE], [T::ZERO; 4]));
+            }
+        }
+        at_each_level(|_| {
+            extremes::<f32, Gelu>(true);
+            extremes::<f64, Gelu>(true);
+            extremes::<f32, GeluTanh>(true);
+            extremes::<f64, GeluTanh>(true);
+            extremes::<f32, Tanh>(false);
+        });
+    }
+
+    #[test]
+    fn bias_variants_equal_separate_steps() {
+        for (rows, width) in [(0, 3), (5, 1), (7, 17), (40, 3072)] {
+            let (u, bias) = (random_in::<f32>(rows * width, 1), random_in::<f32>(width, 2));
+            let sum: Vec<f32> = u.iter().enumerate().map(|(i, u)| u + bias[i % width]).collect();
+            let (mut fused, mut y, mut want) = (u.clone(), vec![0.0; u.len()], vec![0.0; u.len()]);
+            bias_forward::<f32, Gelu>(&mut fused, &bias, &mut y);
+            forward::<f32, Gelu>(&sum, &mut want);
+            assert_eq!(fused, sum);
+            close(&y, &wide(&want), 1e-7, "bias and GELU");
+            let mut added = u;
+            add_bias(&mut added, &bias);
+            assert_eq!(added, sum);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Work sharing over rayon, such that results do not depend on the number of threads.
+//!
+//! Work is cut into blocks whose size follows from the sizes of the operands alone. Threads take blocks; a block is
+//! computed the same way whoever takes it; partial sums of blocks are added in the order of the blocks. Work that
+//! is too small to be worth waking a thread (some 10 microseconds) runs on the calling one.
+//!
+//! Destinations are handed out as disjoint `&mut` blocks by splitting them ([`Rows`]), so kernels over rows need
+//! no `unsafe`.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Cost of one block, in elements of light arithmetic (about 10 microseconds).
+const BLOCK_COST: usize = 1 << 15;
+/// Work below this total cost runs serially.
+const SERIAL_COST: usize = 1 << 16;
+
+/// Items a block has when each costs `cost` (in elements touched, times a weight for heavy arithmetic).
+pub(crate) fn block_items(cost: usize) -> usize {
+    (BLOCK_COST / cost.max(1)).max(1)
+}
+
+/// Something that is cut into blocks of rows: a mutable matrix, or several cut together.
+pub(crate) trait Rows: Send + Sized {
+    /// The first `rows` rows, and the rest.
+    fn split(self, rows: usize) -> (Self, Self);
+}
+
+/// A row-major matrix to be written: `data.len() / width` rows.
+pub(crate) struct RowsMut<'a, T> {
+    pub(crate) data: &'a mut [T],
+    pub(crate) width: usize,
+}
+
+impl<'a, T> RowsMut<'a, T> {
+    pub(crate) fn new(data: &'a mut [T], width: usize) -> Self {
+        RowsMut { data, width }
+    }
+}
+
+impl<T: Send> Rows for RowsMut<'_, T> {
+    #[inline]
+    fn split(self, rows: usize) -> (Self, Self) {
+        let (a, b) = self.data.split_at_mut(rows * self.width);
+        (RowsMut { data: a, width: self.width }, RowsMut { data: b, width: self.width })
+    }
+}
+
+/// One element a row.
+impl<T: Send> Rows for &mut [T] {
+    #[inline]
+    fn split(self, rows: usize) -> (Self, Self) {
+        self.split_at_mut(rows)
+    }
+}
+
+impl Rows for () {
+    fn split(self, _: usize) -> ((), ()) {
+        ((), ())
+    }
+}
+
+impl<R: Rows> Rows for Option<R> {
+    #[inline]
+    fn split(self, rows: usize) -> (Self, Self) {
+        match self.map(|r| r.split(rows)) {
+            Some((a, b)) => (Some(a), Some(b)),
+            None => (None, None),
+        }
+    }
+}
+
+macro_rules! tuple_rows {
+    ($($name:ident)+) => {
+        impl<$($name: Rows),+> Rows for ($($name,)+) {
+            #[inline]
+            #[allow(non_snake_case)]
+            fn split(self, rows: usize) -> (Self, Self) {
+                let ($($name,)+) = self;
+                $(let $name = $name.split(rows);)+
+                (($($name.0,)+), ($($name.1,)+))
+            }
+        }
+    };
+}
+tuple_rows!(A B);
+tuple_rows!(A B C);
+tuple_rows!(A B C D);
+
+/// Calls `f` with the range of rows and the block of `rows` of each block; `cost` is that of one row.
+pub(crate) fn for_rows<R: Rows>(count: usize, cost: usize, rows: R, f: impl Fn(Range<usize>, R) + Sync) {
+    for_blocks(count, block_items(cost), cost, rows, f);
+}
+
+/// As [`for_rows`], with the number of rows of a block given: for partial results a block.
+pub(crate) fn for_blocks<R: Rows>(
+    count: usize,
+    block: usize,
+    cost: usize,
+    rows: R,
+    f: impl Fn(Range<usize>, R) + Sync,
+) {
+    if count.saturating_mul(cost) >= SERIAL_COST && count > block && rayon::current_num_threads() > 1 {
+        share(0..count, block, rows, &f);
+    } else {
+        serial(0..count, block, rows, &f);
+    }
+}
+
+fn serial<R: Rows>(range: Range<usize>, block: usize, mut rows: R, f: &impl Fn(Range<usize>, R)) {
+    let mut start = range.start;
+    while range.end - start > block {
+        let (first, rest) = rows.split(block);
+        f(start..start + block, first);
+        rows = rest;
+        start += block;
+    }
+    if start < range.end {
+        f(start..range.end, rows);
+    }
+}
+
+fn share<R: Rows>(range: Range<usize>, block: usize, rows: R, f: &(impl Fn(Range<usize>, R) + Sync)) {
+    let blocks = range.len().div_ceil(block);
+    if blocks <= 1 {
+        return f(range, rows);
+    }
+    let middle = blocks / 2 * block;
+    let (a, b) = rows.split(middle);
+    let middle = range.start + middle;
+    rayon::join(|| share(range.start..middle, block, a, f), || share(middle..range.end, block, b, f));
+}
+
+/// Calls `f` for each of `0..count`, in no particular order but starting with the first: for a few tasks of
+/// unequal size, sorted by descending cost. `cost` is that of all together.
+pub(crate) fn for_tasks(count: usize, cost: usize, f: impl Fn(usize) + Sync) {
+    let threads = rayon::current_num_threads().min(count);
+    if cost < SERIAL_COST || threads <= 1 {
+        return (0..count).for_each(f);
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            let task = next.fetch_add(1, Ordering::Relaxed);
+            if task >= count {
+                return;
+            }
+            f(task);
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|_| work());
+        }
+        work();
+    });
+}
+
+/// A mutable slice that several threads write, each to elements of its own: for parts that are not blocks of rows.
+pub(crate) struct Disjoint<'a, T> {
+    pointer: *mut T,
+    len: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access goes through `slice`, whose callers promise not to touch an element from two threads.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Disjoint<'_, T> {}
+
+impl<'a, T> Disjoint<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Disjoint { pointer: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
+    }
+
+    /// A part of the slice; panics when it is out of bounds.
+    ///
+    /// # Safety
+    /// No two live parts may overlap.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: in bounds by the assertion, not aliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Runs `f` in pools of one, two and five threads and returns the three results.
+    pub(crate) fn with_threads<R: Send>(f: impl Fn() -> R + Sync) -> [R; 3] {
+        [1, 2, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(&f))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_is_visited_once_with_its_own_block() {
+        for count in [0, 1, 7, 100, 4096, 4097] {
+            let [a, b, c] = testing::with_threads(|| {
+                let (mut wide, mut narrow) = (vec![0usize; count * 3], vec![0usize; count]);
+                let rows = (RowsMut::new(&mut wide, 3), &mut narrow[..]);
+                for_rows(count, 100, rows, |range, (wide, narrow)| {
+                    assert_eq!((wide.data.len(), narrow.len()), (range.len() * 3, range.len()));
+                    for (i, row) in range.clone().enumerate() {
+                        wide.data[i * 3..][..3].iter_mut().for_each(|x| *x += row + 1);
+                        narrow[i] += range.start + 1;
+                    }
+                });
+                (wide, narrow)
+            });
+            assert!(a.0.chunks(3).enumerate().all(|(i, row)| row == [i + 1; 3]));
+            assert!(a == b && b == c, "blocks depend on the number of threads");
+        }
+    }
+
+    #[test]
+    fn each_task_runs_once() {
+        for cost in [1, 1 << 20] {
+            let counts: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
+            testing::with_threads(|| {
+                for_tasks(100, cost, |i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                })
+            });
+            assert!(counts.iter().all(|n| n.load(Ordering::Relaxed) == 3));
+        }
+    }
+}
