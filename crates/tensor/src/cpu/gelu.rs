@@ -162,7 +162,7 @@ mod tests {
     fn check<T: Real, F: Unary>(tolerance: f64, positive: bool, reference: impl Fn(f64) -> f64) {
         for n in SIZES {
             let x: Vec<T> =
-                random(n, 5).iter().map(|x| T::from_f64(if positive { x.abs() + 0.1 } else { 2.0 * x })).collect();
+                random(n, 5).iter().map(|x| T::from_f64(if positive { x.abs() + 0.5 } else { 2.0 * x })).collect();
             let mut y = vec![T::from_f64(f64::NAN); n];
             forward::<T, F>(&x, &mut y);
             let want: Vec<f64> = wide(&x).iter().map(|&x| reference(x)).collect();
@@ -173,9 +173,9 @@ mod tests {
             let want: Vec<f64> = x.iter().zip(&dy).map(|(x, dy)| dy.to_f64() * slope(x.to_f64())).collect();
             let mut dx = vec![T::from_f64(f64::NAN); n];
             backward::<T, F>(saved, &dy, &mut dx, false);
-            close(&dx, &want, tolerance.max(1e-9), "derivative");
+            close(&dx, &want, tolerance.max(1e-8), "derivative");
             backward::<T, F>(saved, &dy, &mut dx, true);
-            close(&dx, &want.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), tolerance.max(1e-9), "accumulated");
+            close(&dx, &want.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), tolerance.max(1e-8), "accumulated");
         }
     }
 

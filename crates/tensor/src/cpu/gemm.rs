@@ -198,8 +198,8 @@ mod tests {
         (7, 1000, 300),
         (511, 513, 257),
         (64, 64, 4096),
-        (1, 4000, 2000),
-        (4000, 1, 2000),
+        (1, 2000, 1000),
+        (2000, 1, 1000),
     ];
 
     /// A matrix stored row-major or column-major, with a gap between rows.

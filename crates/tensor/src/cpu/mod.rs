@@ -7,8 +7,10 @@
 // A kernel's operands are many, and a struct for each call would only rename them.
 #![allow(clippy::too_many_arguments)]
 
+pub(crate) mod dropout;
 pub(crate) mod gelu;
 pub(crate) mod gemm;
+pub(crate) mod layer_norm;
 pub(crate) mod parallel;
 pub(crate) mod real;
 pub(crate) mod simd;

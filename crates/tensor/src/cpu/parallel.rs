@@ -55,6 +55,22 @@ impl<T: Send> Rows for &mut [T] {
     }
 }
 
+/// `width` elements for each block of `block` rows: partial results.
+pub(crate) struct PerBlock<'a, T> {
+    pub(crate) data: &'a mut [T],
+    pub(crate) width: usize,
+    pub(crate) block: usize,
+}
+
+impl<T: Send> Rows for PerBlock<'_, T> {
+    fn split(self, rows: usize) -> (Self, Self) {
+        debug_assert_eq!(rows % self.block, 0);
+        let PerBlock { data, width, block } = self;
+        let (a, b) = data.split_at_mut(rows / block * width);
+        (PerBlock { data: a, width, block }, PerBlock { data: b, width, block })
+    }
+}
+
 impl Rows for () {
     fn split(self, _: usize) -> ((), ()) {
         ((), ())
@@ -87,6 +103,7 @@ macro_rules! tuple_rows {
 tuple_rows!(A B);
 tuple_rows!(A B C);
 tuple_rows!(A B C D);
+tuple_rows!(A B C D E);
 
 /// Calls `f` with the range of rows and the block of `rows` of each block; `cost` is that of one row.
 pub(crate) fn for_rows<R: Rows>(count: usize, cost: usize, rows: R, f: impl Fn(Range<usize>, R) + Sync) {
@@ -133,20 +150,31 @@ fn share<R: Rows>(range: Range<usize>, block: usize, rows: R, f: &(impl Fn(Range
 }
 
 /// Calls `f` for each of `0..count`, in no particular order but starting with the first: for a few tasks of
-/// unequal size, sorted by descending cost. `cost` is that of all together.
-pub(crate) fn for_tasks(count: usize, cost: usize, f: impl Fn(usize) + Sync) {
+/// unequal size, sorted by descending cost. Each thread makes itself scratch space with `scratch`. `cost` is that of
+/// all tasks together.
+pub(crate) fn for_tasks<S>(
+    count: usize,
+    cost: usize,
+    scratch: impl Fn() -> S + Sync,
+    f: impl Fn(&mut S, usize) + Sync,
+) {
     let threads = rayon::current_num_threads().min(count);
+    if count == 0 {
+        return;
+    }
     if cost < SERIAL_COST || threads <= 1 {
-        return (0..count).for_each(f);
+        let mut scratch = scratch();
+        return (0..count).for_each(|task| f(&mut scratch, task));
     }
     let next = AtomicUsize::new(0);
     let work = || {
-        loop {
-            let task = next.fetch_add(1, Ordering::Relaxed);
-            if task >= count {
-                return;
+        let mut task = next.fetch_add(1, Ordering::Relaxed);
+        if task < count {
+            let mut scratch = scratch();
+            while task < count {
+                f(&mut scratch, task);
+                task = next.fetch_add(1, Ordering::Relaxed);
             }
-            f(task);
         }
     };
     rayon::in_place_scope(|scope| {
@@ -224,9 +252,14 @@ mod tests {
         for cost in [1, 1 << 20] {
             let counts: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
             testing::with_threads(|| {
-                for_tasks(100, cost, |i| {
-                    counts[i].fetch_add(1, Ordering::Relaxed);
-                })
+                for_tasks(
+                    100,
+                    cost,
+                    || (),
+                    |(), i| {
+                        counts[i].fetch_add(1, Ordering::Relaxed);
+                    },
+                )
             });
             assert!(counts.iter().all(|n| n.load(Ordering::Relaxed) == 3));
         }

@@ -1,0 +1,408 @@
+//! Layer normalisation, alone and fused with what BERT puts before it: `LN(residual + dropout(x))`.
+//!
+//! Mean and variance take two passes over a row that lies in the first-level cache: the one-pass formula cancels.
+//! Forward keeps the mean and the reciprocal standard deviation of each row; backward recomputes the normalised row
+//! from the input. The gradients of gamma and beta are summed over blocks of rows of fixed size, and the blocks'
+//! sums in order, so they do not depend on the number of threads.
+//!
+//! With `h = (z - mean) rstd` and `w = dy gamma`: `dz = rstd (w - mean(w) - h mean(w h))`, `dgamma = sum(dy h)`,
+//! `dbeta = sum(dy)`. Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
+
+use crate::{Dropout, RowCoordinate};
+
+use super::dropout::multipliers;
+use super::parallel::{PerBlock, RowsMut, block_items, for_blocks, for_rows};
+use super::real::{put, sum, sum2};
+use super::simd::simd;
+use super::{Real, Slot};
+
+const COST: usize = 3;
+
+/// `y = LN(z)` of one row; returns mean and rstd.
+#[inline(always)]
+pub(super) fn normalize<T: Real>(z: &[T], gamma: &[T], beta: &[T], eps: T, y: &mut [T]) -> (T, T) {
+    let n = T::from_usize(z.len());
+    let mean = sum(z, |z| z) / n;
+    let variance = sum(z, |z| (z - mean) * (z - mean)) / n;
+    let rstd = T::ONE / (variance + eps).sqrt();
+    for (((y, &z), &g), &b) in y.iter_mut().zip(z).zip(gamma).zip(beta) {
+        *y = ((z - mean) * rstd).mul_add(g, b);
+    }
+    (mean, rstd)
+}
+
+simd! {
+    fn forward_block<T: Real>(
+        z: &[T],
+        gamma: &[T],
+        beta: &[T],
+        eps: T,
+        y: &mut [T],
+        mean: &mut [T],
+        rstd: &mut [T],
+    ) {
+        let width = gamma.len();
+        let stats = mean.iter_mut().zip(rstd);
+        for ((z, y), (mean, rstd)) in z.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(stats) {
+            (*mean, *rstd) = normalize(z, gamma, beta, eps, y);
+        }
+    }
+
+    fn residual_block<T: Real>(
+        residual: &[T],
+        x: &[T],
+        rows: &[RowCoordinate],
+        dropout: &Dropout,
+        gamma: &[T],
+        beta: &[T],
+        eps: T,
+        z: &mut [T],
+        y: &mut [T],
+        mean: &mut [T],
+        rstd: &mut [T],
+    ) {
+        let width = gamma.len();
+        let mut row = vec![T::ONE; width];
+        let inputs = residual.chunks_exact(width).zip(x.chunks_exact(width)).zip(rows);
+        let outputs = z.chunks_exact_mut(width).zip(y.chunks_exact_mut(width)).zip(mean.iter_mut().zip(rstd));
+        for (((residual, x), &at), ((z, y), (mean, rstd))) in inputs.zip(outputs) {
+            if !dropout.is_none() {
+                multipliers(dropout, at, &mut row);
+            }
+            for (((z, &r), &x), &m) in z.iter_mut().zip(residual).zip(x).zip(&row) {
+                *z = x.mul_add(m, r);
+            }
+            (*mean, *rstd) = normalize(z, gamma, beta, eps, y);
+        }
+    }
+
+    /// `sums` is the block's `[dgamma, dbeta]`, empty when neither is wanted. `dropped` is the gradient through the
+    /// dropout.
+    fn backward_block<T: Real>(
+        dy: &[T],
+        z: &[T],
+        gamma: &[T],
+        mean: &[T],
+        rstd: &[T],
+        dz: Option<Slot<T>>,
+        dropped: Option<Slot<T>>,
+        rows: &[RowCoordinate],
+        dropout: &Dropout,
+        sums: &mut [T],
+    ) {
+        let width = gamma.len();
+        let n = T::from_usize(width);
+        let (mut dz, mut dropped) = (dz, dropped);
+        let mut scratch = vec![T::ZERO; 3 * width];
+        let (h, rest) = scratch.split_at_mut(width);
+        let (w, mask) = rest.split_at_mut(width);
+        for (i, (dy, z)) in dy.chunks_exact(width).zip(z.chunks_exact(width)).enumerate() {
+            let (mean, rstd) = (mean[i], rstd[i]);
+            for ((((h, w), &z), &dy), &g) in h.iter_mut().zip(w.iter_mut()).zip(z).zip(dy).zip(gamma) {
+                *h = (z - mean) * rstd;
+                *w = dy * g;
+            }
+            if !sums.is_empty() {
+                let (dgamma, dbeta) = sums.split_at_mut(width);
+                for (((dg, db), &h), &dy) in dgamma.iter_mut().zip(dbeta).zip(&*h).zip(dy) {
+                    *dg = dy.mul_add(h, *dg);
+                    *db += dy;
+                }
+            }
+            if dz.is_none() && dropped.is_none() {
+                continue;
+            }
+            let a = sum(w, |w| w) / n;
+            let b = sum2(w, h, |w, h| w * h) / n;
+            for (w, &h) in w.iter_mut().zip(&*h) {
+                *w = rstd * (*w - a - h * b);
+            }
+            let range = i * width..(i + 1) * width;
+            if let Some(dz) = &mut dz {
+                put(&mut dz.data[range.clone()], w, dz.accumulate);
+            }
+            if let Some(dropped) = &mut dropped {
+                if !dropout.is_none() {
+                    multipliers(dropout, rows[i], mask);
+                    for (w, &m) in w.iter_mut().zip(&*mask) {
+                        *w *= m;
+                    }
+                }
+                put(&mut dropped.data[range], w, dropped.accumulate);
+            }
+        }
+    }
+
+    fn add_sums<T: Real>(partials: &[T], stride: usize, sums: &mut [T]) {
+        for partial in partials.chunks(stride) {
+            for (sum, &p) in sums.iter_mut().zip(partial) {
+                *sum += p;
+            }
+        }
+    }
+}
+
+/// `y = LN(x) gamma + beta` over `x [R, W]`; keeps `mean [R]` and `rstd [R]` for backward.
+pub(crate) fn forward<T: Real>(
+    x: &[T],
+    gamma: &[T],
+    beta: &[T],
+    eps: f64,
+    y: &mut [T],
+    mean: &mut [T],
+    rstd: &mut [T],
+) {
+    let (count, width) = (mean.len(), gamma.len());
+    assert!(beta.len() == width && x.len() == count * width && y.len() == x.len() && rstd.len() == count);
+    if width == 0 {
+        return;
+    }
+    for_rows(count, COST * width, (RowsMut::new(y, width), mean, rstd), |range, (y, mean, rstd)| {
+        let x = &x[range.start * width..range.end * width];
+        forward_block(x, gamma, beta, T::from_f64(eps), y.data, mean, rstd);
+    });
+}
+
+/// `z = residual + dropout(x)`, `y = LN(z) gamma + beta`, all `[R, W]`, whose rows stand at `rows [R]`; keeps `z`,
+/// `mean [R]` and `rstd [R]` for backward. `rows` may be empty when `dropout` keeps everything.
+pub(crate) fn residual_forward<T: Real>(
+    residual: &[T],
+    x: &[T],
+    rows: &[RowCoordinate],
+    dropout: &Dropout,
+    gamma: &[T],
+    beta: &[T],
+    eps: f64,
+    z: &mut [T],
+    y: &mut [T],
+    mean: &mut [T],
+    rstd: &mut [T],
+) {
+    let (count, width) = (mean.len(), gamma.len());
+    assert!(beta.len() == width && x.len() == count * width && residual.len() == x.len());
+    assert!(z.len() == x.len() && y.len() == x.len() && rstd.len() == count);
+    let unplaced = vec![RowCoordinate::default(); if dropout.is_none() { count } else { 0 }];
+    let rows = if dropout.is_none() { &unplaced } else { rows };
+    assert_eq!(rows.len(), count);
+    if width == 0 {
+        return;
+    }
+    let outputs = (RowsMut::new(z, width), RowsMut::new(y, width), mean, rstd);
+    for_rows(count, COST * width, outputs, |range, (z, y, mean, rstd)| {
+        let at = range.start * width..range.end * width;
+        let (residual, x, eps) = (&residual[at.clone()], &x[at], T::from_f64(eps));
+        residual_block(residual, x, &rows[range], dropout, gamma, beta, eps, z.data, y.data, mean, rstd);
+    });
+}
+
+/// Backward of [`forward`], with what that was given and kept. Any gradient may be left out.
+pub(crate) fn backward<T: Real>(
+    dy: &[T],
+    x: &[T],
+    gamma: &[T],
+    mean: &[T],
+    rstd: &[T],
+    dx: Option<Slot<T>>,
+    dgamma: Option<Slot<T>>,
+    dbeta: Option<Slot<T>>,
+) {
+    residual_backward(dy, x, gamma, mean, rstd, &[], &Dropout::NONE, dx, None, dgamma, dbeta);
+}
+
+/// Backward of [`residual_forward`], with what that was given and kept. Any gradient may be left out.
+pub(crate) fn residual_backward<T: Real>(
+    dy: &[T],
+    z: &[T],
+    gamma: &[T],
+    mean: &[T],
+    rstd: &[T],
+    rows: &[RowCoordinate],
+    dropout: &Dropout,
+    dresidual: Option<Slot<T>>,
+    dx: Option<Slot<T>>,
+    dgamma: Option<Slot<T>>,
+    dbeta: Option<Slot<T>>,
+) {
+    let (count, width) = (mean.len(), gamma.len());
+    assert!(dy.len() == count * width && z.len() == dy.len() && rstd.len() == count);
+    assert!(dropout.is_none() || rows.len() == count);
+    assert!([&dresidual, &dx].into_iter().flatten().all(|slot| slot.data.len() == dy.len()));
+    assert!([&dgamma, &dbeta].into_iter().flatten().all(|slot| slot.data.len() == width));
+    if width == 0 {
+        return;
+    }
+    // Enough rows that adding the blocks' sums costs little beside computing them.
+    let block = block_items(COST * width).max(32);
+    let sums = if dgamma.is_some() || dbeta.is_some() { 2 * width } else { 0 };
+    let mut partials = vec![T::ZERO; count.div_ceil(block) * sums];
+    let flags = (dresidual.as_ref().is_some_and(|s| s.accumulate), dx.as_ref().is_some_and(|s| s.accumulate));
+    let outputs = (
+        dresidual.map(|slot| RowsMut::new(slot.data, width)),
+        dx.map(|slot| RowsMut::new(slot.data, width)),
+        PerBlock { data: &mut partials, width: sums, block },
+    );
+    for_blocks(count, block, COST * width, outputs, |range, (dz, dx, sums)| {
+        let at = range.start * width..range.end * width;
+        backward_block(
+            &dy[at.clone()],
+            &z[at],
+            gamma,
+            &mean[range.clone()],
+            &rstd[range.clone()],
+            dz.map(|dz| Slot::new(dz.data, flags.0)),
+            dx.map(|dx| Slot::new(dx.data, flags.1)),
+            if dropout.is_none() { &[] } else { &rows[range] },
+            dropout,
+            sums.data,
+        );
+    });
+    for (slot, offset) in [(dgamma, 0), (dbeta, width)] {
+        if let Some(slot) = slot {
+            if !slot.accumulate {
+                slot.data.fill(T::ZERO);
+            }
+            add_sums(partials.get(offset..).unwrap_or(&[]), sums, slot.data);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::parallel::testing::with_threads;
+    use crate::cpu::simd::testing::{at_each_level, steady_level};
+    use crate::cpu::testing::{SIZES, close, dot, numeric_gradient, random, random_in, wide};
+
+    const EPS: f64 = 1e-12;
+
+    fn reference(z: &[f64], gamma: &[f64], beta: &[f64], eps: f64) -> Vec<f64> {
+        let width = gamma.len();
+        let row = |z: &[f64]| {
+            let mean = z.iter().sum::<f64>() / width as f64;
+            let variance = z.iter().map(|z| (z - mean).powi(2)).sum::<f64>() / width as f64;
+            let deviation = (variance + eps).sqrt();
+            (0..width).map(|i| (z[i] - mean) / deviation * gamma[i] + beta[i]).collect::<Vec<_>>()
+        };
+        z.chunks(width.max(1)).flat_map(row).collect()
+    }
+
+    /// The mask by the definition in dropout.rs.
+    fn mask(dropout: &Dropout, rows: &[RowCoordinate], width: usize) -> Vec<f64> {
+        let one = |at: &RowCoordinate, column: usize| {
+            let group = at.position as usize * width.div_ceil(16) + column / 16;
+            let bytes = Dropout::bytes(dropout.hidden_counter(at.sequence, group as u32));
+            if (bytes[column % 16] as u32) < dropout.threshold() { 0.0 } else { dropout.scale() }
+        };
+        rows.iter().flat_map(|at| (0..width).map(move |c| one(at, c))).collect()
+    }
+
+    fn rows(count: usize) -> Vec<RowCoordinate> {
+        (0..count as u32).map(|i| RowCoordinate { sequence: 3 + i / 4, position: i % 4 }).collect()
+    }
+
+    #[test]
+    fn forward_equals_the_formula() {
+        fn check<T: Real>(tolerance: f64) {
+            for width in SIZES {
+                for count in [0, 1, 5] {
+                    let (x, r) = (random_in::<T>(count * width, 1), random_in::<T>(count * width, 2));
+                    let (gamma, beta) = (random_in::<T>(width, 3), random_in::<T>(width, 4));
+                    let nan = || vec![T::from_f64(f64::NAN); count * width];
+                    let (mut y, mut z, mut mean, mut rstd) = (nan(), nan(), vec![T::ZERO; count], vec![T::ZERO; count]);
+                    // A width of one has variance 0: the epsilon must be one that f32 can divide by.
+                    let eps = 1e-5;
+                    forward(&x, &gamma, &beta, eps, &mut y, &mut mean, &mut rstd);
+                    close(&y, &reference(&wide(&x), &wide(&gamma), &wide(&beta), eps), tolerance, "LN");
+                    let dropout = Dropout::new(0.25, 7, 8, 9).unwrap();
+                    let at = rows(count);
+                    residual_forward(&r, &x, &at, &dropout, &gamma, &beta, eps, &mut z, &mut y, &mut mean, &mut rstd);
+                    let m = mask(&dropout, &at, width);
+                    let want: Vec<f64> = (0..x.len()).map(|i| r[i].to_f64() + x[i].to_f64() * m[i]).collect();
+                    close(&z, &want, tolerance, "z");
+                    close(&y, &reference(&wide(&z), &wide(&gamma), &wide(&beta), eps), tolerance, "fused LN");
+                }
+            }
+        }
+        at_each_level(|_| {
+            check::<f32>(1e-5);
+            check::<f64>(1e-12);
+        });
+    }
+
+    #[test]
+    fn backward_equals_finite_differences() {
+        at_each_level(|_| {
+            for width in [2, 15, 16, 33] {
+                let count = 3;
+                let n = count * width;
+                let (r, x, dy) = (random(n, 1), random(n, 2), random(n, 3));
+                let (gamma, beta) = (random(width, 4), random(width, 5));
+                let (at, dropout) = (rows(count), Dropout::new(0.5, 1, 2, 3).unwrap());
+                let m = mask(&dropout, &at, width);
+                let loss = |r: &[f64], x: &[f64], gamma: &[f64], beta: &[f64]| {
+                    let z: Vec<f64> = (0..n).map(|i| r[i] + x[i] * m[i]).collect();
+                    dot(&reference(&z, gamma, beta, EPS), &dy)
+                };
+                let want = [
+                    numeric_gradient(&r, |r| loss(r, &x, &gamma, &beta)),
+                    numeric_gradient(&x, |x| loss(&r, x, &gamma, &beta)),
+                    numeric_gradient(&gamma, |gamma| loss(&r, &x, gamma, &beta)),
+                    numeric_gradient(&beta, |beta| loss(&r, &x, &gamma, beta)),
+                ];
+                let (mut z, mut y, mut mean, mut rstd) = (vec![0.0; n], vec![0.0; n], vec![0.0; 3], vec![0.0; 3]);
+                residual_forward(&r, &x, &at, &dropout, &gamma, &beta, EPS, &mut z, &mut y, &mut mean, &mut rstd);
+                // Every choice of gradients that are wanted, overwritten and then added to.
+                for wanted in 0..16 {
+                    let mut got = want.each_ref().map(|w| vec![f64::NAN; w.len()]);
+                    for pass in 1..=2 {
+                        let [a, b, c, d] = got.each_mut();
+                        let slot =
+                            |i: u32, data| (wanted >> i & 1 == 1).then_some(Slot { data, accumulate: pass == 2 });
+                        let (a, b, c, d) = (slot(0, a), slot(1, b), slot(2, c), slot(3, d));
+                        residual_backward(&dy, &z, &gamma, &mean, &rstd, &at, &dropout, a, b, c, d);
+                        for i in 0..4 {
+                            if wanted >> i & 1 == 1 {
+                                let want: Vec<f64> = want[i].iter().map(|w| w * pass as f64).collect();
+                                close(&got[i], &want, 1e-6, "LN backward");
+                            } else {
+                                assert!(got[i].iter().all(|x| x.is_nan()));
+                            }
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn f32_backward_is_near_f64_and_the_same_for_any_number_of_threads() {
+        let _steady = steady_level();
+        let (count, width) = (133, 768);
+        let n = count * width;
+        let (z, dy, gamma) = (random_in::<f32>(n, 1), random_in::<f32>(n, 2), random_in::<f32>(width, 3));
+        fn run<T: Real>(z: &[T], dy: &[T], gamma: &[T]) -> [Vec<T>; 3] {
+            let (n, width) = (z.len(), gamma.len());
+            let count = n / width;
+            let (mut y, mut mean, mut rstd) = (vec![T::ZERO; n], vec![T::ZERO; count], vec![T::ZERO; count]);
+            forward(z, gamma, gamma, EPS, &mut y, &mut mean, &mut rstd);
+            let mut got = [vec![T::ZERO; n], vec![T::ZERO; width], vec![T::ZERO; width]];
+            let [a, b, c] = got.each_mut().map(|data| Some(Slot { data, accumulate: false }));
+            backward(dy, z, gamma, &mean, &rstd, a, b, c);
+            got
+        }
+        let want = run(&wide(&z), &wide(&dy), &wide(&gamma));
+        let [one, two, five] = with_threads(|| run(&z, &dy, &gamma));
+        assert!(one == two && one == five);
+        for (got, want) in one.iter().zip(&want) {
+            close(got, want, 2e-6, "LN backward in f32");
+        }
+    }
+
+    #[test]
+    fn no_rows_make_zero_gradients() {
+        let (mut dgamma, mut dbeta) = ([1.0f32; 3], [1.0f32; 3]);
+        let slots = (Some(Slot::new(&mut dgamma[..], false)), Some(Slot::new(&mut dbeta[..], true)));
+        backward(&[], &[], &[1.0; 3], &[], &[], None, slots.0, slots.1);
+        assert_eq!((dgamma, dbeta), ([0.0; 3], [1.0; 3]));
+    }
+}
