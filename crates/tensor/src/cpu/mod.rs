@@ -7,7 +7,10 @@
 // A kernel's operands are many, and a struct for each call would only rename them.
 #![allow(clippy::too_many_arguments)]
 
+pub(crate) mod adamw;
+pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
+pub(crate) mod embedding;
 pub(crate) mod gelu;
 pub(crate) mod gemm;
 pub(crate) mod layer_norm;

@@ -1,0 +1,154 @@
+//! AdamW over flat arenas, and the sum of squares that clipping by norm needs: each one pass over memory.
+//!
+//! Source: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019; details as in PyTorch's `AdamW`.
+
+use super::Real;
+use super::parallel::for_blocks;
+use super::simd::simd;
+
+/// Elements of a block.
+const BLOCK: usize = 1 << 16;
+
+/// What one step does to a range of parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdamW {
+    /// What gradients are multiplied with first: clipping by norm.
+    pub(crate) clip: f64,
+    pub(crate) learning_rate: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    pub(crate) eps: f64,
+    /// `1 - beta1^t`, where `t` is the number of this step from 1.
+    pub(crate) correction1: f64,
+    /// `1 - beta2^t`.
+    pub(crate) correction2: f64,
+}
+
+simd! {
+    fn step_block<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], adamw: &AdamW) {
+        let clip = T::from_f64(adamw.clip);
+        let keep = T::from_f64(1.0 - adamw.learning_rate * adamw.weight_decay);
+        let (new1, beta2, new2) =
+            (T::from_f64(1.0 - adamw.beta1), T::from_f64(adamw.beta2), T::from_f64(1.0 - adamw.beta2));
+        let rate = T::from_f64(-adamw.learning_rate / adamw.correction1);
+        let (root, eps) = (T::from_f64(1.0 / adamw.correction2.sqrt()), T::from_f64(adamw.eps));
+        for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g * clip;
+            *m = (g - *m).mul_add(new1, *m);
+            *v = (*v).mul_add(beta2, new2 * g * g);
+            *p = (*p).mul_add(keep, rate * *m / v.sqrt().mul_add(root, eps));
+        }
+    }
+
+    /// In f64, where squares of f32 neither overflow nor vanish.
+    fn squares_block<T: Real>(x: &[T]) -> f64 {
+        let mut lanes = [0f64; 32];
+        let (chunks, rest) = x.as_chunks::<32>();
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                let x = x.to_f64();
+                *lane = x.mul_add(x, *lane);
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            let x = x.to_f64();
+            *lane = x.mul_add(x, *lane);
+        }
+        super::real::sum_lanes(lanes)
+    }
+}
+
+/// One step of AdamW for parameters `p` with gradients `g` and moments `m` and `v`, all of one length.
+pub(crate) fn step<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], adamw: &AdamW) {
+    let n = p.len();
+    assert!(g.len() == n && m.len() == n && v.len() == n);
+    for_blocks(n, BLOCK / 4, 2, (p, m, v), |range, (p, m, v)| step_block(p, &g[range], m, v, adamw));
+}
+
+/// The sum of the squares: over fixed blocks, which are added in order.
+pub(crate) fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
+    let mut partials = vec![0.0; x.len().div_ceil(BLOCK)];
+    for_blocks(partials.len(), 1, BLOCK / 2, &mut partials[..], |range, partial| {
+        partial[0] = squares_block(&x[range.start * BLOCK..(range.end * BLOCK).min(x.len())]);
+    });
+    partials.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::parallel::testing::with_threads;
+    use crate::cpu::simd::testing::{at_each_level, steady_level};
+    use crate::cpu::testing::{SIZES, close, random_in, wide};
+
+    /// The algorithm as PyTorch's documentation states it, line by line.
+    fn reference(p: &mut [f64], gradients: &[Vec<f64>], lr: f64, decay: f64, clip: f64) {
+        let (beta1, beta2, eps) = (0.9f64, 0.999f64, 1e-8);
+        for (i, p) in p.iter_mut().enumerate() {
+            let (mut m, mut v) = (0.0, 0.0);
+            for (t, g) in gradients.iter().enumerate() {
+                let (g, t) = (g[i] * clip, t as i32 + 1);
+                *p -= lr * decay * *p;
+                m = beta1 * m + (1.0 - beta1) * g;
+                v = beta2 * v + (1.0 - beta2) * g * g;
+                let (m_hat, v_hat) = (m / (1.0 - beta1.powi(t)), v / (1.0 - beta2.powi(t)));
+                *p -= lr * m_hat / (v_hat.sqrt() + eps);
+            }
+        }
+    }
+
+    fn check<T: Real>(n: usize, tolerance: f64) {
+        let mut p = random_in::<T>(n, 1);
+        let gradients: Vec<Vec<T>> = (2..7).map(|seed| random_in(n, seed)).collect();
+        let mut want = wide(&p);
+        reference(&mut want, &gradients.iter().map(|g| wide(g)).collect::<Vec<_>>(), 0.01, 0.1, 0.5);
+        let (mut m, mut v) = (vec![T::ZERO; n], vec![T::ZERO; n]);
+        for (t, g) in gradients.iter().enumerate() {
+            let t = t as i32 + 1;
+            let adamw = AdamW {
+                clip: 0.5,
+                learning_rate: 0.01,
+                weight_decay: 0.1,
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                correction1: 1.0 - 0.9f64.powi(t),
+                correction2: 1.0 - 0.999f64.powi(t),
+            };
+            step(&mut p, g, &mut m, &mut v, &adamw);
+        }
+        close(&p, &want, tolerance, "AdamW");
+    }
+
+    #[test]
+    fn steps_equal_the_algorithm() {
+        at_each_level(|_| {
+            for n in SIZES {
+                check::<f32>(n, 1e-6);
+                check::<f64>(n, 1e-14);
+            }
+        });
+        check::<f32>(100_000, 1e-6);
+    }
+
+    #[test]
+    fn squares() {
+        at_each_level(|_| {
+            for n in SIZES.into_iter().chain([BLOCK - 1, BLOCK, BLOCK + 1]) {
+                let x = random_in::<f32>(n, 3);
+                let want: f64 = wide(&x).iter().map(|x| x * x).sum();
+                assert!((sum_of_squares(&x) - want).abs() <= 1e-12 * want);
+            }
+            assert_eq!(sum_of_squares(&[1e30f32, 1e30]), 2.0 * (1e30f32 as f64).powi(2));
+        });
+    }
+
+    #[test]
+    fn squares_do_not_depend_on_the_number_of_threads() {
+        let _steady = steady_level();
+        let x = random_in::<f32>(300_000, 3);
+        let [one, two, five] = with_threads(|| sum_of_squares(&x));
+        assert!(one == two && one == five);
+    }
+}

@@ -1,0 +1,259 @@
+//! Softmax cross-entropy over rows of logits `[R, V]`, with class targets or soft ones.
+//!
+//! Forward reads a row once and keeps its log-sum-exp; backward recomputes the probabilities from it, so that no
+//! `[R, V]` of probabilities is kept. How losses are averaged is the caller's business: backward takes the factor
+//! of each row.
+
+use super::parallel::{RowsMut, for_rows};
+use super::real::{max, sum, sum2};
+use super::simd::simd;
+use super::{Real, Slot};
+
+const COST: usize = 4;
+
+/// log(sum(exp(x))) of a row.
+#[inline(always)]
+fn log_sum_exp<T: Real>(x: &[T]) -> T {
+    let largest = max(x);
+    largest + sum(x, |x| (x - largest).exp()).ln()
+}
+
+simd! {
+    fn forward_row<T: Real>(x: &[T]) -> T {
+        log_sum_exp(x)
+    }
+
+    /// Returns the log-sum-exp and `-sum(p (x - lse))`.
+    fn soft_forward_row<T: Real>(x: &[T], p: &[T]) -> (T, T) {
+        let lse = log_sum_exp(x);
+        (lse, -sum2(x, p, |x, p| p * (x - lse)))
+    }
+
+    fn backward_row<T: Real>(x: &[T], lse: T, target: usize, scale: T, dx: &mut [T], accumulate: bool) {
+        if accumulate {
+            for (dx, &x) in dx.iter_mut().zip(x) {
+                *dx += (x - lse).exp() * scale;
+            }
+        } else {
+            for (dx, &x) in dx.iter_mut().zip(x) {
+                *dx = (x - lse).exp() * scale;
+            }
+        }
+        dx[target] -= scale;
+    }
+
+    fn soft_backward_row<T: Real>(x: &[T], lse: T, p: &[T], scale: T, dx: &mut [T], accumulate: bool) {
+        let total = sum(p, |p| p);
+        for ((dx, &x), &p) in dx.iter_mut().zip(x).zip(p) {
+            let value = ((x - lse).exp() * total - p) * scale;
+            *dx = if accumulate { *dx + value } else { value };
+        }
+    }
+
+    fn targets_backward_row<T: Real>(x: &[T], lse: T, scale: T, dp: &mut [T], accumulate: bool) {
+        for (dp, &x) in dp.iter_mut().zip(x) {
+            let value = (lse - x) * scale;
+            *dp = if accumulate { *dp + value } else { value };
+        }
+    }
+}
+
+/// `loss[r] = lse[r] - logits[r][targets[r]]`, 0 where the target is `ignore_index`; keeps `lse [R]` for backward.
+/// The caller has checked the targets; one out of range panics.
+pub(crate) fn forward<T: Real>(
+    logits: &[T],
+    targets: &[i64],
+    ignore_index: i64,
+    classes: usize,
+    loss: &mut [T],
+    lse: &mut [T],
+) {
+    let count = targets.len();
+    assert!(logits.len() == count * classes && loss.len() == count && lse.len() == count);
+    for_rows(count, COST * classes, (loss, lse), |range, (loss, lse)| {
+        for (i, row) in range.enumerate() {
+            let (x, target) = (&logits[row * classes..][..classes], targets[row]);
+            (lse[i], loss[i]) = (T::ZERO, T::ZERO);
+            if target != ignore_index {
+                lse[i] = forward_row(x);
+                loss[i] = lse[i] - x[target as usize];
+            }
+        }
+    });
+}
+
+/// `dlogits[r] (+)= (softmax(logits[r]) - onehot(targets[r])) scale(r)`, 0 where the target is `ignore_index`.
+pub(crate) fn backward<T: Real>(
+    logits: &[T],
+    targets: &[i64],
+    ignore_index: i64,
+    classes: usize,
+    lse: &[T],
+    scale: impl Fn(usize) -> T + Sync,
+    dlogits: Slot<T>,
+) {
+    let count = targets.len();
+    assert!(logits.len() == count * classes && dlogits.data.len() == logits.len() && lse.len() == count);
+    let accumulate = dlogits.accumulate;
+    for_rows(count, COST * classes, RowsMut::new(dlogits.data, classes), |range, dlogits| {
+        for (i, row) in range.enumerate() {
+            let dx = &mut dlogits.data[i * classes..][..classes];
+            if targets[row] != ignore_index {
+                let x = &logits[row * classes..][..classes];
+                backward_row(x, lse[row], targets[row] as usize, scale(row), dx, accumulate);
+            } else if !accumulate {
+                dx.fill(T::ZERO);
+            }
+        }
+    });
+}
+
+/// `loss[r] = -sum(targets[r] log softmax(logits[r]))`; keeps `lse [R]` for backward. Targets need not sum to 1.
+pub(crate) fn soft_forward<T: Real>(logits: &[T], targets: &[T], classes: usize, loss: &mut [T], lse: &mut [T]) {
+    let count = loss.len();
+    assert!(logits.len() == count * classes && targets.len() == logits.len() && lse.len() == count);
+    for_rows(count, COST * classes, (loss, lse), |range, (loss, lse)| {
+        for (i, row) in range.enumerate() {
+            let at = row * classes..(row + 1) * classes;
+            (lse[i], loss[i]) = soft_forward_row(&logits[at.clone()], &targets[at]);
+        }
+    });
+}
+
+/// Backward of [`soft_forward`]: `dlogits[r] (+)= (softmax(logits[r]) sum(targets[r]) - targets[r]) scale(r)` and
+/// `dtargets[r] (+)= -log softmax(logits[r]) scale(r)`. Either may be left out.
+pub(crate) fn soft_backward<T: Real>(
+    logits: &[T],
+    targets: &[T],
+    classes: usize,
+    lse: &[T],
+    scale: impl Fn(usize) -> T + Sync,
+    dlogits: Option<Slot<T>>,
+    dtargets: Option<Slot<T>>,
+) {
+    let count = lse.len();
+    assert!(logits.len() == count * classes && targets.len() == logits.len());
+    assert!([&dlogits, &dtargets].into_iter().flatten().all(|slot| slot.data.len() == logits.len()));
+    let flags = [&dlogits, &dtargets].map(|slot| slot.as_ref().is_some_and(|slot| slot.accumulate));
+    let outputs =
+        (dlogits.map(|slot| RowsMut::new(slot.data, classes)), dtargets.map(|slot| RowsMut::new(slot.data, classes)));
+    for_rows(count, COST * classes, outputs, |range, (mut dlogits, mut dtargets)| {
+        for (i, row) in range.enumerate() {
+            let at = row * classes..(row + 1) * classes;
+            let (x, p) = (&logits[at.clone()], &targets[at]);
+            let here = i * classes..(i + 1) * classes;
+            if let Some(dlogits) = &mut dlogits {
+                soft_backward_row(x, lse[row], p, scale(row), &mut dlogits.data[here.clone()], flags[0]);
+            }
+            if let Some(dtargets) = &mut dtargets {
+                targets_backward_row(x, lse[row], scale(row), &mut dtargets.data[here], flags[1]);
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::testing::at_each_level;
+    use crate::cpu::testing::{close, numeric_gradient, random, random_in, wide};
+
+    const CLASSES: [usize; 8] = [1, 2, 15, 16, 17, 33, 768, 3000];
+
+    fn log_softmax(x: &[f64]) -> Vec<f64> {
+        let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let log = x.iter().map(|x| (x - largest).exp()).sum::<f64>().ln();
+        x.iter().map(|x| x - largest - log).collect()
+    }
+
+    fn twice(x: &[f64]) -> Vec<f64> {
+        x.iter().map(|x| 2.0 * x).collect()
+    }
+
+    fn check<T: Real>(tolerance: f64) {
+        for classes in CLASSES {
+            let targets: Vec<i64> = vec![0, -100, classes as i64 - 1, classes as i64 / 2];
+            let count = targets.len();
+            let x = random_in::<T>(count * classes, 1);
+            let scale = |row: usize| 0.5 + row as f64;
+            let (mut loss, mut lse) = (vec![T::from_f64(f64::NAN); count], vec![T::from_f64(f64::NAN); count]);
+            forward(&x, &targets, -100, classes, &mut loss, &mut lse);
+            let logs: Vec<Vec<f64>> = wide(&x).chunks(classes).map(log_softmax).collect();
+            let want: Vec<f64> =
+                (0..count).map(|r| if targets[r] < 0 { 0.0 } else { -logs[r][targets[r] as usize] }).collect();
+            close(&loss, &want, tolerance, "loss");
+            let mut want = vec![0.0; x.len()];
+            for r in (0..count).filter(|&r| targets[r] >= 0) {
+                for c in 0..classes {
+                    let hot = if targets[r] == c as i64 { 1.0 } else { 0.0 };
+                    want[r * classes + c] = (logs[r][c].exp() - hot) * scale(r);
+                }
+            }
+            let mut dx = vec![T::from_f64(f64::NAN); x.len()];
+            let scale_t = |row: usize| T::from_f64(scale(row));
+            backward(&x, &targets, -100, classes, &lse, scale_t, Slot::new(&mut dx, false));
+            close(&dx, &want, tolerance, "gradient");
+            backward(&x, &targets, -100, classes, &lse, scale_t, Slot::new(&mut dx, true));
+            close(&dx, &twice(&want), tolerance, "gradient accumulated");
+
+            // Soft targets that sum to something other than 1.
+            let p: Vec<T> = random(x.len(), 2).iter().map(|p| T::from_f64(p.abs() / classes as f64)).collect();
+            soft_forward(&x, &p, classes, &mut loss, &mut lse);
+            let product = |r: usize| -> f64 { (0..classes).map(|c| -p[r * classes + c].to_f64() * logs[r][c]).sum() };
+            close(&loss, &(0..count).map(product).collect::<Vec<_>>(), tolerance, "soft loss");
+            let total = |r: usize| wide(&p[r * classes..][..classes]).iter().sum::<f64>();
+            let dlogit = |i: usize| {
+                let (r, c) = (i / classes, i % classes);
+                (logs[r][c].exp() * total(r) - p[i].to_f64()) * scale(r)
+            };
+            let want = [
+                (0..x.len()).map(dlogit).collect::<Vec<_>>(),
+                (0..x.len()).map(|i| -logs[i / classes][i % classes] * scale(i / classes)).collect(),
+            ];
+            let mut got = [vec![T::from_f64(f64::NAN); x.len()], vec![T::from_f64(f64::NAN); x.len()]];
+            for accumulate in [false, true] {
+                let [a, b] = got.each_mut().map(|data| Some(Slot { data, accumulate }));
+                soft_backward(&x, &p, classes, &lse, scale_t, a, b);
+                for (got, want) in got.iter().zip(&want) {
+                    close(got, &if accumulate { twice(want) } else { want.clone() }, tolerance, "soft gradient");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn losses_and_gradients() {
+        at_each_level(|_| {
+            check::<f32>(2e-6);
+            check::<f64>(1e-13);
+        });
+    }
+
+    #[test]
+    fn gradient_equals_finite_differences() {
+        let (x, p) = (random(7, 1), [0.1, 0.2, 0.0, 0.3, 0.05, 0.4, 0.2]);
+        let value = |x: &[f64], p: &[f64]| {
+            let (mut loss, mut lse) = ([0.0], [0.0]);
+            soft_forward(x, p, 7, &mut loss, &mut lse);
+            (loss[0], lse)
+        };
+        let (mut dx, mut dp) = ([0.0; 7], [0.0; 7]);
+        let slots = (Some(Slot::new(&mut dx[..], false)), Some(Slot::new(&mut dp[..], false)));
+        soft_backward(&x, &p, 7, &value(&x, &p).1, |_| 1.0, slots.0, slots.1);
+        close(&dx, &numeric_gradient(&x, |x| value(x, &p).0), 1e-8, "logits");
+        close(&dp, &numeric_gradient(&p, |p| value(&x, p).0), 1e-8, "targets");
+    }
+
+    #[test]
+    fn extremes_are_finite() {
+        at_each_level(|_| {
+            let (mut loss, mut lse, mut dx) = ([0f32; 2], [0f32; 2], [0f32; 6]);
+            let x = [1e4, -1e4, 0.0, -1e4, -1e4, -1e4];
+            forward(&x, &[1, 2], -100, 3, &mut loss, &mut lse);
+            close(&loss, &[2e4, 3f64.ln()], 1e-6, "loss");
+            backward(&x, &[1, 2], -100, 3, &lse, |_| 1.0, Slot::new(&mut dx, false));
+            let third = 1.0 / 3.0;
+            close(&dx, &[1.0, -1.0, 0.0, third, third, third - 1.0], 2e-3, "gradient");
+        });
+    }
+}

@@ -1,0 +1,235 @@
+//! Rows of tables: gather, its transpose scatter-add, and BERT's three embeddings fused with their LayerNorm.
+//!
+//! In scatter-add several rows may go to one row of the table. Threads own ranges of columns and go through all rows
+//! in order, so each sum has one order, whatever the number of threads; nor does a table of two rows (the token
+//! types) leave threads idle.
+//!
+//! Ids are the caller's to check; one out of range panics.
+
+use super::layer_norm;
+use super::parallel::{Disjoint, RowsMut, for_rows, for_tasks};
+use super::simd::simd;
+use super::{Real, Slot};
+
+/// Columns that a task of a scatter owns.
+const COLUMNS: usize = 64;
+
+simd! {
+    fn sum_block<T: Real>(
+        tables: [&[T]; 3],
+        ids: [&[u32]; 3],
+        gamma: &[T],
+        beta: &[T],
+        eps: T,
+        z: &mut [T],
+        y: &mut [T],
+        mean: &mut [T],
+        rstd: &mut [T],
+    ) {
+        let width = gamma.len();
+        let outputs = z.chunks_exact_mut(width).zip(y.chunks_exact_mut(width)).zip(mean.iter_mut().zip(rstd));
+        for (i, ((z, y), (mean, rstd))) in outputs.enumerate() {
+            let [word, position, kind] = [0, 1, 2].map(|t| &tables[t][ids[t][i] as usize * width..][..width]);
+            for (((z, &a), &b), &c) in z.iter_mut().zip(word).zip(position).zip(kind) {
+                *z = a + b + c;
+            }
+            (*mean, *rstd) = layer_norm::normalize(z, gamma, beta, eps, y);
+        }
+    }
+
+    fn add_columns<T: Real>(to: &mut [T], from: &[T]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+    }
+}
+
+/// `out[i] = table[ids[i]]` for rows of `width`.
+pub(crate) fn gather<T: Real>(table: &[T], width: usize, ids: &[u32], out: &mut [T]) {
+    assert_eq!(out.len(), ids.len() * width);
+    if width == 0 {
+        return;
+    }
+    for_rows(ids.len(), width, RowsMut::new(out, width), |range, out| {
+        for (out, &id) in out.data.chunks_exact_mut(width).zip(&ids[range]) {
+            out.copy_from_slice(&table[id as usize * width..][..width]);
+        }
+    });
+}
+
+/// `table[ids[i]] += rows[i]` for rows of `width`; rows of the table that are not named become 0, or stay as they are
+/// under `accumulate`.
+pub(crate) fn scatter_add<T: Real>(table: Slot<T>, width: usize, ids: &[u32], rows: &[T]) {
+    assert_eq!(rows.len(), ids.len() * width);
+    if width == 0 {
+        return;
+    }
+    assert_eq!(table.data.len() % width, 0);
+    if !table.accumulate {
+        for_rows(table.data.len(), 1, &mut *table.data, |_, part| part.fill(T::ZERO));
+    }
+    let table = Disjoint::new(table.data);
+    for_tasks(
+        width.div_ceil(COLUMNS),
+        rows.len(),
+        || (),
+        |(), task| {
+            let columns = task * COLUMNS..((task + 1) * COLUMNS).min(width);
+            for (row, &id) in rows.chunks_exact(width).zip(ids) {
+                let start = id as usize * width;
+                // SAFETY: the columns belong to this task alone.
+                let to = unsafe { table.slice(start + columns.start..start + columns.end) };
+                add_columns(to, &row[columns.clone()]);
+            }
+        },
+    );
+}
+
+/// `z = word[ids] + position[positions] + kind[types]`, `y = LN(z) gamma + beta`, `[T, W]`. Keeps `z`, `mean [T]` and
+/// `rstd [T]` for backward. `tables` and `ids` are those three, in this order.
+pub(crate) fn embed_forward<T: Real>(
+    tables: [&[T]; 3],
+    ids: [&[u32]; 3],
+    gamma: &[T],
+    beta: &[T],
+    eps: f64,
+    z: &mut [T],
+    y: &mut [T],
+    mean: &mut [T],
+    rstd: &mut [T],
+) {
+    let (count, width) = (mean.len(), gamma.len());
+    assert!(ids.iter().all(|ids| ids.len() == count) && rstd.len() == count && beta.len() == width);
+    assert!(z.len() == count * width && y.len() == z.len());
+    if width == 0 {
+        return;
+    }
+    let outputs = (RowsMut::new(z, width), RowsMut::new(y, width), mean, rstd);
+    for_rows(count, 3 * width, outputs, |range, (z, y, mean, rstd)| {
+        let ids = ids.map(|ids| &ids[range.clone()]);
+        sum_block(tables, ids, gamma, beta, T::from_f64(eps), z.data, y.data, mean, rstd);
+    });
+}
+
+/// Backward of [`embed_forward`], with what that was given and kept. `dtables` are the tables' gradients; any may be
+/// left out.
+pub(crate) fn embed_backward<T: Real>(
+    dy: &[T],
+    z: &[T],
+    gamma: &[T],
+    mean: &[T],
+    rstd: &[T],
+    ids: [&[u32]; 3],
+    dtables: [Option<Slot<T>>; 3],
+    dgamma: Option<Slot<T>>,
+    dbeta: Option<Slot<T>>,
+) {
+    let wanted = dtables.iter().any(Option::is_some);
+    let mut dz = vec![T::ZERO; if wanted { dy.len() } else { 0 }];
+    let slot = wanted.then(|| Slot::new(&mut dz[..], false));
+    layer_norm::backward(dy, z, gamma, mean, rstd, slot, dgamma, dbeta);
+    for (dtable, ids) in dtables.into_iter().zip(ids) {
+        if let Some(dtable) = dtable {
+            scatter_add(dtable, gamma.len(), ids, &dz);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::parallel::testing::with_threads;
+    use crate::cpu::simd::testing::{at_each_level, steady_level};
+    use crate::cpu::testing::{SIZES, close, dot, numeric_gradient, random, random_in, wide};
+    use crate::random::{Purpose, Stream};
+
+    fn random_ids(n: usize, below: usize, seed: u64) -> Vec<u32> {
+        let mut stream = Stream::new(seed, Purpose::User, 0, 0, 0);
+        (0..n).map(|_| stream.below(below) as u32).collect()
+    }
+
+    #[test]
+    fn gather_and_scatter() {
+        at_each_level(|_| {
+            for width in SIZES {
+                let (vocabulary, count) = (7, 30);
+                let ids = random_ids(count, vocabulary, 1);
+                let table = random_in::<f32>(vocabulary * width, 2);
+                let mut out = vec![f32::NAN; count * width];
+                gather(&table, width, &ids, &mut out);
+                for (i, &id) in ids.iter().enumerate() {
+                    assert_eq!(out[i * width..][..width], table[id as usize * width..][..width]);
+                }
+                let mut want = vec![0.0f64; table.len()];
+                for (i, &id) in ids.iter().enumerate() {
+                    (0..width).for_each(|c| want[id as usize * width + c] += out[i * width + c] as f64);
+                }
+                let mut got = vec![f32::NAN; table.len()];
+                scatter_add(Slot::new(&mut got, false), width, &ids, &out);
+                close(&got, &want, 1e-6, "scatter");
+                scatter_add(Slot::new(&mut got, true), width, &ids, &out);
+                close(&got, &want.iter().map(|w| 2.0 * w).collect::<Vec<_>>(), 1e-6, "scatter accumulated");
+            }
+        });
+    }
+
+    #[test]
+    fn scatter_does_not_depend_on_the_number_of_threads() {
+        let _steady = steady_level();
+        let (width, count) = (768, 500);
+        let (ids, rows) = (random_ids(count, 11, 1), random_in::<f32>(count * width, 2));
+        let [one, two, five] = with_threads(|| {
+            let mut table = vec![f32::NAN; 11 * width];
+            scatter_add(Slot::new(&mut table, false), width, &ids, &rows);
+            table
+        });
+        assert!(one == two && one == five);
+    }
+
+    #[test]
+    #[should_panic]
+    fn an_id_out_of_range_panics() {
+        gather(&[0.0f32; 6], 2, &[3], &mut [0.0; 2]);
+    }
+
+    #[test]
+    fn fused_embedding() {
+        at_each_level(|_| {
+            let (count, width, sizes) = (6, 17, [5, 4, 2]);
+            let tables: Vec<Vec<f64>> = (0..3).map(|t| random(sizes[t] * width, t as u64)).collect();
+            let ids: Vec<Vec<u32>> = (0..3).map(|t| random_ids(count, sizes[t], 9 + t as u64)).collect();
+            let ids = [&ids[0][..], &ids[1], &ids[2]];
+            let (gamma, beta, dy) = (random(width, 4), random(width, 5), random(count * width, 6));
+            // By its parts.
+            let forward = |tables: [&[f64]; 3]| {
+                let row = |i: usize, c: usize| (0..3).map(|t| tables[t][ids[t][i] as usize * width + c]).sum::<f64>();
+                let z: Vec<f64> = (0..count * width).map(|j| row(j / width, j % width)).collect();
+                let (mut y, mut mean, mut rstd) = (vec![0.0; z.len()], vec![0.0; count], vec![0.0; count]);
+                layer_norm::forward(&z, &gamma, &beta, 1e-12, &mut y, &mut mean, &mut rstd);
+                (z, y)
+            };
+            let all = [&tables[0][..], &tables[1], &tables[2]];
+            let n = count * width;
+            let (mut z, mut y, mut mean, mut rstd) = (vec![0.0; n], vec![0.0; n], vec![0.0; count], vec![0.0; count]);
+            embed_forward(all, ids, &gamma, &beta, 1e-12, &mut z, &mut y, &mut mean, &mut rstd);
+            close(&z, &forward(all).0, 1e-14, "z");
+            close(&y, &forward(all).1, 1e-12, "y");
+            let mut got = [0, 1, 2].map(|t| vec![f64::NAN; tables[t].len()]);
+            let slots = got.each_mut().map(|data| Some(Slot { data, accumulate: false }));
+            let mut dbeta = vec![0.0; width];
+            let dbeta_slot = Some(Slot::new(&mut dbeta[..], false));
+            embed_backward(&dy, &z, &gamma, &mean, &rstd, ids, slots, None, dbeta_slot);
+            for t in 0..3 {
+                let want = numeric_gradient(&tables[t], |table| {
+                    let mut changed = all;
+                    changed[t] = table;
+                    dot(&forward(changed).1, &dy)
+                });
+                close(&got[t], &want, 1e-6, "table gradient");
+            }
+            let column = |c: usize| (0..count).map(|i| dy[i * width + c]).sum::<f64>();
+            close(&dbeta, &(0..width).map(column).collect::<Vec<_>>(), 1e-12, "beta");
+            assert_eq!(wide(&z), z);
+        });
+    }
+}
