@@ -1,0 +1,88 @@
+//! How many parameters a model has, by part, from its configuration alone.
+
+use crate::BertConfig;
+
+/// Numbers of parameters by part. With V tokens, P positions, S token types, H hidden, I intermediate, L
+/// layers. Numbers too large for 64 bits stay at the largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParameterCounts {
+    /// Three tables and a LayerNorm: (V + P + S) H + 2 H.
+    pub embeddings: u64,
+    /// One layer: query, key, value and output maps, two feed-forward maps, two LayerNorms:
+    /// 4 (H² + H) + 2 H I + I + H + 4 H.
+    pub layer: u64,
+    /// All L layers.
+    pub encoder: u64,
+    /// H² + H.
+    pub pooler: u64,
+    /// Transform and its LayerNorm, and the bias of the decoder, whose matrix is the table of token
+    /// embeddings: H² + H + 2 H + V.
+    pub mlm_head: u64,
+    /// Two classes: 2 H + 2.
+    pub nsp_head: u64,
+}
+
+impl ParameterCounts {
+    /// The bare model: embeddings, encoder, pooler.
+    pub fn model(&self) -> u64 {
+        self.embeddings.saturating_add(self.encoder).saturating_add(self.pooler)
+    }
+
+    /// The model with both pre-training heads.
+    pub fn pre_training(&self) -> u64 {
+        self.model().saturating_add(self.mlm_head).saturating_add(self.nsp_head)
+    }
+}
+
+/// A linear map with its bias.
+fn linear(input: u64, output: u64) -> u64 {
+    input.saturating_add(1).saturating_mul(output)
+}
+
+impl BertConfig {
+    /// Numbers of parameters by part.
+    ///
+    /// ```
+    /// # use cloze_bert::BertConfig;
+    /// assert_eq!(BertConfig::base().parameter_counts().model(), 109_482_240);
+    /// ```
+    pub fn parameter_counts(&self) -> ParameterCounts {
+        let [v, p, s] = [self.vocab_size, self.max_position_embeddings, self.type_vocab_size].map(|n| n as u64);
+        let [h, i, layers] = [self.hidden_size, self.intermediate_size, self.num_hidden_layers].map(|n| n as u64);
+        let norm = h.saturating_mul(2);
+        let sum = |terms: &[u64]| terms.iter().fold(0u64, |sum, &term| sum.saturating_add(term));
+        let square = linear(h, h);
+        let layer = sum(&[square, square, square, square, linear(h, i), linear(i, h), norm, norm]);
+        ParameterCounts {
+            embeddings: sum(&[sum(&[v, p, s]).saturating_mul(h), norm]),
+            layer,
+            encoder: layer.saturating_mul(layers),
+            pooler: square,
+            mlm_head: sum(&[square, norm, v]),
+            nsp_head: linear(h, 2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers that `transformers` gives for the published models.
+    #[test]
+    fn published_models() {
+        let base = BertConfig::base().parameter_counts();
+        assert_eq!(base.model(), 109_482_240);
+        assert_eq!(base.pre_training(), 110_106_428);
+        let large = BertConfig::large().parameter_counts();
+        assert_eq!(large.model(), 335_141_888);
+        assert_eq!(large.pre_training(), 336_226_108);
+    }
+
+    #[test]
+    fn absurd_sizes_do_not_overflow() {
+        let config = BertConfig { vocab_size: usize::MAX, hidden_size: usize::MAX, ..BertConfig::base() };
+        assert_eq!(config.parameter_counts().pre_training(), u64::MAX);
+    }
+}

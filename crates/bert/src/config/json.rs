@@ -1,0 +1,303 @@
+//! Hugging Face's `config.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::{BertConfig, HiddenAct, MAX_LABELS, numbered_labels};
+use crate::{Error, Result, files};
+
+/// Name of the file in a model's folder.
+const FILE: &str = "config.json";
+
+impl BertConfig {
+    /// Reads `path`: a `config.json`, or a folder that has one. Missing fields take BERT's defaults; fields
+    /// that mean nothing here are kept in [`extra`](BertConfig::extra).
+    ///
+    /// # Errors
+    /// When it cannot be read, is no JSON object, describes another model than BERT, or does not
+    /// [validate](BertConfig::validate): names the file, the field, its value and the limit.
+    pub fn open(path: impl AsRef<Path>) -> Result<BertConfig> {
+        let path = file_in(path.as_ref());
+        BertConfig::from_json(&files::read_text(&path)?).map_err(|error| error.in_file(&path))
+    }
+
+    /// Reads the text of a `config.json`, as [`open`](BertConfig::open) does.
+    ///
+    /// # Errors
+    /// As for [`open`](BertConfig::open), without a file.
+    pub fn from_json(text: &str) -> Result<BertConfig> {
+        let map = match serde_json::from_str(text) {
+            Ok(Value::Object(map)) => map,
+            Ok(_) => return Err(Error::config("not a JSON object")),
+            Err(error) => return Err(Error::config(format!("not JSON: {error}"))),
+        };
+        let config = read(Fields(map))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The text of a `config.json` that `transformers` opens.
+    pub fn to_json(&self) -> String {
+        let mut map = self.extra.clone();
+        let fields = [
+            ("model_type", json!("bert")),
+            ("architectures", json!(self.architectures)),
+            ("vocab_size", json!(self.vocab_size)),
+            ("hidden_size", json!(self.hidden_size)),
+            ("num_hidden_layers", json!(self.num_hidden_layers)),
+            ("num_attention_heads", json!(self.num_attention_heads)),
+            ("intermediate_size", json!(self.intermediate_size)),
+            ("hidden_act", json!(self.hidden_act.name())),
+            ("hidden_dropout_prob", json!(self.hidden_dropout_prob)),
+            ("attention_probs_dropout_prob", json!(self.attention_probs_dropout_prob)),
+            ("max_position_embeddings", json!(self.max_position_embeddings)),
+            ("type_vocab_size", json!(self.type_vocab_size)),
+            ("initializer_range", json!(self.initializer_range)),
+            ("layer_norm_eps", json!(self.layer_norm_eps)),
+            ("pad_token_id", json!(self.pad_token_id)),
+            ("classifier_dropout", json!(self.classifier_dropout)),
+        ];
+        map.extend(fields.map(|(name, value)| (name.to_string(), value)));
+        if self.labels != numbered_labels(2) {
+            let by_id = self.labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label)));
+            map.insert("id2label".into(), Value::Object(by_id.collect()));
+            // A label that occurs twice keeps its first id, as in `label_id`.
+            let by_label = self.labels.iter().enumerate().rev().map(|(id, label)| (label.clone(), json!(id)));
+            map.insert("label2id".into(), Value::Object(by_label.collect()));
+        }
+        format!("{:#}\n", Value::Object(map))
+    }
+
+    /// Writes `config.json` into the folder `dir` (made if missing), or into the file `dir` when its name
+    /// ends in `.json`. An older file is replaced whole.
+    ///
+    /// # Errors
+    /// When the configuration does not validate, or the system refuses.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+        self.validate()?;
+        files::replace(&file_in(dir.as_ref()), self.to_json().as_bytes())
+    }
+}
+
+fn file_in(path: &Path) -> PathBuf {
+    let is_file = path.is_file() || (!path.is_dir() && path.extension().is_some_and(|extension| extension == "json"));
+    if is_file { path.to_path_buf() } else { path.join(FILE) }
+}
+
+fn read(mut fields: Fields) -> Result<BertConfig> {
+    let default = BertConfig::default();
+    if let Some(value) = fields.take("model_type")
+        && value != "bert"
+    {
+        return Err(Error::config(format!("model_type is {}: must be \"bert\" or absent", short(&value))));
+    }
+    let hidden_act = match fields.take("hidden_act") {
+        None => HiddenAct::Gelu,
+        Some(value) => value.as_str().and_then(HiddenAct::from_name).ok_or_else(|| {
+            let known = HiddenAct::ALL.map(HiddenAct::name).join(", ");
+            Error::config(format!("hidden_act is {}: must be one of {known}", short(&value)))
+        })?,
+    };
+    let pad_token_id = fields.size("pad_token_id", 0)?;
+    let pad_token_id = u32::try_from(pad_token_id)
+        .map_err(|_| Error::config(format!("pad_token_id is {pad_token_id}: must be below vocab_size")))?;
+    let architectures = match fields.take("architectures") {
+        None => Vec::new(),
+        Some(value) => serde_json::from_value(value.clone())
+            .map_err(|_| Error::config(format!("architectures is {}: must be a list of names", short(&value))))?,
+    };
+    Ok(BertConfig {
+        vocab_size: fields.size("vocab_size", default.vocab_size)?,
+        hidden_size: fields.size("hidden_size", default.hidden_size)?,
+        num_hidden_layers: fields.size("num_hidden_layers", default.num_hidden_layers)?,
+        num_attention_heads: fields.size("num_attention_heads", default.num_attention_heads)?,
+        intermediate_size: fields.size("intermediate_size", default.intermediate_size)?,
+        hidden_act,
+        hidden_dropout_prob: fields.number("hidden_dropout_prob")?.unwrap_or(default.hidden_dropout_prob),
+        attention_probs_dropout_prob: fields
+            .number("attention_probs_dropout_prob")?
+            .unwrap_or(default.attention_probs_dropout_prob),
+        max_position_embeddings: fields.size("max_position_embeddings", default.max_position_embeddings)?,
+        type_vocab_size: fields.size("type_vocab_size", default.type_vocab_size)?,
+        initializer_range: fields.number("initializer_range")?.unwrap_or(default.initializer_range),
+        layer_norm_eps: fields.number("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
+        pad_token_id,
+        classifier_dropout: fields.number("classifier_dropout")?,
+        labels: fields.labels()?,
+        architectures,
+        extra: fields.0,
+    })
+}
+
+/// Refuses what would make another model of a BERT, were it ignored.
+pub(super) fn check_extra(extra: &Map<String, Value>) -> Result<()> {
+    let only = [("position_embedding_type", json!("absolute")), ("is_decoder", json!(false))];
+    for (field, expected) in only.into_iter().chain([("add_cross_attention", json!(false))]) {
+        match extra.get(field) {
+            None | Some(Value::Null) => {}
+            Some(value) if *value == expected => {}
+            Some(value) => {
+                return Err(Error::config(format!("{field} is {}: must be {expected} or absent", short(value))));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The fields of a `config.json` that are yet to be read.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Takes a field out; `null` is as good as absent.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    fn size(&mut self, name: &str, default: usize) -> Result<usize> {
+        let Some(value) = self.take(name) else { return Ok(default) };
+        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+        size.ok_or_else(|| Error::config(format!("{name} is {}: must be a whole number, 0 or more", short(&value))))
+    }
+
+    fn number(&mut self, name: &str) -> Result<Option<f64>> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let number = value.as_f64();
+        number.map(Some).ok_or_else(|| Error::config(format!("{name} is {}: must be a number", short(&value))))
+    }
+
+    /// Label names by id: from `id2label`, or else `label2id`, or else `num_labels`.
+    fn labels(&mut self) -> Result<Vec<String>> {
+        let by_id = self.take("id2label");
+        let by_label = self.take("label2id");
+        let count = self.size("num_labels", 2)?;
+        let (field, pairs): (_, Vec<(Option<usize>, Option<String>)>) = match (by_id, by_label) {
+            (Some(Value::Object(map)), _) => {
+                let pair = |(id, label): (String, Value)| (id.parse().ok(), label.as_str().map(str::to_string));
+                ("id2label", map.into_iter().map(pair).collect())
+            }
+            (Some(_), _) => return Err(Error::config("id2label is not an object of label names by id")),
+            (None, Some(Value::Object(map))) => {
+                let pair = |(label, id): (String, Value)| (id.as_u64().map(|id| id as usize), Some(label));
+                ("label2id", map.into_iter().map(pair).collect())
+            }
+            (None, Some(_)) => return Err(Error::config("label2id is not an object of ids by label name")),
+            (None, None) if count > MAX_LABELS => {
+                return Err(Error::config(format!("num_labels is {count}: must be from 1 to {MAX_LABELS}")));
+            }
+            (None, None) => return Ok(numbered_labels(count)),
+        };
+        let mut labels = vec![None; pairs.len()];
+        for (id, label) in pairs {
+            let slot = id.and_then(|id| labels.get_mut(id));
+            let (Some(slot), Some(label)) = (slot, label) else {
+                let count = labels.len();
+                return Err(Error::config(format!(
+                    "{field} has {count} entries: must name the labels 0 to {count} - 1"
+                )));
+            };
+            *slot = Some(label);
+        }
+        let count = labels.len();
+        let named: Option<Vec<String>> = labels.into_iter().collect();
+        named.ok_or_else(|| Error::config(format!("{field} has {count} entries, two of them for one id")))
+    }
+}
+
+/// A value short enough for one line.
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 { text } else { format!("{}...", text.chars().take(57).collect::<String>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nothing_given_is_base() {
+        assert_eq!(BertConfig::from_json("{}").unwrap(), BertConfig::base());
+    }
+
+    #[test]
+    fn round_trip_keeps_unknown_fields() {
+        let text = r#"{"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_size": 128, "num_attention_heads": 2,
+            "hidden_act": "gelu_new", "classifier_dropout": null, "id2label": {"1": "good", "0": "bad"},
+            "label2id": {"good": 1, "bad": 0}, "position_embedding_type": "absolute", "use_cache": true, "my": {"own": [1]}}"#;
+        let config = BertConfig::from_json(text).unwrap();
+        assert_eq!(config.labels, ["bad", "good"]);
+        assert_eq!(config.hidden_act, HiddenAct::GeluNew);
+        assert_eq!(config.extra["my"]["own"][0], 1);
+        let dir = tempfile::tempdir().unwrap();
+        config.save(dir.path()).unwrap();
+        assert_eq!(BertConfig::open(dir.path()).unwrap(), config);
+        assert_eq!(BertConfig::open(dir.path().join("config.json")).unwrap(), config);
+        let written: Value = serde_json::from_str(&config.to_json()).unwrap();
+        for (name, value) in serde_json::from_str::<Map<String, Value>>(text).unwrap() {
+            assert_eq!(written[&name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn labels_from_each_field() {
+        let labels = |text| BertConfig::from_json(text).map(|config| config.labels).map_err(|error| error.to_string());
+        assert_eq!(labels(r#"{"label2id": {"b": 0, "a": 1}}"#).unwrap(), ["b", "a"]);
+        assert_eq!(labels(r#"{"num_labels": 3}"#).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+        assert_eq!(
+            labels(r#"{"id2label": {"0": "a", "2": "b"}}"#).unwrap_err(),
+            "id2label has 2 entries: must name the labels 0 to 2 - 1"
+        );
+        assert_eq!(
+            labels(r#"{"label2id": {"a": 0, "b": 0}}"#).unwrap_err(),
+            "label2id has 2 entries, two of them for one id"
+        );
+        assert!(labels(r#"{"num_labels": 1000000000000}"#).is_err());
+    }
+
+    #[test]
+    fn refusals_name_file_field_and_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let cases = [
+            ("[1]", "not a JSON object"),
+            ("{\"hidden_size\": ", "not JSON: EOF while parsing a value at line 1 column 16"),
+            (r#"{"model_type": "roberta"}"#, "model_type is \"roberta\": must be \"bert\" or absent"),
+            (r#"{"hidden_size": -1}"#, "hidden_size is -1: must be a whole number, 0 or more"),
+            (r#"{"hidden_size": 1e30}"#, "hidden_size is 1e+30: must be a whole number, 0 or more"),
+            (r#"{"hidden_size": "768"}"#, "hidden_size is \"768\": must be a whole number, 0 or more"),
+            (r#"{"layer_norm_eps": "small"}"#, "layer_norm_eps is \"small\": must be a number"),
+            (r#"{"hidden_act": "relu6"}"#, "hidden_act is \"relu6\": must be one of gelu, gelu_new, gelu_pytorch_tanh"),
+            (
+                r#"{"position_embedding_type": "relative_key"}"#,
+                "position_embedding_type is \"relative_key\": must be \"absolute\" or absent",
+            ),
+            (r#"{"is_decoder": true}"#, "is_decoder is true: must be false or absent"),
+            (r#"{"architectures": "Bert"}"#, "architectures is \"Bert\": must be a list of names"),
+            (r#"{"num_hidden_layers": 0}"#, "num_hidden_layers is 0: must be from 1 to 16384"),
+            (r#"{"pad_token_id": 99999999999}"#, "pad_token_id is 99999999999: must be below vocab_size"),
+        ];
+        for (text, expected) in cases {
+            std::fs::write(&path, text).unwrap();
+            let message = BertConfig::open(dir.path()).unwrap_err().to_string();
+            assert_eq!(message, format!("{}: {expected}", path.display()));
+        }
+        assert!(BertConfig::open(dir.path().join("none")).unwrap_err().to_string().contains("cannot read"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC*") {
+            let _ = BertConfig::from_json(&text);
+        }
+
+        #[test]
+        fn any_number_is_read_or_refused(field in 0usize..7, number in any::<f64>(), whole in any::<i128>(), as_whole in any::<bool>()) {
+            let name = ["vocab_size", "hidden_size", "num_labels", "layer_norm_eps", "pad_token_id", "classifier_dropout", "num_attention_heads"][field];
+            let number = if as_whole { whole.to_string() } else { format!("{number:e}") };
+            if let Ok(config) = BertConfig::from_json(&format!("{{\"{name}\": {number}}}")) {
+                let _ = config.parameter_counts();
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The shape of a BERT and its hyper-parameters, under the names that Hugging Face's `config.json` uses.
+
+mod count;
+mod json;
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+pub use count::ParameterCounts;
+
+/// The activation between the two linear maps of a feed-forward block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HiddenAct {
+    /// `gelu`: x Φ(x), with the error function. BERT's.
+    #[default]
+    Gelu,
+    /// `gelu_new`: the tanh approximation, 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    GeluNew,
+    /// `gelu_pytorch_tanh`: the same function as [`GeluNew`](HiddenAct::GeluNew) under its other name.
+    GeluPytorchTanh,
+}
+
+impl HiddenAct {
+    /// All of them.
+    pub const ALL: [HiddenAct; 3] = [HiddenAct::Gelu, HiddenAct::GeluNew, HiddenAct::GeluPytorchTanh];
+
+    /// Its name in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            HiddenAct::Gelu => "gelu",
+            HiddenAct::GeluNew => "gelu_new",
+            HiddenAct::GeluPytorchTanh => "gelu_pytorch_tanh",
+        }
+    }
+
+    /// The activation of this name in `config.json`.
+    pub fn from_name(name: &str) -> Option<HiddenAct> {
+        HiddenAct::ALL.into_iter().find(|act| act.name() == name)
+    }
+
+    /// Whether it is GELU by the tanh approximation rather than by the error function.
+    pub fn is_tanh(self) -> bool {
+        self != HiddenAct::Gelu
+    }
+}
+
+impl fmt::Display for HiddenAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The shape of a BERT and its hyper-parameters.
+///
+/// ```
+/// use cloze_bert::BertConfig;
+/// let config = BertConfig { hidden_dropout_prob: 0.0, ..BertConfig::mini(8_000) };
+/// config.validate()?;
+/// assert_eq!(config.head_size(), 64);
+/// # Ok::<(), cloze_bert::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct BertConfig {
+    /// Tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Layers of the encoder.
+    pub num_hidden_layers: usize,
+    /// Attention heads of a layer; must divide `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width inside the feed-forward blocks.
+    pub intermediate_size: usize,
+    /// Activation of the feed-forward blocks and of the masked-language-model head.
+    pub hidden_act: HiddenAct,
+    /// Dropout of embeddings and of each block's output: 0, or in [1/256, 255/256].
+    pub hidden_dropout_prob: f64,
+    /// Dropout of attention probabilities: 0, or in [1/256, 255/256].
+    pub attention_probs_dropout_prob: f64,
+    /// Positions that have an embedding: the most tokens a sequence may have, special tokens included.
+    pub max_position_embeddings: usize,
+    /// Token types (segments) that have an embedding.
+    pub type_vocab_size: usize,
+    /// Standard deviation of the normal distribution that weights are drawn from.
+    pub initializer_range: f64,
+    /// What LayerNorm adds to the variance.
+    pub layer_norm_eps: f64,
+    /// Id of the padding token.
+    pub pad_token_id: u32,
+    /// Dropout before a classifier; `None` takes `hidden_dropout_prob`.
+    pub classifier_dropout: Option<f64>,
+    /// Names of a classifier's labels by id: `id2label` and `label2id` of `config.json`.
+    pub labels: Vec<String>,
+    /// Class names of the models that the weights beside this configuration are for.
+    pub architectures: Vec<String>,
+    /// Fields of `config.json` that mean nothing here; they are kept when it is written again.
+    pub extra: Map<String, Value>,
+}
+
+/// BERT-Base: [`BertConfig::base`].
+impl Default for BertConfig {
+    fn default() -> BertConfig {
+        BertConfig {
+            vocab_size: 30_522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: HiddenAct::Gelu,
+            hidden_dropout_prob: 0.1,
+            attention_probs_dropout_prob: 0.1,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            initializer_range: 0.02,
+            layer_norm_eps: 1e-12,
+            pad_token_id: 0,
+            classifier_dropout: None,
+            labels: numbered_labels(2),
+            architectures: Vec::new(),
+            extra: Map::new(),
+        }
+    }
+}
+
+/// The names that labels have until somebody names them: `LABEL_0`, `LABEL_1`, ...
+fn numbered_labels(count: usize) -> Vec<String> {
+    (0..count).map(|id| format!("LABEL_{id}")).collect()
+}
+
+impl BertConfig {
+    /// BERT-Base: 12 layers of 768, 12 heads, vocabulary of 30,522.
+    pub fn base() -> BertConfig {
+        BertConfig::default()
+    }
+
+    /// BERT-Large: 24 layers of 1024, 16 heads, vocabulary of 30,522.
+    pub fn large() -> BertConfig {
+        BertConfig::default().shape(24, 1024, 16)
+    }
+
+    /// 4 layers of 256, 4 heads: pre-trains on a CPU.
+    pub fn mini(vocab_size: usize) -> BertConfig {
+        BertConfig { vocab_size, ..BertConfig::default().shape(4, 256, 4) }
+    }
+
+    /// 2 layers of 128, 2 heads: for tests and first steps.
+    pub fn tiny(vocab_size: usize) -> BertConfig {
+        BertConfig { vocab_size, ..BertConfig::default().shape(2, 128, 2) }
+    }
+
+    /// The preset of this name (`tiny`, `mini`, `base`, `large`), for a vocabulary of `vocab_size`.
+    ///
+    /// # Errors
+    /// When no preset has this name.
+    pub fn by_name(name: &str, vocab_size: usize) -> Result<BertConfig> {
+        let config = match name {
+            "tiny" => BertConfig::tiny(vocab_size),
+            "mini" => BertConfig::mini(vocab_size),
+            "base" => BertConfig::base(),
+            "large" => BertConfig::large(),
+            _ => return Err(Error::config(format!("no preset is named {name:?}: there are tiny, mini, base, large"))),
+        };
+        Ok(BertConfig { vocab_size, ..config })
+    }
+
+    /// The feed-forward width is four times the hidden one, as in every published BERT.
+    fn shape(self, layers: usize, hidden: usize, heads: usize) -> BertConfig {
+        BertConfig {
+            num_hidden_layers: layers,
+            hidden_size: hidden,
+            num_attention_heads: heads,
+            intermediate_size: 4 * hidden,
+            ..self
+        }
+    }
+
+    /// The same configuration with these labels.
+    pub fn with_labels<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> BertConfig {
+        BertConfig { labels: labels.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Labels of a classifier.
+    pub fn num_labels(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The id of a label.
+    pub fn label_id(&self, label: &str) -> Option<usize> {
+        self.labels.iter().position(|name| name == label)
+    }
+
+    /// Width of an attention head: `hidden_size / num_attention_heads` (0 when there are no heads).
+    pub fn head_size(&self) -> usize {
+        self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0)
+    }
+
+    /// Dropout before a classifier: `classifier_dropout`, or else `hidden_dropout_prob`.
+    pub fn classifier_dropout_prob(&self) -> f64 {
+        self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    }
+
+    /// Checks that a model can be made of this.
+    ///
+    /// # Errors
+    /// Names the first field that does not serve, its value and the limit. Limits that BERT itself does
+    /// not have come from the layout of the random counters (heads, positions) or keep the numbers of
+    /// parameters countable.
+    pub fn validate(&self) -> Result<()> {
+        let sizes = [
+            ("vocab_size", self.vocab_size, i32::MAX as usize),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 14),
+            ("num_attention_heads", self.num_attention_heads, 1 << 8),
+            ("intermediate_size", self.intermediate_size, 1 << 24),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 16),
+            ("type_vocab_size", self.type_vocab_size, 1 << 16),
+            ("num_labels", self.labels.len(), MAX_LABELS),
+        ];
+        for (field, value, most) in sizes {
+            if value == 0 || value > most {
+                return Err(Error::config(format!("{field} is {value}: must be from 1 to {most}")));
+            }
+        }
+        let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
+        if !hidden.is_multiple_of(heads) {
+            let reason = format!("hidden_size is {hidden}: must be a multiple of num_attention_heads, {heads}");
+            return Err(Error::config(reason));
+        }
+        let dropouts = [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
+            ("classifier_dropout", self.classifier_dropout_prob()),
+        ];
+        for (field, value) in dropouts {
+            if value != 0.0 && !(1.0 / 256.0..=255.0 / 256.0).contains(&value) {
+                return Err(Error::config(format!("{field} is {value}: must be 0 or in [1/256, 255/256]")));
+            }
+        }
+        for (field, value) in [("initializer_range", self.initializer_range), ("layer_norm_eps", self.layer_norm_eps)] {
+            if !(value > 0.0 && value <= 1.0) {
+                return Err(Error::config(format!("{field} is {value}: must be above 0 and at most 1")));
+            }
+        }
+        if self.pad_token_id as usize >= self.vocab_size {
+            let (pad, vocab) = (self.pad_token_id, self.vocab_size);
+            return Err(Error::config(format!("pad_token_id is {pad}: must be below vocab_size, {vocab}")));
+        }
+        json::check_extra(&self.extra)
+    }
+}
+
+/// More labels than anybody has, few enough that a bad file cannot fill the memory.
+const MAX_LABELS: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(config: BertConfig) -> String {
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn presets_are_valid() {
+        for name in ["tiny", "mini", "base", "large"] {
+            let config = BertConfig::by_name(name, 1000).unwrap();
+            config.validate().unwrap();
+            assert_eq!(config.vocab_size, 1000);
+            assert_eq!(config.head_size(), 64);
+            assert_eq!(config.intermediate_size, 4 * config.hidden_size);
+        }
+        assert!(BertConfig::by_name("huge", 10).unwrap_err().to_string().contains("\"huge\""));
+    }
+
+    #[test]
+    fn refusals_name_field_value_and_limit() {
+        let base = BertConfig::base;
+        let cases = [
+            (
+                BertConfig { num_attention_heads: 7, ..base() },
+                "hidden_size is 768: must be a multiple of num_attention_heads, 7",
+            ),
+            (BertConfig { num_attention_heads: 0, ..base() }, "num_attention_heads is 0: must be from 1 to 256"),
+            (
+                BertConfig { vocab_size: usize::MAX, ..base() },
+                "vocab_size is 18446744073709551615: must be from 1 to 2147483647",
+            ),
+            (
+                BertConfig { hidden_dropout_prob: 1.0, ..base() },
+                "hidden_dropout_prob is 1: must be 0 or in [1/256, 255/256]",
+            ),
+            (
+                BertConfig { attention_probs_dropout_prob: 0.001, ..base() },
+                "attention_probs_dropout_prob is 0.001: must be 0 or in [1/256, 255/256]",
+            ),
+            (
+                BertConfig { classifier_dropout: Some(f64::NAN), ..base() },
+                "classifier_dropout is NaN: must be 0 or in [1/256, 255/256]",
+            ),
+            (BertConfig { layer_norm_eps: 0.0, ..base() }, "layer_norm_eps is 0: must be above 0 and at most 1"),
+            (BertConfig { pad_token_id: 40_000, ..base() }, "pad_token_id is 40000: must be below vocab_size, 30522"),
+            (BertConfig { labels: vec![], ..base() }, "num_labels is 0: must be from 1 to 1048576"),
+        ];
+        for (config, expected) in cases {
+            assert_eq!(message(config), expected);
+        }
+    }
+
+    #[test]
+    fn labels() {
+        let config = BertConfig::tiny(100).with_labels(["negative", "neutral", "positive"]);
+        assert_eq!((config.num_labels(), config.label_id("neutral"), config.label_id("bad")), (3, Some(1), None));
+        assert_eq!(BertConfig { classifier_dropout: Some(0.25), ..config }.classifier_dropout_prob(), 0.25);
+    }
+}

@@ -1,0 +1,257 @@
+//! An encoded text: ids in BERT's layout, and where in the text each came from.
+
+use crate::{Error, Result};
+
+/// What gives way when a text has more tokens than there is room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Truncation {
+    /// Nothing: a text that is too long is an error.
+    #[default]
+    None,
+    /// The end of the longer text, until both are equally long; then both.
+    LongestFirst,
+    /// The end of the first text.
+    OnlyFirst,
+    /// The end of the second text.
+    OnlySecond,
+}
+
+/// How to encode.
+///
+/// ```
+/// use cloze_bert::{EncodeOptions, Truncation};
+/// // Windows of 384 tokens over a long context; neighbours share 128 tokens of it.
+/// let options = EncodeOptions::new().max_length(384).truncation(Truncation::OnlySecond).stride(128);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EncodeOptions {
+    max_length: Option<usize>,
+    truncation: Truncation,
+    stride: Option<usize>,
+}
+
+impl EncodeOptions {
+    /// The tokenizer's maximal length; a text that is too long is an error.
+    pub fn new() -> EncodeOptions {
+        EncodeOptions::default()
+    }
+
+    /// The most tokens, special tokens included.
+    pub fn max_length(self, tokens: usize) -> EncodeOptions {
+        EncodeOptions { max_length: Some(tokens), ..self }
+    }
+
+    /// What gives way in a text that is too long.
+    pub fn truncation(self, truncation: Truncation) -> EncodeOptions {
+        EncodeOptions { truncation, ..self }
+    }
+
+    /// Keeps what truncation cuts off, as further windows in [`Encoding::overflowing`]. Each repeats the last
+    /// `tokens` tokens of the one before.
+    pub fn stride(self, tokens: usize) -> EncodeOptions {
+        EncodeOptions { stride: Some(tokens), ..self }
+    }
+}
+
+/// An encoded text or pair of texts: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. All vectors but the last
+/// have one element for each token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Encoding {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// 0 for `[CLS] a [SEP]`, 1 for `b [SEP]`.
+    pub token_types: Vec<u32>,
+    /// The tokens as the vocabulary writes them; continuing pieces begin with `##`.
+    pub tokens: Vec<String>,
+    /// Start and end of each token in its text, in characters (Unicode scalar values, as transformers' fast
+    /// tokenizers count, not bytes); (0, 0) for the special tokens of the layout.
+    pub offsets: Vec<(usize, usize)>,
+    /// Whether a token is a special one that the layout added. (A `[MASK]` written in the text is not.)
+    pub special_tokens_mask: Vec<bool>,
+    /// Number of the word in its text that a token is (part of); `None` for special tokens of the layout.
+    /// Punctuation marks are words.
+    pub word_ids: Vec<Option<u32>>,
+    /// 0 for tokens of the first text, 1 for the second's; `None` for special tokens of the layout.
+    pub sequence_ids: Vec<Option<usize>>,
+    /// What was cut off, in windows, when a [stride](EncodeOptions::stride) was asked for.
+    pub overflowing: Vec<Encoding>,
+}
+
+impl Encoding {
+    /// Tokens, special tokens included.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are no tokens. (An encoding of an empty text still has `[CLS]` and `[SEP]`.)
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    fn special(&mut self, (token, id): (&str, u32), token_type: u32) {
+        self.ids.push(id);
+        self.token_types.push(token_type);
+        self.tokens.push(token.to_string());
+        self.offsets.push((0, 0));
+        self.special_tokens_mask.push(true);
+        self.word_ids.push(None);
+        self.sequence_ids.push(None);
+    }
+
+    fn text(&mut self, part: &tokenizers::Encoding, (start, end): (usize, usize), sequence: usize) {
+        let length = end - start;
+        self.ids.extend_from_slice(&part.get_ids()[start..end]);
+        self.token_types.extend(std::iter::repeat_n(sequence as u32, length));
+        self.tokens.extend_from_slice(&part.get_tokens()[start..end]);
+        self.offsets.extend_from_slice(&part.get_offsets()[start..end]);
+        self.special_tokens_mask.extend(std::iter::repeat_n(false, length));
+        self.word_ids.extend_from_slice(&part.get_word_ids()[start..end]);
+        self.sequence_ids.extend(std::iter::repeat_n(Some(sequence), length));
+    }
+}
+
+/// The special tokens of the layout.
+pub(super) struct Frame<'a> {
+    pub(super) cls: (&'a str, u32),
+    pub(super) sep: (&'a str, u32),
+}
+
+/// Puts one or two texts, encoded without special tokens, into BERT's layout.
+pub(super) fn lay_out(
+    frame: &Frame,
+    texts: &[tokenizers::Encoding],
+    default_max_length: usize,
+    options: &EncodeOptions,
+) -> Result<Encoding> {
+    let max_length = options.max_length.unwrap_or(default_max_length);
+    let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+    let kept = truncate(&lengths, max_length, options.truncation)?;
+    let mut windows = Vec::with_capacity(kept.len());
+    for (&length, &kept) in lengths.iter().zip(&kept) {
+        windows.push(match options.stride {
+            Some(stride) => cover(length, kept, stride)?,
+            None => vec![(0, kept)],
+        });
+    }
+    if windows.iter().filter(|windows| windows.len() > 1).count() > 1 {
+        return Err(Error::tokenizer(
+            "a stride with both texts too long: set the truncation to the first or the second text only",
+        ));
+    }
+    let count = windows.iter().map(Vec::len).max().unwrap_or(1);
+    let mut encodings = (0..count).map(|number| {
+        let mut encoding = Encoding::default();
+        encoding.special(frame.cls, 0);
+        for (sequence, (text, windows)) in texts.iter().zip(&windows).enumerate() {
+            encoding.text(text, windows[number.min(windows.len() - 1)], sequence);
+            encoding.special(frame.sep, sequence as u32);
+        }
+        encoding
+    });
+    let mut first = encodings.next().unwrap_or_default();
+    first.overflowing = encodings.collect();
+    Ok(first)
+}
+
+/// How many tokens of each text stay.
+fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Result<Vec<usize>> {
+    let special = 1 + lengths.len();
+    let total: usize = lengths.iter().sum();
+    if total + special <= max_length {
+        return Ok(lengths.to_vec());
+    }
+    let Some(room) = max_length.checked_sub(special) else {
+        return Err(Error::tokenizer(format!("max_length is {max_length}: the special tokens alone are {special}")));
+    };
+    let too_long = || Err(crate::ErrorKind::TooLong { tokens: total + special, limit: max_length }.into());
+    let cut_one = |which: usize| {
+        let others = total - lengths[which];
+        if others > room {
+            return too_long();
+        }
+        let mut kept = lengths.to_vec();
+        kept[which] = room - others;
+        Ok(kept)
+    };
+    match (truncation, lengths) {
+        (Truncation::None, _) => too_long(),
+        (Truncation::OnlyFirst, _) | (Truncation::LongestFirst, [_]) => cut_one(0),
+        (Truncation::OnlySecond, [_]) => {
+            Err(Error::tokenizer("truncation is only of the second text, but there is no second text"))
+        }
+        (Truncation::OnlySecond, _) => cut_one(1),
+        (Truncation::LongestFirst, _) => {
+            // The odd token goes to the longer text, and to the second of two that are equally long.
+            let longer = usize::from(lengths[1] >= lengths[0]);
+            let mut kept = lengths.to_vec();
+            kept[1 - longer] = lengths[1 - longer].min(room / 2);
+            kept[longer] = room - kept[1 - longer];
+            Ok(kept)
+        }
+    }
+}
+
+/// Windows of `width` tokens that cover `length` tokens, each sharing `stride` tokens with the one before.
+fn cover(length: usize, width: usize, stride: usize) -> Result<Vec<(usize, usize)>> {
+    if length <= width {
+        return Ok(vec![(0, length)]);
+    }
+    if stride >= width {
+        return Err(Error::tokenizer(format!("stride is {stride}: must be below the {width} tokens of a window")));
+    }
+    let mut windows = vec![(0, width)];
+    let mut end = width;
+    while end < length {
+        let start = end - stride;
+        end = length.min(start + width);
+        windows.push((start, end));
+    }
+    Ok(windows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn who_gives_way() {
+        let cut = |lengths: &[usize], most, truncation| truncate(lengths, most, truncation).map_err(|e| e.to_string());
+        assert_eq!(cut(&[5, 5], 13, Truncation::None).unwrap(), [5, 5]);
+        assert_eq!(cut(&[10, 3], 10, Truncation::LongestFirst).unwrap(), [4, 3]);
+        assert_eq!(cut(&[10, 20], 10, Truncation::LongestFirst).unwrap(), [3, 4]);
+        assert_eq!(cut(&[20, 10], 10, Truncation::LongestFirst).unwrap(), [4, 3]);
+        assert_eq!(cut(&[10, 4], 10, Truncation::OnlyFirst).unwrap(), [3, 4]);
+        assert_eq!(cut(&[4, 10], 10, Truncation::OnlySecond).unwrap(), [4, 3]);
+        assert_eq!(cut(&[4, 10], 3, Truncation::LongestFirst).unwrap(), [0, 0]);
+        assert!(cut(&[4], 4, Truncation::None).unwrap_err().contains("6 tokens"));
+        assert!(cut(&[9, 1], 10, Truncation::OnlySecond).unwrap_err().contains("13 tokens"));
+        assert!(cut(&[9], 5, Truncation::OnlySecond).unwrap_err().contains("no second text"));
+        assert!(cut(&[1, 1], 2, Truncation::LongestFirst).unwrap_err().contains("alone are 3"));
+    }
+
+    proptest! {
+        #[test]
+        fn windows_cover_and_overlap(length in 0usize..200, width in 1usize..50, stride in 0usize..50) {
+            match cover(length, width, stride) {
+                Err(_) => prop_assert!(stride >= width && length > width),
+                Ok(windows) => {
+                    prop_assert_eq!(windows[0].0, 0);
+                    prop_assert_eq!(windows.last().unwrap().1, length);
+                    for pair in windows.windows(2) {
+                        prop_assert_eq!(pair[0].1 - pair[1].0, stride);
+                    }
+                    prop_assert!(windows.iter().all(|(start, end)| end - start <= width));
+                }
+            }
+        }
+
+        #[test]
+        fn truncation_fills_the_room(a in 0usize..100, b in 0usize..100, most in 3usize..100) {
+            let kept = truncate(&[a, b], most, Truncation::LongestFirst).unwrap();
+            prop_assert!(kept[0] <= a && kept[1] <= b);
+            prop_assert_eq!(kept[0] + kept[1], (a + b).min(most - 3));
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A tokenizer's files: `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::processors::bert::BertProcessing;
+use tokenizers::{AddedToken, Model};
+
+use super::options::{MAX_CHARS, TokenizerOptions};
+use super::special::Names;
+use super::{Inner, Tokenizer};
+use crate::files::{read_text, replace};
+use crate::{Error, Result};
+
+const VOCAB: &str = "vocab.txt";
+const TOKENIZER: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
+const SPECIAL: &str = "special_tokens_map.json";
+
+/// A `model_max_length` from here on stands for none: `transformers` writes 10^30.
+const NO_MAX_LENGTH: f64 = 1e9;
+
+impl Tokenizer {
+    /// Opens the tokenizer in the folder `dir`: `tokenizer.json` if there is one, or else `vocab.txt`; either with
+    /// what `tokenizer_config.json` and `special_tokens_map.json` say, if they are there. Without a
+    /// `tokenizer_config.json`, `vocab.txt` is taken to be uncased.
+    ///
+    /// # Errors
+    /// When files are missing or cannot be read; when they are not UTF-8 (names the byte) or not JSON; when
+    /// the vocabulary is empty, names a token twice (names the lines) or lacks a special token (names it);
+    /// when the tokenizer is not a WordPiece.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Tokenizer> {
+        let dir = dir.as_ref();
+        let (mut names, mut options) = (Names::default(), TokenizerOptions::default());
+        if let Some(map) = read_object(&dir.join(SPECIAL))? {
+            names.read(&map);
+        }
+        let config = read_object(&dir.join(CONFIG))?.unwrap_or_default();
+        names.read(&config);
+        let flag = |name: &str| config.get(name).and_then(Value::as_bool);
+        options.lowercase = flag("do_lower_case").unwrap_or(options.lowercase);
+        options.strip_accents = flag("strip_accents");
+        options.chinese_chars = flag("tokenize_chinese_chars").unwrap_or(options.chinese_chars);
+        if let Some(length) = config.get("model_max_length").and_then(Value::as_f64)
+            && (1.0..NO_MAX_LENGTH).contains(&length)
+        {
+            options.max_length = length as usize;
+        }
+
+        let path = dir.join(TOKENIZER);
+        if !path.exists() {
+            let vocab = dir.join(VOCAB);
+            if !vocab.exists() {
+                return Err(Error::format(dir, format!("has neither {TOKENIZER} nor {VOCAB}")));
+            }
+            return open_vocab(&vocab, &names, &options);
+        }
+        let text = read_text(&path)?;
+        let mut pipeline = tokenizers::Tokenizer::from_bytes(text)
+            .map_err(|error| Error::format(&path, format!("not a tokenizer: {error}")))?;
+        // As in transformers, what the configuration says outright goes over what is stored.
+        if let Some(NormalizerWrapper::BertNormalizer(stored)) = pipeline.get_normalizer() {
+            let mut normalizer = *stored;
+            normalizer.lowercase = flag("do_lower_case").unwrap_or(normalizer.lowercase);
+            normalizer.strip_accents = options.strip_accents.or(normalizer.strip_accents);
+            normalizer.handle_chinese_chars = flag("tokenize_chinese_chars").unwrap_or(normalizer.handle_chinese_chars);
+            set_normalizer(&mut pipeline, normalizer).map_err(|error| error.in_file(&path))?;
+        }
+        Tokenizer::from_crate(pipeline, names, options.max_length).map_err(|error| error.in_file(&path))
+    }
+
+    /// Reads a `vocab.txt`: a token a line, its id the number of the line, from 0.
+    ///
+    /// # Errors
+    /// As for [`open`](Tokenizer::open).
+    pub fn from_vocab_file(path: impl AsRef<Path>, options: &TokenizerOptions) -> Result<Tokenizer> {
+        open_vocab(path.as_ref(), &Names::default(), options)
+    }
+
+    /// A tokenizer of these tokens, by id.
+    pub(super) fn from_tokens(tokens: Vec<String>, names: &Names, options: &TokenizerOptions) -> Result<Tokenizer> {
+        // The crate takes a map of a type that it does not export: begin with one that it makes.
+        let failed = |error| Error::tokenizer(format!("cannot make a tokenizer: {error}"));
+        let mut vocab = WordPiece::read_bytes(b"").map_err(failed)?;
+        let mut lines = HashMap::new();
+        for (id, token) in tokens.into_iter().enumerate() {
+            if let Some(first) = lines.insert(token.clone(), id) {
+                return Err(Error::tokenizer(format!("lines {} and {} are both {token:?}", first + 1, id + 1)));
+            }
+            vocab.insert(token, id as u32);
+        }
+        let model = WordPiece::builder()
+            .vocab(vocab)
+            .unk_token(names.unk.clone())
+            .max_input_chars_per_word(MAX_CHARS)
+            .build()
+            .map_err(failed)?;
+        let id = |name: &String| (name.clone(), model.token_to_id(name).unwrap_or(0));
+        let processing = BertProcessing::new(id(&names.sep), id(&names.cls));
+        let mut pipeline = tokenizers::Tokenizer::new(model);
+        set_normalizer(&mut pipeline, normalizer(options))?;
+        pipeline.with_pre_tokenizer(Some(BertPreTokenizer));
+        pipeline.with_post_processor(Some(processing));
+        pipeline.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
+        Tokenizer::from_crate(pipeline, names.clone(), options.max_length)
+    }
+
+    /// Takes over what the crate has loaded.
+    fn from_crate(mut pipeline: tokenizers::Tokenizer, names: Names, max_length: usize) -> Result<Tokenizer> {
+        pipeline.with_truncation(None).map_err(|error| Error::tokenizer(error.to_string()))?;
+        pipeline.with_padding(None);
+        let ModelWrapper::WordPiece(model) = pipeline.get_model() else {
+            return Err(Error::tokenizer("the model is no WordPiece: BERT's is"));
+        };
+        if model.get_vocab_size() == 0 {
+            return Err(Error::tokenizer("the vocabulary is empty"));
+        }
+        if model.unk_token != names.unk {
+            return Err(Error::tokenizer(format!(
+                "the model's unknown token is {:?}, the configuration's {:?}",
+                model.unk_token, names.unk
+            )));
+        }
+        for name in names.all() {
+            if pipeline.token_to_id(name).is_none() {
+                return Err(Error::tokenizer(format!("the vocabulary has no {name}")));
+            }
+        }
+        // Only where they are not special yet: a stored token may have options of its own.
+        let known = pipeline.get_added_vocabulary();
+        let missing: Vec<_> = names.all().into_iter().filter(|name| !known.is_special_token(name)).collect();
+        let missing: Vec<_> = missing.into_iter().map(|name| AddedToken::from(name, true)).collect();
+        pipeline.add_special_tokens(missing).map_err(|error| Error::tokenizer(error.to_string()))?;
+        Ok(Tokenizer::from_inner(Inner::new(pipeline, names)?, max_length))
+    }
+
+    /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, which
+    /// `transformers` opens, into the folder `dir` (made if missing). Older files are replaced whole, one after
+    /// the other.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let (dir, inner) = (dir.as_ref(), self.inner());
+        let vocab: String = inner.tokens.iter().flat_map(|token| [token, "\n"]).collect();
+        let stored = inner.pipeline.to_string(true).map_err(|error| Error::tokenizer(error.to_string()))?;
+        let special = inner.names.to_map();
+        let mut config = special.clone();
+        config.extend([
+            ("tokenizer_class".to_string(), json!("BertTokenizer")),
+            ("model_max_length".to_string(), json!(self.max_length())),
+        ]);
+        if let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.pipeline.get_normalizer() {
+            config.extend([
+                ("do_lower_case".to_string(), json!(normalizer.lowercase)),
+                ("strip_accents".to_string(), json!(normalizer.strip_accents)),
+                ("tokenize_chinese_chars".to_string(), json!(normalizer.handle_chinese_chars)),
+            ]);
+        }
+        replace(&dir.join(VOCAB), vocab.as_bytes())?;
+        replace(&dir.join(TOKENIZER), stored.as_bytes())?;
+        replace(&dir.join(CONFIG), format!("{:#}\n", Value::Object(config)).as_bytes())?;
+        replace(&dir.join(SPECIAL), format!("{:#}\n", Value::Object(special)).as_bytes())
+    }
+}
+
+/// The normalizer that options ask for.
+pub(super) fn normalizer(options: &TokenizerOptions) -> BertNormalizer {
+    BertNormalizer::new(true, options.chinese_chars, options.strip_accents, options.lowercase)
+}
+
+fn set_normalizer(pipeline: &mut tokenizers::Tokenizer, normalizer: BertNormalizer) -> Result<()> {
+    match pipeline.with_normalizer(Some(normalizer)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::tokenizer(format!("cannot set the normalizer: {error}"))),
+    }
+}
+
+fn open_vocab(path: &Path, names: &Names, options: &TokenizerOptions) -> Result<Tokenizer> {
+    let text = read_text(path)?;
+    let tokens: Vec<String> = text.trim_end_matches(['\n', '\r']).lines().map(str::to_string).collect();
+    if let Some(line) = tokens.iter().position(|token| token.trim().is_empty()) {
+        return Err(Error::format(path, format!("line {} is blank: each line is a token", line + 1)));
+    }
+    Tokenizer::from_tokens(tokens, names, options).map_err(|error| error.in_file(path))
+}
+
+/// A JSON object, or `None` when there is no such file.
+fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    match serde_json::from_str(&read_text(path)?) {
+        Ok(Value::Object(map)) => Ok(Some(map)),
+        Ok(_) => Err(Error::format(path, "not a JSON object")),
+        Err(error) => Err(Error::format(path, format!("not JSON: {error}"))),
+    }
+}

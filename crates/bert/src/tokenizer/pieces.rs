@@ -1,0 +1,83 @@
+//! A normalized word to the ids of its pieces: the longest piece that fits, again and again.
+
+use std::collections::HashMap;
+
+/// A WordPiece vocabulary, arranged for look-up.
+pub(super) struct Pieces {
+    /// Pieces that begin a word.
+    first: HashMap<Box<str>, u32>,
+    /// Pieces that continue one, without their prefix.
+    rest: HashMap<Box<str>, u32>,
+    /// Bytes of the longest piece of each kind.
+    longest: [usize; 2],
+    unknown: u32,
+    max_chars: usize,
+}
+
+impl Pieces {
+    /// `tokens` by id; words of more than `max_chars` characters are `unknown`.
+    pub(super) fn new<'a>(
+        tokens: impl Iterator<Item = (&'a str, u32)>,
+        prefix: &str,
+        unknown: u32,
+        max_chars: usize,
+    ) -> Pieces {
+        let (mut first, mut rest, mut longest) = (HashMap::new(), HashMap::new(), [0; 2]);
+        for (token, id) in tokens {
+            if let Some(piece) = token.strip_prefix(prefix) {
+                rest.insert(piece.into(), id);
+                longest[1] = longest[1].max(piece.len());
+            }
+            first.insert(token.into(), id);
+            longest[0] = longest[0].max(token.len());
+        }
+        Pieces { first, rest, longest, unknown, max_chars }
+    }
+
+    /// Appends the ids of a word's pieces: one id, `unknown`, when the vocabulary cannot spell it.
+    pub(super) fn push(&self, word: &str, ids: &mut Vec<u32>) {
+        if word.len() > self.max_chars && word.chars().count() > self.max_chars {
+            return ids.push(self.unknown);
+        }
+        if let Some(&id) = self.first.get(word) {
+            return ids.push(id);
+        }
+        let (before, mut start) = (ids.len(), 0);
+        while start < word.len() {
+            let (pieces, longest) = if start == 0 { (&self.first, 0) } else { (&self.rest, 1) };
+            let most = word.len().min(start + self.longest[longest]);
+            let found = (start + 1..=most)
+                .rev()
+                .filter(|&end| word.is_char_boundary(end))
+                .find_map(|end| Some((end, *pieces.get(&word[start..end])?)));
+            let Some((end, id)) = found else {
+                ids.truncate(before);
+                return ids.push(self.unknown);
+            };
+            ids.push(id);
+            start = end;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_first() {
+        let tokens = ["[UNK]", "un", "##aff", "##able", "##a", "é", "##é"];
+        let pieces = Pieces::new(tokens.into_iter().zip(0..), "##", 0, 10);
+        let ids = |word: &str| {
+            let mut ids = vec![9];
+            pieces.push(word, &mut ids);
+            ids.split_off(1)
+        };
+        assert_eq!(ids("unaffable"), [1, 2, 3]);
+        assert_eq!(ids("unaé"), [1, 4, 6]);
+        assert_eq!(ids("unx"), [0]);
+        assert_eq!(ids("éun"), [0]);
+        assert_eq!(ids("unaaaaaaaa"), [1, 4, 4, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(ids("unaaaaaaaaa"), [0]);
+    }
+}

@@ -1,0 +1,67 @@
+//! The five special tokens: what a vocabulary calls them, and their ids.
+
+use serde_json::{Map, Value, json};
+
+/// Names of the special tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    pub(super) pad: String,
+    pub(super) unk: String,
+    pub(super) cls: String,
+    pub(super) sep: String,
+    pub(super) mask: String,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        let [pad, unk, cls, sep, mask] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_string);
+        Names { pad, unk, cls, sep, mask }
+    }
+}
+
+impl Names {
+    /// Takes the names that `tokenizer_config.json` or `special_tokens_map.json` gives, as strings or as
+    /// objects with a `content`.
+    pub(super) fn read(&mut self, map: &Map<String, Value>) {
+        let fields = [
+            ("pad_token", &mut self.pad),
+            ("unk_token", &mut self.unk),
+            ("cls_token", &mut self.cls),
+            ("sep_token", &mut self.sep),
+            ("mask_token", &mut self.mask),
+        ];
+        for (field, name) in fields {
+            let given = map.get(field).and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
+            if let Some(given) = given.filter(|given| !given.is_empty()) {
+                *name = given.to_string();
+            }
+        }
+    }
+
+    /// The fields of `special_tokens_map.json`.
+    pub(super) fn to_map(&self) -> Map<String, Value> {
+        let fields = [
+            ("pad_token", &self.pad),
+            ("unk_token", &self.unk),
+            ("cls_token", &self.cls),
+            ("sep_token", &self.sep),
+            ("mask_token", &self.mask),
+        ];
+        fields.into_iter().map(|(field, name)| (field.to_string(), json!(name))).collect()
+    }
+
+    /// In the order of the ids that training gives them, 0 to 4.
+    pub(super) fn all(&self) -> [&str; 5] {
+        [&self.pad, &self.unk, &self.cls, &self.sep, &self.mask].map(String::as_str)
+    }
+}
+
+/// Ids of the special tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) pad: u32,
+    pub(super) unk: u32,
+    pub(super) cls: u32,
+    pub(super) sep: u32,
+    pub(super) mask: u32,
+}

@@ -1,0 +1,184 @@
+//! Text to normalized words, fast.
+//!
+//! BERT's normalization (clean-up, accents, case) and its split at blanks and punctuation are the
+//! `tokenizers` crate's. Run over a corpus they spend their time on alignments that nobody asks for there.
+//! So the crate is asked once, at the start, what becomes of each character of two ranges of Unicode that
+//! hold no combining mark; a stretch of text in those ranges is then a look-up per character. (Without
+//! combining marks, normalization of a string is that of its characters, one after the other.) Stretches
+//! with any other character go through the crate.
+
+use std::ops::Range;
+
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+use crate::{Error, Result};
+
+/// Latin, IPA and spacing modifiers, up to where combining marks begin.
+const LOW: Range<u32> = 0..0x300;
+/// General punctuation: dashes, quotation marks, ellipsis, special blanks.
+const HIGH: Range<u32> = 0x2000..0x2070;
+
+/// What becomes of a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// It disappears.
+    Dropped,
+    /// It ends a word.
+    Blank,
+    /// It is a word of its own.
+    Punctuation,
+    /// It is part of a word.
+    Letter,
+    /// The table does not say.
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    class: Class,
+    /// Bytes of `text` in use.
+    length: u8,
+    /// What replaces the character, in UTF-8.
+    text: [u8; 6],
+}
+
+/// Splits text into normalized words.
+pub(super) struct Words {
+    normalizer: BertNormalizer,
+    low: Vec<Entry>,
+    high: Vec<Entry>,
+}
+
+impl Words {
+    pub(super) fn new(normalizer: BertNormalizer) -> Result<Words> {
+        let table = |range: Range<u32>| range.map(|code| entry(&normalizer, code)).collect::<Result<Vec<_>>>();
+        Ok(Words { normalizer, low: table(LOW)?, high: table(HIGH)? })
+    }
+
+    #[inline]
+    fn entry(&self, c: char) -> Option<&Entry> {
+        let code = c as u32;
+        let entry = self.low.get(code as usize).or_else(|| self.high.get(code.wrapping_sub(HIGH.start) as usize))?;
+        (entry.class != Class::Unknown).then_some(entry)
+    }
+
+    /// Calls `each` with every normalized word of `text`, in order. `word` is room to work in.
+    pub(super) fn for_each(&self, text: &str, word: &mut String, mut each: impl FnMut(&str)) -> Result<()> {
+        for chunk in text.split([' ', '\t', '\n', '\r']).filter(|chunk| !chunk.is_empty()) {
+            if chunk.is_ascii() || chunk.chars().all(|c| self.entry(c).is_some()) {
+                self.by_table(chunk, word, &mut each);
+            } else {
+                self.by_crate(chunk, &mut each)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn by_table(&self, chunk: &str, word: &mut String, each: &mut impl FnMut(&str)) {
+        word.clear();
+        for c in chunk.chars() {
+            let Some(entry) = self.entry(c) else { continue };
+            // The bytes were UTF-8 when the table was made.
+            let text = std::str::from_utf8(&entry.text[..entry.length as usize]).unwrap_or_default();
+            match entry.class {
+                Class::Letter => word.push_str(text),
+                Class::Dropped | Class::Unknown => {}
+                Class::Blank | Class::Punctuation => {
+                    if !word.is_empty() {
+                        each(word);
+                        word.clear();
+                    }
+                    if entry.class == Class::Punctuation {
+                        each(text);
+                    }
+                }
+            }
+        }
+        if !word.is_empty() {
+            each(word);
+        }
+    }
+
+    fn by_crate(&self, chunk: &str, each: &mut impl FnMut(&str)) -> Result<()> {
+        for (word, _, _) in
+            split(&self.normalizer, chunk)?.get_splits(OffsetReferential::Normalized, OffsetType::None).iter()
+        {
+            each(word);
+        }
+        Ok(())
+    }
+}
+
+fn split(normalizer: &BertNormalizer, text: &str) -> Result<PreTokenizedString> {
+    let failed = |error| Error::tokenizer(format!("cannot normalize a text: {error}"));
+    let mut normalized = NormalizedString::from(text);
+    normalizer.normalize(&mut normalized).map_err(failed)?;
+    let mut words = PreTokenizedString::from(normalized);
+    BertPreTokenizer.pre_tokenize(&mut words).map_err(failed)?;
+    Ok(words)
+}
+
+/// Asks the crate what becomes of one character, by what it does to it and to `x` around it.
+fn entry(normalizer: &BertNormalizer, code: u32) -> Result<Entry> {
+    let unknown = Entry { class: Class::Unknown, length: 0, text: [0; 6] };
+    let Some(c) = char::from_u32(code) else { return Ok(unknown) };
+    let words = split(normalizer, &format!("x{c}x"))?;
+    let words = words.get_splits(OffsetReferential::Normalized, OffsetType::None);
+    let (class, text) = match words.iter().map(|(word, _, _)| *word).collect::<Vec<_>>().as_slice() {
+        ["xx"] => (Class::Dropped, ""),
+        ["x", "x"] => (Class::Blank, ""),
+        ["x", mark, "x"] => (Class::Punctuation, *mark),
+        [word] => (Class::Letter, word.get(1..word.len() - 1).unwrap_or_default()),
+        _ => return Ok(unknown),
+    };
+    let mut entry = Entry { class, ..unknown };
+    let Some(room) = entry.text.get_mut(..text.len()) else { return Ok(unknown) };
+    room.copy_from_slice(text.as_bytes());
+    entry.length = text.len() as u8;
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn both(normalizer: BertNormalizer, text: &str) -> (Vec<String>, Vec<String>) {
+        let mut fast = Vec::new();
+        let words = Words::new(normalizer).unwrap();
+        words.for_each(text, &mut String::new(), |word| fast.push(word.to_string())).unwrap();
+        let slow = split(&normalizer, text).unwrap();
+        let slow = slow.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        (fast, slow.into_iter().map(|(word, _, _)| word.to_string()).collect())
+    }
+
+    #[test]
+    fn accents_punctuation_blanks_and_controls() {
+        let (fast, slow) = both(BertNormalizer::default(), "Ação:\u{a0}“É\u{200d} o  fim”…\u{7}\u{b}s\u{85}");
+        assert_eq!(fast, slow);
+        assert_eq!(fast, ["acao", ":", "“", "e", "o", "fim", "”", "…", "s"]);
+    }
+
+    #[test]
+    fn every_character_of_the_ranges_has_an_entry() {
+        for lowercase in [true, false] {
+            let words = Words::new(BertNormalizer::new(true, true, None, lowercase)).unwrap();
+            let unknown = words.low.iter().chain(&words.high).filter(|entry| entry.class == Class::Unknown).count();
+            assert_eq!(unknown, 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_crate(
+            text in "([a-zA-Z]|[\\u{0}-\\u{2ff}]|[\\u{300}-\\u{36f}]|[\\u{2000}-\\u{206f}]|[ \\n.,]|\\PC|\\p{Han}|\\p{Hangul}){0,40}",
+            lowercase in any::<bool>(),
+            accents in any::<Option<bool>>(),
+        ) {
+            let (fast, slow) = both(BertNormalizer::new(true, true, accents, lowercase), &text);
+            prop_assert_eq!(fast, slow);
+        }
+    }
+}
