@@ -302,6 +302,14 @@ fn novels() {
     let vocab = data.join("vocab/bert-base-uncased-vocab.txt");
     let uncased = Tokenizer::from_vocab_file(&vocab, &TokenizerOptions::uncased()).unwrap().with_max_length(1 << 20);
     let cased = Tokenizer::from_vocab_file(&vocab, &TokenizerOptions::cased()).unwrap().with_max_length(1 << 20);
+    // The published tokenizer.json is the same tokenizer.
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(data.join("vocab/bert-base-uncased-tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let published = Tokenizer::open(dir.path()).unwrap();
+    for line in LINES {
+        assert_eq!(published.encode(line).unwrap(), uncased.encode(line).unwrap());
+        assert_eq!(published.ids(line).unwrap(), uncased.ids(line).unwrap());
+    }
     for corpus in ["corpus/eltec-eng", "corpus/eltec-por"] {
         let mut books: Vec<_> = fs::read_dir(data.join(corpus)).unwrap().map(|entry| entry.unwrap().path()).collect();
         books.sort();
@@ -314,4 +322,15 @@ fn novels() {
             }
         }
     }
+}
+
+/// The corpus of the examples has sixteen documents, and a small vocabulary spells all of it.
+#[test]
+fn mini_corpus() {
+    let corpus =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/data/mini-corpus.txt")).unwrap();
+    assert_eq!(corpus.trim().split("\n\n").count(), 16);
+    let tokenizer = Tokenizer::train(corpus.lines(), 400, &TrainOptions::new()).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 400);
+    assert!(!tokenizer.ids(&corpus).unwrap().contains(&tokenizer.unk_id()));
 }
