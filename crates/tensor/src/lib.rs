@@ -1,11 +1,59 @@
-//! Tensors, autograd and CPU kernels of cloze.
+//! Tensors, autograd and CPU kernels of [cloze](https://docs.rs/cloze), a BERT library.
+//!
+//! - [`Tensor`]: a cheap handle, with a run-time [`DType`] and [`Device`]. Every operation returns a
+//!   [`Result`]; user input never panics.
+//! - [`Gradients`]: what [`Tensor::backward`] gives, or [`Tensor::backward_into`] fills. Gradients are a
+//!   value; tensors hide none.
+//! - [`Module`] and [`ParameterArena`]: named parameters, and the flat buffer they live in while a model
+//!   trains.
+//! - [`random`]: one counter-based generator for everything random, so that results depend neither on
+//!   the number of threads nor on how sequences are packed.
+//!
+//! ```
+//! use cloze_tensor::{Device, Tensor};
+//! let device = Device::Cpu;
+//! let h = Tensor::new(&[0.2f32, 0.1, 0.4], &device)?.requires_grad();
+//! let w = Tensor::new(&[[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &device)?.requires_grad();
+//! let loss = w.matmul(&h)?.cross_entropy(&[1])?;
+//! assert!((loss.item()? - 0.6302582).abs() < 1e-6);
+//! let gradients = loss.backward()?;
+//! let dh = gradients.get(&h).expect("h requires a gradient").to_vec::<f32>()?;
+//! assert!((dh[0] - 0.3273).abs() < 1e-4);
+//! # Ok::<(), cloze_tensor::Error>(())
+//! ```
 
-pub(crate) mod cpu;
+mod autograd;
+#[cfg(test)]
+mod conformance;
+mod cpu;
+mod device;
 mod dropout;
 mod dtype;
+mod element;
 mod error;
+mod gradients;
+mod interop;
+mod layout;
+mod memory;
+mod ops;
+pub mod optim;
+mod parameters;
 pub mod random;
+mod safetensors;
+mod storage;
+mod tensor;
 
+pub use crate::safetensors::{SafetensorsFile, save_safetensors};
+pub use autograd::no_grad;
+pub use device::Device;
 pub use dropout::{Dropout, RowCoordinate};
 pub use dtype::DType;
+pub use element::{Element, TensorData};
 pub use error::{Error, ErrorKind, Inside, Result};
+pub use gradients::Gradients;
+pub use layout::MAX_RANK;
+pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Reduction, Sequences};
+#[doc(hidden)]
+pub use parameters::join_name;
+pub use parameters::{Module, ParameterArena, ParameterRange};
+pub use tensor::Tensor;

@@ -8,6 +8,8 @@
 #![allow(clippy::too_many_arguments)]
 
 pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod column_sums;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod embedding;
@@ -17,7 +19,9 @@ pub(crate) mod layer_norm;
 pub(crate) mod parallel;
 pub(crate) mod real;
 pub(crate) mod simd;
+pub(crate) mod small_gemm;
 pub(crate) mod softmax;
+pub(crate) mod strided;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -1,0 +1,154 @@
+//! Packed batches: real tokens only, sequence after sequence.
+//!
+//! T tokens, B sequences, L the longest length of a padded batch.
+
+use cloze_tensor::Sequences;
+
+use crate::{BertConfig, Error, Result};
+
+/// A batch of tokenized sequences without padding, checked against a model's limits when it is used.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    ids: Vec<u32>,
+    token_types: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Sequences,
+}
+
+impl Batch {
+    /// Packs sequences, each given as its token ids and token types.
+    ///
+    /// # Errors
+    /// When a sequence is empty, or has not as many types as ids.
+    pub fn new<I: AsRef<[u32]>>(sequences: &[(I, I)]) -> Result<Batch> {
+        let mut ids = Vec::new();
+        let mut token_types = Vec::new();
+        for (index, (sequence, types)) in sequences.iter().enumerate() {
+            let (sequence, types) = (sequence.as_ref(), types.as_ref());
+            if sequence.len() != types.len() {
+                let (ids, types) = (sequence.len(), types.len());
+                return Err(Error::batch(format!("sequence {index} has {ids} ids and {types} token types")));
+            }
+            ids.extend_from_slice(sequence);
+            token_types.extend_from_slice(types);
+        }
+        let lengths: Vec<usize> = sequences.iter().map(|(ids, _)| ids.as_ref().len()).collect();
+        Batch::packed(ids, token_types, Sequences::new(&lengths)?)
+    }
+
+    /// A batch that is packed already: `ids` and `token_types` [T] of `sequences`.
+    ///
+    /// # Errors
+    /// When the lengths differ.
+    pub fn packed(ids: Vec<u32>, token_types: Vec<u32>, sequences: Sequences) -> Result<Batch> {
+        if ids.len() != sequences.tokens() || token_types.len() != ids.len() {
+            let (ids, types, tokens) = (ids.len(), token_types.len(), sequences.tokens());
+            let reason = format!("{ids} ids and {types} token types given for sequences of {tokens} tokens");
+            return Err(Error::batch(reason));
+        }
+        let positions = sequences.rows().iter().map(|row| row.position).collect();
+        Ok(Batch { ids, token_types, positions, sequences })
+    }
+
+    /// Packs a padded batch: `ids`, `token_types` and `attention_mask` [B, L] row after row, where a mask
+    /// of 0 marks padding. What the mask leaves out of a row is dropped, so that padding never enters a
+    /// result. [`Batch::rows_of_padded`] finds tokens again.
+    ///
+    /// # Errors
+    /// When the lengths differ or are no multiple of `length`, or a row is all padding.
+    pub fn from_padded(ids: &[u32], token_types: &[u32], attention_mask: &[u32], length: usize) -> Result<Batch> {
+        let fits = length > 0 && ids.len().is_multiple_of(length);
+        if !fits || ids.len() != token_types.len() || ids.len() != attention_mask.len() {
+            let (ids, types, mask) = (ids.len(), token_types.len(), attention_mask.len());
+            let reason = format!("{ids} ids, {types} token types and {mask} mask entries for rows of length {length}");
+            return Err(Error::batch(reason));
+        }
+        let real = |values: &[u32]| -> Vec<u32> {
+            values.iter().zip(attention_mask).filter(|&(_, &mask)| mask != 0).map(|(&value, _)| value).collect()
+        };
+        let lengths: Vec<usize> =
+            attention_mask.chunks(length).map(|row| row.iter().filter(|&&mask| mask != 0).count()).collect();
+        Batch::packed(real(ids), real(token_types), Sequences::new(&lengths)?)
+    }
+
+    /// For each entry of a padded batch with this mask, its row in the packed one; `None` for padding.
+    pub fn rows_of_padded(attention_mask: &[u32]) -> Vec<Option<u32>> {
+        let mut next = 0;
+        let row = |&mask: &u32| {
+            (mask != 0).then(|| {
+                next += 1;
+                next - 1
+            })
+        };
+        attention_mask.iter().map(row).collect()
+    }
+
+    /// Token ids [T].
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Token types [T].
+    pub fn token_types(&self) -> &[u32] {
+        &self.token_types
+    }
+
+    /// Position of each token in its sequence [T].
+    pub fn positions(&self) -> &[u32] {
+        &self.positions
+    }
+
+    /// How the sequences lie.
+    pub fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+
+    /// Number of tokens: T.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Number of sequences: B.
+    pub fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Whether there is no sequence.
+    pub fn is_empty(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// Checks the lengths; ids and types are checked by the look-up itself.
+    pub(crate) fn check(&self, config: &BertConfig) -> Result<()> {
+        let (tokens, limit) = (self.sequences.longest(), config.max_position_embeddings);
+        if tokens > limit {
+            let reason = format!("a sequence has {tokens} tokens: max_position_embeddings is {limit}");
+            return Err(Error::batch(reason));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padded_batches_lose_their_padding() {
+        let batch = Batch::from_padded(&[5, 6, 0, 7, 0, 0], &[0, 1, 0, 0, 0, 0], &[1, 1, 0, 1, 0, 0], 3).unwrap();
+        assert_eq!(batch.ids(), [5, 6, 7]);
+        assert_eq!(batch.token_types(), [0, 1, 0]);
+        assert_eq!(batch.positions(), [0, 1, 0]);
+        assert_eq!(batch.sequences().cu_seqlens(), [0, 2, 3]);
+        assert_eq!(Batch::rows_of_padded(&[1, 1, 0, 1]), [Some(0), Some(1), None, Some(2)]);
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_errors() {
+        assert!(Batch::new(&[(&[1u32, 2][..], &[0u32][..])]).is_err());
+        assert!(Batch::new(&[(&[][..], &[][..])]).is_err());
+        assert!(Batch::from_padded(&[1, 2], &[0, 0], &[0, 0], 2).is_err());
+        assert!(Batch::from_padded(&[1, 2, 3], &[0; 3], &[1; 3], 2).is_err());
+        assert!(Batch::from_padded(&[], &[], &[], 0).is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! Multi-head self-attention and what follows it in a layer.
+
+use cloze_tensor::{Inside, Sequences, Tensor, module};
+
+use super::{LayerNorm, Linear, Mode};
+use crate::weights::Weights;
+use crate::{BertConfig, Result};
+
+/// `attention.self`: queries, keys and values, and the attention between the tokens of each sequence.
+pub struct SelfAttention {
+    /// [H, H]
+    pub query: Linear,
+    /// [H, H]
+    pub key: Linear,
+    /// [H, H]
+    pub value: Linear,
+    heads: usize,
+    dropout: f64,
+    site: u32,
+}
+module!(SelfAttention { query, key, value });
+
+impl SelfAttention {
+    fn new(weights: Weights<'_>, config: &BertConfig, site: u32) -> Result<SelfAttention> {
+        let hidden = config.hidden_size;
+        Ok(SelfAttention {
+            query: Linear::new(weights.at("query"), hidden, hidden)?,
+            key: Linear::new(weights.at("key"), hidden, hidden)?,
+            value: Linear::new(weights.at("value"), hidden, hidden)?,
+            heads: config.num_attention_heads,
+            dropout: config.attention_probs_dropout_prob,
+            site,
+        })
+    }
+
+    /// Queries, keys and values of all heads side by side: [T, H] to [T, 3H].
+    fn projections(&self, x: &Tensor) -> cloze_tensor::Result<Tensor> {
+        x.projections(&[&self.query, &self.key, &self.value].map(|linear| (&linear.weight, &linear.bias)))
+    }
+
+    /// [T, H] to [T, H]
+    pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
+        let dropout = mode.dropout(self.dropout, self.site)?;
+        let qkv = self.projections(x); // [T, 3H]
+        Ok(qkv.and_then(|qkv| qkv.attention(sequences, self.heads, &dropout)).inside("self")?)
+    }
+
+    /// The attention probabilities of each sequence of length L: [N, L, L].
+    pub fn weights(&self, x: &Tensor, sequences: &Sequences) -> Result<Vec<Tensor>> {
+        Ok(self.projections(x).and_then(|qkv| qkv.attention_weights(sequences, self.heads)).inside("self")?)
+    }
+}
+
+/// `attention.output`: mixes the heads, adds the residual, normalises.
+pub struct AttentionOutput {
+    /// [H, H]
+    pub dense: Linear,
+    /// Of the sum with the residual.
+    pub layer_norm: LayerNorm,
+    dropout: f64,
+    site: u32,
+}
+module!(AttentionOutput { dense, layer_norm: "LayerNorm" });
+
+/// `attention`: self-attention and its output.
+pub struct Attention {
+    /// `attention.self`
+    pub self_attention: SelfAttention,
+    /// `attention.output`
+    pub output: AttentionOutput,
+}
+module!(Attention { self_attention: "self", output });
+
+impl Attention {
+    /// Uses dropout sites `site` and `site + 1`.
+    pub(super) fn new(weights: Weights<'_>, config: &BertConfig, site: u32) -> Result<Attention> {
+        let hidden = config.hidden_size;
+        let output = weights.at("output");
+        Ok(Attention {
+            self_attention: SelfAttention::new(weights.at("self"), config, site)?,
+            output: AttentionOutput {
+                dense: Linear::new(output.at("dense"), hidden, hidden)?,
+                layer_norm: LayerNorm::new(output.at("LayerNorm"), hidden, config.layer_norm_eps)?,
+                dropout: config.hidden_dropout_prob,
+                site: site + 1,
+            },
+        })
+    }
+
+    /// [T, H] to [T, H]
+    pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
+        let attended = self.self_attention.forward(x, sequences, mode)?;
+        let output = &self.output;
+        let mixed = output.dense.forward(&attended)?;
+        output.layer_norm.residual(&mixed, x, &mode.dropout(output.dropout, output.site)?, sequences.rows())
+    }
+}

@@ -1,0 +1,96 @@
+//! The bare model: embeddings, encoder, pooler.
+
+use cloze_tensor::{Tensor, module};
+
+use super::{Embeddings, Encoder, Linear, Mode};
+use crate::error::Inside;
+use crate::weights::Weights;
+use crate::{Batch, BertConfig, Result};
+
+/// `bert.pooler`: a dense layer with tanh over the [CLS] token.
+pub struct Pooler {
+    /// [H, H]
+    pub dense: Linear,
+}
+module!(Pooler { dense });
+
+impl Pooler {
+    /// Hidden states [T, H] to one vector per sequence, [B, H].
+    pub fn forward(&self, hidden: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let cls = hidden.gather_rows(batch.sequences().starts())?; // [B, H]
+        Ok(self.dense.forward(&cls)?.tanh()?)
+    }
+}
+
+/// The bare model.
+pub struct BertModel {
+    /// `embeddings`
+    pub embeddings: Embeddings,
+    /// `encoder`
+    pub encoder: Encoder,
+    /// `pooler`, where the head needs it.
+    pub pooler: Option<Pooler>,
+    config: BertConfig,
+}
+module!(BertModel { embeddings, encoder, pooler });
+
+/// What each token became on its way up.
+pub struct Hidden {
+    /// [T, H] each: the embeddings, then the output of every layer.
+    pub states: Vec<Tensor>,
+    /// For each layer and sequence of length L the attention probabilities [N, L, L].
+    pub attentions: Vec<Vec<Tensor>>,
+}
+
+impl BertModel {
+    pub(crate) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<BertModel> {
+        let pooler = weights.at("pooler").at("dense");
+        Ok(BertModel {
+            embeddings: Embeddings::new(weights.at("embeddings"), config)?,
+            encoder: Encoder::new(weights.at("encoder"), config)?,
+            pooler: Some(Pooler { dense: Linear::new(pooler, config.hidden_size, config.hidden_size)? }),
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &BertConfig {
+        &self.config
+    }
+
+    /// The last layer's hidden states: [T, H].
+    ///
+    /// # Errors
+    /// When a sequence is longer than `max_position_embeddings`, or an id is not below its table's size.
+    pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
+        self.watched(batch, mode, |_, _| Ok(())).inside("bert")
+    }
+
+    /// Hidden states and attention probabilities of every layer, for looking at. Records no graph.
+    ///
+    /// # Errors
+    /// As [`BertModel::forward`].
+    pub fn hidden(&self, batch: &Batch) -> Result<Hidden> {
+        cloze_tensor::no_grad(|| {
+            let mut hidden = Hidden { states: Vec::new(), attentions: Vec::new() };
+            let last = self.watched(batch, Mode::Eval, |layer, x| {
+                hidden.states.push(x.clone());
+                hidden.attentions.push(layer.attention.self_attention.weights(x, batch.sequences())?);
+                Ok(())
+            });
+            hidden.states.push(last.inside("bert")?);
+            Ok(hidden)
+        })
+    }
+
+    fn watched(
+        &self,
+        batch: &Batch,
+        mode: Mode,
+        watch: impl FnMut(&super::Layer, &Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
+        batch.check(&self.config)?;
+        let embeddings = self.embeddings.forward(batch, mode)?;
+        self.encoder.forward(embeddings, batch.sequences(), mode, watch)
+    }
+}

@@ -1,0 +1,55 @@
+//! The input: word, position and token-type embeddings, summed, normalised, dropped.
+
+use cloze_tensor::{EmbeddingIds, Inside, Tensor, module};
+
+use super::{Embedding, LayerNorm, Mode};
+use crate::weights::Weights;
+use crate::{Batch, BertConfig, Result};
+
+/// `bert.embeddings`
+pub struct Embeddings {
+    /// [V, H]; the decoder of the masked-language-model head is tied to it.
+    pub word_embeddings: Embedding,
+    /// [max_position_embeddings, H]; learned, not fixed.
+    pub position_embeddings: Embedding,
+    /// [type_vocab_size, H]: first and second segment.
+    pub token_type_embeddings: Embedding,
+    /// Of the sum.
+    pub layer_norm: LayerNorm,
+    dropout: f64,
+}
+module!(Embeddings { word_embeddings, position_embeddings, token_type_embeddings, layer_norm: "LayerNorm" });
+
+/// Where the model drops first; the layers count on from here.
+const SITE: u32 = 0;
+
+impl Embeddings {
+    pub(crate) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<Embeddings> {
+        let hidden = config.hidden_size;
+        let table = |name, entries| Embedding::new(weights.at(name), entries, hidden);
+        Ok(Embeddings {
+            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
+            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
+            layer_norm: LayerNorm::new(weights.at("LayerNorm"), hidden, config.layer_norm_eps)?,
+            dropout: config.hidden_dropout_prob,
+        })
+    }
+
+    /// [T, H]
+    pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
+        let ids =
+            EmbeddingIds { words: batch.ids(), positions: batch.positions(), token_types: batch.token_types() };
+        let normalised = self.word_embeddings.weight.embeddings_layer_norm(
+            &self.position_embeddings.weight,
+            &self.token_type_embeddings.weight,
+            &self.layer_norm.weight,
+            &self.layer_norm.bias,
+            self.layer_norm.eps,
+            ids,
+        );
+        let dropout = mode.dropout(self.dropout, SITE)?;
+        let dropped = normalised.and_then(|x| x.dropout(&dropout, batch.sequences().rows()));
+        Ok(dropped.inside("embeddings")?)
+    }
+}

@@ -1,0 +1,98 @@
+//! The encoder: layers of attention and feed-forward networks.
+
+use cloze_tensor::{Gelu, Sequences, Tensor, module};
+
+use super::{Attention, LayerNorm, Linear, Mode};
+use crate::error::Inside;
+use crate::weights::Weights;
+use crate::{BertConfig, Result};
+
+/// `intermediate`: the first half of the feed-forward network.
+pub struct Intermediate {
+    /// [I, H]
+    pub dense: Linear,
+}
+module!(Intermediate { dense });
+
+/// `output`: the second half, the residual, the normalisation.
+pub struct Output {
+    /// [H, I]
+    pub dense: Linear,
+    /// Of the sum with the residual.
+    pub layer_norm: LayerNorm,
+}
+module!(Output { dense, layer_norm: "LayerNorm" });
+
+/// `encoder.layer.N`
+pub struct Layer {
+    /// Every token looks at every token of its sequence.
+    pub attention: Attention,
+    /// Every token for itself: H to I, GELU,
+    pub intermediate: Intermediate,
+    /// and back to H.
+    pub output: Output,
+    gelu: Gelu,
+    dropout: f64,
+    site: u32,
+}
+module!(Layer { attention, intermediate, output });
+
+impl Layer {
+    /// Uses dropout sites `site` to `site + 2`.
+    fn new(weights: Weights<'_>, config: &BertConfig, site: u32) -> Result<Layer> {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let output = weights.at("output");
+        Ok(Layer {
+            attention: Attention::new(weights.at("attention"), config, site)?,
+            intermediate: Intermediate { dense: Linear::new(weights.at("intermediate").at("dense"), hidden, inner)? },
+            output: Output {
+                dense: Linear::new(output.at("dense"), inner, hidden)?,
+                layer_norm: LayerNorm::new(output.at("LayerNorm"), hidden, config.layer_norm_eps)?,
+            },
+            gelu: config.hidden_act.into(),
+            dropout: config.hidden_dropout_prob,
+            site: site + 2,
+        })
+    }
+
+    /// [T, H] to [T, H]
+    pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
+        let x = self.attention.forward(x, sequences, mode).inside("attention")?;
+        let inner = self.intermediate.dense.forward_gelu(&x, self.gelu).inside("intermediate")?; // [T, I]
+        let y = self.output.dense.forward(&inner).inside("output")?;
+        let dropout = mode.dropout(self.dropout, self.site)?;
+        self.output.layer_norm.residual(&y, &x, &dropout, sequences.rows()).inside("output")
+    }
+}
+
+/// `bert.encoder`
+pub struct Encoder {
+    /// From the embeddings upwards.
+    pub layer: Vec<Layer>,
+}
+module!(Encoder { layer });
+
+impl Encoder {
+    pub(super) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<Encoder> {
+        let layers = weights.at("layer");
+        // Site 0 is the embeddings'.
+        let layer = |index: usize| Layer::new(layers.at(&index.to_string()), config, 1 + 3 * index as u32);
+        Ok(Encoder { layer: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
+    }
+
+    /// [T, H] to [T, H]; `watch` sees what goes into every layer.
+    pub(super) fn forward(
+        &self,
+        embeddings: Tensor,
+        sequences: &Sequences,
+        mode: Mode,
+        mut watch: impl FnMut(&Layer, &Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
+        let mut x = embeddings;
+        for (index, layer) in self.layer.iter().enumerate() {
+            let step = watch(layer, &x).and_then(|()| layer.forward(&x, sequences, mode));
+            x = step.inside(format_args!("encoder.layer.{index}"))?;
+        }
+        Ok(x)
+    }
+}

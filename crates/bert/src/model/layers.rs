@@ -1,0 +1,73 @@
+//! What every part is made of: linear maps, normalisations, tables.
+
+use cloze_tensor::{Dropout, Gelu, RowCoordinate, Tensor, module};
+
+use crate::Result;
+use crate::weights::{Init, Weights};
+
+/// y = x Wᵀ + b.
+pub struct Linear {
+    /// [outputs, inputs]
+    pub weight: Tensor,
+    /// [outputs]
+    pub bias: Tensor,
+}
+module!(Linear { weight, bias });
+
+impl Linear {
+    pub(crate) fn new(weights: Weights<'_>, inputs: usize, outputs: usize) -> Result<Linear> {
+        let weight = weights.parameter("weight", &[outputs, inputs], Init::Normal)?;
+        Ok(Linear { weight, bias: weights.parameter("bias", &[outputs], Init::Zeros)? })
+    }
+
+    /// [.., inputs] to [.., outputs].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.linear(&self.weight, &self.bias)?)
+    }
+
+    /// As [`Linear::forward`], with GELU fused.
+    pub fn forward_gelu(&self, x: &Tensor, gelu: Gelu) -> Result<Tensor> {
+        Ok(x.linear_gelu(&self.weight, &self.bias, gelu)?)
+    }
+}
+
+/// Normalisation of each row, then a scale and a shift.
+pub struct LayerNorm {
+    /// Scale, [H].
+    pub weight: Tensor,
+    /// Shift, [H].
+    pub bias: Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+module!(LayerNorm { weight, bias });
+
+impl LayerNorm {
+    pub(crate) fn new(weights: Weights<'_>, width: usize, eps: f64) -> Result<LayerNorm> {
+        let weight = weights.parameter("weight", &[width], Init::Ones)?;
+        Ok(LayerNorm { weight, bias: weights.parameter("bias", &[width], Init::Zeros)?, eps })
+    }
+
+    /// [.., H] to [.., H].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.layer_norm(&self.weight, &self.bias, self.eps)?)
+    }
+
+    /// LayerNorm(residual + dropout(x)), both [T, H], in one pass.
+    pub fn residual(&self, x: &Tensor, residual: &Tensor, dropout: &Dropout, rows: &[RowCoordinate]) -> Result<Tensor> {
+        Ok(x.residual_layer_norm(residual, &self.weight, &self.bias, self.eps, dropout, rows)?)
+    }
+}
+
+/// A table of vectors.
+pub struct Embedding {
+    /// [entries, H]
+    pub weight: Tensor,
+}
+module!(Embedding { weight });
+
+impl Embedding {
+    pub(crate) fn new(weights: Weights<'_>, entries: usize, width: usize) -> Result<Embedding> {
+        Ok(Embedding { weight: weights.parameter("weight", &[entries, width], Init::Normal)? })
+    }
+}

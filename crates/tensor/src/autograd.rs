@@ -1,0 +1,272 @@
+//! Reverse-mode differentiation: the graph that operations record, and the walk back through it.
+//!
+//! An operation becomes differentiable only through [`differentiable`], which takes its backward and says
+//! what the backward keeps. An operation without one goes through [`non_differentiable`], which refuses at
+//! once when an input wants a gradient. There is no third way, so no gradient is dropped in silence.
+//!
+//! A backward gets the gradient of the output and one [`Slot`] per input, and writes each wanted gradient
+//! where it stays: into the arena, into the buffer of an earlier contribution, or into a new one. It runs
+//! once, and what it kept is freed when it has run.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::gradients::{Entry, Gradients, Slot, Table};
+use crate::tensor::{Origin, Tensor, TensorId};
+use crate::{Error, Result};
+
+type Backward = Box<dyn FnOnce(Tensor, Vec<Slot<'_>>) -> Result<()> + Send + Sync>;
+
+/// An operation that was run on something that wants a gradient.
+pub(crate) struct Node {
+    op: &'static str,
+    /// Nodes are numbered as they are made, so inputs always come before outputs.
+    order: TensorId,
+    inputs: Vec<Edge>,
+    backward: Mutex<Option<Backward>>,
+}
+
+/// An input of a node: what is needed to make its gradient, not its elements.
+struct Edge {
+    id: TensorId,
+    entry: Option<Entry>,
+    node: Option<Arc<Node>>,
+}
+
+impl Edge {
+    fn new(input: &Tensor) -> Edge {
+        let (wanted, node) = match &input.0.origin {
+            Origin::Constant => (false, None),
+            Origin::Leaf => (true, None),
+            Origin::Computed(node) => (true, Some(node.clone())),
+        };
+        Edge { id: input.id(), entry: wanted.then(|| Entry::new(input)), node }
+    }
+}
+
+/// A long chain of nodes would otherwise be dropped by recursion, and overflow the stack.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut pending: Vec<Edge> = self.inputs.drain(..).collect();
+        while let Some(edge) = pending.pop() {
+            if let Some(Ok(mut node)) = edge.node.map(Arc::try_unwrap) {
+                pending.append(&mut node.inputs);
+            }
+        }
+    }
+}
+
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs `f` without recording a graph on this thread: results are constants.
+///
+/// ```
+/// use cloze_tensor::{no_grad, Device, Tensor};
+/// let x = Tensor::new(&[1f32, 2.0], &Device::Cpu)?.requires_grad();
+/// assert!(!no_grad(|| x.exp())?.tracks_grad());
+/// # Ok::<(), cloze_tensor::Error>(())
+/// ```
+pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDING.set(self.0);
+        }
+    }
+    let _restore = Restore(RECORDING.replace(false));
+    f()
+}
+
+fn is_recorded(inputs: &[&Tensor]) -> bool {
+    RECORDING.get() && inputs.iter().any(|input| input.tracks_grad())
+}
+
+/// What a backward keeps of a tensor. A leaf keeps its identity, so that the optimizer can name a
+/// parameter that a graph still holds; anything else is kept without the graph behind it.
+fn keep(tensor: &Tensor) -> Tensor {
+    match tensor.0.origin {
+        Origin::Leaf => tensor.clone(),
+        _ => tensor.detach(),
+    }
+}
+
+/// Makes `output` the result of `op` on `inputs`. `backward` gets what it `keeps`, the gradient of the
+/// output (row-major) and a slot per input.
+pub(crate) fn differentiable<const INPUTS: usize, const KEPT: usize>(
+    op: &'static str,
+    inputs: [&Tensor; INPUTS],
+    keeps: [&Tensor; KEPT],
+    output: Tensor,
+    backward: impl FnOnce([Tensor; KEPT], Tensor, [Slot<'_>; INPUTS]) -> Result<()> + Send + Sync + 'static,
+) -> Tensor {
+    differentiable_many(op, &inputs, &keeps, output, move |kept, gradient, slots| {
+        // The lengths are those given above; `unwrap_or_else` only satisfies the type system.
+        let kept = kept.try_into().unwrap_or_else(|_| unreachable!("as many as were kept"));
+        let slots = slots.try_into().unwrap_or_else(|_| unreachable!("as many as there are inputs"));
+        backward(kept, gradient, slots)
+    })
+}
+
+/// As [`differentiable`], for operations on any number of inputs.
+pub(crate) fn differentiable_many(
+    op: &'static str,
+    inputs: &[&Tensor],
+    keeps: &[&Tensor],
+    output: Tensor,
+    backward: impl FnOnce(Vec<Tensor>, Tensor, Vec<Slot<'_>>) -> Result<()> + Send + Sync + 'static,
+) -> Tensor {
+    if !is_recorded(inputs) {
+        return output;
+    }
+    let kept: Vec<Tensor> = keeps.iter().map(|tensor| keep(tensor)).collect();
+    let node = Arc::new(Node {
+        op,
+        order: TensorId::fresh(),
+        inputs: inputs.iter().map(|input| Edge::new(input)).collect(),
+        backward: Mutex::new(Some(Box::new(move |gradient, slots| backward(kept, gradient, slots)))),
+    });
+    Tensor::from_parts(output.storage().clone(), *output.layout(), output.dtype(), Origin::Computed(node))
+}
+
+/// Passes `output` on as the result of an operation that has no backward.
+///
+/// # Errors
+/// When an input wants a gradient.
+pub(crate) fn non_differentiable(op: &'static str, inputs: &[&Tensor], output: Tensor) -> Result<Tensor> {
+    if is_recorded(inputs) {
+        let reason = "has no backward, but an input requires a gradient; detach() it or use no_grad";
+        return Err(Error::gradient(op, reason));
+    }
+    Ok(output)
+}
+
+impl Tensor {
+    /// The gradients of this number with respect to every leaf that it was computed from.
+    ///
+    /// # Errors
+    /// When this is not a single number, depends on no leaf, or its graph has been walked already.
+    pub fn backward(&self) -> Result<Gradients> {
+        let mut gradients = Gradients::new();
+        self.backward_into(&mut gradients)?;
+        Ok(gradients)
+    }
+
+    /// Adds the gradients of this number to `gradients`: the form for training, where `gradients` mirrors
+    /// the parameters and is used again in every step.
+    ///
+    /// # Errors
+    /// As [`Tensor::backward`].
+    pub fn backward_into(&self, gradients: &mut Gradients) -> Result<()> {
+        if self.elements() != 1 {
+            return Err(Error::shape("backward", "only a single number has a gradient", &[("loss", self.shape())]));
+        }
+        let one = Tensor::ones(self.shape(), self.dtype(), &self.device())?;
+        self.backward_with(&one, gradients)
+    }
+
+    /// Adds the product of `gradient`, the gradient of something with respect to this tensor, with this
+    /// tensor's derivatives to `gradients`.
+    ///
+    /// # Errors
+    /// When the shapes or types differ, nothing wants a gradient, or the graph has been walked already.
+    pub fn backward_with(&self, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        if gradient.shape() != self.shape() || gradient.dtype() != self.dtype() {
+            let operands = [("tensor", self.shape()), ("gradient", gradient.shape())];
+            return Err(Error::shape("backward", "gradient differs in shape or dtype from its tensor", &operands));
+        }
+        let root = Edge::new(self);
+        let Some(entry) = &root.entry else {
+            return Err(Error::gradient("backward", "nothing that this was computed from requires a gradient"));
+        };
+        let table = RefCell::new(Table { passing: HashMap::new(), leaves: std::mem::take(gradients) });
+        let walked = Slot::new(&table, root.id, Some(entry), root.node.is_none())
+            .give(gradient.contiguous()?)
+            .and_then(|()| walk(&root, &table));
+        *gradients = table.into_inner().leaves;
+        walked
+    }
+}
+
+/// Runs the backwards of all nodes behind `root`, the latest made first.
+fn walk(root: &Edge, table: &RefCell<Table>) -> Result<()> {
+    let mut pending = BinaryHeap::new();
+    pending.extend(root.node.clone().map(|node| Pending { gradient_of: root.id, node }));
+    while let Some(Pending { gradient_of, node }) = pending.pop() {
+        // A node whose output got several contributions was pushed several times.
+        let entry = table.borrow_mut().passing.remove(&gradient_of);
+        let Some(gradient) = entry.and_then(Entry::into_tensor) else { continue };
+        let backward = node.backward.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(backward) = backward else {
+            let reason = format!("the graph through {} was walked before; compute the loss again", node.op);
+            return Err(Error::gradient("backward", reason));
+        };
+        #[cfg(test)]
+        let gradient = mutation::applied(node.op, gradient)?;
+        let slot = |edge: &Edge| Slot::new(table, edge.id, edge.entry.as_ref(), edge.node.is_none());
+        backward(gradient, node.inputs.iter().map(slot).collect())?;
+        for edge in &node.inputs {
+            pending.extend(edge.node.clone().map(|node| Pending { gradient_of: edge.id, node }));
+        }
+    }
+    Ok(())
+}
+
+/// A node whose output's gradient has at least one contribution. Latest made comes first.
+struct Pending {
+    gradient_of: TensorId,
+    node: Arc<Node>,
+}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Pending) -> bool {
+        self.node.order == other.node.order
+    }
+}
+
+impl Eq for Pending {}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Pending) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Pending {
+    fn cmp(&self, other: &Pending) -> std::cmp::Ordering {
+        self.node.order.cmp(&other.node.order)
+    }
+}
+
+/// Spoils the gradient of one operation, to prove that the gradient check would notice; and remembers which
+/// operations were walked.
+#[cfg(test)]
+pub(crate) mod mutation {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    thread_local! {
+        static SPOILED: Cell<Option<&'static str>> = const { Cell::new(None) };
+        static WALKED: RefCell<Option<HashSet<&'static str>>> = const { RefCell::new(None) };
+    }
+
+    pub(crate) fn spoil(op: Option<&'static str>) {
+        SPOILED.set(op);
+    }
+
+    pub(crate) fn record_walked() {
+        WALKED.set(Some(HashSet::new()));
+    }
+
+    pub(crate) fn walked() -> HashSet<&'static str> {
+        WALKED.take().unwrap_or_default()
+    }
+
+    pub(super) fn applied(op: &'static str, gradient: Tensor) -> Result<Tensor> {
+        WALKED.with_borrow_mut(|walked| walked.as_mut().map(|walked| walked.insert(op)));
+        if SPOILED.get() == Some(op) { no_grad(|| gradient.mul_scalar(1.001)) } else { Ok(gradient) }
+    }
+}

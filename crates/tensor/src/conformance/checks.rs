@@ -1,0 +1,170 @@
+//! What the harness checks of a case.
+
+use super::{Case, Input};
+use crate::random::{Purpose, Stream};
+use crate::{DType, Device, Gradients, Result, Tensor};
+
+/// Output values and the gradient of each input.
+struct Outcome {
+    output: Vec<f64>,
+    gradients: Vec<Vec<f64>>,
+}
+
+/// A fixed direction in which outputs are projected, so that there is one number to differentiate.
+fn direction(count: usize) -> Vec<f64> {
+    let mut stream = Stream::new(99, Purpose::User, 0, 0, 0);
+    (0..count).map(|_| half::bf16::from_f64(stream.uniform() + 0.5).to_f64()).collect()
+}
+
+fn run(function: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Result<Outcome> {
+    let leaves: Vec<Tensor> = inputs.iter().map(|input| input.clone().requires_grad()).collect();
+    let output = function(&leaves)?;
+    let direction = Tensor::from_vec(direction(output.elements()), output.shape(), &Device::Cpu)?;
+    let mut gradients = Gradients::new();
+    output.backward_with(&direction.to_dtype(output.dtype())?, &mut gradients)?;
+    let values = |tensor: &Tensor| tensor.detach().to_dtype(DType::F64)?.to_vec::<f64>();
+    let gradient = |leaf: &Tensor| match gradients.get(leaf) {
+        Some(gradient) => values(&gradient),
+        None => Ok(vec![0.0; leaf.elements()]),
+    };
+    Ok(Outcome { output: values(&output)?, gradients: leaves.iter().map(gradient).collect::<Result<_>>()? })
+}
+
+/// The inputs, made to differ from one another.
+fn varied(inputs: &[Input]) -> Vec<Input> {
+    inputs.iter().enumerate().map(|(index, input)| input.varied(index)).collect()
+}
+
+fn tensors(inputs: &[Input], dtype: DType) -> Vec<Tensor> {
+    inputs.iter().map(|input| input.tensor_of(dtype)).collect()
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
+}
+
+/// Fails where `a` and `b` differ by more than `tolerance`, or either is no finite number.
+fn compare(what: &str, a: &[f64], b: &[f64], tolerance: f64) -> Result<(), String> {
+    if a.len() != b.len() {
+        return Err(format!("{what}: {} against {} values", a.len(), b.len()));
+    }
+    for (index, (a, b)) in a.iter().zip(b).enumerate() {
+        if !a.is_finite() || !b.is_finite() || (a - b).abs() > tolerance {
+            return Err(format!("{what}[{index}]: {a:e} against {b:e}, tolerance {tolerance:e}"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
+    let inputs = varied(&case.inputs);
+    let outcome = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
+    let projected = |inputs: &[Input]| -> Result<f64, String> {
+        let output = crate::no_grad(|| (case.function)(&tensors(inputs, DType::F64))).map_err(|e| e.to_string())?;
+        let values = output.to_vec::<f64>().map_err(|error| error.to_string())?;
+        Ok(values.iter().zip(direction(values.len())).map(|(value, weight)| value * weight).sum())
+    };
+    // The largest gradient of the case: some gradients are zero by mathematics.
+    let scale = outcome.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
+    for (which, input) in inputs.iter().enumerate() {
+        // Every coordinate of small inputs, a sample of large ones.
+        let stride = (input.values().len() / 48).max(1);
+        for index in (0..input.values().len()).step_by(stride) {
+            // Four points: the error is of fourth order in the step.
+            // A power of two: the nudged inputs are exact, in f32 too.
+            let step = 1.0 / 1024.0;
+            let at = |by: f64| {
+                let mut nudged = inputs.clone();
+                nudged[which] = input.nudged(index, by);
+                projected(&nudged)
+            };
+            let difference = (8.0 * (at(step)? - at(-step)?) - (at(2.0 * step)? - at(-2.0 * step)?)) / (12.0 * step);
+            // Rounding of a large projected sum divided by the step is no fault of the gradient.
+            let rounding = 1e-13 * projected(&inputs)?.abs() / step;
+            let computed = outcome.gradients[which][index];
+            compare(
+                &format!("gradient of input {which} at {index}"),
+                &[computed],
+                &[difference],
+                1e-6 * scale.max(f64::MIN_POSITIVE) + rounding,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn narrow_types(case: &Case, dtype: DType, tolerance: f64) -> Result<(), String> {
+    let inputs = varied(&case.inputs);
+    let expected = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
+    let computed = run(&case.function, &tensors(&inputs, dtype)).map_err(|error| error.to_string())?;
+    compare("output", &computed.output, &expected.output, tolerance * largest(&expected.output))?;
+    let scale = expected.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
+    for (index, (computed, expected)) in computed.gradients.iter().zip(&expected.gradients).enumerate() {
+        compare(&format!("gradient of input {index}"), computed, expected, tolerance * scale)?;
+    }
+    Ok(())
+}
+
+pub(super) fn layouts(case: &Case) -> Result<(), String> {
+    let inputs = varied(&case.inputs);
+    let expected = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
+    let scale = expected.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
+    for (name, arrange) in [("transposed", transposed as fn(&Tensor) -> Result<Tensor>), ("sliced", sliced)] {
+        let arranged: Result<Vec<Tensor>> = tensors(&inputs, DType::F64).iter().map(arrange).collect();
+        let computed = arranged.and_then(|inputs| run(&case.function, &inputs)).map_err(|error| error.to_string())?;
+        let tolerance = 1e-11;
+        compare(&format!("{name}: output"), &computed.output, &expected.output, tolerance * largest(&expected.output))?;
+        for (index, (computed, expected)) in computed.gradients.iter().zip(&expected.gradients).enumerate() {
+            compare(&format!("{name}: gradient of input {index}"), computed, expected, tolerance * scale)?;
+        }
+    }
+    // Repeated in memory: every input is one row seen many times.
+    let repeated = |input: &Tensor| match input.rank() {
+        rank @ 1.. if input.size(0) > 0 => {
+            let row = input.narrow(0, 0, 1)?;
+            Ok((row.broadcast_to(input.shape())?, row.broadcast_to(input.shape())?.copied()?)).map(|pair| (pair, rank))
+        }
+        rank => Ok(((input.clone(), input.clone()), rank)),
+    };
+    let pairs: Result<Vec<_>> = tensors(&inputs, DType::F64).iter().map(repeated).collect();
+    let (views, copies): (Vec<Tensor>, Vec<Tensor>) =
+        pairs.map_err(|error| error.to_string())?.into_iter().map(|(pair, _)| pair).unzip();
+    let expected = run(&case.function, &copies).map_err(|error| error.to_string())?;
+    let computed = run(&case.function, &views).map_err(|error| error.to_string())?;
+    compare("repeated: output", &computed.output, &expected.output, 1e-11 * largest(&expected.output))?;
+    let scale = expected.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
+    for (computed, expected) in computed.gradients.iter().zip(&expected.gradients) {
+        compare("repeated: gradient", computed, expected, 1e-11 * scale)?;
+    }
+    Ok(())
+}
+
+/// The same elements, lying column-major.
+fn transposed(tensor: &Tensor) -> Result<Tensor> {
+    let axes: Vec<usize> = (0..tensor.rank()).rev().collect();
+    tensor.permute(&axes)?.copied()?.permute(&axes)
+}
+
+/// The same elements, as part of a larger tensor.
+fn sliced(tensor: &Tensor) -> Result<Tensor> {
+    let Some(last) = tensor.rank().checked_sub(1) else { return Ok(tensor.clone()) };
+    let mut shape = tensor.shape().to_vec();
+    shape[last] = 3;
+    let border = Tensor::full(f64::NAN, &shape, tensor.dtype(), &tensor.device())?;
+    Tensor::concat(&[&border, tensor, &border], last)?.narrow(last, 3, tensor.size(last))
+}
+
+/// Asserts that two functions have the same outputs and gradients, in f64.
+pub(crate) fn assert_same_with_gradients(
+    inputs: &[Input],
+    a: impl Fn(&[Tensor]) -> Result<Tensor>,
+    b: impl Fn(&[Tensor]) -> Result<Tensor>,
+) {
+    let inputs = tensors(&varied(inputs), DType::F64);
+    let (a, b) = (run(&a, &inputs).expect("the first runs"), run(&b, &inputs).expect("the second runs"));
+    let tolerance = |of: &[f64]| 1e-11 * largest(of).max(1e-3);
+    compare("output", &a.output, &b.output, tolerance(&b.output)).unwrap_or_else(|message| panic!("{message}"));
+    for (a, b) in a.gradients.iter().zip(&b.gradients) {
+        compare("gradient", a, b, tolerance(b)).unwrap_or_else(|message| panic!("{message}"));
+    }
+}

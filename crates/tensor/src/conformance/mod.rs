@@ -1,0 +1,131 @@
+//! The conformance harness: every operation's cases, against oracles that are not the code under test.
+//!
+//! An operation lists cases, a line each, in its own file. For each case the harness checks
+//!
+//! 1. the gradients in f64 against central finite differences, to 1e-6 of the largest gradient;
+//! 2. the f32 and bf16 code, forward and backward, at every SIMD level, against f64;
+//! 3. inputs that are transposed, sliced or repeated in memory against row-major ones.
+//!
+//! A coverage test fails when an operation has no case, and a mutation test spoils each backward in turn and
+//! demands that check 1 notices.
+
+mod checks;
+mod input;
+
+pub(crate) use checks::assert_same_with_gradients;
+pub(crate) use input::{Input, normal, positive};
+
+use crate::dropout::RowCoordinate;
+use crate::{Result, Sequences, Tensor};
+
+type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
+
+/// An operation on given inputs.
+pub(crate) struct Case {
+    op: &'static str,
+    label: String,
+    inputs: Vec<Input>,
+    function: Function,
+}
+
+/// The cases of all operations.
+#[derive(Default)]
+pub(crate) struct Cases(Vec<Case>);
+
+impl Cases {
+    /// A case of `op`, which `function` applies to tensors made from `inputs`.
+    pub(crate) fn add<const N: usize>(
+        &mut self,
+        op: &'static str,
+        label: &str,
+        inputs: [Input; N],
+        function: impl Fn(&[Tensor]) -> Result<Tensor> + 'static,
+    ) {
+        let shapes: Vec<&[usize]> = inputs.iter().map(Input::shape).collect();
+        let label = format!("{op} ({label}) {shapes:?}");
+        self.0.push(Case { op, label, inputs: inputs.to_vec(), function: Box::new(function) });
+    }
+}
+
+/// The coordinates of the rows of sequences of these lengths.
+pub(crate) fn rows_of(lengths: &[usize]) -> Vec<RowCoordinate> {
+    Sequences::new(lengths).map(|sequences| sequences.rows().to_vec()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::autograd::mutation;
+    use crate::cpu::simd;
+    use crate::ops;
+    use crate::{DType, Error};
+
+    #[test]
+    fn gradients_agree_with_finite_differences() {
+        for case in ops::cases().0 {
+            checks::finite_differences(&case).unwrap_or_else(|message| panic!("{}: {message}", case.label));
+        }
+    }
+
+    #[test]
+    fn f32_and_bf16_agree_with_f64_at_every_simd_level() {
+        for &level in simd::available_levels() {
+            simd::force_level(Some(level));
+            for case in ops::cases().0 {
+                for (dtype, tolerance) in [(DType::F32, 3e-5), (DType::BF16, 4e-2)] {
+                    checks::narrow_types(&case, dtype, tolerance)
+                        .unwrap_or_else(|message| panic!("{} in {dtype}, {level:?}: {message}", case.label));
+                }
+            }
+        }
+        simd::force_level(None);
+    }
+
+    #[test]
+    fn layouts_do_not_matter() {
+        for case in ops::cases().0 {
+            checks::layouts(&case).unwrap_or_else(|message| panic!("{}: {message}", case.label));
+        }
+    }
+
+    #[test]
+    fn every_operation_has_a_case_and_a_backward_that_runs() {
+        let covered: HashSet<&str> = ops::cases().0.iter().map(|case| case.op).collect();
+        for op in ops::REGISTRY {
+            assert!(covered.contains(op), "{op} has no conformance case");
+        }
+        for case in ops::cases().0 {
+            assert!(ops::REGISTRY.contains(&case.op), "{} is not in the registry of operations", case.op);
+        }
+        mutation::record_walked();
+        gradients_agree_with_finite_differences();
+        let walked = mutation::walked();
+        for op in ops::REGISTRY {
+            assert!(walked.contains(op), "no case ran the backward of {op}");
+        }
+        for op in walked {
+            assert!(ops::REGISTRY.contains(&op), "{op} records nodes but is not in the registry");
+        }
+    }
+
+    /// Each backward, off by a part in a thousand, must fail the gradient check.
+    #[test]
+    fn the_gradient_check_notices_a_spoiled_backward() {
+        for op in ops::REGISTRY {
+            mutation::spoil(Some(op));
+            let noticed = ops::cases().0.iter().any(|case| case.op == *op && checks::finite_differences(case).is_err());
+            mutation::spoil(None);
+            assert!(noticed, "a backward of {op} that is off by 0.1 % passes");
+        }
+    }
+
+    #[test]
+    fn an_operation_without_backward_refuses() -> Result<()> {
+        let x = normal(&[2, 3]).tensor().requires_grad();
+        assert!(x.to_dtype(DType::I64).is_err());
+        assert!(crate::no_grad(|| x.to_dtype(DType::I64)).is_ok());
+        Ok::<(), Error>(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Sums over the rows of a matrix: the gradient of a bias. Threads own columns, so the order of additions is
+//! that of the rows whatever the number of threads.
+
+use crate::cpu::parallel::{RowsMut, for_blocks};
+use crate::cpu::simd::simd;
+use crate::cpu::{Real, Slot};
+
+/// Columns a task owns: several cache lines, so that reading a row's part of them is not wasteful.
+const BLOCK: usize = 128;
+
+simd! {
+    /// Adds four rows at a time, so that sums are read and written a quarter as often.
+    fn add_rows<T: Real>(matrix: &[T], width: usize, start: usize, sums: &mut [T]) {
+        let count = sums.len();
+        let part = |row: usize| &matrix[row * width + start..][..count];
+        let rows = matrix.len() / width;
+        let mut row = 0;
+        while row + 4 <= rows {
+            let (a, b, c, d) = (part(row), part(row + 1), part(row + 2), part(row + 3));
+            for i in 0..count {
+                sums[i] += (a[i] + b[i]) + (c[i] + d[i]);
+            }
+            row += 4;
+        }
+        while row < rows {
+            let a = part(row);
+            for i in 0..count {
+                sums[i] += a[i];
+            }
+            row += 1;
+        }
+    }
+}
+
+/// `sums` = the sums of columns `start ..` of a row-major matrix `width` wide.
+pub(crate) fn column_sums<T: Real>(matrix: &[T], width: usize, start: usize, sums: Slot<T>) {
+    let Slot { data, accumulate } = sums;
+    if !accumulate {
+        data.fill(T::ZERO);
+    }
+    if matrix.is_empty() {
+        return;
+    }
+    let rows = matrix.len() / width;
+    for_blocks(data.len(), BLOCK, rows, RowsMut::new(data, 1), |columns, sums| {
+        add_rows(matrix, width, start + columns.start, sums.data);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_part_of_the_columns() {
+        let (rows, width) = (7, 300);
+        let matrix: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32).collect();
+        for accumulate in [false, true] {
+            let mut sums = vec![1.0; 200];
+            column_sums(&matrix, width, 100, Slot::new(&mut sums, accumulate));
+            for (i, sum) in sums.iter().enumerate() {
+                let expected: f32 = (0..rows).map(|row| matrix[row * width + 100 + i]).sum();
+                assert_eq!(*sum, expected + if accumulate { 1.0 } else { 0.0 });
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Loops over operands with strides: copies, broadcasting pairs, sums over dimensions. The operations of a
+//! training step have loops of their own; these serve everything else.
+
+use std::ops::AddAssign;
+
+use crate::cpu::real::Real;
+use crate::layout::Layout;
+
+/// Calls `f` with the position and offset of the start of every innermost run of `layout`.
+fn for_runs(layout: &Layout, mut f: impl FnMut(usize, usize)) {
+    let Some((&width, outer)) = layout.shape.split_last() else { return f(0, 0) };
+    if layout.elements() == 0 {
+        return;
+    }
+    let runs: usize = outer.iter().product();
+    let mut index = [0usize; crate::layout::MAX_RANK];
+    let mut offset = 0;
+    for run in 0..runs {
+        f(run * width, offset);
+        for axis in (0..outer.len()).rev() {
+            index[axis] += 1;
+            offset += layout.strides[axis];
+            if index[axis] < outer[axis] {
+                break;
+            }
+            offset -= layout.strides[axis] * outer[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+fn run(layout: &Layout) -> (usize, usize) {
+    (layout.shape.last().copied().unwrap_or(1), layout.strides.last().copied().unwrap_or(1))
+}
+
+/// `to` (row-major) = the elements of `from`, which starts at the layout's offset.
+pub(crate) fn copy<T: Copy>(from: &[T], layout: &Layout, to: &mut [T]) {
+    let (width, stride) = run(layout);
+    for_runs(layout, |start, offset| {
+        let to = &mut to[start..start + width];
+        match stride {
+            1 => to.copy_from_slice(&from[offset..offset + width]),
+            0 => to.fill(from[offset]),
+            _ => to.iter_mut().enumerate().for_each(|(i, to)| *to = from[offset + i * stride]),
+        }
+    });
+}
+
+/// `to` (row-major) = `f` of the pairs of `a` and `b`, whose layouts have one shape.
+pub(crate) fn zip<T: Copy>(
+    a: &[T],
+    a_layout: &Layout,
+    b: &[T],
+    b_layout: &Layout,
+    to: &mut [T],
+    f: impl Fn(T, T) -> T,
+) {
+    let ((width, a_stride), (_, b_stride)) = (run(a_layout), run(b_layout));
+    let mut starts = Vec::new();
+    for_runs(b_layout, |_, offset| starts.push(offset));
+    let mut starts = starts.into_iter();
+    for_runs(a_layout, |start, a_offset| {
+        let Some(b_offset) = starts.next() else { return };
+        let to = &mut to[start..start + width];
+        match (a_stride, b_stride) {
+            (1, 1) => {
+                let pairs = a[a_offset..a_offset + width].iter().zip(&b[b_offset..b_offset + width]);
+                to.iter_mut().zip(pairs).for_each(|(to, (&a, &b))| *to = f(a, b));
+            }
+            (1, 0) => {
+                let b = b[b_offset];
+                to.iter_mut().zip(&a[a_offset..a_offset + width]).for_each(|(to, &a)| *to = f(a, b));
+            }
+            _ => {
+                for (i, to) in to.iter_mut().enumerate() {
+                    *to = f(a[a_offset + i * a_stride], b[b_offset + i * b_stride]);
+                }
+            }
+        }
+    });
+}
+
+/// `to` = sums of `from` over the dimensions that have size 1 in `shape` (of the same rank). Sums in f64 and
+/// in order, whatever the layout.
+pub(crate) fn sum<T: Real>(from: &[T], layout: &Layout, shape: &[usize], to: &mut [T]) {
+    // Strides of the result, 0 where it is summed over.
+    let mut strides = [0; crate::layout::MAX_RANK];
+    let mut stride = 1;
+    for axis in (0..shape.len()).rev() {
+        strides[axis] = if shape[axis] == 1 { 0 } else { stride };
+        stride *= shape[axis];
+    }
+    let mut sums = vec![0.0f64; to.len()];
+    let (width, from_stride) = run(layout);
+    let to_stride = shape.len().checked_sub(1).map_or(0, |last| strides[last]);
+    for_runs(layout, |start, offset| {
+        let mut place = 0;
+        let mut rest = start / width.max(1);
+        for axis in (0..shape.len().saturating_sub(1)).rev() {
+            place += rest % layout.shape[axis] * strides[axis];
+            rest /= layout.shape[axis];
+        }
+        for i in 0..width {
+            sums[place + i * to_stride] += from[offset + i * from_stride].to_f64();
+        }
+    });
+    to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::from_f64(sum));
+}
+
+/// `to += from`.
+pub(crate) fn add_assign<T: Copy + AddAssign>(to: &mut [T], from: &[T]) {
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+}

@@ -1,0 +1,98 @@
+//! Rust types that can be tensor elements, and Rust values that can become tensors.
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+use crate::DType;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A Rust type that is the element of some [`DType`].
+pub trait Element: Pod + Send + Sync + sealed::Sealed {
+    /// The tensor type whose elements are `Self`.
+    const DTYPE: DType;
+}
+
+macro_rules! elements {
+    ($($type:ty => $dtype:ident),* $(,)?) => {$(
+        impl sealed::Sealed for $type {}
+        impl Element for $type {
+            const DTYPE: DType = DType::$dtype;
+        }
+        impl TensorData for $type {
+            type Element = $type;
+
+            fn shape(&self) -> Vec<usize> {
+                Vec::new()
+            }
+
+            fn collect_into(&self, elements: &mut Vec<$type>) {
+                elements.push(*self);
+            }
+        }
+    )*};
+}
+elements!(f32 => F32, f64 => F64, bf16 => BF16, f16 => F16, u32 => U32, i64 => I64);
+
+/// Nested arrays, slices and vectors that [`Tensor::new`](crate::Tensor::new) takes.
+pub trait TensorData {
+    /// The element type.
+    type Element: Element;
+
+    /// The shape, outermost dimension first.
+    fn shape(&self) -> Vec<usize>;
+
+    /// Appends the elements in row-major order.
+    fn collect_into(&self, elements: &mut Vec<Self::Element>);
+}
+
+impl<T: Element> TensorData for [T] {
+    type Element = T;
+
+    fn shape(&self) -> Vec<usize> {
+        vec![self.len()]
+    }
+
+    fn collect_into(&self, elements: &mut Vec<T>) {
+        elements.extend_from_slice(self);
+    }
+}
+
+impl<T: Element> TensorData for Vec<T> {
+    type Element = T;
+
+    fn shape(&self) -> Vec<usize> {
+        self.as_slice().shape()
+    }
+
+    fn collect_into(&self, elements: &mut Vec<T>) {
+        self.as_slice().collect_into(elements);
+    }
+}
+
+impl<T: TensorData, const N: usize> TensorData for [T; N] {
+    type Element = T::Element;
+
+    fn shape(&self) -> Vec<usize> {
+        let inner = self.first().map(T::shape).unwrap_or_default();
+        [&[N], inner.as_slice()].concat()
+    }
+
+    fn collect_into(&self, elements: &mut Vec<T::Element>) {
+        self.iter().for_each(|item| item.collect_into(elements));
+    }
+}
+
+impl<T: TensorData + ?Sized> TensorData for &T {
+    type Element = T::Element;
+
+    fn shape(&self) -> Vec<usize> {
+        (**self).shape()
+    }
+
+    fn collect_into(&self, elements: &mut Vec<T::Element>) {
+        (**self).collect_into(elements);
+    }
+}

@@ -1,0 +1,200 @@
+//! Linear layers: y = x Wᵀ + b, with the bias and GELU fused, and several of them over one input.
+//!
+//! With dy the gradient of y: dx = dy W, dW = dyᵀ x, db = the column sums of dy. With GELU only the
+//! pre-activation u = x Wᵀ + b is kept, and du = dy * gelu'(u).
+
+use crate::autograd::{differentiable, differentiable_many};
+use crate::cpu::column_sums::column_sums;
+use crate::cpu::gemm::{View, ViewMut, matmul};
+use crate::gradients::{Destination, Slot};
+use crate::ops::gelu::cpu_backward;
+use crate::ops::{Gelu, alike, float, in_f32, rows_and_width};
+use crate::tensor::Tensor;
+use crate::{Error, Result, cpu};
+
+impl Tensor {
+    /// `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` [out]: [.., out].
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn linear(&self, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear(w, b))? {
+            return Ok(y);
+        }
+        let output = forward("linear", self, &[(weight, bias)])?;
+        Ok(differentiable("linear", [self, weight, bias], [self, weight], output, |[x, weight], dy, [dx, dw, db]| {
+            backward(&x, &[weight], &dy, dx, vec![dw], vec![db])
+        }))
+    }
+
+    /// `gelu(self Wᵀ + bias)`: as [`Tensor::linear`], then the activation.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn linear_gelu(&self, weight: &Tensor, bias: &Tensor, gelu: Gelu) -> Result<Tensor> {
+        const OP: &str = "linear_gelu";
+        if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear_gelu(w, b, gelu))? {
+            return Ok(y);
+        }
+        let u = forward(OP, self, &[(weight, bias)])?;
+        let output = u.gelu(gelu)?;
+        let inputs = [self, weight, bias];
+        Ok(differentiable(OP, inputs, [self, weight, &u], output, move |[x, weight, u], dy, [dx, dw, db]| {
+            let du = float!(OP, dy.dtype(), T => {
+                let (u, dy) = (u.slice::<T>(), dy.slice::<T>());
+                Tensor::build(OP, &x.shape_with_width(weight.size(0)), &x.device(), |du: &mut [T]| {
+                    cpu_backward(gelu, u, dy, cpu::Slot::new(du, false));
+                })?
+            });
+            backward(&x, &[weight], &du, dx, vec![dw], vec![db])
+        }))
+    }
+
+    /// Several linear layers over one input, their outputs side by side: for `self` [.., in] and layers
+    /// with `out` outputs each, [.., out + out + ..]. Query, key and value of attention.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn projections(&self, layers: &[(&Tensor, &Tensor)]) -> Result<Tensor> {
+        const OP: &str = "projections";
+        if self.dtype().is_half() {
+            let outputs = layers.iter().map(|(w, b)| self.linear(w, b)).collect::<Result<Vec<_>>>()?;
+            return Tensor::concat(&outputs.iter().collect::<Vec<_>>(), self.rank() - 1);
+        }
+        let output = forward(OP, self, layers)?;
+        let (weights, biases): (Vec<_>, Vec<_>) = layers.iter().copied().unzip();
+        let inputs = [&[self], weights.as_slice(), biases.as_slice()].concat();
+        let keeps = [&[self], weights.as_slice()].concat();
+        Ok(differentiable_many(OP, &inputs, &keeps, output, |mut kept, dy, mut slots| {
+            let x = kept.remove(0);
+            let dx = slots.remove(0);
+            let db = slots.split_off(kept.len());
+            backward(&x, &kept, &dy, dx, slots, db)
+        }))
+    }
+
+    fn shape_with_width(&self, width: usize) -> Vec<usize> {
+        let mut shape = self.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = width;
+        }
+        shape
+    }
+}
+
+/// y [rows, all outputs]: each layer writes its columns.
+fn forward(op: &'static str, x: &Tensor, layers: &[(&Tensor, &Tensor)]) -> Result<Tensor> {
+    if x.rank() == 0 {
+        return Err(Error::shape(op, "the input has no dimension", &[("input", x.shape())]));
+    }
+    for (weight, bias) in layers {
+        let operands = [("input", x), ("weight", *weight), ("bias", *bias)];
+        alike(op, &operands)?;
+        let operands = operands.map(|(name, tensor)| (name, tensor.shape()));
+        if weight.rank() != 2 || weight.size(1) != x.width() {
+            let reason = format!("the weight must be [outputs, {}] for an input of width {0}", x.width());
+            return Err(Error::shape(op, reason, &operands));
+        }
+        if bias.shape() != [weight.size(0)] {
+            return Err(Error::shape(op, format!("the bias must be [{}]", weight.size(0)), &operands));
+        }
+    }
+    let x = x.contiguous()?;
+    let (rows, inputs) = rows_and_width(x.shape());
+    let width = layers.iter().map(|(weight, _)| weight.size(0)).sum();
+    float!(op, x.dtype(), T => {
+        let layers = layers.iter().map(|(w, b)| Ok((w.contiguous()?, b.contiguous()?))).collect::<Result<Vec<_>>>()?;
+        Tensor::build(op, &x.shape_with_width(width), &x.device(), |to: &mut [T]| {
+            let x = View::rows(x.slice::<T>(), rows, inputs);
+            let mut start = 0;
+            let mut biases = Vec::with_capacity(width);
+            for (weight, bias) in &layers {
+                let outputs = weight.size(0);
+                let weight = View::rows(weight.slice::<T>(), outputs, inputs);
+                if rows > 0 {
+                    let columns = ViewMut::new(&mut to[start..], rows, outputs, width, 1);
+                    matmul(1.0, x, weight.transposed(), 0.0, columns, true);
+                }
+                biases.extend_from_slice(bias.slice::<T>());
+                start += outputs;
+            }
+            cpu::gelu::add_bias(to, &biases);
+        })
+    })
+}
+
+fn backward(
+    x: &Tensor,
+    weights: &[Tensor],
+    dy: &Tensor,
+    dx: Slot<'_>,
+    dw: Vec<Slot<'_>>,
+    db: Vec<Slot<'_>>,
+) -> Result<()> {
+    let x = x.detach().contiguous()?;
+    let (rows, inputs) = rows_and_width(x.shape());
+    let width = dy.width();
+    let mut dx: Option<Destination<'_>> = dx.open()?;
+    let mut start = 0;
+    float!("linear", dy.dtype(), T => {
+        for (at, ((weight, dw), db)) in weights.iter().zip(dw).zip(db).enumerate() {
+            let outputs = weight.size(0);
+            let columns = View::new(dy.slice::<T>().get(start..).unwrap_or_default(), rows, outputs, width, 1);
+            if let Some(dx) = &mut dx {
+                let weight = weight.detach().contiguous()?;
+                let dx = dx.target::<T>();
+                let weight = View::rows(weight.slice::<T>(), outputs, inputs);
+                let beta = if dx.accumulate || at > 0 { 1.0 } else { 0.0 };
+                matmul(1.0, columns, weight, beta, ViewMut::rows(dx.data, rows, inputs), true);
+            }
+            if let Some(mut dw) = dw.open()? {
+                let dw = dw.target::<T>();
+                let x = View::rows(x.slice::<T>(), rows, inputs);
+                let beta = if dw.accumulate { 1.0 } else { 0.0 };
+                matmul(1.0, columns.transposed(), x, beta, ViewMut::rows(dw.data, outputs, inputs), true);
+            }
+            if let Some(mut db) = db.open()? {
+                column_sums(dy.slice::<T>(), width, start, db.target());
+            }
+            start += outputs;
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) fn cases(cases: &mut crate::conformance::Cases) {
+    use crate::conformance::normal;
+    let layer = |x: &[usize], out: usize| [normal(x), normal(&[out, x[x.len() - 1]]), normal(&[out])];
+    cases.add("linear", "5x7 to 3", layer(&[5, 7], 3), |x| x[0].linear(&x[1], &x[2]));
+    cases.add("linear", "vector", layer(&[7], 3), |x| x[0].linear(&x[1], &x[2]));
+    cases.add("linear", "batch", layer(&[2, 3, 17], 33), |x| x[0].linear(&x[1], &x[2]));
+    cases.add("linear", "no rows", layer(&[0, 4], 3), |x| x[0].linear(&x[1], &x[2]));
+    cases.add("linear", "large", layer(&[70, 64], 48), |x| x[0].linear(&x[1], &x[2]));
+    cases.add("linear_gelu", "erf", layer(&[5, 7], 19), |x| x[0].linear_gelu(&x[1], &x[2], Gelu::Erf));
+    cases.add("linear_gelu", "tanh", layer(&[5, 7], 19), |x| x[0].linear_gelu(&x[1], &x[2], Gelu::Tanh));
+    let [x, w, b] = layer(&[6, 5], 4);
+    let three = [x, w.clone(), b.clone(), w.clone(), b.clone(), w, b];
+    cases.add("projections", "three", three, |x| x[0].projections(&[(&x[1], &x[2]), (&x[3], &x[4]), (&x[5], &x[6])]));
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::conformance::{assert_same_with_gradients, normal};
+    use crate::{Gelu, Tensor};
+
+    #[test]
+    fn fused_equals_composed() {
+        let inputs = [normal(&[5, 7]), normal(&[4, 7]), normal(&[4])];
+        let composed = |x: &[Tensor]| x[0].matmul(&x[1].t()?)?.add(&x[2]);
+        assert_same_with_gradients(&inputs, |x| x[0].linear(&x[1], &x[2]), composed);
+        for gelu in [Gelu::Erf, Gelu::Tanh] {
+            assert_same_with_gradients(&inputs, |x| x[0].linear_gelu(&x[1], &x[2], gelu), |x| composed(x)?.gelu(gelu));
+        }
+        assert_same_with_gradients(
+            &inputs,
+            |x| x[0].projections(&[(&x[1], &x[2]), (&x[1], &x[2])]),
+            |x| Tensor::concat(&[&composed(x)?, &composed(x)?], 1),
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! Picking rows of a matrix, and its inverse. The masked-language-model head runs on the masked rows alone,
+//! the pooler on the [CLS] rows alone.
+
+use crate::autograd::differentiable;
+use crate::ops::{check_indices, float, in_f32};
+use crate::tensor::Tensor;
+use crate::{Error, Result, cpu};
+
+impl Tensor {
+    /// Rows `indices` of `self` [R, W]: [indices, W]. An index may come more than once; its gradients add.
+    ///
+    /// # Errors
+    /// When this is no matrix or an index is not below R.
+    pub fn gather_rows(&self, indices: &[u32]) -> Result<Tensor> {
+        const OP: &str = "gather_rows";
+        if let Some(y) = in_f32([self], |[x]| x.gather_rows(indices))? {
+            return Ok(y);
+        }
+        let (rows, width) = matrix(OP, self)?;
+        check_indices(OP, "row index", indices, rows)?;
+        let x = self.detach().contiguous()?;
+        let output = float!(OP, x.dtype(), T => {
+            Tensor::build(OP, &[indices.len(), width], &x.device(), |y: &mut [T]| {
+                cpu::embedding::gather(x.slice(), width, indices, y);
+            })?
+        });
+        let indices = indices.to_vec();
+        Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
+            let Some(mut dx) = dx.open()? else { return Ok(()) };
+            float!(OP, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.target(), width, &indices, dy.slice()));
+            Ok(())
+        }))
+    }
+
+    /// A matrix [rows, W] of zeros to whose rows `indices` the rows of `self` [indices, W] are added.
+    ///
+    /// # Errors
+    /// When this is no matrix of as many rows as indices, or an index is not below `rows`.
+    pub fn scatter_rows(&self, indices: &[u32], rows: usize) -> Result<Tensor> {
+        const OP: &str = "scatter_rows";
+        if let Some(y) = in_f32([self], |[x]| x.scatter_rows(indices, rows))? {
+            return Ok(y);
+        }
+        let (count, width) = matrix(OP, self)?;
+        if count != indices.len() {
+            let reason = format!("{} indices given for {count} rows", indices.len());
+            return Err(Error::shape(OP, reason, &[("tensor", self.shape())]));
+        }
+        check_indices(OP, "row index", indices, rows)?;
+        let x = self.detach().contiguous()?;
+        let output = float!(OP, x.dtype(), T => {
+            Tensor::build(OP, &[rows, width], &x.device(), |y: &mut [T]| {
+                cpu::embedding::scatter_add(cpu::Slot::new(y, false), width, indices, x.slice());
+            })?
+        });
+        let indices = indices.to_vec();
+        Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| dx.give_with(|| dy.gather_rows(&indices))))
+    }
+}
+
+fn matrix(op: &'static str, tensor: &Tensor) -> Result<(usize, usize)> {
+    match tensor.shape() {
+        &[rows, width] => Ok((rows, width)),
+        shape => Err(Error::shape(op, "the tensor must be a matrix", &[("tensor", shape)])),
+    }
+}
+
+#[cfg(test)]
+pub(super) fn cases(cases: &mut crate::conformance::Cases) {
+    use crate::conformance::normal;
+    cases.add("gather_rows", "repeated", [normal(&[5, 7])], |x| x[0].gather_rows(&[4, 0, 4, 2]));
+    cases.add("gather_rows", "none", [normal(&[5, 7])], |x| x[0].gather_rows(&[]));
+    cases.add("scatter_rows", "repeated", [normal(&[4, 17])], |x| x[0].scatter_rows(&[2, 0, 2, 5], 6));
+    cases.add("scatter_rows", "none", [normal(&[0, 3])], |x| x[0].scatter_rows(&[], 2));
+}

@@ -1,0 +1,47 @@
+//! The largest elements. Positions have no gradient, so these give plain numbers.
+
+use crate::ops::rows_and_width;
+use crate::tensor::Tensor;
+use crate::{DType, Result};
+
+impl Tensor {
+    /// For each row of `self` [.., W] the `k` largest elements, largest first, with their columns. Equal
+    /// elements come in order of their columns; what is not a number comes last.
+    pub fn top_k(&self, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
+        let values = self.detach().to_dtype(DType::F64)?.to_vec::<f64>()?;
+        let (rows, width) = rows_and_width(self.shape());
+        let key = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
+        Ok((0..rows)
+            .map(|row| {
+                let mut columns: Vec<(usize, f64)> =
+                    values[row * width..][..width].iter().copied().enumerate().collect();
+                let order = |a: &(usize, f64), b: &(usize, f64)| key(b.1).total_cmp(&key(a.1)).then(a.0.cmp(&b.0));
+                if k < columns.len() {
+                    columns.select_nth_unstable_by(k, order);
+                    columns.truncate(k);
+                }
+                columns.sort_unstable_by(order);
+                columns
+            })
+            .collect())
+    }
+
+    /// The column of the largest element of each row of `self` [.., W]; the first one where several are.
+    pub fn argmax(&self) -> Result<Vec<usize>> {
+        Ok(self.top_k(1)?.into_iter().map(|row| row.first().map_or(0, |&(column, _)| column)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Device, Result, Tensor};
+
+    #[test]
+    fn largest_first_and_ties_in_order() -> Result<()> {
+        let x = Tensor::new(&[[1f32, 3.0, 3.0, -1.0], [f32::NAN, 0.5, 0.25, 0.5]], &Device::Cpu)?;
+        assert_eq!(x.top_k(2)?, [[(1, 3.0), (2, 3.0)], [(1, 0.5), (3, 0.5)]]);
+        assert_eq!(x.argmax()?, [1, 1]);
+        assert_eq!(x.top_k(9)?[0].len(), 4);
+        Ok(())
+    }
+}

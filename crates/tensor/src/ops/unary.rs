@@ -1,0 +1,66 @@
+//! Elementwise functions of one argument. GELU has a file of its own.
+
+use crate::autograd::differentiable;
+use crate::cpu::gelu::{self, Exp, Ln, Reciprocal, Saved, Sqrt, Tanh, Unary};
+use crate::ops::{float, in_f32};
+use crate::tensor::Tensor;
+use crate::Result;
+
+impl Tensor {
+    /// `e^x`. The derivative is the result itself.
+    pub fn exp(&self) -> Result<Tensor> {
+        self.map::<Exp>("exp")
+    }
+
+    /// Natural logarithm. The derivative is `1 / x`.
+    pub fn ln(&self) -> Result<Tensor> {
+        self.map::<Ln>("ln")
+    }
+
+    /// Square root. The derivative is `1 / (2 √x)`.
+    pub fn sqrt(&self) -> Result<Tensor> {
+        self.map::<Sqrt>("sqrt")
+    }
+
+    /// Hyperbolic tangent. The derivative is `1 - tanh(x)²`.
+    pub fn tanh(&self) -> Result<Tensor> {
+        self.map::<Tanh>("tanh")
+    }
+
+    /// `1 / x`. The derivative is `-1 / x²`.
+    pub fn reciprocal(&self) -> Result<Tensor> {
+        self.map::<Reciprocal>("reciprocal")
+    }
+
+    fn map<F: Unary + 'static>(&self, op: &'static str) -> Result<Tensor> {
+        if let Some(y) = in_f32([self], |[x]| x.map::<F>(op))? {
+            return Ok(y);
+        }
+        let x = self.detach().contiguous()?;
+        let output = float!(op, x.dtype(), T => {
+            Tensor::build(op, x.shape(), &x.device(), |y: &mut [T]| gelu::forward::<T, F>(x.slice(), y))?
+        });
+        let kept = match F::SAVED {
+            Saved::Input => &x,
+            Saved::Output => &output.detach(),
+        };
+        Ok(differentiable(op, [self], [kept], output, move |[kept], dy, [dx]| {
+            let Some(mut dx) = dx.open()? else { return Ok(()) };
+            float!(op, dy.dtype(), T => gelu::backward::<T, F>(kept.slice(), dy.slice(), dx.target()));
+            Ok(())
+        }))
+    }
+}
+
+#[cfg(test)]
+pub(super) fn cases(cases: &mut crate::conformance::Cases) {
+    use crate::conformance::{normal, positive};
+    for shape in [&[5, 33][..], &[0, 2]] {
+        cases.add("exp", "", [normal(shape)], |x| x[0].exp());
+        cases.add("tanh", "", [normal(shape)], |x| x[0].tanh());
+        cases.add("ln", "", [positive(shape)], |x| x[0].ln());
+        cases.add("sqrt", "", [positive(shape)], |x| x[0].sqrt());
+        cases.add("reciprocal", "", [positive(shape)], |x| x[0].reciprocal());
+    }
+    cases.add("tanh", "extremes", [normal(&[9]).scaled(1e4)], |x| x[0].tanh());
+}

@@ -1,0 +1,68 @@
+//! The memory behind a tensor: one variant per backend that is compiled in.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+
+use crate::Device;
+use crate::memory::Buffer;
+
+/// Shared memory on some device. Tensors that are views of one another share it.
+#[derive(Clone)]
+pub(crate) enum Storage {
+    Cpu(Arc<Buffer>),
+}
+
+impl Storage {
+    /// Uninitialised in the sense of "arbitrary contents".
+    pub(crate) fn new(device: &Device, bytes: usize) -> Storage {
+        match device {
+            Device::Cpu => Storage::Cpu(Arc::new(Buffer::new(bytes))),
+        }
+    }
+
+    pub(crate) fn zeroed(device: &Device, bytes: usize) -> Storage {
+        match device {
+            Device::Cpu => Storage::Cpu(Arc::new(Buffer::zeroed(bytes))),
+        }
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Storage::Cpu(_) => Device::Cpu,
+        }
+    }
+
+    /// The elements, on the CPU.
+    pub(crate) fn cpu<T: Pod>(&self) -> &[T] {
+        match self {
+            Storage::Cpu(buffer) => buffer.slice(),
+        }
+    }
+
+    /// Elements `range` for writing, on the CPU.
+    ///
+    /// # Safety
+    /// As `Buffer::slice_mut`: nobody else reads or writes them meanwhile.
+    #[allow(clippy::mut_from_ref, reason = "the contract above takes the place of the borrow checker")]
+    pub(crate) unsafe fn cpu_mut<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
+        match self {
+            // SAFETY: passed on.
+            Storage::Cpu(buffer) => unsafe { buffer.slice_mut(range) },
+        }
+    }
+
+    /// How many tensors share this memory.
+    pub(crate) fn handles(&self) -> usize {
+        match self {
+            Storage::Cpu(buffer) => Arc::strong_count(buffer),
+        }
+    }
+
+    pub(crate) fn is_same(&self, other: &Storage) -> bool {
+        match (self, other) {
+            (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The tensor: a cheap handle on memory, a layout and, when it was computed from something that wants a
+//! gradient, the node of the graph that made it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::autograd::Node;
+use crate::element::{Element, TensorData};
+use crate::layout::{Dims, Layout};
+use crate::random::Stream;
+use crate::storage::Storage;
+use crate::{DType, Device, Error, Result};
+
+/// An n-dimensional array with a run-time type and device. Cloning copies a handle, not the elements.
+///
+/// Elements never change through a handle. The one exception is the optimizer's step, which first makes
+/// sure that nobody else sees the parameters ([`ParameterArena::update`](crate::ParameterArena::update)).
+#[derive(Clone)]
+pub struct Tensor(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) id: TensorId,
+    pub(crate) storage: Storage,
+    pub(crate) layout: Layout,
+    pub(crate) dtype: DType,
+    pub(crate) origin: Origin,
+}
+
+/// Where a tensor's gradient goes.
+#[derive(Clone)]
+pub(crate) enum Origin {
+    /// Nowhere: a constant.
+    Constant,
+    /// To the user: a leaf of the graph.
+    Leaf,
+    /// Through the operation that computed it.
+    Computed(Arc<Node>),
+}
+
+/// Identifies a tensor in a graph; never used twice in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TensorId(u64);
+
+impl TensorId {
+    pub(crate) fn fresh() -> TensorId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        TensorId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Tensor {
+    pub(crate) fn from_parts(storage: Storage, layout: Layout, dtype: DType, origin: Origin) -> Tensor {
+        Tensor(Arc::new(Inner { id: TensorId::fresh(), storage, layout, dtype, origin }))
+    }
+
+    /// A tensor from a number, an array, nested arrays or a vector of numbers.
+    ///
+    /// ```
+    /// use cloze_tensor::{Device, Tensor};
+    /// let w = Tensor::new(&[[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &Device::Cpu)?;
+    /// assert_eq!(w.shape(), [2, 3]);
+    /// # Ok::<(), cloze_tensor::Error>(())
+    /// ```
+    pub fn new<D: TensorData>(data: D, device: &Device) -> Result<Tensor> {
+        let shape = data.shape();
+        let mut elements = Vec::with_capacity(shape.iter().product());
+        data.collect_into(&mut elements);
+        Tensor::from_vec(elements, &shape, device)
+    }
+
+    /// A tensor of `shape` from its elements in row-major order.
+    ///
+    /// # Errors
+    /// When the number of elements is not the product of the shape.
+    pub fn from_vec<T: Element>(elements: Vec<T>, shape: &[usize], device: &Device) -> Result<Tensor> {
+        Tensor::from_slice(&elements, shape, device)
+    }
+
+    /// As [`Tensor::from_vec`], copying from a slice.
+    pub fn from_slice<T: Element>(elements: &[T], shape: &[usize], device: &Device) -> Result<Tensor> {
+        let layout = Layout::contiguous("from_slice", shape)?;
+        if layout.elements() != elements.len() {
+            let reason = format!("{} elements given, {} needed", elements.len(), layout.elements());
+            return Err(Error::shape("from_slice", reason, &[("shape", shape)]));
+        }
+        Ok(Tensor::filled(layout, T::DTYPE, device, |to: &mut [T]| to.copy_from_slice(elements)))
+    }
+
+    /// A fresh row-major tensor whose elements `fill` writes.
+    pub(crate) fn filled<T: Element>(
+        layout: Layout,
+        dtype: DType,
+        device: &Device,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Tensor {
+        debug_assert_eq!(T::DTYPE, dtype);
+        let elements = layout.elements();
+        let storage = Storage::new(device, elements * dtype.size());
+        // SAFETY: the storage was made here and is not shared yet.
+        fill(unsafe { storage.cpu_mut(0..elements) });
+        Tensor::from_parts(storage, layout, dtype, Origin::Constant)
+    }
+
+    /// A fresh row-major tensor of `shape` whose elements `fill` writes.
+    pub(crate) fn build<T: Element>(
+        op: &'static str,
+        shape: &[usize],
+        device: &Device,
+        fill: impl FnOnce(&mut [T]),
+    ) -> Result<Tensor> {
+        Ok(Tensor::filled(Layout::contiguous(op, shape)?, T::DTYPE, device, fill))
+    }
+
+    /// Several fresh row-major tensors that `fill` writes together.
+    pub(crate) fn build_all<T: Element, const N: usize>(
+        op: &'static str,
+        shapes: [&[usize]; N],
+        device: &Device,
+        fill: impl FnOnce([&mut [T]; N]),
+    ) -> Result<[Tensor; N]> {
+        let mut layouts = [Layout::contiguous(op, &[])?; N];
+        for (layout, shape) in layouts.iter_mut().zip(shapes) {
+            *layout = Layout::contiguous(op, shape)?;
+        }
+        let storages = layouts.map(|layout| Storage::new(device, layout.elements() * T::DTYPE.size()));
+        // SAFETY: the storages were made here and are not shared yet.
+        fill(std::array::from_fn(|i| unsafe { storages[i].cpu_mut(0..layouts[i].elements()) }));
+        let mut layouts = layouts.into_iter();
+        Ok(storages.map(|storage| {
+            let layout = layouts.next().unwrap_or_else(|| unreachable!("as many as storages"));
+            Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant)
+        }))
+    }
+
+    /// Zeros.
+    pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let layout = Layout::contiguous("zeros", shape)?;
+        let storage = Storage::zeroed(device, layout.elements() * dtype.size());
+        Ok(Tensor::from_parts(storage, layout, dtype, Origin::Constant))
+    }
+
+    /// Ones.
+    pub fn ones(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        Tensor::full(1.0, shape, dtype, device)
+    }
+
+    /// `value`, rounded to `dtype`, everywhere.
+    pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let elements = Layout::contiguous("full", shape)?.elements();
+        Tensor::from_vec(vec![value; elements], shape, device)?.to_dtype(dtype)
+    }
+
+    /// Normally distributed f32 numbers with mean 0 and standard deviation `std`.
+    pub fn randn(shape: &[usize], std: f64, stream: &mut Stream, device: &Device) -> Result<Tensor> {
+        Tensor::build("randn", shape, device, |to: &mut [f32]| {
+            for pair in to.chunks_mut(2) {
+                let draws = stream.normal_pair();
+                pair.iter_mut().zip(draws).for_each(|(to, draw)| *to = (draw * std) as f32);
+            }
+        })
+    }
+
+    /// Sizes of the dimensions, outermost first. A number has none.
+    pub fn shape(&self) -> &[usize] {
+        &self.0.layout.shape
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.0.layout.elements()
+    }
+
+    /// Size of dimension `axis`.
+    pub(crate) fn size(&self, axis: usize) -> usize {
+        self.shape()[axis]
+    }
+
+    /// Size of the last dimension; 1 for a number.
+    pub(crate) fn width(&self) -> usize {
+        self.shape().last().copied().unwrap_or(1)
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        self.0.storage.device()
+    }
+
+    pub(crate) fn id(&self) -> TensorId {
+        self.0.id
+    }
+
+    pub(crate) fn dims(&self) -> Dims {
+        self.0.layout.shape
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.0.storage
+    }
+
+    /// The elements of a row-major tensor. Call [`Tensor::contiguous`] first where that is not certain.
+    pub(crate) fn slice<T: Element>(&self) -> &[T] {
+        debug_assert!(self.layout().is_contiguous());
+        &self.strided_slice()[..self.elements()]
+    }
+
+    /// All elements from the first one on, for use with the strides of the layout.
+    pub(crate) fn strided_slice<T: Element>(&self) -> &[T] {
+        debug_assert_eq!(T::DTYPE, self.dtype());
+        // An empty tensor may be a view that starts past the end.
+        self.storage().cpu().get(self.layout().offset..).unwrap_or_default()
+    }
+
+    /// The elements in row-major order.
+    ///
+    /// # Errors
+    /// When `T` is not the element type of this tensor; convert it with [`Tensor::to_dtype`].
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if T::DTYPE != self.dtype() {
+            return Err(crate::ErrorKind::DType {
+                op: "to_vec",
+                operand: "tensor",
+                found: self.dtype(),
+                expected: T::DTYPE.to_string(),
+            }
+            .into());
+        }
+        Ok(self.detach().contiguous()?.slice().to_vec())
+    }
+
+    /// The one element, as f64.
+    ///
+    /// # Errors
+    /// When there is not exactly one element.
+    pub fn item(&self) -> Result<f64> {
+        if self.elements() != 1 {
+            return Err(Error::shape("item", "not exactly one element", &[("tensor", self.shape())]));
+        }
+        Ok(self.detach().to_dtype(DType::F64)?.slice::<f64>()[0])
+    }
+
+    /// The same elements, as a constant: no gradient flows through.
+    pub fn detach(&self) -> Tensor {
+        Tensor::from_parts(self.storage().clone(), *self.layout(), self.dtype(), Origin::Constant)
+    }
+
+    /// The same elements as a leaf whose gradient backward computes.
+    pub fn requires_grad(self) -> Tensor {
+        Tensor::from_parts(self.storage().clone(), *self.layout(), self.dtype(), Origin::Leaf)
+    }
+
+    /// Whether backward would compute a gradient for this tensor or pass one through it.
+    pub fn tracks_grad(&self) -> bool {
+        !matches!(self.0.origin, Origin::Constant)
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({:?}, {}, {})", self.shape(), self.dtype(), self.device())
+    }
+}
+
+/// The numbers, nested as the dimensions are; long ones are shortened.
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = self.detach().to_dtype(DType::F64).and_then(|t| t.to_vec::<f64>()).map_err(|_| fmt::Error)?;
+        write_nested(f, self.shape(), &values, 0)?;
+        write!(f, " ({})", self.dtype())
+    }
+}
+
+fn write_nested(f: &mut fmt::Formatter<'_>, shape: &[usize], values: &[f64], depth: usize) -> fmt::Result {
+    const SHOWN: usize = 6;
+    let Some((&size, inner)) = shape.split_first() else { return write!(f, "{:.4}", values[0]) };
+    let step: usize = inner.iter().product();
+    write!(f, "[")?;
+    for index in 0..size {
+        if size > SHOWN && (SHOWN / 2..size - SHOWN / 2).contains(&index) {
+            if index == SHOWN / 2 {
+                write!(f, ", ...")?;
+            }
+            continue;
+        }
+        if index > 0 {
+            write!(f, ",{}", if inner.is_empty() { " ".into() } else { format!("\n{:1$}", "", depth + 1) })?;
+        }
+        write_nested(f, inner, &values[index * step..][..step], depth + 1)?;
+    }
+    write!(f, "]")
+}
