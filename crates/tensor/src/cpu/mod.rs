@@ -8,6 +8,7 @@
 #![allow(clippy::too_many_arguments)]
 
 pub(crate) mod adamw;
+pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod embedding;
@@ -17,6 +18,7 @@ pub(crate) mod layer_norm;
 pub(crate) mod parallel;
 pub(crate) mod real;
 pub(crate) mod simd;
+pub(crate) mod small_gemm;
 pub(crate) mod softmax;
 #[cfg(test)]
 pub(crate) mod testing;

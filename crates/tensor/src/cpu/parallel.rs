@@ -202,6 +202,14 @@ impl<'a, T> Disjoint<'a, T> {
         Disjoint { pointer: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
+    /// Where element `index` lies; panics unless `rows` parts of `width` elements, `stride` apart, are in bounds from
+    /// there on.
+    #[inline(always)]
+    pub(crate) fn strided(&self, index: usize, rows: usize, width: usize, stride: usize) -> *mut T {
+        assert!(rows == 0 || index + (rows - 1) * stride + width <= self.len);
+        self.pointer.wrapping_add(index)
+    }
+
     /// A part of the slice; panics when it is out of bounds.
     ///
     /// # Safety

@@ -1,0 +1,222 @@
+//! Small matrix products on one thread, for the blocks that attention works on.
+//!
+//! A general matrix product spends longer deciding and packing than multiplying when sequences have 15 tokens. Here B
+//! is packed once, for several products, into panels of [`PANEL`] columns, zero-padded, so that the inner loop has no
+//! edge; A is read where it lies, with any strides, because its elements are only ever broadcast. A tile of 4 rows by a
+//! panel stays in registers: 8 AVX-512 accumulators in `f32`, just enough to hide the latency of a multiply-add.
+//!
+//! The order of summation is that of k, whatever the sizes.
+
+use super::Real;
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 32;
+/// Rows of a tile.
+const ROWS: usize = 4;
+
+/// Elements that a packed matrix of `k` rows and `n` columns takes.
+pub(crate) fn packed_len(k: usize, n: usize) -> usize {
+    n.div_ceil(PANEL) * PANEL * k
+}
+
+/// Packs B `[k, n]`, whose rows are `stride` apart, into panels.
+#[inline(always)]
+pub(crate) fn pack<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
+    for (panel, packed) in packed[..packed_len(k, n)].chunks_exact_mut(PANEL * k).enumerate() {
+        let first = panel * PANEL;
+        let width = PANEL.min(n - first);
+        for (row, packed) in packed.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+            let from = &b[row * stride + first..][..width];
+            if let Ok(from) = <&[T; PANEL]>::try_from(from) {
+                *packed = *from;
+            } else {
+                packed[..width].copy_from_slice(from);
+                packed[width..].fill(T::ZERO);
+            }
+        }
+    }
+}
+
+/// Packs the transpose `[k, n]` of B `[n, k]`, whose rows are `stride` apart, into panels.
+#[inline(always)]
+pub(crate) fn pack_transposed<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
+    for (panel, packed) in packed[..packed_len(k, n)].chunks_exact_mut(PANEL * k).enumerate() {
+        let first = panel * PANEL;
+        let width = PANEL.min(n - first);
+        let packed = packed.as_chunks_mut::<PANEL>().0;
+        for column in 0..width {
+            for (packed, &x) in packed.iter_mut().zip(&b[(first + column) * stride..][..k]) {
+                packed[column] = x;
+            }
+        }
+        if width < PANEL {
+            for packed in packed {
+                packed[width..].fill(T::ZERO);
+            }
+        }
+    }
+}
+
+/// `C (+)= A B` with A `[m, k]` at strides (row, column), B packed, and C `[m, n]` with rows `stride` apart. C's rows
+/// are written up to `padded` columns (`n <= padded <= stride`), where the product is zero.
+///
+/// Panics where A or C is too short.
+#[inline(always)]
+pub(crate) fn product<T: Real>(
+    size: (usize, usize, usize),
+    a: &[T],
+    a_strides: (usize, usize),
+    packed: &[T],
+    c: &mut [T],
+    stride: usize,
+    padded: usize,
+    accumulate: bool,
+) {
+    if size.0 > 0 && size.1 > 0 {
+        assert!(padded <= stride && c.len() >= (size.0 - 1) * stride + padded);
+        // SAFETY: the assertion.
+        unsafe { product_at(size, a, a_strides, packed, c.as_mut_ptr(), stride, padded, accumulate) }
+    }
+}
+
+/// As [`product`], with C where `c` points: for a matrix between whose rows other threads write.
+///
+/// # Safety
+/// `c` must be writable at `padded` elements of `m` rows `stride` apart, and nothing else may access those.
+#[inline(always)]
+pub(crate) unsafe fn product_at<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    a: &[T],
+    (a_row, a_col): (usize, usize),
+    packed: &[T],
+    c: *mut T,
+    stride: usize,
+    padded: usize,
+    accumulate: bool,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(k == 0 || a.len() > (m - 1) * a_row + (k - 1) * a_col);
+    assert!(n <= padded && padded <= n.next_multiple_of(PANEL) && packed.len() >= packed_len(k, n));
+    for first in (0..n).step_by(PANEL) {
+        let b = &packed[first * k..][..PANEL * k].as_chunks::<PANEL>().0;
+        let width = PANEL.min(padded - first);
+        let mut row = 0;
+        while row + ROWS <= m {
+            // SAFETY: rows `row..row + ROWS` are below m: the assertion above covers them in A, with all k columns,
+            // and the caller's promise in C.
+            unsafe {
+                let tile = tile::<T, ROWS>(a, row * a_row, a_row, a_col, b);
+                store(&tile, c.add(row * stride + first), stride, width, accumulate);
+            }
+            row += ROWS;
+        }
+        while row < m {
+            // SAFETY: as above, for one row.
+            unsafe {
+                let tile = tile::<T, 1>(a, row * a_row, a_row, a_col, b);
+                store(&tile, c.add(row * stride + first), stride, width, accumulate);
+            }
+            row += 1;
+        }
+    }
+}
+
+/// The product of `R` rows of A, from `start` on, with a panel.
+///
+/// # Safety
+/// `start + (R - 1) row + (b.len() - 1) col` must be in bounds of `a`, where `b` is not empty.
+#[inline(always)]
+unsafe fn tile<T: Real, const R: usize>(
+    a: &[T],
+    start: usize,
+    row: usize,
+    col: usize,
+    b: &[[T; PANEL]],
+) -> [[T; PANEL]; R] {
+    let mut sums = [[T::ZERO; PANEL]; R];
+    for (l, b) in b.iter().enumerate() {
+        for r in 0..R {
+            // SAFETY: the caller's promise.
+            let a = unsafe { *a.get_unchecked(start + r * row + l * col) };
+            for j in 0..PANEL {
+                sums[r][j] = a.mul_add(b[j], sums[r][j]);
+            }
+        }
+    }
+    sums
+}
+
+/// Writes the first `width` columns of a tile.
+///
+/// # Safety
+/// `c` must be writable at `width` elements of `R` rows `stride` apart, and nothing else may access those.
+#[inline(always)]
+unsafe fn store<T: Real, const R: usize>(
+    tile: &[[T; PANEL]; R],
+    c: *mut T,
+    stride: usize,
+    width: usize,
+    accumulate: bool,
+) {
+    for (r, tile) in tile.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.add(r * stride), width) };
+        match <&mut [T; PANEL]>::try_from(&mut *c) {
+            Ok(c) if accumulate => (0..PANEL).for_each(|j| c[j] += tile[j]),
+            Ok(c) => *c = *tile,
+            Err(_) if accumulate => c.iter_mut().zip(tile).for_each(|(c, &x)| *c += x),
+            Err(_) => c.copy_from_slice(&tile[..width]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::simd::{simd, testing::at_each_level};
+    use crate::cpu::testing::{close, random_in, wide};
+
+    simd! {
+        fn run<T: Real>(size: (usize, usize, usize), a: &[T], strides: (usize, usize), b: &[T], transposed: bool, c: &mut [T], stride: usize, accumulate: bool) {
+            let (_, n, k) = size;
+            let mut packed = vec![T::from_f64(f64::NAN); packed_len(k, n)];
+            if transposed { pack_transposed(b, k, k, n, &mut packed) } else { pack(b, n, k, n, &mut packed) }
+            product(size, a, strides, &packed, c, stride, n, accumulate);
+        }
+    }
+
+    fn check<T: Real>(tolerance: f64) {
+        for (m, n, k) in
+            [(0, 3, 2), (3, 0, 2), (1, 1, 1), (3, 15, 16), (4, 16, 17), (5, 33, 1), (17, 64, 31), (9, 70, 40)]
+        {
+            for layout in 0..8 {
+                let (a, b, c) = (random_in::<T>(m * k, 1), random_in::<T>(k * n, 2), random_in::<T>(m * (n + 3), 3));
+                let strides = if layout & 1 == 0 { (k, 1) } else { (1, m) };
+                let (transposed, accumulate) = (layout & 2 != 0, layout & 4 != 0);
+                let mut want = wide(&c);
+                for i in 0..m {
+                    for j in 0..n {
+                        let b_at = |l: usize| if transposed { j * k + l } else { l * n + j };
+                        let term = |l: usize| a[i * strides.0 + l * strides.1].to_f64() * b[b_at(l)].to_f64();
+                        let before = if accumulate { want[i * (n + 3) + j] } else { 0.0 };
+                        want[i * (n + 3) + j] = before + (0..k).map(term).sum::<f64>();
+                    }
+                }
+                let mut got = c.clone();
+                run((m, n, k), &a, strides, &b, transposed, &mut got, n + 3, accumulate);
+                // The gap between rows must come through untouched, so the whole buffer is compared.
+                close(&got, &want, tolerance, &format!("{m} {n} {k} layout {layout}"));
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_all_layouts() {
+        at_each_level(|_| {
+            check::<f32>(1e-6);
+            check::<f64>(1e-14);
+        });
+    }
+}
