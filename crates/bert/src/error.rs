@@ -53,6 +53,12 @@ pub enum ErrorKind {
         /// How many fit.
         limit: usize,
     },
+    /// Sequences that make no batch, or none that the model takes.
+    #[error("batch: {reason}")]
+    Batch {
+        /// The value and the limit.
+        reason: String,
+    },
     /// An error of the tensor library.
     #[error(transparent)]
     Tensor(#[from] cloze_tensor::Error),
@@ -88,6 +94,11 @@ impl Error {
         ErrorKind::Config { path: None, reason: reason.into() }.into()
     }
 
+    /// Sequences that make no batch. `reason` names the value and the limit.
+    pub fn batch(reason: impl Into<String>) -> Error {
+        ErrorKind::Batch { reason: reason.into() }.into()
+    }
+
     /// A vocabulary, corpus or id that does not serve.
     pub fn tokenizer(reason: impl Into<String>) -> Error {
         ErrorKind::Tokenizer { reason: reason.into() }.into()
@@ -100,6 +111,20 @@ impl Error {
             ErrorKind::Tokenizer { reason } => Error::format(path, reason),
             other => other.into(),
         }
+    }
+}
+
+/// Adds the module path to an error of the tensor library as it passes through a module.
+pub(crate) trait Inside<T> {
+    fn inside(self, name: impl fmt::Display) -> Result<T>;
+}
+
+impl<T> Inside<T> for Result<T> {
+    fn inside(self, name: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| match *error.0 {
+            ErrorKind::Tensor(error) => ErrorKind::Tensor(error.inside(name)).into(),
+            other => other.into(),
+        })
     }
 }
 

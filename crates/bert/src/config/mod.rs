@@ -5,6 +5,7 @@ mod json;
 
 use std::fmt;
 
+use cloze_tensor::Gelu;
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -44,6 +45,12 @@ impl HiddenAct {
     /// Whether it is GELU by the tanh approximation rather than by the error function.
     pub fn is_tanh(self) -> bool {
         self != HiddenAct::Gelu
+    }
+}
+
+impl From<HiddenAct> for Gelu {
+    fn from(act: HiddenAct) -> Gelu {
+        if act.is_tanh() { Gelu::Tanh } else { Gelu::Erf }
     }
 }
 
