@@ -193,10 +193,10 @@ pub(crate) mod tests {
 
     #[test]
     fn ids_are_those_of_each_sentence_for_any_number_of_threads() {
-        let tokenizer = Tokenizer::new(5_000);
         let sentence = |d: usize, s: usize| format!("sentence {s} of document-{d} and word {}", s * d);
         let documents: Vec<Vec<String>> =
             [3, 1, 2_500, 7].iter().enumerate().map(|(d, &n)| (0..n).map(|s| sentence(d, s)).collect()).collect();
+        let tokenizer = Tokenizer::train(documents.concat(), 100, &cloze_bert::TrainOptions::new()).unwrap();
         let expected: Vec<Vec<Vec<u32>>> = documents
             .iter()
             .map(|document| document.iter().map(|sentence| tokenizer.ids(sentence).unwrap()).collect())
