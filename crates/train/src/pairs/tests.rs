@@ -131,6 +131,20 @@ fn bert_rates() {
 }
 
 #[test]
+fn short_lengths_are_uniform() {
+    // Sentences of one token: an example is exactly as long as it was to be.
+    let corpus = TokenizedCorpus::from_ids(&[vec![vec![9]; 30_000]]).unwrap();
+    let sampler = PairSampler::bert().seq_len(12).short_probability(1.0).next_sentence(false);
+    let examples = sampler.sample(&corpus, 2, 0).unwrap();
+    let whole = &examples[..examples.len() - 1];
+    for length in 2..=10 {
+        binomial(count(whole, |example| example.first().len() == length), whole.len(), 1.0 / 9.0);
+    }
+    let usual = sampler.short_probability(0.1).sample(&corpus, 2, 0).unwrap();
+    binomial(count(&usual, |example| example.first().len() < 10), usual.len(), 0.1 * 8.0 / 9.0);
+}
+
+#[test]
 fn bert_truncates_both_ends_of_the_longer() {
     let long: Vec<Vec<u32>> = (0..40).map(|s| (0..50).map(|token| s * 50 + token).collect()).collect();
     let corpus = TokenizedCorpus::from_ids(&[long.clone(), long]).unwrap();
