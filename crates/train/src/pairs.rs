@@ -1,0 +1,218 @@
+//! Sentence pairs for next-sentence prediction, and single segments for training without it.
+//!
+//! Source: J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, "BERT: Pre-training of deep bidirectional
+//! transformers for language understanding", NAACL 2019, section 3.1 and appendix A.2.
+
+use std::ops::Range;
+
+use cloze_tensor::random::{Purpose, Stream};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, TokenizedCorpus, VocabularyTable};
+
+mod bert;
+mod course;
+
+/// The label of a pair whose second segment follows the first.
+pub const IS_NEXT: u32 = 0;
+/// The label of a pair whose second segment comes from another document.
+pub const NOT_NEXT: u32 = 1;
+
+/// `Purpose::Pairing` at these sites is for the course's pairs and for BERT's.
+const COURSE_SITE: u32 = 0;
+const BERT_SITE: u32 = 1;
+
+/// Dropout has room for this many positions, as 16-bit blocks of 16 and of 32 positions.
+const LONGEST: usize = 1 << 16;
+
+/// One or two segments of a corpus, as ranges of its ids. A segment is one run of tokens: a sentence, or
+/// several that follow each other, perhaps truncated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PairExample {
+    first: Range<usize>,
+    second: Option<Range<usize>>,
+    label: Option<u32>,
+}
+
+impl PairExample {
+    /// Where the first segment stands in [`TokenizedCorpus::ids`].
+    pub fn first(&self) -> Range<usize> {
+        self.first.clone()
+    }
+
+    /// Where the second segment stands, if there are two.
+    pub fn second(&self) -> Option<Range<usize>> {
+        self.second.clone()
+    }
+
+    /// [`IS_NEXT`] or [`NOT_NEXT`] for a pair, nothing for a single segment.
+    pub fn label(&self) -> Option<u32> {
+        self.label
+    }
+
+    /// The number of tokens, special ones included.
+    pub fn token_count(&self) -> usize {
+        2 + self.first.len() + self.second.as_ref().map_or(0, |second| second.len() + 1)
+    }
+
+    /// `[CLS] first [SEP]`, or `[CLS] first [SEP] second [SEP]`.
+    ///
+    /// # Panics
+    /// When `corpus` is a smaller one than that of the example.
+    pub fn ids(&self, corpus: &TokenizedCorpus, vocabulary: &VocabularyTable) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(self.token_count());
+        ids.push(vocabulary.cls_id());
+        for segment in std::iter::once(&self.first).chain(&self.second) {
+            ids.extend_from_slice(&corpus.ids()[segment.clone()]);
+            ids.push(vocabulary.sep_id());
+        }
+        ids
+    }
+
+    /// 0 up to and with the first `[SEP]`, 1 after it.
+    pub fn token_types(&self) -> Vec<u32> {
+        let mut types = vec![0; self.token_count()];
+        types[self.first.len() + 2..].fill(1);
+        types
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Kind {
+    Course { pairs: usize },
+    Bert { short: f64 },
+}
+
+/// How pairs are drawn from a corpus. The default is BERT's way at 128 tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairSampler {
+    kind: Kind,
+    seq_len: usize,
+    next_sentence: bool,
+}
+
+impl Default for PairSampler {
+    fn default() -> PairSampler {
+        PairSampler::bert()
+    }
+}
+
+impl PairSampler {
+    /// The course's way: `pairs` pairs of single sentences an epoch.
+    ///
+    /// For each, a document is drawn; if it has two sentences or more then, with probability 1/2, two that
+    /// follow each other make a pair. Otherwise a document is drawn again, a sentence of it, and a sentence
+    /// of one of the other documents. So documents of one sentence make for more than half `NotNext`. What
+    /// is too long loses tokens at the end of its longer sentence.
+    pub fn course(pairs: usize) -> PairSampler {
+        PairSampler { kind: Kind::Course { pairs }, seq_len: 128, next_sentence: true }
+    }
+
+    /// BERT's way: an epoch goes once through each document.
+    ///
+    /// Sentences that follow each other are collected up to the length, which for one example in ten is
+    /// drawn at random; their first few, at random, are the first segment. With probability 1/2, and always
+    /// when there is only one sentence, the second comes from a random place of another document, and the
+    /// sentences that were not used are collected again. Otherwise it is the rest. What is too long loses
+    /// tokens at a random end of its longer segment, one by one.
+    ///
+    /// The authors' program draws the length once a document; here it is drawn for each example, since a
+    /// document may be a book.
+    pub fn bert() -> PairSampler {
+        PairSampler { kind: Kind::Bert { short: 0.1 }, seq_len: 128, next_sentence: true }
+    }
+
+    /// The largest number of tokens of an example, special ones included.
+    pub fn seq_len(self, seq_len: usize) -> PairSampler {
+        PairSampler { seq_len, ..self }
+    }
+
+    /// Whether there are pairs, or single segments without a label.
+    pub fn next_sentence(self, next_sentence: bool) -> PairSampler {
+        PairSampler { next_sentence, ..self }
+    }
+
+    /// The share of examples with a length drawn at random. The course's way has none.
+    pub fn short_probability(self, short: f64) -> PairSampler {
+        match self.kind {
+            Kind::Bert { .. } => PairSampler { kind: Kind::Bert { short }, ..self },
+            Kind::Course { .. } => self,
+        }
+    }
+
+    /// Checks the settings; [`sample`](PairSampler::sample) does so too.
+    ///
+    /// # Errors
+    /// When the length leaves no room for a token of each segment or two, or exceeds 65,536; when no pair is
+    /// asked for; or when a probability is not one.
+    pub fn check(&self) -> Result<()> {
+        // BERT draws short lengths from 2 tokens on.
+        let least = self.special_count() + 2;
+        if !(least..=LONGEST).contains(&self.seq_len) {
+            return Err(Error::invalid("seq_len", self.seq_len, format!("from {least} to {LONGEST}")));
+        }
+        match self.kind {
+            Kind::Course { pairs: 0 } => Err(Error::invalid("number of pairs", 0, "at least 1")),
+            Kind::Course { pairs } if u32::try_from(pairs).is_err() => {
+                Err(Error::invalid("number of pairs", pairs, "below 2^32"))
+            }
+            Kind::Bert { short } if !(0.0..=1.0).contains(&short) => {
+                Err(Error::invalid("short_probability", short, "from 0 to 1"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The examples of epoch `epoch`, in the order of the corpus (BERT's) or of drawing (the course's). They
+    /// are a function of the arguments alone, whatever the number of threads.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, or pairs are asked of a corpus of one document.
+    pub fn sample(&self, corpus: &TokenizedCorpus, seed: u64, epoch: u32) -> Result<Vec<PairExample>> {
+        self.check()?;
+        if self.next_sentence && corpus.document_count() < 2 {
+            let why = "next-sentence prediction needs at least two documents, there is one \
+                       (blank lines separate the documents of a file); or turn next_sentence off";
+            return Err(Error::data("corpus", why));
+        }
+        match self.kind {
+            Kind::Course { pairs } => Ok((0..pairs)
+                .into_par_iter()
+                .map(|pair| {
+                    let mut stream = Stream::new(seed, Purpose::Pairing, COURSE_SITE, epoch, pair as u32);
+                    course::draw(corpus, self.room(), self.next_sentence, &mut stream)
+                })
+                .collect()),
+            Kind::Bert { short } => {
+                let documents: Vec<Vec<PairExample>> = (0..corpus.document_count())
+                    .into_par_iter()
+                    .map(|document| {
+                        let stream = Stream::new(seed, Purpose::Pairing, BERT_SITE, epoch, document as u32);
+                        let settings = bert::Settings { room: self.room(), short, next_sentence: self.next_sentence };
+                        bert::document(corpus, document, settings, stream)
+                    })
+                    .collect();
+                Ok(documents.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    fn special_count(&self) -> usize {
+        if self.next_sentence { 3 } else { 2 }
+    }
+
+    /// The tokens of an example that are not special.
+    fn room(&self) -> usize {
+        self.seq_len - self.special_count()
+    }
+}
+
+/// A document other than `document`, each with the same probability.
+fn other_document(corpus: &TokenizedCorpus, document: usize, stream: &mut Stream) -> usize {
+    let drawn = stream.below(corpus.document_count() - 1);
+    drawn + (drawn >= document) as usize
+}
+
+#[cfg(test)]
+mod tests;

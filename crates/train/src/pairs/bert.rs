@@ -1,0 +1,100 @@
+//! BERT's pairs: two segments of sentences that follow each other.
+
+use std::ops::Range;
+
+use cloze_tensor::random::Stream;
+
+use super::{IS_NEXT, NOT_NEXT, PairExample, other_document};
+use crate::TokenizedCorpus;
+
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    /// The most tokens of both segments together.
+    pub room: usize,
+    /// The probability that an example aims at a random length below `room`.
+    pub short: f64,
+    pub next_sentence: bool,
+}
+
+/// The examples of one document, in order.
+pub(super) fn document(
+    corpus: &TokenizedCorpus,
+    document: usize,
+    settings: Settings,
+    mut stream: Stream,
+) -> Vec<PairExample> {
+    let sentences = corpus.sentences_of(document);
+    let mut examples = Vec::new();
+    let mut start = sentences.start;
+    while start < sentences.end {
+        let target = target_length(settings, &mut stream);
+        let end = collect(corpus, start..sentences.end, target);
+        let (example, used) = if settings.next_sentence {
+            pair(corpus, document, start..end, target, settings.room, &mut stream)
+        } else {
+            let mut first = tokens(corpus, start..end);
+            while first.len() > settings.room {
+                shorten(&mut first, &mut stream);
+            }
+            (PairExample { first, second: None, label: None }, end)
+        };
+        examples.push(example);
+        start = used;
+    }
+    examples
+}
+
+/// A pair whose first segment is of `sentences`, and where the next example begins.
+fn pair(
+    corpus: &TokenizedCorpus,
+    document: usize,
+    sentences: Range<usize>,
+    target: usize,
+    room: usize,
+    stream: &mut Stream,
+) -> (PairExample, usize) {
+    let split = match sentences.len() {
+        1 => sentences.end,
+        count => sentences.start + 1 + stream.below(count - 1),
+    };
+    let mut first = tokens(corpus, sentences.start..split);
+    let (mut second, label, used) = if split == sentences.end || stream.uniform() < 0.5 {
+        let other = corpus.sentences_of(other_document(corpus, document, stream));
+        let start = other.start + stream.below(other.len());
+        let end = collect(corpus, start..other.end, target.saturating_sub(first.len()));
+        // The sentences after the split were not used: the next example begins with them.
+        (tokens(corpus, start..end), NOT_NEXT, split)
+    } else {
+        (tokens(corpus, split..sentences.end), IS_NEXT, sentences.end)
+    };
+    while first.len() + second.len() > room {
+        shorten(if first.len() > second.len() { &mut first } else { &mut second }, stream);
+    }
+    (PairExample { first, second: Some(second), label: Some(label) }, used)
+}
+
+fn target_length(settings: Settings, stream: &mut Stream) -> usize {
+    match stream.uniform() < settings.short {
+        true => 2 + stream.below(settings.room - 1),
+        false => settings.room,
+    }
+}
+
+/// Where the first sentences, at least one, that together have `target` tokens end.
+fn collect(corpus: &TokenizedCorpus, sentences: Range<usize>, target: usize) -> usize {
+    let begin = corpus.tokens_of(sentences.start).start;
+    let enough = |&sentence: &usize| corpus.tokens_of(sentence).end - begin >= target;
+    sentences.clone().find(enough).map_or(sentences.end, |last| last + 1)
+}
+
+fn tokens(corpus: &TokenizedCorpus, sentences: Range<usize>) -> Range<usize> {
+    corpus.tokens_of(sentences.start).start..corpus.tokens_of(sentences.end - 1).end
+}
+
+/// Takes a token away, from the front as often as from the back, so that neither is favoured.
+fn shorten(segment: &mut Range<usize>, stream: &mut Stream) {
+    match stream.uniform() < 0.5 {
+        true => segment.start += 1,
+        false => segment.end -= 1,
+    }
+}

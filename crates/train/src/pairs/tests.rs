@@ -1,0 +1,218 @@
+//! What both ways of pairing must keep, on corpora whose ids say document and sentence.
+
+use super::*;
+use crate::corpus::numbered;
+
+/// The document of an id, and the number of its sentence.
+fn place(id: u32) -> (u32, u32) {
+    (id / 1000 - 1, id % 1000 / 10)
+}
+
+fn ends(corpus: &TokenizedCorpus, segment: &Range<usize>) -> ((u32, u32), (u32, u32)) {
+    (place(corpus.ids()[segment.start]), place(corpus.ids()[segment.end - 1]))
+}
+
+/// Checks an example of whole sentences: neighbours for `IsNext`, two documents for `NotNext`.
+#[track_caller]
+fn check_pair(corpus: &TokenizedCorpus, example: &PairExample) {
+    let (first, second) = (example.first(), example.second().unwrap());
+    let ((document, _), first_end) = ends(corpus, &first);
+    let (second_start, (second_document, _)) = ends(corpus, &second);
+    assert_eq!((document, second_start.0), (first_end.0, second_document), "a segment spans documents");
+    match example.label() {
+        Some(IS_NEXT) => assert_eq!(second_start, (document, first_end.1 + 1)),
+        Some(NOT_NEXT) => assert_ne!(document, second_document),
+        label => panic!("label {label:?}"),
+    }
+}
+
+#[track_caller]
+fn binomial(successes: usize, draws: usize, p: f64) {
+    let (mean, sigma) = (draws as f64 * p, (draws as f64 * p * (1.0 - p)).sqrt());
+    assert!((successes as f64 - mean).abs() <= 4.0 * sigma, "{successes} of {draws}, expected {mean} +- {sigma}");
+}
+
+fn count(examples: &[PairExample], what: impl Fn(&PairExample) -> bool) -> usize {
+    examples.iter().filter(|example| what(example)).count()
+}
+
+#[test]
+fn materialised_with_special_tokens() {
+    let corpus = TokenizedCorpus::from_ids(&[vec![vec![10, 11], vec![12]], vec![vec![13]]]).unwrap();
+    let vocabulary = VocabularyTable::small(20);
+    let pair = PairExample { first: 0..2, second: Some(2..4), label: Some(IS_NEXT) };
+    assert_eq!(pair.ids(&corpus, &vocabulary), [2, 10, 11, 3, 12, 13, 3]);
+    assert_eq!(pair.token_types(), [0, 0, 0, 0, 1, 1, 1]);
+    assert_eq!(pair.token_count(), 7);
+    let single = PairExample { first: 1..4, second: None, label: None };
+    assert_eq!(single.ids(&corpus, &vocabulary), [2, 11, 12, 13, 3]);
+    assert_eq!(single.token_types(), [0; 5]);
+}
+
+#[test]
+fn course_pairs_follow_the_notebook() {
+    let corpus = numbered(&[4, 4, 4]);
+    let examples = PairSampler::course(4_000).seq_len(64).sample(&corpus, 7, 0).unwrap();
+    assert_eq!(examples.len(), 4_000);
+    for example in &examples {
+        check_pair(&corpus, example);
+        assert_eq!((example.first().len(), example.token_count()), (4, 11), "whole sentences");
+    }
+    binomial(count(&examples, |example| example.label() == Some(IS_NEXT)), 4_000, 0.5);
+    // A `NotNext` pair is any of 12 x 8 with the same probability, an `IsNext` pair any of 9.
+    let pair = |example: &PairExample, a, b| {
+        (ends(&corpus, &example.first()).0, ends(&corpus, &example.second().unwrap()).0) == (a, b)
+    };
+    binomial(count(&examples, |example| pair(example, (2, 2), (2, 3))), 4_000, 0.5 / 9.0);
+    binomial(count(&examples, |example| pair(example, (2, 3), (0, 0))), 4_000, 0.5 / 96.0);
+}
+
+#[test]
+fn course_documents_of_one_sentence_are_never_followed() {
+    // One of two documents has a next sentence: IsNext has probability 1/2 x 1/2.
+    let corpus = numbered(&[1, 3]);
+    let examples = PairSampler::course(4_000).sample(&corpus, 1, 0).unwrap();
+    examples.iter().for_each(|example| check_pair(&corpus, example));
+    binomial(count(&examples, |example| example.label() == Some(IS_NEXT)), 4_000, 0.25);
+    // ... of which the document is drawn again for NotNext: half of those begin in the first.
+    let from_first =
+        count(&examples, |example| example.label() == Some(NOT_NEXT) && ends(&corpus, &example.first()).0.0 == 0);
+    binomial(from_first, 4_000, 0.75 / 2.0);
+}
+
+#[test]
+fn bert_goes_through_each_document_once() {
+    // Documents of sentences of four tokens; no truncation, as 40 is a multiple of four and nothing is short.
+    let corpus = numbered(&[57, 1, 98, 30]);
+    let sampler = PairSampler::bert().seq_len(43).short_probability(0.0);
+    let mut used = vec![0u32; corpus.sentence_count()];
+    let examples = sampler.sample(&corpus, 3, 0).unwrap();
+    for example in &examples {
+        check_pair(&corpus, example);
+        let own = match example.label() {
+            Some(IS_NEXT) => vec![example.first(), example.second().unwrap()],
+            _ => vec![example.first()],
+        };
+        for token in own.into_iter().flatten().step_by(4) {
+            used[token / 4] += 1;
+        }
+    }
+    assert!(used.iter().all(|&times| times == 1), "{used:?}");
+    assert!(examples.iter().all(|example| example.token_count() <= 43));
+    // Only the end of a document (its own, or that of the second segment) can leave an example short.
+    let full = count(&examples, |example| example.token_count() == 43);
+    assert!(full * 2 > examples.len(), "{full} of {}", examples.len());
+}
+
+#[test]
+fn bert_rates() {
+    let corpus = numbered(&[99; 200]);
+    let examples = PairSampler::bert().seq_len(43).sample(&corpus, 5, 1).unwrap();
+    let n = examples.len();
+    // The target is below 37 tokens, so that fewer than ten sentences can reach it, for 35 of 39 short lengths.
+    let short = count(&examples, |example| {
+        example.token_count() < 40
+            && example.label() == Some(IS_NEXT)
+            && corpus.ids()[example.second().unwrap().end - 1] % 1000 / 10 != 98
+    });
+    let next = count(&examples, |example| example.label() == Some(IS_NEXT));
+    assert!(n > 2_500, "{n}");
+    // Short lengths up to 4 give one sentence, which is always NotNext: 3 of 39, of a tenth.
+    binomial(next, n, 0.5 * (1.0 - 0.1 * 3.0 / 39.0));
+    let expected = 0.1 * 32.0 / 39.0 / (1.0 - 0.1 * 3.0 / 39.0);
+    binomial(short, next, expected);
+    let first_of_ten = |k: usize| {
+        count(&examples, |e| e.label() == Some(IS_NEXT) && e.token_count() == 43 && e.first().len() == 4 * k)
+    };
+    for k in 1..10 {
+        let all: usize = (1..10).map(first_of_ten).sum();
+        binomial(first_of_ten(k), all, 1.0 / 9.0);
+    }
+}
+
+#[test]
+fn short_lengths_are_uniform() {
+    // Sentences of one token: an example is exactly as long as it was to be.
+    let corpus = TokenizedCorpus::from_ids(&[vec![vec![9]; 30_000]]).unwrap();
+    let sampler = PairSampler::bert().seq_len(12).short_probability(1.0).next_sentence(false);
+    let examples = sampler.sample(&corpus, 2, 0).unwrap();
+    let whole = &examples[..examples.len() - 1];
+    for length in 2..=10 {
+        binomial(count(whole, |example| example.first().len() == length), whole.len(), 1.0 / 9.0);
+    }
+    let usual = sampler.short_probability(0.1).sample(&corpus, 2, 0).unwrap();
+    binomial(count(&usual, |example| example.first().len() < 10), usual.len(), 0.1 * 8.0 / 9.0);
+}
+
+#[test]
+fn bert_truncates_both_ends_of_the_longer() {
+    let long: Vec<Vec<u32>> = (0..40).map(|s| (0..50).map(|token| s * 50 + token).collect()).collect();
+    let corpus = TokenizedCorpus::from_ids(&[long.clone(), long]).unwrap();
+    let examples = PairSampler::bert().seq_len(35).short_probability(0.0).sample(&corpus, 3, 0).unwrap();
+    assert_eq!(examples.len(), 80, "a sentence is more than the target: each is alone");
+    let (mut front, mut back) = (0, 0);
+    for example in &examples {
+        assert_eq!((example.first().len(), example.second().unwrap().len()), (16, 16));
+        assert_eq!(example.label(), Some(NOT_NEXT));
+        front += example.first().start % 50;
+        back += 50 - (example.first().start % 50 + 16);
+    }
+    binomial(front, front + back, 0.5);
+}
+
+#[test]
+fn single_segments() {
+    let corpus = numbered(&[33]);
+    let sampler = PairSampler::bert().seq_len(22).short_probability(0.0).next_sentence(false);
+    let examples = sampler.sample(&corpus, 0, 0).unwrap();
+    let segments: Vec<Range<usize>> = examples.iter().map(|example| example.first()).collect();
+    assert_eq!(segments, [0..20, 20..40, 40..60, 60..80, 80..100, 100..120, 120..132]);
+    assert!(examples.iter().all(|example| example.label().is_none() && example.second().is_none()));
+
+    let course = PairSampler::course(50).seq_len(5).next_sentence(false).sample(&corpus, 0, 0).unwrap();
+    assert!(course.iter().all(|example| example.first().len() == 3 && example.first().start % 4 == 0));
+    assert!(course.iter().all(|example| example.label().is_none() && example.second().is_none()));
+    let odd = sampler.seq_len(20).sample(&corpus, 0, 0).unwrap();
+    assert!(odd.iter().all(|example| example.token_count() <= 20));
+}
+
+#[test]
+fn one_document_has_no_other() {
+    for sampler in [PairSampler::bert(), PairSampler::course(3)] {
+        let error = sampler.sample(&numbered(&[9]), 0, 0).unwrap_err().to_string();
+        assert!(error.contains("at least two documents") && error.contains("next_sentence"), "{error}");
+    }
+}
+
+#[test]
+fn settings_are_checked() {
+    let (pair, single) = (PairSampler::bert(), PairSampler::bert().next_sentence(false));
+    for (sampler, says) in [
+        (pair.clone().seq_len(4), "seq_len is 4, must be from 5 to 65536"),
+        (single.clone().seq_len(3), "seq_len is 3, must be from 4 to 65536"),
+        (pair.clone().seq_len(65_537), "seq_len is 65537"),
+        (PairSampler::course(0), "number of pairs is 0"),
+        (pair.clone().short_probability(1.1), "short_probability is 1.1"),
+    ] {
+        let error = sampler.sample(&numbered(&[2, 2]), 0, 0).unwrap_err().to_string();
+        assert!(error.starts_with(says), "{error}");
+    }
+    for (sampler, length) in [(pair.seq_len(5), 5), (single.seq_len(4), 4)] {
+        let examples = sampler.short_probability(1.0).sample(&numbered(&[20, 20]), 0, 0).unwrap();
+        assert!(examples.iter().all(|example| example.token_count() <= length));
+    }
+}
+
+#[test]
+fn examples_are_a_function_of_seed_and_epoch() {
+    let corpus = numbered(&[30, 7, 1, 64]);
+    for sampler in [PairSampler::bert().seq_len(32), PairSampler::course(100)] {
+        let sample = |threads, seed, epoch| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| sampler.sample(&corpus, seed, epoch)).unwrap()
+        };
+        assert_eq!(sample(1, 4, 2), sample(3, 4, 2));
+        assert_ne!(sample(1, 4, 2), sample(1, 4, 3));
+        assert_ne!(sample(1, 4, 2), sample(1, 5, 2));
+    }
+}
