@@ -1,1 +1,15 @@
-//! cloze
+//! BERT from scratch in Rust: pre-train it, fine-tune it, ask it.
+#![doc = include_str!("../README.md")]
+
+pub use cloze_bert as bert;
+pub use cloze_tensor as tensor;
+pub use cloze_train as train;
+
+/// What most programs need.
+pub mod prelude {
+    pub use cloze_bert::{Batch, BertConfig, BertForPreTraining, Encoding, Mode, Tokenizer, TrainOptions};
+    pub use cloze_tensor::{DType, Device, Gradients, Module, Tensor, no_grad};
+    pub use cloze_train::{
+        AdamW, Corpus, Masking, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,
+    };
+}

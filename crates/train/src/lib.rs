@@ -1,15 +1,23 @@
-//! Training of BERT: corpora, sentence pairs, masking.
+//! Training of BERT: corpora, sentence pairs, masking, AdamW, the trainer.
 
 pub mod corpus;
 mod error;
+mod evaluation;
 mod masking;
+mod optimizer;
 mod pairs;
 mod pretraining_data;
+mod schedule;
+mod trainer;
 mod unigram;
 
 pub use corpus::{Corpus, TokenizedCorpus};
 pub use error::{Error, ErrorKind, Result};
+pub use evaluation::PreTrainingEvaluation;
 pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};
+pub use optimizer::{AdamW, Optimizer};
 pub use pairs::{IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_data::{MaskedExample, PackedExamples, PreTraining};
+pub use schedule::Schedule;
+pub use trainer::{DataSet, Duty, Learn, Step, Trainer, TrainingReport};
 pub use unigram::Unigram;

@@ -38,8 +38,7 @@ impl Embeddings {
 
     /// [T, H]
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        let ids =
-            EmbeddingIds { words: batch.ids(), positions: batch.positions(), token_types: batch.token_types() };
+        let ids = EmbeddingIds { words: batch.ids(), positions: batch.positions(), token_types: batch.token_types() };
         let normalised = self.word_embeddings.weight.embeddings_layer_norm(
             &self.position_embeddings.weight,
             &self.token_type_embeddings.weight,
