@@ -1,5 +1,12 @@
-//! BERT of cloze: its configuration and its tokenizer.
+//! BERT of [cloze](https://docs.rs/cloze): configuration, tokenizer, model, checkpoints.
+//!
+//! - [`Tokenizer`]: WordPiece, trained here or read from a model folder.
+//! - [`BertConfig`]: Hugging Face's `config.json`.
+//! - [`BertForPreTraining`]: the model with both pre-training heads; [`BertModel`] without.
+//! - [`Batch`]: packed sequences. Only real tokens enter the model; there is no padding and no mask.
+//! - [`FillMask`]: ask a model.
 
+mod ask;
 mod batch;
 mod checkpoint;
 mod config;
@@ -9,6 +16,7 @@ mod model;
 pub mod tokenizer;
 mod weights;
 
+pub use ask::{FillMask, Guess};
 pub use batch::Batch;
 pub use checkpoint::{LoadReport, WEIGHTS_FILE};
 pub use model::*;

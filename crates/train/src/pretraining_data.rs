@@ -122,6 +122,7 @@ pub struct PreTraining {
     pairs: PairSampler,
     masking: Masking,
     seed: u64,
+    examples: Option<Vec<PairExample>>,
 }
 
 impl PreTraining {
@@ -136,7 +137,7 @@ impl PreTraining {
 
     /// The data set of a corpus already tokenized, such as either part of [`TokenizedCorpus::split`].
     pub fn from_tokenized(corpus: TokenizedCorpus, vocabulary: VocabularyTable) -> PreTraining {
-        PreTraining { corpus, vocabulary, pairs: PairSampler::default(), masking: Masking::default(), seed: 0 }
+        PreTraining { corpus, vocabulary, pairs: PairSampler::default(), masking: Masking::default(), seed: 0, examples: None }
     }
 
     /// How examples are drawn from the corpus, how long they may be, whether they are pairs.
@@ -162,6 +163,11 @@ impl PreTraining {
     /// The seed of all draws.
     pub fn seed(self, seed: u64) -> PreTraining {
         PreTraining { seed, ..self }
+    }
+
+    /// Uses these examples in every epoch, in an order of its own, instead of sampling new ones.
+    pub fn examples(self, examples: Vec<PairExample>) -> PreTraining {
+        PreTraining { examples: Some(examples), ..self }
     }
 
     /// The corpus.
@@ -195,7 +201,10 @@ impl PreTraining {
     fn sample(&self, epoch: u32) -> Result<Vec<PairExample>> {
         self.masking.check()?;
         self.vocabulary.check(self.corpus.ids())?;
-        self.pairs.sample(&self.corpus, self.seed, epoch)
+        match &self.examples {
+            Some(examples) => Ok(examples.clone()),
+            None => self.pairs.sample(&self.corpus, self.seed, epoch),
+        }
     }
 
     /// Masks an example as sequence `sequence` of optimizer step `step`.

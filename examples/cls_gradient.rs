@@ -1,0 +1,57 @@
+//! How the vector of [CLS] is updated in fine-tuning: the course's numeric example, by the library's own
+//! autograd. One sentence of two classes with W h + b as logits, its loss, gradients, and one step of
+//! gradient descent.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use cloze::prelude::*;
+use serde_json::json;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The course's example of the gradient at [CLS].
+#[derive(Parser)]
+struct Arguments {
+    /// Learning rate of the one step.
+    #[arg(long, default_value_t = 0.5)]
+    lr: f64,
+    /// Also write what is printed to this file, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> Result {
+    let arguments = Arguments::parse();
+    let device = Device::Cpu;
+    let h = Tensor::new(&[0.2f32, 0.1, 0.4], &device)?.requires_grad(); // h_[CLS]: [H]
+    let w = Tensor::new(&[[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &device)?.requires_grad(); // [classes, H]
+    let b = Tensor::zeros(&[2], DType::F32, &device)?; // [classes], fixed
+    let target = 1;
+
+    let logits = h.linear(&w, &b)?;
+    let loss = logits.cross_entropy(&[target])?;
+    let gradients = loss.backward()?;
+    let gradient = |of: &Tensor| gradients.get(of).ok_or("every leaf has a gradient");
+    let (dh, dw) = (gradient(&h)?, gradient(&w)?);
+
+    let step = |x: &Tensor, dx: &Tensor| x.sub(&dx.mul_scalar(arguments.lr)?);
+    let after = no_grad(|| step(&h, &dh)?.linear(&step(&w, &dw)?, &b)?.softmax())?;
+
+    let probabilities = logits.softmax()?.to_vec::<f32>()?;
+    println!("probabilities   {probabilities:?}");
+    println!("loss            {:.8}", loss.item()?);
+    println!("d loss / d h    {dh}");
+    println!("d loss / d W    {dw}");
+    println!("after one step  {:?}", after.to_vec::<f32>()?);
+    if let Some(path) = arguments.json {
+        let values = |x: &Tensor| x.to_vec::<f32>();
+        let report = json!({
+            "probs": probabilities, "loss": loss.item()?, "grad_h": values(&dh)?,
+            "grad_W": [values(&dw.narrow(0, 0, 1)?)?, values(&dw.narrow(0, 1, 1)?)?],
+            "probs_after": values(&after)?,
+        });
+        std::fs::write(&path, format!("{report:#}\n")).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
+}

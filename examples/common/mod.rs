@@ -1,0 +1,51 @@
+//! What the examples share.
+
+pub mod inspect;
+pub mod report;
+
+use std::path::Path;
+
+use cloze::prelude::*;
+
+/// Any error of the library is one line; `main` prints it and exits with 1.
+pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
+
+/// Small documents in English and Portuguese.
+pub fn mini_corpus() -> Result<Corpus> {
+    let documents = MINI_CORPUS.split("\n\n").map(|document| document.lines().map(str::to_string).collect());
+    Ok(Corpus::from_documents(documents.collect())?)
+}
+
+/// Learning rates for training from scratch.
+pub fn default_learning_rate(config: &str) -> f64 {
+    match config {
+        "tiny" => 1e-3,
+        "mini" => 5e-4,
+        _ => 1e-4,
+    }
+}
+
+/// Sets the number of threads of the process.
+pub fn threads(threads: Option<usize>) -> Result {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    Ok(())
+}
+
+/// Fails, naming the folder, when a model could not be saved there: before hours of training, not after.
+pub fn check_writable(folder: &Path) -> Result {
+    let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
+    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let writable = tempfile::NamedTempFile::new_in(existing);
+    writable.map_err(|error| format!("{}: cannot write: {error}", folder.display()))?;
+    Ok(())
+}
+
+/// Writes a value as JSON.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    std::fs::write(path, text).map_err(|error| format!("{}: cannot write: {error}", path.display()).into())
+}
