@@ -18,7 +18,7 @@ use crate::Dropout;
 
 use super::dropout::philox_lanes;
 use super::parallel::{Disjoint, RowsMut, for_blocks, for_tasks};
-use super::real::{max, sum, sum2};
+use super::real::{LANES, max, sum, sum2};
 use super::simd::simd;
 use super::small_gemm::{pack, pack_transposed, packed_len, product, product_at};
 use super::{Real, Slot};
@@ -84,14 +84,14 @@ impl Attention<'_> {
     }
 }
 
-/// Columns that a row of scores takes in scratch.
+/// Columns that a row of scores takes in scratch; also a multiple of the 32 columns of a dropout block.
 fn padded(len: usize) -> usize {
-    len.next_multiple_of(16)
+    len.next_multiple_of(LANES)
 }
 
 /// Space for the bytes of one block's dropout masks.
 fn mask_len(len: usize) -> usize {
-    BLOCK * len.next_multiple_of(32)
+    BLOCK * padded(len)
 }
 
 /// The random bytes of score rows `first_row..first_row + rows` (`first_row` a multiple of 16), all columns: rows of
@@ -105,7 +105,7 @@ fn mask_bytes(
     len: usize,
     bytes: &mut [u8],
 ) {
-    let stride = len.next_multiple_of(32);
+    let stride = padded(len);
     for block_row in 0..rows.div_ceil(16) {
         for block_column in 0..stride / 32 {
             let (row, column) = ((first_row / 16 + block_row) as u32, block_column as u32);
@@ -158,8 +158,10 @@ impl<T: Real> Scratch<T> {
 fn exponentials<T: Real>(row: &mut [T], len: usize, scale: T) -> (T, T) {
     row[len..].fill(T::NEG_INFINITY);
     let largest = max(row);
-    for x in row.as_chunks_mut::<16>().0.iter_mut().flatten() {
-        *x = ((*x - largest) * scale).exp();
+    for chunk in row.as_chunks_mut::<LANES>().0 {
+        for x in chunk {
+            *x = ((*x - largest) * scale).exp();
+        }
     }
     let total = sum(row, |x| x);
     (T::ONE / total, largest.mul_add(scale, total.ln()))
@@ -196,12 +198,14 @@ simd! {
             for (i, row) in scores.chunks_exact_mut(wide).enumerate() {
                 let (reciprocal, log) = exponentials(row, len, scale);
                 if dropout.is_none() {
-                    for x in row.as_chunks_mut::<16>().0.iter_mut().flatten() {
-                        *x *= reciprocal;
+                    for chunk in row.as_chunks_mut::<LANES>().0 {
+                        for x in chunk {
+                            *x *= reciprocal;
+                        }
                     }
                 } else {
-                    let (reciprocal, bytes) = (reciprocal * kept, &scratch.bytes[i * len.next_multiple_of(32)..]);
-                    for (x, bytes) in row.as_chunks_mut::<16>().0.iter_mut().zip(bytes.as_chunks::<16>().0) {
+                    let (reciprocal, bytes) = (reciprocal * kept, &scratch.bytes[i * wide..]);
+                    for (x, bytes) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.as_chunks::<LANES>().0) {
                         for (x, &byte) in x.iter_mut().zip(bytes) {
                             *x *= if (byte as u32) < threshold { T::ZERO } else { reciprocal };
                         }
@@ -260,14 +264,16 @@ simd! {
                 let delta = sum2(&dout[at..at + size], &out[at..at + size], |x, y| x * y);
                 let log = lse[(start + first + i) * heads + head];
                 p[len..].fill(T::NEG_INFINITY);
-                let (p, ds) = (p.as_chunks_mut::<16>().0, ds.as_chunks_mut::<16>().0);
+                let (p, ds) = (p.as_chunks_mut::<LANES>().0, ds.as_chunks_mut::<LANES>().0);
                 if dropout.is_none() {
-                    for (p, ds) in p.iter_mut().flatten().zip(ds.iter_mut().flatten()) {
-                        *p = (*p).mul_add(scale, -log).exp();
-                        *ds = *p * scale * (*ds - delta);
+                    for (p, ds) in p.iter_mut().zip(ds) {
+                        for (p, ds) in p.iter_mut().zip(ds) {
+                            *p = (*p).mul_add(scale, -log).exp();
+                            *ds = *p * scale * (*ds - delta);
+                        }
                     }
                 } else {
-                    let bytes = scratch.bytes[i * len.next_multiple_of(32)..].as_chunks::<16>().0;
+                    let bytes = scratch.bytes[i * wide..].as_chunks::<LANES>().0;
                     for ((p, ds), bytes) in p.iter_mut().zip(ds).zip(bytes) {
                         for ((p, ds), &byte) in p.iter_mut().zip(ds).zip(bytes) {
                             let mask = if (byte as u32) < threshold { T::ZERO } else { kept };
