@@ -111,17 +111,19 @@ fn mask_bytes(
             let (row, column) = ((first_row / 16 + block_row) as u32, block_column as u32);
             let (counter, key) = dropout.attention_counter(sequence, head, row, column, 0);
             let words = philox_lanes::<32>(counter, key);
+            // Row i has the lower (i < 8) or upper half of each word. In word w, its columns 8 w .. 8 w + 8 are the two
+            // bytes each of lanes 4 (i % 8) .. + 4.
+            let mut halves = [[[0u16; 32]; 4]; 2];
+            for (w, words) in words.iter().enumerate() {
+                for (lane, word) in words.iter().enumerate() {
+                    halves[0][w][lane] = (*word as u16).to_le();
+                    halves[1][w][lane] = ((word >> 16) as u16).to_le();
+                }
+            }
             for i in 0..16.min(rows - block_row * 16) {
-                // Row i: in word w, lanes 4 (i % 8) .. + 4 hold columns 8 w .. 8 w + 8, two to a lane, in the lower or
-                // upper half.
                 let to = &mut bytes[(block_row * 16 + i) * stride + block_column * 32..][..32];
-                let (lane, shift) = (4 * (i % 8), 16 * (i / 8));
-                for (w, to) in to.chunks_exact_mut(8).enumerate() {
-                    for (pair, to) in to.chunks_exact_mut(2).enumerate() {
-                        let word = words[w][lane + pair] >> shift;
-                        to[0] = word as u8;
-                        to[1] = (word >> 8) as u8;
-                    }
+                for (to, half) in to.as_chunks_mut::<8>().0.iter_mut().zip(&halves[i / 8]) {
+                    to.copy_from_slice(bytemuck::cast_slice(&half[4 * (i % 8)..][..4]));
                 }
             }
         }
@@ -367,7 +369,7 @@ pub(crate) fn backward<T: Real>(
 /// The probabilities `[N, L, L]` of one sequence, without dropout, to be looked at: `qkv [L, 3H]` are its rows.
 pub(crate) fn weights<T: Real>(qkv: &[T], heads: usize, head_size: usize, scale: f64, out: &mut [T]) {
     let stride = 3 * heads * head_size;
-    assert!(scale > 0.0 && stride > 0 && qkv.len() % stride == 0);
+    assert!(scale > 0.0 && stride > 0 && qkv.len().is_multiple_of(stride));
     let len = qkv.len() / stride;
     assert_eq!(out.len(), heads * len * len);
     for_blocks(heads, 1, len * len * head_size / 4, RowsMut::new(out, len * len), |range, out| {
@@ -415,9 +417,9 @@ mod tests {
                     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let total: f64 = scores.iter().map(|x| (x - largest).exp()).sum();
                     lse[(start + i) * heads + head] = largest + total.ln();
-                    for j in 0..len {
+                    for (j, score) in scores.iter().enumerate() {
                         let m = multiplier(&attention.dropout, attention.number(s), head, i, j);
-                        let p = (scores[j] - largest).exp() / total * m;
+                        let p = (score - largest).exp() / total * m;
                         for c in 0..size {
                             out[(start + i) * hidden + head * size + c] += p * at(start + j, 2, head, c);
                         }
