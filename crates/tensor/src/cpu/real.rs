@@ -283,8 +283,13 @@ pub(crate) fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
     let (x, x_rest) = x.as_chunks::<LANES>();
     let (y, y_rest) = y.as_chunks::<LANES>();
     for (x, y) in x.iter().zip(y) {
-        for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
-            *lane += f(x, y);
+        // In two steps, because LLVM unrolls a loop over three arrays into scalar code.
+        let mut values = *x;
+        for (value, &y) in values.iter_mut().zip(y) {
+            *value = f(*value, y);
+        }
+        for (lane, &value) in lanes.iter_mut().zip(&values) {
+            *lane += value;
         }
     }
     for ((lane, &x), &y) in lanes.iter_mut().zip(x_rest).zip(y_rest) {
