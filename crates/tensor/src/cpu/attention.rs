@@ -18,7 +18,7 @@ use crate::Dropout;
 
 use super::dropout::philox_lanes;
 use super::parallel::{Disjoint, RowsMut, for_blocks, for_tasks};
-use super::real::{max, sum, sum2};
+use super::real::{LANES, max, sum, sum2};
 use super::simd::simd;
 use super::small_gemm::{pack, pack_transposed, packed_len, product, product_at};
 use super::{Real, Slot};
@@ -84,14 +84,14 @@ impl Attention<'_> {
     }
 }
 
-/// Columns that a row of scores takes in scratch.
+/// Columns that a row of scores takes in scratch; also a multiple of the 32 columns of a dropout block.
 fn padded(len: usize) -> usize {
-    len.next_multiple_of(16)
+    len.next_multiple_of(LANES)
 }
 
 /// Space for the bytes of one block's dropout masks.
 fn mask_len(len: usize) -> usize {
-    BLOCK * len.next_multiple_of(32)
+    BLOCK * padded(len)
 }
 
 /// The random bytes of score rows `first_row..first_row + rows` (`first_row` a multiple of 16), all columns: rows of
@@ -105,23 +105,25 @@ fn mask_bytes(
     len: usize,
     bytes: &mut [u8],
 ) {
-    let stride = len.next_multiple_of(32);
+    let stride = padded(len);
     for block_row in 0..rows.div_ceil(16) {
         for block_column in 0..stride / 32 {
             let (row, column) = ((first_row / 16 + block_row) as u32, block_column as u32);
             let (counter, key) = dropout.attention_counter(sequence, head, row, column, 0);
             let words = philox_lanes::<32>(counter, key);
+            // Row i has the lower (i < 8) or upper half of each word. In word w, its columns 8 w .. 8 w + 8 are the two
+            // bytes each of lanes 4 (i % 8) .. + 4.
+            let mut halves = [[[0u16; 32]; 4]; 2];
+            for (w, words) in words.iter().enumerate() {
+                for (lane, word) in words.iter().enumerate() {
+                    halves[0][w][lane] = (*word as u16).to_le();
+                    halves[1][w][lane] = ((word >> 16) as u16).to_le();
+                }
+            }
             for i in 0..16.min(rows - block_row * 16) {
-                // Row i: in word w, lanes 4 (i % 8) .. + 4 hold columns 8 w .. 8 w + 8, two to a lane, in the lower or
-                // upper half.
                 let to = &mut bytes[(block_row * 16 + i) * stride + block_column * 32..][..32];
-                let (lane, shift) = (4 * (i % 8), 16 * (i / 8));
-                for (w, to) in to.chunks_exact_mut(8).enumerate() {
-                    for (pair, to) in to.chunks_exact_mut(2).enumerate() {
-                        let word = words[w][lane + pair] >> shift;
-                        to[0] = word as u8;
-                        to[1] = (word >> 8) as u8;
-                    }
+                for (to, half) in to.as_chunks_mut::<8>().0.iter_mut().zip(&halves[i / 8]) {
+                    to.copy_from_slice(bytemuck::cast_slice(&half[4 * (i % 8)..][..4]));
                 }
             }
         }
@@ -158,8 +160,10 @@ impl<T: Real> Scratch<T> {
 fn exponentials<T: Real>(row: &mut [T], len: usize, scale: T) -> (T, T) {
     row[len..].fill(T::NEG_INFINITY);
     let largest = max(row);
-    for x in row.as_chunks_mut::<16>().0.iter_mut().flatten() {
-        *x = ((*x - largest) * scale).exp();
+    for chunk in row.as_chunks_mut::<LANES>().0 {
+        for x in chunk {
+            *x = ((*x - largest) * scale).exp();
+        }
     }
     let total = sum(row, |x| x);
     (T::ONE / total, largest.mul_add(scale, total.ln()))
@@ -196,12 +200,14 @@ simd! {
             for (i, row) in scores.chunks_exact_mut(wide).enumerate() {
                 let (reciprocal, log) = exponentials(row, len, scale);
                 if dropout.is_none() {
-                    for x in row.as_chunks_mut::<16>().0.iter_mut().flatten() {
-                        *x *= reciprocal;
+                    for chunk in row.as_chunks_mut::<LANES>().0 {
+                        for x in chunk {
+                            *x *= reciprocal;
+                        }
                     }
                 } else {
-                    let (reciprocal, bytes) = (reciprocal * kept, &scratch.bytes[i * len.next_multiple_of(32)..]);
-                    for (x, bytes) in row.as_chunks_mut::<16>().0.iter_mut().zip(bytes.as_chunks::<16>().0) {
+                    let (reciprocal, bytes) = (reciprocal * kept, &scratch.bytes[i * wide..]);
+                    for (x, bytes) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.as_chunks::<LANES>().0) {
                         for (x, &byte) in x.iter_mut().zip(bytes) {
                             *x *= if (byte as u32) < threshold { T::ZERO } else { reciprocal };
                         }
@@ -260,14 +266,16 @@ simd! {
                 let delta = sum2(&dout[at..at + size], &out[at..at + size], |x, y| x * y);
                 let log = lse[(start + first + i) * heads + head];
                 p[len..].fill(T::NEG_INFINITY);
-                let (p, ds) = (p.as_chunks_mut::<16>().0, ds.as_chunks_mut::<16>().0);
+                let (p, ds) = (p.as_chunks_mut::<LANES>().0, ds.as_chunks_mut::<LANES>().0);
                 if dropout.is_none() {
-                    for (p, ds) in p.iter_mut().flatten().zip(ds.iter_mut().flatten()) {
-                        *p = (*p).mul_add(scale, -log).exp();
-                        *ds = *p * scale * (*ds - delta);
+                    for (p, ds) in p.iter_mut().zip(ds) {
+                        for (p, ds) in p.iter_mut().zip(ds) {
+                            *p = (*p).mul_add(scale, -log).exp();
+                            *ds = *p * scale * (*ds - delta);
+                        }
                     }
                 } else {
-                    let bytes = scratch.bytes[i * len.next_multiple_of(32)..].as_chunks::<16>().0;
+                    let bytes = scratch.bytes[i * wide..].as_chunks::<LANES>().0;
                     for ((p, ds), bytes) in p.iter_mut().zip(ds).zip(bytes) {
                         for ((p, ds), &byte) in p.iter_mut().zip(ds).zip(bytes) {
                             let mask = if (byte as u32) < threshold { T::ZERO } else { kept };
@@ -361,7 +369,7 @@ pub(crate) fn backward<T: Real>(
 /// The probabilities `[N, L, L]` of one sequence, without dropout, to be looked at: `qkv [L, 3H]` are its rows.
 pub(crate) fn weights<T: Real>(qkv: &[T], heads: usize, head_size: usize, scale: f64, out: &mut [T]) {
     let stride = 3 * heads * head_size;
-    assert!(scale > 0.0 && stride > 0 && qkv.len() % stride == 0);
+    assert!(scale > 0.0 && stride > 0 && qkv.len().is_multiple_of(stride));
     let len = qkv.len() / stride;
     assert_eq!(out.len(), heads * len * len);
     for_blocks(heads, 1, len * len * head_size / 4, RowsMut::new(out, len * len), |range, out| {
@@ -409,9 +417,9 @@ mod tests {
                     let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                     let total: f64 = scores.iter().map(|x| (x - largest).exp()).sum();
                     lse[(start + i) * heads + head] = largest + total.ln();
-                    for j in 0..len {
+                    for (j, score) in scores.iter().enumerate() {
                         let m = multiplier(&attention.dropout, attention.number(s), head, i, j);
-                        let p = (scores[j] - largest).exp() / total * m;
+                        let p = (score - largest).exp() / total * m;
                         for c in 0..size {
                             out[(start + i) * hidden + head * size + c] += p * at(start + j, 2, head, c);
                         }

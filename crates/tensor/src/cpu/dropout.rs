@@ -15,6 +15,7 @@ use super::{Real, Slot};
 
 /// The words of `N` consecutive counters (which differ in their last word): `[word][counter]`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // `i` is the counter.
 pub(crate) fn philox_lanes<const N: usize>(counter: [u32; 4], key: [u32; 2]) -> [[u32; N]; 4] {
     let mut words = [[0; N]; 4];
     for i in 0..N {

@@ -57,7 +57,7 @@ simd! {
 
 /// Rows of `width`, of which `len` elements are.
 fn rows(len: usize, width: usize) -> usize {
-    assert!(if width == 0 { len == 0 } else { len % width == 0 });
+    assert!(len.is_multiple_of(width));
     len.checked_div(width).unwrap_or(0)
 }
 
