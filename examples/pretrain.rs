@@ -119,7 +119,12 @@ fn main() -> Result {
     );
 
     let mut model = BertForPreTraining::new(&config, &Device::Cpu, arguments.seed)?;
-    println!("{} BERT: {} parameters, {} threads", arguments.config, model.parameter_count(), rayon::current_num_threads());
+    println!(
+        "{} BERT: {} parameters, {} threads",
+        arguments.config,
+        model.parameter_count(),
+        rayon::current_num_threads()
+    );
     let learning_rate = arguments.lr.unwrap_or_else(|| common::default_learning_rate(&arguments.config));
     let trainer = Trainer::new(&mut model)
         .optimizer(AdamW::new(learning_rate))
@@ -193,7 +198,9 @@ impl Setup {
         let seq_len = arguments.seq_len.unwrap_or(if pairs.is_some() { 64 } else { 128 });
         if seq_len > config.max_position_embeddings {
             let limit = config.max_position_embeddings;
-            return Err(format!("--seq-len is {seq_len}: max_position_embeddings of {} is {limit}", arguments.config).into());
+            return Err(
+                format!("--seq-len is {seq_len}: max_position_embeddings of {} is {limit}", arguments.config).into()
+            );
         }
         let corpus = TokenizedCorpus::new(corpus, tokenizer)?;
         let (tokens, seed) = (corpus.token_count(), arguments.seed);
@@ -217,7 +224,10 @@ impl Setup {
         let unigram = Unigram::fit(training.corpus().ids().iter().copied(), tokenizer.vocab_size())?;
         let duty = match (arguments.steps, arguments.minutes) {
             (Some(steps), _) => Duty::Steps(steps),
-            (_, Some(minutes)) => Duty::Time(Duration::try_from_secs_f64(minutes * 60.0).map_err(|_| format!("--minutes is {minutes}: must be 0 or more"))?),
+            (_, Some(minutes)) => Duty::Time(
+                Duration::try_from_secs_f64(minutes * 60.0)
+                    .map_err(|_| format!("--minutes is {minutes}: must be 0 or more"))?,
+            ),
             _ => Duty::Epochs(arguments.epochs.unwrap_or(if pairs.is_some() { 60 } else { 1 })),
         };
         let batch = arguments.batch.unwrap_or(if pairs.is_some() { 8 } else { 32 });

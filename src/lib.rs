@@ -7,7 +7,10 @@ pub use cloze_train as train;
 
 /// What most programs need.
 pub mod prelude {
-    pub use cloze_bert::{Batch, BertConfig, BertForPreTraining, EncodeOptions, Encoding, FillMask, Mode, Tokenizer, TokenizerOptions, TrainOptions, Truncation};
+    pub use cloze_bert::{
+        Batch, BertConfig, BertForPreTraining, EncodeOptions, Encoding, FillMask, Mode, Tokenizer, TokenizerOptions,
+        TrainOptions, Truncation,
+    };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Tensor, no_grad};
     pub use cloze_train::{
         AdamW, Corpus, Masking, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,

@@ -57,9 +57,8 @@ pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) ->
 }
 
 fn look(model: &BertForPreTraining, tokenizer: &Tokenizer, pair: &Pair) -> Result<Inspected> {
-    let longest = EncodeOptions::new()
-        .max_length(model.config().max_position_embeddings)
-        .truncation(Truncation::LongestFirst);
+    let longest =
+        EncodeOptions::new().max_length(model.config().max_position_embeddings).truncation(Truncation::LongestFirst);
     let encoding = tokenizer.encode_with(&pair.a, Some(&pair.b), &longest)?;
     let is_next = model.is_next(&encoding)?;
     let mut masked = encoding.clone();

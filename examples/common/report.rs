@@ -53,7 +53,7 @@ impl<'a> Log<'a> {
             println!("[epoch {} step {:03}] loss={mean:.4}", step.epoch, step.step);
             self.sum = 0.0;
         }
-        let between = (step.steps / EVALUATIONS).max(1);
+        let between = (step.steps / EVALUATIONS).max(EVERY);
         if step.step % between == 0 && step.step < step.steps {
             let held_out = self.evaluate(model, EXAMPLES.0)?;
             println!(

@@ -15,13 +15,17 @@ use bytemuck::Pod;
 
 /// Cache lines and the widest vectors.
 const ALIGNMENT: usize = 64;
-/// Freed memory beyond this part of what is in use goes back to the system.
-const KEPT_PART: usize = 4;
-/// ... but this much is always kept.
-const KEPT_AT_LEAST: usize = 64 << 20;
+/// What the system's allocator aligns to without clearing the memory itself: a larger alignment would make it
+/// touch every page of a block that is to be zero anyway.
+const SYSTEM_ALIGNMENT: usize = 16;
+/// Memory in use and kept together may exceed the most that was ever in use by this part of it,
+const SLACK_PART: usize = 32;
+/// and by this much.
+const SLACK: usize = 32 << 20;
 
 struct Block {
-    pointer: NonNull<u8>,
+    /// As the system gave it.
+    start: NonNull<u8>,
     capacity: usize,
 }
 
@@ -30,33 +34,41 @@ unsafe impl Send for Block {}
 
 impl Block {
     fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity, ALIGNMENT).expect("tensor sizes are checked against isize::MAX")
+        Layout::from_size_align(capacity + ALIGNMENT - SYSTEM_ALIGNMENT, SYSTEM_ALIGNMENT)
+            .expect("tensor sizes are checked against isize::MAX / 8")
     }
 
     fn new(capacity: usize) -> Block {
         let layout = Block::layout(capacity);
         // SAFETY: `capacity` comes from `size_class`, which is never zero.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        let pointer = NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout));
-        Block { pointer, capacity }
+        let start = unsafe { alloc_zeroed(layout) };
+        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
+        Block { start, capacity }
+    }
+
+    /// The first aligned byte.
+    fn pointer(&self) -> NonNull<u8> {
+        // SAFETY: the layout has room for moving up to the next multiple of ALIGNMENT.
+        unsafe { self.start.add(self.start.align_offset(ALIGNMENT)) }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: made by `Block::new` with this very layout, and dropped once.
-        unsafe { dealloc(self.pointer.as_ptr(), Block::layout(self.capacity)) }
+        unsafe { dealloc(self.start.as_ptr(), Block::layout(self.capacity)) }
     }
 }
 
-#[derive(Default)]
 struct Pool {
     free: BTreeMap<usize, Vec<Block>>,
     free_bytes: usize,
     used_bytes: usize,
+    /// The most that was ever in use.
+    peak_bytes: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), free_bytes: 0, used_bytes: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), free_bytes: 0, used_bytes: 0, peak_bytes: 0 });
 
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,19 +82,29 @@ fn size_class(bytes: usize) -> usize {
 }
 
 impl Pool {
+    /// A kept block of this capacity; where there is none, makes room for a new one.
     fn take(&mut self, capacity: usize) -> Option<Block> {
-        let block = self.free.get_mut(&capacity)?.pop()?;
-        self.free_bytes -= capacity;
-        Some(block)
+        self.used_bytes += capacity;
+        self.peak_bytes = self.peak_bytes.max(self.used_bytes);
+        if let Some(block) = self.free.get_mut(&capacity).and_then(Vec::pop) {
+            self.free_bytes -= capacity;
+            return Some(block);
+        }
+        self.trim();
+        None
     }
 
-    /// Takes `block` back, and gives what is too much back to the system, largest blocks first.
     fn put(&mut self, block: Block) {
         self.used_bytes -= block.capacity;
         self.free_bytes += block.capacity;
         self.free.entry(block.capacity).or_default().push(block);
-        let limit = KEPT_AT_LEAST.max(self.used_bytes / KEPT_PART);
-        while self.free_bytes > limit {
+        self.trim();
+    }
+
+    /// Gives what is too much back to the system, largest blocks first.
+    fn trim(&mut self) {
+        let limit = self.peak_bytes + self.peak_bytes / SLACK_PART + SLACK;
+        while self.used_bytes + self.free_bytes > limit {
             let Some(mut largest) = self.free.last_entry() else { break };
             match largest.get_mut().pop() {
                 Some(block) => self.free_bytes -= block.capacity,
@@ -112,21 +134,25 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `bytes` of initialised memory with arbitrary contents.
     pub(crate) fn new(bytes: usize) -> Buffer {
+        Buffer::pooled(bytes).0
+    }
+
+    /// A buffer, and whether its memory is fresh: zero.
+    fn pooled(bytes: usize) -> (Buffer, bool) {
         let capacity = size_class(bytes);
-        let reused = {
-            let mut pool = pool();
-            pool.used_bytes += capacity;
-            pool.take(capacity)
-        };
+        let reused = pool().take(capacity);
+        let is_fresh = reused.is_none();
         let block = reused.unwrap_or_else(|| Block::new(capacity));
-        Buffer { pointer: block.pointer, bytes, source: Source::Pooled(Some(block)) }
+        (Buffer { pointer: block.pointer(), bytes, source: Source::Pooled(Some(block)) }, is_fresh)
     }
 
     /// `bytes` zero bytes.
     pub(crate) fn zeroed(bytes: usize) -> Buffer {
-        let buffer = Buffer::new(bytes);
-        // SAFETY: the buffer was made here, nobody else has it, and `bytes` bytes belong to it.
-        unsafe { std::ptr::write_bytes(buffer.pointer.as_ptr(), 0, bytes) };
+        let (buffer, is_fresh) = Buffer::pooled(bytes);
+        if !is_fresh {
+            // SAFETY: the buffer was made here, nobody else has it, and `bytes` bytes belong to it.
+            unsafe { std::ptr::write_bytes(buffer.pointer.as_ptr(), 0, bytes) };
+        }
         buffer
     }
 

@@ -137,7 +137,14 @@ impl PreTraining {
 
     /// The data set of a corpus already tokenized, such as either part of [`TokenizedCorpus::split`].
     pub fn from_tokenized(corpus: TokenizedCorpus, vocabulary: VocabularyTable) -> PreTraining {
-        PreTraining { corpus, vocabulary, pairs: PairSampler::default(), masking: Masking::default(), seed: 0, examples: None }
+        PreTraining {
+            corpus,
+            vocabulary,
+            pairs: PairSampler::default(),
+            masking: Masking::default(),
+            seed: 0,
+            examples: None,
+        }
     }
 
     /// How examples are drawn from the corpus, how long they may be, whether they are pairs.

@@ -113,7 +113,7 @@ fn forward(op: &'static str, x: &Tensor, layers: &[(&Tensor, &Tensor)]) -> Resul
                 let weight = View::rows(weight.slice::<T>(), outputs, inputs);
                 if rows > 0 {
                     let columns = ViewMut::new(&mut to[start..], rows, outputs, width, 1);
-                    matmul(1.0, x, weight.transposed(), 0.0, columns, true);
+                    matmul(x, weight.transposed(), columns, false);
                 }
                 biases.extend_from_slice(bias.slice::<T>());
                 start += outputs;
@@ -144,14 +144,12 @@ fn backward(
                 let weight = weight.detach().contiguous()?;
                 let dx = dx.target::<T>();
                 let weight = View::rows(weight.slice::<T>(), outputs, inputs);
-                let beta = if dx.accumulate || at > 0 { 1.0 } else { 0.0 };
-                matmul(1.0, columns, weight, beta, ViewMut::rows(dx.data, rows, inputs), true);
+                matmul(columns, weight, ViewMut::rows(dx.data, rows, inputs), dx.accumulate || at > 0);
             }
             if let Some(mut dw) = dw.open()? {
                 let dw = dw.target::<T>();
                 let x = View::rows(x.slice::<T>(), rows, inputs);
-                let beta = if dw.accumulate { 1.0 } else { 0.0 };
-                matmul(1.0, columns.transposed(), x, beta, ViewMut::rows(dw.data, outputs, inputs), true);
+                matmul(columns.transposed(), x, ViewMut::rows(dw.data, outputs, inputs), dw.accumulate);
             }
             if let Some(mut db) = db.open()? {
                 column_sums(dy.slice::<T>(), width, start, db.target());

@@ -70,7 +70,7 @@ fn product(a: &Tensor, b: &Tensor, batch: &[usize]) -> Result<Tensor> {
                 let a = View::new(&a_data[a_start..], m, k, a_strides[0], a_strides[1]);
                 let b = View::new(&b_data[b_start..], k, n, b_strides[0], b_strides[1]);
                 let c = ViewMut::rows(&mut to[index * m * n..][..m * n], m, n);
-                matmul(1.0, a, b, 0.0, c, true);
+                matmul(a, b, c, false);
             }
         })
     })
