@@ -58,6 +58,9 @@ struct Arguments {
     /// Peak learning rate [default: 1e-3 for tiny, 5e-4 for mini, 1e-4 for base and large]
     #[arg(long)]
     lr: Option<f64>,
+    /// Dropout of hidden states and attention
+    #[arg(long, default_value_t = 0.1)]
+    dropout: f64,
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -105,7 +108,11 @@ fn main() -> Result {
     let (read, vocabulary) = (start.elapsed(), Instant::now());
     let tokenizer = tokenizer(&arguments, &corpus)?;
     let (trained, tokenizing) = (vocabulary.elapsed(), Instant::now());
-    let config = BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?;
+    let config = BertConfig {
+        hidden_dropout_prob: arguments.dropout,
+        attention_probs_dropout_prob: arguments.dropout,
+        ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
+    };
     let setup = Setup::new(&arguments, &corpus, &tokenizer, &config)?;
     println!(
         "{} documents, {} sentences, {} tokens: read in {:.1?}, vocabulary of {} in {:.1?}, tokenized in {:.1?}",

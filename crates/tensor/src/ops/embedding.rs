@@ -6,7 +6,8 @@
 
 use crate::autograd::differentiable;
 use crate::gradients::Destination;
-use crate::ops::{alike, check_indices, float, in_f32};
+use crate::ops::rows::gather;
+use crate::ops::{alike, check_indices, float};
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result, cpu};
 
@@ -27,26 +28,7 @@ impl Tensor {
     /// # Errors
     /// When this is no matrix or an id is not below V.
     pub fn embedding(&self, ids: &[u32]) -> Result<Tensor> {
-        const OP: &str = "embedding";
-        if let Some(y) = in_f32([self], |[table]| table.embedding(ids))? {
-            return Ok(y);
-        }
-        let &[rows, width] = self.shape() else {
-            return Err(Error::shape(OP, "the table must be a matrix", &[("table", self.shape())]));
-        };
-        check_indices(OP, "id", ids, rows)?;
-        let table = self.detach().contiguous()?;
-        let output = float!(OP, table.dtype(), T => {
-            Tensor::build(OP, &[ids.len(), width], &table.device(), |y: &mut [T]| {
-                cpu::embedding::gather(table.slice(), width, ids, y);
-            })?
-        });
-        let ids = ids.to_vec();
-        Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.target(), width, &ids, dy.slice()));
-            Ok(())
-        }))
+        gather("embedding", "id", self, ids)
     }
 
     /// `layer_norm(word[id] + position[position] + token_type[token_type])` for every token: [T, H].

@@ -12,24 +12,7 @@ impl Tensor {
     /// # Errors
     /// When this is no matrix or an index is not below R.
     pub fn gather_rows(&self, indices: &[u32]) -> Result<Tensor> {
-        const OP: &str = "gather_rows";
-        if let Some(y) = in_f32([self], |[x]| x.gather_rows(indices))? {
-            return Ok(y);
-        }
-        let (rows, width) = matrix(OP, self)?;
-        check_indices(OP, "row index", indices, rows)?;
-        let x = self.detach().contiguous()?;
-        let output = float!(OP, x.dtype(), T => {
-            Tensor::build(OP, &[indices.len(), width], &x.device(), |y: &mut [T]| {
-                cpu::embedding::gather(x.slice(), width, indices, y);
-            })?
-        });
-        let indices = indices.to_vec();
-        Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.target(), width, &indices, dy.slice()));
-            Ok(())
-        }))
+        gather("gather_rows", "row index", self, indices)
     }
 
     /// A matrix [rows, W] of zeros to whose rows `indices` the rows of `self` [indices, W] are added.
@@ -56,6 +39,27 @@ impl Tensor {
         let indices = indices.to_vec();
         Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| dx.give_with(|| dy.gather_rows(&indices))))
     }
+}
+
+/// Rows `indices` of a matrix, for an operation that calls them `what`.
+pub(super) fn gather(op: &'static str, what: &'static str, x: &Tensor, indices: &[u32]) -> Result<Tensor> {
+    if let Some(y) = in_f32([x], |[x]| gather(op, what, x, indices))? {
+        return Ok(y);
+    }
+    let (rows, width) = matrix(op, x)?;
+    check_indices(op, what, indices, rows)?;
+    let values = x.detach().contiguous()?;
+    let output = float!(op, x.dtype(), T => {
+        Tensor::build(op, &[indices.len(), width], &x.device(), |y: &mut [T]| {
+            cpu::embedding::gather(values.slice(), width, indices, y);
+        })?
+    });
+    let indices = indices.to_vec();
+    Ok(differentiable(op, [x], [], output, move |[], dy, [dx]| {
+        let Some(mut dx) = dx.open()? else { return Ok(()) };
+        float!(op, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.target(), width, &indices, dy.slice()));
+        Ok(())
+    }))
 }
 
 fn matrix(op: &'static str, tensor: &Tensor) -> Result<(usize, usize)> {

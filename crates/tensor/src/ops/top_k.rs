@@ -1,6 +1,6 @@
 //! The largest elements. Positions have no gradient, so these give plain numbers.
 
-use crate::ops::rows_and_width;
+use crate::ops::{float, rows_and_width};
 use crate::tensor::Tensor;
 use crate::{DType, Result};
 
@@ -26,9 +26,20 @@ impl Tensor {
             .collect())
     }
 
-    /// The column of the largest element of each row of `self` [.., W]; the first one where several are.
+    /// The column of the largest element of each row of `self` [.., W]; the first one where several are, and 0
+    /// where there is no column.
     pub fn argmax(&self) -> Result<Vec<usize>> {
-        Ok(self.top_k(1)?.into_iter().map(|row| row.first().map_or(0, |&(column, _)| column)).collect())
+        let (rows, width) = rows_and_width(self.shape());
+        let values = self.detach().to_dtype(if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?;
+        let values = values.contiguous()?;
+        float!("argmax", values.dtype(), T => {
+            let values = values.slice::<T>();
+            let largest = |row: usize| {
+                let row = &values[row * width..][..width];
+                row.iter().enumerate().fold(0, |best, (column, x)| if *x > row[best] || row[best].is_nan() { column } else { best })
+            };
+            Ok((0..rows).map(largest).collect())
+        })
     }
 }
 

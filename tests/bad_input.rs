@@ -1,0 +1,161 @@
+//! What users get wrong: each is one line that names the file, the value and the limit, exit code 1, and leaves
+//! nothing half-written behind.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cloze::bert::PreTrainingTargets;
+use cloze::prelude::*;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The example, which `cargo test` builds beside the tests.
+fn pretrain() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
+    Ok(target.join("examples").join(format!("pretrain{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Runs the example, which must fail, and gives the line that it says.
+fn refused(arguments: &[&str]) -> Result<String> {
+    let output = Command::new(pretrain()?).args(arguments).output()?;
+    let said = String::from_utf8(output.stderr)?;
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{arguments:?}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    Ok(said)
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Result<Folder> {
+        Ok(Folder(tempfile::tempdir()?))
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> Result<String> {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_string_lossy().into_owned()
+    }
+}
+
+const TWO_DOCUMENTS: &[u8] = b"the cat sat on the mat.\nit slept.\n\nthe dog ran home.\nit barked.\n";
+
+#[test]
+fn corpora() -> Result {
+    let folder = Folder::new()?;
+    let empty = folder.file("empty.txt", b"\n \n\n")?;
+    assert!(refused(&["--corpus", &empty])?.contains("empty.txt"));
+    let missing = folder.path("missing.txt");
+    assert!(refused(&["--corpus", &missing])?.contains("missing.txt: cannot read"));
+    let one = folder.file("one.txt", b"the cat sat.\nit slept.\n")?;
+    assert!(refused(&["--corpus", &one, "--pairs", "10"])?.contains("two documents"));
+    assert!(refused(&["--corpus", &one])?.contains("two documents"));
+    let latin1 = folder.file("latin1.txt", b"ol\xe1 mundo.\n\nsegundo.\n")?;
+    let said = refused(&["--corpus", &latin1])?;
+    assert!(said.contains("latin1.txt") && said.contains("offset 2"), "{said}");
+    std::fs::create_dir(folder.path("folder"))?;
+    assert!(refused(&["--corpus", &folder.path("folder")])?.contains("folder"));
+    Ok(())
+}
+
+#[test]
+fn settings() -> Result {
+    let folder = Folder::new()?;
+    let corpus = folder.file("corpus.txt", TWO_DOCUMENTS)?;
+    let refused_with =
+        |more: &[&str]| refused(&[&["--corpus", &corpus, "--pairs", "10", "--steps", "1"], more].concat());
+    let said = refused_with(&["--seq-len", "513"])?;
+    assert!(said.contains("513") && said.contains("512"), "{said}");
+    assert!(refused_with(&["--config", "huge"])?.contains("huge"));
+    assert!(refused_with(&["--lr", "NaN"])?.contains("learning rate"));
+    assert!(refused_with(&["--batch", "0"])?.contains("batch size is 0"));
+    assert!(refused_with(&["--vocab-size", "4"])?.contains('4'));
+    assert!(refused_with(&["--vocab", "/no/such/vocab.txt"])?.contains("/no/such/vocab.txt"));
+    let broken = folder.file("pairs.json", b"[{\"a\": 1}]")?;
+    assert!(refused_with(&["--inspect", &broken])?.contains("pairs.json"));
+    let said = refused(&["--corpus", &corpus, "--pairs", "10", "--minutes", "-1"])?;
+    assert!(said.contains("--minutes is -1"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_said_before_training() -> Result {
+    let folder = Folder::new()?;
+    let corpus = folder.file("corpus.txt", TWO_DOCUMENTS)?;
+    let blocked = folder.file("blocked", b"a file, not a folder")?;
+    let out = format!("{blocked}/model");
+    let said = refused(&["--corpus", &corpus, "--pairs", "10", "--steps", "1", "--out", &out])?;
+    assert!(said.contains("blocked"), "{said}");
+    assert_eq!(std::fs::read(&blocked)?, b"a file, not a folder");
+    assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 2, "something was left behind");
+    Ok(())
+}
+
+/// The error of a library call that must fail, as its one line.
+fn line<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> String {
+    let Err(error) = result else { panic!("it was accepted") };
+    let said = error.to_string();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+#[test]
+fn batches() -> Result {
+    let model = BertForPreTraining::new(&BertConfig::tiny(40), &Device::Cpu, 1)?;
+    let forward = |ids: &[u32], types: &[u32]| model.bert.forward(&Batch::new(&[(ids, types)])?, Mode::Eval);
+    let said = line(forward(&[1, 40], &[0, 0]));
+    assert!(said.contains("token id 40") && said.contains("below 40") && said.starts_with("bert.embeddings"), "{said}");
+    assert!(line(forward(&[1, 2], &[0, 2])).contains("token type 2"));
+    let said = line(forward(&[1; 513], &[0; 513]));
+    assert!(said.contains("513") && said.contains("512"), "{said}");
+
+    let batch = Batch::new(&[(&[1u32, 2][..], &[0u32, 0][..])])?;
+    let loss = |rows: Vec<u32>, labels: Vec<i64>, next_sentence: Vec<i64>| {
+        model.loss(&batch, &PreTrainingTargets { rows, labels, next_sentence, divisors: None }, Mode::Eval)
+    };
+    assert!(line(loss(vec![2], vec![0], vec![])).contains("row index 2"));
+    assert!(line(loss(vec![1], vec![40], vec![])).contains("label 40"));
+    assert!(line(loss(vec![1], vec![-7], vec![])).contains("label -7"));
+    assert!(line(loss(vec![1], vec![3], vec![2])).contains("label 2"));
+    assert!(line(loss(vec![1, 0], vec![3], vec![0])).contains("1 targets"));
+    Ok(())
+}
+
+#[test]
+fn model_folders() -> Result {
+    let folder = Folder::new()?;
+    let config = BertConfig::tiny(40);
+    BertForPreTraining::new(&config, &Device::Cpu, 1)?.save(folder.0.path())?;
+    let weights = folder.path("model.safetensors");
+    let whole = std::fs::read(&weights)?;
+    let open = || line(BertForPreTraining::open(folder.0.path(), &Device::Cpu));
+
+    std::fs::write(&weights, &whole[..whole.len() / 2])?;
+    assert!(open().contains("model.safetensors"));
+    std::fs::write(&weights, b"PK\x03\x04 a zip archive")?;
+    assert!(open().contains("model.safetensors"));
+    std::fs::write(&weights, &whole)?;
+
+    let text = std::fs::read_to_string(folder.path("config.json"))?;
+    std::fs::write(
+        folder.path("config.json"),
+        text.replace("\"num_attention_heads\": 2", "\"num_attention_heads\": 3"),
+    )?;
+    let said = open();
+    assert!(said.contains("config.json") && said.contains("128") && said.contains('3'), "{said}");
+    std::fs::write(folder.path("config.json"), text.replace("\"vocab_size\": 40", "\"vocab_size\": 41"))?;
+    let said = open();
+    assert!(said.contains("word_embeddings") && said.contains("[40, 128]") && said.contains("[41, 128]"), "{said}");
+    std::fs::write(folder.path("config.json"), text.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"))?;
+    let said = open();
+    assert!(said.contains("encoder.layer.2") && said.contains("missing"), "{said}");
+    std::fs::write(folder.path("config.json"), &text)?;
+    BertForPreTraining::open(folder.0.path(), &Device::Cpu)?;
+    Ok(())
+}
