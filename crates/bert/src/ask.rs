@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cloze_tensor::{Device, no_grad};
 
-use crate::{Batch, BertForPreTraining, Encoding, Error, Mode, Result, Tokenizer};
+use crate::{Batch, BertForPreTraining, Encoding, Error, Mode, Result, Rows, Tokenizer};
 
 /// A token that might stand behind a mask.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +29,9 @@ impl BertForPreTraining {
         }
         let batch = Batch::new(&[(&encoding.ids, &encoding.token_types)])?;
         no_grad(|| {
-            let hidden = self.bert.forward(&batch, Mode::Eval)?;
-            let probabilities = self.mlm_logits(&hidden, &[position as u32])?.softmax()?;
+            let position = [position as u32];
+            let hidden = self.bert.forward_rows(&batch, &Rows::some(batch.sequences(), &position), Mode::Eval)?;
+            let probabilities = self.mlm_logits(&hidden)?.softmax()?;
             let best = probabilities.top_k(k)?.into_iter().flatten();
             Ok(best.map(|(id, probability)| (id as u32, probability)).collect())
         })
@@ -43,8 +44,8 @@ impl BertForPreTraining {
     pub fn is_next(&self, encoding: &Encoding) -> Result<f64> {
         let batch = Batch::new(&[(&encoding.ids, &encoding.token_types)])?;
         no_grad(|| {
-            let hidden = self.bert.forward(&batch, Mode::Eval)?;
-            let probabilities = self.nsp_logits(&hidden, &batch)?.softmax()?;
+            let hidden = self.bert.forward_rows(&batch, &Rows::some(batch.sequences(), &[0]), Mode::Eval)?;
+            let probabilities = self.nsp_logits(&hidden)?.softmax()?;
             Ok(probabilities.narrow(1, 0, 1)?.item()?)
         })
     }

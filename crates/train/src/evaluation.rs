@@ -1,6 +1,6 @@
 //! Pre-training joined to the trainer, and its evaluation on held-out examples.
 
-use cloze_bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets};
+use cloze_bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets, Rows};
 use cloze_tensor::{CrossEntropy, Reduction, Sequences, Tensor, no_grad};
 
 use crate::trainer::{DataSet, Learn};
@@ -101,8 +101,10 @@ impl PreTrainingEvaluation {
             let packed = packed?;
             let batch = packed.to_batch()?;
             no_grad(|| -> Result<()> {
-                let hidden = model.bert.forward(&batch, Mode::Eval)?;
-                let logits = model.mlm_logits(&hidden, &packed.target_rows)?;
+                let wanted = [batch.sequences().starts(), &packed.target_rows].concat();
+                let rows = Rows::some(batch.sequences(), &wanted);
+                let hidden = model.bert.forward_rows(&batch, &rows, Mode::Eval)?;
+                let logits = model.mlm_logits(&hidden.narrow(0, batch.len(), packed.target_rows.len())?)?;
                 total.mlm_loss += logits.cross_entropy_with(&packed.target_ids, sum)?.item()?;
                 let guesses = logits.argmax()?;
                 right += guesses.iter().zip(&packed.target_ids).filter(|&(&guess, &id)| guess as i64 == id).count();
@@ -113,7 +115,7 @@ impl PreTrainingEvaluation {
                 total.masked_loss += logits.cross_entropy_with(&masked, sum)?.item()?;
                 masked_ids.extend(masked.iter().filter_map(|&id| u32::try_from(id).ok()));
                 if !packed.next_sentence_labels.is_empty() {
-                    let logits = model.nsp_logits(&hidden, &batch)?;
+                    let logits = model.nsp_logits(&hidden.narrow(0, 0, batch.len())?)?;
                     nsp_loss += logits.cross_entropy_with(&packed.next_sentence_labels, sum)?.item()?;
                     let labels = packed.next_sentence_labels.iter();
                     nsp_right += logits.argmax()?.iter().zip(labels).filter(|&(&guess, &l)| guess as i64 == l).count();

@@ -2,7 +2,7 @@
 
 use cloze_tensor::{Inside, Sequences, Tensor, module};
 
-use super::{LayerNorm, Linear, Mode};
+use super::{LayerNorm, Linear, Mode, Rows};
 use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
@@ -87,11 +87,13 @@ impl Attention {
         })
     }
 
-    /// [T, H] to [T, H]
-    pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
-        let attended = self.self_attention.forward(x, sequences, mode)?;
+    /// [T, H] to [R, H], for the R rows that are wanted.
+    pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
+        let attended = self.self_attention.forward(x, sequences, mode)?; // [T, H]
+        let (attended, residual) = (rows.of(&attended)?, rows.of(x)?); // [R, H]
         let output = &self.output;
         let mixed = output.dense.forward(&attended)?;
-        output.layer_norm.residual(&mixed, x, &mode.dropout(output.dropout, output.site)?, sequences.rows())
+        let dropout = mode.dropout(output.dropout, output.site)?;
+        output.layer_norm.residual(&mixed, &residual, &dropout, rows.coordinates())
     }
 }

@@ -2,7 +2,7 @@
 
 use cloze_tensor::{Tensor, module};
 
-use super::{Embeddings, Encoder, Linear, Mode};
+use super::{Embeddings, Encoder, Linear, Mode, Rows};
 use crate::error::Inside;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Result};
@@ -15,10 +15,9 @@ pub struct Pooler {
 module!(Pooler { dense });
 
 impl Pooler {
-    /// Hidden states [T, H] to one vector per sequence, [B, H].
-    pub fn forward(&self, hidden: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let cls = hidden.gather_rows(batch.sequences().starts())?; // [B, H]
-        Ok(self.dense.forward(&cls)?.tanh()?)
+    /// The hidden states of the [CLS] tokens, [B, H], to one vector per sequence, [B, H].
+    pub fn forward(&self, cls: &Tensor) -> Result<Tensor> {
+        Ok(self.dense.forward(cls)?.tanh()?)
     }
 }
 
@@ -63,7 +62,16 @@ impl BertModel {
     /// # Errors
     /// When a sequence is longer than `max_position_embeddings`, or an id is not below its table's size.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        self.watched(batch, mode, |_, _| Ok(())).inside("bert")
+        self.forward_rows(batch, &Rows::all(batch.sequences()), mode)
+    }
+
+    /// Some rows of the last layer's hidden states, [R, H]: as picking them from all, but the last layer computes
+    /// no others.
+    ///
+    /// # Errors
+    /// As [`BertModel::forward`], and when a row is not below T.
+    pub fn forward_rows(&self, batch: &Batch, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
+        self.watched(batch, rows, mode, |_, _| Ok(())).inside("bert")
     }
 
     /// Hidden states and attention probabilities of every layer, for looking at. Records no graph.
@@ -73,7 +81,8 @@ impl BertModel {
     pub fn hidden(&self, batch: &Batch) -> Result<Hidden> {
         cloze_tensor::no_grad(|| {
             let mut hidden = Hidden { states: Vec::new(), attentions: Vec::new() };
-            let last = self.watched(batch, Mode::Eval, |layer, x| {
+            let rows = Rows::all(batch.sequences());
+            let last = self.watched(batch, &rows, Mode::Eval, |layer, x| {
                 hidden.states.push(x.clone());
                 hidden.attentions.push(layer.attention.self_attention.weights(x, batch.sequences())?);
                 Ok(())
@@ -86,11 +95,12 @@ impl BertModel {
     fn watched(
         &self,
         batch: &Batch,
+        rows: &Rows<'_>,
         mode: Mode,
         watch: impl FnMut(&super::Layer, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
         batch.check(&self.config)?;
         let embeddings = self.embeddings.forward(batch, mode)?;
-        self.encoder.forward(embeddings, batch.sequences(), mode, watch)
+        self.encoder.forward(embeddings, batch.sequences(), rows, mode, watch)
     }
 }

@@ -2,7 +2,7 @@
 
 use cloze_tensor::{Gelu, Sequences, Tensor, module};
 
-use super::{Attention, LayerNorm, Linear, Mode};
+use super::{Attention, LayerNorm, Linear, Mode, Rows};
 use crate::error::Inside;
 use crate::weights::Weights;
 use crate::{BertConfig, Result};
@@ -55,13 +55,13 @@ impl Layer {
         })
     }
 
-    /// [T, H] to [T, H]
-    pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
-        let x = self.attention.forward(x, sequences, mode).inside("attention")?;
-        let inner = self.intermediate.dense.forward_gelu(&x, self.gelu).inside("intermediate")?; // [T, I]
+    /// [T, H] to [R, H], for the R rows that are wanted: after attention no row looks at another.
+    pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
+        let x = self.attention.forward(x, sequences, rows, mode).inside("attention")?; // [R, H]
+        let inner = self.intermediate.dense.forward_gelu(&x, self.gelu).inside("intermediate")?; // [R, I]
         let y = self.output.dense.forward(&inner).inside("output")?;
         let dropout = mode.dropout(self.dropout, self.site)?;
-        self.output.layer_norm.residual(&y, &x, &dropout, sequences.rows()).inside("output")
+        self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates()).inside("output")
     }
 }
 
@@ -80,17 +80,21 @@ impl Encoder {
         Ok(Encoder { layer: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
     }
 
-    /// [T, H] to [T, H]; `watch` sees what goes into every layer.
+    /// [T, H] to [R, H]: the last layer computes the rows that are wanted alone. `watch` sees what goes into
+    /// every layer.
     pub(super) fn forward(
         &self,
         embeddings: Tensor,
         sequences: &Sequences,
+        rows: &Rows<'_>,
         mode: Mode,
         mut watch: impl FnMut(&Layer, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
         let mut x = embeddings;
+        let all = Rows::all(sequences);
         for (index, layer) in self.layer.iter().enumerate() {
-            let step = watch(layer, &x).and_then(|()| layer.forward(&x, sequences, mode));
+            let rows = if index + 1 == self.layer.len() { rows } else { &all };
+            let step = watch(layer, &x).and_then(|()| layer.forward(&x, sequences, rows, mode));
             x = step.inside(format_args!("encoder.layer.{index}"))?;
         }
         Ok(x)

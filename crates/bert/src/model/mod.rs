@@ -10,6 +10,7 @@ mod encoder;
 mod layers;
 mod mode;
 mod pre_training;
+mod rows;
 
 pub use attention::{Attention, AttentionOutput, SelfAttention};
 pub use bert::{BertModel, Hidden, Pooler};
@@ -20,3 +21,4 @@ pub use mode::Mode;
 pub use pre_training::{
     BertForPreTraining, LmPredictionHead, PreTrainingHeads, PreTrainingLoss, PreTrainingTargets, Transform,
 };
+pub use rows::Rows;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cloze_tensor::{CrossEntropy, Device, Gelu, Reduction, Tensor, module};
 
-use super::{BertModel, LayerNorm, Linear, Mode};
+use super::{BertModel, LayerNorm, Linear, Mode, Rows};
 use crate::checkpoint::{self, LoadReport};
 use crate::error::Inside;
 use crate::weights::{Init, Weights};
@@ -126,28 +126,27 @@ impl BertForPreTraining {
         self.bert.config()
     }
 
-    /// Logits over the vocabulary for the packed rows `rows` of hidden states [T, H]: [M, V].
+    /// Logits over the vocabulary for the hidden states [M, H] of masked tokens: [M, V].
     ///
     /// # Errors
-    /// When a row is not below T.
-    pub fn mlm_logits(&self, hidden: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    /// When the hidden states are not of this model.
+    pub fn mlm_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let head = &self.cls.predictions;
         let run = || {
-            let picked = hidden.gather_rows(rows)?; // [M, H]
-            let transformed = head.transform.dense.forward_gelu(&picked, head.transform.gelu)?;
+            let transformed = head.transform.dense.forward_gelu(hidden, head.transform.gelu)?;
             let normalised = head.transform.layer_norm.forward(&transformed)?;
             Ok(normalised.linear(&self.bert.embeddings.word_embeddings.weight, &head.bias)?)
         };
         run().inside("cls.predictions")
     }
 
-    /// Logits of "follows" and "does not follow" for each sequence, from hidden states [T, H]: [B, 2].
+    /// Logits of "follows" and "does not follow" from the hidden states of the [CLS] tokens, [B, H]: [B, 2].
     ///
     /// # Errors
     /// When the model has no pooler.
-    pub fn nsp_logits(&self, hidden: &Tensor, batch: &Batch) -> Result<Tensor> {
+    pub fn nsp_logits(&self, cls: &Tensor) -> Result<Tensor> {
         let pooler = self.bert.pooler.as_ref().ok_or_else(|| Error::config("the model has no pooler"))?;
-        let pooled = pooler.forward(hidden, batch).inside("bert.pooler")?; // [B, H]
+        let pooled = pooler.forward(cls).inside("bert.pooler")?; // [B, H]
         self.cls.seq_relationship.forward(&pooled).inside("cls.seq_relationship")
     }
 
@@ -157,17 +156,19 @@ impl BertForPreTraining {
     /// # Errors
     /// When the batch or the targets do not fit the model.
     pub fn loss(&self, batch: &Batch, targets: &PreTrainingTargets, mode: Mode) -> Result<PreTrainingLoss> {
-        let hidden = self.bert.forward(batch, mode)?; // [T, H]
+        let wanted = [batch.sequences().starts(), &targets.rows].concat();
+        let hidden = self.bert.forward_rows(batch, &Rows::some(batch.sequences(), &wanted), mode)?; // [B + M, H]
+        let (cls, masked) = (hidden.narrow(0, 0, batch.len())?, hidden.narrow(0, batch.len(), targets.rows.len())?);
         let settings = |divisor: Option<f64>| CrossEntropy {
             reduction: divisor.map_or(Reduction::Mean, Reduction::Divide),
             ..CrossEntropy::default()
         };
-        let logits = self.mlm_logits(&hidden, &targets.rows)?; // [M, V]
+        let logits = self.mlm_logits(&masked)?; // [M, V]
         let mlm = logits.cross_entropy_with(&targets.labels, settings(targets.divisors.map(|(targets, _)| targets)))?;
         if targets.next_sentence.is_empty() {
             return Ok(PreTrainingLoss { loss: mlm.clone(), mlm, nsp: None });
         }
-        let logits = self.nsp_logits(&hidden, batch)?; // [B, 2]
+        let logits = self.nsp_logits(&cls)?; // [B, 2]
         let settings = settings(targets.divisors.map(|(_, sequences)| sequences));
         let nsp = logits.cross_entropy_with(&targets.next_sentence, settings)?;
         Ok(PreTrainingLoss { loss: mlm.add(&nsp)?, mlm, nsp: Some(nsp) })
