@@ -40,12 +40,12 @@ struct Arguments {
     /// the small corpus: 400]
     #[arg(long)]
     pairs: Option<usize>,
-    /// Sequences in a batch [default: 8 with pairs, 32 without]
+    /// Sequences in a batch [default: 8 with pairs, 16 without]
     #[arg(long)]
     batch: Option<usize>,
-    /// Most tokens of a sequence [default: 64 with pairs, 128 without]
-    #[arg(long)]
-    seq_len: Option<usize>,
+    /// Most tokens of a sequence
+    #[arg(long, default_value_t = 64)]
+    seq_len: usize,
     /// Passes over the data [default: 60 with pairs, 1 without]
     #[arg(long, conflicts_with_all = ["steps", "minutes"])]
     epochs: Option<u32>,
@@ -58,9 +58,9 @@ struct Arguments {
     /// Peak learning rate [default: 1e-3 for tiny, 5e-4 for mini, 1e-4 for base and large]
     #[arg(long)]
     lr: Option<f64>,
-    /// Dropout of hidden states and attention
-    #[arg(long, default_value_t = 0.1)]
-    dropout: f64,
+    /// Dropout of hidden states and attention [default: 0.1 with pairs, which are seen many times; 0 without]
+    #[arg(long)]
+    dropout: Option<f64>,
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -77,6 +77,16 @@ struct Arguments {
     #[arg(long)]
     json: Option<PathBuf>,
 }
+
+impl Arguments {
+    /// Number of sentence pairs that are drawn once, if they are.
+    fn pairs(&self) -> Option<usize> {
+        self.pairs.or(self.corpus.is_none().then_some(400))
+    }
+}
+
+/// Part of the steps in which the learning rate rises.
+const WARMUP: f64 = 0.02;
 
 /// What `--json` writes.
 #[derive(Serialize)]
@@ -108,16 +118,17 @@ fn main() -> Result {
     let (read, vocabulary) = (start.elapsed(), Instant::now());
     let tokenizer = tokenizer(&arguments, &corpus)?;
     let (trained, tokenizing) = (vocabulary.elapsed(), Instant::now());
+    let dropout = arguments.dropout.unwrap_or(if arguments.pairs().is_some() { 0.1 } else { 0.0 });
     let config = BertConfig {
-        hidden_dropout_prob: arguments.dropout,
-        attention_probs_dropout_prob: arguments.dropout,
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
         ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
     };
-    let setup = Setup::new(&arguments, &corpus, &tokenizer, &config)?;
+    let (documents, sentences) = (corpus.document_count(), corpus.sentence_count());
+    let setup = Setup::new(&arguments, corpus, &tokenizer, &config)?;
     println!(
-        "{} documents, {} sentences, {} tokens: read in {:.1?}, vocabulary of {} in {:.1?}, tokenized in {:.1?}",
-        corpus.document_count(),
-        corpus.sentence_count(),
+        "{documents} documents, {sentences} sentences, {} tokens: read in {:.1?}, vocabulary of {} in {:.1?}, \
+         tokenized and sampled in {:.1?}",
         setup.tokens,
         read,
         tokenizer.vocab_size(),
@@ -135,6 +146,7 @@ fn main() -> Result {
     let learning_rate = arguments.lr.unwrap_or_else(|| common::default_learning_rate(&arguments.config));
     let trainer = Trainer::new(&mut model)
         .optimizer(AdamW::new(learning_rate))
+        .schedule(Schedule::Linear { warmup: WARMUP })
         .clip_norm(1.0)
         .batch_size(setup.batch)
         .duty(setup.duty)
@@ -200,16 +212,17 @@ struct Setup {
 const HELD_OUT: (f64, f64) = (0.05, 0.1);
 
 impl Setup {
-    fn new(arguments: &Arguments, corpus: &Corpus, tokenizer: &Tokenizer, config: &BertConfig) -> Result<Setup> {
-        let pairs = arguments.pairs.or(arguments.corpus.is_none().then_some(400));
-        let seq_len = arguments.seq_len.unwrap_or(if pairs.is_some() { 64 } else { 128 });
+    fn new(arguments: &Arguments, corpus: Corpus, tokenizer: &Tokenizer, config: &BertConfig) -> Result<Setup> {
+        let (pairs, seq_len) = (arguments.pairs(), arguments.seq_len);
         if seq_len > config.max_position_embeddings {
             let limit = config.max_position_embeddings;
             return Err(
                 format!("--seq-len is {seq_len}: max_position_embeddings of {} is {limit}", arguments.config).into()
             );
         }
-        let corpus = TokenizedCorpus::new(corpus, tokenizer)?;
+        let text = corpus;
+        let corpus = TokenizedCorpus::new(&text, tokenizer)?;
+        drop(text);
         let (tokens, seed) = (corpus.token_count(), arguments.seed);
         let vocabulary = VocabularyTable::new(tokenizer)?;
         let data = |corpus, sampler| PreTraining::from_tokenized(corpus, vocabulary.clone()).pairs(sampler).seed(seed);
@@ -217,7 +230,8 @@ impl Setup {
             Some(pairs) => {
                 let data = data(corpus, PairSampler::course(pairs).seq_len(seq_len));
                 let mut drawn = data.epoch(0)?;
-                let evaluation = drawn.split_off(pairs - (pairs as f64 * HELD_OUT.1) as usize);
+                let trained = drawn.len() - (drawn.len() as f64 * HELD_OUT.1) as usize;
+                let evaluation = drawn.split_off(trained);
                 (data.clone().examples(drawn), data, evaluation)
             }
             None => {
@@ -237,7 +251,7 @@ impl Setup {
             ),
             _ => Duty::Epochs(arguments.epochs.unwrap_or(if pairs.is_some() { 60 } else { 1 })),
         };
-        let batch = arguments.batch.unwrap_or(if pairs.is_some() { 8 } else { 32 });
+        let batch = arguments.batch.unwrap_or(if pairs.is_some() { 8 } else { 16 });
         Ok(Setup { training, held_out, evaluation, unigram, tokens, batch, duty })
     }
 }
