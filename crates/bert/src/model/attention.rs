@@ -1,8 +1,9 @@
 //! Multi-head self-attention and what follows it in a layer.
 
-use cloze_tensor::{Inside, Sequences, Tensor, module};
+use cloze_tensor::{Inside as _, Sequences, Tensor, module};
 
 use super::{LayerNorm, Linear, Mode};
+use crate::error::Inside as _;
 use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
@@ -40,9 +41,12 @@ impl SelfAttention {
 
     /// [T, H] to [T, H]
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
-        let dropout = mode.dropout(self.dropout, self.site)?;
-        let qkv = self.projections(x); // [T, 3H]
-        Ok(qkv.and_then(|qkv| qkv.attention(sequences, self.heads, &dropout)).inside("self")?)
+        let attended = || {
+            let dropout = mode.dropout(self.dropout, self.site)?;
+            let qkv = self.projections(x)?; // [T, 3H]
+            qkv.attention(sequences, self.heads, &dropout)
+        };
+        Ok(attended().inside("self")?)
     }
 
     /// The attention probabilities of each sequence of length L: [N, L, L].
@@ -61,6 +65,15 @@ pub struct AttentionOutput {
     site: u32,
 }
 module!(AttentionOutput { dense, layer_norm: "LayerNorm" });
+
+impl AttentionOutput {
+    /// What the heads gave and the residual, [T, H] both, to [T, H].
+    fn forward(&self, attended: &Tensor, residual: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
+        let mixed = self.dense.forward(attended)?;
+        let dropout = mode.dropout(self.dropout, self.site)?;
+        self.layer_norm.residual(&mixed, residual, &dropout, sequences.rows())
+    }
+}
 
 /// `attention`: self-attention and its output.
 pub struct Attention {
@@ -90,8 +103,6 @@ impl Attention {
     /// [T, H] to [T, H]
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
         let attended = self.self_attention.forward(x, sequences, mode)?;
-        let output = &self.output;
-        let mixed = output.dense.forward(&attended)?;
-        output.layer_norm.residual(&mixed, x, &mode.dropout(output.dropout, output.site)?, sequences.rows())
+        self.output.forward(&attended, x, sequences, mode).inside("output")
     }
 }

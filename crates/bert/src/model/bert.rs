@@ -75,7 +75,8 @@ impl BertModel {
             let mut hidden = Hidden { states: Vec::new(), attentions: Vec::new() };
             let last = self.watched(batch, Mode::Eval, |layer, x| {
                 hidden.states.push(x.clone());
-                hidden.attentions.push(layer.attention.self_attention.weights(x, batch.sequences())?);
+                let attention = &layer.attention.self_attention;
+                hidden.attentions.push(attention.weights(x, batch.sequences()).inside("attention")?);
                 Ok(())
             });
             hidden.states.push(last.inside("bert")?);

@@ -47,8 +47,7 @@ impl Embeddings {
             self.layer_norm.eps,
             ids,
         );
-        let dropout = mode.dropout(self.dropout, SITE)?;
-        let dropped = normalised.and_then(|x| x.dropout(&dropout, batch.sequences().rows()));
-        Ok(dropped.inside("embeddings")?)
+        let dropped = || normalised?.dropout(&mode.dropout(self.dropout, SITE)?, batch.sequences().rows());
+        Ok(dropped().inside("embeddings")?)
     }
 }

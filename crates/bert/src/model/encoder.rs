@@ -59,9 +59,12 @@ impl Layer {
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
         let x = self.attention.forward(x, sequences, mode).inside("attention")?;
         let inner = self.intermediate.dense.forward_gelu(&x, self.gelu).inside("intermediate")?; // [T, I]
-        let y = self.output.dense.forward(&inner).inside("output")?;
-        let dropout = mode.dropout(self.dropout, self.site)?;
-        self.output.layer_norm.residual(&y, &x, &dropout, sequences.rows()).inside("output")
+        let output = || {
+            let y = self.output.dense.forward(&inner)?;
+            let dropout = mode.dropout(self.dropout, self.site)?;
+            self.output.layer_norm.residual(&y, &x, &dropout, sequences.rows())
+        };
+        output().inside("output")
     }
 }
 

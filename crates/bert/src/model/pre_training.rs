@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use cloze_tensor::{CrossEntropy, Device, Gelu, Reduction, Tensor, module};
+use cloze_tensor::{CrossEntropy, Device, Gelu, Inside as _, Reduction, Tensor, module};
 
 use super::{BertModel, LayerNorm, Linear, Mode};
 use crate::checkpoint::{self, LoadReport};
-use crate::error::Inside;
+use crate::config::CONFIG_FILE;
+use crate::error::Inside as _;
 use crate::weights::{Init, Weights};
 use crate::{Batch, BertConfig, Error, Result};
 
@@ -62,6 +63,22 @@ pub struct PreTrainingTargets {
     pub divisors: Option<(f64, f64)>,
 }
 
+impl PreTrainingTargets {
+    /// A mean over no token is not a number, and would not say why.
+    fn check(&self) -> Result<()> {
+        let ignore = CrossEntropy::default().ignore_index;
+        match self.divisors {
+            None if self.labels.iter().all(|&label| label == ignore) => {
+                Err(Error::batch("no token is to be predicted, so there is no mean loss: mask at least one token"))
+            }
+            Some((targets, sequences)) if !(targets > 0.0 && sequences > 0.0) => {
+                Err(Error::batch(format!("divisors are {targets} and {sequences}: must be above 0")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Losses in nats, as numbers with a graph.
 pub struct PreTrainingLoss {
     /// The sum of the two.
@@ -86,10 +103,12 @@ impl BertForPreTraining {
     /// and `model.safetensors`. The report says what was found; heads that are missing are made anew.
     ///
     /// # Errors
-    /// When a file cannot be read or is not what it should be, or the encoder is not complete.
+    /// When a file cannot be read or is not what it should be, the encoder is not complete, or the decoder is
+    /// not tied to the word embeddings.
     pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<(BertForPreTraining, LoadReport)> {
         let dir = dir.as_ref();
         let config = BertConfig::open(dir)?;
+        checkpoint::check_tied(&config).map_err(|error| error.in_file(&dir.join(CONFIG_FILE)))?;
         checkpoint::load(dir, &config, device, |weights| BertForPreTraining::build(weights, &config))
     }
 
@@ -132,7 +151,7 @@ impl BertForPreTraining {
     /// When a row is not below T.
     pub fn mlm_logits(&self, hidden: &Tensor, rows: &[u32]) -> Result<Tensor> {
         let head = &self.cls.predictions;
-        let run = || {
+        let run = || -> Result<Tensor> {
             let picked = hidden.gather_rows(rows)?; // [M, H]
             let transformed = head.transform.dense.forward_gelu(&picked, head.transform.gelu)?;
             let normalised = head.transform.layer_norm.forward(&transformed)?;
@@ -155,21 +174,23 @@ impl BertForPreTraining {
     /// the next sentences.
     ///
     /// # Errors
-    /// When the batch or the targets do not fit the model.
+    /// When the batch or the targets do not fit the model, or there is nothing to take the mean of.
     pub fn loss(&self, batch: &Batch, targets: &PreTrainingTargets, mode: Mode) -> Result<PreTrainingLoss> {
+        targets.check()?;
         let hidden = self.bert.forward(batch, mode)?; // [T, H]
         let settings = |divisor: Option<f64>| CrossEntropy {
             reduction: divisor.map_or(Reduction::Mean, Reduction::Divide),
             ..CrossEntropy::default()
         };
         let logits = self.mlm_logits(&hidden, &targets.rows)?; // [M, V]
-        let mlm = logits.cross_entropy_with(&targets.labels, settings(targets.divisors.map(|(targets, _)| targets)))?;
+        let divisor = targets.divisors.map(|(targets, _)| targets);
+        let mlm = logits.cross_entropy_with(&targets.labels, settings(divisor)).inside("cls.predictions")?;
         if targets.next_sentence.is_empty() {
             return Ok(PreTrainingLoss { loss: mlm.clone(), mlm, nsp: None });
         }
         let logits = self.nsp_logits(&hidden, batch)?; // [B, 2]
         let settings = settings(targets.divisors.map(|(_, sequences)| sequences));
-        let nsp = logits.cross_entropy_with(&targets.next_sentence, settings)?;
+        let nsp = logits.cross_entropy_with(&targets.next_sentence, settings).inside("cls.seq_relationship")?;
         Ok(PreTrainingLoss { loss: mlm.add(&nsp)?, mlm, nsp: Some(nsp) })
     }
 }
