@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{Duty, PairExample, Step, TokenizedCorpus, VocabularyTable};
+use cloze::train::{Budget, PairExample, Step, TokenizedCorpus, VocabularyTable};
 use common::{Result, inspect, report};
 use serde::Serialize;
 
@@ -137,9 +137,9 @@ fn main() -> Result {
         .optimizer(AdamW::new(learning_rate))
         .clip_norm(1.0)
         .batch_size(setup.batch)
-        .duty(setup.duty)
+        .budget(setup.budget)
         .seed(arguments.seed);
-    let mut log = report::Log::new(&setup.held_out, &setup.evaluation, &setup.unigram, setup.duty);
+    let mut log = report::Log::new(&setup.held_out, &setup.evaluation, &setup.unigram, setup.budget);
     let trained = trainer.run_with(&setup.training, |model, step: &Step| log.step(model, step))?;
     println!(
         "{} steps, {} tokens in {:.1} s: {:.0} tokens/s; mean loss of the last 100 steps {:.4}",
@@ -193,7 +193,7 @@ struct Setup {
     unigram: Unigram,
     tokens: usize,
     batch: usize,
-    duty: Duty,
+    budget: Budget,
 }
 
 /// Part of the documents, or with `--pairs` of the pairs, that is held out.
@@ -229,15 +229,15 @@ impl Setup {
             }
         };
         let unigram = Unigram::fit(training.corpus().ids().iter().copied(), tokenizer.vocab_size())?;
-        let duty = match (arguments.steps, arguments.minutes) {
-            (Some(steps), _) => Duty::Steps(steps),
-            (_, Some(minutes)) => Duty::Time(
+        let budget = match (arguments.steps, arguments.minutes) {
+            (Some(steps), _) => Budget::Steps(steps),
+            (_, Some(minutes)) => Budget::Time(
                 Duration::try_from_secs_f64(minutes * 60.0)
                     .map_err(|_| format!("--minutes is {minutes}: must be 0 or more"))?,
             ),
-            _ => Duty::Epochs(arguments.epochs.unwrap_or(if pairs.is_some() { 60 } else { 1 })),
+            _ => Budget::Epochs(arguments.epochs.unwrap_or(if pairs.is_some() { 60 } else { 1 })),
         };
         let batch = arguments.batch.unwrap_or(if pairs.is_some() { 8 } else { 32 });
-        Ok(Setup { training, held_out, evaluation, unigram, tokens, batch, duty })
+        Ok(Setup { training, held_out, evaluation, unigram, tokens, batch, budget })
     }
 }

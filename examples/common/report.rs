@@ -1,7 +1,7 @@
 //! Lines that pre-training prints as it goes: losses, and how the model does on held-out text.
 
 use cloze::prelude::*;
-use cloze::train::{Duty, PairExample, Step};
+use cloze::train::{Budget, PairExample, Step};
 use serde::Serialize;
 
 use super::Result;
@@ -38,8 +38,8 @@ pub struct Log<'a> {
 
 impl<'a> Log<'a> {
     /// A log that evaluates on `examples` of `data`.
-    pub fn new(data: &'a PreTraining, examples: &'a [PairExample], unigram: &'a Unigram, duty: Duty) -> Log<'a> {
-        Log { data, examples, unigram, timed: matches!(duty, Duty::Time(_)), sum: 0.0 }
+    pub fn new(data: &'a PreTraining, examples: &'a [PairExample], unigram: &'a Unigram, budget: Budget) -> Log<'a> {
+        Log { data, examples, unigram, timed: matches!(budget, Budget::Time(_)), sum: 0.0 }
     }
 
     /// Called after every step.

@@ -19,5 +19,5 @@ pub use optimizer::{AdamW, Optimizer};
 pub use pairs::{IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_data::{MaskedExample, PackedExamples, PreTraining};
 pub use schedule::Schedule;
-pub use trainer::{DataSet, Duty, Learn, Step, Trainer, TrainingReport};
+pub use trainer::{Budget, DataSet, Learn, Step, Trainer, TrainingReport};
 pub use unigram::Unigram;
