@@ -210,7 +210,7 @@ mod tests {
 
     impl Model {
         fn optimized() -> (Model, Optimizer) {
-            let mut model = Model { weight: Tensor::new(&[3f32, -2.0], &Device::Cpu).unwrap() };
+            let mut model = Model { weight: Tensor::new([3f32, -2.0], &Device::Cpu).unwrap() };
             let optimizer = Optimizer::new(AdamW::new(0.5), &mut model, |_| true).unwrap();
             (model, optimizer)
         }

@@ -36,8 +36,8 @@ impl Schedule {
     /// The factor of step `step` (from 0) of `total`, in [0, 1]. A warm-up that is not a number counts as none.
     pub fn factor(self, step: u32, total: u32) -> f64 {
         let (Schedule::Linear { warmup } | Schedule::Constant { warmup }) = self;
-        // `max` gives 0 for what is not a number.
-        let warmup = (warmup.max(0.0).min(1.0) * f64::from(total)).round();
+        let part = if warmup.is_nan() { 0.0 } else { warmup.clamp(0.0, 1.0) };
+        let warmup = (part * f64::from(total)).round();
         let (step, total) = (f64::from(step), f64::from(total));
         if step < warmup {
             return step / warmup;

@@ -9,11 +9,11 @@ use crate::{BertConfig, Result};
 
 /// `attention.self`: queries, keys and values, and the attention between the tokens of each sequence.
 pub struct SelfAttention {
-    /// [H, H]
+    /// `[H, H]`
     pub query: Linear,
-    /// [H, H]
+    /// `[H, H]`
     pub key: Linear,
-    /// [H, H]
+    /// `[H, H]`
     pub value: Linear,
     heads: usize,
     dropout: f64,
@@ -34,12 +34,12 @@ impl SelfAttention {
         })
     }
 
-    /// Queries, keys and values of all heads side by side: [T, H] to [T, 3H].
+    /// Queries, keys and values of all heads side by side: `[T, H]` to `[T, 3H]`.
     fn projections(&self, x: &Tensor) -> cloze_tensor::Result<Tensor> {
         x.projections(&[&self.query, &self.key, &self.value].map(|linear| (&linear.weight, &linear.bias)))
     }
 
-    /// [T, H] to [T, H]
+    /// `[T, H]` to `[T, H]`
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
         let attended = || {
             let dropout = mode.dropout(self.dropout, self.site)?;
@@ -49,7 +49,7 @@ impl SelfAttention {
         Ok(attended().inside("self")?)
     }
 
-    /// The attention probabilities of each sequence of length L: [N, L, L].
+    /// The attention probabilities of each sequence of length L: `[N, L, L]`.
     pub fn weights(&self, x: &Tensor, sequences: &Sequences) -> Result<Vec<Tensor>> {
         Ok(self.projections(x).and_then(|qkv| qkv.attention_weights(sequences, self.heads)).inside("self")?)
     }
@@ -57,7 +57,7 @@ impl SelfAttention {
 
 /// `attention.output`: mixes the heads, adds the residual, normalises.
 pub struct AttentionOutput {
-    /// [H, H]
+    /// `[H, H]`
     pub dense: Linear,
     /// Of the sum with the residual.
     pub layer_norm: LayerNorm,
@@ -67,7 +67,7 @@ pub struct AttentionOutput {
 module!(AttentionOutput { dense, layer_norm: "LayerNorm" });
 
 impl AttentionOutput {
-    /// What the heads gave and the residual, [T, H] both, to [T, H].
+    /// What the heads gave and the residual, `[T, H]` both, to `[T, H]`.
     fn forward(&self, attended: &Tensor, residual: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
         let mixed = self.dense.forward(attended)?;
         let dropout = mode.dropout(self.dropout, self.site)?;
@@ -100,7 +100,7 @@ impl Attention {
         })
     }
 
-    /// [T, H] to [T, H]
+    /// `[T, H]` to `[T, H]`
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
         let attended = self.self_attention.forward(x, sequences, mode)?;
         self.output.forward(&attended, x, sequences, mode).inside("output")

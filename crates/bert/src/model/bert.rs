@@ -7,15 +7,15 @@ use crate::error::Inside;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Result};
 
-/// `bert.pooler`: a dense layer with tanh over the [CLS] token.
+/// `bert.pooler`: a dense layer with tanh over the `[CLS]` token.
 pub struct Pooler {
-    /// [H, H]
+    /// `[H, H]`
     pub dense: Linear,
 }
 module!(Pooler { dense });
 
 impl Pooler {
-    /// Hidden states [T, H] to one vector per sequence, [B, H].
+    /// Hidden states `[T, H]` to one vector per sequence, `[B, H]`.
     pub fn forward(&self, hidden: &Tensor, batch: &Batch) -> Result<Tensor> {
         let cls = hidden.gather_rows(batch.sequences().starts())?; // [B, H]
         Ok(self.dense.forward(&cls)?.tanh()?)
@@ -36,9 +36,9 @@ module!(BertModel { embeddings, encoder, pooler });
 
 /// What each token became on its way up.
 pub struct Hidden {
-    /// [T, H] each: the embeddings, then the output of every layer.
+    /// `[T, H]` each: the embeddings, then the output of every layer.
     pub states: Vec<Tensor>,
-    /// For each layer and sequence of length L the attention probabilities [N, L, L].
+    /// For each layer and sequence of length L the attention probabilities `[N, L, L]`.
     pub attentions: Vec<Vec<Tensor>>,
 }
 
@@ -58,7 +58,7 @@ impl BertModel {
         &self.config
     }
 
-    /// The last layer's hidden states: [T, H].
+    /// The last layer's hidden states: `[T, H]`.
     ///
     /// # Errors
     /// When a sequence is longer than `max_position_embeddings`, or an id is not below its table's size.

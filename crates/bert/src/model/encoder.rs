@@ -9,14 +9,14 @@ use crate::{BertConfig, Result};
 
 /// `intermediate`: the first half of the feed-forward network.
 pub struct Intermediate {
-    /// [I, H]
+    /// `[I, H]`
     pub dense: Linear,
 }
 module!(Intermediate { dense });
 
 /// `output`: the second half, the residual, the normalisation.
 pub struct Output {
-    /// [H, I]
+    /// `[H, I]`
     pub dense: Linear,
     /// Of the sum with the residual.
     pub layer_norm: LayerNorm,
@@ -55,7 +55,7 @@ impl Layer {
         })
     }
 
-    /// [T, H] to [T, H]
+    /// `[T, H]` to `[T, H]`
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
         let x = self.attention.forward(x, sequences, mode).inside("attention")?;
         let inner = self.intermediate.dense.forward_gelu(&x, self.gelu).inside("intermediate")?; // [T, I]
@@ -83,7 +83,7 @@ impl Encoder {
         Ok(Encoder { layer: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
     }
 
-    /// [T, H] to [T, H]; `watch` sees what goes into every layer.
+    /// `[T, H]` to `[T, H]`; `watch` sees what goes into every layer.
     pub(super) fn forward(
         &self,
         embeddings: Tensor,

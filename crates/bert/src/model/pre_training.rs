@@ -14,7 +14,7 @@ use crate::{Batch, BertConfig, Error, Result};
 
 /// `cls.predictions.transform`
 pub struct Transform {
-    /// [H, H], with GELU
+    /// `[H, H]`, with GELU
     pub dense: Linear,
     /// Of the result.
     pub layer_norm: LayerNorm,
@@ -26,7 +26,7 @@ module!(Transform { dense, layer_norm: "LayerNorm" });
 pub struct LmPredictionHead {
     /// Before the decoder.
     pub transform: Transform,
-    /// Of the decoder, [V].
+    /// Of the decoder, `[V]`.
     pub bias: Tensor,
 }
 module!(LmPredictionHead { transform, bias });
@@ -35,7 +35,7 @@ module!(LmPredictionHead { transform, bias });
 pub struct PreTrainingHeads {
     /// Masked language model.
     pub predictions: LmPredictionHead,
-    /// Next sentence: [2, H].
+    /// Next sentence: `[2, H]`.
     pub seq_relationship: Linear,
 }
 module!(PreTrainingHeads { predictions, seq_relationship });
@@ -52,11 +52,11 @@ module!(BertForPreTraining { bert, cls });
 /// What the model should have said of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct PreTrainingTargets {
-    /// Packed rows that are to be predicted: [M].
+    /// Packed rows that are to be predicted: `[M]`.
     pub rows: Vec<u32>,
-    /// The token that stood there: [M].
+    /// The token that stood there: `[M]`.
     pub labels: Vec<i64>,
-    /// 0: the second segment follows the first, 1: it does not; [B]. Empty: next sentences are not trained.
+    /// 0: the second segment follows the first, 1: it does not; `[B]`. Empty: next sentences are not trained.
     pub next_sentence: Vec<i64>,
     /// What the two losses are divided by, where a step is made of several batches: the number of targets
     /// and of sequences of the whole step. `None`: of this batch.
@@ -145,7 +145,7 @@ impl BertForPreTraining {
         self.bert.config()
     }
 
-    /// Logits over the vocabulary for the packed rows `rows` of hidden states [T, H]: [M, V].
+    /// Logits over the vocabulary for the packed rows `rows` of hidden states [T, H]: `[M, V]`.
     ///
     /// # Errors
     /// When a row is not below T.
@@ -160,7 +160,7 @@ impl BertForPreTraining {
         run().inside("cls.predictions")
     }
 
-    /// Logits of "follows" and "does not follow" for each sequence, from hidden states [T, H]: [B, 2].
+    /// Logits of "follows" and "does not follow" for each sequence, from hidden states [T, H]: `[B, 2]`.
     ///
     /// # Errors
     /// When the model has no pooler.
