@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{Duty, PairExample, Step, TokenizedCorpus, VocabularyTable};
+use cloze::train::{Budget, LengthWarmup, PairExample, Step, TokenizedCorpus, VocabularyTable};
 use common::{Result, inspect, report};
 use serde::Serialize;
 
@@ -88,6 +88,9 @@ impl Arguments {
 /// Part of the steps in which the learning rate rises.
 const WARMUP: f64 = 0.02;
 
+/// Parts of the steps with sequences of a quarter of the length, and of half of it: they come first.
+const SHORT: (f64, f64) = (0.25, 0.15);
+
 /// What `--json` writes.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -144,15 +147,23 @@ fn main() -> Result {
         rayon::current_num_threads()
     );
     let learning_rate = arguments.lr.unwrap_or_else(|| common::default_learning_rate(&arguments.config));
-    let trainer = Trainer::new(&mut model)
+    let mut trainer = Trainer::new(&mut model)
         .optimizer(AdamW::new(learning_rate))
         .schedule(Schedule::Linear { warmup: WARMUP })
         .clip_norm(1.0)
         .batch_size(setup.batch)
-        .duty(setup.duty)
+        .budget(setup.budget)
         .seed(arguments.seed);
-    let mut log = report::Log::new(&setup.held_out, &setup.evaluation, &setup.unigram, setup.duty);
-    let trained = trainer.run_with(&setup.training, |model, step: &Step| log.step(model, step))?;
+    let steps = trainer.count_steps(&setup.training)?;
+    if let Budget::Time(time) = setup.budget {
+        println!("{steps} steps fit into {:.1} minutes; --steps {steps} is the same run", time.as_secs_f64() / 60.0);
+    }
+    // Pairs of sentences are short anyway.
+    let places =
+        |part: f64| if arguments.pairs().is_some() { 0 } else { (part * f64::from(steps)) as usize * setup.batch };
+    let training = LengthWarmup::new(setup.training, places(SHORT.0), places(SHORT.1));
+    let mut log = report::Log::new(&setup.held_out, &setup.evaluation, &setup.unigram);
+    let trained = trainer.steps(steps).run_with(&training, |model, step: &Step| log.step(model, step))?;
     println!(
         "{} steps, {} tokens in {:.1} s: {:.0} tokens/s; mean loss of the last 100 steps {:.4}",
         trained.losses.len(),
@@ -205,7 +216,7 @@ struct Setup {
     unigram: Unigram,
     tokens: usize,
     batch: usize,
-    duty: Duty,
+    budget: Budget,
 }
 
 /// Part of the documents, or with `--pairs` of the pairs, that is held out.
@@ -243,15 +254,15 @@ impl Setup {
             }
         };
         let unigram = Unigram::fit(training.corpus().ids().iter().copied(), tokenizer.vocab_size())?;
-        let duty = match (arguments.steps, arguments.minutes) {
-            (Some(steps), _) => Duty::Steps(steps),
-            (_, Some(minutes)) => Duty::Time(
+        let budget = match (arguments.steps, arguments.minutes) {
+            (Some(steps), _) => Budget::Steps(steps),
+            (_, Some(minutes)) => Budget::Time(
                 Duration::try_from_secs_f64(minutes * 60.0)
                     .map_err(|_| format!("--minutes is {minutes}: must be 0 or more"))?,
             ),
-            _ => Duty::Epochs(arguments.epochs.unwrap_or(if pairs.is_some() { 60 } else { 1 })),
+            _ => Budget::Epochs(arguments.epochs.unwrap_or(if pairs.is_some() { 60 } else { 1 })),
         };
         let batch = arguments.batch.unwrap_or(if pairs.is_some() { 8 } else { 16 });
-        Ok(Setup { training, held_out, evaluation, unigram, tokens, batch, duty })
+        Ok(Setup { training, held_out, evaluation, unigram, tokens, batch, budget })
     }
 }

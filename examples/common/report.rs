@@ -1,7 +1,7 @@
 //! Lines that pre-training prints as it goes: losses, and how the model does on held-out text.
 
 use cloze::prelude::*;
-use cloze::train::{Duty, PairExample, Step};
+use cloze::train::{PairExample, Step};
 use serde::Serialize;
 
 use super::Result;
@@ -32,21 +32,17 @@ pub struct Log<'a> {
     data: &'a PreTraining,
     examples: &'a [PairExample],
     unigram: &'a Unigram,
-    timed: bool,
     sum: f64,
 }
 
 impl<'a> Log<'a> {
     /// A log that evaluates on `examples` of `data`.
-    pub fn new(data: &'a PreTraining, examples: &'a [PairExample], unigram: &'a Unigram, duty: Duty) -> Log<'a> {
-        Log { data, examples, unigram, timed: matches!(duty, Duty::Time(_)), sum: 0.0 }
+    pub fn new(data: &'a PreTraining, examples: &'a [PairExample], unigram: &'a Unigram) -> Log<'a> {
+        Log { data, examples, unigram, sum: 0.0 }
     }
 
     /// Called after every step.
     pub fn step(&mut self, model: &BertForPreTraining, step: &Step) -> cloze::train::Result<()> {
-        if step.step == 1 && self.timed {
-            println!("{} steps fit into the time; --steps {0} is the same run", step.steps);
-        }
         self.sum += step.loss;
         if step.step % EVERY == 0 {
             let mean = self.sum / f64::from(EVERY);

@@ -82,13 +82,15 @@ impl FillMask {
     /// When the vocabulary is larger than the model's.
     pub fn new(model: BertForPreTraining, tokenizer: Tokenizer) -> Result<FillMask> {
         tokenizer.check_vocab_size(model.config())?;
+        let max_length = tokenizer.max_length().min(model.config().max_position_embeddings);
+        let tokenizer = tokenizer.with_max_length(max_length);
         Ok(FillMask { model, tokenizer })
     }
 
     /// The `k` most probable tokens for the first `[MASK]` of `text`, most probable first.
     ///
     /// # Errors
-    /// When the text has no mask, or is longer than the model takes.
+    /// When the text has no mask, or more tokens than the model or the tokenizer takes.
     pub fn top_k(&self, text: &str, k: usize) -> Result<Vec<Guess>> {
         let encoding = self.tokenizer.encode(text)?;
         let mask = encoding.ids.iter().position(|&id| id == self.tokenizer.mask_id());

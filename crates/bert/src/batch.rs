@@ -36,7 +36,7 @@ impl Batch {
         Batch::packed(ids, token_types, Sequences::new(&lengths)?)
     }
 
-    /// A batch that is packed already: `ids` and `token_types` [T] of `sequences`.
+    /// A batch that is packed already: `ids` and `token_types` `[T]` of `sequences`.
     ///
     /// # Errors
     /// When the lengths differ.
@@ -50,7 +50,7 @@ impl Batch {
         Ok(Batch { ids, token_types, positions, sequences })
     }
 
-    /// Packs a padded batch: `ids`, `token_types` and `attention_mask` [B, L] row after row, where a mask
+    /// Packs a padded batch: `ids`, `token_types` and `attention_mask` `[B, L]` row after row, where a mask
     /// of 0 marks padding. What the mask leaves out of a row is dropped, so that padding never enters a
     /// result. [`Batch::rows_of_padded`] finds tokens again.
     ///
@@ -83,17 +83,17 @@ impl Batch {
         attention_mask.iter().map(row).collect()
     }
 
-    /// Token ids [T].
+    /// Token ids `[T]`.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// Token types [T].
+    /// Token types `[T]`.
     pub fn token_types(&self) -> &[u32] {
         &self.token_types
     }
 
-    /// Position of each token in its sequence [T].
+    /// Position of each token in its sequence `[T]`.
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }

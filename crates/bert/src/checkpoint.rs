@@ -42,9 +42,33 @@ fn canonical(name: &str, has_prefix: bool) -> String {
     if has_prefix || name.starts_with("cls.") { name } else { format!("bert.{name}") }
 }
 
-/// Tensors that say nothing beyond the parameters: the positions 0, 1, 2, ..., and the tied decoder.
-const REDUNDANT: [&str; 3] =
-    ["bert.embeddings.position_ids", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
+/// The positions 0, 1, 2, ..., which say nothing.
+const POSITIONS: &str = "bert.embeddings.position_ids";
+
+/// Parameters that a file may hold once, twice, or under the second name alone: the decoder is tied.
+const TIED: [(&str, &str); 2] = [
+    ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
+    ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+];
+
+/// Checks that the decoder of the masked-language-model head is the table of word embeddings.
+pub(crate) fn check_tied(config: &BertConfig) -> Result<()> {
+    match config.extra.get("tie_word_embeddings").and_then(serde_json::Value::as_bool) {
+        Some(false) => Err(Error::config(
+            "tie_word_embeddings is false: must be true or absent, the decoder is tied to the word embeddings",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The values of an f32 tensor a part at a time, so that no copy of the whole is made.
+fn parts(tensor: &Tensor) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
+    const PART: usize = 1 << 16;
+    let elements = tensor.elements();
+    let flat = tensor.reshape(&[elements])?;
+    let part = move |start| Ok(flat.narrow(0, start, PART.min(elements - start))?.to_vec()?);
+    Ok((0..elements).step_by(PART).map(part))
+}
 
 /// A file of weights that is being read.
 pub(crate) struct Checkpoint {
@@ -60,8 +84,40 @@ impl Checkpoint {
         let file = SafetensorsFile::open(path)?;
         let names = file.names();
         let has_prefix = names.iter().any(|name| name.starts_with("bert."));
-        let names = names.into_iter().map(|name| (canonical(&name, has_prefix), name)).collect();
-        Ok(Checkpoint { file, names, taken: BTreeSet::new(), missing: Vec::new() })
+        let mut by_canonical = BTreeMap::new();
+        for name in names {
+            if let Some(other) = by_canonical.insert(canonical(&name, has_prefix), name.clone()) {
+                return Err(Error::format(path, format!("has both {other} and {name}, which are the same parameter")));
+            }
+        }
+        let mut checkpoint = Checkpoint { file, names: by_canonical, taken: BTreeSet::new(), missing: Vec::new() };
+        for (name, copy) in TIED {
+            checkpoint.tie(name, copy)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Drops the `copy` of parameter `name`, which must be equal, or takes it for the parameter.
+    fn tie(&mut self, name: &str, copy: &str) -> Result<()> {
+        let Some(copy) = self.names.remove(copy) else { return Ok(()) };
+        let Some(stored) = self.names.get(name) else {
+            self.names.insert(name.to_string(), copy);
+            return Ok(());
+        };
+        let [a, b] = [stored, &copy].map(|name| self.file.tensor(name, &Device::Cpu));
+        let (a, b) = (a?.to_dtype(DType::F32)?, b?.to_dtype(DType::F32)?);
+        let mut same = a.shape() == b.shape();
+        for (a, b) in parts(&a)?.zip(parts(&b)?) {
+            same = same && a? == b?;
+        }
+        match same {
+            true => Ok(()),
+            false => {
+                let reason =
+                    format!("{copy} differs from {stored}: a decoder that is not tied to it has no place here");
+                Err(Error::format(self.file.path(), reason))
+            }
+        }
     }
 
     /// The parameter `name`, in f32; `None`, and noted, where the file does not have it.
@@ -78,8 +134,18 @@ impl Checkpoint {
         if !tensor.dtype().is_float() {
             return Err(Error::format(self.file.path(), format!("{stored} has type {}, not a float", tensor.dtype())));
         }
+        let tensor = tensor.to_dtype(DType::F32)?;
+        let mut position = 0;
+        for part in parts(&tensor)? {
+            let part = part?;
+            if let Some(at) = part.iter().position(|x| !x.is_finite()) {
+                let reason = format!("{stored} is {} at element {}: weights must be finite", part[at], position + at);
+                return Err(Error::format(self.file.path(), reason));
+            }
+            position += part.len();
+        }
         self.taken.insert(name.to_string());
-        Ok(Some(tensor.to_dtype(DType::F32)?))
+        Ok(Some(tensor))
     }
 
     fn report(self) -> Result<LoadReport> {
@@ -90,7 +156,7 @@ impl Checkpoint {
             return Err(Error::format(self.file.path(), reason));
         }
         let unexpected = |(name, stored): (&String, &String)| {
-            (!self.taken.contains(name) && !REDUNDANT.contains(&name.as_str())).then(|| stored.clone())
+            (!self.taken.contains(name) && name != POSITIONS).then(|| stored.clone())
         };
         let unexpected = self.names.iter().filter_map(unexpected).collect();
         Ok(LoadReport { loaded: self.taken.len(), missing: self.missing, unexpected })

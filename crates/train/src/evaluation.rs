@@ -4,7 +4,7 @@ use cloze_bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets, Rows};
 use cloze_tensor::{CrossEntropy, Reduction, Sequences, Tensor, no_grad};
 
 use crate::trainer::{DataSet, Learn};
-use crate::{PackedExamples, PairExample, PreTraining, Result, TargetKind, Unigram};
+use crate::{Error, PackedExamples, PairExample, PreTraining, Result, TargetKind, Unigram};
 
 impl PackedExamples {
     /// As the model takes it.
@@ -84,7 +84,8 @@ impl PreTrainingEvaluation {
     /// evaluation draws; and `unigram` on the same targets.
     ///
     /// # Errors
-    /// When there is no example, or one does not fit the model.
+    /// When no target was replaced by `[MASK]`, as when there is no example; or when an example does not fit
+    /// the model.
     pub fn run(
         model: &BertForPreTraining,
         data: &PreTraining,
@@ -124,6 +125,14 @@ impl PreTrainingEvaluation {
                 Ok(())
             })?;
             total.targets += packed.target_ids.len();
+        }
+        if masked_ids.is_empty() {
+            let (examples, targets) = (examples.len(), total.targets);
+            let why = format!(
+                "none of the {targets} targets of {examples} examples was replaced by [MASK]: evaluate on more \
+                 examples, or mask more"
+            );
+            return Err(Error::data("evaluation", why));
         }
         total.unigram_loss = unigram.cross_entropy(masked_ids.iter().copied())?;
         total.masked_targets = masked_ids.len();

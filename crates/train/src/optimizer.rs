@@ -21,7 +21,8 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// With this (peak) learning rate.
+    /// With this learning rate: the peak that the schedule of a [`Trainer`](crate::Trainer) scales.
+    /// [`Optimizer::step`] is given the learning rate of each step instead.
     pub fn new(learning_rate: f64) -> AdamW {
         AdamW { learning_rate, weight_decay: 0.01, decay_everything: false, betas: (0.9, 0.999), eps: 1e-8 }
     }
@@ -48,9 +49,7 @@ impl AdamW {
 
     fn check(&self) -> Result<()> {
         let below_one = |x: f64| (0.0..1.0).contains(&x);
-        if !(self.learning_rate >= 0.0 && self.learning_rate.is_finite()) {
-            return Err(Error::invalid("learning rate", self.learning_rate, "0 or more, and finite"));
-        }
+        check_learning_rate(self.learning_rate)?;
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return Err(Error::invalid("weight decay", self.weight_decay, "0 or more, and finite"));
         }
@@ -67,6 +66,22 @@ impl AdamW {
     fn decay_of(&self, name: &str) -> f64 {
         let spared = name.ends_with("bias") || name.contains("LayerNorm");
         if spared && !self.decay_everything { 0.0 } else { self.weight_decay }
+    }
+}
+
+fn check_learning_rate(learning_rate: f64) -> Result<()> {
+    match learning_rate >= 0.0 && learning_rate.is_finite() {
+        true => Ok(()),
+        false => Err(Error::invalid("learning rate", learning_rate, "0 or more, and finite")),
+    }
+}
+
+pub(crate) fn check_clip_norm(clip_norm: Option<f64>) -> Result<()> {
+    match clip_norm {
+        Some(norm) if !(norm > 0.0 && norm.is_finite()) => {
+            Err(Error::invalid("clip_norm", norm, "above 0, and finite"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -111,9 +126,13 @@ impl Optimizer {
     /// Adds the gradients of `loss` to those of this step.
     ///
     /// # Errors
-    /// As [`Tensor::backward_into`].
+    /// As [`Tensor::backward_into`]; the gradients of this step are then forgotten.
     pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
-        Ok(loss.backward_into(&mut self.gradients)?)
+        let walked = loss.backward_into(&mut self.gradients);
+        if walked.is_err() {
+            self.gradients.clear();
+        }
+        Ok(walked?)
     }
 
     /// The gradients of this step so far.
@@ -126,19 +145,23 @@ impl Optimizer {
         self.arena.parameters().iter().map(|parameter| parameter.range.len()).sum()
     }
 
-    /// One step with this learning rate. Gradients are scaled so that their norm, over all parameters
+    /// One step with this learning rate: an absolute one, whatever [`AdamW::new`] was given. Gradients are scaled so that their norm, over all parameters
     /// together, is at most `clip_norm`; gives the norm before that.
     ///
     /// # Errors
-    /// When a parameter has no gradient or is still held by a graph (see [`ParameterArena::update`]), or the
-    /// gradients are not finite: the parameters are then as they were.
+    /// When the learning rate is not 0 or more and finite, or `clip_norm` not above 0 and finite; when a
+    /// parameter has no gradient or is still held by a graph (see [`ParameterArena::update`]); or when the
+    /// gradients are not finite, which forgets them. The parameters are then as they were.
     pub fn step(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
+        check_learning_rate(learning_rate)?;
+        check_clip_norm(clip_norm)?;
         let norm = self.gradients.norm()?;
         if !norm.is_finite() {
             let why = format!(
-                "the norm of the gradients is {norm} in optimizer step {}: lower the learning rate, or clip the norm",
+                "the norm of the gradients is {norm} in optimizer step {}: lower the learning rate",
                 self.steps + 1
             );
+            self.gradients.clear();
             return Err(Error::data("gradients", why));
         }
         // As PyTorch: the small number keeps the factor finite for gradients of zero.
@@ -171,5 +194,75 @@ impl Optimizer {
         self.moments.1.fill(0.0);
         self.gradients.clear();
         self.steps = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloze_tensor::{Device, module};
+
+    use super::*;
+
+    struct Model {
+        weight: Tensor,
+    }
+    module!(Model { weight });
+
+    impl Model {
+        fn optimized() -> (Model, Optimizer) {
+            let mut model = Model { weight: Tensor::new([3f32, -2.0], &Device::Cpu).unwrap() };
+            let optimizer = Optimizer::new(AdamW::new(0.5), &mut model, |_| true).unwrap();
+            (model, optimizer)
+        }
+
+        fn loss(&self, factor: f64) -> Tensor {
+            self.weight.mul(&self.weight).unwrap().sum_all().unwrap().mul_scalar(factor).unwrap()
+        }
+
+        fn bits(&self) -> Vec<u32> {
+            self.weight.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        }
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_do_not_reach_the_next_step() {
+        for factor in [f64::NAN, f64::INFINITY] {
+            let (mut model, mut optimizer) = Model::optimized();
+            let before = model.bits();
+            optimizer.backward(&model.loss(factor)).unwrap();
+            assert!(optimizer.step(&mut model, 0.1, Some(1.0)).unwrap_err().to_string().contains("optimizer step 1"));
+            assert_eq!(model.bits(), before);
+            optimizer.backward(&model.loss(1.0)).unwrap();
+            let norm = optimizer.step(&mut model, 0.1, Some(1.0)).unwrap();
+            assert!((norm - 52f64.sqrt()).abs() < 1e-5, "{norm}");
+        }
+    }
+
+    #[test]
+    fn a_backward_that_fails_leaves_no_gradients() {
+        let (model, mut optimizer) = Model::optimized();
+        let loss = model.loss(1.0);
+        optimizer.backward(&loss).unwrap();
+        assert!(optimizer.gradients().contains(&model.weight));
+        assert!(optimizer.backward(&loss).is_err(), "the graph has been walked");
+        assert!(!optimizer.gradients().contains(&model.weight));
+    }
+
+    #[test]
+    fn settings_of_a_step_are_checked_before_it() {
+        let (mut model, mut optimizer) = Model::optimized();
+        let before = model.bits();
+        optimizer.backward(&model.loss(1.0)).unwrap();
+        for rate in [f64::NAN, -0.1, f64::INFINITY] {
+            let error = optimizer.step(&mut model, rate, None).unwrap_err().to_string();
+            assert_eq!(error, format!("learning rate is {rate}, must be 0 or more, and finite"));
+        }
+        for norm in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
+            let error = optimizer.step(&mut model, 0.1, Some(norm)).unwrap_err().to_string();
+            assert_eq!(error, format!("clip_norm is {norm}, must be above 0, and finite"));
+        }
+        assert_eq!(model.bits(), before);
+        optimizer.step(&mut model, 0.1, Some(1.0)).unwrap();
+        assert_ne!(model.bits(), before);
     }
 }

@@ -70,6 +70,21 @@ impl PairExample {
         ids
     }
 
+    /// Checks that the segments lie in `corpus`.
+    pub(crate) fn check(&self, corpus: &TokenizedCorpus) -> Result<()> {
+        let tokens = corpus.token_count();
+        match std::iter::once(&self.first).chain(&self.second).find(|segment| segment.end > tokens) {
+            None => Ok(()),
+            Some(Range { start, end }) => {
+                let why = format!(
+                    "one has the tokens {start}..{end}, the corpus has {tokens}: examples belong to the corpus that \
+                     they were drawn from"
+                );
+                Err(Error::data("examples", why))
+            }
+        }
+    }
+
     /// 0 up to and with the first `[SEP]`, 1 after it.
     pub fn token_types(&self) -> Vec<u32> {
         let mut types = vec![0; self.token_count()];
@@ -126,6 +141,11 @@ impl PairSampler {
     /// The largest number of tokens of an example, special ones included.
     pub fn seq_len(self, seq_len: usize) -> PairSampler {
         PairSampler { seq_len, ..self }
+    }
+
+    /// The largest number of tokens of an example.
+    pub(crate) fn longest(&self) -> usize {
+        self.seq_len
     }
 
     /// Whether there are pairs, or single segments without a label.

@@ -4,6 +4,8 @@
 //! the examples (by epoch), and the masking (by step and sequence). So a batch is a function of seed, epoch
 //! and step, and training can resume anywhere.
 
+use std::sync::Arc;
+
 use cloze_bert::Tokenizer;
 use cloze_tensor::random::{Purpose, Stream};
 
@@ -117,7 +119,7 @@ impl PackedExamples {
 /// ```
 #[derive(Clone, Debug)]
 pub struct PreTraining {
-    corpus: TokenizedCorpus,
+    corpus: Arc<TokenizedCorpus>,
     vocabulary: VocabularyTable,
     pairs: PairSampler,
     masking: Masking,
@@ -138,7 +140,7 @@ impl PreTraining {
     /// The data set of a corpus already tokenized, such as either part of [`TokenizedCorpus::split`].
     pub fn from_tokenized(corpus: TokenizedCorpus, vocabulary: VocabularyTable) -> PreTraining {
         PreTraining {
-            corpus,
+            corpus: Arc::new(corpus),
             vocabulary,
             pairs: PairSampler::default(),
             masking: Masking::default(),
@@ -177,6 +179,11 @@ impl PreTraining {
         PreTraining { examples: Some(examples), ..self }
     }
 
+    /// The largest number of tokens of an example.
+    pub(crate) fn longest(&self) -> usize {
+        self.pairs.longest()
+    }
+
     /// The corpus.
     pub fn corpus(&self) -> &TokenizedCorpus {
         &self.corpus
@@ -190,7 +197,8 @@ impl PreTraining {
     /// The examples of epoch `epoch`, in the order of training.
     ///
     /// # Errors
-    /// When a setting makes no sense, or pairs are asked of a corpus of one document.
+    /// When a setting makes no sense, pairs are asked of a corpus of one document, or the
+    /// [given examples](Self::examples) are of a larger corpus.
     pub fn epoch(&self, epoch: u32) -> Result<Vec<PairExample>> {
         let mut examples = self.sample(epoch)?;
         Stream::new(self.seed, Purpose::Shuffle, EPOCH_SITE, epoch, 0).shuffle(&mut examples);
@@ -209,7 +217,10 @@ impl PreTraining {
         self.masking.check()?;
         self.vocabulary.check(self.corpus.ids())?;
         match &self.examples {
-            Some(examples) => Ok(examples.clone()),
+            Some(examples) => {
+                examples.iter().try_for_each(|example| example.check(&self.corpus))?;
+                Ok(examples.clone())
+            }
             None => self.pairs.sample(&self.corpus, self.seed, epoch),
         }
     }
@@ -217,8 +228,9 @@ impl PreTraining {
     /// Masks an example as sequence `sequence` of optimizer step `step`.
     ///
     /// # Errors
-    /// When a setting of the masking makes no sense.
+    /// When a setting of the masking makes no sense, or the example was drawn from a larger corpus.
     pub fn example(&self, pair: &PairExample, step: u32, sequence: u32) -> Result<MaskedExample> {
+        pair.check(&self.corpus)?;
         let mut ids = pair.ids(&self.corpus, &self.vocabulary);
         let mut stream = Stream::new(self.seed, Purpose::Masking, 0, step, sequence);
         let targets = self.masking.mask(&mut ids, &self.vocabulary, &mut stream)?;
@@ -394,6 +406,23 @@ mod tests {
         let labelled = MaskedExample { next_sentence_label: Some(0), ..data.example(&pairs[0], 0, 0).unwrap() };
         let mixed = [labelled, data.example(&pairs[0], 0, 1).unwrap()];
         assert!(PackedExamples::pack(&mixed, 0).unwrap_err().to_string().contains("1 of 2"));
+    }
+
+    #[test]
+    fn examples_of_another_corpus_are_refused() {
+        let large = data();
+        let drawn = large.epoch(0).unwrap();
+        let small = PreTraining::from_tokenized(numbered(&[2, 2]), VocabularyTable::small(5_000));
+        let last = drawn.iter().max_by_key(|pair| pair.first().end).unwrap();
+        for error in [
+            small.example(last, 0, 0).unwrap_err(),
+            small.batch(&drawn, 0, 0).unwrap_err(),
+            small.clone().examples(drawn.clone()).epoch(0).unwrap_err(),
+            small.clone().examples(drawn.clone()).evaluation().unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("the corpus has 16"), "{error}");
+        }
+        assert!(large.clone().examples(drawn).epoch(0).is_ok());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{BertConfig, HiddenAct, MAX_LABELS, numbered_labels};
 use crate::{Error, Result, files};
 
 /// Name of the file in a model's folder.
-const FILE: &str = "config.json";
+pub(crate) const FILE: &str = "config.json";
 
 impl BertConfig {
     /// Reads `path`: a `config.json`, or a folder that has one. Missing fields take BERT's defaults; fields

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 pub use count::ParameterCounts;
+pub(crate) use json::FILE as CONFIG_FILE;
 
 /// The activation between the two linear maps of a feed-forward block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,18 +1,19 @@
 //! Multi-head self-attention and what follows it in a layer.
 
-use cloze_tensor::{Inside, Sequences, Tensor, module};
+use cloze_tensor::{Inside as _, Sequences, Tensor, module};
 
 use super::{LayerNorm, Linear, Mode, Rows};
+use crate::error::Inside as _;
 use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
 /// `attention.self`: queries, keys and values, and the attention between the tokens of each sequence.
 pub struct SelfAttention {
-    /// [H, H]
+    /// `[H, H]`
     pub query: Linear,
-    /// [H, H]
+    /// `[H, H]`
     pub key: Linear,
-    /// [H, H]
+    /// `[H, H]`
     pub value: Linear,
     heads: usize,
     dropout: f64,
@@ -33,19 +34,22 @@ impl SelfAttention {
         })
     }
 
-    /// Queries, keys and values of all heads side by side: [T, H] to [T, 3H].
+    /// Queries, keys and values of all heads side by side: `[T, H]` to `[T, 3H]`.
     fn projections(&self, x: &Tensor) -> cloze_tensor::Result<Tensor> {
         x.projections(&[&self.query, &self.key, &self.value].map(|linear| (&linear.weight, &linear.bias)))
     }
 
-    /// [T, H] to [T, H]
+    /// `[T, H]` to `[T, H]`
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
-        let dropout = mode.dropout(self.dropout, self.site)?;
-        let qkv = self.projections(x); // [T, 3H]
-        Ok(qkv.and_then(|qkv| qkv.attention(sequences, self.heads, &dropout)).inside("self")?)
+        let attended = || {
+            let dropout = mode.dropout(self.dropout, self.site)?;
+            let qkv = self.projections(x)?; // [T, 3H]
+            qkv.attention(sequences, self.heads, &dropout)
+        };
+        Ok(attended().inside("self")?)
     }
 
-    /// The attention probabilities of each sequence of length L: [N, L, L].
+    /// The attention probabilities of each sequence of length L: `[N, L, L]`.
     pub fn weights(&self, x: &Tensor, sequences: &Sequences) -> Result<Vec<Tensor>> {
         Ok(self.projections(x).and_then(|qkv| qkv.attention_weights(sequences, self.heads)).inside("self")?)
     }
@@ -53,7 +57,7 @@ impl SelfAttention {
 
 /// `attention.output`: mixes the heads, adds the residual, normalises.
 pub struct AttentionOutput {
-    /// [H, H]
+    /// `[H, H]`
     pub dense: Linear,
     /// Of the sum with the residual.
     pub layer_norm: LayerNorm,
@@ -61,6 +65,15 @@ pub struct AttentionOutput {
     site: u32,
 }
 module!(AttentionOutput { dense, layer_norm: "LayerNorm" });
+
+impl AttentionOutput {
+    /// What the heads gave and the residual, `[R, H]` both, to `[R, H]`.
+    fn forward(&self, attended: &Tensor, residual: &Tensor, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
+        let mixed = self.dense.forward(attended)?;
+        let dropout = mode.dropout(self.dropout, self.site)?;
+        self.layer_norm.residual(&mixed, residual, &dropout, rows.coordinates())
+    }
+}
 
 /// `attention`: self-attention and its output.
 pub struct Attention {
@@ -87,13 +100,10 @@ impl Attention {
         })
     }
 
-    /// [T, H] to [R, H], for the R rows that are wanted.
+    /// `[T, H]` to `[R, H]`, for the R rows that are wanted.
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         let attended = self.self_attention.forward(x, sequences, mode)?; // [T, H]
         let (attended, residual) = (rows.of(&attended)?, rows.of(x)?); // [R, H]
-        let output = &self.output;
-        let mixed = output.dense.forward(&attended)?;
-        let dropout = mode.dropout(output.dropout, output.site)?;
-        output.layer_norm.residual(&mixed, &residual, &dropout, rows.coordinates())
+        self.output.forward(&attended, &residual, rows, mode).inside("output")
     }
 }

@@ -7,15 +7,15 @@ use crate::error::Inside;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Result};
 
-/// `bert.pooler`: a dense layer with tanh over the [CLS] token.
+/// `bert.pooler`: a dense layer with tanh over the `[CLS]` token.
 pub struct Pooler {
-    /// [H, H]
+    /// `[H, H]`
     pub dense: Linear,
 }
 module!(Pooler { dense });
 
 impl Pooler {
-    /// The hidden states of the [CLS] tokens, [B, H], to one vector per sequence, [B, H].
+    /// The hidden states of the `[CLS]` tokens, `[B, H]`, to one vector per sequence, `[B, H]`.
     pub fn forward(&self, cls: &Tensor) -> Result<Tensor> {
         Ok(self.dense.forward(cls)?.tanh()?)
     }
@@ -35,9 +35,9 @@ module!(BertModel { embeddings, encoder, pooler });
 
 /// What each token became on its way up.
 pub struct Hidden {
-    /// [T, H] each: the embeddings, then the output of every layer.
+    /// `[T, H]` each: the embeddings, then the output of every layer.
     pub states: Vec<Tensor>,
-    /// For each layer and sequence of length L the attention probabilities [N, L, L].
+    /// For each layer and sequence of length L the attention probabilities `[N, L, L]`.
     pub attentions: Vec<Vec<Tensor>>,
 }
 
@@ -57,7 +57,7 @@ impl BertModel {
         &self.config
     }
 
-    /// The last layer's hidden states: [T, H].
+    /// The last layer's hidden states: `[T, H]`.
     ///
     /// # Errors
     /// When a sequence is longer than `max_position_embeddings`, or an id is not below its table's size.
@@ -65,7 +65,7 @@ impl BertModel {
         self.forward_rows(batch, &Rows::all(batch.sequences()), mode)
     }
 
-    /// Some rows of the last layer's hidden states, [R, H]: as picking them from all, but the last layer computes
+    /// Some rows of the last layer's hidden states, `[R, H]`: as picking them from all, but the last layer computes
     /// no others.
     ///
     /// # Errors
@@ -84,7 +84,8 @@ impl BertModel {
             let rows = Rows::all(batch.sequences());
             let last = self.watched(batch, &rows, Mode::Eval, |layer, x| {
                 hidden.states.push(x.clone());
-                hidden.attentions.push(layer.attention.self_attention.weights(x, batch.sequences())?);
+                let attention = &layer.attention.self_attention;
+                hidden.attentions.push(attention.weights(x, batch.sequences()).inside("attention")?);
                 Ok(())
             });
             hidden.states.push(last.inside("bert")?);

@@ -8,9 +8,9 @@ use crate::{Batch, BertConfig, Result};
 
 /// `bert.embeddings`
 pub struct Embeddings {
-    /// [V, H]; the decoder of the masked-language-model head is tied to it.
+    /// `[V, H]`; the decoder of the masked-language-model head is tied to it.
     pub word_embeddings: Embedding,
-    /// [max_position_embeddings, H]; learned, not fixed.
+    /// `[max_position_embeddings, H]`; learned, not fixed.
     pub position_embeddings: Embedding,
     /// [type_vocab_size, H]: first and second segment.
     pub token_type_embeddings: Embedding,
@@ -36,7 +36,7 @@ impl Embeddings {
         })
     }
 
-    /// [T, H]
+    /// `[T, H]`
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         let ids = EmbeddingIds { words: batch.ids(), positions: batch.positions(), token_types: batch.token_types() };
         let normalised = self.word_embeddings.weight.embeddings_layer_norm(
@@ -47,8 +47,7 @@ impl Embeddings {
             self.layer_norm.eps,
             ids,
         );
-        let dropout = mode.dropout(self.dropout, SITE)?;
-        let dropped = normalised.and_then(|x| x.dropout(&dropout, batch.sequences().rows()));
-        Ok(dropped.inside("embeddings")?)
+        let dropped = || normalised?.dropout(&mode.dropout(self.dropout, SITE)?, batch.sequences().rows());
+        Ok(dropped().inside("embeddings")?)
     }
 }

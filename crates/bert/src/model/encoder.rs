@@ -9,14 +9,14 @@ use crate::{BertConfig, Result};
 
 /// `intermediate`: the first half of the feed-forward network.
 pub struct Intermediate {
-    /// [I, H]
+    /// `[I, H]`
     pub dense: Linear,
 }
 module!(Intermediate { dense });
 
 /// `output`: the second half, the residual, the normalisation.
 pub struct Output {
-    /// [H, I]
+    /// `[H, I]`
     pub dense: Linear,
     /// Of the sum with the residual.
     pub layer_norm: LayerNorm,
@@ -55,13 +55,16 @@ impl Layer {
         })
     }
 
-    /// [T, H] to [R, H], for the R rows that are wanted: after attention no row looks at another.
+    /// `[T, H]` to `[R, H]`, for the R rows that are wanted: after attention no row looks at another.
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         let x = self.attention.forward(x, sequences, rows, mode).inside("attention")?; // [R, H]
         let inner = self.intermediate.dense.forward_gelu(&x, self.gelu).inside("intermediate")?; // [R, I]
-        let y = self.output.dense.forward(&inner).inside("output")?;
-        let dropout = mode.dropout(self.dropout, self.site)?;
-        self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates()).inside("output")
+        let output = || {
+            let y = self.output.dense.forward(&inner)?;
+            let dropout = mode.dropout(self.dropout, self.site)?;
+            self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates())
+        };
+        output().inside("output")
     }
 }
 
@@ -80,7 +83,7 @@ impl Encoder {
         Ok(Encoder { layer: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
     }
 
-    /// [T, H] to [R, H]: the last layer computes the rows that are wanted alone. `watch` sees what goes into
+    /// `[T, H]` to `[R, H]`: the last layer computes the rows that are wanted alone. `watch` sees what goes into
     /// every layer.
     pub(super) fn forward(
         &self,

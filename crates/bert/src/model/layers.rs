@@ -7,9 +7,9 @@ use crate::weights::{Init, Weights};
 
 /// y = x Wᵀ + b.
 pub struct Linear {
-    /// [outputs, inputs]
+    /// `[outputs, inputs]`
     pub weight: Tensor,
-    /// [outputs]
+    /// `[outputs]`
     pub bias: Tensor,
 }
 module!(Linear { weight, bias });
@@ -20,7 +20,7 @@ impl Linear {
         Ok(Linear { weight, bias: weights.parameter("bias", &[outputs], Init::Zeros)? })
     }
 
-    /// [.., inputs] to [.., outputs].
+    /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.linear(&self.weight, &self.bias)?)
     }
@@ -33,9 +33,9 @@ impl Linear {
 
 /// Normalisation of each row, then a scale and a shift.
 pub struct LayerNorm {
-    /// Scale, [H].
+    /// Scale, `[H]`.
     pub weight: Tensor,
-    /// Shift, [H].
+    /// Shift, `[H]`.
     pub bias: Tensor,
     /// Added to the variance.
     pub eps: f64,
@@ -48,12 +48,12 @@ impl LayerNorm {
         Ok(LayerNorm { weight, bias: weights.parameter("bias", &[width], Init::Zeros)?, eps })
     }
 
-    /// [.., H] to [.., H].
+    /// `[.., H]` to `[.., H]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.layer_norm(&self.weight, &self.bias, self.eps)?)
     }
 
-    /// LayerNorm(residual + dropout(x)), both [T, H], in one pass.
+    /// LayerNorm(residual + dropout(x)), both `[T, H]`, in one pass.
     pub fn residual(&self, x: &Tensor, residual: &Tensor, dropout: &Dropout, rows: &[RowCoordinate]) -> Result<Tensor> {
         Ok(x.residual_layer_norm(residual, &self.weight, &self.bias, self.eps, dropout, rows)?)
     }
@@ -61,7 +61,7 @@ impl LayerNorm {
 
 /// A table of vectors.
 pub struct Embedding {
-    /// [entries, H]
+    /// `[entries, H]`
     pub weight: Tensor,
 }
 module!(Embedding { weight });

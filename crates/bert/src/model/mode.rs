@@ -1,8 +1,6 @@
 //! Whether a forward trains or evaluates.
 
-use cloze_tensor::Dropout;
-
-use crate::Result;
+use cloze_tensor::{Dropout, Result};
 
 /// Whether a forward trains or evaluates. Given to every forward, never hidden in the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +22,7 @@ impl Mode {
     pub(crate) fn dropout(self, p: f64, site: u32) -> Result<Dropout> {
         match self {
             Mode::Eval => Ok(Dropout::NONE),
-            Mode::Train { seed, step } => Ok(Dropout::new(p, seed, site, step)?),
+            Mode::Train { seed, step } => Dropout::new(p, seed, site, step),
         }
     }
 }

@@ -3,17 +3,18 @@
 
 use std::path::Path;
 
-use cloze_tensor::{CrossEntropy, Device, Gelu, Reduction, Tensor, module};
+use cloze_tensor::{CrossEntropy, Device, Gelu, Inside as _, Reduction, Tensor, module};
 
 use super::{BertModel, LayerNorm, Linear, Mode, Rows};
 use crate::checkpoint::{self, LoadReport};
-use crate::error::Inside;
+use crate::config::CONFIG_FILE;
+use crate::error::Inside as _;
 use crate::weights::{Init, Weights};
 use crate::{Batch, BertConfig, Error, Result};
 
 /// `cls.predictions.transform`
 pub struct Transform {
-    /// [H, H], with GELU
+    /// `[H, H]`, with GELU
     pub dense: Linear,
     /// Of the result.
     pub layer_norm: LayerNorm,
@@ -25,7 +26,7 @@ module!(Transform { dense, layer_norm: "LayerNorm" });
 pub struct LmPredictionHead {
     /// Before the decoder.
     pub transform: Transform,
-    /// Of the decoder, [V].
+    /// Of the decoder, `[V]`.
     pub bias: Tensor,
 }
 module!(LmPredictionHead { transform, bias });
@@ -34,7 +35,7 @@ module!(LmPredictionHead { transform, bias });
 pub struct PreTrainingHeads {
     /// Masked language model.
     pub predictions: LmPredictionHead,
-    /// Next sentence: [2, H].
+    /// Next sentence: `[2, H]`.
     pub seq_relationship: Linear,
 }
 module!(PreTrainingHeads { predictions, seq_relationship });
@@ -51,15 +52,31 @@ module!(BertForPreTraining { bert, cls });
 /// What the model should have said of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct PreTrainingTargets {
-    /// Packed rows that are to be predicted: [M].
+    /// Packed rows that are to be predicted: `[M]`.
     pub rows: Vec<u32>,
-    /// The token that stood there: [M].
+    /// The token that stood there: `[M]`.
     pub labels: Vec<i64>,
-    /// 0: the second segment follows the first, 1: it does not; [B]. Empty: next sentences are not trained.
+    /// 0: the second segment follows the first, 1: it does not; `[B]`. Empty: next sentences are not trained.
     pub next_sentence: Vec<i64>,
     /// What the two losses are divided by, where a step is made of several batches: the number of targets
     /// and of sequences of the whole step. `None`: of this batch.
     pub divisors: Option<(f64, f64)>,
+}
+
+impl PreTrainingTargets {
+    /// A mean over no token is not a number, and would not say why.
+    fn check(&self) -> Result<()> {
+        let ignore = CrossEntropy::default().ignore_index;
+        match self.divisors {
+            None if self.labels.iter().all(|&label| label == ignore) => {
+                Err(Error::batch("no token is to be predicted, so there is no mean loss: mask at least one token"))
+            }
+            Some((targets, sequences)) if !(targets > 0.0 && sequences > 0.0) => {
+                Err(Error::batch(format!("divisors are {targets} and {sequences}: must be above 0")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Losses in nats, as numbers with a graph.
@@ -86,10 +103,12 @@ impl BertForPreTraining {
     /// and `model.safetensors`. The report says what was found; heads that are missing are made anew.
     ///
     /// # Errors
-    /// When a file cannot be read or is not what it should be, or the encoder is not complete.
+    /// When a file cannot be read or is not what it should be, the encoder is not complete, or the decoder is
+    /// not tied to the word embeddings.
     pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<(BertForPreTraining, LoadReport)> {
         let dir = dir.as_ref();
         let config = BertConfig::open(dir)?;
+        checkpoint::check_tied(&config).map_err(|error| error.in_file(&dir.join(CONFIG_FILE)))?;
         checkpoint::load(dir, &config, device, |weights| BertForPreTraining::build(weights, &config))
     }
 
@@ -126,13 +145,13 @@ impl BertForPreTraining {
         self.bert.config()
     }
 
-    /// Logits over the vocabulary for the hidden states [M, H] of masked tokens: [M, V].
+    /// Logits over the vocabulary for the hidden states `[M, H]` of masked tokens: `[M, V]`.
     ///
     /// # Errors
     /// When the hidden states are not of this model.
     pub fn mlm_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let head = &self.cls.predictions;
-        let run = || {
+        let run = || -> Result<Tensor> {
             let transformed = head.transform.dense.forward_gelu(hidden, head.transform.gelu)?;
             let normalised = head.transform.layer_norm.forward(&transformed)?;
             Ok(normalised.linear(&self.bert.embeddings.word_embeddings.weight, &head.bias)?)
@@ -140,7 +159,7 @@ impl BertForPreTraining {
         run().inside("cls.predictions")
     }
 
-    /// Logits of "follows" and "does not follow" from the hidden states of the [CLS] tokens, [B, H]: [B, 2].
+    /// Logits of "follows" and "does not follow" from the hidden states of the `[CLS]` tokens, `[B, H]`: `[B, 2]`.
     ///
     /// # Errors
     /// When the model has no pooler.
@@ -154,8 +173,9 @@ impl BertForPreTraining {
     /// the next sentences.
     ///
     /// # Errors
-    /// When the batch or the targets do not fit the model.
+    /// When the batch or the targets do not fit the model, or there is nothing to take the mean of.
     pub fn loss(&self, batch: &Batch, targets: &PreTrainingTargets, mode: Mode) -> Result<PreTrainingLoss> {
+        targets.check()?;
         let wanted = [batch.sequences().starts(), &targets.rows].concat();
         let hidden = self.bert.forward_rows(batch, &Rows::some(batch.sequences(), &wanted), mode)?; // [B + M, H]
         let (cls, masked) = (hidden.narrow(0, 0, batch.len())?, hidden.narrow(0, batch.len(), targets.rows.len())?);
@@ -164,13 +184,14 @@ impl BertForPreTraining {
             ..CrossEntropy::default()
         };
         let logits = self.mlm_logits(&masked)?; // [M, V]
-        let mlm = logits.cross_entropy_with(&targets.labels, settings(targets.divisors.map(|(targets, _)| targets)))?;
+        let divisor = targets.divisors.map(|(targets, _)| targets);
+        let mlm = logits.cross_entropy_with(&targets.labels, settings(divisor)).inside("cls.predictions")?;
         if targets.next_sentence.is_empty() {
             return Ok(PreTrainingLoss { loss: mlm.clone(), mlm, nsp: None });
         }
         let logits = self.nsp_logits(&cls)?; // [B, 2]
         let settings = settings(targets.divisors.map(|(_, sequences)| sequences));
-        let nsp = logits.cross_entropy_with(&targets.next_sentence, settings)?;
+        let nsp = logits.cross_entropy_with(&targets.next_sentence, settings).inside("cls.seq_relationship")?;
         Ok(PreTrainingLoss { loss: mlm.add(&nsp)?, mlm, nsp: Some(nsp) })
     }
 }

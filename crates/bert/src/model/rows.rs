@@ -7,7 +7,7 @@ use cloze_tensor::{RowCoordinate, Sequences, Tensor};
 use crate::Result;
 
 /// The rows that are wanted of a batch's last hidden states: all, or some. Pre-training reads a sixth of them:
-/// the masked tokens and [CLS].
+/// the masked tokens and `[CLS]`.
 #[derive(Clone, Debug)]
 pub struct Rows<'a> {
     picked: Option<&'a [u32]>,
@@ -26,7 +26,7 @@ impl<'a> Rows<'a> {
         Rows { picked: Some(picked), coordinates: picked.iter().map(coordinate).collect() }
     }
 
-    /// These rows of a tensor [T, ..].
+    /// These rows of a tensor `[T, ..]`.
     pub(super) fn of(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self.picked {
             Some(picked) => x.gather_rows(picked)?,

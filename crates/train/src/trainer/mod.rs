@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use cloze_bert::Mode;
 use cloze_tensor::{Module, Tensor};
 
+use crate::optimizer::check_clip_norm;
 use crate::{AdamW, Error, Optimizer, Result, Schedule};
 use progress::Progress;
 
@@ -49,12 +50,12 @@ pub trait DataSet {
 
 /// How long to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Duty {
+pub enum Budget {
     /// Passes over the data.
     Epochs(u32),
     /// Optimizer steps.
     Steps(u32),
-    /// As many steps as fit: measured before training starts.
+    /// As many steps as fit: measured before training starts, in at most a quarter of the time.
     Time(Duration),
 }
 
@@ -107,13 +108,22 @@ pub struct Trainer<'m, M> {
     schedule: Schedule,
     clip_norm: Option<f64>,
     batch_size: usize,
-    duty: Duty,
+    budget: Budget,
     seed: u64,
     progress: bool,
 }
 
-/// Steps that are timed to find how many fit into a time.
-const TIMED_STEPS: u32 = 20;
+/// Most steps that are timed to find how many fit into a time.
+const TIMED_STEPS: usize = 20;
+
+/// The examples of an epoch, of which there must be some.
+fn examples_of<D: DataSet>(data: &D, epoch: u32) -> Result<Vec<D::Example>> {
+    let examples = data.epoch(epoch)?;
+    match examples.is_empty() {
+        true => Err(Error::data("examples", format!("there is none to train on in epoch {}", epoch + 1))),
+        false => Ok(examples),
+    }
+}
 
 type Callback<'c, M> = &'c mut dyn FnMut(&M, &Step) -> Result<()>;
 
@@ -127,7 +137,7 @@ impl<'m, M: Module> Trainer<'m, M> {
             schedule: Schedule::default(),
             clip_norm: Some(1.0),
             batch_size: 32,
-            duty: Duty::Epochs(1),
+            budget: Budget::Epochs(1),
             seed: 0,
             progress: true,
         }
@@ -154,18 +164,18 @@ impl<'m, M: Module> Trainer<'m, M> {
     }
 
     /// How long to train.
-    pub fn duty(self, duty: Duty) -> Trainer<'m, M> {
-        Trainer { duty, ..self }
+    pub fn budget(self, budget: Budget) -> Trainer<'m, M> {
+        Trainer { budget, ..self }
     }
 
     /// Trains for this many passes over the data.
     pub fn epochs(self, epochs: u32) -> Trainer<'m, M> {
-        self.duty(Duty::Epochs(epochs))
+        self.budget(Budget::Epochs(epochs))
     }
 
     /// Trains for this many optimizer steps.
     pub fn steps(self, steps: u32) -> Trainer<'m, M> {
-        self.duty(Duty::Steps(steps))
+        self.budget(Budget::Steps(steps))
     }
 
     /// Key of the dropout masks.
@@ -203,31 +213,58 @@ impl<'m, M: Module> Trainer<'m, M> {
     where
         M: Learn<D::Batch>,
     {
+        let (examples, mut optimizer) = self.start(data)?;
+        let steps = self.budget_steps(data, &examples, &mut optimizer)?;
+        self.train(data, examples, steps, &mut optimizer, &mut after_step)
+    }
+
+    /// How many steps [`Trainer::run`] would make on `data`. Asked for by number, they are the same run.
+    ///
+    /// # Errors
+    /// As [`Trainer::run_with`].
+    pub fn count_steps<D: DataSet>(&mut self, data: &D) -> Result<u32>
+    where
+        M: Learn<D::Batch>,
+    {
+        let (examples, mut optimizer) = self.start(data)?;
+        self.budget_steps(data, &examples, &mut optimizer)
+    }
+
+    fn budget_steps<D: DataSet>(&mut self, data: &D, examples: &[D::Example], optimizer: &mut Optimizer) -> Result<u32>
+    where
+        M: Learn<D::Batch>,
+    {
+        match self.budget {
+            Budget::Steps(steps) => Ok(steps),
+            Budget::Epochs(epochs) => u32::try_from(examples.len().div_ceil(self.batch_size))
+                .ok()
+                .and_then(|steps| steps.checked_mul(epochs))
+                .ok_or_else(|| Error::invalid("epochs", epochs, "fewer: there are 2^32 steps or more")),
+            Budget::Time(time) => self.time_steps(time, data, examples, optimizer),
+        }
+    }
+
+    /// Checks the settings, and gives the first epoch's examples and an optimizer.
+    fn start<D: DataSet>(&mut self, data: &D) -> Result<(Vec<D::Example>, Optimizer)>
+    where
+        M: Learn<D::Batch>,
+    {
         if self.batch_size == 0 {
             return Err(Error::invalid("batch size", 0, "at least 1"));
         }
-        let examples = data.epoch(0)?;
-        if examples.is_empty() {
-            return Err(Error::data("examples", "there is none to train on"));
-        }
-        let first = data.batch(&examples[..self.batch_size.min(examples.len())], 0, 0)?;
+        check_clip_norm(self.clip_norm)?;
+        self.schedule.check()?;
+        let examples = examples_of(data, 0)?;
+        self.batch_size = self.batch_size.min(examples.len());
+        let first = data.batch(&examples[..self.batch_size], 0, 0)?;
         let trainable: Vec<(String, bool)> = {
             let mut names = Vec::new();
             self.model.visit("", &mut |name, _| names.push((name.to_string(), self.model.is_trainable(name, &first))));
             names
         };
         let is_trainable = |name: &str| trainable.iter().any(|(other, trained)| *trained && other == name);
-        let mut optimizer = Optimizer::new(self.adamw, self.model, is_trainable)?;
-        let steps_an_epoch = examples.len().div_ceil(self.batch_size);
-        let steps = match self.duty {
-            Duty::Steps(steps) => steps,
-            Duty::Epochs(epochs) => u32::try_from(steps_an_epoch)
-                .ok()
-                .and_then(|steps| steps.checked_mul(epochs))
-                .ok_or_else(|| Error::invalid("epochs", epochs, "fewer: there are 2^32 steps or more"))?,
-            Duty::Time(time) => self.steps_that_fit(time, data, &examples, &mut optimizer)?,
-        };
-        self.train(data, examples, steps, &mut optimizer, &mut after_step)
+        let optimizer = Optimizer::new(self.adamw, self.model, is_trainable)?;
+        Ok((examples, optimizer))
     }
 
     fn train<D: DataSet>(
@@ -243,12 +280,12 @@ impl<'m, M: Module> Trainer<'m, M> {
     {
         let start = Instant::now();
         let mut progress = Progress::new(steps, self.progress);
-        let mut report = TrainingReport { losses: Vec::with_capacity(steps as usize), ..Default::default() };
+        let mut report = TrainingReport::default();
         let mut at = 0;
         for step in 0..steps {
             if at >= examples.len() {
                 report.epochs += 1;
-                (examples, at) = (data.epoch(report.epochs)?, 0);
+                (examples, at) = (examples_of(data, report.epochs)?, 0);
             }
             let end = (at + self.batch_size).min(examples.len());
             let batch = data.batch(&examples[at..end], step, 0)?;
@@ -293,7 +330,7 @@ impl<'m, M: Module> Trainer<'m, M> {
 
     /// Times some steps at learning rate 0, which change nothing, and gives how many fit into what is left of
     /// `time`. So a run of this many steps, asked for by number, is the same run.
-    fn steps_that_fit<D: DataSet>(
+    fn time_steps<D: DataSet>(
         &mut self,
         time: Duration,
         data: &D,
@@ -304,19 +341,19 @@ impl<'m, M: Module> Trainer<'m, M> {
         M: Learn<D::Batch>,
     {
         let start = Instant::now();
-        let mut warm = start;
-        for step in 0..TIMED_STEPS {
-            // The first steps fill caches and pools.
-            if step == TIMED_STEPS / 4 {
-                warm = Instant::now();
-            }
-            let at = step as usize * self.batch_size % examples.len();
+        let mut seconds: Vec<f64> = Vec::new();
+        while seconds.len() < TIMED_STEPS && (seconds.is_empty() || start.elapsed() < time / 4) {
+            let (number, begun) = (seconds.len(), Instant::now());
+            let at = number * self.batch_size % examples.len();
             let end = (at + self.batch_size).min(examples.len());
-            let batch = data.batch(&examples[at..end], step, 0)?;
-            self.step::<D>(&batch, step, 0.0, optimizer)?;
+            let batch = data.batch(&examples[at..end], number as u32, 0)?;
+            self.step::<D>(&batch, number as u32, 0.0, optimizer)?;
+            seconds.push(begun.elapsed().as_secs_f64());
         }
         optimizer.reset();
-        let a_step = warm.elapsed().as_secs_f64() / f64::from(TIMED_STEPS - TIMED_STEPS / 4);
+        // The first steps fill caches and pools.
+        let warm = &seconds[seconds.len() / 4..];
+        let a_step = (warm.iter().sum::<f64>() / warm.len() as f64).max(1e-9);
         let left = time.saturating_sub(start.elapsed()).as_secs_f64();
         Ok((left / a_step).clamp(1.0, f64::from(u32::MAX)) as u32)
     }

@@ -1,0 +1,138 @@
+//! Files of weights as others write them: other names, copies of tied tensors, and what must be refused.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cloze_bert::{BertConfig, BertForPreTraining, LoadReport, WEIGHTS_FILE};
+use cloze_tensor::{DType, Device, Module, SafetensorsFile, Tensor, save_safetensors};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const WORDS: &str = "bert.embeddings.word_embeddings.weight";
+const DECODER: &str = "cls.predictions.decoder.weight";
+const BIAS: &str = "cls.predictions.bias";
+const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
+
+/// Saves a small model, lets `change` change its tensors, and opens what that gives.
+fn reopened(
+    change: impl FnOnce(&mut BTreeMap<String, Tensor>) -> Result,
+) -> Result<cloze_bert::Result<(BertForPreTraining, LoadReport)>> {
+    let folder = tempfile::tempdir()?;
+    save(folder.path())?;
+    let mut tensors = BTreeMap::new();
+    {
+        let file = SafetensorsFile::open(folder.path().join(WEIGHTS_FILE))?;
+        for name in file.names() {
+            // A copy: the file is about to be replaced.
+            let tensor = file.tensor(&name, &Device::Cpu)?;
+            tensors.insert(name, tensor.mul_scalar(1.0)?);
+        }
+    }
+    tensors.insert(BIAS.to_string(), Tensor::ones(&[40], DType::F32, &Device::Cpu)?);
+    change(&mut tensors)?;
+    save_safetensors(folder.path().join(WEIGHTS_FILE), tensors.into_iter().collect::<Vec<_>>(), &[])?;
+    Ok(BertForPreTraining::open(folder.path(), &Device::Cpu))
+}
+
+fn save(folder: &Path) -> Result {
+    let config = BertConfig {
+        hidden_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        max_position_embeddings: 12,
+        ..BertConfig::tiny(40)
+    };
+    Ok(BertForPreTraining::new(&config, &Device::Cpu, 3)?.save(folder)?)
+}
+
+fn refused(change: impl FnOnce(&mut BTreeMap<String, Tensor>) -> Result) -> Result<String> {
+    Ok(reopened(change)?.err().ok_or("the file is taken")?.to_string())
+}
+
+fn changed(tensor: &Tensor, index: usize, value: f32) -> Result<Tensor> {
+    let mut values = tensor.to_vec::<f32>()?;
+    values[index] = value;
+    Ok(Tensor::new(&values[..], &Device::Cpu)?.reshape(tensor.shape())?)
+}
+
+#[test]
+fn copies_of_tied_tensors_are_welcome() -> Result {
+    let (model, report) = reopened(|tensors| {
+        tensors.insert(DECODER.into(), tensors[WORDS].clone());
+        tensors.insert(DECODER_BIAS.into(), tensors[BIAS].clone());
+        Ok(())
+    })??;
+    assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{report}");
+    assert_eq!(report.loaded, model.named_parameters().len());
+    Ok(())
+}
+
+#[test]
+fn a_tied_tensor_is_found_under_its_other_name() -> Result {
+    let (model, report) = reopened(|tensors| {
+        for (name, copy) in [(WORDS, DECODER), (BIAS, DECODER_BIAS)] {
+            let tensor = tensors.remove(name).ok_or(name)?;
+            tensors.insert(copy.into(), tensor);
+        }
+        Ok(())
+    })??;
+    assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{report}");
+    assert_eq!(model.cls.predictions.bias.to_vec::<f32>()?, [1.0; 40]);
+    Ok(())
+}
+
+#[test]
+fn a_decoder_that_is_not_tied_is_refused() -> Result {
+    let said = refused(|tensors| {
+        tensors.insert(DECODER.into(), changed(&tensors[WORDS], 639, 0.5)?);
+        Ok(())
+    })?;
+    assert!(said.contains(WEIGHTS_FILE) && said.contains(DECODER) && said.contains(WORDS), "{said}");
+    let said = refused(|tensors| {
+        tensors.insert(DECODER_BIAS.into(), changed(&tensors[BIAS], 3, 0.5)?);
+        Ok(())
+    })?;
+    assert!(said.contains(DECODER_BIAS) && said.contains("differs"), "{said}");
+
+    let folder = tempfile::tempdir()?;
+    save(folder.path())?;
+    let path = folder.path().join("config.json");
+    let config = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, config.replacen('{', "{\"tie_word_embeddings\": false,", 1))?;
+    let said = BertForPreTraining::open(folder.path(), &Device::Cpu).err().ok_or("taken")?.to_string();
+    assert!(said.contains("config.json: tie_word_embeddings is false"), "{said}");
+    std::fs::write(&path, config.replacen('{', "{\"tie_word_embeddings\": true,", 1))?;
+    BertForPreTraining::open(folder.path(), &Device::Cpu)?;
+    Ok(())
+}
+
+#[test]
+fn old_names_are_known_but_not_beside_the_new_ones() -> Result {
+    let (new, old) = ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma");
+    let (_, report) = reopened(|tensors| {
+        let tensor = tensors.remove(new).ok_or(new)?;
+        tensors.insert(old.into(), tensor);
+        Ok(())
+    })??;
+    assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{report}");
+    let said = refused(|tensors| {
+        tensors.insert(old.into(), tensors[new].clone());
+        Ok(())
+    })?;
+    assert!(said.contains(new) && said.contains(old), "{said}");
+    Ok(())
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused() -> Result {
+    let name = "bert.encoder.layer.0.output.dense.weight";
+    for value in [f32::NAN, f32::INFINITY] {
+        let said = refused(|tensors| {
+            tensors.insert(name.into(), changed(&tensors[name], 7, value)?);
+            Ok(())
+        })?;
+        assert!(said.contains(&format!("{name} is {value} at element 7")), "{said}");
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The model: numbers of parameters, initial values, where errors say they come from, asking.
+
+use cloze_bert::{
+    Batch, BertConfig, BertForPreTraining, ErrorKind, FillMask, Mode, PreTrainingTargets, Tokenizer, TrainOptions,
+};
+use cloze_tensor::{DType, Device, Module, Tensor};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn small() -> BertConfig {
+    BertConfig {
+        hidden_size: 16,
+        num_attention_heads: 2,
+        intermediate_size: 24,
+        max_position_embeddings: 12,
+        ..BertConfig::tiny(40)
+    }
+}
+
+fn count(model: &BertForPreTraining, part: &str) -> u64 {
+    let parameters = model.named_parameters();
+    parameters.iter().filter(|(name, _)| name.starts_with(part)).map(|(_, tensor)| tensor.elements() as u64).sum()
+}
+
+#[test]
+fn parameters_are_as_many_as_the_configuration_says() -> Result {
+    let odd = BertConfig {
+        hidden_size: 21,
+        num_hidden_layers: 3,
+        num_attention_heads: 3,
+        intermediate_size: 17,
+        max_position_embeddings: 11,
+        type_vocab_size: 5,
+        ..BertConfig::tiny(37)
+    };
+    for config in [BertConfig::tiny(101), odd] {
+        let model = BertForPreTraining::new(&config, &Device::Cpu, 0)?;
+        let counts = config.parameter_counts();
+        assert_eq!(count(&model, "bert.embeddings."), counts.embeddings);
+        assert_eq!(count(&model, "bert.encoder.layer.1."), counts.layer);
+        assert_eq!(count(&model, "bert.encoder."), counts.encoder);
+        assert_eq!(count(&model, "bert.pooler."), counts.pooler);
+        assert_eq!(count(&model, "cls.predictions."), counts.mlm_head);
+        assert_eq!(count(&model, "cls.seq_relationship."), counts.nsp_head);
+        assert_eq!(model.parameter_count() as u64, counts.pre_training());
+    }
+    Ok(())
+}
+
+/// The number of bert-base-uncased with both heads; layer and pooler are those of a model that is built.
+#[test]
+fn base_has_110_million() -> Result {
+    let counts = BertConfig::base().parameter_counts();
+    assert_eq!(counts.pre_training(), 110_106_428);
+    let one_layer = BertConfig { num_hidden_layers: 1, vocab_size: 50, ..BertConfig::base() };
+    let model = BertForPreTraining::new(&one_layer, &Device::Cpu, 0)?;
+    assert_eq!(count(&model, "bert.encoder."), counts.layer);
+    assert_eq!(count(&model, "bert.pooler."), counts.pooler);
+    Ok(())
+}
+
+#[test]
+fn initial_values() -> Result {
+    let config = BertConfig::tiny(2000);
+    let model = BertForPreTraining::new(&config, &Device::Cpu, 5)?;
+    let mut matrices: Vec<Vec<f32>> = Vec::new();
+    for (name, tensor) in model.named_parameters() {
+        let values = tensor.to_vec::<f32>()?;
+        if name.ends_with("bias") {
+            assert!(values.iter().all(|&x| x == 0.0), "{name}");
+        } else if name.contains("LayerNorm") {
+            assert!(values.iter().all(|&x| x == 1.0), "{name}");
+        } else {
+            assert!(matrices.iter().all(|other| other[..16] != values[..16]), "{name} is drawn like another");
+            matrices.push(values.clone());
+            // The standard deviation of fewer is not known that well.
+            if values.len() < 8192 {
+                continue;
+            }
+            let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+            let square = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / values.len() as f64;
+            assert!((square.sqrt() / 0.02 - 1.0).abs() < 0.05, "{name}: {}", square.sqrt());
+            assert!(mean.abs() < 0.001, "{name}: {mean}");
+        }
+    }
+    assert!(matrices.len() > 15);
+
+    let bits = |seed| -> Result<Vec<u32>> {
+        let model = BertForPreTraining::new(&small(), &Device::Cpu, seed)?;
+        let mut bits = Vec::new();
+        for (_, tensor) in model.named_parameters() {
+            bits.extend(tensor.to_vec::<f32>()?.into_iter().map(f32::to_bits));
+        }
+        Ok(bits)
+    };
+    assert_eq!(bits(5)?, bits(5)?);
+    assert_ne!(bits(5)?, bits(6)?);
+    Ok(())
+}
+
+#[test]
+fn errors_say_which_module_they_come_from() -> Result {
+    let batch = Batch::new(&[(vec![1, 2, 3], vec![0, 0, 1])])?;
+    let wrong = Tensor::zeros(&[3, 5], DType::F32, &Device::Cpu)?;
+    type Place = fn(&mut BertForPreTraining) -> &mut Tensor;
+    let places: [(&str, Place); 5] = [
+        ("bert.embeddings: ", |model| &mut model.bert.embeddings.position_embeddings.weight),
+        ("bert.encoder.layer.1.attention.self: ", |model| {
+            &mut model.bert.encoder.layer[1].attention.self_attention.key.weight
+        }),
+        ("bert.encoder.layer.0.attention.output: ", |model| {
+            &mut model.bert.encoder.layer[0].attention.output.dense.weight
+        }),
+        ("bert.encoder.layer.1.output: ", |model| &mut model.bert.encoder.layer[1].output.layer_norm.bias),
+        ("cls.predictions: ", |model| &mut model.cls.predictions.transform.dense.weight),
+    ];
+    let targets = PreTrainingTargets { rows: vec![1], labels: vec![7], next_sentence: vec![0], divisors: None };
+    for (place, parameter) in places {
+        let mut model = BertForPreTraining::new(&small(), &Device::Cpu, 0)?;
+        *parameter(&mut model) = wrong.clone();
+        let error = model.loss(&batch, &targets, Mode::Eval).err().ok_or("a wrong shape is taken")?.to_string();
+        assert!(error.starts_with(place), "{error}");
+    }
+    let mut model = BertForPreTraining::new(&small(), &Device::Cpu, 0)?;
+    model.bert.encoder.layer[1].attention.self_attention.key.weight = wrong;
+    let error = model.bert.hidden(&batch).err().ok_or("a wrong shape is taken")?.to_string();
+    assert!(error.starts_with("bert.encoder.layer.1.attention.self: "), "{error}");
+    Ok(())
+}
+
+#[test]
+fn targets_that_make_no_loss_say_so() -> Result {
+    let model = BertForPreTraining::new(&small(), &Device::Cpu, 0)?;
+    let batch = Batch::new(&[(vec![1, 2, 3], vec![0, 0, 1])])?;
+    let good = PreTrainingTargets { rows: vec![1], labels: vec![7], next_sentence: vec![0], divisors: None };
+    let said = |targets: PreTrainingTargets| match model.loss(&batch, &targets, Mode::Eval) {
+        Ok(_) => "no error".to_string(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(said(good.clone()), "no error");
+    let label = said(PreTrainingTargets { labels: vec![40], ..good.clone() });
+    assert!(label.starts_with("cls.predictions: cross_entropy: label 40"), "{label}");
+    let label = said(PreTrainingTargets { next_sentence: vec![2], ..good.clone() });
+    assert!(label.starts_with("cls.seq_relationship: cross_entropy: label 2"), "{label}");
+    let none = PreTrainingTargets { rows: vec![], labels: vec![], ..good.clone() };
+    assert!(said(none.clone()).contains("no token is to be predicted"), "{}", said(none));
+    let ignored = said(PreTrainingTargets { labels: vec![-100], ..good.clone() });
+    assert!(ignored.contains("no token is to be predicted"), "{ignored}");
+    assert_eq!(said(PreTrainingTargets { divisors: Some((3.0, 1.0)), ..none }), "no error");
+    let divisors = said(PreTrainingTargets { divisors: Some((0.0, 1.0)), ..good });
+    assert!(divisors.contains("divisors are 0 and 1"), "{divisors}");
+    Ok(())
+}
+
+fn fill_mask(max_length: usize) -> Result<FillMask> {
+    let tokenizer = Tokenizer::train(["the cat sat on the mat"], 60, &TrainOptions::new())?;
+    let tokenizer = tokenizer.with_max_length(max_length);
+    let config = BertConfig { vocab_size: tokenizer.vocab_size() + 3, ..small() };
+    Ok(FillMask::new(BertForPreTraining::new(&config, &Device::Cpu, 0)?, tokenizer)?)
+}
+
+#[test]
+fn fill_mask_crosses_threads() {
+    fn check<T: Send + Sync + 'static>() {}
+    check::<FillMask>();
+    check::<BertForPreTraining>();
+}
+
+#[test]
+fn fill_mask_gives_as_many_guesses_as_asked() -> Result {
+    let model = fill_mask(512)?;
+    assert!(model.top_k("the [MASK] sat", 0)?.is_empty());
+    assert_eq!(model.top_k("the [MASK] sat", 3)?.len(), 3);
+    let all = model.top_k("the [MASK] sat", usize::MAX)?;
+    assert!((all.iter().map(|guess| guess.probability).sum::<f64>() - 1.0).abs() < 1e-5);
+    assert!(all.is_sorted_by(|a, b| a.probability >= b.probability));
+    assert!(model.top_k("the cat sat", 3).unwrap_err().to_string().contains("no [MASK]"));
+    Ok(())
+}
+
+#[test]
+fn a_text_that_is_too_long_is_told_the_smaller_limit() -> Result {
+    let text = "the [MASK] ".repeat(7); // 14 tokens and 2 special ones
+    for (max_length, expected) in [(512, 12), (5, 5)] {
+        let error = fill_mask(max_length)?.top_k(&text, 3).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::TooLong { tokens: 16, limit } if *limit == expected), "{error}");
+    }
+    Ok(())
+}

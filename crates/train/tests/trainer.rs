@@ -1,0 +1,230 @@
+//! The trainer, on a model and a corpus that are as small as can be.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use cloze_bert::{BertConfig, BertForPreTraining, Mode, Tokenizer, TrainOptions};
+use cloze_tensor::random::{Purpose, Stream};
+use cloze_tensor::{Device, Module, Tensor, module};
+use cloze_train::{
+    AdamW, Budget, Corpus, DataSet, Learn, Masking, PackedExamples, PreTraining, PreTrainingEvaluation, Schedule,
+    Trainer, Unigram,
+};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Documents of made-up words, each of which follows from the one before.
+fn data() -> Result<(PreTraining, BertConfig)> {
+    let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
+    let mut sentence = || {
+        let first = stream.below(12);
+        (0..6).map(|i| format!("w{}", (first + i) % 12)).collect::<Vec<_>>().join(" ")
+    };
+    let documents: Vec<Vec<String>> = (0..4).map(|_| (0..20).map(|_| sentence()).collect()).collect();
+    let tokenizer = Tokenizer::train(documents.concat(), 80, &TrainOptions::new())?;
+    let data = PreTraining::new(&Corpus::from_documents(documents)?, &tokenizer)?.seq_len(24).seed(2);
+    let config = BertConfig {
+        hidden_size: 16,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 32,
+        max_position_embeddings: 24,
+        ..BertConfig::tiny(tokenizer.vocab_size())
+    };
+    Ok((data, config))
+}
+
+/// A model that counts its forwards, and whose loss is not a number from one of them on.
+struct Watched {
+    model: BertForPreTraining,
+    forwards: Cell<u32>,
+    broken_from: u32,
+}
+module!(Watched { model });
+
+impl Watched {
+    fn new(config: &BertConfig) -> Result<Watched> {
+        let model = BertForPreTraining::new(config, &Device::Cpu, 1)?;
+        Ok(Watched { model, forwards: Cell::new(0), broken_from: u32::MAX })
+    }
+}
+
+impl Learn<PackedExamples> for Watched {
+    fn loss(&self, batch: &PackedExamples, mode: Mode) -> cloze_train::Result<Tensor> {
+        let loss = Learn::loss(&self.model, batch, mode)?;
+        let number = self.forwards.replace(self.forwards.get() + 1);
+        Ok(if number >= self.broken_from { loss.mul_scalar(f64::NAN)? } else { loss })
+    }
+}
+
+fn trainer<M: Module>(model: &mut M) -> Trainer<'_, M> {
+    Trainer::new(model).optimizer(AdamW::new(3e-3)).batch_size(8).seed(3).progress(false)
+}
+
+fn bits(model: &impl Module) -> Result<Vec<u32>> {
+    let mut bits = Vec::new();
+    for (_, tensor) in model.named_parameters() {
+        bits.extend(tensor.to_vec::<f32>()?.into_iter().map(f32::to_bits));
+    }
+    Ok(bits)
+}
+
+#[test]
+fn a_run_of_some_time_is_the_run_of_as_many_steps() -> Result {
+    let (data, config) = data()?;
+    let mut timed = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut steps = 0;
+    let time = Budget::Time(Duration::from_millis(250));
+    let report = trainer(&mut timed).budget(time).run_with(&data, |_, step| {
+        steps = step.steps;
+        Ok(())
+    })?;
+    assert_eq!(report.losses.len(), steps as usize);
+    let mut counted = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    assert_eq!(trainer(&mut counted).steps(steps).run(&data)?.losses, report.losses);
+    assert_eq!(bits(&timed)?, bits(&counted)?);
+    Ok(())
+}
+
+#[test]
+fn no_time_is_a_step_to_measure_and_a_step() -> Result {
+    let (data, config) = data()?;
+    let mut model = Watched::new(&config)?;
+    let report = trainer(&mut model).budget(Budget::Time(Duration::ZERO)).run(&data)?;
+    assert_eq!((model.forwards.get(), report.losses.len()), (2, 1));
+    Ok(())
+}
+
+#[test]
+fn a_batch_is_at_most_all_examples() -> Result {
+    let (data, config) = data()?;
+    for budget in [Budget::Time(Duration::from_millis(40)), Budget::Epochs(2), Budget::Steps(3)] {
+        let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+        let report = trainer(&mut model).batch_size(usize::MAX).budget(budget).run(&data)?;
+        assert!(!report.losses.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_loss_falls_and_callbacks_see_every_step() -> Result {
+    let (data, config) = data()?;
+    let config = BertConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..config };
+    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut seen = Vec::new();
+    let report = trainer(&mut model).steps(150).run_with(&data, |_, step| {
+        seen.push((step.step, step.steps, step.loss));
+        Ok(())
+    })?;
+    let expected: Vec<_> = (1..).zip(&report.losses).map(|(step, &loss)| (step, 150, loss)).collect();
+    assert_eq!(seen, expected);
+    let first = report.losses[..20].iter().sum::<f64>() / 20.0;
+    assert!(report.mean_of_last(20) < first - 0.3, "from {first} to {}", report.mean_of_last(20));
+    Ok(())
+}
+
+#[test]
+fn a_head_without_labels_stays_as_it_is() -> Result {
+    let (data, config) = data()?;
+    let data = data.next_sentence(false);
+    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let head = |model: &BertForPreTraining| (bits(&model.cls.seq_relationship), bits(&model.bert.pooler));
+    let before = (head(&model), bits(&model.cls.predictions)?);
+    trainer(&mut model).steps(5).run(&data)?;
+    let after = head(&model);
+    assert_eq!(before.0.0?, after.0?);
+    assert_eq!(before.0.1?, after.1?);
+    assert_ne!(before.1, bits(&model.cls.predictions)?);
+    Ok(())
+}
+
+#[test]
+fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
+    let (data, config) = data()?;
+    let mut model = Watched { broken_from: 3, ..Watched::new(&config)? };
+    let error = trainer(&mut model).steps(10).run(&data).err().ok_or("the run goes on")?.to_string();
+    assert!(error.contains("loss") && error.contains("NaN") && error.contains("step 4"), "{error}");
+
+    let mut until_then = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut after_three = Vec::new();
+    trainer(&mut until_then).steps(10).run_with(&data, |model, step| {
+        if step.step == 3 {
+            after_three = bits(model).map_err(|error| cloze_train::Error::data("test", error.to_string()))?;
+        }
+        Ok(())
+    })?;
+    assert_eq!(bits(&model.model)?, after_three);
+
+    let folder = tempfile::tempdir()?;
+    model.model.save(folder.path())?;
+    let (read, _) = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
+    let batch = data.batch(&data.evaluation()?[..4], 0, 0)?;
+    assert!(Learn::loss(&read, &batch, Mode::Eval)?.item()?.is_finite());
+    Ok(())
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named() -> Result {
+    let (data, config) = data()?;
+    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let before = bits(&model)?;
+    let mut said = |change: fn(Trainer<'_, BertForPreTraining>) -> Trainer<'_, BertForPreTraining>| -> Result<String> {
+        Ok(change(trainer(&mut model).steps(2)).run(&data).err().ok_or("the run goes on")?.to_string())
+    };
+    assert_eq!(said(|trainer| trainer.batch_size(0))?, "batch size is 0, must be at least 1");
+    assert_eq!(said(|trainer| trainer.clip_norm(f64::NAN))?, "clip_norm is NaN, must be above 0, and finite");
+    assert_eq!(said(|trainer| trainer.clip_norm(0.0))?, "clip_norm is 0, must be above 0, and finite");
+    let warmup = said(|trainer| trainer.schedule(Schedule::Linear { warmup: f64::NAN }))?;
+    assert_eq!(warmup, "warmup is NaN, must be from 0 to 1");
+    let rate = said(|trainer| trainer.optimizer(AdamW::new(-1.0)))?;
+    assert_eq!(rate, "learning rate is -1, must be 0 or more, and finite");
+    assert_eq!(bits(&model)?, before);
+    Ok(())
+}
+
+/// The examples of another data set, without targets.
+struct NoTargets(PreTraining);
+
+impl DataSet for NoTargets {
+    type Example = cloze_train::PairExample;
+    type Batch = PackedExamples;
+
+    fn epoch(&self, epoch: u32) -> cloze_train::Result<Vec<Self::Example>> {
+        self.0.epoch(epoch)
+    }
+
+    fn batch(&self, examples: &[Self::Example], step: u32, first: u32) -> cloze_train::Result<PackedExamples> {
+        let batch = self.0.batch(examples, step, first)?;
+        Ok(PackedExamples { target_rows: vec![], target_ids: vec![], target_kinds: vec![], ..batch })
+    }
+
+    fn tokens(batch: &PackedExamples) -> usize {
+        batch.token_count()
+    }
+}
+
+#[test]
+fn a_batch_without_targets_is_not_blamed_on_the_learning_rate() -> Result {
+    let (data, config) = data()?;
+    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let error = trainer(&mut model).steps(2).run(&NoTargets(data)).err().ok_or("the run goes on")?.to_string();
+    assert!(error.contains("no token is to be predicted") && !error.contains("learning rate"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn an_evaluation_with_nothing_behind_a_mask_says_so() -> Result {
+    let (data, config) = data()?;
+    let model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let unigram = Unigram::fit(data.corpus().ids().iter().copied(), config.vocab_size)?;
+    let evaluate = |data: &PreTraining, count: usize| -> Result<PreTrainingEvaluation> {
+        Ok(PreTrainingEvaluation::run(&model, data, &data.evaluation()?[..count], &unigram, 4)?)
+    };
+    assert!(evaluate(&data, 8)?.masked_loss.is_finite());
+    let unmasked = data.clone().masking(Masking::bert().replacement(0.0, 1.0));
+    for (data, count) in [(&unmasked, 8), (&data, 0)] {
+        let error = evaluate(data, count).err().ok_or("evaluated")?.to_string();
+        assert!(error.starts_with("evaluation: none of the") && error.contains("[MASK]"), "{error}");
+    }
+    Ok(())
+}
