@@ -88,14 +88,19 @@ mod tests {
 
     #[test]
     fn f32_and_bf16_agree_with_f64_at_every_simd_level() {
+        let mut failures = Vec::new();
         simd::testing::at_each_level(|level| {
             for case in ops::cases().0 {
-                for (dtype, tolerance) in [(DType::F32, 3e-5), (DType::BF16, 4e-2)] {
-                    checks::narrow_types(&case, dtype, tolerance)
-                        .unwrap_or_else(|message| panic!("{} in {dtype}, {level:?}: {message}", case.label));
+                // Relative to the largest value. All but soft_cross_entropy, whose targets here have signs and cancel,
+                // hold 3e-6.
+                for (dtype, tolerance) in [(DType::F32, 5e-6), (DType::BF16, 4e-2)] {
+                    if let Err(message) = checks::narrow_types(&case, dtype, tolerance) {
+                        failures.push(format!("{} in {dtype}, {level:?}: {message}", case.label));
+                    }
                 }
             }
         });
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
     }
 
     /// The gradient of `x + f(x)`: x has two contributions, one of which is the gradient of the sum itself.

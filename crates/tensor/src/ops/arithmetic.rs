@@ -1,5 +1,5 @@
 //! Elementwise arithmetic. Operands broadcast as in NumPy: aligned at the last dimension, a size of 1
-//! repeats.
+//! repeats. Both have one float type: nothing is converted in silence, [`Tensor::to_dtype`] does it.
 
 use crate::autograd::differentiable;
 use crate::cpu::strided;
