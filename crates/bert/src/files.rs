@@ -1,9 +1,7 @@
 //! Reading text and replacing files whole.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Error, Result};
 
@@ -28,23 +26,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 /// # Errors
 /// When the system refuses; then `path` is as it was.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    static UNIQUE: AtomicU64 = AtomicU64::new(0);
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|error| Error::io(parent, "cannot make the folder", error))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
-    let temporary = parent.join(format!(".{name}.{}.{unique}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    written.map_err(|error| {
-        // The first failure is the one to report.
-        let _ = fs::remove_file(&temporary);
-        Error::io(path, "cannot write", error)
-    })
+    cloze_tensor::write_file_atomically(path, bytes)
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::gradients::{Entry, Gradients, Slot, Table};
+use crate::gradients::{Entry, Gradients, Like, Slot, Table};
 use crate::tensor::{Origin, Tensor, TensorId};
 use crate::{Error, Result};
 
-type Backward = Box<dyn FnOnce(Tensor, Vec<Slot<'_>>) -> Result<()> + Send + Sync>;
+type Backward = Box<dyn FnOnce(Tensor, Vec<Slot<'_>>) -> Result<()> + Send>;
 
 /// An operation that was run on something that wants a gradient.
 pub(crate) struct Node {
@@ -30,7 +30,7 @@ pub(crate) struct Node {
 /// An input of a node: what is needed to make its gradient, not its elements.
 struct Edge {
     id: TensorId,
-    entry: Option<Entry>,
+    like: Option<Like>,
     node: Option<Arc<Node>>,
 }
 
@@ -41,7 +41,7 @@ impl Edge {
             Origin::Leaf => (true, None),
             Origin::Computed(node) => (true, Some(node.clone())),
         };
-        Edge { id: input.id(), entry: wanted.then(|| Entry::new(input)), node }
+        Edge { id: input.id(), like: wanted.then(|| Like::of(input)), node }
     }
 }
 
@@ -50,7 +50,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         let mut pending: Vec<Edge> = self.inputs.drain(..).collect();
         while let Some(edge) = pending.pop() {
-            if let Some(Ok(mut node)) = edge.node.map(Arc::try_unwrap) {
+            if let Some(mut node) = edge.node.and_then(Arc::into_inner) {
                 pending.append(&mut node.inputs);
             }
         }
@@ -88,8 +88,8 @@ fn is_recorded(inputs: &[&Tensor]) -> bool {
 /// parameter that a graph still holds; anything else is kept without the graph behind it.
 fn keep(tensor: &Tensor) -> Tensor {
     match tensor.0.origin {
-        Origin::Leaf => tensor.clone(),
-        _ => tensor.detach(),
+        Origin::Computed(_) => tensor.detach(),
+        Origin::Leaf | Origin::Constant => tensor.clone(),
     }
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn differentiable<const INPUTS: usize, const KEPT: usize>(
     inputs: [&Tensor; INPUTS],
     keeps: [&Tensor; KEPT],
     output: Tensor,
-    backward: impl FnOnce([Tensor; KEPT], Tensor, [Slot<'_>; INPUTS]) -> Result<()> + Send + Sync + 'static,
+    backward: impl FnOnce([Tensor; KEPT], Tensor, [Slot<'_>; INPUTS]) -> Result<()> + Send + 'static,
 ) -> Tensor {
     differentiable_many(op, &inputs, &keeps, output, move |kept, gradient, slots| {
         // The lengths are those given above; `unwrap_or_else` only satisfies the type system.
@@ -116,7 +116,7 @@ pub(crate) fn differentiable_many(
     inputs: &[&Tensor],
     keeps: &[&Tensor],
     output: Tensor,
-    backward: impl FnOnce(Vec<Tensor>, Tensor, Vec<Slot<'_>>) -> Result<()> + Send + Sync + 'static,
+    backward: impl FnOnce(Vec<Tensor>, Tensor, Vec<Slot<'_>>) -> Result<()> + Send + 'static,
 ) -> Tensor {
     if !is_recorded(inputs) {
         return output;
@@ -168,24 +168,27 @@ impl Tensor {
     }
 
     /// Adds the product of `gradient`, the gradient of something with respect to this tensor, with this
-    /// tensor's derivatives to `gradients`.
+    /// tensor's derivatives to `gradients`. No graph is recorded: `gradient` counts as a constant.
     ///
     /// # Errors
-    /// When the shapes or types differ, nothing wants a gradient, or the graph has been walked already.
+    /// When the shapes or types differ, nothing wants a gradient, or the graph has been walked already. An
+    /// error on the way clears `gradients`, which would otherwise hold parts of a sum.
     pub fn backward_with(&self, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
         if gradient.shape() != self.shape() || gradient.dtype() != self.dtype() {
             let operands = [("tensor", self.shape()), ("gradient", gradient.shape())];
             return Err(Error::shape("backward", "gradient differs in shape or dtype from its tensor", &operands));
         }
         let root = Edge::new(self);
-        let Some(entry) = &root.entry else {
+        let Some(like) = &root.like else {
             return Err(Error::gradient("backward", "nothing that this was computed from requires a gradient"));
         };
         let table = RefCell::new(Table { passing: HashMap::new(), leaves: std::mem::take(gradients) });
-        let walked = Slot::new(&table, root.id, Some(entry), root.node.is_none())
-            .give(gradient.contiguous()?)
-            .and_then(|()| walk(&root, &table));
+        let slot = Slot::new(&table, root.id, Some(like), root.node.is_none());
+        let walked = no_grad(|| slot.give(gradient.values()?).and_then(|()| walk(&root, &table)));
         *gradients = table.into_inner().leaves;
+        if walked.is_err() {
+            gradients.clear();
+        }
         walked
     }
 }
@@ -205,7 +208,7 @@ fn walk(root: &Edge, table: &RefCell<Table>) -> Result<()> {
         };
         #[cfg(test)]
         let gradient = mutation::applied(node.op, gradient)?;
-        let slot = |edge: &Edge| Slot::new(table, edge.id, edge.entry.as_ref(), edge.node.is_none());
+        let slot = |edge: &Edge| Slot::new(table, edge.id, edge.like.as_ref(), edge.node.is_none());
         backward(gradient, node.inputs.iter().map(slot).collect())?;
         for edge in &node.inputs {
             pending.extend(edge.node.clone().map(|node| Pending { gradient_of: edge.id, node }));
@@ -267,6 +270,6 @@ pub(crate) mod mutation {
 
     pub(super) fn applied(op: &'static str, gradient: Tensor) -> Result<Tensor> {
         WALKED.with_borrow_mut(|walked| walked.as_mut().map(|walked| walked.insert(op)));
-        if SPOILED.get() == Some(op) { no_grad(|| gradient.mul_scalar(1.001)) } else { Ok(gradient) }
+        if SPOILED.get() == Some(op) { gradient.mul_scalar(1.001) } else { Ok(gradient) }
     }
 }

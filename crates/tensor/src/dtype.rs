@@ -18,8 +18,6 @@ pub enum DType {
     U32,
     /// Labels, where -100 means none.
     I64,
-    /// Truth values, a byte each.
-    Bool,
 }
 
 impl DType {
@@ -29,7 +27,6 @@ impl DType {
             DType::F64 | DType::I64 => 8,
             DType::F32 | DType::U32 => 4,
             DType::BF16 | DType::F16 => 2,
-            DType::Bool => 1,
         }
     }
 
@@ -53,7 +50,6 @@ impl fmt::Display for DType {
             DType::F64 => "f64",
             DType::U32 => "u32",
             DType::I64 => "i64",
-            DType::Bool => "bool",
         })
     }
 }

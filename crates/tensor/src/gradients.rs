@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::element::Element;
 use crate::layout::{Dims, Layout};
@@ -18,16 +19,34 @@ use crate::{DType, Device, ParameterArena, Result, cpu};
 #[derive(Default)]
 pub struct Gradients {
     entries: HashMap<TensorId, Entry>,
-    /// The flat buffer and its type; padding between parameters is zero.
-    pub(crate) flat: Option<(Storage, DType)>,
+    pub(crate) flat: Option<Flat>,
 }
 
-/// The gradient of one tensor: what it looks like and, once there is a contribution, its elements.
+/// The flat buffer of gradients that mirror an arena. Padding between parameters is zero; the place of a
+/// parameter without a gradient holds anything.
+pub(crate) struct Flat {
+    pub(crate) storage: Storage,
+    pub(crate) dtype: DType,
+    pub(crate) arena: TensorId,
+}
+
+/// What the gradient of a tensor looks like: as the tensor itself.
 #[derive(Clone)]
-pub(crate) struct Entry {
+pub(crate) struct Like {
     shape: Dims,
     dtype: DType,
     device: Device,
+}
+
+impl Like {
+    pub(crate) fn of(tensor: &Tensor) -> Like {
+        Like { shape: tensor.dims(), dtype: tensor.dtype(), device: tensor.device() }
+    }
+}
+
+/// The gradient of one tensor: what it looks like and, once there is a contribution, its elements.
+pub(crate) struct Entry {
+    like: Like,
     /// Where in the flat gradients it lies; `None`: memory of its own.
     place: Option<(Storage, usize)>,
     value: Option<Tensor>,
@@ -38,9 +57,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(tensor: &Tensor) -> Entry {
-        let (shape, dtype, device) = (tensor.dims(), tensor.dtype(), tensor.device());
-        Entry { shape, dtype, device, place: None, value: None, open: false, late: None }
+    fn new(like: Like, place: Option<(Storage, usize)>) -> Entry {
+        Entry { like, place, value: None, open: false, late: None }
     }
 
     pub(crate) fn into_tensor(self) -> Option<Tensor> {
@@ -49,25 +67,23 @@ impl Entry {
 
     /// Memory for the gradient, with arbitrary contents.
     fn allocate(&self, place: Option<&(Storage, usize)>) -> Result<Tensor> {
-        let mut layout = Layout::contiguous("backward", &self.shape)?;
+        let Like { shape, dtype, device } = &self.like;
+        let mut layout = Layout::contiguous("backward", shape)?;
         let storage = match place {
             Some((storage, offset)) => {
                 layout.offset = *offset;
                 storage.clone()
             }
-            None => Storage::new(&self.device, layout.elements() * self.dtype.size()),
+            None => Storage::new("backward", device, layout.elements() * dtype.size())?,
         };
-        Ok(Tensor::from_parts(storage, layout, self.dtype, Origin::Constant))
+        Ok(Tensor::from_parts(storage, layout, *dtype, Origin::Constant))
     }
 
     /// The gradient so far, in memory that nobody else sees. The flat gradients are such memory, since
     /// `Gradients::get` hands out copies of them.
     fn take_exclusive(&mut self) -> Result<Option<Tensor>> {
-        let Some(value) = self.value.take() else { return Ok(None) };
-        if self.place.is_some() || value.storage().handles() == 1 {
-            return Ok(Some(value));
-        }
-        value.copied().map(Some)
+        let Some(mut value) = self.value.take() else { return Ok(None) };
+        if self.place.is_some() || value.is_exclusive() { Ok(Some(value)) } else { value.copied().map(Some) }
     }
 
     /// Adds a contribution: the first one moves in (or is copied to its place), later ones are added.
@@ -92,7 +108,8 @@ impl Entry {
 /// `sum += addend`, for a `sum` that nobody else sees.
 fn add_in_place(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
     if sum.dtype().is_half() {
-        return sum.add(addend);
+        let total = sum.add(addend)?;
+        return copy_into(sum, &total);
     }
     let addend = addend.contiguous()?;
     float!("backward", sum.dtype(), T => {
@@ -136,10 +153,10 @@ impl Gradients {
     ) -> Gradients {
         let (dtype, device) = (arena.dtype(), arena.device());
         let entry = |(id, shape, offset)| {
-            let place = Some((storage.clone(), offset));
-            (id, Entry { shape, dtype, device: device.clone(), place, value: None, open: false, late: None })
+            let like = Like { shape, dtype, device: device.clone() };
+            (id, Entry::new(like, Some((storage.clone(), offset))))
         };
-        Gradients { entries: parameters.map(entry).collect(), flat: Some((storage, dtype)) }
+        Gradients { entries: parameters.map(entry).collect(), flat: Some(Flat { storage, dtype, arena: arena.id() }) }
     }
 
     /// The gradient with respect to `leaf`, if there is one. A copy where the gradients are flat, because
@@ -157,10 +174,20 @@ impl Gradients {
 
     /// Forgets the gradients, but keeps the memory for the next step.
     pub fn clear(&mut self) {
-        match &self.flat {
-            Some(_) => self.entries.values_mut().for_each(|entry| entry.value = None),
-            None => self.entries.clear(),
+        self.entries.retain(|_, entry| entry.place.is_some());
+        self.entries.values_mut().for_each(|entry| entry.value = None);
+    }
+
+    /// The parts of the flat buffer that hold gradients, in order: one range where every parameter has one.
+    pub(crate) fn written(&self, elements: usize) -> Vec<Range<usize>> {
+        let placed = || self.entries.values().filter_map(|entry| Some((entry, entry.place.as_ref()?.1)));
+        if placed().all(|(entry, _)| entry.value.is_some()) {
+            return std::iter::once(0..elements).collect();
         }
+        let range = |(entry, start): (&Entry, usize)| entry.value.as_ref().map(|value| start..start + value.elements());
+        let mut ranges: Vec<Range<usize>> = placed().filter_map(range).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges
     }
 }
 
@@ -173,14 +200,14 @@ pub(crate) struct Table {
 impl Table {
     fn entry(&mut self, key: &Key) -> &mut Entry {
         let entries = if key.leaf { &mut self.leaves.entries } else { &mut self.passing };
-        entries.entry(key.id).or_insert_with(|| key.like.clone())
+        entries.entry(key.id).or_insert_with(|| Entry::new(key.like.clone(), None))
     }
 }
 
 struct Key {
     id: TensorId,
     leaf: bool,
-    like: Entry,
+    like: Like,
 }
 
 /// The place for the gradient of one input of an operation.
@@ -191,7 +218,7 @@ pub(crate) struct Slot<'t> {
 
 impl<'t> Slot<'t> {
     /// The slot for the tensor `id` that looks `like` this; nothing is wanted where that is `None`.
-    pub(crate) fn new(table: &'t RefCell<Table>, id: TensorId, like: Option<&Entry>, leaf: bool) -> Slot<'t> {
+    pub(crate) fn new(table: &'t RefCell<Table>, id: TensorId, like: Option<&Like>, leaf: bool) -> Slot<'t> {
         Slot { table, key: like.map(|like| Key { id, leaf, like: like.clone() }) }
     }
 
@@ -243,10 +270,10 @@ pub(crate) struct Destination<'t> {
 
 impl Destination<'_> {
     /// The elements, and whether to add to them (else: overwrite, they are arbitrary).
-    pub(crate) fn target<T: Element>(&mut self) -> cpu::Slot<'_, T> {
+    pub(crate) fn target<T: Element>(&mut self) -> cpu::Target<'_, T> {
         // SAFETY: `open` gave memory that nobody else sees, and `self` is borrowed exclusively.
         let data = self.value.as_ref().map_or(&mut [][..], |value| unsafe { exclusive(value) });
-        cpu::Slot::new(data, self.accumulate)
+        cpu::Target::new(data, self.accumulate)
     }
 
     /// The elements, zero where nothing was contributed yet: for scatters, which add to some of them.
@@ -273,5 +300,147 @@ impl Drop for Destination<'_> {
         if let Some(late) = entry.late.take() {
             let _ = entry.add(late);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Error, Module, module};
+
+    fn leaf(values: &[f32]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(values, &[values.len()], &Device::Cpu)?.requires_grad())
+    }
+
+    #[test]
+    fn contributions_do_not_write_into_each_other() -> Result<()> {
+        let (a, b) = (leaf(&[1.0, 2.0])?, leaf(&[3.0, 4.0])?);
+        let three = a.mul_scalar(3.0)?;
+        let gradients = a.add(&b)?.add(&three)?.sum_all()?.backward()?;
+        assert_eq!(gradients.get(&a).expect("wanted").to_vec::<f32>()?, [4.0, 4.0]);
+        assert_eq!(gradients.get(&b).expect("wanted").to_vec::<f32>()?, [1.0, 1.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_user_holds_does_not_change() -> Result<()> {
+        let x = leaf(&[1.0, 2.0])?;
+        let mut gradients = x.mul_scalar(2.0)?.sum_all()?.backward()?;
+        let held = gradients.get(&x).expect("wanted");
+        x.mul_scalar(5.0)?.sum_all()?.backward_into(&mut gradients)?;
+        assert_eq!(held.to_vec::<f32>()?, [2.0, 2.0]);
+        assert_eq!(gradients.get(&x).expect("wanted").to_vec::<f32>()?, [7.0, 7.0]);
+
+        let one = Tensor::new([1f32, 1.0], &Device::Cpu)?;
+        let mut gradients = Gradients::new();
+        for _ in 0..3 {
+            x.backward_with(&one, &mut gradients)?;
+        }
+        assert_eq!(one.to_vec::<f32>()?, [1.0, 1.0]);
+        assert_eq!(gradients.get(&x).expect("wanted").to_vec::<f32>()?, [3.0, 3.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_that_fails_leaves_nothing() -> Result<()> {
+        let x = leaf(&[1.0, 2.0])?;
+        let loss = x.exp()?.sum_all()?;
+        let mut gradients = loss.backward()?;
+        let again = loss.add(&x.sum_all()?)?;
+        assert!(again.backward_into(&mut gradients).is_err());
+        assert!(!gradients.contains(&x));
+        Ok(())
+    }
+
+    struct Two {
+        a: Tensor,
+        b: Tensor,
+    }
+    module!(Two { a, b });
+
+    fn two() -> Result<Two> {
+        Ok(Two { a: leaf(&[3.0, 4.0])?, b: leaf(&[12.0])? })
+    }
+
+    fn arena(model: &mut Two) -> Result<ParameterArena> {
+        ParameterArena::gather(model, |_| true)
+    }
+
+    #[test]
+    fn the_norm_counts_what_was_written() -> Result<()> {
+        let mut model = two()?;
+        let arena = arena(&mut model)?;
+        let mut gradients = arena.gradients()?;
+        let halves = |tensor: &Tensor| tensor.mul(tensor)?.sum_all()?.mul_scalar(0.5);
+        halves(&model.a)?.add(&halves(&model.b)?)?.backward_into(&mut gradients)?;
+        assert_eq!(gradients.norm()?, 13.0);
+        gradients.clear();
+        assert_eq!(gradients.norm()?, 0.0);
+        halves(&model.a)?.backward_into(&mut gradients)?;
+        assert_eq!(gradients.norm()?, 5.0);
+        Ok(())
+    }
+
+    #[test]
+    fn flat_gradients_forget_strangers() -> Result<()> {
+        let mut model = two()?;
+        let mut gradients = arena(&mut model)?.gradients()?;
+        let stranger = leaf(&[1.0])?;
+        stranger.mul(&model.b)?.sum_all()?.backward_into(&mut gradients)?;
+        assert!(gradients.contains(&stranger));
+        gradients.clear();
+        assert_eq!(gradients.entries.len(), 2);
+        Ok(())
+    }
+
+    fn refused(result: Result<()>, part: &str) {
+        let Err(error) = result else { panic!("accepted; expected: {part}") };
+        assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn gradients_of_another_arena_are_refused() -> Result<()> {
+        let (mut one, mut other) = (two()?, two()?);
+        let (arena_one, arena_other) = (arena(&mut one)?, arena(&mut other)?);
+        let mut gradients = arena_other.gradients()?;
+        one.a.sum_all()?.add(&one.b.sum_all()?)?.backward_into(&mut gradients)?;
+        refused(arena_one.update(&mut one, &gradients, |_: &mut [f32], _, _| {}), "do not mirror this arena");
+        Ok(())
+    }
+
+    #[test]
+    fn tied_and_exchanged_parameters_are_refused() -> Result<()> {
+        let a = leaf(&[1.0])?;
+        let mut tied = Two { a: a.clone(), b: a };
+        refused(arena(&mut tied).map(drop), "b and a are one tensor");
+
+        let mut model = Two { a: leaf(&[1.0])?, b: leaf(&[2.0])? };
+        let arena = arena(&mut model)?;
+        let mut gradients = arena.gradients()?;
+        model.a.mul(&model.b)?.sum_all()?.backward_into(&mut gradients)?;
+        let Two { a, b } = &mut model;
+        std::mem::swap(a, b);
+        refused(arena.update(&mut model, &gradients, |_: &mut [f32], _, _| {}), "a is not the parameter");
+        Ok(())
+    }
+
+    /// `visit_mut` gives other tensors than `visit`.
+    struct Crooked(Two);
+
+    impl Module for Crooked {
+        fn visit(&self, name: &str, visitor: &mut dyn FnMut(&str, &Tensor)) {
+            self.0.visit(name, visitor);
+        }
+
+        fn visit_mut(&mut self, _: &str, visitor: &mut dyn FnMut(&str, &mut Tensor)) {
+            visitor("b", &mut self.0.b);
+            visitor("a", &mut self.0.a);
+        }
+    }
+
+    #[test]
+    fn visits_that_disagree_are_refused() -> Result<()> {
+        refused(ParameterArena::gather(&mut Crooked(two()?), |_| true).map(drop), "disagree at b");
+        Ok::<(), Error>(())
     }
 }

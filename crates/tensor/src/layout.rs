@@ -83,7 +83,7 @@ impl Layout {
 
     /// The same elements seen as `shape` with stride 0 where a size of 1 is repeated.
     pub(crate) fn broadcast(&self, op: &'static str, shape: &[usize]) -> Result<Layout> {
-        let mut to = Layout { shape: Dims::new(op, shape)?, strides: Dims::new(op, shape)?, offset: self.offset };
+        let mut to = Layout { offset: self.offset, ..Layout::contiguous(op, shape)? };
         let fresh = shape.len().checked_sub(self.shape.len());
         let error = || Error::shape(op, "shapes do not broadcast", &[("from", &self.shape), ("to", shape)]);
         let fresh = fresh.ok_or_else(error)?;

@@ -43,6 +43,8 @@ mod safetensors;
 mod storage;
 mod tensor;
 
+#[doc(hidden)]
+pub use crate::safetensors::write_file_atomically;
 pub use crate::safetensors::{SafetensorsFile, save_safetensors};
 pub use autograd::no_grad;
 pub use device::Device;

@@ -5,13 +5,15 @@
 //! freed blocks wait here, by size class, for the next tensor of about that size. Blocks are zeroed when
 //! they are first made and so are always initialised memory, with old contents when reused.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
+
+use crate::{Error, Result};
 
 /// Cache lines and the widest vectors.
 const ALIGNMENT: usize = 64;
@@ -33,17 +35,18 @@ struct Block {
 unsafe impl Send for Block {}
 
 impl Block {
-    fn layout(capacity: usize) -> Layout {
-        Layout::from_size_align(capacity + ALIGNMENT - SYSTEM_ALIGNMENT, SYSTEM_ALIGNMENT)
-            .expect("tensor sizes are checked against isize::MAX / 8")
+    /// `None` for a capacity that no allocation has.
+    fn layout(capacity: usize) -> Option<Layout> {
+        let bytes = capacity.checked_add(ALIGNMENT - SYSTEM_ALIGNMENT)?;
+        Layout::from_size_align(bytes, SYSTEM_ALIGNMENT).ok()
     }
 
-    fn new(capacity: usize) -> Block {
-        let layout = Block::layout(capacity);
+    /// `None` where the system has not so much memory.
+    fn new(capacity: usize) -> Option<Block> {
+        let layout = Block::layout(capacity)?;
         // SAFETY: `capacity` comes from `size_class`, which is never zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
-        Block { start, capacity }
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Block { start, capacity })
     }
 
     /// The first aligned byte.
@@ -55,8 +58,10 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: made by `Block::new` with this very layout, and dropped once.
-        unsafe { dealloc(self.start.as_ptr(), Block::layout(self.capacity)) }
+        if let Some(layout) = Block::layout(self.capacity) {
+            // SAFETY: made by `Block::new` with this very layout, and dropped once.
+            unsafe { dealloc(self.start.as_ptr(), layout) }
+        }
     }
 }
 
@@ -75,35 +80,48 @@ fn pool() -> MutexGuard<'static, Pool> {
 }
 
 /// Rounds up so that batches of slightly different sizes share blocks: at most an eighth is wasted.
-fn size_class(bytes: usize) -> usize {
+/// `None` for more than can be addressed.
+fn size_class(bytes: usize) -> Option<usize> {
     let bytes = bytes.max(ALIGNMENT);
-    let step = (bytes.next_power_of_two() / 16).max(ALIGNMENT);
-    bytes.next_multiple_of(step)
+    let step = (bytes.checked_next_power_of_two()? / 16).max(ALIGNMENT);
+    bytes.checked_next_multiple_of(step)
 }
 
 impl Pool {
-    /// A kept block of this capacity; where there is none, makes room for a new one.
+    /// A kept block of this capacity.
     fn take(&mut self, capacity: usize) -> Option<Block> {
+        let block = self.free.get_mut(&capacity).and_then(Vec::pop)?;
+        self.free_bytes -= capacity;
+        self.count(capacity);
+        Some(block)
+    }
+
+    /// Counts a block that is handed out.
+    fn count(&mut self, capacity: usize) {
         self.used_bytes += capacity;
         self.peak_bytes = self.peak_bytes.max(self.used_bytes);
-        if let Some(block) = self.free.get_mut(&capacity).and_then(Vec::pop) {
-            self.free_bytes -= capacity;
-            return Some(block);
-        }
-        self.trim();
-        None
+    }
+
+    /// Makes room for a new block.
+    fn make_room(&mut self, capacity: usize) {
+        let limit = self.limit(self.peak_bytes.max(self.used_bytes.saturating_add(capacity)));
+        self.trim(limit.saturating_sub(capacity));
+    }
+
+    /// The most that may be in use and kept together, given the most that was ever in use.
+    fn limit(&self, peak: usize) -> usize {
+        peak.saturating_add(peak / SLACK_PART).saturating_add(SLACK)
     }
 
     fn put(&mut self, block: Block) {
         self.used_bytes -= block.capacity;
         self.free_bytes += block.capacity;
         self.free.entry(block.capacity).or_default().push(block);
-        self.trim();
+        self.trim(self.limit(self.peak_bytes));
     }
 
     /// Gives what is too much back to the system, largest blocks first.
-    fn trim(&mut self) {
-        let limit = self.peak_bytes + self.peak_bytes / SLACK_PART + SLACK;
+    fn trim(&mut self, limit: usize) {
         while self.used_bytes + self.free_bytes > limit {
             let Some(mut largest) = self.free.last_entry() else { break };
             match largest.get_mut().pop() {
@@ -133,27 +151,42 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     /// `bytes` of initialised memory with arbitrary contents.
-    pub(crate) fn new(bytes: usize) -> Buffer {
-        Buffer::pooled(bytes).0
+    ///
+    /// # Errors
+    /// For `op`: when there is not so much.
+    pub(crate) fn new(op: &'static str, bytes: usize) -> Result<Buffer> {
+        Ok(Buffer::pooled(op, bytes)?.0)
     }
 
     /// A buffer, and whether its memory is fresh: zero.
-    fn pooled(bytes: usize) -> (Buffer, bool) {
-        let capacity = size_class(bytes);
+    fn pooled(op: &'static str, bytes: usize) -> Result<(Buffer, bool)> {
+        let lacking = || Error::invalid(op, format!("cannot allocate {bytes} bytes"));
+        let capacity = size_class(bytes).ok_or_else(lacking)?;
         let reused = pool().take(capacity);
         let is_fresh = reused.is_none();
-        let block = reused.unwrap_or_else(|| Block::new(capacity));
-        (Buffer { pointer: block.pointer(), bytes, source: Source::Pooled(Some(block)) }, is_fresh)
+        let block = match reused {
+            Some(block) => block,
+            None => {
+                pool().make_room(capacity);
+                let block = Block::new(capacity).ok_or_else(lacking)?;
+                pool().count(capacity);
+                block
+            }
+        };
+        Ok((Buffer { pointer: block.pointer(), bytes, source: Source::Pooled(Some(block)) }, is_fresh))
     }
 
     /// `bytes` zero bytes.
-    pub(crate) fn zeroed(bytes: usize) -> Buffer {
-        let (buffer, is_fresh) = Buffer::pooled(bytes);
+    ///
+    /// # Errors
+    /// As [`Buffer::new`].
+    pub(crate) fn zeroed(op: &'static str, bytes: usize) -> Result<Buffer> {
+        let (buffer, is_fresh) = Buffer::pooled(op, bytes)?;
         if !is_fresh {
             // SAFETY: the buffer was made here, nobody else has it, and `bytes` bytes belong to it.
             unsafe { std::ptr::write_bytes(buffer.pointer.as_ptr(), 0, bytes) };
         }
-        buffer
+        Ok(buffer)
     }
 
     /// The bytes `range` of a mapped file; `None` when the range is not in it.
@@ -210,18 +243,27 @@ mod tests {
     #[test]
     fn classes_waste_at_most_an_eighth() {
         for bytes in (1..5_000).chain([1 << 20, (1 << 20) + 1, 10_000_001]) {
-            let class = size_class(bytes);
+            let class = size_class(bytes).expect("small");
             assert!(class >= bytes && class <= bytes + (bytes / 8).max(ALIGNMENT), "{bytes} -> {class}");
         }
     }
 
     #[test]
-    fn blocks_come_back_and_zeroed_is_zero() {
+    fn blocks_come_back_and_zeroed_is_zero() -> Result<()> {
         let bytes = 123_457;
-        let first = Buffer::new(bytes);
+        let first = Buffer::new("test", bytes)?;
         // SAFETY: just made, not shared.
         unsafe { first.slice_mut::<u8>(0..bytes) }.fill(7);
         drop(first);
-        assert!(Buffer::zeroed(bytes).as_bytes().iter().all(|&byte| byte == 0));
+        assert!(Buffer::zeroed("test", bytes)?.as_bytes().iter().all(|&byte| byte == 0));
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_system_cannot_give_is_an_error() {
+        for bytes in [1 << 60, usize::MAX / 2, usize::MAX] {
+            let Err(error) = Buffer::new("zeros", bytes) else { panic!("{bytes} bytes were allocated") };
+            assert_eq!(error.to_string(), format!("zeros: cannot allocate {bytes} bytes"));
+        }
     }
 }

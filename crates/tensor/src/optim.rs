@@ -1,6 +1,7 @@
 //! Optimizer arithmetic over flat parameters: one pass over memory each.
 
 use crate::cpu::adamw;
+use crate::gradients::Flat;
 use crate::{DType, Error, Gradients, Result};
 
 /// One step of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017) with bias
@@ -45,14 +46,18 @@ impl AdamWStep {
 }
 
 impl Gradients {
-    /// The Euclidean norm of all gradients together, from the flat buffer that mirrors an arena. The order of
-    /// additions does not depend on the number of threads.
+    /// The Euclidean norm of all gradients together, from the flat buffer that mirrors an arena. Parameters
+    /// without a gradient do not count. The order of additions does not depend on the number of threads.
     ///
     /// # Errors
     /// When these gradients do not mirror an arena of f32 parameters.
     pub fn norm(&self) -> Result<f64> {
         match &self.flat {
-            Some((storage, DType::F32)) => Ok(adamw::sum_of_squares(storage.cpu::<f32>()).sqrt()),
+            Some(Flat { storage, dtype: DType::F32, .. }) => {
+                let flat = storage.cpu::<f32>();
+                let squares = self.written(flat.len()).into_iter().map(|range| adamw::sum_of_squares(&flat[range]));
+                Ok(squares.sum::<f64>().sqrt())
+            }
             _ => Err(Error::gradient("norm", "the gradients do not mirror an arena of f32 parameters")),
         }
     }

@@ -1,10 +1,12 @@
 //! Modules and their parameters, and the flat arena in which the parameters of a training model live.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use crate::element::Element;
-use crate::gradients::Gradients;
+use crate::gradients::{Flat, Gradients};
 use crate::layout::{Dims, Layout};
 use crate::ops::float;
 use crate::storage::Storage;
@@ -129,7 +131,7 @@ pub struct ParameterRange {
 /// module!(Scale { weight });
 /// let mut model = Scale { weight: Tensor::new(&[2f32, 3.0], &Device::Cpu)? };
 /// let arena = ParameterArena::gather(&mut model, |_| true)?;
-/// let mut gradients = arena.gradients();
+/// let mut gradients = arena.gradients()?;
 /// model.weight.mul(&model.weight)?.sum_all()?.backward_into(&mut gradients)?;
 /// arena.update(&mut model, &gradients, |weights: &mut [f32], gradients, _| {
 ///     weights.iter_mut().zip(gradients).for_each(|(w, g)| *w -= 0.5 * g);
@@ -138,6 +140,8 @@ pub struct ParameterRange {
 /// # Ok::<(), cloze_tensor::Error>(())
 /// ```
 pub struct ParameterArena {
+    /// Tells arenas apart.
+    id: TensorId,
     storage: Storage,
     dtype: DType,
     device: Device,
@@ -153,16 +157,22 @@ impl ParameterArena {
     /// want a gradient. The others become constants and stay where they are.
     ///
     /// # Errors
-    /// When none is trainable, or they differ in type or device.
+    /// When none is trainable, they differ in type or device, one comes twice, or the two visits of the model
+    /// disagree.
     pub fn gather(model: &mut impl Module, is_trainable: impl Fn(&str) -> bool) -> Result<ParameterArena> {
         const OP: &str = "parameter arena";
         let mut parameters: Vec<ParameterRange> = Vec::new();
         let mut elements = 0;
         let mut kind = None;
         let mut mixed = None;
+        let mut tied = None;
+        let mut names: HashMap<TensorId, String> = HashMap::new();
         model.visit("", &mut |name, tensor| {
             if !is_trainable(name) {
                 return;
+            }
+            if let Some(first) = names.insert(tensor.id(), name.to_string()) {
+                tied = Some(format!("{name} and {first} are one tensor; a model visits a tied parameter once"));
             }
             let this = (tensor.dtype(), tensor.device());
             if *kind.get_or_insert_with(|| this.clone()) != this {
@@ -182,22 +192,32 @@ impl ParameterArena {
         if let Some(name) = mixed {
             return Err(Error::invalid(OP, format!("{name} differs in dtype or device from the parameters before it")));
         }
-        let storage = Storage::zeroed(&device, elements * dtype.size());
-        let arena = ParameterArena { storage, dtype, device, parameters, elements };
-        let mut next = arena.parameters.iter();
-        let mut moved = Ok(());
+        if let Some(reason) = tied {
+            return Err(Error::invalid(OP, reason));
+        }
+        let storage = Storage::zeroed(OP, &device, elements * dtype.size())?;
+        let arena = ParameterArena { id: TensorId::fresh(), storage, dtype, device, parameters, elements };
+        let (mut next, mut moved) = (arena.parameters.iter(), Ok(()));
         model.visit_mut("", &mut |name, tensor| {
             if moved.is_err() {
                 return;
             }
             if is_trainable(name) {
-                let Some(place) = next.next() else { return };
-                moved = arena.adopt(place, tensor);
+                moved = match next.next() {
+                    Some(place) if place.name == name && place.dims == tensor.dims() && tensor.dtype() == dtype => {
+                        arena.adopt(place, tensor)
+                    }
+                    _ => Err(Error::invalid(OP, format!("visit and visit_mut of the model disagree at {name}"))),
+                };
             } else {
                 *tensor = tensor.detach();
             }
         });
-        moved.map(|()| arena)
+        moved?;
+        if let Some(place) = next.next() {
+            return Err(Error::invalid(OP, format!("visit_mut of the model leaves {} out", place.name)));
+        }
+        Ok(arena)
     }
 
     /// Copies `tensor` to its place and makes it a view of that.
@@ -240,9 +260,16 @@ impl ParameterArena {
     }
 
     /// Gradients that mirror the arena.
-    pub fn gradients(&self) -> Gradients {
-        let storage = Storage::zeroed(&self.device, self.elements * self.dtype.size());
-        Gradients::mirror(storage, self.parameters.iter().map(|p| (p.id, p.dims, p.range.start)), self)
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn gradients(&self) -> Result<Gradients> {
+        let storage = Storage::zeroed("gradients", &self.device, self.elements * self.dtype.size())?;
+        Ok(Gradients::mirror(storage, self.parameters.iter().map(|p| (p.id, p.dims, p.range.start)), self))
+    }
+
+    pub(crate) fn id(&self) -> TensorId {
+        self.id
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -266,15 +293,23 @@ impl ParameterArena {
             let expected = self.dtype.to_string();
             return Err(crate::ErrorKind::DType { op: OP, operand: "parameters", found: T::DTYPE, expected }.into());
         }
+        let flat = gradients.flat.as_ref().filter(|flat| flat.arena == self.id);
+        let Some(Flat { storage: flat, .. }) = flat else {
+            return Err(Error::gradient(OP, "the gradients do not mirror this arena; make them with gradients()"));
+        };
         let mut complaint = None;
-        let mut seen = 0;
+        let mut expected = self.parameters.iter();
         model.visit_mut("", &mut |name, tensor| {
             if !tensor.storage().is_same(&self.storage) || complaint.is_some() {
                 return;
             }
-            seen += 1;
-            let handles = Arc::strong_count(&tensor.0) - 1;
-            if handles > 0 {
+            if expected.next().is_none_or(|parameter| parameter.id != tensor.id()) {
+                complaint = Some(format!(
+                    "{name} is not the parameter that the arena has here: it was replaced, or comes twice, or the \
+                     model visits its parameters in another order than it did when the arena was gathered"
+                ));
+            } else if Arc::get_mut(&mut tensor.0).is_none() {
+                let handles = Arc::strong_count(&tensor.0).saturating_sub(1);
                 complaint = Some(format!(
                     "{name} is still held by a graph or by {handles} other handle(s): drop the loss or run its \
                      backward, and drop clones of the parameter"
@@ -286,23 +321,23 @@ impl ParameterArena {
                 ));
             }
         });
-        if complaint.is_none() && seen != self.parameters.len() {
-            complaint = Some(format!("the model has {seen} of the {} parameters of the arena", self.parameters.len()));
+        let missing = expected.next();
+        if let (None, Some(missing)) = (&complaint, missing) {
+            complaint = Some(format!("the model does not have the parameter {} of the arena", missing.name));
         }
         // One handle per parameter and the arena's own; more are views of parameters.
-        if complaint.is_none() && self.storage.handles() != seen + 1 {
+        if complaint.is_none() && self.storage.handles() != self.parameters.len() + 1 {
             complaint = Some("a view of a parameter is still held by a graph or another handle".to_string());
         }
-        let Some((flat, _)) = gradients.flat.as_ref().filter(|(_, dtype)| *dtype == self.dtype) else {
-            return Err(Error::gradient(OP, "the gradients do not mirror this arena; make them with gradients()"));
-        };
         if let Some(reason) = complaint {
             return Err(Error::gradient(OP, reason));
         }
-        // SAFETY: every handle on this storage is a parameter of `model` that has no other handle, and `model`
-        // is borrowed exclusively.
+        // What others read through handles that they have dropped comes before what is written now.
+        fence(Ordering::Acquire);
+        // SAFETY: the parameters are distinct tensors of `model`, none has another handle, no other tensor has
+        // this storage, and `model` is borrowed exclusively.
         let values = unsafe { self.storage.cpu_mut::<T>(0..self.elements) };
-        step(values, flat.cpu::<T>().get(..self.elements).unwrap_or_default(), &self.parameters);
+        step(values, flat.cpu::<T>(), &self.parameters);
         Ok(())
     }
 }

@@ -82,7 +82,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of `seed` for draws of `purpose` at `site` (below 2^20), optimizer step `step`, sequence
+    /// The stream of `seed` for draws of `purpose` at `site` (of which the low 20 bits count), optimizer step `step`, sequence
     /// `sequence`. It gives 2^34 words before it repeats.
     pub fn new(seed: u64, purpose: Purpose, site: u32, step: u32, sequence: u32) -> Stream {
         let word = purpose.word(site & 0xF_FFFF, 0);

@@ -4,11 +4,12 @@
 //! and a copy otherwise. Files are written under a temporary name in the same folder, synced, and renamed,
 //! so that a reader never sees half of one and a full disk leaves the old one whole.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 use memmap2::Mmap;
@@ -120,7 +121,8 @@ impl View for Written {
 
     fn data(&self) -> std::borrow::Cow<'_, [u8]> {
         let start = self.tensor.layout().offset * self.tensor.dtype().size();
-        self.tensor.storage().cpu::<u8>()[start..start + self.data_len()].into()
+        // An empty view may start past the end.
+        self.tensor.storage().cpu::<u8>().get(start..start + self.data_len()).unwrap_or_default().into()
     }
 
     fn data_len(&self) -> usize {
@@ -147,34 +149,72 @@ pub fn save_safetensors(
             DType::F16 => Dtype::F16,
             DType::U32 => Dtype::U32,
             DType::I64 => Dtype::I64,
-            DType::Bool => Dtype::BOOL,
         };
-        written.insert(name, Written { dtype, tensor: tensor.detach().contiguous()? });
+        written.insert(name, Written { dtype, tensor: tensor.values()? });
     }
-    let metadata: HashMap<String, String> =
-        metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    let metadata = Some(metadata).filter(|metadata| !metadata.is_empty());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| Error::io(path, "cannot write", error))?;
-    let written = ::safetensors::serialize(written, metadata)
+    let bytes = ::safetensors::serialize(written, None)
         .map_err(|error| Error::format(path, format!("cannot be written: {error}")))?;
-    let write = file.write_all(&written).and_then(|()| file.as_file().sync_all());
-    write.map_err(|error| Error::io(path, "cannot write", error))?;
-    make_readable(file.as_file());
-    file.persist(path).map_err(|error| Error::io(path, "cannot write", error.error))?;
-    Ok(())
+    let bytes = with_metadata(bytes, metadata).ok_or_else(|| Error::format(path, "cannot be written: no header"))?;
+    write_file_atomically(path, &bytes)
 }
 
-/// Temporary files are private; a model is not.
-fn make_readable(file: &File) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // A file that stays private is still a good file.
-        let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
+/// A safetensors file with `metadata` put into its header, sorted: the crate writes them in random order, and
+/// equal models should be equal files.
+fn with_metadata(file: Vec<u8>, metadata: &[(&str, &str)]) -> Option<Vec<u8>> {
+    if metadata.is_empty() {
+        return Some(file);
     }
-    #[cfg(not(unix))]
-    let _ = file;
+    let (length, rest) = file.split_first_chunk::<8>()?;
+    let (header, data) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let entries = header.trim_ascii_end().strip_prefix(b"{")?;
+    let sorted: BTreeMap<&str, &str> = metadata.iter().copied().collect();
+    let pairs: Vec<String> =
+        sorted.iter().map(|(key, value)| format!("{}:{}", json_string(key), json_string(value))).collect();
+    let comma = if entries == b"}" { "" } else { "," };
+    let mut header = format!("{{\"__metadata__\":{{{}}}{comma}", pairs.join(",")).into_bytes();
+    header.extend_from_slice(entries);
+    // Tensors start at a multiple of 8 bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Some([&(header.len() as u64).to_le_bytes()[..], &header, data].concat())
+}
+
+fn json_string(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c < ' ' => quoted.push_str(&format!("\\u{:04x}", c as u32)),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+/// Replaces the file at `path` by one with these bytes: a reader sees the old one or the new one, never half of
+/// one, and a full disk leaves the old one whole. The bytes go to a file beside it, with the permissions that any
+/// new file gets, which is synced and takes the name.
+///
+/// # Errors
+/// When the system refuses.
+#[doc(hidden)]
+pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    static UNIQUE: AtomicU64 = AtomicU64::new(0);
+    let path = path.as_ref();
+    let failed = |error| Error::io(path, "cannot write", error);
+    let name = path.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?.to_string_lossy();
+    let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));
+    let written = (|| {
+        let mut file = File::create_new(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    written.map_err(|error| {
+        // The first failure is the one to report.
+        let _ = fs::remove_file(&temporary);
+        failed(error)
+    })
 }
 
 #[cfg(test)]
@@ -185,7 +225,7 @@ mod tests {
     fn round_trip_of_every_type_and_layout() -> Result<()> {
         let folder = tempfile::tempdir().map_err(|error| Error::io("", "cannot create", error))?;
         let path = folder.path().join("t.safetensors");
-        let x = Tensor::new(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.5]], &Device::Cpu)?;
+        let x = Tensor::new([[1f32, 2.0, 3.0], [4.0, 5.0, 6.5]], &Device::Cpu)?;
         let all = [DType::F32, DType::F64, DType::BF16, DType::F16, DType::U32, DType::I64];
         let tensors =
             all.iter().map(|&dtype| Ok((dtype.to_string(), x.to_dtype(dtype)?.t()?))).collect::<Result<Vec<_>>>()?;
@@ -214,6 +254,32 @@ mod tests {
             let Err(error) = SafetensorsFile::open(&path) else { panic!("{} bytes were accepted", bytes.len()) };
             assert!(error.to_string().contains("model.safetensors"), "{error}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn metadata_are_sorted_and_quoted_and_empty_views_are_written() -> Result<()> {
+        let folder = tempfile::tempdir().map_err(|error| Error::io("", "cannot create", error))?;
+        let path = folder.path().join("t.safetensors");
+        let x = Tensor::new([[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+        let tensors = || [("empty".to_string(), x.narrow(0, 2, 0).expect("nothing")), ("x".to_string(), x.clone())];
+        let keys: Vec<String> = (0..9).map(|i| format!("key {i}")).collect();
+        let mut metadata: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "a \"\\\n")).collect();
+        save_safetensors(&path, tensors(), &metadata)?;
+        let first = std::fs::read(&path).expect("just written");
+        metadata.reverse();
+        save_safetensors(&path, tensors(), &metadata)?;
+        assert_eq!(std::fs::read(&path).expect("just written"), first);
+        let file = SafetensorsFile::open(&path)?;
+        assert_eq!(
+            file.metadata.metadata().as_ref().and_then(|all| all.get("key 3")).map(String::as_str),
+            Some("a \"\\\n")
+        );
+        assert_eq!(file.tensor("empty", &Device::Cpu)?.shape(), [0, 2]);
+        assert_eq!(file.tensor("x", &Device::Cpu)?.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
+        save_safetensors(&path, [], &[("a", "b")])?;
+        assert!(SafetensorsFile::open(&path)?.names().is_empty());
+        assert_eq!(std::fs::read_dir(folder.path()).expect("it is there").count(), 1);
         Ok(())
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use crate::Device;
 use crate::memory::Buffer;
+use crate::{Device, Result};
 
 /// Shared memory on some device. Tensors that are views of one another share it.
 #[derive(Clone)]
@@ -16,15 +16,15 @@ pub(crate) enum Storage {
 
 impl Storage {
     /// Uninitialised in the sense of "arbitrary contents".
-    pub(crate) fn new(device: &Device, bytes: usize) -> Storage {
+    pub(crate) fn new(op: &'static str, device: &Device, bytes: usize) -> Result<Storage> {
         match device {
-            Device::Cpu => Storage::Cpu(Arc::new(Buffer::new(bytes))),
+            Device::Cpu => Ok(Storage::Cpu(Arc::new(Buffer::new(op, bytes)?))),
         }
     }
 
-    pub(crate) fn zeroed(device: &Device, bytes: usize) -> Storage {
+    pub(crate) fn zeroed(op: &'static str, device: &Device, bytes: usize) -> Result<Storage> {
         match device {
-            Device::Cpu => Storage::Cpu(Arc::new(Buffer::zeroed(bytes))),
+            Device::Cpu => Ok(Storage::Cpu(Arc::new(Buffer::zeroed(op, bytes)?))),
         }
     }
 
@@ -57,6 +57,13 @@ impl Storage {
     pub(crate) fn handles(&self) -> usize {
         match self {
             Storage::Cpu(buffer) => Arc::strong_count(buffer),
+        }
+    }
+
+    /// Whether nobody else shares this memory and it may be written.
+    pub(crate) fn is_exclusive(&mut self) -> bool {
+        match self {
+            Storage::Cpu(buffer) => Arc::get_mut(buffer).is_some_and(|buffer| !buffer.is_mapped()),
         }
     }
 

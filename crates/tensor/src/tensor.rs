@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::autograd::Node;
 use crate::element::{Element, TensorData};
 use crate::layout::{Dims, Layout};
+use crate::ops::element;
 use crate::random::Stream;
 use crate::storage::Storage;
 use crate::{DType, Device, Error, Result};
@@ -54,7 +55,8 @@ impl Tensor {
         Tensor(Arc::new(Inner { id: TensorId::fresh(), storage, layout, dtype, origin }))
     }
 
-    /// A tensor from a number, an array, nested arrays or a vector of numbers.
+    /// A tensor from a number, an array, nested arrays or a vector of numbers. Its type is theirs: numbers
+    /// without a suffix make f64, as everywhere in Rust; write `0.5f32` for f32.
     ///
     /// ```
     /// use cloze_tensor::{Device, Tensor};
@@ -84,22 +86,21 @@ impl Tensor {
             let reason = format!("{} elements given, {} needed", elements.len(), layout.elements());
             return Err(Error::shape("from_slice", reason, &[("shape", shape)]));
         }
-        Ok(Tensor::filled(layout, T::DTYPE, device, |to: &mut [T]| to.copy_from_slice(elements)))
+        Tensor::filled("from_slice", layout, device, |to: &mut [T]| to.copy_from_slice(elements))
     }
 
     /// A fresh row-major tensor whose elements `fill` writes.
     pub(crate) fn filled<T: Element>(
+        op: &'static str,
         layout: Layout,
-        dtype: DType,
         device: &Device,
         fill: impl FnOnce(&mut [T]),
-    ) -> Tensor {
-        debug_assert_eq!(T::DTYPE, dtype);
+    ) -> Result<Tensor> {
         let elements = layout.elements();
-        let storage = Storage::new(device, elements * dtype.size());
+        let storage = Storage::new(op, device, elements * T::DTYPE.size())?;
         // SAFETY: the storage was made here and is not shared yet.
         fill(unsafe { storage.cpu_mut(0..elements) });
-        Tensor::from_parts(storage, layout, dtype, Origin::Constant)
+        Ok(Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant))
     }
 
     /// A fresh row-major tensor of `shape` whose elements `fill` writes.
@@ -109,7 +110,7 @@ impl Tensor {
         device: &Device,
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Tensor> {
-        Ok(Tensor::filled(Layout::contiguous(op, shape)?, T::DTYPE, device, fill))
+        Tensor::filled(op, Layout::contiguous(op, shape)?, device, fill)
     }
 
     /// Several fresh row-major tensors that `fill` writes together.
@@ -119,24 +120,20 @@ impl Tensor {
         device: &Device,
         fill: impl FnOnce([&mut [T]; N]),
     ) -> Result<[Tensor; N]> {
-        let mut layouts = [Layout::contiguous(op, &[])?; N];
-        for (layout, shape) in layouts.iter_mut().zip(shapes) {
-            *layout = Layout::contiguous(op, shape)?;
+        let mut tensors = Vec::with_capacity(N);
+        for shape in shapes {
+            tensors.push(Tensor::build(op, shape, device, |_: &mut [T]| {})?);
         }
-        let storages = layouts.map(|layout| Storage::new(device, layout.elements() * T::DTYPE.size()));
-        // SAFETY: the storages were made here and are not shared yet.
-        fill(std::array::from_fn(|i| unsafe { storages[i].cpu_mut(0..layouts[i].elements()) }));
-        let mut layouts = layouts.into_iter();
-        Ok(storages.map(|storage| {
-            let layout = layouts.next().unwrap_or_else(|| unreachable!("as many as storages"));
-            Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant)
-        }))
+        let tensors: [Tensor; N] = tensors.try_into().unwrap_or_else(|_| unreachable!("as many as shapes"));
+        // SAFETY: the tensors were made here and are not shared yet.
+        fill(std::array::from_fn(|i| unsafe { tensors[i].storage().cpu_mut(0..tensors[i].elements()) }));
+        Ok(tensors)
     }
 
     /// Zeros.
     pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let layout = Layout::contiguous("zeros", shape)?;
-        let storage = Storage::zeroed(device, layout.elements() * dtype.size());
+        let storage = Storage::zeroed("zeros", device, layout.elements() * dtype.size())?;
         Ok(Tensor::from_parts(storage, layout, dtype, Origin::Constant))
     }
 
@@ -147,8 +144,11 @@ impl Tensor {
 
     /// `value`, rounded to `dtype`, everywhere.
     pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-        let elements = Layout::contiguous("full", shape)?.elements();
-        Tensor::from_vec(vec![value; elements], shape, device)?.to_dtype(dtype)
+        let number = Tensor::new(value, device)?.to_dtype(dtype)?;
+        element!("full", dtype, T => {
+            let value = number.slice::<T>()[0];
+            Tensor::build("full", shape, device, |to: &mut [T]| to.fill(value))
+        })
     }
 
     /// Normally distributed f32 numbers with mean 0 and standard deviation `std`.
@@ -239,7 +239,7 @@ impl Tensor {
             }
             .into());
         }
-        Ok(self.detach().contiguous()?.slice().to_vec())
+        Ok(self.values()?.slice().to_vec())
     }
 
     /// The one element, as f64.
@@ -248,7 +248,8 @@ impl Tensor {
     /// When there is not exactly one element.
     pub fn item(&self) -> Result<f64> {
         if self.elements() != 1 {
-            return Err(Error::shape("item", "not exactly one element", &[("tensor", self.shape())]));
+            let reason = format!("only a single number has an item, not {} elements", self.elements());
+            return Err(Error::shape("item", reason, &[("tensor", self.shape())]));
         }
         Ok(self.detach().to_dtype(DType::F64)?.slice::<f64>()[0])
     }
@@ -258,8 +259,29 @@ impl Tensor {
         Tensor::from_parts(self.storage().clone(), *self.layout(), self.dtype(), Origin::Constant)
     }
 
-    /// The same elements as a leaf whose gradient backward computes.
+    /// The elements row-major, as a constant: what operations compute from.
+    pub(crate) fn values(&self) -> Result<Tensor> {
+        self.detach().contiguous()
+    }
+
+    /// What a backward keeps of this tensor: nothing unless a gradient that is computed from it is `wanted`.
+    pub(crate) fn kept_if(&self, wanted: bool) -> Result<Tensor> {
+        if wanted { Ok(self.clone()) } else { Tensor::zeros(&[0], self.dtype(), &self.device()) }
+    }
+
+    /// Whether this handle is the only one on the elements, and they lie row-major in memory that may be
+    /// written.
+    pub(crate) fn is_exclusive(&mut self) -> bool {
+        Arc::get_mut(&mut self.0).is_some_and(|inner| inner.layout.is_contiguous() && inner.storage.is_exclusive())
+    }
+
+    /// The same elements as a leaf whose gradient backward computes. A tensor that [tracks
+    /// gradients](Tensor::tracks_grad) already stays what it is, with its graph; [`detach`](Tensor::detach)
+    /// it to make a new leaf. One whose type is not [float](DType::is_float) stays a constant.
     pub fn requires_grad(self) -> Tensor {
+        if self.tracks_grad() || !self.dtype().is_float() {
+            return self;
+        }
         Tensor::from_parts(self.storage().clone(), *self.layout(), self.dtype(), Origin::Leaf)
     }
 

@@ -117,7 +117,7 @@ impl Optimizer {
     pub fn new(adamw: AdamW, model: &mut impl Module, trainable: impl Fn(&str) -> bool) -> Result<Optimizer> {
         adamw.check()?;
         let arena = ParameterArena::gather(model, trainable)?;
-        let gradients = arena.gradients();
+        let gradients = arena.gradients()?;
         let zeros = || vec![0.0; arena.elements()];
         let moments = (zeros(), zeros());
         Ok(Optimizer { adamw, arena, gradients, moments, steps: 0 })

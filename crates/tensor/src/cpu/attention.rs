@@ -21,7 +21,7 @@ use super::parallel::{Disjoint, RowsMut, for_blocks, for_tasks};
 use super::real::{LANES, max, sum, sum2};
 use super::simd::simd;
 use super::small_gemm::{pack, pack_transposed, packed_len, product, product_at};
-use super::{Real, Slot};
+use super::{Real, Target};
 
 /// Query rows of a block; a multiple of 16.
 const BLOCK: usize = 64;
@@ -346,7 +346,7 @@ pub(crate) fn backward<T: Real>(
     out: &[T],
     lse: &[T],
     dout: &[T],
-    dqkv: Slot<'_, T>,
+    dqkv: Target<'_, T>,
 ) {
     attention.check();
     let (tokens, hidden) = (attention.tokens(), attention.hidden());
@@ -436,9 +436,9 @@ mod tests {
         let (mut out, mut lse) = (vec![nan; tokens * attention.hidden()], vec![nan; tokens * attention.heads]);
         forward(attention, qkv, &mut out, &mut lse);
         let mut dqkv = vec![nan; qkv.len()];
-        backward(attention, qkv, &out, &lse, dout, Slot::new(&mut dqkv, false));
+        backward(attention, qkv, &out, &lse, dout, Target::new(&mut dqkv, false));
         let once = dqkv.clone();
-        backward(attention, qkv, &out, &lse, dout, Slot::new(&mut dqkv, true));
+        backward(attention, qkv, &out, &lse, dout, Target::new(&mut dqkv, true));
         let twice: Vec<f64> = once.iter().map(|x| 2.0 * x.to_f64()).collect();
         close(&dqkv, &twice, 1e-6, "accumulated");
         [out, lse, once]
@@ -580,7 +580,7 @@ mod tests {
                 dropout: Dropout::NONE,
             };
             forward::<f32>(&attention, &[], &mut [], &mut []);
-            backward::<f32>(&attention, &[], &[], &[], &[], Slot::new(&mut [], false));
+            backward::<f32>(&attention, &[], &[], &[], &[], Target::new(&mut [], false));
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::cpu::parallel::{RowsMut, for_blocks};
 use crate::cpu::simd::simd;
-use crate::cpu::{Real, Slot};
+use crate::cpu::{Real, Target};
 
 /// Columns a task owns: several cache lines, so that reading a row's part of them is not wasteful.
 const BLOCK: usize = 128;
@@ -33,8 +33,8 @@ simd! {
 }
 
 /// `sums` = the sums of columns `start ..` of a row-major matrix `width` wide.
-pub(crate) fn column_sums<T: Real>(matrix: &[T], width: usize, start: usize, sums: Slot<T>) {
-    let Slot { data, accumulate } = sums;
+pub(crate) fn column_sums<T: Real>(matrix: &[T], width: usize, start: usize, sums: Target<T>) {
+    let Target { data, accumulate } = sums;
     if !accumulate {
         data.fill(T::ZERO);
     }
@@ -57,7 +57,7 @@ mod tests {
         let matrix: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32).collect();
         for accumulate in [false, true] {
             let mut sums = vec![1.0; 200];
-            column_sums(&matrix, width, 100, Slot::new(&mut sums, accumulate));
+            column_sums(&matrix, width, 100, Target::new(&mut sums, accumulate));
             for (i, sum) in sums.iter().enumerate() {
                 let expected: f32 = (0..rows).map(|row| matrix[row * width + 100 + i]).sum();
                 assert_eq!(*sum, expected + if accumulate { 1.0 } else { 0.0 });

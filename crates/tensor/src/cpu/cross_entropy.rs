@@ -7,7 +7,7 @@
 use super::parallel::{RowsMut, for_rows};
 use super::real::{max, sum, sum2};
 use super::simd::simd;
-use super::{Real, Slot};
+use super::{Real, Target};
 
 const COST: usize = 4;
 
@@ -90,7 +90,7 @@ pub(crate) fn backward<T: Real>(
     classes: usize,
     lse: &[T],
     scale: impl Fn(usize) -> T + Sync,
-    dlogits: Slot<T>,
+    dlogits: Target<T>,
 ) {
     let count = targets.len();
     assert!(logits.len() == count * classes && dlogits.data.len() == logits.len() && lse.len() == count);
@@ -128,8 +128,8 @@ pub(crate) fn soft_backward<T: Real>(
     classes: usize,
     lse: &[T],
     scale: impl Fn(usize) -> T + Sync,
-    dlogits: Option<Slot<T>>,
-    dtargets: Option<Slot<T>>,
+    dlogits: Option<Target<T>>,
+    dtargets: Option<Target<T>>,
 ) {
     let count = lse.len();
     assert!(logits.len() == count * classes && targets.len() == logits.len());
@@ -191,9 +191,9 @@ mod tests {
             }
             let mut dx = vec![T::from_f64(f64::NAN); x.len()];
             let scale_t = |row: usize| T::from_f64(scale(row));
-            backward(&x, &targets, -100, classes, &lse, scale_t, Slot::new(&mut dx, false));
+            backward(&x, &targets, -100, classes, &lse, scale_t, Target::new(&mut dx, false));
             close(&dx, &want, tolerance, "gradient");
-            backward(&x, &targets, -100, classes, &lse, scale_t, Slot::new(&mut dx, true));
+            backward(&x, &targets, -100, classes, &lse, scale_t, Target::new(&mut dx, true));
             close(&dx, &twice(&want), tolerance, "gradient accumulated");
 
             // Soft targets that sum to something other than 1.
@@ -212,7 +212,7 @@ mod tests {
             ];
             let mut got = [vec![T::from_f64(f64::NAN); x.len()], vec![T::from_f64(f64::NAN); x.len()]];
             for accumulate in [false, true] {
-                let [a, b] = got.each_mut().map(|data| Some(Slot { data, accumulate }));
+                let [a, b] = got.each_mut().map(|data| Some(Target { data, accumulate }));
                 soft_backward(&x, &p, classes, &lse, scale_t, a, b);
                 for (got, want) in got.iter().zip(&want) {
                     close(got, &if accumulate { twice(want) } else { want.clone() }, tolerance, "soft gradient");
@@ -238,7 +238,7 @@ mod tests {
             (loss[0], lse)
         };
         let (mut dx, mut dp) = ([0.0; 7], [0.0; 7]);
-        let slots = (Some(Slot::new(&mut dx[..], false)), Some(Slot::new(&mut dp[..], false)));
+        let slots = (Some(Target::new(&mut dx[..], false)), Some(Target::new(&mut dp[..], false)));
         soft_backward(&x, &p, 7, &value(&x, &p).1, |_| 1.0, slots.0, slots.1);
         close(&dx, &numeric_gradient(&x, |x| value(x, &p).0), 1e-8, "logits");
         close(&dp, &numeric_gradient(&p, |p| value(&x, p).0), 1e-8, "targets");
@@ -251,7 +251,7 @@ mod tests {
             let x = [1e4, -1e4, 0.0, -1e4, -1e4, -1e4];
             forward(&x, &[1, 2], -100, 3, &mut loss, &mut lse);
             close(&loss, &[2e4, 3f64.ln()], 1e-6, "loss");
-            backward(&x, &[1, 2], -100, 3, &lse, |_| 1.0, Slot::new(&mut dx, false));
+            backward(&x, &[1, 2], -100, 3, &lse, |_| 1.0, Target::new(&mut dx, false));
             let third = 1.0 / 3.0;
             close(&dx, &[1.0, -1.0, 0.0, third, third, third - 1.0], 2e-3, "gradient");
         });

@@ -11,7 +11,7 @@ use crate::{Dropout, RowCoordinate};
 
 use super::parallel::{RowsMut, for_rows};
 use super::simd::simd;
-use super::{Real, Slot};
+use super::{Real, Target};
 
 /// The words of `N` consecutive counters (which differ in their last word): `[word][counter]`.
 #[inline(always)]
@@ -92,8 +92,8 @@ simd! {
 }
 
 /// `out (+)= dropout(x)` over `x [R, W]`, whose rows stand at `rows [R]`. Also its own backward.
-pub(crate) fn apply<T: Real>(x: &[T], width: usize, rows: &[RowCoordinate], dropout: &Dropout, out: Slot<T>) {
-    let Slot { data: out, accumulate } = out;
+pub(crate) fn apply<T: Real>(x: &[T], width: usize, rows: &[RowCoordinate], dropout: &Dropout, out: Target<T>) {
+    let Target { data: out, accumulate } = out;
     assert!(x.len() == out.len() && x.len() == rows.len() * width);
     if width == 0 {
         return;
@@ -130,15 +130,15 @@ mod tests {
                     (0..5).map(|i| RowCoordinate { sequence: 40 + i / 2, position: 3 * i }).collect();
                 let x = random_in::<f32>(5 * width, 3);
                 let mut y = vec![f32::NAN; x.len()];
-                apply(&x, width, &rows, &dropout, Slot::new(&mut y, false));
+                apply(&x, width, &rows, &dropout, Target::new(&mut y, false));
                 let want: Vec<f32> = (0..x.len())
                     .map(|i| x[i] * multiplier(&dropout, width, rows[i / width], i % width) as f32)
                     .collect();
                 assert_eq!(y, want);
-                apply(&x, width, &rows, &dropout, Slot::new(&mut y, true));
+                apply(&x, width, &rows, &dropout, Target::new(&mut y, true));
                 assert_eq!(y, want.iter().map(|x| x + x).collect::<Vec<_>>());
                 let mut y = vec![1.0; x.len()];
-                apply(&x, width, &rows, &Dropout::NONE, Slot::new(&mut y, false));
+                apply(&x, width, &rows, &Dropout::NONE, Target::new(&mut y, false));
                 assert_eq!(y, x);
             }
         });
@@ -152,7 +152,7 @@ mod tests {
             let rows: Vec<RowCoordinate> = (0..count).map(|position| RowCoordinate { sequence: 0, position }).collect();
             let ones = vec![1.0f64; width * count as usize];
             let mut y = ones.clone();
-            apply(&ones, width, &rows, &dropout, Slot::new(&mut y, false));
+            apply(&ones, width, &rows, &dropout, Target::new(&mut y, false));
             let n = ones.len() as f64;
             let dropped = y.iter().filter(|&&y| y == 0.0).count() as f64 / n;
             let rate = dropout.threshold() as f64 / 256.0;

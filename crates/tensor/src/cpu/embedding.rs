@@ -9,7 +9,7 @@
 use super::layer_norm;
 use super::parallel::{Disjoint, RowsMut, for_rows, for_tasks};
 use super::simd::simd;
-use super::{Real, Slot};
+use super::{Real, Target};
 
 /// Columns that a task of a scatter owns.
 const COLUMNS: usize = 64;
@@ -59,7 +59,7 @@ pub(crate) fn gather<T: Real>(table: &[T], width: usize, ids: &[u32], out: &mut 
 
 /// `table[ids[i]] += rows[i]` for rows of `width`; rows of the table that are not named become 0, or stay as they are
 /// under `accumulate`.
-pub(crate) fn scatter_add<T: Real>(table: Slot<T>, width: usize, ids: &[u32], rows: &[T]) {
+pub(crate) fn scatter_add<T: Real>(table: Target<T>, width: usize, ids: &[u32], rows: &[T]) {
     assert_eq!(rows.len(), ids.len() * width);
     if width == 0 {
         return;
@@ -120,13 +120,13 @@ pub(crate) fn embed_backward<T: Real>(
     mean: &[T],
     rstd: &[T],
     ids: [&[u32]; 3],
-    dtables: [Option<Slot<T>>; 3],
-    dgamma: Option<Slot<T>>,
-    dbeta: Option<Slot<T>>,
+    dtables: [Option<Target<T>>; 3],
+    dgamma: Option<Target<T>>,
+    dbeta: Option<Target<T>>,
 ) {
     let wanted = dtables.iter().any(Option::is_some);
     let mut dz = vec![T::ZERO; if wanted { dy.len() } else { 0 }];
-    let slot = wanted.then(|| Slot::new(&mut dz[..], false));
+    let slot = wanted.then(|| Target::new(&mut dz[..], false));
     layer_norm::backward(dy, z, gamma, mean, rstd, slot, dgamma, dbeta);
     for (dtable, ids) in dtables.into_iter().zip(ids) {
         if let Some(dtable) = dtable {
@@ -165,9 +165,9 @@ mod tests {
                     (0..width).for_each(|c| want[id as usize * width + c] += out[i * width + c] as f64);
                 }
                 let mut got = vec![f32::NAN; table.len()];
-                scatter_add(Slot::new(&mut got, false), width, &ids, &out);
+                scatter_add(Target::new(&mut got, false), width, &ids, &out);
                 close(&got, &want, 1e-6, "scatter");
-                scatter_add(Slot::new(&mut got, true), width, &ids, &out);
+                scatter_add(Target::new(&mut got, true), width, &ids, &out);
                 close(&got, &want.iter().map(|w| 2.0 * w).collect::<Vec<_>>(), 1e-6, "scatter accumulated");
             }
         });
@@ -180,7 +180,7 @@ mod tests {
         let (ids, rows) = (random_ids(count, 11, 1), random_in::<f32>(count * width, 2));
         let [one, two, five] = with_threads(|| {
             let mut table = vec![f32::NAN; 11 * width];
-            scatter_add(Slot::new(&mut table, false), width, &ids, &rows);
+            scatter_add(Target::new(&mut table, false), width, &ids, &rows);
             table
         });
         assert!(one == two && one == five);
@@ -215,9 +215,9 @@ mod tests {
             close(&z, &forward(all).0, 1e-14, "z");
             close(&y, &forward(all).1, 1e-12, "y");
             let mut got = [0, 1, 2].map(|t| vec![f64::NAN; tables[t].len()]);
-            let slots = got.each_mut().map(|data| Some(Slot { data, accumulate: false }));
+            let slots = got.each_mut().map(|data| Some(Target { data, accumulate: false }));
             let mut dbeta = vec![0.0; width];
-            let dbeta_slot = Some(Slot::new(&mut dbeta[..], false));
+            let dbeta_slot = Some(Target::new(&mut dbeta[..], false));
             embed_backward(&dy, &z, &gamma, &mean, &rstd, ids, slots, None, dbeta_slot);
             for t in 0..3 {
                 let want = numeric_gradient(&tables[t], |table| {

@@ -14,7 +14,7 @@ use super::dropout::multipliers;
 use super::parallel::{PerBlock, RowsMut, block_items, for_blocks, for_rows};
 use super::real::{put, sum, sum2};
 use super::simd::simd;
-use super::{Real, Slot};
+use super::{Real, Target};
 
 const COST: usize = 3;
 
@@ -84,8 +84,8 @@ simd! {
         gamma: &[T],
         mean: &[T],
         rstd: &[T],
-        dz: Option<Slot<T>>,
-        dropped: Option<Slot<T>>,
+        dz: Option<Target<T>>,
+        dropped: Option<Target<T>>,
         rows: &[RowCoordinate],
         dropout: &Dropout,
         sums: &mut [T],
@@ -202,9 +202,9 @@ pub(crate) fn backward<T: Real>(
     gamma: &[T],
     mean: &[T],
     rstd: &[T],
-    dx: Option<Slot<T>>,
-    dgamma: Option<Slot<T>>,
-    dbeta: Option<Slot<T>>,
+    dx: Option<Target<T>>,
+    dgamma: Option<Target<T>>,
+    dbeta: Option<Target<T>>,
 ) {
     residual_backward(dy, x, gamma, mean, rstd, &[], &Dropout::NONE, dx, None, dgamma, dbeta);
 }
@@ -218,10 +218,10 @@ pub(crate) fn residual_backward<T: Real>(
     rstd: &[T],
     rows: &[RowCoordinate],
     dropout: &Dropout,
-    dresidual: Option<Slot<T>>,
-    dx: Option<Slot<T>>,
-    dgamma: Option<Slot<T>>,
-    dbeta: Option<Slot<T>>,
+    dresidual: Option<Target<T>>,
+    dx: Option<Target<T>>,
+    dgamma: Option<Target<T>>,
+    dbeta: Option<Target<T>>,
 ) {
     let (count, width) = (mean.len(), gamma.len());
     assert!(dy.len() == count * width && z.len() == dy.len() && rstd.len() == count);
@@ -249,8 +249,8 @@ pub(crate) fn residual_backward<T: Real>(
             gamma,
             &mean[range.clone()],
             &rstd[range.clone()],
-            dz.map(|dz| Slot::new(dz.data, flags.0)),
-            dx.map(|dx| Slot::new(dx.data, flags.1)),
+            dz.map(|dz| Target::new(dz.data, flags.0)),
+            dx.map(|dx| Target::new(dx.data, flags.1)),
             if dropout.is_none() { &[] } else { &rows[range] },
             dropout,
             sums.data,
@@ -357,7 +357,7 @@ mod tests {
                     for pass in 1..=2 {
                         let [a, b, c, d] = got.each_mut();
                         let slot =
-                            |i: u32, data| (wanted >> i & 1 == 1).then_some(Slot { data, accumulate: pass == 2 });
+                            |i: u32, data| (wanted >> i & 1 == 1).then_some(Target { data, accumulate: pass == 2 });
                         let (a, b, c, d) = (slot(0, a), slot(1, b), slot(2, c), slot(3, d));
                         residual_backward(&dy, &z, &gamma, &mean, &rstd, &at, &dropout, a, b, c, d);
                         for i in 0..4 {
@@ -386,7 +386,7 @@ mod tests {
             let (mut y, mut mean, mut rstd) = (vec![T::ZERO; n], vec![T::ZERO; count], vec![T::ZERO; count]);
             forward(z, gamma, gamma, EPS, &mut y, &mut mean, &mut rstd);
             let mut got = [vec![T::ZERO; n], vec![T::ZERO; width], vec![T::ZERO; width]];
-            let [a, b, c] = got.each_mut().map(|data| Some(Slot { data, accumulate: false }));
+            let [a, b, c] = got.each_mut().map(|data| Some(Target { data, accumulate: false }));
             backward(dy, z, gamma, &mean, &rstd, a, b, c);
             got
         }
@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn no_rows_make_zero_gradients() {
         let (mut dgamma, mut dbeta) = ([1.0f32; 3], [1.0f32; 3]);
-        let slots = (Some(Slot::new(&mut dgamma[..], false)), Some(Slot::new(&mut dbeta[..], true)));
+        let slots = (Some(Target::new(&mut dgamma[..], false)), Some(Target::new(&mut dbeta[..], true)));
         backward(&[], &[], &[1.0; 3], &[], &[], None, slots.0, slots.1);
         assert_eq!((dgamma, dbeta), ([0.0; 3], [1.0; 3]));
     }

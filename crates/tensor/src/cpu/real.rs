@@ -40,8 +40,6 @@ pub(crate) trait Real:
     fn to_f64(self) -> f64;
     fn mul_add(self, a: Self, b: Self) -> Self;
     fn sqrt(self) -> Self;
-    fn abs(self) -> Self;
-    fn copysign(self, sign: Self) -> Self;
     /// e^x. In `f32` results below 1.7e-38 are 0.
     fn exp(self) -> Self;
     /// Natural logarithm.
@@ -93,14 +91,6 @@ impl Real for f32 {
     #[inline(always)]
     fn sqrt(self) -> f32 {
         f32::sqrt(self)
-    }
-    #[inline(always)]
-    fn abs(self) -> f32 {
-        f32::abs(self)
-    }
-    #[inline(always)]
-    fn copysign(self, sign: f32) -> f32 {
-        f32::copysign(self, sign)
     }
 
     #[inline(always)]
@@ -197,14 +187,6 @@ impl Real for f64 {
     #[inline(always)]
     fn sqrt(self) -> f64 {
         f64::sqrt(self)
-    }
-    #[inline(always)]
-    fn abs(self) -> f64 {
-        f64::abs(self)
-    }
-    #[inline(always)]
-    fn copysign(self, sign: f64) -> f64 {
-        f64::copysign(self, sign)
     }
     #[inline]
     fn exp(self) -> f64 {

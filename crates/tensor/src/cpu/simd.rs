@@ -23,12 +23,13 @@ pub enum Level {
     Avx512,
 }
 
+#[cfg(test)]
 const LEVELS: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
 const UNKNOWN: u8 = u8::MAX;
 static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// The level that kernels run at: the best that the processor has, or lower where the environment variable
-/// `CLOZE_SIMD` (`scalar`, `avx2`, `avx512`) or [`force_level`] says so.
+/// `CLOZE_SIMD` (`scalar`, `avx2`, `avx512`), or a test, says so.
 #[inline]
 pub fn level() -> Level {
     match LEVEL.load(Ordering::Relaxed) {
@@ -69,12 +70,14 @@ fn best() -> Level {
 }
 
 /// The levels that this processor can run, lowest first.
+#[cfg(test)]
 pub fn available_levels() -> &'static [Level] {
     &LEVELS[..=best() as usize]
 }
 
 /// Makes all kernels of the process run at `level` (or at the best there is below it); `None` goes back to the
 /// default. For tests: a result computed while this changes mixes levels.
+#[cfg(test)]
 pub fn force_level(level: Option<Level>) {
     match level {
         Some(level) => LEVEL.store(level.min(best()) as u8, Ordering::Relaxed),

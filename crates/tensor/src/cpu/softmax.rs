@@ -6,7 +6,7 @@
 use super::parallel::{RowsMut, for_rows};
 use super::real::{max, sum, sum2};
 use super::simd::simd;
-use super::{Real, Slot};
+use super::{Real, Target};
 
 const COST: usize = 4;
 
@@ -78,8 +78,8 @@ pub(crate) fn log_softmax<T: Real>(x: &[T], y: &mut [T], width: usize) {
 }
 
 /// `dx (+)= y (dy - sum(y dy))`, with `y` the softmax.
-pub(crate) fn softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Slot<T>, width: usize) {
-    let Slot { data: dx, accumulate } = dx;
+pub(crate) fn softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Target<T>, width: usize) {
+    let Target { data: dx, accumulate } = dx;
     assert!(y.len() == dx.len() && dy.len() == dx.len());
     for_rows(rows(y.len(), width), width * COST, RowsMut::new(dx, width), |range, dx| {
         let range = range.start * width..range.end * width;
@@ -88,8 +88,8 @@ pub(crate) fn softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Slot<T>, width: u
 }
 
 /// `dx (+)= dy - e^y sum(dy)`, with `y` the log-softmax.
-pub(crate) fn log_softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Slot<T>, width: usize) {
-    let Slot { data: dx, accumulate } = dx;
+pub(crate) fn log_softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Target<T>, width: usize) {
+    let Target { data: dx, accumulate } = dx;
     assert!(y.len() == dx.len() && dy.len() == dx.len());
     for_rows(rows(y.len(), width), width * COST, RowsMut::new(dx, width), |range, dx| {
         let range = range.start * width..range.end * width;
@@ -132,17 +132,17 @@ mod tests {
             };
             let twice = |x: &[f64]| x.iter().map(|x| 2.0 * x).collect::<Vec<_>>();
             let mut dx = vec![T::from_f64(f64::NAN); count];
-            softmax_backward(&y, &dy, Slot::new(&mut dx, false), width);
+            softmax_backward(&y, &dy, Target::new(&mut dx, false), width);
             close(&dx, &jacobian(false), tolerance, "softmax backward");
-            softmax_backward(&y, &dy, Slot::new(&mut dx, true), width);
+            softmax_backward(&y, &dy, Target::new(&mut dx, true), width);
             close(&dx, &twice(&jacobian(false)), tolerance, "softmax backward accumulated");
 
             log_softmax(&x, &mut y, width);
             close(&y, &p.iter().map(|p| p.ln()).collect::<Vec<_>>(), tolerance, "log softmax");
             let mut dx = vec![T::from_f64(f64::NAN); count];
-            log_softmax_backward(&y, &dy, Slot::new(&mut dx, false), width);
+            log_softmax_backward(&y, &dy, Target::new(&mut dx, false), width);
             close(&dx, &jacobian(true), 10.0 * tolerance, "log softmax backward");
-            log_softmax_backward(&y, &dy, Slot::new(&mut dx, true), width);
+            log_softmax_backward(&y, &dy, Target::new(&mut dx, true), width);
             close(&dx, &twice(&jacobian(true)), 10.0 * tolerance, "log softmax backward accumulated");
         }
     }

@@ -29,6 +29,20 @@ fn for_runs(layout: &Layout, mut f: impl FnMut(usize, usize)) {
     }
 }
 
+/// As [`for_runs`], for two layouts of one shape: calls `f` with the position and both offsets.
+fn for_run_pairs(a: &Layout, b: &Layout, mut f: impl FnMut(usize, usize, usize)) {
+    let rank = a.shape.len().saturating_sub(1);
+    // The second offset follows from the position: one division a dimension and run.
+    for_runs(a, |start, a_offset| {
+        let (mut rest, mut b_offset) = (start / a.shape.last().copied().unwrap_or(1).max(1), 0);
+        for axis in (0..rank).rev() {
+            b_offset += rest % a.shape[axis] * b.strides[axis];
+            rest /= a.shape[axis];
+        }
+        f(start, a_offset, b_offset);
+    });
+}
+
 fn run(layout: &Layout) -> (usize, usize) {
     (layout.shape.last().copied().unwrap_or(1), layout.strides.last().copied().unwrap_or(1))
 }
@@ -56,11 +70,7 @@ pub(crate) fn zip<T: Copy>(
     f: impl Fn(T, T) -> T,
 ) {
     let ((width, a_stride), (_, b_stride)) = (run(a_layout), run(b_layout));
-    let mut starts = Vec::new();
-    for_runs(b_layout, |_, offset| starts.push(offset));
-    let mut starts = starts.into_iter();
-    for_runs(a_layout, |start, a_offset| {
-        let Some(b_offset) = starts.next() else { return };
+    for_run_pairs(a_layout, b_layout, |start, a_offset, b_offset| {
         let to = &mut to[start..start + width];
         match (a_stride, b_stride) {
             (1, 1) => {

@@ -1,5 +1,5 @@
 //! Elementwise arithmetic. Operands broadcast as in NumPy: aligned at the last dimension, a size of 1
-//! repeats.
+//! repeats. Both have one float type: nothing is converted in silence, [`Tensor::to_dtype`] does it.
 
 use crate::autograd::differentiable;
 use crate::cpu::strided;
@@ -56,9 +56,10 @@ impl Tensor {
         }
         let output = zip_with!("mul", self, other, |a, b| a * b);
         let (a, b) = (self.dims(), other.dims());
-        Ok(differentiable("mul", [self, other], [self, other], output, move |[x, y], dy, [da, db]| {
-            da.give_with(|| dy.mul(&y.detach())?.sum_to(&a))?;
-            db.give_with(|| dy.mul(&x.detach())?.sum_to(&b))
+        let keeps = [self.kept_if(other.tracks_grad())?, other.kept_if(self.tracks_grad())?];
+        Ok(differentiable("mul", [self, other], [&keeps[0], &keeps[1]], output, move |[x, y], dy, [da, db]| {
+            da.give_with(|| dy.mul(&y)?.sum_to(&a))?;
+            db.give_with(|| dy.mul(&x)?.sum_to(&b))
         }))
     }
 
@@ -69,8 +70,7 @@ impl Tensor {
         }
         let output = zip_with!("div", self, other, |a, b| a / b);
         let (a, b) = (self.dims(), other.dims());
-        Ok(differentiable("div", [self, other], [other, &output.detach()], output, move |[y, q], dy, [da, db]| {
-            let y = y.detach();
+        Ok(differentiable("div", [self, other], [other, &output.clone()], output, move |[y, q], dy, [da, db]| {
             da.give_with(|| dy.div(&y)?.sum_to(&a))?;
             db.give_with(|| dy.mul(&q)?.div(&y)?.mul_scalar(-1.0)?.sum_to(&b))
         }))

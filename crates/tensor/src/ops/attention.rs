@@ -13,6 +13,9 @@ use crate::ops::{alike, float, in_f32};
 use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
 
+/// Dropout's counter has 11 bits for blocks of 32 columns of scores: beyond that draws would come twice.
+const LONGEST_WITH_DROPOUT: usize = 1 << 16;
+
 /// How sequences lie one after another in a packed batch. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequences(Arc<Packed>);
@@ -30,7 +33,8 @@ impl Sequences {
     /// # Errors
     /// When a length is 0 or there are too many tokens to count in 32 bits.
     pub fn new(lengths: &[usize]) -> Result<Sequences> {
-        Sequences::numbered(lengths, &(0..lengths.len() as u32).collect::<Vec<_>>())
+        // There are fewer than 2^32 sequences where there are not too many tokens.
+        Sequences::numbered(lengths, &(0..lengths.len()).map(|number| number as u32).collect::<Vec<_>>())
     }
 
     /// Sequences of these lengths with their global `numbers` within the optimizer step. The numbers decide
@@ -44,15 +48,20 @@ impl Sequences {
             let reason = format!("{} lengths and {} sequence numbers given", lengths.len(), numbers.len());
             return Err(Error::invalid(OP, reason));
         }
-        let mut cu_seqlens = vec![0u32];
-        let mut rows = Vec::with_capacity(lengths.iter().sum());
-        for (index, (&length, &sequence)) in lengths.iter().zip(numbers).enumerate() {
+        let (mut cu_seqlens, mut tokens) = (vec![0u32], 0u32);
+        for (index, &length) in lengths.iter().enumerate() {
             if length == 0 {
                 return Err(Error::invalid(OP, format!("sequence {index} is empty")));
             }
-            rows.extend((0..length as u32).map(|position| RowCoordinate { sequence, position }));
-            let end = u32::try_from(rows.len()).map_err(|_| Error::invalid(OP, "more than 2^32 tokens"))?;
-            cu_seqlens.push(end);
+            let end = u32::try_from(length).ok().and_then(|length| tokens.checked_add(length));
+            tokens = end.ok_or_else(|| Error::invalid(OP, format!("2^32 tokens or more, sequence {index} included")))?;
+            cu_seqlens.push(tokens);
+        }
+        let mut rows = Vec::new();
+        let lacking = |_| Error::invalid(OP, format!("cannot allocate the coordinates of {tokens} tokens"));
+        rows.try_reserve_exact(tokens as usize).map_err(lacking)?;
+        for (ends, &sequence) in cu_seqlens.windows(2).zip(numbers) {
+            rows.extend((0..ends[1] - ends[0]).map(|position| RowCoordinate { sequence, position }));
         }
         Ok(Sequences(Arc::new(Packed { cu_seqlens, numbers: numbers.to_vec(), rows })))
     }
@@ -103,14 +112,18 @@ impl Tensor {
     /// [T, N D]. Probabilities are dropped as `dropout` says.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// When the shapes do not fit, or a sequence has more than 65,536 tokens and `dropout` is not none.
     pub fn attention(&self, sequences: &Sequences, heads: usize, dropout: &Dropout) -> Result<Tensor> {
         const OP: &str = "attention";
         if let Some(y) = in_f32([self], |[qkv]| qkv.attention(sequences, heads, dropout))? {
             return Ok(y);
         }
         let hidden = self.check_attention(OP, sequences, heads)?;
-        let qkv = self.detach().contiguous()?;
+        if !dropout.is_none() && sequences.longest() > LONGEST_WITH_DROPOUT {
+            let reason = format!("a sequence of {} tokens, at most {LONGEST_WITH_DROPOUT} with dropout", sequences.longest());
+            return Err(Error::invalid(OP, reason));
+        }
+        let qkv = self.values()?;
         let tokens = sequences.tokens();
         let shapes = [&[tokens, hidden][..], &[tokens, heads]];
         let [output, log_sums] = float!(OP, qkv.dtype(), T => {
@@ -119,7 +132,7 @@ impl Tensor {
             })?
         });
         let (sequences, dropout) = (sequences.clone(), *dropout);
-        let keeps = [&qkv, &output.detach(), &log_sums];
+        let keeps = [&qkv, &output.clone(), &log_sums];
         Ok(differentiable(OP, [self], keeps, output, move |[qkv, out, log_sums], dy, [dqkv]| {
             let Some(mut dqkv) = dqkv.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => {
@@ -163,14 +176,15 @@ impl Tensor {
     fn check_attention(&self, op: &'static str, sequences: &Sequences, heads: usize) -> Result<usize> {
         alike(op, &[("qkv", self)])?;
         let wrong = |reason: String| Err(Error::shape(op, reason, &[("qkv", self.shape())]));
-        match self.shape() {
-            &[tokens, _] if tokens != sequences.tokens() => {
+        match *self.shape() {
+            [tokens, _] if tokens != sequences.tokens() => {
                 wrong(format!("{tokens} rows given for {} tokens in {} sequences", sequences.tokens(), sequences.len()))
             }
-            &[_, width] if heads == 0 || heads > 256 || width % (3 * heads) != 0 => {
+            [_, width] if heads == 0 || heads > 256 || width % (3 * heads) != 0 => {
                 wrong(format!("width {width} does not split into queries, keys and values of {heads} heads (1 to 256)"))
             }
-            &[_, width] => Ok(width / 3),
+            [_, 0] => wrong("width 0 leaves nothing to attend to".into()),
+            [_, width] => Ok(width / 3),
             _ => wrong("must be [tokens, 3 * heads * head size]".into()),
         }
     }
@@ -223,6 +237,22 @@ mod tests {
         let (q, k, v): (Tensor, Tensor, Tensor) = (part(0)?, part(1)?, part(2)?);
         let scores = q.matmul(&k.t()?)?.mul_scalar(1.0 / (size as f64).sqrt())?;
         scores.softmax()?.matmul(&v)?.transpose(0, 1)?.reshape(&[length, heads * size])
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() -> Result<()> {
+        for lengths in [&[usize::MAX, 2][..], &[1 << 32], &[u32::MAX as usize, 1]] {
+            let Err(error) = Sequences::new(lengths) else { panic!("{lengths:?} were accepted") };
+            assert!(error.to_string().contains("2^32 tokens or more"), "{error}");
+        }
+        let device = crate::Device::Cpu;
+        let narrow = Tensor::zeros(&[3, 0], crate::DType::F32, &device)?;
+        assert!(narrow.attention(&Sequences::new(&[3])?, 1, &Dropout::NONE).is_err());
+        let long = Sequences::new(&[LONGEST_WITH_DROPOUT + 1])?;
+        let qkv = Tensor::zeros(&[long.tokens(), 3], crate::DType::F32, &device)?;
+        let Err(error) = qkv.attention(&long, 1, &Dropout::new(0.5, 0, 0, 0)?) else { panic!("it was accepted") };
+        assert!(error.to_string().contains("at most 65536 with dropout"), "{error}");
+        Ok(())
     }
 
     #[test]

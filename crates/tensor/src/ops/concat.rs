@@ -33,7 +33,7 @@ impl Tensor {
             }
             shape[axis] += other.size(axis);
         }
-        let parts = tensors.iter().map(|tensor| tensor.detach().contiguous()).collect::<Result<Vec<_>>>()?;
+        let parts = tensors.iter().map(|tensor| tensor.values()).collect::<Result<Vec<_>>>()?;
         let inner: usize = shape[axis + 1..].iter().product();
         let whole = shape[axis] * inner;
         let output = element!(OP, first.dtype(), T => {

@@ -3,10 +3,11 @@
 //! / divisor.
 
 use crate::autograd::differentiable;
+use crate::cpu::Real;
 use crate::gradients::Destination;
-use crate::ops::{alike, float, in_f32};
+use crate::ops::{alike, float};
 use crate::tensor::Tensor;
-use crate::{Error, ErrorKind, Result, cpu};
+use crate::{DType, Error, ErrorKind, Result, cpu};
 
 /// What the sum of the rows' losses is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -38,7 +39,7 @@ impl Default for CrossEntropy {
 
 impl Tensor {
     /// Mean cross-entropy, in nats, of the logits `self` [R, V] of classes `targets` [R]; -100 ignores a
-    /// row. One row of logits [V] with one target will do too.
+    /// row. One row of logits [V] with one target will do too. The loss of two-byte logits is f32.
     ///
     /// # Errors
     /// When there are not as many targets as rows, or one is not a class.
@@ -52,8 +53,8 @@ impl Tensor {
     /// When there are not as many targets as rows, or one is not a class.
     pub fn cross_entropy_with(&self, targets: &[i64], settings: CrossEntropy) -> Result<Tensor> {
         const OP: &str = "cross_entropy";
-        if let Some(y) = in_f32([self], |[x]| x.cross_entropy_with(targets, settings))? {
-            return Ok(y);
+        if self.dtype().is_half() {
+            return self.to_dtype(DType::F32)?.cross_entropy_with(targets, settings);
         }
         let (rows, classes) = logits(OP, self)?;
         if rows != targets.len() {
@@ -71,7 +72,7 @@ impl Tensor {
             Reduction::Sum => 1.0,
             Reduction::Divide(divisor) => divisor,
         };
-        let x = self.detach().contiguous()?;
+        let x = self.values()?;
         let ignore = settings.ignore_index;
         let (output, log_sums) = float!(OP, x.dtype(), T => {
             let mut losses = vec![0.0; rows];
@@ -79,7 +80,7 @@ impl Tensor {
                 cpu::cross_entropy::forward(x.slice(), targets, ignore, classes, &mut losses, log_sums);
             })?;
             // Summed in f64 and in order: the number a user sees.
-            let sum: f64 = losses.iter().map(|&loss: &T| f64::from(loss)).sum();
+            let sum: f64 = losses.iter().map(|&loss: &T| loss.to_f64()).sum();
             (Tensor::new((sum / divisor) as T, &x.device())?, log_sums)
         });
         let targets = targets.to_vec();
@@ -101,22 +102,22 @@ impl Tensor {
     /// When the shapes differ.
     pub fn soft_cross_entropy(&self, targets: &Tensor) -> Result<Tensor> {
         const OP: &str = "soft_cross_entropy";
-        if let Some(y) = in_f32([self, targets], |[x, p]| x.soft_cross_entropy(p))? {
-            return Ok(y);
-        }
         alike(OP, &[("logits", self), ("targets", targets)])?;
+        if self.dtype().is_half() {
+            return self.to_dtype(DType::F32)?.soft_cross_entropy(&targets.to_dtype(DType::F32)?);
+        }
         let (rows, classes) = logits(OP, self)?;
         if self.shape() != targets.shape() {
             let operands = [("logits", self.shape()), ("targets", targets.shape())];
             return Err(Error::shape(OP, "logits and targets differ in shape", &operands));
         }
-        let (x, p) = (self.detach().contiguous()?, targets.detach().contiguous()?);
+        let (x, p) = (self.values()?, targets.values()?);
         let (output, log_sums) = float!(OP, x.dtype(), T => {
             let mut losses = vec![0.0; rows];
             let log_sums = Tensor::build(OP, &[rows], &x.device(), |log_sums: &mut [T]| {
                 cpu::cross_entropy::soft_forward(x.slice(), p.slice(), classes, &mut losses, log_sums);
             })?;
-            let sum: f64 = losses.iter().map(|&loss: &T| f64::from(loss)).sum();
+            let sum: f64 = losses.iter().map(|&loss: &T| loss.to_f64()).sum();
             (Tensor::new((sum / rows as f64) as T, &x.device())?, log_sums)
         });
         let keeps = [&x, &p, &log_sums];
@@ -136,8 +137,9 @@ impl Tensor {
 /// Rows and classes of logits.
 fn logits(op: &'static str, tensor: &Tensor) -> Result<(usize, usize)> {
     match tensor.shape() {
-        &[classes] if classes > 0 => Ok((1, classes)),
-        &[rows, classes] if classes > 0 => Ok((rows, classes)),
+        shape @ (&[0] | &[_, 0]) => Err(Error::shape(op, "logits of 0 classes", &[("logits", shape)])),
+        &[classes] => Ok((1, classes)),
+        &[rows, classes] => Ok((rows, classes)),
         shape => Err(Error::shape(op, "logits must be [rows, classes]", &[("logits", shape)])),
     }
 }
@@ -163,7 +165,7 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 mod tests {
     use super::*;
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::{DType, Device};
+    use crate::Device;
 
     #[test]
     fn fused_equals_composed() {
@@ -181,6 +183,18 @@ mod tests {
             |x| x[0].soft_cross_entropy(&x[1]),
             |x| x[0].log_softmax()?.mul(&x[1])?.sum(1)?.mean_all()?.mul_scalar(-1.0),
         );
+    }
+
+    #[test]
+    fn the_loss_of_half_logits_is_f32() -> Result<()> {
+        let logits = Tensor::new([[0.5f32, -1.0, 2.25]], &Device::Cpu)?;
+        let half = logits.to_dtype(DType::BF16)?.requires_grad();
+        let loss = half.cross_entropy(&[1])?;
+        assert_eq!(loss.dtype(), DType::F32);
+        assert_eq!(loss.item()?, logits.cross_entropy(&[1])?.item()?);
+        assert_eq!(loss.backward()?.get(&half).map(|gradient| gradient.dtype()), Some(DType::BF16));
+        assert_eq!(half.detach().soft_cross_entropy(&half.detach().softmax()?)?.dtype(), DType::F32);
+        Ok(())
     }
 
     #[test]

@@ -22,12 +22,12 @@ impl Tensor {
         if let Some(y) = in_f32([self], |[x]| x.dropout(dropout, rows))? {
             return Ok(y);
         }
-        let x = self.detach().contiguous()?;
+        let x = self.values()?;
         let (count, width) = rows_and_width(x.shape());
         check_rows(OP, dropout, rows, count)?;
         let output = float!(OP, x.dtype(), T => {
             Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| {
-                cpu::dropout::apply(x.slice(), width, rows, dropout, cpu::Slot::new(y, false));
+                cpu::dropout::apply(x.slice(), width, rows, dropout, cpu::Target::new(y, false));
             })?
         });
         let (dropout, rows) = (*dropout, rows.to_vec());

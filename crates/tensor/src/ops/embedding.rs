@@ -7,9 +7,9 @@
 use crate::autograd::differentiable;
 use crate::gradients::Destination;
 use crate::ops::rows::gather;
-use crate::ops::{alike, check_indices, float};
+use crate::ops::{alike, check_indices, float, in_f32};
 use crate::tensor::Tensor;
-use crate::{DType, Error, Result, cpu};
+use crate::{Error, Result, cpu};
 
 /// Ids of a packed batch: which rows of the three tables each token looks up. All have length T.
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +46,11 @@ impl Tensor {
         ids: EmbeddingIds<'_>,
     ) -> Result<Tensor> {
         const OP: &str = "embeddings_layer_norm";
-        if self.dtype().is_half() {
-            let widened = self.to_dtype(DType::F32)?;
-            let others = [position, token_type, gamma, beta].map(|tensor| tensor.to_dtype(DType::F32));
-            let [position, token_type, gamma, beta] = others;
-            let y = widened.embeddings_layer_norm(&position?, &token_type?, &gamma?, &beta?, eps, ids)?;
-            return y.to_dtype(self.dtype());
+        let half = in_f32([self, position, token_type, gamma, beta], |[words, position, token_type, gamma, beta]| {
+            words.embeddings_layer_norm(position, token_type, gamma, beta, eps, ids)
+        })?;
+        if let Some(y) = half {
+            return Ok(y);
         }
         let operands =
             [("word", self), ("position", position), ("token_type", token_type), ("gamma", gamma), ("beta", beta)];
@@ -73,7 +72,7 @@ impl Tensor {
         check_indices(OP, "token type", ids.token_types, token_type.size(0))?;
 
         let [word_values, position_values, type_values, gamma_values, beta_values] =
-            operands.map(|(_, tensor)| tensor.detach().contiguous());
+            operands.map(|(_, tensor)| tensor.values());
         let (words, positions, types) = (word_values?, position_values?, type_values?);
         let (gammas, betas) = (gamma_values?, beta_values?);
         let columns = [ids.words, ids.positions, ids.token_types];
@@ -94,7 +93,7 @@ impl Tensor {
             for slot in slots {
                 opened.push(slot.open()?);
             }
-            let gamma = gamma.detach().contiguous()?;
+            let gamma = gamma.values()?;
             float!(OP, dy.dtype(), T => {
                 let (mean, rstd) = statistics.slice::<T>().split_at(tokens);
                 let mut targets = opened.iter_mut().map(|slot| slot.as_mut().map(Destination::target));
@@ -132,7 +131,7 @@ fn tests_ids() -> EmbeddingIds<'static> {
 mod tests {
     use super::*;
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::{Device, ErrorKind};
+    use crate::{DType, Device, ErrorKind};
 
     #[test]
     fn fused_equals_composed() {

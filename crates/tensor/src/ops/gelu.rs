@@ -4,7 +4,7 @@
 //! d/dx = Φ(x) + x φ(x), with φ the normal density; the tanh form is differentiated as it is.
 
 use crate::autograd::differentiable;
-use crate::cpu::{Real, Slot, gelu};
+use crate::cpu::{Real, Target, unary};
 use crate::ops::{float, in_f32};
 use crate::tensor::Tensor;
 use crate::Result;
@@ -26,11 +26,11 @@ impl Tensor {
         if let Some(y) = in_f32([self], |[x]| x.gelu(kind))? {
             return Ok(y);
         }
-        let x = self.contiguous()?;
+        let x = self.values()?;
         let output = float!(OP, x.dtype(), T => {
             Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu_forward(kind, x.slice(), y))?
         });
-        Ok(differentiable(OP, [self], [&x.detach()], output, move |[x], dy, [dx]| {
+        Ok(differentiable(OP, [self], [&x], output, move |[x], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu_backward::<T>(kind, x.slice(), dy.slice(), dx.target()));
             Ok(())
@@ -40,15 +40,23 @@ impl Tensor {
 
 pub(super) fn cpu_forward<T: Real>(kind: Gelu, x: &[T], y: &mut [T]) {
     match kind {
-        Gelu::Erf => gelu::forward::<T, gelu::Gelu>(x, y),
-        Gelu::Tanh => gelu::forward::<T, gelu::GeluTanh>(x, y),
+        Gelu::Erf => unary::forward::<T, unary::Gelu>(x, y),
+        Gelu::Tanh => unary::forward::<T, unary::GeluTanh>(x, y),
     }
 }
 
-pub(super) fn cpu_backward<T: Real>(kind: Gelu, x: &[T], dy: &[T], dx: Slot<'_, T>) {
+pub(super) fn cpu_backward<T: Real>(kind: Gelu, x: &[T], dy: &[T], dx: Target<'_, T>) {
     match kind {
-        Gelu::Erf => gelu::backward::<T, gelu::Gelu>(x, dy, dx),
-        Gelu::Tanh => gelu::backward::<T, gelu::GeluTanh>(x, dy, dx),
+        Gelu::Erf => unary::backward::<T, unary::Gelu>(x, dy, dx),
+        Gelu::Tanh => unary::backward::<T, unary::GeluTanh>(x, dy, dx),
+    }
+}
+
+/// Adds the bias to each row of `u` and writes its GELU to `y`, in one pass.
+pub(super) fn cpu_bias_forward<T: Real>(kind: Gelu, u: &mut [T], bias: &[T], y: &mut [T]) {
+    match kind {
+        Gelu::Erf => unary::bias_forward::<T, unary::Gelu>(u, bias, y),
+        Gelu::Tanh => unary::bias_forward::<T, unary::GeluTanh>(u, bias, y),
     }
 }
 

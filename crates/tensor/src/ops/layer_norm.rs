@@ -23,9 +23,9 @@ impl Tensor {
             return Ok(y);
         }
         check(OP, self, gamma, beta)?;
-        let x = self.detach().contiguous()?;
+        let x = self.values()?;
         let (rows, _) = rows_and_width(x.shape());
-        let (gamma_values, beta_values) = (gamma.detach().contiguous()?, beta.detach().contiguous()?);
+        let (gamma_values, beta_values) = (gamma.values()?, beta.values()?);
         let [output, statistics] = float!(OP, x.dtype(), T => {
             Tensor::build_all(OP, [x.shape(), &[2, rows]], &x.device(), |[y, statistics]: [&mut [T]; 2]| {
                 let (gamma, beta) = (gamma_values.slice(), beta_values.slice());
@@ -36,7 +36,7 @@ impl Tensor {
         let (inputs, keeps) = ([self, gamma, beta], [&x, gamma, &statistics]);
         Ok(differentiable(OP, inputs, keeps, output, move |[x, gamma, statistics], dy, [dx, dgamma, dbeta]| {
             let (mut dx, mut dgamma, mut dbeta) = (dx.open()?, dgamma.open()?, dbeta.open()?);
-            let gamma = gamma.detach().contiguous()?;
+            let gamma = gamma.values()?;
             float!(OP, dy.dtype(), T => {
                 let (mean, rstd) = statistics.slice::<T>().split_at(rows);
                 cpu::layer_norm::backward(
@@ -83,8 +83,8 @@ impl Tensor {
         }
         let (count, _) = rows_and_width(self.shape());
         check_rows(OP, dropout, rows, count)?;
-        let (x, residual_values) = (self.detach().contiguous()?, residual.detach().contiguous()?);
-        let (gamma_values, beta_values) = (gamma.detach().contiguous()?, beta.detach().contiguous()?);
+        let (x, residual_values) = (self.values()?, residual.values()?);
+        let (gamma_values, beta_values) = (gamma.values()?, beta.values()?);
         let shapes = [x.shape(), x.shape(), &[2, count]];
         let [output, sum, statistics] = float!(OP, x.dtype(), T => {
             Tensor::build_all(OP, shapes, &x.device(), |[y, z, statistics]: [&mut [T]; 3]| {
@@ -104,7 +104,7 @@ impl Tensor {
             move |[z, gamma, statistics], dy, [dx, dresidual, dgamma, dbeta]| {
                 let (mut dx, mut dresidual) = (dx.open()?, dresidual.open()?);
                 let (mut dgamma, mut dbeta) = (dgamma.open()?, dbeta.open()?);
-                let gamma = gamma.detach().contiguous()?;
+                let gamma = gamma.values()?;
                 float!(OP, dy.dtype(), T => {
                     let (mean, rstd) = statistics.slice::<T>().split_at(count);
                     cpu::layer_norm::residual_backward(

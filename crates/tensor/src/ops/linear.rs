@@ -5,9 +5,11 @@
 
 use crate::autograd::{differentiable, differentiable_many};
 use crate::cpu::column_sums::column_sums;
+use crate::cpu::Real;
 use crate::cpu::gemm::{View, ViewMut, matmul};
+use crate::element::Element;
 use crate::gradients::{Destination, Slot};
-use crate::ops::gelu::cpu_backward;
+use crate::ops::gelu::{cpu_backward, cpu_bias_forward};
 use crate::ops::{Gelu, alike, float, in_f32, rows_and_width};
 use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
@@ -21,9 +23,12 @@ impl Tensor {
         if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear(w, b))? {
             return Ok(y);
         }
-        let output = forward("linear", self, &[(weight, bias)])?;
-        Ok(differentiable("linear", [self, weight, bias], [self, weight], output, |[x, weight], dy, [dx, dw, db]| {
-            backward(&x, &[weight], &dy, dx, vec![dw], vec![db])
+        let inputs = Inputs::checked("linear", self, &[(weight, bias)])?;
+        let output = inputs.forward("linear")?;
+        let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?];
+        let outputs = [weight.size(0)];
+        Ok(differentiable("linear", [self, weight, bias], keeps, output, move |[x, weight], dy, [dx, dw, db]| {
+            backward(&x, &[weight], &outputs, &dy, dx, vec![dw], vec![db])
         }))
     }
 
@@ -36,17 +41,25 @@ impl Tensor {
         if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear_gelu(w, b, gelu))? {
             return Ok(y);
         }
-        let u = forward(OP, self, &[(weight, bias)])?;
-        let output = u.gelu(gelu)?;
+        let layer = Inputs::checked(OP, self, &[(weight, bias)])?;
+        let shape = layer.output_shape();
+        let [u, output] = float!(OP, self.dtype(), T => {
+            Tensor::build_all(OP, [&shape[..], &shape], &self.device(), |[u, y]: [&mut [T]; 2]| {
+                layer.multiply(u);
+                cpu_bias_forward(gelu, u, &layer.biases(), y);
+            })?
+        });
         let inputs = [self, weight, bias];
-        Ok(differentiable(OP, inputs, [self, weight, &u], output, move |[x, weight, u], dy, [dx, dw, db]| {
+        let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?, &u];
+        let outputs = [weight.size(0)];
+        Ok(differentiable(OP, inputs, keeps, output, move |[x, weight, u], dy, [dx, dw, db]| {
             let du = float!(OP, dy.dtype(), T => {
-                let (u, dy) = (u.slice::<T>(), dy.slice::<T>());
-                Tensor::build(OP, &x.shape_with_width(weight.size(0)), &x.device(), |du: &mut [T]| {
-                    cpu_backward(gelu, u, dy, cpu::Slot::new(du, false));
+                let (u_values, dy) = (u.slice::<T>(), dy.slice::<T>());
+                Tensor::build(OP, u.shape(), &u.device(), |du: &mut [T]| {
+                    cpu_backward(gelu, u_values, dy, cpu::Target::new(du, false));
                 })?
             });
-            backward(&x, &[weight], &du, dx, vec![dw], vec![db])
+            backward(&x, &[weight], &outputs, &du, dx, vec![dw], vec![db])
         }))
     }
 
@@ -57,97 +70,122 @@ impl Tensor {
     /// When the shapes do not fit.
     pub fn projections(&self, layers: &[(&Tensor, &Tensor)]) -> Result<Tensor> {
         const OP: &str = "projections";
+        if layers.is_empty() {
+            return Err(Error::invalid(OP, "no layers given"));
+        }
+        let projections = Inputs::checked(OP, self, layers)?;
         if self.dtype().is_half() {
             let outputs = layers.iter().map(|(w, b)| self.linear(w, b)).collect::<Result<Vec<_>>>()?;
             return Tensor::concat(&outputs.iter().collect::<Vec<_>>(), self.rank() - 1);
         }
-        let output = forward(OP, self, layers)?;
+        let output = projections.forward(OP)?;
         let (weights, biases): (Vec<_>, Vec<_>) = layers.iter().copied().unzip();
         let inputs = [&[self], weights.as_slice(), biases.as_slice()].concat();
-        let keeps = [&[self], weights.as_slice()].concat();
-        Ok(differentiable_many(OP, &inputs, &keeps, output, |mut kept, dy, mut slots| {
-            let x = kept.remove(0);
-            let dx = slots.remove(0);
-            let db = slots.split_off(kept.len());
-            backward(&x, &kept, &dy, dx, slots, db)
+        let mut keeps = vec![self.kept_if(weights.iter().any(|weight| weight.tracks_grad()))?];
+        for weight in &weights {
+            keeps.push(weight.kept_if(self.tracks_grad())?);
+        }
+        let outputs: Vec<usize> = weights.iter().map(|weight| weight.size(0)).collect();
+        let keeps: Vec<&Tensor> = keeps.iter().collect();
+        Ok(differentiable_many(OP, &inputs, &keeps, output, move |kept, dy, mut slots| {
+            let db = slots.split_off(1 + outputs.len());
+            let dw = slots.split_off(1);
+            let (Some((x, weights)), Some(dx)) = (kept.split_first(), slots.pop()) else { return Ok(()) };
+            backward(x, weights, &outputs, &dy, dx, dw, db)
         }))
     }
+}
 
-    fn shape_with_width(&self, width: usize) -> Vec<usize> {
-        let mut shape = self.shape().to_vec();
+/// The operands of one or more layers over one input, row-major.
+struct Inputs {
+    x: Tensor,
+    layers: Vec<(Tensor, Tensor)>,
+}
+
+impl Inputs {
+    fn checked(op: &'static str, x: &Tensor, layers: &[(&Tensor, &Tensor)]) -> Result<Inputs> {
+        if x.rank() == 0 {
+            return Err(Error::shape(op, "the input has no dimension", &[("input", x.shape())]));
+        }
+        for (weight, bias) in layers {
+            let operands = [("input", x), ("weight", *weight), ("bias", *bias)];
+            alike(op, &operands)?;
+            let operands = operands.map(|(name, tensor)| (name, tensor.shape()));
+            if weight.rank() != 2 || weight.size(1) != x.width() {
+                let reason = format!("the weight must be [outputs, {}] for an input of width {0}", x.width());
+                return Err(Error::shape(op, reason, &operands));
+            }
+            if bias.shape() != [weight.size(0)] {
+                return Err(Error::shape(op, format!("the bias must be [{}]", weight.size(0)), &operands));
+            }
+        }
+        let layers = layers.iter().map(|(w, b)| Ok((w.values()?, b.values()?))).collect::<Result<Vec<_>>>()?;
+        Ok(Inputs { x: x.values()?, layers })
+    }
+
+    fn output_shape(&self) -> Vec<usize> {
+        let mut shape = self.x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
-            *last = width;
+            *last = self.layers.iter().map(|(weight, _)| weight.size(0)).sum();
         }
         shape
     }
-}
 
-/// y [rows, all outputs]: each layer writes its columns.
-fn forward(op: &'static str, x: &Tensor, layers: &[(&Tensor, &Tensor)]) -> Result<Tensor> {
-    if x.rank() == 0 {
-        return Err(Error::shape(op, "the input has no dimension", &[("input", x.shape())]));
+    fn biases<T: Real + Element>(&self) -> Vec<T> {
+        self.layers.iter().flat_map(|(_, bias)| bias.slice::<T>()).copied().collect()
     }
-    for (weight, bias) in layers {
-        let operands = [("input", x), ("weight", *weight), ("bias", *bias)];
-        alike(op, &operands)?;
-        let operands = operands.map(|(name, tensor)| (name, tensor.shape()));
-        if weight.rank() != 2 || weight.size(1) != x.width() {
-            let reason = format!("the weight must be [outputs, {}] for an input of width {0}", x.width());
-            return Err(Error::shape(op, reason, &operands));
+
+    /// `to` [rows, all outputs] = the products without the biases: each layer writes its columns.
+    fn multiply<T: Real + Element>(&self, to: &mut [T]) {
+        let (rows, inputs) = rows_and_width(self.x.shape());
+        if rows == 0 {
+            return;
         }
-        if bias.shape() != [weight.size(0)] {
-            return Err(Error::shape(op, format!("the bias must be [{}]", weight.size(0)), &operands));
+        let x = View::rows(self.x.slice::<T>(), rows, inputs);
+        let (width, mut start) = (to.len() / rows, 0);
+        for (weight, _) in &self.layers {
+            let outputs = weight.size(0);
+            let weight = View::rows(weight.slice::<T>(), outputs, inputs);
+            matmul(x, weight.transposed(), ViewMut::new(&mut to[start..], rows, outputs, width, 1), false);
+            start += outputs;
         }
     }
-    let x = x.contiguous()?;
-    let (rows, inputs) = rows_and_width(x.shape());
-    let width = layers.iter().map(|(weight, _)| weight.size(0)).sum();
-    float!(op, x.dtype(), T => {
-        let layers = layers.iter().map(|(w, b)| Ok((w.contiguous()?, b.contiguous()?))).collect::<Result<Vec<_>>>()?;
-        Tensor::build(op, &x.shape_with_width(width), &x.device(), |to: &mut [T]| {
-            let x = View::rows(x.slice::<T>(), rows, inputs);
-            let mut start = 0;
-            let mut biases = Vec::with_capacity(width);
-            for (weight, bias) in &layers {
-                let outputs = weight.size(0);
-                let weight = View::rows(weight.slice::<T>(), outputs, inputs);
-                if rows > 0 {
-                    let columns = ViewMut::new(&mut to[start..], rows, outputs, width, 1);
-                    matmul(x, weight.transposed(), columns, false);
-                }
-                biases.extend_from_slice(bias.slice::<T>());
-                start += outputs;
-            }
-            cpu::gelu::add_bias(to, &biases);
+
+    fn forward(&self, op: &'static str) -> Result<Tensor> {
+        float!(op, self.x.dtype(), T => {
+            Tensor::build(op, &self.output_shape(), &self.x.device(), |to: &mut [T]| {
+                self.multiply(to);
+                cpu::unary::add_bias(to, &self.biases());
+            })
         })
-    })
+    }
 }
 
+/// `x` is there where a `dw` is wanted, the weights where `dx` is.
 fn backward(
     x: &Tensor,
     weights: &[Tensor],
+    outputs: &[usize],
     dy: &Tensor,
     dx: Slot<'_>,
     dw: Vec<Slot<'_>>,
     db: Vec<Slot<'_>>,
 ) -> Result<()> {
-    let x = x.detach().contiguous()?;
-    let (rows, inputs) = rows_and_width(x.shape());
-    let width = dy.width();
+    let x = x.contiguous()?;
+    let (rows, width) = rows_and_width(dy.shape());
     let mut dx: Option<Destination<'_>> = dx.open()?;
     let mut start = 0;
     float!("linear", dy.dtype(), T => {
-        for (at, ((weight, dw), db)) in weights.iter().zip(dw).zip(db).enumerate() {
-            let outputs = weight.size(0);
+        for (at, (((weight, &outputs), dw), db)) in weights.iter().zip(outputs).zip(dw).zip(db).enumerate() {
             let columns = View::new(dy.slice::<T>().get(start..).unwrap_or_default(), rows, outputs, width, 1);
             if let Some(dx) = &mut dx {
-                let weight = weight.detach().contiguous()?;
+                let (weight, inputs) = (weight.contiguous()?, weight.width());
                 let dx = dx.target::<T>();
                 let weight = View::rows(weight.slice::<T>(), outputs, inputs);
                 matmul(columns, weight, ViewMut::rows(dx.data, rows, inputs), dx.accumulate || at > 0);
             }
             if let Some(mut dw) = dw.open()? {
-                let dw = dw.target::<T>();
+                let (dw, inputs) = (dw.target::<T>(), x.width());
                 let x = View::rows(x.slice::<T>(), rows, inputs);
                 matmul(columns.transposed(), x, ViewMut::rows(dw.data, outputs, inputs), dw.accumulate);
             }

@@ -22,12 +22,15 @@ impl Tensor {
         }
         alike(OP, &[("left", self), ("right", other)])?;
         let wrong = |reason: String| Error::shape(OP, reason, &[("left", self.shape()), ("right", other.shape())]);
+        if self.rank() < 2 || other.rank() == 0 {
+            return Err(wrong("the left operand needs two dimensions, the right one or more".into()));
+        }
         if other.rank() == 1 {
+            if self.width() != other.width() {
+                return Err(wrong(format!("inner dimensions differ: {} against {}", self.width(), other.width())));
+            }
             let column = self.matmul(&other.unsqueeze(1)?)?;
             return column.squeeze(column.rank() - 1);
-        }
-        if self.rank() < 2 || other.rank() < 2 {
-            return Err(wrong("the left operand needs two dimensions, the right one or more".into()));
         }
         let (left, a) = self.shape().split_at(self.rank() - 2);
         let (right, b) = other.shape().split_at(other.rank() - 2);
@@ -38,8 +41,8 @@ impl Tensor {
             .map_err(|_| wrong("the leading dimensions do not broadcast".into()))?;
         let output = product(self, other, &batch)?;
         let (a_dims, b_dims) = (self.dims(), other.dims());
-        Ok(differentiable(OP, [self, other], [self, other], output, move |[a, b], dy, [da, db]| {
-            let (a, b) = (a.detach(), b.detach());
+        let keeps = [self.kept_if(other.tracks_grad())?, other.kept_if(self.tracks_grad())?];
+        Ok(differentiable(OP, [self, other], [&keeps[0], &keeps[1]], output, move |[a, b], dy, [da, db]| {
             da.give_with(|| product(&dy, &b.t()?, &batch)?.sum_to(&a_dims))?;
             db.give_with(|| product(&a.t()?, &dy, &batch)?.sum_to(&b_dims))
         }))
@@ -56,6 +59,9 @@ fn product(a: &Tensor, b: &Tensor, batch: &[usize]) -> Result<Tensor> {
     float!(OP, a.dtype(), T => {
         let (a_data, b_data) = (a.strided_slice::<T>(), b.strided_slice::<T>());
         Tensor::build(OP, &whole(m, n), &a.device(), |to: &mut [T]| {
+            if k == 0 {
+                return to.fill(0.0);
+            }
             for index in 0..batch.iter().product() {
                 let (mut rest, mut a_start, mut b_start) = (index, 0, 0);
                 for axis in (0..rank).rev() {
@@ -87,6 +93,7 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     cases.add("matmul", "one and batch", [normal(&[3, 4]), normal(&[2, 2, 4, 2])], |x| x[0].matmul(&x[1]));
     cases.add("matmul", "one row", [normal(&[1, 33]), normal(&[33, 1])], |x| x[0].matmul(&x[1]));
     cases.add("matmul", "no inner", [normal(&[3, 0]), normal(&[0, 2])], |x| x[0].matmul(&x[1]));
+    cases.add("matmul", "batch, no inner", [normal(&[3, 2, 0]), normal(&[3, 0, 2])], |x| x[0].matmul(&x[1]));
     cases.add("matmul", "no rows", [normal(&[0, 3]), normal(&[3, 2])], |x| x[0].matmul(&x[1]));
     cases.add("matmul", "large", [normal(&[40, 70]), normal(&[70, 50])], |x| x[0].matmul(&x[1]));
 }

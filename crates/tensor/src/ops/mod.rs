@@ -116,22 +116,20 @@ pub(crate) fn alike(op: &'static str, operands: &[(&'static str, &Tensor)]) -> R
     Ok(())
 }
 
-/// The CPU computes two-byte floats in f32: where an operand is one, converts the operands, runs `op` and
-/// rounds its result to the type of the first operand. `None` where there is nothing to convert.
+/// The CPU computes two-byte floats in f32: where that is the type of all operands, converts them, runs `op`
+/// and rounds its result to their type. `None` otherwise: operands of different types are refused, by `alike`.
 pub(crate) fn in_f32<const N: usize>(
     operands: [&Tensor; N],
     op: impl FnOnce([&Tensor; N]) -> Result<Tensor>,
 ) -> Result<Option<Tensor>> {
-    if !operands.iter().any(|operand| operand.dtype().is_half()) {
+    let dtype = operands[0].dtype();
+    if !dtype.is_half() || operands.iter().any(|operand| operand.dtype() != dtype) {
         return Ok(None);
     }
-    let widened = operands
-        .iter()
-        .map(|operand| if operand.dtype().is_half() { operand.to_dtype(DType::F32) } else { Ok((*operand).clone()) })
-        .collect::<Result<Vec<_>>>()?;
+    let widened = operands.iter().map(|operand| operand.to_dtype(DType::F32)).collect::<Result<Vec<_>>>()?;
     let mut widened = widened.iter();
     let output = op(operands.map(|operand| widened.next().unwrap_or(operand)))?;
-    output.to_dtype(operands[0].dtype()).map(Some)
+    output.to_dtype(dtype).map(Some)
 }
 
 /// Splits a shape into (product of all but the last dimension, last dimension).

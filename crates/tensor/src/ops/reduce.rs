@@ -12,18 +12,23 @@ impl Tensor {
     /// # Errors
     /// When there is no such dimension.
     pub fn sum_keep(&self, axes: &[usize]) -> Result<Tensor> {
-        if let Some(y) = in_f32([self], |[x]| x.sum_keep(axes))? {
+        self.sum_for("sum", axes)
+    }
+
+    /// The sum, for an operation that the user calls `op`.
+    fn sum_for(&self, op: &'static str, axes: &[usize]) -> Result<Tensor> {
+        if let Some(y) = in_f32([self], |[x]| x.sum_for(op, axes))? {
             return Ok(y);
         }
         let mut shape = self.shape().to_vec();
         for &axis in axes {
             let Some(size) = shape.get_mut(axis) else {
-                return Err(Error::shape("sum", format!("no dimension {axis}"), &[("tensor", self.shape())]));
+                return Err(Error::shape(op, format!("no dimension {axis}"), &[("tensor", self.shape())]));
             };
             *size = 1;
         }
         if !self.dtype().is_float() {
-            return Err(wrong_dtype("sum", "tensor", self.dtype(), "a float type"));
+            return Err(wrong_dtype(op, "tensor", self.dtype(), "a float type"));
         }
         let output = float!("sum", self.dtype(), T => {
             let (from, layout) = (self.strided_slice::<T>(), self.layout());
@@ -42,7 +47,7 @@ impl Tensor {
 
     /// Mean over dimension `axis`, which goes. Not a number where the dimension is empty.
     pub fn mean(&self, axis: usize) -> Result<Tensor> {
-        let sum = self.sum(axis)?;
+        let sum = self.sum_for("mean", &[axis])?.squeeze(axis)?;
         sum.mul_scalar(1.0 / self.size(axis) as f64)
     }
 

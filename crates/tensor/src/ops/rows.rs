@@ -30,10 +30,10 @@ impl Tensor {
             return Err(Error::shape(OP, reason, &[("tensor", self.shape())]));
         }
         check_indices(OP, "row index", indices, rows)?;
-        let x = self.detach().contiguous()?;
+        let x = self.values()?;
         let output = float!(OP, x.dtype(), T => {
             Tensor::build(OP, &[rows, width], &x.device(), |y: &mut [T]| {
-                cpu::embedding::scatter_add(cpu::Slot::new(y, false), width, indices, x.slice());
+                cpu::embedding::scatter_add(cpu::Target::new(y, false), width, indices, x.slice());
             })?
         });
         let indices = indices.to_vec();
@@ -48,7 +48,7 @@ pub(super) fn gather(op: &'static str, what: &'static str, x: &Tensor, indices: 
     }
     let (rows, width) = matrix(op, x)?;
     check_indices(op, what, indices, rows)?;
-    let values = x.detach().contiguous()?;
+    let values = x.values()?;
     let output = float!(op, x.dtype(), T => {
         Tensor::build(op, &[indices.len(), width], &x.device(), |y: &mut [T]| {
             cpu::embedding::gather(values.slice(), width, indices, y);

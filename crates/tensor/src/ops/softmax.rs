@@ -15,12 +15,12 @@ impl Tensor {
         if let Some(y) = in_f32([self], |[x]| x.softmax())? {
             return Ok(y);
         }
-        let x = self.contiguous()?;
+        let x = self.values()?;
         let (_, width) = rows_and_width(x.shape());
         let output = float!(OP, x.dtype(), T => {
             Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::softmax(x.slice(), y, width))?
         });
-        Ok(differentiable(OP, [self], [&output.detach()], output, move |[y], dy, [dx]| {
+        Ok(differentiable(OP, [self], [&output.clone()], output, move |[y], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu::softmax::softmax_backward::<T>(y.slice(), dy.slice(), dx.target(), width));
             Ok(())
@@ -33,12 +33,12 @@ impl Tensor {
         if let Some(y) = in_f32([self], |[x]| x.log_softmax())? {
             return Ok(y);
         }
-        let x = self.contiguous()?;
+        let x = self.values()?;
         let (_, width) = rows_and_width(x.shape());
         let output = float!(OP, x.dtype(), T => {
             Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::log_softmax(x.slice(), y, width))?
         });
-        Ok(differentiable(OP, [self], [&output.detach()], output, move |[y], dy, [dx]| {
+        Ok(differentiable(OP, [self], [&output.clone()], output, move |[y], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu::softmax::log_softmax_backward::<T>(y.slice(), dy.slice(), dx.target(), width));
             Ok(())

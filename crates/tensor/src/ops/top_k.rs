@@ -1,5 +1,7 @@
 //! The largest elements. Positions have no gradient, so these give plain numbers.
 
+use std::cmp::Ordering;
+
 use crate::ops::{float, rows_and_width};
 use crate::tensor::Tensor;
 use crate::{DType, Result};
@@ -10,12 +12,14 @@ impl Tensor {
     pub fn top_k(&self, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
         let values = self.detach().to_dtype(DType::F64)?.to_vec::<f64>()?;
         let (rows, width) = rows_and_width(self.shape());
-        let key = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
         Ok((0..rows)
             .map(|row| {
                 let mut columns: Vec<(usize, f64)> =
                     values[row * width..][..width].iter().copied().enumerate().collect();
-                let order = |a: &(usize, f64), b: &(usize, f64)| key(b.1).total_cmp(&key(a.1)).then(a.0.cmp(&b.0));
+                let order = |a: &(usize, f64), b: &(usize, f64)| {
+                    let numbers_first = a.1.is_nan().cmp(&b.1.is_nan());
+                    numbers_first.then_with(|| b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal)).then(a.0.cmp(&b.0))
+                };
                 if k < columns.len() {
                     columns.select_nth_unstable_by(k, order);
                     columns.truncate(k);
@@ -26,8 +30,8 @@ impl Tensor {
             .collect())
     }
 
-    /// The column of the largest element of each row of `self` [.., W]; the first one where several are, and 0
-    /// where there is no column.
+    /// The column of the largest element of each row of `self` [.., W]; the first one where several are. What is
+    /// not a number is smaller than any number. 0 where there is no column.
     pub fn argmax(&self) -> Result<Vec<usize>> {
         let (rows, width) = rows_and_width(self.shape());
         let values = self.detach().to_dtype(if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?;
@@ -36,7 +40,9 @@ impl Tensor {
             let values = values.slice::<T>();
             let largest = |row: usize| {
                 let row = &values[row * width..][..width];
-                row.iter().enumerate().fold(0, |best, (column, x)| if *x > row[best] || row[best].is_nan() { column } else { best })
+                row.iter().enumerate().fold(0, |best, (column, x)| {
+                    if *x > row[best] || row[best].is_nan() && !x.is_nan() { column } else { best }
+                })
             };
             Ok((0..rows).map(largest).collect())
         })
@@ -49,10 +55,16 @@ mod tests {
 
     #[test]
     fn largest_first_and_ties_in_order() -> Result<()> {
-        let x = Tensor::new(&[[1f32, 3.0, 3.0, -1.0], [f32::NAN, 0.5, 0.25, 0.5]], &Device::Cpu)?;
+        let x = Tensor::new([[1f32, 3.0, 3.0, -1.0], [f32::NAN, 0.5, 0.25, 0.5]], &Device::Cpu)?;
         assert_eq!(x.top_k(2)?, [[(1, 3.0), (2, 3.0)], [(1, 0.5), (3, 0.5)]]);
         assert_eq!(x.argmax()?, [1, 1]);
         assert_eq!(x.top_k(9)?[0].len(), 4);
+        let x =
+            Tensor::new([[f32::NAN, f32::NEG_INFINITY, -1.0], [f32::NAN, f32::NAN, f32::NEG_INFINITY]], &Device::Cpu)?;
+        let columns: Vec<Vec<usize>> = x.top_k(3)?.iter().map(|row| row.iter().map(|&(at, _)| at).collect()).collect();
+        assert_eq!(columns, [[2, 1, 0], [2, 0, 1]]);
+        assert_eq!(x.argmax()?, [2, 2]);
+        assert_eq!(Tensor::new([[f32::NAN, f32::NAN]], &Device::Cpu)?.argmax()?, [0]);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Elementwise functions of one argument. GELU has a file of its own.
 
 use crate::autograd::differentiable;
-use crate::cpu::gelu::{self, Exp, Ln, Reciprocal, Saved, Sqrt, Tanh, Unary};
+use crate::cpu::unary::{self, Exp, Ln, Reciprocal, Saved, Sqrt, Tanh, Unary};
 use crate::ops::{float, in_f32};
 use crate::tensor::Tensor;
 use crate::Result;
@@ -36,17 +36,17 @@ impl Tensor {
         if let Some(y) = in_f32([self], |[x]| x.map::<F>(op))? {
             return Ok(y);
         }
-        let x = self.detach().contiguous()?;
+        let x = self.values()?;
         let output = float!(op, x.dtype(), T => {
-            Tensor::build(op, x.shape(), &x.device(), |y: &mut [T]| gelu::forward::<T, F>(x.slice(), y))?
+            Tensor::build(op, x.shape(), &x.device(), |y: &mut [T]| unary::forward::<T, F>(x.slice(), y))?
         });
         let kept = match F::SAVED {
             Saved::Input => &x,
-            Saved::Output => &output.detach(),
+            Saved::Output => &output.clone(),
         };
         Ok(differentiable(op, [self], [kept], output, move |[kept], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(op, dy.dtype(), T => gelu::backward::<T, F>(kept.slice(), dy.slice(), dx.target()));
+            float!(op, dy.dtype(), T => unary::backward::<T, F>(kept.slice(), dy.slice(), dx.target()));
             Ok(())
         }))
     }

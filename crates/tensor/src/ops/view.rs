@@ -35,12 +35,17 @@ impl Tensor {
     /// # Errors
     /// When the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
-        let mut layout = Layout::contiguous("reshape", shape)?;
+        self.reshape_for("reshape", shape)
+    }
+
+    /// The reshape, for an operation that the user calls `op`.
+    fn reshape_for(&self, op: &'static str, shape: &[usize]) -> Result<Tensor> {
+        let mut layout = Layout::contiguous(op, shape)?;
         if layout.elements() != self.elements() {
             let reason = format!("{} elements do not fill {}", self.elements(), layout.elements());
-            return Err(Error::shape("reshape", reason, &[("tensor", self.shape()), ("shape", shape)]));
+            return Err(Error::shape(op, reason, &[("tensor", self.shape()), ("shape", shape)]));
         }
-        let source = self.detach().contiguous()?;
+        let source = self.values()?;
         layout.offset = source.layout().offset;
         let from = self.dims();
         Ok(differentiable("reshape", [self], [], source.view(layout), move |[], dy, [dx]| dx.give(dy.reshape(&from)?)))
@@ -132,7 +137,7 @@ impl Tensor {
         }
         let mut shape = self.shape().to_vec();
         shape.insert(axis, 1);
-        self.reshape(&shape)
+        self.reshape_for("unsqueeze", &shape)
     }
 
     /// Without dimension `axis`, which has size 1.
@@ -143,7 +148,7 @@ impl Tensor {
         }
         let mut shape = self.shape().to_vec();
         shape.remove(axis);
-        self.reshape(&shape)
+        self.reshape_for("squeeze", &shape)
     }
 }
 
@@ -160,4 +165,58 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     cases.add("narrow", "two overlapping", [normal(&[6])], |x| x[0].narrow(0, 0, 4)?.mul(&x[0].narrow(0, 2, 4)?));
     cases.add("narrow", "nothing", [normal(&[4, 6])], |x| x[0].narrow(1, 3, 0));
     cases.add("broadcast_to", "", [normal(&[3, 1])], |x| x[0].broadcast_to(&[2, 3, 4]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, Device};
+
+    #[test]
+    fn errors_name_what_was_called() -> Result<()> {
+        let x = Tensor::zeros(&[2, 3, 1, 1, 1, 1], DType::F32, &Device::Cpu)?;
+        let huge = Tensor::zeros(&[1, 1], DType::F32, &Device::Cpu)?;
+        let matrix = Tensor::zeros(&[2, 3], DType::F32, &Device::Cpu)?;
+        let vector = Tensor::zeros(&[4], DType::F32, &Device::Cpu)?;
+        let half = matrix.to_dtype(DType::BF16)?;
+        let calls = [
+            (x.unsqueeze(0), "unsqueeze: 7 dimensions"),
+            (x.squeeze(0), "squeeze: dimension 0"),
+            (x.mean(9), "mean: no dimension 9"),
+            (matrix.matmul(&vector), "right: [4]"),
+            (huge.broadcast_to(&[1 << 40, 1 << 40]), "broadcast_to: too many elements"),
+            (matrix.add(&half), "add: right has dtype bf16"),
+            (half.matmul(&matrix.t()?), "matmul: right has dtype f32"),
+            (matrix.projections(&[]), "projections: no layers"),
+            (Tensor::zeros(&[2, 0], DType::F32, &Device::Cpu)?.cross_entropy(&[0, 0]), "logits of 0 classes"),
+            (matrix.item().map(|_| x.clone()), "item: only a single number has an item, not 6 elements"),
+            (Tensor::full(1.0, &[1 << 50], DType::F32, &Device::Cpu), "full: cannot allocate 4503599627370496 bytes"),
+        ];
+        for (result, part) in calls {
+            let Err(error) = result else { panic!("accepted; expected: {part}") };
+            assert!(error.to_string().contains(part), "{error} does not say: {part}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn requires_grad_keeps_a_graph_and_leaves_integers_alone() -> Result<()> {
+        let x = Tensor::new([1f32, 2.0], &Device::Cpu)?.requires_grad();
+        let loss = x.exp()?.requires_grad().sum_all()?;
+        assert!(loss.backward()?.contains(&x));
+        assert!(!Tensor::new([1u32], &Device::Cpu)?.requires_grad().tracks_grad());
+        Ok(())
+    }
+
+    #[test]
+    fn a_tracked_gradient_counts_as_a_constant() -> Result<()> {
+        let x = Tensor::new([1f32, 2.0], &Device::Cpu)?.requires_grad();
+        let y = x.mul_scalar(2.0)?;
+        let mut gradients = crate::Gradients::new();
+        y.backward_with(&x.mul_scalar(2.0)?, &mut gradients)?;
+        let dx = gradients.get(&x).expect("wanted");
+        assert!(!dx.tracks_grad());
+        assert_eq!(dx.to_vec::<f32>()?, [4.0, 8.0]);
+        Ok(())
+    }
 }

@@ -8,7 +8,7 @@
 
 use super::parallel::{RowsMut, for_rows};
 use super::simd::simd;
-use super::{Real, Slot};
+use super::{Real, Target};
 
 /// Elements that one costs, in [`for_rows`]'s measure: a transcendental function's arithmetic against a load's.
 const COST: usize = 4;
@@ -121,8 +121,8 @@ pub(crate) fn forward<T: Real, F: Unary>(x: &[T], y: &mut [T]) {
 }
 
 /// `dx (+)= dy f'`, from the forward's input or output as `F::SAVED` says.
-pub(crate) fn backward<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: Slot<T>) {
-    let Slot { data: dx, accumulate } = dx;
+pub(crate) fn backward<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: Target<T>) {
+    let Target { data: dx, accumulate } = dx;
     assert!(saved.len() == dx.len() && dy.len() == dx.len());
     for_rows(dx.len(), COST, dx, |range, dx| {
         backward_block::<T, F>(&saved[range.clone()], &dy[range], dx, accumulate);
@@ -173,9 +173,9 @@ mod tests {
             let slope = |x: f64| (reference(x + 1e-5) - reference(x - 1e-5)) / 2e-5;
             let want: Vec<f64> = x.iter().zip(&dy).map(|(x, dy)| dy.to_f64() * slope(x.to_f64())).collect();
             let mut dx = vec![T::from_f64(f64::NAN); n];
-            backward::<T, F>(saved, &dy, Slot::new(&mut dx, false));
+            backward::<T, F>(saved, &dy, Target::new(&mut dx, false));
             close(&dx, &want, tolerance.max(1e-8), "derivative");
-            backward::<T, F>(saved, &dy, Slot::new(&mut dx, true));
+            backward::<T, F>(saved, &dy, Target::new(&mut dx, true));
             close(&dx, &want.iter().map(|x| 2.0 * x).collect::<Vec<_>>(), tolerance.max(1e-8), "accumulated");
         }
     }
@@ -218,7 +218,7 @@ mod tests {
             backward::<T, F>(
                 if F::SAVED == Saved::Input { &x } else { &y }.as_slice(),
                 &[T::ONE; 4],
-                Slot::new(&mut dx, false),
+                Target::new(&mut dx, false),
             );
             if linear {
                 assert_eq!((y, dx), ([x[0], T::ZERO, x[2], T::ZERO], [T::ONE, T::ZERO, T::ONE, T::ZERO]));
