@@ -28,7 +28,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|error| Error::io(parent, "cannot make the folder", error))?;
-    Ok(cloze_tensor::write_file_atomically(path, bytes)?)
+    cloze_tensor::write_file_atomically(path, bytes).map_err(|error| Error::io(path, "cannot write", error))
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ pub fn save_safetensors(
     let bytes = ::safetensors::serialize(written, None)
         .map_err(|error| Error::format(path, format!("cannot be written: {error}")))?;
     let bytes = with_metadata(bytes, metadata).ok_or_else(|| Error::format(path, "cannot be written: no header"))?;
-    write_file_atomically(path, &bytes)
+    write_file_atomically(path, &bytes).map_err(|error| Error::io(path, "cannot write", error))
 }
 
 /// A safetensors file with `metadata` put into its header, sorted: the crate writes them in random order, and
@@ -197,11 +197,10 @@ fn json_string(text: &str) -> String {
 /// # Errors
 /// When the system refuses.
 #[doc(hidden)]
-pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> std::io::Result<()> {
     static UNIQUE: AtomicU64 = AtomicU64::new(0);
     let path = path.as_ref();
-    let failed = |error| Error::io(path, "cannot write", error);
-    let name = path.file_name().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?.to_string_lossy();
+    let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
     let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));
     let written = (|| {
@@ -210,11 +209,11 @@ pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()>
         file.sync_all()?;
         fs::rename(&temporary, path)
     })();
-    written.map_err(|error| {
+    if written.is_err() {
         // The first failure is the one to report.
         let _ = fs::remove_file(&temporary);
-        failed(error)
-    })
+    }
+    written
 }
 
 #[cfg(test)]

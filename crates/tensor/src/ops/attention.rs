@@ -86,7 +86,7 @@ impl Sequences {
         &self.0.cu_seqlens
     }
 
-    /// The first row of each sequence: its [CLS] token.
+    /// The first row of each sequence: its `[CLS]` token.
     pub fn starts(&self) -> &[u32] {
         &self.0.cu_seqlens[..self.len()]
     }

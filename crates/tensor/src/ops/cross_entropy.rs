@@ -38,8 +38,8 @@ impl Default for CrossEntropy {
 }
 
 impl Tensor {
-    /// Mean cross-entropy, in nats, of the logits `self` [R, V] of classes `targets` [R]; -100 ignores a
-    /// row. One row of logits [V] with one target will do too. The loss of two-byte logits is f32.
+    /// Mean cross-entropy, in nats, of the logits `self` [R, V] of classes `targets` `[R]`; -100 ignores a
+    /// row. One row of logits `[V]` with one target will do too. The loss of two-byte logits is f32.
     ///
     /// # Errors
     /// When there are not as many targets as rows, or one is not a class.

@@ -32,7 +32,7 @@ impl Tensor {
     }
 
     /// `layer_norm(word[id] + position[position] + token_type[token_type])` for every token: [T, H].
-    /// `self` is the table of words [V, H]; `position` is [P, H], `token_type` [S, H], `gamma` and `beta` [H].
+    /// `self` is the table of words [V, H]; `position` is [P, H], `token_type` [S, H], `gamma` and `beta` `[H]`.
     ///
     /// # Errors
     /// When the shapes do not fit, or an id is not below the rows of its table: the error says which.

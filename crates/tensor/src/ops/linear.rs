@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
 
 impl Tensor {
-    /// `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` [out]: [.., out].
+    /// `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
     ///
     /// # Errors
     /// When the shapes do not fit.

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 impl Tensor {
     /// The matrix product of `self` [.., m, k] with `other` [.., k, n]: [.., m, n]. Leading dimensions
-    /// broadcast. A vector [k] as `other` gives [.., m].
+    /// broadcast. A vector `[k]` as `other` gives [.., m].
     ///
     /// # Errors
     /// When the inner dimensions differ or the leading ones do not broadcast.
