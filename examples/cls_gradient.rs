@@ -24,8 +24,8 @@ struct Arguments {
 fn main() -> Result {
     let arguments = Arguments::parse();
     let device = Device::Cpu;
-    let h = Tensor::new(&[0.2f32, 0.1, 0.4], &device)?.requires_grad(); // h_[CLS]: [H]
-    let w = Tensor::new(&[[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &device)?.requires_grad(); // [classes, H]
+    let h = Tensor::new([0.2f32, 0.1, 0.4], &device)?.requires_grad(); // h_[CLS]: [H]
+    let w = Tensor::new([[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &device)?.requires_grad(); // [classes, H]
     let b = Tensor::zeros(&[2], DType::F32, &device)?; // [classes], fixed
     let target = 1;
 

@@ -44,13 +44,13 @@ impl<'a> Log<'a> {
     /// Called after every step.
     pub fn step(&mut self, model: &BertForPreTraining, step: &Step) -> cloze::train::Result<()> {
         self.sum += step.loss;
-        if step.step % EVERY == 0 {
+        if step.step.is_multiple_of(EVERY) {
             let mean = self.sum / f64::from(EVERY);
             println!("[epoch {} step {:03}] loss={mean:.4}", step.epoch, step.step);
             self.sum = 0.0;
         }
         let between = (step.steps / EVALUATIONS).max(EVERY);
-        if step.step % between == 0 && step.step < step.steps {
+        if step.step.is_multiple_of(between) && step.step < step.steps {
             let held_out = self.evaluate(model, EXAMPLES.0)?;
             println!(
                 "held out: loss of masked words {:.3} (unigram {:.3}), accuracy {:.1} %",
