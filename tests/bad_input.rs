@@ -79,7 +79,7 @@ fn settings() -> Result {
     assert!(refused_with(&["--vocab", "/no/such/vocab.txt"])?.contains("/no/such/vocab.txt"));
     let broken = folder.file("pairs.json", b"[{\"a\": 1}]")?;
     assert!(refused_with(&["--inspect", &broken])?.contains("pairs.json"));
-    let said = refused(&["--corpus", &corpus, "--pairs", "10", "--minutes", "-1"])?;
+    let said = refused(&["--corpus", &corpus, "--pairs", "10", "--minutes=-1"])?;
     assert!(said.contains("--minutes is -1"), "{said}");
     Ok(())
 }

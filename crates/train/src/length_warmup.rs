@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn batches_grow_in_length_and_keep_their_size() {
-        let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(5_000)).seq_len(64);
+        let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000)).seq_len(64);
         let places = LengthWarmup::new(data.clone(), 8, 12).epoch(0).unwrap();
         let longest = |places: &[Vec<PairExample>]| places.iter().flatten().map(PairExample::token_count).max();
         assert_eq!(longest(&places[..8]), Some(16));
