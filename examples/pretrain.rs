@@ -246,7 +246,15 @@ impl Setup {
                 (data.clone().examples(drawn), data, evaluation)
             }
             None => {
-                let (training, held_out) = corpus.split(HELD_OUT.0, seed)?;
+                let documents = corpus.document_count();
+                if documents < 4 {
+                    return Err(format!(
+                        "the corpus has {documents} documents: at least 4 are needed, 2 to train on and 2 to hold out, so \
+                         that sentences of other documents can be drawn; --pairs N holds out pairs instead"
+                    )
+                    .into());
+                }
+                let (training, held_out) = corpus.split(HELD_OUT.0.max(2.0 / documents as f64), seed)?;
                 let held_out = data(held_out, PairSampler::bert().seq_len(seq_len));
                 let mut evaluation = held_out.evaluation()?;
                 Stream::new(seed, Purpose::User, 0, 0, 0).shuffle(&mut evaluation);
