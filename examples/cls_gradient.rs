@@ -3,12 +3,15 @@
 //! gradient descent.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
 use serde_json::json;
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+#[path = "common/exit.rs"]
+mod exit;
+use exit::Result;
 
 /// The course's example of the gradient at [CLS].
 #[derive(Parser)]
@@ -21,8 +24,11 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-fn main() -> Result {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    exit::code(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result {
     let device = Device::Cpu;
     let h = Tensor::new([0.2f32, 0.1, 0.4], &device)?.requires_grad(); // h_[CLS]: [H]
     let w = Tensor::new([[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &device)?.requires_grad(); // [classes, H]
@@ -44,14 +50,14 @@ fn main() -> Result {
     println!("d loss / d h    {dh}");
     println!("d loss / d W    {dw}");
     println!("after one step  {:?}", after.to_vec::<f32>()?);
-    if let Some(path) = arguments.json {
+    if let Some(path) = &arguments.json {
         let values = |x: &Tensor| x.to_vec::<f32>();
         let report = json!({
             "probs": probabilities, "loss": loss.item()?, "grad_h": values(&dh)?,
             "grad_W": [values(&dw.narrow(0, 0, 1)?)?, values(&dw.narrow(0, 1, 1)?)?],
             "probs_after": values(&after)?,
         });
-        std::fs::write(&path, format!("{report:#}\n")).map_err(|error| format!("{}: {error}", path.display()))?;
+        std::fs::write(path, format!("{report:#}\n")).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 mod common;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -105,8 +106,11 @@ struct Report<'a> {
     inspected: &'a [inspect::Inspected],
 }
 
-fn main() -> Result {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    common::exit::code(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result {
     common::threads(arguments.threads)?;
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;
     if let Some(out) = &arguments.out {
@@ -119,7 +123,7 @@ fn main() -> Result {
         None => common::mini_corpus()?,
     };
     let (read, vocabulary) = (start.elapsed(), Instant::now());
-    let tokenizer = tokenizer(&arguments, &corpus)?;
+    let tokenizer = tokenizer(arguments, &corpus)?;
     let (trained, tokenizing) = (vocabulary.elapsed(), Instant::now());
     let dropout = arguments.dropout.unwrap_or(if arguments.pairs().is_some() { 0.1 } else { 0.0 });
     let config = BertConfig {
@@ -128,7 +132,7 @@ fn main() -> Result {
         ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
     };
     let (documents, sentences) = (corpus.document_count(), corpus.sentence_count());
-    let setup = Setup::new(&arguments, corpus, &tokenizer, &config)?;
+    let setup = Setup::new(arguments, corpus, &tokenizer, &config)?;
     println!(
         "{documents} documents, {sentences} sentences, {} tokens: read in {:.1?}, vocabulary of {} in {:.1?}, \
          tokenized and sampled in {:.1?}",
@@ -184,7 +188,7 @@ fn main() -> Result {
         common::write_json(
             path,
             &Report {
-                arguments: &arguments,
+                arguments,
                 parameters: model.parameter_count(),
                 steps: trained.losses.len() as u32,
                 tokens: trained.tokens,
@@ -249,7 +253,7 @@ impl Setup {
                 let documents = corpus.document_count();
                 if documents < 4 {
                     return Err(format!(
-                        "the corpus has {documents} documents: at least 4 are needed, 2 to train on and 2 to hold out, so \
+                        "the corpus has {documents} document(s): at least 4 are needed, 2 to train on and 2 to hold out, so \
                          that sentences of other documents can be drawn; --pairs N holds out pairs instead"
                     )
                     .into());

@@ -1,5 +1,6 @@
 //! What the examples share.
 
+pub mod exit;
 pub mod inspect;
 pub mod report;
 
@@ -7,8 +8,7 @@ use std::path::Path;
 
 use cloze::prelude::*;
 
-/// Any error of the library is one line; `main` prints it and exits with 1.
-pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub use exit::Result;
 
 const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
 
