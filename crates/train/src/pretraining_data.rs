@@ -106,7 +106,7 @@ impl PackedExamples {
 ///
 /// ```no_run
 /// use cloze_train::{Corpus, Masking, PairSampler, PreTraining};
-/// # fn main() -> cloze_train::Result<()> { let tokenizer: cloze_bert::Tokenizer = todo!();
+/// # fn train(tokenizer: cloze_bert::Tokenizer) -> cloze_train::Result<()> {
 /// let corpus = Corpus::open("corpus.txt")?;
 /// let data = PreTraining::new(&corpus, &tokenizer)?
 ///     .pairs(PairSampler::course(400).seq_len(64))
