@@ -53,7 +53,7 @@ struct Arguments {
     /// Optimizer steps
     #[arg(long, conflicts_with = "minutes")]
     steps: Option<u32>,
-    /// Minutes of training: 20 steps are timed to find how many fit
+    /// Minutes of training: up to 20 steps are timed to find how many fit
     #[arg(long)]
     minutes: Option<f64>,
     /// Peak learning rate [default: 1e-3 for tiny, 5e-4 for mini, 1e-4 for base and large]
