@@ -136,6 +136,29 @@ impl Tokenizer {
         Ok(Tokenizer::from_inner(Inner::new(pipeline, names)?, max_length))
     }
 
+    /// The same tokenizer with further tokens, which get the ids behind those that are there and are found in a text
+    /// wherever they stand, before anything else. Those that are there already stay what they are. The model needs
+    /// [room for them](crate::PreTrainedModel::resize_token_embeddings).
+    ///
+    /// # Errors
+    /// When a token is empty or only blanks.
+    pub fn add_tokens<S: AsRef<str>>(&self, tokens: impl IntoIterator<Item = S>) -> Result<Tokenizer> {
+        let inner = self.inner();
+        let mut added = Vec::new();
+        for token in tokens {
+            let token = token.as_ref();
+            if token.trim().is_empty() {
+                return Err(Error::tokenizer(format!("cannot add the token {token:?}: it is blank")));
+            }
+            if inner.pipeline.token_to_id(token).is_none() {
+                added.push(AddedToken::from(token, false));
+            }
+        }
+        let mut pipeline = inner.pipeline.clone();
+        pipeline.add_tokens(added).map_err(|error| Error::tokenizer(error.to_string()))?;
+        Ok(Tokenizer::from_inner(Inner::new(pipeline, inner.names.clone())?, self.max_length()))
+    }
+
     /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, which
     /// `transformers` opens, into the folder `dir` (made if missing). Older files are replaced whole, one after
     /// the other.

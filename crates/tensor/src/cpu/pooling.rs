@@ -23,7 +23,7 @@ pub(crate) fn mean<T: Real>(x: &[T], width: usize, cu_seqlens: &[u32], y: &mut [
             y.data.iter_mut().zip(row).for_each(|(y, &x)| *y += x);
         }
         let factor = T::ONE / T::from_f64((rows.len() / width) as f64);
-        y.data.iter_mut().for_each(|y| *y = *y * factor);
+        y.data.iter_mut().for_each(|y| *y *= factor);
     });
 }
 

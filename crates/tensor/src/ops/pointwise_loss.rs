@@ -2,6 +2,7 @@
 //! regression. Means over all elements; dx = L'(x, y) / elements, with L' = σ(x) - y or 2 (x - y).
 
 use crate::autograd::differentiable;
+use crate::cpu::Real;
 use crate::cpu::pointwise_loss::{self, BinaryCrossEntropy, PointwiseLoss, SquaredError};
 use crate::ops::{float, wrong_dtype};
 use crate::tensor::Tensor;
@@ -56,7 +57,7 @@ impl Tensor {
         Ok(differentiable(op, [self], [&x], output, move |[x], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(op, dy.dtype(), T => {
-                let scale = f64::from(dy.slice::<T>()[0]) / count;
+                let scale = dy.slice::<T>()[0].to_f64() / count;
                 pointwise_loss::backward::<T, L>(x.slice(), &targets, scale, dx.target());
             });
             Ok(())
