@@ -5,6 +5,7 @@
 
 mod encoder;
 mod fixture;
+mod heads;
 mod pre_training;
 mod tokenizer;
 
