@@ -1,14 +1,19 @@
-//! What the examples share.
+//! What examples share.
 
-pub mod exit;
-pub mod inspect;
-pub mod report;
+// No example uses all of it.
+#![allow(dead_code, unused_imports)]
+
+mod exit;
+mod model;
+mod table;
 
 use std::path::Path;
 
 use cloze::prelude::*;
 
-pub use exit::Result;
+pub use exit::{Result, code};
+pub use model::ModelArgument;
+pub use table::{Table, thousands};
 
 const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
 
@@ -18,34 +23,9 @@ pub fn mini_corpus() -> Result<Corpus> {
     Ok(Corpus::from_documents(documents.collect())?)
 }
 
-/// Learning rates for training from scratch.
-pub fn default_learning_rate(config: &str) -> f64 {
-    match config {
-        "tiny" => 1e-3,
-        "mini" => 5e-4,
-        _ => 1e-4,
-    }
-}
-
-/// Sets the number of threads of the process.
-pub fn threads(threads: Option<usize>) -> Result {
-    if let Some(threads) = threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
-    Ok(())
-}
-
-/// Fails, naming the folder, when a model could not be saved there: before hours of training, not after.
-pub fn check_writable(folder: &Path) -> Result {
-    let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
-    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let writable = tempfile::NamedTempFile::new_in(existing);
-    writable.map_err(|error| format!("{}: cannot write: {error}", folder.display()))?;
-    Ok(())
-}
-
-/// Writes a value as JSON.
-pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result {
+/// Writes a value as JSON to the file, if one is given.
+pub fn write_json(path: Option<&Path>, value: &impl serde::Serialize) -> Result {
+    let Some(path) = path else { return Ok(()) };
     let text = serde_json::to_string_pretty(value)? + "\n";
     std::fs::write(path, text).map_err(|error| format!("{}: cannot write: {error}", path.display()).into())
 }

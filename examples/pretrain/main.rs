@@ -4,9 +4,12 @@
 //! of your own: `--corpus FILE` (a sentence a line, a blank line between documents) or `--corpus FOLDER`
 //! (a prose file a document).
 
+#[path = "../common/mod.rs"]
 mod common;
+mod inspect;
+mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,7 +17,7 @@ use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::{Budget, LengthWarmup, PairExample, Step, TokenizedCorpus, VocabularyTable};
-use common::{Result, inspect, report};
+use common::Result;
 use serde::Serialize;
 
 /// Pre-trains a BERT on raw text: masked words and next sentences.
@@ -36,9 +39,12 @@ struct Arguments {
     /// Keep upper case and accents
     #[arg(long)]
     cased: bool,
+    /// Keep accents, in lower case
+    #[arg(long, conflicts_with = "cased")]
+    accents: bool,
     /// Draw this many sentence pairs once, as the course does, and train on nine tenths of them; without it,
     /// segments are filled to the length limit, as BERT does, and whole documents are held out [default for
-    /// the small corpus: 400]
+    /// the small corpus: 1000]
     #[arg(long)]
     pairs: Option<usize>,
     /// Sequences in a batch [default: 8 with pairs, 16 without]
@@ -71,6 +77,9 @@ struct Arguments {
     /// Save the model and its tokenizer to this folder
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Type of the weights that are saved
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    dtype: String,
     /// Sentence pairs to inspect, as JSON: [{"a": "..", "b": ".. [MASK] .."}, ..]
     #[arg(long)]
     inspect: Option<PathBuf>,
@@ -82,7 +91,20 @@ struct Arguments {
 impl Arguments {
     /// Number of sentence pairs that are drawn once, if they are.
     fn pairs(&self) -> Option<usize> {
-        self.pairs.or(self.corpus.is_none().then_some(400))
+        self.pairs.or(self.corpus.is_none().then_some(1000))
+    }
+
+    fn tokenizer_options(&self) -> TokenizerOptions {
+        let options = TokenizerOptions::default().lowercase(!self.cased);
+        if self.accents { options.strip_accents(false) } else { options }
+    }
+
+    fn save_options(&self) -> SaveOptions {
+        SaveOptions::new().dtype(match self.dtype.as_str() {
+            "bf16" => DType::BF16,
+            "f16" => DType::F16,
+            _ => DType::F32,
+        })
     }
 }
 
@@ -107,14 +129,16 @@ struct Report<'a> {
 }
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::code(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
-    common::threads(arguments.threads)?;
+    if let Some(threads) = arguments.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;
     if let Some(out) = &arguments.out {
-        common::check_writable(out)?;
+        check_writable(out)?;
     }
 
     let start = Instant::now();
@@ -150,7 +174,7 @@ fn run(arguments: &Arguments) -> Result {
         model.parameter_count(),
         rayon::current_num_threads()
     );
-    let learning_rate = arguments.lr.unwrap_or_else(|| common::default_learning_rate(&arguments.config));
+    let learning_rate = arguments.lr.unwrap_or_else(|| default_learning_rate(&arguments.config));
     let mut trainer = Trainer::new(&mut model)
         .optimizer(AdamW::new(learning_rate))
         .schedule(Schedule::Linear { warmup: WARMUP })
@@ -180,31 +204,44 @@ fn run(arguments: &Arguments) -> Result {
     let inspected = inspect::run(&model, &tokenizer, &pairs_to_inspect)?;
 
     if let Some(out) = &arguments.out {
-        model.save(out)?;
+        model.save_with(out, &arguments.save_options())?;
         tokenizer.save(out)?;
         println!("\nsaved to {}", out.display());
     }
-    if let Some(path) = &arguments.json {
-        common::write_json(
-            path,
-            &Report {
-                arguments,
-                parameters: model.parameter_count(),
-                steps: trained.losses.len() as u32,
-                tokens: trained.tokens,
-                seconds: trained.elapsed.as_secs_f64(),
-                losses: &trained.losses,
-                mean_of_last_100: trained.mean_of_last(100),
-                held_out,
-                inspected: &inspected,
-            },
-        )?;
-    }
+    let report = Report {
+        arguments,
+        parameters: model.parameter_count(),
+        steps: trained.losses.len() as u32,
+        tokens: trained.tokens,
+        seconds: trained.elapsed.as_secs_f64(),
+        losses: &trained.losses,
+        mean_of_last_100: trained.mean_of_last(100),
+        held_out,
+        inspected: &inspected,
+    };
+    common::write_json(arguments.json.as_deref(), &report)
+}
+
+/// Fails, naming the folder, when a model could not be saved there: before hours of training, not after.
+fn check_writable(folder: &Path) -> Result {
+    let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
+    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let writable = tempfile::NamedTempFile::new_in(existing);
+    writable.map_err(|error| format!("{}: cannot write: {error}", folder.display()))?;
     Ok(())
 }
 
+/// Learning rates for training from scratch.
+fn default_learning_rate(config: &str) -> f64 {
+    match config {
+        "tiny" => 1e-3,
+        "mini" => 5e-4,
+        _ => 1e-4,
+    }
+}
+
 fn tokenizer(arguments: &Arguments, corpus: &Corpus) -> Result<Tokenizer> {
-    let options = if arguments.cased { TokenizerOptions::cased() } else { TokenizerOptions::uncased() };
+    let options = arguments.tokenizer_options();
     Ok(match &arguments.vocab {
         Some(path) if path.is_dir() => Tokenizer::open(path)?,
         Some(path) => Tokenizer::from_vocab_file(path, &options)?,

@@ -4,7 +4,7 @@ use cloze::prelude::*;
 use cloze::train::{PairExample, Step};
 use serde::Serialize;
 
-use super::Result;
+use crate::common::Result;
 
 /// Steps between two lines, as in the course.
 const EVERY: u32 = 20;

@@ -5,7 +5,7 @@ use std::path::Path;
 use cloze::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Result;
+use crate::common::Result;
 
 /// Two sentences, one of which may contain `[MASK]`.
 #[derive(Deserialize)]
