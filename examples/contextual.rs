@@ -124,14 +124,16 @@ fn words(arguments: &Arguments) -> Result<Vec<(&str, Vec<Vec<&str>>)>> {
 
 fn look(model: &BertModel, tokenizer: &Tokenizer, word: &str, senses: &[Vec<&str>], layer: usize) -> Result<Report> {
     let numbered = senses.iter().enumerate();
-    let sentences: Vec<(usize, &str)> = numbered.flat_map(|(sense, all)| all.iter().map(move |s| (sense, *s))).collect();
+    let sentences: Vec<(usize, &str)> =
+        numbered.flat_map(|(sense, all)| all.iter().map(move |s| (sense, *s))).collect();
     let encodings =
         sentences.iter().map(|(_, sentence)| tokenizer.encode(sentence)).collect::<cloze::bert::Result<Vec<_>>>()?;
     let batch = Batch::from_encodings(&encodings)?;
     let pieces = tokenizer.ids(word)?;
     let mut rows = Vec::new();
     for (((_, sentence), encoding), start) in sentences.iter().zip(&encodings).zip(batch.sequences().starts()) {
-        let first = find(tokenizer, &pieces, &encoding.ids).ok_or_else(|| format!("{word:?} is not in {sentence:?}"))?;
+        let first =
+            find(tokenizer, &pieces, &encoding.ids).ok_or_else(|| format!("{word:?} is not in {sentence:?}"))?;
         rows.push(start + first as u32);
     }
 
@@ -144,10 +146,8 @@ fn look(model: &BertModel, tokenizer: &Tokenizer, word: &str, senses: &[Vec<&str
             vectors.iter().map(|a| vectors.iter().map(|b| cosine_similarity(a, b)).collect()).collect();
         let mean = |same: bool| {
             let pairs = (0..rows.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-            let wanted: Vec<f64> = pairs
-                .filter(|&(i, j)| (sentences[i].0 == sentences[j].0) == same)
-                .map(|(i, j)| table[i][j])
-                .collect();
+            let wanted: Vec<f64> =
+                pairs.filter(|&(i, j)| (sentences[i].0 == sentences[j].0) == same).map(|(i, j)| table[i][j]).collect();
             wanted.iter().sum::<f64>() / wanted.len() as f64
         };
         layers.push(Means { within: mean(true), across: mean(false) });

@@ -23,9 +23,10 @@ impl ModelArgument {
         self.place.as_deref().unwrap_or(Path::new(TINY))
     }
 
-    /// What to call it.
+    /// What to call it, in few characters.
     pub fn name(&self) -> String {
-        self.place.as_ref().map_or_else(|| "models/tiny".to_string(), |place| place.display().to_string())
+        let name = |place: &PathBuf| place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned();
+        self.place.as_ref().map_or_else(|| "models/tiny".to_string(), name)
     }
 
     /// The model without a head, and its tokenizer.
