@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cloze::bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets};
-use cloze::tensor::{Device, Module, SafetensorsFile, Tensor};
+use cloze::tensor::{Device, Module, TensorFile, Tensor};
 use cloze::train::{AdamW, Optimizer};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -11,7 +11,7 @@ type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// A small model, a batch for it, and what transformers says of both.
 struct Fixture {
     model: BertForPreTraining,
-    expected: SafetensorsFile,
+    expected: TensorFile,
     batch: Batch,
     targets: PreTrainingTargets,
 }
@@ -24,7 +24,7 @@ impl Fixture {
     fn open(name: &str) -> Result<Fixture> {
         let (model, report) = BertForPreTraining::open(folder(name), &Device::Cpu)?;
         assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{report}");
-        let expected = SafetensorsFile::open(folder(name).join("expected.safetensors"))?;
+        let expected = TensorFile::open(folder(name).join("expected.safetensors"))?;
         let integers = |name: &str| -> Result<Vec<i64>> { Ok(expected.tensor(name, &Device::Cpu)?.to_vec()?) };
         let ids = |name: &str| -> Result<Vec<u32>> { Ok(integers(name)?.into_iter().map(|id| id as u32).collect()) };
         let lengths: Vec<usize> = integers("lengths")?.into_iter().map(|length| length as usize).collect();
@@ -133,11 +133,11 @@ fn a_model_saved_here_is_the_model_that_was_read() -> Result {
     let fixture = Fixture::open("pretraining_a")?;
     let dir = tempfile::tempdir()?;
     fixture.model.save(dir.path())?;
-    let ours = SafetensorsFile::open(dir.path().join("model.safetensors"))?;
-    let theirs = SafetensorsFile::open(folder("pretraining_a").join("model.safetensors"))?;
+    let ours = TensorFile::open(dir.path().join("model.safetensors"))?;
+    let theirs = TensorFile::open(folder("pretraining_a").join("model.safetensors"))?;
     assert_eq!(ours.names(), theirs.names());
     for name in ours.names() {
-        let values = |file: &SafetensorsFile| -> Result<Vec<f32>> { Ok(file.tensor(&name, &Device::Cpu)?.to_vec()?) };
+        let values = |file: &TensorFile| -> Result<Vec<f32>> { Ok(file.tensor(&name, &Device::Cpu)?.to_vec()?) };
         assert_eq!(values(&ours)?, values(&theirs)?, "{name}");
     }
     let (read, _) = BertForPreTraining::open(dir.path(), &Device::Cpu)?;

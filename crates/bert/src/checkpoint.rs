@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-use cloze_tensor::{DType, Device, Module, SafetensorsFile, Tensor, save_safetensors};
+use cloze_tensor::{DType, Device, Module, TensorFile, Tensor, save_safetensors};
 
 use crate::weights::Weights;
 use crate::{BertConfig, Error, Result};
@@ -72,7 +72,7 @@ fn parts(tensor: &Tensor) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
 
 /// A file of weights that is being read.
 pub(crate) struct Checkpoint {
-    file: SafetensorsFile,
+    file: TensorFile,
     /// Canonical name to the name in the file.
     names: BTreeMap<String, String>,
     taken: BTreeSet<String>,
@@ -81,7 +81,7 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     fn open(path: &Path) -> Result<Checkpoint> {
-        let file = SafetensorsFile::open(path)?;
+        let file = TensorFile::open(path)?;
         let names = file.names();
         let has_prefix = names.iter().any(|name| name.starts_with("bert."));
         let mut by_canonical = BTreeMap::new();
