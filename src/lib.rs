@@ -8,8 +8,10 @@ pub use cloze_train as train;
 /// What most programs need.
 pub mod prelude {
     pub use cloze_bert::{
-        Batch, BertConfig, BertForPreTraining, EncodeOptions, Encoding, FillMask, Mode, Tokenizer, TokenizerOptions,
-        TrainOptions, Truncation,
+        Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+        BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, EncodeOptions,
+        Encoding, FillMask, Mode, OpenOptions, PreTrainedModel, SaveOptions, SequenceLabels, Tokenizer,
+        TokenizerOptions, TrainOptions, Truncation,
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Tensor, no_grad};
     pub use cloze_train::{

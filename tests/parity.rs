@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cloze::bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets};
+use cloze::bert::{Batch, BertForPreTraining, Mode, PreTrainedModel, PreTrainingTargets};
 use cloze::tensor::{Device, Module, SafetensorsFile, Tensor};
 use cloze::train::{AdamW, Optimizer};
 

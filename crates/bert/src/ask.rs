@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cloze_tensor::{Device, no_grad};
 
-use crate::{Batch, BertForPreTraining, Encoding, Error, Mode, Result, Rows, Tokenizer};
+use crate::{Batch, BertForPreTraining, Encoding, Error, Mode, PreTrainedModel, Result, Rows, Tokenizer};
 
 /// A token that might stand behind a mask.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,15 +12,17 @@ mod checkpoint;
 mod config;
 mod error;
 mod files;
+mod folder;
 mod model;
 pub mod tokenizer;
 mod weights;
 
 pub use ask::{FillMask, Guess};
 pub use batch::Batch;
-pub use checkpoint::{LoadReport, WEIGHTS_FILE};
+pub use checkpoint::{LoadReport, WEIGHTS_FILE, WEIGHTS_INDEX_FILE};
 pub use model::*;
 
-pub use config::{BertConfig, HiddenAct, ParameterCounts};
+pub use config::{BertConfig, HiddenAct, ModelType, ParameterCounts};
 pub use error::{Error, ErrorKind, Result};
 pub use tokenizer::{EncodeOptions, Encoding, Tokenizer, TokenizerOptions, TrainOptions, Truncation};
+pub use weights::{Init, Weights};

@@ -54,7 +54,7 @@ pub use element::{Element, TensorData};
 pub use error::{Error, ErrorKind, Inside, Result};
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
-pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Reduction, Sequences};
+pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences};
 #[doc(hidden)]
 pub use parameters::join_name;
 pub use parameters::{Module, ParameterArena, ParameterRange};

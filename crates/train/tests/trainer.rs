@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use cloze_bert::{BertConfig, BertForPreTraining, Mode, Tokenizer, TrainOptions};
+use cloze_bert::{BertConfig, BertForPreTraining, Mode, PreTrainedModel, Tokenizer, TrainOptions};
 use cloze_tensor::random::{Purpose, Stream};
 use cloze_tensor::{Device, Module, Tensor, module};
 use cloze_train::{

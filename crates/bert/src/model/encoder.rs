@@ -68,6 +68,11 @@ impl Layer {
     }
 }
 
+/// The first dropout site of layer `index`, which uses three. Site 0 is the embeddings'.
+fn first_site(index: usize) -> u32 {
+    1 + 3 * index as u32
+}
+
 /// `bert.encoder`
 pub struct Encoder {
     /// From the embeddings upwards.
@@ -78,9 +83,13 @@ module!(Encoder { layer });
 impl Encoder {
     pub(super) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<Encoder> {
         let layers = weights.at("layer");
-        // Site 0 is the embeddings'.
-        let layer = |index: usize| Layer::new(layers.at(&index.to_string()), config, 1 + 3 * index as u32);
+        let layer = |index: usize| Layer::new(layers.at(&index.to_string()), config, first_site(index));
         Ok(Encoder { layer: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
+    }
+
+    /// The dropout site after all layers'.
+    pub(super) fn next_site(&self) -> u32 {
+        first_site(self.layer.len())
     }
 
     /// `[T, H]` to `[R, H]`: the last layer computes the rows that are wanted alone. `watch` sees what goes into
