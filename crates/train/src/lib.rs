@@ -1,10 +1,13 @@
 //! Training of BERT: corpora, sentence pairs, masking, AdamW, the trainer.
 
 mod class_labels;
+mod classification;
 pub mod corpus;
 mod error;
 mod evaluation;
 mod files;
+mod heads;
+mod labelled;
 mod length_warmup;
 mod masking;
 pub mod metrics;
@@ -18,9 +21,14 @@ mod trainer;
 mod unigram;
 
 pub use class_labels::label_names;
+pub use classification::{ClassificationEvaluation, Classify};
 pub use corpus::{Corpus, TokenizedCorpus};
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::PreTrainingEvaluation;
+pub use labelled::{
+    AnswerSpan, ChoiceExample, EncodingReport, LabelledBatch, LabelledData, QuestionExample, Sequence, TaggedSentence,
+    tag_names,
+};
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};
 pub use optimizer::{AdamW, Optimizer};
