@@ -36,7 +36,7 @@ const PARTS: [Part; 8] = [
 ];
 
 fn main() -> ExitCode {
-    common::code(run(&Arguments::parse()))
+    common::exit::code(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

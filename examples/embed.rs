@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use cloze::prelude::*;
 use common::{ModelArgument, Result};
-use serde_json::json;
+use serde::Serialize;
 
 /// Turns sentences into vectors.
 #[derive(Parser)]
@@ -35,25 +36,31 @@ enum Format {
     Tsv,
 }
 
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    vector: &'a [f32],
+}
+
 const SENTENCES: [&str; 2] = ["Rosa keeps her money in the bank.", "A Rosa guarda o dinheiro no banco."];
 
 fn main() -> ExitCode {
-    common::code(run(&Arguments::parse()))
+    common::exit::code(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
-    let sentences = match &arguments.input {
-        Some(path) => read(path)?,
-        None if arguments.sentences.is_empty() => SENTENCES.map(String::from).to_vec(),
-        None => arguments.sentences.clone(),
+    let lines = arguments.input.as_deref().map_or_else(|| Ok(String::new()), read)?;
+    let sentences: Vec<&str> = match lines.is_empty() {
+        true => common::texts(&arguments.sentences, &SENTENCES),
+        false => lines.lines().collect(),
     };
     let model = SentenceEmbedder::open(arguments.model.place())?;
-    let vectors = model.embed(&sentences.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let vectors = model.embed(&sentences)?;
 
     let mut text = String::new();
     for (sentence, vector) in sentences.iter().zip(&vectors) {
         let line = match arguments.format {
-            Format::Jsonl => json!({"text": sentence, "vector": vector}).to_string(),
+            Format::Jsonl => serde_json::to_string(&Line { text: sentence, vector })?,
             Format::Tsv => {
                 let numbers = vector.iter().map(f32::to_string).collect::<Vec<_>>().join("\t");
                 format!("{numbers}\t{}", sentence.replace(['\t', '\n', '\r'], " "))
@@ -74,23 +81,22 @@ fn run(arguments: &Arguments) -> Result {
     Ok(())
 }
 
-/// The sentences of a file, one a line.
-fn read(path: &Path) -> Result<Vec<String>> {
-    let (name, text) = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        (String::from("standard input"), std::io::stdin().read_to_end(&mut bytes).map(|_| bytes))
-    } else {
-        (path.display().to_string(), std::fs::read(path))
+/// The text of a file, each line of which is a sentence.
+fn read(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let (name, read) = match path == Path::new("-") {
+        true => ("standard input".to_string(), std::io::stdin().read_to_end(&mut bytes)),
+        false => (path.display().to_string(), File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))),
     };
-    let bytes = text.map_err(|error| format!("{name}: cannot read: {error}"))?;
+    read.map_err(|error| format!("{name}: cannot read: {error}"))?;
     let text = String::from_utf8(bytes)
         .map_err(|error| format!("{name}: not UTF-8: invalid byte at offset {}", error.utf8_error().valid_up_to()))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.trim_start_matches('\u{feff}');
     if let Some(line) = text.lines().position(|line| line.trim().is_empty()) {
-        return Err(format!("{name}: line {} is blank: a sentence a line is wanted", line + 1).into());
+        return Err(format!("{name}: line {} is blank: every line must be a sentence", line + 1).into());
     }
     match text.is_empty() {
-        true => Err(format!("{name}: has no sentence").into()),
-        false => Ok(text.lines().map(str::to_string).collect()),
+        true => Err(format!("{name}: is empty: every line must be a sentence").into()),
+        false => Ok(text.to_string()),
     }
 }

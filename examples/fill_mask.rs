@@ -35,15 +35,12 @@ const TEXTS: [&str; 5] = [
 ];
 
 fn main() -> ExitCode {
-    common::code(run(&Arguments::parse()))
+    common::exit::code(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
     let model = FillMask::open(arguments.model.place())?;
-    let texts: Vec<&str> = match arguments.texts.is_empty() {
-        true => TEXTS.to_vec(),
-        false => arguments.texts.iter().map(String::as_str).collect(),
-    };
+    let texts = common::texts(&arguments.texts, &TEXTS);
     let filled = model.fill(&texts, arguments.top)?;
     for (text, masks) in texts.iter().zip(&filled) {
         println!("{text}");

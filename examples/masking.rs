@@ -45,7 +45,7 @@ impl Arguments {
     /// Tokens of a text that are to be predicted, on average, of so many that are not special.
     fn expected(&self, length: f64) -> f64 {
         let share = self.probability * length;
-        if self.course { share + (1.0 - self.probability).powf(length) } else { share.round().clamp(1.0, length) }
+        if self.course { share + (1.0 - self.probability).powf(length) } else { share.round().max(1.0).min(length) }
     }
 }
 
@@ -114,7 +114,7 @@ impl Counts {
 }
 
 fn main() -> ExitCode {
-    common::code(run(&Arguments::parse()))
+    common::exit::code(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -123,7 +123,7 @@ fn run(arguments: &Arguments) -> Result {
     let selection = if arguments.course { Selection::Bernoulli } else { Selection::Fixed };
     let masking =
         Masking::bert().probability(arguments.probability).selection(selection).whole_word(arguments.whole_word);
-    let texts = if arguments.texts.is_empty() { TEXTS.map(String::from).to_vec() } else { arguments.texts.clone() };
+    let texts = common::texts(&arguments.texts, &TEXTS);
     let encodings = texts.iter().map(|text| tokenizer.encode(text)).collect::<cloze::bert::Result<Vec<Encoding>>>()?;
     let mask = |index: usize, draw: u32, ids: &mut Vec<u32>| -> Result<Vec<Target>> {
         ids.clone_from(&encodings[index].ids);

@@ -3,7 +3,7 @@
 // No example uses all of it.
 #![allow(dead_code, unused_imports)]
 
-mod exit;
+pub mod exit;
 mod model;
 mod table;
 
@@ -11,8 +11,8 @@ use std::path::Path;
 
 use cloze::prelude::*;
 
-pub use exit::{Result, code};
-pub use model::ModelArgument;
+pub use exit::Result;
+pub use model::{ModelArgument, model};
 pub use table::{Table, thousands};
 
 const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
@@ -21,6 +21,28 @@ const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
 pub fn mini_corpus() -> Result<Corpus> {
     let documents = MINI_CORPUS.split("\n\n").map(|document| document.lines().map(str::to_string).collect());
     Ok(Corpus::from_documents(documents.collect())?)
+}
+
+/// The texts that were given, or else those that come with the example.
+pub fn texts<'a>(given: &'a [String], own: &[&'a str]) -> Vec<&'a str> {
+    if given.is_empty() { own.to_vec() } else { given.iter().map(String::as_str).collect() }
+}
+
+/// Sets the number of threads of the process.
+pub fn threads(threads: Option<usize>) -> Result {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    }
+    Ok(())
+}
+
+/// Fails, naming the folder, when a model could not be saved there: before hours of training, not after.
+pub fn check_writable(folder: &Path) -> Result {
+    let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
+    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let writable = tempfile::NamedTempFile::new_in(existing);
+    writable.map_err(|error| format!("{}: cannot write: {error}", folder.display()))?;
+    Ok(())
 }
 
 /// Writes a value as JSON to the file, if one is given.

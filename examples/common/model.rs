@@ -6,27 +6,30 @@ use cloze::prelude::*;
 
 use super::Result;
 
-/// The toy model that comes with the examples.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
+/// The folder or name that was asked for, or the small model of this repository.
+pub fn model(asked: Option<&Path>) -> PathBuf {
+    asked.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny"), Path::to_path_buf)
+}
 
 /// `--model`
 #[derive(clap::Args)]
 pub struct ModelArgument {
-    /// Folder of a model, or its name on the Hugging Face Hub [default: the toy model in models/tiny]
+    /// A folder, or a name on the Hugging Face Hub where cloze is built with it [default: the small model of this
+    /// repository, models/tiny]
     #[arg(long = "model", value_name = "DIR_OR_NAME")]
-    place: Option<PathBuf>,
+    asked: Option<PathBuf>,
 }
 
 impl ModelArgument {
     /// Where the model is.
-    pub fn place(&self) -> &Path {
-        self.place.as_deref().unwrap_or(Path::new(TINY))
+    pub fn place(&self) -> PathBuf {
+        model(self.asked.as_deref())
     }
 
     /// What to call it, in few characters.
     pub fn name(&self) -> String {
-        let name = |place: &PathBuf| place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned();
-        self.place.as_ref().map_or_else(|| "models/tiny".to_string(), name)
+        let name = |asked: &PathBuf| asked.file_name().unwrap_or(asked.as_os_str()).to_string_lossy().into_owned();
+        self.asked.as_ref().map_or_else(|| "models/tiny".to_string(), name)
     }
 
     /// The model without a head, and its tokenizer.

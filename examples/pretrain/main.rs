@@ -9,7 +9,7 @@ mod common;
 mod inspect;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -129,16 +129,14 @@ struct Report<'a> {
 }
 
 fn main() -> ExitCode {
-    common::code(run(&Arguments::parse()))
+    common::exit::code(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
-    if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    }
+    common::threads(arguments.threads)?;
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;
     if let Some(out) = &arguments.out {
-        check_writable(out)?;
+        common::check_writable(out)?;
     }
 
     let start = Instant::now();
@@ -220,15 +218,6 @@ fn run(arguments: &Arguments) -> Result {
         inspected: &inspected,
     };
     common::write_json(arguments.json.as_deref(), &report)
-}
-
-/// Fails, naming the folder, when a model could not be saved there: before hours of training, not after.
-fn check_writable(folder: &Path) -> Result {
-    let existing = folder.ancestors().find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
-    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let writable = tempfile::NamedTempFile::new_in(existing);
-    writable.map_err(|error| format!("{}: cannot write: {error}", folder.display()))?;
-    Ok(())
 }
 
 /// Learning rates for training from scratch.
