@@ -11,12 +11,20 @@ class Batch:
     Id 0 is padding and is not among the ids: PyTorch would drop the gradient of its look-up (`padding_idx`).
     """
 
-    def __init__(self, lengths, vocab_size, token_types, generator):
-        self.lengths = torch.tensor(lengths)
-        self.ids = torch.randint(1, vocab_size, (sum(lengths),), generator=generator)
-        self.token_types = torch.randint(0, token_types, (sum(lengths),), generator=generator)
+    def __init__(self, ids, token_types, lengths):
+        self.ids, self.token_types, self.lengths = ids, token_types, lengths
         # [B, S]: true where the padded batch holds a token. Indexing with it packs, assigning through it pads.
-        self.real = torch.arange(max(lengths)) < self.lengths[:, None]
+        self.real = torch.arange(int(lengths.max())) < lengths[:, None]
+
+    @staticmethod
+    def draw(lengths, vocab_size, token_types, generator):
+        ids = torch.randint(1, vocab_size, (sum(lengths),), generator=generator)
+        types = torch.randint(0, token_types, (sum(lengths),), generator=generator)
+        return Batch(ids, types, torch.tensor(lengths))
+
+    def tensors(self):
+        """As they are stored."""
+        return {"ids": self.ids, "token_types": self.token_types, "lengths": self.lengths}
 
     def pad(self, packed, filler):
         """[T] to [B, S]"""

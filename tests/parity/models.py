@@ -329,11 +329,10 @@ def write_fixture(folder, fixture, seed):
     base.save_pretrained(folder)
     base_config, base_weights = saved(base)
     token_types = base_config.get("type_vocab_size", 1)
-    batch = Batch(fixture["lengths"], base.config.vocab_size, token_types, generator)
+    batch = Batch.draw(fixture["lengths"], base.config.vocab_size, token_types, generator)
 
     labels = {"target_rows": torch.tensor(fixture["targets"])}
-    stored = {"ids": batch.ids, "token_types": batch.token_types, "lengths": batch.lengths}
-    stored["target_rows"] = labels["target_rows"]
+    stored = batch.tensors() | {"target_rows": labels["target_rows"]}
     instead, models = {}, {}
     for name in HEADS if family == "Bert" else DISTILBERT_HEADS:
         head = HEADS[name]
