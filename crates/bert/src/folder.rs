@@ -1,7 +1,7 @@
 //! Where the files of a model are. Everything that opens a model asks a [`Folder`] for its files by name.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -39,6 +39,18 @@ impl Folder {
     pub(crate) fn get(&self, name: &str) -> Result<PathBuf> {
         let missing = || std::io::Error::new(ErrorKind::NotFound, "no such file");
         self.find(name)?.ok_or_else(|| Error::io(self.0.join(name), "cannot read", missing()))
+    }
+
+    /// The folder `name` inside this one; itself for an empty name. `name` may come from a file.
+    ///
+    /// # Errors
+    /// When `name` leads out of this folder.
+    pub(crate) fn inside(&self, name: &str) -> Result<Folder> {
+        let name = Path::new(name.trim_end_matches('/'));
+        match name.components().all(|component| matches!(component, Component::Normal(_))) {
+            true => Ok(Folder(self.0.join(name))),
+            false => Err(Error::format(&self.0, format!("{} is no folder inside it", name.display()))),
+        }
     }
 
     /// The folder, for messages.
