@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import transformers
 from safetensors.torch import load_file
+from transformers.utils.logging import disable_progress_bar
 
 from outputs import outputs, read_batch
 
@@ -22,6 +23,7 @@ def load(architecture, folder):
 
 
 def main(root):
+    disable_progress_bar()
     stored = load_file(root / "outputs.safetensors")
     batch = read_batch(stored)
     folders = sorted(path for path in root.iterdir() if path.is_dir())
