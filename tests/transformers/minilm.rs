@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cloze::bert::{Pipeline, SentenceEmbedder, cosine_similarity};
 use cloze::tensor::{Device, SafetensorsFile};
-use cloze::train::spearman;
+use cloze::train::metrics::spearman;
 use serde::Deserialize;
 
 use crate::Result;
