@@ -59,7 +59,7 @@ fn minilm_agrees_with_sentence_transformers() -> Result {
             largest = largest.max(distance);
         }
     }
-    let similarities: Vec<f64> = first.iter().zip(&second).map(|(a, b)| cosine(a, b)).collect();
+    let similarities: Vec<f64> = first.iter().zip(&second).map(|(a, b)| cosine_similarity(a, b)).collect();
     let scores: Vec<f64> = sts.pairs.iter().map(|(_, _, score)| *score).collect();
     let ours = spearman(&similarities, &scores)?;
     println!("cosine distance at most {largest:.1e}; Spearman {ours:.6} here, {:.6} there", sts.spearman);
