@@ -18,7 +18,8 @@ fn saved_by_transformers(fixture: &Fixture, head: &str) -> Result<TempDir> {
     let heads: Value = serde_json::from_str(&fs::read_to_string(folder("heads.json"))?)?;
     let instead = &heads[family][head];
     config.extend(instead["config"].as_object().ok_or("no config")?.clone());
-    let without: Vec<&str> = instead["without"].as_array().ok_or("no without")?.iter().flat_map(Value::as_str).collect();
+    let without: Vec<&str> =
+        instead["without"].as_array().ok_or("no without")?.iter().flat_map(Value::as_str).collect();
 
     let base = SafetensorsFile::open(fixture.folder().join("model.safetensors"))?;
     let kept = base.names().into_iter().filter(|name| !without.iter().any(|part| name.starts_with(part)));
