@@ -2,9 +2,9 @@
 //! environment variable CLOZE_PYTHON names a Python that has the packages of `tests/parity/requirements.txt`; elsewhere
 //! they print that they were skipped.
 
-mod minilm;
 mod models;
 mod python;
+mod sentences;
 mod tokenizers;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

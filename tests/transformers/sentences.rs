@@ -1,10 +1,11 @@
-//! A real encoder, all-MiniLM-L6-v2, against sentence-transformers.
+//! Sentence encoders against sentence-transformers: folders there and back, and a real one, all-MiniLM-L6-v2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cloze::bert::{Pipeline, SentenceEmbedder, cosine_similarity};
-use cloze::tensor::{Device, SafetensorsFile};
+use cloze::bert::{Pipeline, SentenceEmbedder, SentenceEncoder, SentencePooling, cosine_similarity};
+use cloze::prelude::*;
+use cloze::tensor::SafetensorsFile;
 use cloze::train::metrics::spearman;
 use serde::Deserialize;
 
@@ -64,6 +65,40 @@ fn minilm_agrees_with_sentence_transformers() -> Result {
     let ours = spearman(&similarities, &scores)?;
     println!("cosine distance at most {largest:.1e}; Spearman {ours:.6} here, {:.6} there", sts.spearman);
     assert!((ours - sts.spearman).abs() <= 1e-3, "Spearman {ours} here, {} there", sts.spearman);
+    Ok(())
+}
+
+#[test]
+fn sentence_encoders_there_and_back() -> Result {
+    let Some(python) = Python::of("sentence_encoders_there_and_back") else { return Ok(()) };
+    let vocab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/fixtures/tokenizer/vocab.txt");
+    let tokenizer = Tokenizer::from_vocab_file(vocab, &TokenizerOptions::uncased().max_length(12))?;
+    let texts = ["The cat sat.", "a", "A avó abriu a janela, e não havia ninguém na rua, só o vento e as folhas."];
+    let config = BertConfig { initializer_range: 0.1, ..BertConfig::tiny(tokenizer.vocab_size()) };
+
+    let dir = tempfile::tempdir()?;
+    let mut arguments = vec![dir.path().join("texts.json")];
+    fs::write(&arguments[0], serde_json::to_string(&texts)?)?;
+    let [cls, max, mean, root] = SentencePooling::ALL;
+    let kinds = [(vec![cls], true), (vec![max], false), (vec![mean], true), (vec![root], false)];
+    for (index, (poolings, normalize)) in kinds.into_iter().chain([(vec![cls, max, mean, root], true)]).enumerate() {
+        let folder = dir.path().join(index.to_string());
+        SentenceEncoder::new(&config, &Device::Cpu, 3)?.pooled_by(&poolings)?.normalized(normalize).save(&folder)?;
+        tokenizer.save(&folder)?;
+        arguments.push(folder);
+    }
+    python.run("sentence_models.py", &arguments)?;
+    for folder in &arguments[1..] {
+        let theirs = SafetensorsFile::open(folder.join("embeddings.safetensors"))?;
+        let theirs: Vec<f32> = theirs.tensor("embeddings", &Device::Cpu)?.to_vec()?;
+        for folder in [folder.clone(), folder.join("again")] {
+            let ours = SentenceEmbedder::open(&folder)?.embed(&texts)?.concat();
+            assert_eq!(ours.len(), theirs.len(), "{}", folder.display());
+            let largest = ours.iter().zip(&theirs).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
+            println!("{}: {largest:.1e}", folder.display());
+            assert!(largest <= 1e-5, "{}: vectors differ by {largest:.1e}", folder.display());
+        }
+    }
     Ok(())
 }
 
