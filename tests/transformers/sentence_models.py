@@ -1,4 +1,4 @@
-"""python sentence_models.py TEXTS FOLDER...: what sentence-transformers makes of the texts with the model of each folder.
+"""python sentence_models.py TEXTS FOLDER...: sentence-transformers' embeddings of the texts by the model of each folder.
 
 TEXTS is a JSON list of strings. Writes `embeddings.safetensors` into each folder, and the model again into `again`.
 """
