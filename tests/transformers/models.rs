@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cloze::bert::{HiddenAct, ModelType};
 use cloze::prelude::*;
-use cloze::tensor::{SafetensorsFile, Sequences, save_safetensors};
+use cloze::tensor::{TensorFile, Sequences, save_safetensors};
 
 use crate::Result;
 use crate::python::Python;
@@ -76,7 +76,7 @@ fn what_transformers_writes_opens_here() -> Result {
     let Some(python) = Python::of("what_transformers_writes_opens_here") else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     python.run("write_models.py", &[dir.path()])?;
-    let expected = SafetensorsFile::open(dir.path().join("expected.safetensors"))?;
+    let expected = TensorFile::open(dir.path().join("expected.safetensors"))?;
     let stored = |name: &str| expected.tensor(name, &Device::Cpu);
     let numbers = |name: &str| -> Result<Vec<i64>> { Ok(stored(name)?.to_vec()?) };
     let unsigned = |name: &str| -> Result<Vec<u32>> { Ok(numbers(name)?.into_iter().map(|x| x as u32).collect()) };

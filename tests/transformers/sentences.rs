@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cloze::bert::{Pipeline, SentenceEmbedder, SentenceEncoder, SentencePooling, cosine_similarity};
 use cloze::prelude::*;
-use cloze::tensor::SafetensorsFile;
+use cloze::tensor::TensorFile;
 use cloze::train::metrics::spearman;
 use serde::Deserialize;
 
@@ -50,7 +50,7 @@ fn minilm_agrees_with_sentence_transformers() -> Result {
     let (first, second): (Vec<&str>, Vec<&str>) = sts.pairs.iter().map(|(a, b, _)| (a.as_str(), b.as_str())).unzip();
     let (first, second) = (embedder.embed(&first)?, embedder.embed(&second)?);
 
-    let file = SafetensorsFile::open(dir.path().join("embeddings.safetensors"))?;
+    let file = TensorFile::open(dir.path().join("embeddings.safetensors"))?;
     let mut largest = 0.0f64;
     for (name, ours) in [("first", &first), ("second", &second)] {
         let theirs: Vec<f32> = file.tensor(name, &Device::Cpu)?.to_vec()?;
@@ -89,7 +89,7 @@ fn sentence_encoders_there_and_back() -> Result {
     }
     python.run("sentence_models.py", &arguments)?;
     for folder in &arguments[1..] {
-        let theirs = SafetensorsFile::open(folder.join("embeddings.safetensors"))?;
+        let theirs = TensorFile::open(folder.join("embeddings.safetensors"))?;
         let theirs: Vec<f32> = theirs.tensor("embeddings", &Device::Cpu)?.to_vec()?;
         for folder in [folder.clone(), folder.join("again")] {
             let ours = SentenceEmbedder::open(&folder)?.embed(&texts)?.concat();
