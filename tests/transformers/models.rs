@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cloze::bert::{HiddenAct, ModelType};
 use cloze::prelude::*;
-use cloze::tensor::{TensorFile, Sequences, save_safetensors};
+use cloze::tensor::{Sequences, TensorFile, save_safetensors};
 
 use crate::Result;
 use crate::python::Python;
@@ -15,6 +15,11 @@ const CHOICES: usize = 2;
 trait Outputs: PreTrainedModel {
     fn outputs(&self, batch: &Batch) -> Result<Vec<f32>>;
 }
+
+/// Opens the model in a folder, and gives its outputs.
+type Open = fn(&Path, &Batch) -> Result<Vec<f32>>;
+/// Makes a model, saves it into a folder, and gives its outputs.
+type Write = fn(&BertConfig, &Path, &Batch) -> Result<Vec<f32>>;
 
 /// Each head with what it gives for a batch.
 macro_rules! outputs {
@@ -27,10 +32,8 @@ macro_rules! outputs {
             }
         })*
 
-        /// By name of the class in transformers: opens a folder, or makes a model and saves it into one; and what it
-        /// gives for a batch.
-        const HEADS: &[(&str, fn(&Path, &Batch) -> Result<Vec<f32>>, fn(&BertConfig, &Path, &Batch) -> Result<Vec<f32>>)] =
-            &[$((<$model>::ARCHITECTURE, open::<$model>, write::<$model>)),*];
+        /// By name of the class in transformers.
+        const HEADS: &[(&str, Open, Write)] = &[$((<$model>::ARCHITECTURE, open::<$model>, write::<$model>)),*];
     };
 }
 
