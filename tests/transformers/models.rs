@@ -136,12 +136,11 @@ fn what_is_written_here_opens_in_transformers() -> Result {
         }
     }
     let model = BertForMaskedLM::new(&distilbert, &Device::Cpu, 12)?;
-    let ways = [("f16", SaveOptions::new().dtype(DType::F16)), ("sharded", SaveOptions::new().max_shard_bytes(40_000))];
-    for (way, options) in ways {
-        let folder = dir.path().join(way);
-        model.save_with(&folder, &options)?;
-        stored.push((way.to_string(), open::<BertForMaskedLM>(&folder, &batch)?));
-    }
+    model.save_with(dir.path().join("sharded"), &SaveOptions::new().max_shard_bytes(40_000))?;
+    stored.push(("sharded".to_string(), model.outputs(&batch)?));
+    let half = dir.path().join("f16");
+    model.save_with(&half, &SaveOptions::new().dtype(DType::F16))?;
+    stored.push(("f16".to_string(), open::<BertForMaskedLM>(&half, &batch)?));
 
     let vector = |values: Vec<f32>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);
     let numbers = |values: Vec<i64>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);

@@ -77,26 +77,28 @@ fn sentence_encoders_there_and_back() -> Result {
     let config = BertConfig { initializer_range: 0.1, ..BertConfig::tiny(tokenizer.vocab_size()) };
 
     let dir = tempfile::tempdir()?;
-    let mut arguments = vec![dir.path().join("texts.json")];
+    let (mut arguments, mut vectors) = (vec![dir.path().join("texts.json")], Vec::new());
     fs::write(&arguments[0], serde_json::to_string(&texts)?)?;
     let [cls, max, mean, root] = SentencePooling::ALL;
     let kinds = [(vec![cls], true), (vec![max], false), (vec![mean], true), (vec![root], false)];
     for (index, (poolings, normalize)) in kinds.into_iter().chain([(vec![cls, max, mean, root], true)]).enumerate() {
         let folder = dir.path().join(index.to_string());
-        SentenceEncoder::new(&config, &Device::Cpu, 3)?.pooled_by(&poolings)?.normalized(normalize).save(&folder)?;
+        let encoder = SentenceEncoder::new(&config, &Device::Cpu, 3)?.pooled_by(&poolings)?.normalized(normalize);
+        encoder.save(&folder)?;
         tokenizer.save(&folder)?;
+        vectors.push(SentenceEmbedder::new(encoder, tokenizer.clone())?.embed(&texts)?.concat());
         arguments.push(folder);
     }
     python.run("sentence_models.py", &arguments)?;
-    for folder in &arguments[1..] {
+    for (folder, vectors) in arguments[1..].iter().zip(vectors) {
         let theirs = TensorFile::open(folder.join("embeddings.safetensors"))?;
         let theirs: Vec<f32> = theirs.tensor("embeddings", &Device::Cpu)?.to_vec()?;
-        for folder in [folder.clone(), folder.join("again")] {
-            let ours = SentenceEmbedder::open(&folder)?.embed(&texts)?.concat();
-            assert_eq!(ours.len(), theirs.len(), "{}", folder.display());
+        let again = SentenceEmbedder::open(folder.join("again"))?.embed(&texts)?.concat();
+        for (whose, ours) in [("ours", vectors), ("as they saved it", again)] {
+            assert_eq!(ours.len(), theirs.len(), "{}, {whose}", folder.display());
             let largest = ours.iter().zip(&theirs).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
-            println!("{}: {largest:.1e}", folder.display());
-            assert!(largest <= 1e-5, "{}: vectors differ by {largest:.1e}", folder.display());
+            println!("{}, {whose}: {largest:.1e}", folder.display());
+            assert!(largest <= 1e-5, "{}, {whose}: vectors differ by {largest:.1e}", folder.display());
         }
     }
     Ok(())
