@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cloze::bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets};
-use cloze::tensor::{Device, Module, TensorFile, Tensor};
+use cloze::tensor::{Device, Module, Tensor, TensorFile};
 use cloze::train::{AdamW, Optimizer};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-use cloze_tensor::{DType, Device, Module, TensorFile, Tensor, save_safetensors};
+use cloze_tensor::{DType, Device, Module, Tensor, TensorFile, save_safetensors};
 
 use crate::weights::Weights;
 use crate::{BertConfig, Error, Result};

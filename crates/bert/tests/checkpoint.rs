@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cloze_bert::{BertConfig, BertForPreTraining, LoadReport, WEIGHTS_FILE};
-use cloze_tensor::{DType, Device, Module, TensorFile, Tensor, save_safetensors};
+use cloze_tensor::{DType, Device, Module, Tensor, TensorFile, save_safetensors};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
