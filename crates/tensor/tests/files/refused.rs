@@ -347,8 +347,10 @@ fn archives_that_torch_would_not_write() -> Result {
     assert_eq!(said(&[main()])?, "m.bin: x: has no entry m/data/0");
     let short = [main(), Entry::new("m/data/0", &all[..20])];
     assert_eq!(said(&short)?, "m.bin: x: entry m/data/0 has 20 bytes, its tensors say 24");
-    let far = [main(), Entry { header: Some(1 << 20), ..storage() }];
-    assert_eq!(said(&far)?, "m.bin: x: entry m/data/0 is not where the directory says");
+    for header in [1, 1 << 20] {
+        let elsewhere = [main(), Entry { header: Some(header), ..storage() }];
+        assert_eq!(said(&elsewhere)?, "m.bin: x: entry m/data/0 is not where the directory says");
+    }
     let long = [main(), Entry { size: 1 << 31, ..storage() }];
     assert_eq!(said(&long)?, "m.bin: x: entry m/data/0 is not where the directory says");
     assert_eq!(said(&[main(), storage(), main()])?, "m.bin: has two entries m/data.pkl");
@@ -364,6 +366,11 @@ fn archives_that_torch_would_not_write() -> Result {
         let said = folder.refused("m.bin", &whole[..length])?;
         assert!(said.starts_with("m.bin: is cut short: "), "{length}: {said}");
     }
+    // A directory that goes on into the end of the archive.
+    let mut overlapping = archive(&[main(), storage()], false);
+    let size = overlapping.len() - 10;
+    overlapping[size] += 1;
+    assert!(folder.refused("m.bin", &overlapping)?.starts_with("m.bin: is cut short: "));
     // Numbers of eight bytes that nothing can have.
     let entry = Entry { size: u64::MAX, header: Some(u64::MAX), ..storage() };
     let said = folder.refused("m.bin", &archive(&[main(), entry], true))?;
