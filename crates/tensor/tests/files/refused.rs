@@ -165,7 +165,8 @@ fn persistent_ids_are_those_of_storages() -> Result {
 
 #[test]
 fn broken_programs_say_where() -> Result {
-    let cases: [(&[u8], &str); 24] = [
+    let cases: [(&[u8], &str); 25] = [
+        (b"}Na.", "APPEND at byte 4 is refused: not to a list"),
         (b"h\x05.", "BINGET at byte 2: nothing was put under 5"),
         (b"j\xff\xff\xff\xff.", "LONG_BINGET at byte 2: nothing was put under 4294967295"),
         (b"q\0.", "BINPUT at byte 2: the stack is empty"),
@@ -281,8 +282,16 @@ fn views_stay_in_their_storage() -> Result {
             assert_eq!(said_of_view(&view)?, said);
         }
     }
-    let said = said_of(&Pickle::state_dict(&View { offset: -1, ..good }))?;
-    assert!(said.starts_with("REDUCE at byte ") && said.ends_with("the offset is not a number from 0 up"), "{said}");
+    let good = Pickle::state_dict(&good);
+    let zero = Pickle::default().int(0).raw(b"(").0;
+    let at = good.windows(zero.len()).position(|window| window == zero).ok_or("no offset")?;
+    for minus in [&b"\x8a\x01\xff("[..], b"\x8a\x03\xff\xff\xff(", b"J\xff\xff\xff\xff(", b"N("] {
+        let said = said_of(&[&good[..at], minus, &good[at + zero.len()..]].concat())?;
+        assert!(
+            said.starts_with("REDUCE at byte ") && said.ends_with("the offset is not a number from 0 up"),
+            "{said}"
+        );
+    }
     Ok(())
 }
 
@@ -347,8 +356,9 @@ fn archives_that_torch_would_not_write() -> Result {
     assert_eq!(said(&[main()])?, "m.bin: x: has no entry m/data/0");
     let short = [main(), Entry::new("m/data/0", &all[..20])];
     assert_eq!(said(&short)?, "m.bin: x: entry m/data/0 has 20 bytes, its tensors say 24");
-    for header in [1, 1 << 20] {
-        let elsewhere = [main(), Entry { header: Some(header), ..storage() }];
+    // The second place is in the middle of zeros, a header of nothing but for what it begins with.
+    for header in [1, 50, 1 << 20] {
+        let elsewhere = [Entry::new("zeros", &[0; 99]), main(), Entry { header: Some(header), ..storage() }];
         assert_eq!(said(&elsewhere)?, "m.bin: x: entry m/data/0 is not where the directory says");
     }
     let long = [main(), Entry { size: 1 << 31, ..storage() }];
