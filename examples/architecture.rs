@@ -21,6 +21,19 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
+/// A size's name, its letter, and where it is.
+type Size = (&'static str, &'static str, fn(&BertConfig) -> usize);
+
+const SIZES: [Size; 7] = [
+    ("tokens", "V", |config| config.vocab_size),
+    ("positions", "P", |config| config.max_position_embeddings),
+    ("segments", "S", |config| config.type_vocab_size),
+    ("layers", "L", |config| config.num_hidden_layers),
+    ("attention heads", "", |config| config.num_attention_heads),
+    ("hidden size", "H", |config| config.hidden_size),
+    ("feed-forward size", "I", |config| config.intermediate_size),
+];
+
 /// A part's name, its formula, and its number of parameters.
 type Part = (&'static str, &'static str, fn(&ParameterCounts) -> u64);
 
@@ -49,17 +62,8 @@ fn run(arguments: &Arguments) -> Result {
     let counts: Vec<ParameterCounts> = models.iter().map(|(_, config)| config.parameter_counts()).collect();
 
     let header = ["", ""].into_iter().chain(models.iter().map(|(name, _)| name.as_str()));
-    let mut table = Table::new("<<>", header);
-    let sizes: [(&str, &str, fn(&BertConfig) -> usize); 7] = [
-        ("tokens", "V", |config| config.vocab_size),
-        ("positions", "P", |config| config.max_position_embeddings),
-        ("segments", "S", |config| config.type_vocab_size),
-        ("layers", "L", |config| config.num_hidden_layers),
-        ("attention heads", "", |config| config.num_attention_heads),
-        ("hidden size", "H", |config| config.hidden_size),
-        ("feed-forward size", "I", |config| config.intermediate_size),
-    ];
-    for (name, letter, size) in sizes {
+    let mut table = Table::new("<<>").row(header);
+    for (name, letter, size) in SIZES {
         let numbers = models.iter().map(|(_, config)| thousands(size(config) as u64));
         table = table.row([name.to_string(), letter.to_string()].into_iter().chain(numbers));
     }

@@ -73,21 +73,29 @@ const WORDS: [(&str, [[&str; 4]; 2]); 2] = [
     ),
 ];
 
+/// A word, and sentences with it in two senses.
+type Word<'a> = (&'a str, [Vec<&'a str>; 2]);
+
 /// What was found of a word.
 #[derive(Serialize)]
-struct Report {
-    word: String,
-    sentences: Vec<(usize, String)>,
+struct Report<'a> {
+    word: &'a str,
+    /// The number of the sense, and the sentence.
+    sentences: Vec<(usize, &'a str)>,
     layer: usize,
+    /// Of the vectors after that layer.
     cosines: Vec<Vec<f64>>,
+    /// Of the row of the table of tokens, before position and segment are added.
+    token_embedding: Means,
+    /// Of the input, then of the output of every layer.
     layers: Vec<Means>,
 }
 
-/// Mean cosines of the pairs of sentences.
+/// Mean cosines of pairs of sentences; none where there is no such pair.
 #[derive(Serialize)]
 struct Means {
-    within: f64,
-    across: f64,
+    same_sense: Option<f64>,
+    other_sense: Option<f64>,
 }
 
 fn main() -> ExitCode {
@@ -101,62 +109,63 @@ fn run(arguments: &Arguments) -> Result {
     if layer > layers {
         return Err(format!("--layer is {layer}: {} has layers 0 to {layers}", arguments.model.name()).into());
     }
-    let mut reports = Vec::new();
-    for (word, senses) in words(arguments)? {
-        let report = look(&model, &tokenizer, word, &senses, layer)?;
-        print(&report, layers);
-        reports.push(report);
-    }
+    let look = |word| look(&model, &tokenizer, word, layer);
+    let reports = words(arguments)?.into_iter().map(look).collect::<Result<Vec<_>>>()?;
+    reports.iter().for_each(print);
     common::write_json(arguments.json.as_deref(), &reports)
 }
 
-/// The words to look at, with their sentences by sense.
-fn words(arguments: &Arguments) -> Result<Vec<(&str, Vec<Vec<&str>>)>> {
-    let mut known = WORDS.iter().map(|(word, senses)| (*word, senses.iter().map(|sense| sense.to_vec()).collect()));
+/// The words to look at.
+fn words(arguments: &Arguments) -> Result<Vec<Word<'_>>> {
+    let mut known = WORDS.iter().map(|(word, senses)| (*word, senses.each_ref().map(|sense| sense.to_vec())));
     let Some(word) = arguments.word.as_deref() else { return Ok(known.collect()) };
     if arguments.sense.is_empty() {
         let unknown = || format!("no sentences with {word:?}: give some with --sense and --other-sense");
         return Ok(vec![known.find(|(known, _)| *known == word).ok_or_else(unknown)?]);
     }
     let senses = [&arguments.sense, &arguments.other_sense];
-    Ok(vec![(word, senses.map(|sentences| sentences.iter().map(String::as_str).collect()).to_vec())])
+    Ok(vec![(word, senses.map(|sentences| sentences.iter().map(String::as_str).collect()))])
 }
 
-fn look(model: &BertModel, tokenizer: &Tokenizer, word: &str, senses: &[Vec<&str>], layer: usize) -> Result<Report> {
-    let numbered = senses.iter().enumerate();
-    let sentences: Vec<(usize, &str)> =
-        numbered.flat_map(|(sense, all)| all.iter().map(move |s| (sense, *s))).collect();
-    let encodings =
-        sentences.iter().map(|(_, sentence)| tokenizer.encode(sentence)).collect::<cloze::bert::Result<Vec<_>>>()?;
-    let batch = Batch::from_encodings(&encodings)?;
+fn look<'a>(model: &BertModel, tokenizer: &Tokenizer, (word, senses): Word<'a>, layer: usize) -> Result<Report<'a>> {
+    let of_sense = |(sense, all): (usize, &Vec<&'a str>)| all.iter().map(|s| (sense + 1, *s)).collect::<Vec<_>>();
+    let sentences: Vec<(usize, &str)> = senses.iter().enumerate().flat_map(of_sense).collect();
     let pieces = tokenizer.ids(word)?;
-    let mut rows = Vec::new();
-    for (((_, sentence), encoding), start) in sentences.iter().zip(&encodings).zip(batch.sequences().starts()) {
-        let first =
+    let (mut encodings, mut places) = (Vec::new(), Vec::new());
+    for (_, sentence) in &sentences {
+        let encoding = tokenizer.encode(sentence)?;
+        let place =
             find(tokenizer, &pieces, &encoding.ids).ok_or_else(|| format!("{word:?} is not in {sentence:?}"))?;
-        rows.push(start + first as u32);
+        places.push(place);
+        encodings.push(encoding);
     }
+    let batch = Batch::from_encodings(&encodings)?;
+    let rows: Vec<usize> = batch.sequences().starts().iter().zip(places).map(|(&row, at)| row as usize + at).collect();
 
-    let hidden = model.hidden(&batch)?;
-    let mut layers = Vec::new();
-    let mut cosines = Vec::new();
-    for (index, states) in hidden.states.iter().enumerate() {
-        let vectors = vectors(states, &rows, pieces.len())?;
-        let table: Vec<Vec<f64>> =
-            vectors.iter().map(|a| vectors.iter().map(|b| cosine_similarity(a, b)).collect()).collect();
+    let cosines = |states: &Tensor| -> Result<Vec<Vec<f64>>> {
+        let vector = |&row: &usize| states.narrow(0, row, pieces.len())?.mean(0)?.to_vec::<f32>();
+        let vectors = rows.iter().map(vector).collect::<cloze::tensor::Result<Vec<_>>>()?;
+        Ok(vectors.iter().map(|a| vectors.iter().map(|b| cosine_similarity(a, b)).collect()).collect())
+    };
+    let means = |cosines: &[Vec<f64>]| {
         let mean = |same: bool| {
-            let pairs = (0..rows.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
-            let wanted: Vec<f64> =
-                pairs.filter(|&(i, j)| (sentences[i].0 == sentences[j].0) == same).map(|(i, j)| table[i][j]).collect();
-            wanted.iter().sum::<f64>() / wanted.len() as f64
+            let pairs = (0..sentences.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+            let pairs = pairs.filter(|&(i, j)| (sentences[i].0 == sentences[j].0) == same);
+            let wanted: Vec<f64> = pairs.map(|(i, j)| cosines[i][j]).collect();
+            (!wanted.is_empty()).then(|| wanted.iter().sum::<f64>() / wanted.len() as f64)
         };
-        layers.push(Means { within: mean(true), across: mean(false) });
-        if index == layer {
-            cosines = table;
-        }
-    }
-    let sentences = sentences.into_iter().map(|(sense, sentence)| (sense + 1, sentence.to_string())).collect();
-    Ok(Report { word: word.to_string(), sentences, layer, cosines, layers })
+        Means { same_sense: mean(true), other_sense: mean(false) }
+    };
+    let tokens = model.embeddings.word_embeddings.weight.embedding(batch.ids())?;
+    let mut layers = model.hidden(&batch)?.states.iter().map(cosines).collect::<Result<Vec<_>>>()?;
+    Ok(Report {
+        word,
+        layer,
+        token_embedding: means(&cosines(&tokens)?),
+        layers: layers.iter().map(|cosines| means(cosines)).collect(),
+        cosines: layers.swap_remove(layer),
+        sentences,
+    })
 }
 
 /// Where in a sentence the word of these pieces is.
@@ -165,35 +174,24 @@ fn find(tokenizer: &Tokenizer, pieces: &[u32], ids: &[u32]) -> Option<usize> {
     (0..ids.len()).find(|&at| ids[at..].starts_with(pieces) && !pieces.is_empty() && !goes_on(at + pieces.len()))
 }
 
-/// The mean of the vectors of each word's pieces, which begin at `rows` of `states`.
-fn vectors(states: &Tensor, rows: &[u32], pieces: usize) -> Result<Vec<Vec<f32>>> {
-    let vector = |&row: &u32| Ok(states.narrow(0, row as usize, pieces)?.mean(0)?.to_vec::<f32>()?);
-    rows.iter().map(vector).collect()
-}
-
-fn print(report: &Report, layers: usize) {
+fn print(report: &Report) {
     println!("=== {:?} in {} sentences ===\n", report.word, report.sentences.len());
-    let header = ["", "sense", "sentence"];
-    let row = |table: Table, (index, (sense, sentence)): (usize, &(usize, String))| {
-        table.row([(index + 1).to_string(), sense.to_string(), sentence.clone()])
-    };
-    println!("{}", report.sentences.iter().enumerate().fold(Table::new("><<", header), row));
+    let mut table = Table::new("><<").row(["", "sense", "sentence"]);
+    for (index, (sense, sentence)) in report.sentences.iter().enumerate() {
+        table = table.row([(index + 1).to_string(), sense.to_string(), sentence.to_string()]);
+    }
+    println!("{table}");
 
-    println!("cosine of its vectors after layer {} of {layers}\n", report.layer);
-    let numbers = (1..=report.sentences.len()).map(|number| number.to_string());
-    let header = std::iter::once(String::new()).chain(numbers);
-    let row = |table: Table, (index, cosines): (usize, &Vec<f64>)| {
-        table.row(std::iter::once((index + 1).to_string()).chain(cosines.iter().map(|cosine| format!("{cosine:.3}"))))
-    };
-    println!("{}", report.cosines.iter().enumerate().fold(Table::new(">", header), row));
+    let name = |layer: usize| if layer == 0 { "input (layer 0)".to_string() } else { format!("after layer {layer}") };
+    println!("cosine of its vectors, {}\n\n{}", name(report.layer), Table::square(&report.cosines));
 
     println!("mean cosine of two sentences\n");
-    let mut table = Table::new("<>", ["", "same sense", "other sense", "difference"]);
-    table = table.row(["token embedding", "1.000", "1.000", "0.000"]);
-    for (layer, means) in report.layers.iter().enumerate() {
-        let name = if layer == 0 { "input (layer 0)".to_string() } else { format!("after layer {layer}") };
-        let numbers = [means.within, means.across, means.within - means.across].map(|number| format!("{number:.3}"));
-        table = table.row(std::iter::once(name).chain(numbers));
+    let mut table = Table::new("<>").row(["", "same sense", "other sense", "difference"]);
+    let layers = report.layers.iter().enumerate().map(|(layer, means)| (name(layer), means));
+    for (name, means) in std::iter::once(("token embedding".to_string(), &report.token_embedding)).chain(layers) {
+        let difference = means.same_sense.zip(means.other_sense).map(|(same, other)| same - other);
+        let number = |number: Option<f64>| number.map_or_else(|| "-".to_string(), |number| format!("{number:.3}"));
+        table = table.row([name, number(means.same_sense), number(means.other_sense), number(difference)]);
     }
     println!("{table}");
 }

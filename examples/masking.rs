@@ -104,7 +104,8 @@ impl Counts {
         };
         let mut to_predict = row("to be predicted", self.targets, self.tokens, probability);
         to_predict[4] = thousands(targets.round() as u64);
-        Table::new("<>", header)
+        Table::new("<>")
+            .row(header)
             .row(tokens)
             .row(to_predict.into_iter().take(5))
             .row(row("  now [MASK]", self.masked, self.targets, 0.8))
@@ -178,7 +179,7 @@ fn name(kind: TargetKind) -> &'static str {
 }
 
 fn table(tokenizer: &Tokenizer, encoding: &Encoding, ids: &[u32], targets: &[Target]) -> Table {
-    let mut table = Table::new("><", ["position", "token", "model sees", "kind", "must say"]);
+    let mut table = Table::new("><").row(["position", "token", "model sees", "kind", "must say"]);
     for (position, original) in encoding.tokens.iter().enumerate() {
         let target = targets.iter().find(|target| target.position as usize == position);
         let (kind, target) = target.map_or(("", ""), |target| (name(target.kind), original));

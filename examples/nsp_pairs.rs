@@ -87,37 +87,28 @@ fn run(arguments: &Arguments) -> Result {
         None => common::mini_corpus()?,
     };
     let corpus = TokenizedCorpus::new(&corpus, &tokenizer)?;
-    let samplers = [
-        ("the course's way: two sentences", PairSampler::course(arguments.draws)),
-        ("BERT's way: as many sentences as there is room for", PairSampler::bert()),
+    // An epoch of the course's way has as many pairs as are asked for; one of BERT's goes once through the corpus.
+    let course = PairSampler::course(arguments.draws.clamp(1, 10_000));
+    let ways = [
+        ("the course's way: two sentences", course),
+        ("BERT's way: as much as there is room for", PairSampler::bert()),
     ];
-    let mut ways = Vec::new();
-    for (name, sampler) in samplers {
-        let mut examples = Vec::new();
-        // An epoch of BERT's goes once through the corpus.
-        for epoch in 0.. {
-            if examples.len() >= arguments.draws {
-                break;
-            }
-            examples.extend(sampler.clone().seq_len(arguments.seq_len).sample(&corpus, arguments.seed, epoch)?);
-        }
-        examples.truncate(arguments.draws);
-        ways.push(Way::new(name, &examples, arguments.show, &corpus, &tokenizer, &model)?);
-    }
+    let way = |(name, sampler): (&'static str, PairSampler)| {
+        Way::new(name, &sampler.seq_len(arguments.seq_len), arguments, &corpus, &tokenizer, &model)
+    };
+    let ways = ways.into_iter().map(way).collect::<Result<Vec<_>>>()?;
 
     for way in &ways {
         println!("=== Pairs {} ===\n", way.name);
         for pair in &way.shown {
-            println!(
-                "{}: the model says P(IsNext)={:.3}\n  A: {}\n  B: {}\n",
-                pair.label, pair.is_next, pair.a, pair.b
-            );
+            println!("{}: the model says P(IsNext)={:.3}", pair.label, pair.is_next);
+            println!("  A: {}\n  B: {}\n", wrapped(&pair.a), wrapped(&pair.b));
         }
     }
     if let Some(pair) = ways[0].shown.first() {
         println!("=== The first of them, as the model gets it ===\n\n{}", layout(&tokenizer, &pair.a, &pair.b)?);
     }
-    let mut table = Table::new("<>", ["", "pairs", "IsNext", "NotNext", "tokens a pair", "model is right"]);
+    let mut table = Table::new("<>").row(["", "pairs", "IsNext", "NotNext", "tokens a pair", "model is right"]);
     for (name, way) in ["the course's", "BERT's"].into_iter().zip(&ways) {
         let of = |count: usize, all: usize| 100.0 * count as f64 / all.max(1) as f64;
         let is_next = of(way.is_next, way.pairs);
@@ -132,48 +123,73 @@ fn run(arguments: &Arguments) -> Result {
     }
     println!("=== Many of them ===\n\n{table}");
     println!(
-        "The rule is half and half. BERT's way has more NotNext: the last sentence of a document has none that follows\n\
-         it, so another document must give one. Documents here are short."
+        "The rule is half and half. BERT's way has more NotNext, the more the shorter documents are: the last sentence of\n\
+         one has none that follows it, so that another document must give it."
     );
+    if arguments.model.is_small() {
+        println!("The small model was pre-trained on the course's pairs: it knows those, but no longer ones.");
+    }
     common::write_json(arguments.json.as_deref(), &ways)
 }
 
 impl Way {
     fn new(
         name: &'static str,
-        examples: &[PairExample],
-        show: usize,
+        sampler: &PairSampler,
+        arguments: &Arguments,
         corpus: &TokenizedCorpus,
         tokenizer: &Tokenizer,
         model: &NextSentence,
     ) -> Result<Way> {
+        let (mut pairs, mut is_next, mut tokens) = (0, 0, 0);
+        let mut first: Vec<PairExample> = Vec::new();
+        for epoch in 0.. {
+            if pairs >= arguments.draws {
+                break;
+            }
+            let mut examples = sampler.sample(corpus, arguments.seed, epoch)?;
+            examples.truncate(arguments.draws - pairs);
+            pairs += examples.len();
+            is_next += examples.iter().filter(|example| example.label() == Some(IS_NEXT)).count();
+            tokens += examples.iter().map(PairExample::token_count).sum::<usize>();
+            let room = arguments.show.max(ASKED) - first.len();
+            first.extend(examples.into_iter().take(room));
+        }
+
         let texts = |example: &PairExample| -> Result<(String, String)> {
             let text = |range: Range<usize>| tokenizer.decode(&corpus.ids()[range], false);
             Ok((text(example.first())?, text(example.second().unwrap_or_default())?))
         };
-        let first = &examples[..examples.len().min(show.max(ASKED))];
-        let pairs = first.iter().map(texts).collect::<Result<Vec<_>>>()?;
-        let probabilities = model.probabilities(&pairs.iter().map(|(a, b)| (&a[..], &b[..])).collect::<Vec<_>>())?;
-        let asked = first.iter().zip(pairs).zip(probabilities).map(|((example, (a, b)), is_next)| {
+        let texts = first.iter().map(texts).collect::<Result<Vec<_>>>()?;
+        let probabilities = model.probabilities(&texts.iter().map(|(a, b)| (&a[..], &b[..])).collect::<Vec<_>>())?;
+        let asked = first.iter().zip(texts).zip(probabilities).map(|((example, (a, b)), is_next)| {
             let label = if example.label() == Some(IS_NEXT) { "IsNext" } else { "NotNext" };
             Asked { a, b, label, is_next }
         });
         let asked: Vec<Asked> = asked.collect();
-        Ok(Way {
-            name,
-            pairs: examples.len(),
-            is_next: examples.iter().filter(|example| example.label() == Some(IS_NEXT)).count(),
-            tokens: examples.iter().map(PairExample::token_count).sum(),
-            right: asked.iter().filter(|pair| (pair.is_next > 0.5) == (pair.label == "IsNext")).count(),
-            asked: asked.len(),
-            shown: asked.into_iter().take(show).collect(),
-        })
+        let right = asked.iter().filter(|pair| (pair.is_next > 0.5) == (pair.label == "IsNext")).count();
+        let (asked_count, shown) = (asked.len(), asked.into_iter().take(arguments.show).collect());
+        Ok(Way { name, shown, pairs, is_next, tokens, right, asked: asked_count })
     }
+}
+
+/// The text in lines of at most 95 characters, to stand after `  A: `.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= 95 || line.is_empty() => {
+                line.extend([if line.is_empty() { "" } else { " " }, word]);
+            }
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines.join("\n     ")
 }
 
 fn layout(tokenizer: &Tokenizer, a: &str, b: &str) -> Result<Table> {
     let encoding = tokenizer.encode_pair(a, b)?;
-    let mut table = Table::new("><>", ["position", "token", "id", "token type", "segment"]);
+    let mut table = Table::new("><>").row(["position", "token", "id", "token type", "segment"]);
     for (position, (token, token_type)) in encoding.tokens.iter().zip(&encoding.token_types).enumerate() {
         let segment = if *token_type == 0 { "A" } else { "B" };
         let id = encoding.ids[position].to_string();

@@ -52,19 +52,12 @@ fn run(arguments: &Arguments) -> Result {
         Some(first) => (given.clone(), *first),
     };
     let query = arguments.query.as_deref().unwrap_or(default_query);
-    let numbers: Vec<String> = (1..=sentences.len()).map(|number| number.to_string()).collect();
-
     let matrix = model.matrix(&sentences, &sentences)?;
-    for (number, sentence) in numbers.iter().zip(&sentences) {
+    for (sentence, number) in sentences.iter().zip(1..) {
         println!("{number:>3}  {sentence}");
     }
-    println!("\ncosine of each two\n");
-    let mut table = Table::new(">", [&[String::new()], &numbers[..]].concat());
-    for (number, row) in numbers.iter().zip(&matrix) {
-        let cosines = row.iter().map(|cosine| format!("{cosine:.3}"));
-        table = table.row(std::iter::once(number.clone()).chain(cosines));
-    }
-    println!("{table}\nmost similar to {query:?}\n");
+    println!("\ncosine of each two\n\n{}", Table::square(&matrix));
+    println!("most similar to {query:?}\n");
     let ranked = model.most_similar(query, &sentences, arguments.top.unwrap_or(sentences.len()))?;
     for (index, cosine) in &ranked {
         println!("{cosine:>7.3}  {}", sentences[*index]);

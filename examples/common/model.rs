@@ -26,6 +26,11 @@ impl ModelArgument {
         model(self.asked.as_deref())
     }
 
+    /// Whether it is the small one of this repository.
+    pub fn is_small(&self) -> bool {
+        self.asked.is_none()
+    }
+
     /// What to call it, in few characters.
     pub fn name(&self) -> String {
         let name = |asked: &PathBuf| asked.file_name().unwrap_or(asked.as_os_str()).to_string_lossy().into_owned();

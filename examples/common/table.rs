@@ -10,9 +10,18 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table whose columns are aligned to the left (`<`) or to the right (`>`), with its header.
-    pub fn new<S: Into<String>>(alignment: &str, header: impl IntoIterator<Item = S>) -> Table {
-        Table { alignment: alignment.chars().collect(), rows: Vec::new() }.row(header)
+    /// A table whose columns are aligned to the left (`<`) or to the right (`>`).
+    pub fn new(alignment: &str) -> Table {
+        Table { alignment: alignment.chars().collect(), rows: Vec::new() }
+    }
+
+    /// The cosines of things with each other, in numbered rows and columns.
+    pub fn square(cosines: &[Vec<f64>]) -> Table {
+        let numbers = (1..=cosines.len()).map(|number| number.to_string());
+        let table = Table::new(">").row(std::iter::once(String::new()).chain(numbers));
+        cosines.iter().zip(1..).fold(table, |table, (row, number)| {
+            table.row(std::iter::once(number.to_string()).chain(row.iter().map(|cosine| format!("{cosine:.3}"))))
+        })
     }
 
     /// The table with one more row; of no cells, for a blank line.
