@@ -12,7 +12,7 @@ pub fn model(asked: Option<&Path>) -> PathBuf {
 }
 
 /// `--model`
-#[derive(clap::Args)]
+#[derive(clap::Args, serde::Serialize)]
 pub struct ModelArgument {
     /// A folder, or a name on the Hugging Face Hub where cloze is built with it [default: the small model of this
     /// repository, models/tiny]
