@@ -2,16 +2,15 @@
 //! autograd. One sentence of two classes with W h + b as logits, its loss, gradients, and one step of
 //! gradient descent.
 
+mod common;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
+use common::Result;
 use serde_json::json;
-
-#[path = "common/exit.rs"]
-mod exit;
-use exit::Result;
 
 /// The course's example of the gradient at [CLS].
 #[derive(Parser)]
@@ -25,7 +24,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    exit::code(run(&Arguments::parse()))
+    common::exit::code(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -50,14 +49,11 @@ fn run(arguments: &Arguments) -> Result {
     println!("d loss / d h    {dh}");
     println!("d loss / d W    {dw}");
     println!("after one step  {:?}", after.to_vec::<f32>()?);
-    if let Some(path) = &arguments.json {
-        let values = |x: &Tensor| x.to_vec::<f32>();
-        let report = json!({
-            "probs": probabilities, "loss": loss.item()?, "grad_h": values(&dh)?,
-            "grad_W": [values(&dw.narrow(0, 0, 1)?)?, values(&dw.narrow(0, 1, 1)?)?],
-            "probs_after": values(&after)?,
-        });
-        std::fs::write(path, format!("{report:#}\n")).map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    Ok(())
+    let values = |x: &Tensor| x.to_vec::<f32>();
+    let report = json!({
+        "probs": probabilities, "loss": loss.item()?, "grad_h": values(&dh)?,
+        "grad_W": [values(&dw.narrow(0, 0, 1)?)?, values(&dw.narrow(0, 1, 1)?)?],
+        "probs_after": values(&after)?,
+    });
+    common::write_json(arguments.json.as_deref(), &report)
 }

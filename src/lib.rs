@@ -8,11 +8,15 @@ pub use cloze_train as train;
 /// What most programs need.
 pub mod prelude {
     pub use cloze_bert::{
-        Batch, BertConfig, BertForPreTraining, EncodeOptions, Encoding, FillMask, Mode, Tokenizer, TokenizerOptions,
-        TrainOptions, Truncation,
+        Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+        BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, EncodeOptions,
+        Encoding, FillMask, Mode, NextSentence, OpenOptions, Pipeline, PreTrainedModel, QuestionAnswering, SaveOptions,
+        SentenceEmbedder, SentenceEncoder, SequenceLabels, Similarity, TextClassification, TokenClassification,
+        Tokenizer, TokenizerOptions, TrainOptions, Truncation,
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Tensor, no_grad};
     pub use cloze_train::{
-        AdamW, Corpus, Masking, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,
+        AdamW, ClassificationEvaluation, Columns, Corpus, LabelledData, Masking, PairSampler, PreTraining,
+        PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,
     };
 }

@@ -1,14 +1,19 @@
-//! What the examples share.
+//! What examples share.
+
+// No example uses all of it.
+#![allow(dead_code, unused_imports)]
 
 pub mod exit;
-pub mod inspect;
-pub mod report;
+mod model;
+mod table;
 
 use std::path::Path;
 
 use cloze::prelude::*;
 
 pub use exit::Result;
+pub use model::{ModelArgument, model};
+pub use table::{Table, thousands};
 
 const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
 
@@ -18,13 +23,9 @@ pub fn mini_corpus() -> Result<Corpus> {
     Ok(Corpus::from_documents(documents.collect())?)
 }
 
-/// Learning rates for training from scratch.
-pub fn default_learning_rate(config: &str) -> f64 {
-    match config {
-        "tiny" => 1e-3,
-        "mini" => 5e-4,
-        _ => 1e-4,
-    }
+/// The texts that were given, or else those that come with the example.
+pub fn texts<'a>(given: &'a [String], own: &[&'a str]) -> Vec<&'a str> {
+    if given.is_empty() { own.to_vec() } else { given.iter().map(String::as_str).collect() }
 }
 
 /// Sets the number of threads of the process.
@@ -44,8 +45,9 @@ pub fn check_writable(folder: &Path) -> Result {
     Ok(())
 }
 
-/// Writes a value as JSON.
-pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result {
+/// Writes a value as JSON to the file, if one is given.
+pub fn write_json(path: Option<&Path>, value: &impl serde::Serialize) -> Result {
+    let Some(path) = path else { return Ok(()) };
     let text = serde_json::to_string_pretty(value)? + "\n";
     std::fs::write(path, text).map_err(|error| format!("{}: cannot write: {error}", path.display()).into())
 }

@@ -10,22 +10,26 @@ use crate::checkpoint::Checkpoint;
 use crate::{BertConfig, Result};
 
 /// The value of a parameter that is made anew.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Init {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Init {
     /// Normal, with the configuration's standard deviation.
     Normal,
+    /// 0 everywhere.
     Zeros,
+    /// 1 everywhere.
     Ones,
 }
 
-/// The source of parameters, at some place in the model.
+/// The source of a model's parameters, at some place in the model: random numbers, or a checkpoint.
+///
+/// [`PreTrainedModel::build`](crate::PreTrainedModel::build) gets one, and hands it on to the parts of the model.
 #[derive(Clone)]
-pub(crate) struct Weights<'a> {
+pub struct Weights<'a> {
     source: &'a RefCell<Source>,
     path: String,
 }
 
-struct Source {
+pub(crate) struct Source {
     checkpoint: Option<Checkpoint>,
     device: Device,
     std: f64,
@@ -34,54 +38,53 @@ struct Source {
     drawn: u32,
 }
 
-impl Weights<'_> {
-    /// Builds a model of random weights.
-    pub(crate) fn random<M>(
-        config: &BertConfig,
-        device: &Device,
-        seed: u64,
-        build: impl FnOnce(Weights<'_>) -> Result<M>,
-    ) -> Result<M> {
-        Weights::with(None, config, device, seed, build).map(|(model, _)| model)
+impl Source {
+    /// Parameters of `checkpoint`; those that it does not have, or all without one, are drawn with `seed`.
+    pub(crate) fn new(checkpoint: Option<Checkpoint>, config: &BertConfig, device: &Device, seed: u64) -> Source {
+        Source { checkpoint, device: device.clone(), std: config.initializer_range, seed, drawn: 0 }
     }
 
-    /// Builds a model of a checkpoint's weights, and gives the checkpoint back with what was asked of it.
-    pub(crate) fn with<M>(
-        checkpoint: Option<Checkpoint>,
-        config: &BertConfig,
-        device: &Device,
-        seed: u64,
-        build: impl FnOnce(Weights<'_>) -> Result<M>,
-    ) -> Result<(M, Option<Checkpoint>)> {
-        let std = config.initializer_range;
-        let source = RefCell::new(Source { checkpoint, device: device.clone(), std, seed, drawn: 0 });
+    /// Builds a model, and gives the checkpoint back with what was asked of it.
+    pub(crate) fn build<M>(self, build: impl FnOnce(Weights<'_>) -> Result<M>) -> Result<(M, Option<Checkpoint>)> {
+        let source = RefCell::new(self);
         let model = build(Weights { source: &source, path: String::new() })?;
         Ok((model, source.into_inner().checkpoint))
     }
 
+    fn draw(&mut self, shape: &[usize], init: Init) -> Result<Tensor> {
+        Ok(match init {
+            Init::Zeros => Tensor::zeros(shape, DType::F32, &self.device)?,
+            Init::Ones => Tensor::ones(shape, DType::F32, &self.device)?,
+            Init::Normal => {
+                let mut stream = Stream::new(self.seed, Purpose::Init, self.drawn, 0, 0);
+                self.drawn += 1;
+                Tensor::randn(shape, self.std, &mut stream, &self.device)?
+            }
+        })
+    }
+}
+
+impl Weights<'_> {
     /// The source, one module further in.
-    pub(crate) fn at(&self, name: &str) -> Self {
+    pub fn at(&self, name: &str) -> Self {
         Weights { source: self.source, path: cloze_tensor::join_name(&self.path, name) }
     }
 
-    /// The parameter `name` of this module.
-    pub(crate) fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+    /// The parameter `name` of this module, f32.
+    ///
+    /// # Errors
+    /// When the checkpoint has it in another shape, or with values that are not finite.
+    pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let name = cloze_tensor::join_name(&self.path, name);
         let mut source = self.source.borrow_mut();
         let device = source.device.clone();
-        if let Some(checkpoint) = &mut source.checkpoint
-            && let Some(tensor) = checkpoint.take(&name, shape, &device)?
-        {
-            return Ok(tensor.requires_grad());
-        }
-        let tensor = match init {
-            Init::Zeros => Tensor::zeros(shape, DType::F32, &device)?,
-            Init::Ones => Tensor::ones(shape, DType::F32, &device)?,
-            Init::Normal => {
-                let mut stream = Stream::new(source.seed, Purpose::Init, source.drawn, 0, 0);
-                source.drawn += 1;
-                Tensor::randn(shape, source.std, &mut stream, &device)?
-            }
+        let stored = match &mut source.checkpoint {
+            Some(checkpoint) => checkpoint.take(&name, shape, &device)?,
+            None => None,
+        };
+        let tensor = match stored {
+            Some(tensor) => tensor,
+            None => source.draw(shape, init)?,
         };
         Ok(tensor.requires_grad())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cloze_bert::{BertConfig, BertForPreTraining, LoadReport, WEIGHTS_FILE};
+use cloze_bert::{BertConfig, BertForPreTraining, LoadReport, PreTrainedModel, WEIGHTS_FILE};
 use cloze_tensor::{DType, Device, Module, Tensor, TensorFile, save_safetensors};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

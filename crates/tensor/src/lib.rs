@@ -54,7 +54,7 @@ pub use files::write_file_atomically;
 pub use files::{TensorFile, save_safetensors};
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
-pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Reduction, Sequences};
+pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences};
 #[doc(hidden)]
 pub use parameters::join_name;
 pub use parameters::{Module, ParameterArena, ParameterRange};

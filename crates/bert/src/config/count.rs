@@ -1,6 +1,6 @@
 //! How many parameters a model has, by part, from its configuration alone.
 
-use crate::BertConfig;
+use crate::{BertConfig, ModelType};
 
 /// Numbers of parameters by part. With V tokens, P positions, S token types, H hidden, I intermediate, L
 /// layers. Numbers too large for 64 bits stay at the largest.
@@ -14,12 +14,12 @@ pub struct ParameterCounts {
     pub layer: u64,
     /// All L layers.
     pub encoder: u64,
-    /// H² + H.
+    /// H² + H; DistilBERT has none.
     pub pooler: u64,
     /// Transform and its LayerNorm, and the bias of the decoder, whose matrix is the table of token
     /// embeddings: H² + H + 2 H + V.
     pub mlm_head: u64,
-    /// Two classes: 2 H + 2.
+    /// Two classes: 2 H + 2; DistilBERT has none.
     pub nsp_head: u64,
 }
 
@@ -54,13 +54,14 @@ impl BertConfig {
         let sum = |terms: &[u64]| terms.iter().fold(0u64, |sum, &term| sum.saturating_add(term));
         let square = linear(h, h);
         let layer = sum(&[square, square, square, square, linear(h, i), linear(i, h), norm, norm]);
+        let of_bert = |count: u64| if self.model_type == ModelType::Bert { count } else { 0 };
         ParameterCounts {
             embeddings: sum(&[sum(&[v, p, s]).saturating_mul(h), norm]),
             layer,
             encoder: layer.saturating_mul(layers),
-            pooler: square,
+            pooler: of_bert(square),
             mlm_head: sum(&[square, norm, v]),
-            nsp_head: linear(h, 2),
+            nsp_head: of_bert(linear(h, 2)),
         }
     }
 }
@@ -78,6 +79,8 @@ mod tests {
         let large = BertConfig::large().parameter_counts();
         assert_eq!(large.model(), 335_141_888);
         assert_eq!(large.pre_training(), 336_226_108);
+        let distilled = BertConfig::distilbert().parameter_counts();
+        assert_eq!(distilled.model(), 66_362_880);
     }
 
     #[test]

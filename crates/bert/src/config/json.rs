@@ -1,25 +1,35 @@
 //! Hugging Face's `config.json`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{BertConfig, HiddenAct, MAX_LABELS, numbered_labels};
+use super::{BertConfig, HiddenAct, MAX_LABELS, ModelType, numbered_labels};
+use crate::folder::Folder;
 use crate::{Error, Result, files};
 
 /// Name of the file in a model's folder.
 pub(crate) const FILE: &str = "config.json";
 
 impl BertConfig {
-    /// Reads `path`: a `config.json`, or a folder that has one. Missing fields take BERT's defaults; fields
-    /// that mean nothing here are kept in [`extra`](BertConfig::extra).
+    /// Reads `place`: a `config.json`, or the folder of a model, which has one. Missing fields take BERT's defaults;
+    /// fields that mean nothing here are kept in [`extra`](BertConfig::extra).
     ///
     /// # Errors
     /// When it cannot be read, is no JSON object, describes another model than BERT, or does not
     /// [validate](BertConfig::validate): names the file, the field, its value and the limit.
-    pub fn open(path: impl AsRef<Path>) -> Result<BertConfig> {
-        let path = file_in(path.as_ref());
-        BertConfig::from_json(&files::read_text(&path)?).map_err(|error| error.in_file(&path))
+    pub fn open(place: impl AsRef<Path>) -> Result<BertConfig> {
+        let place = place.as_ref();
+        if is_json(place) { BertConfig::in_file(place) } else { BertConfig::in_folder(&Folder::at(place)?) }
+    }
+
+    /// The configuration in a model's folder.
+    pub(crate) fn in_folder(folder: &Folder) -> Result<BertConfig> {
+        BertConfig::in_file(&folder.get(FILE)?)
+    }
+
+    fn in_file(path: &Path) -> Result<BertConfig> {
+        BertConfig::from_json(&files::read_text(path)?).map_err(|error| error.in_file(path))
     }
 
     /// Reads the text of a `config.json`, as [`open`](BertConfig::open) does.
@@ -40,8 +50,13 @@ impl BertConfig {
     /// The text of a `config.json` that `transformers` opens.
     pub fn to_json(&self) -> String {
         let mut map = self.extra.clone();
+        // DistilBERT's may not be null.
+        let classifier_dropout = match self.model_type {
+            ModelType::Bert => self.classifier_dropout,
+            ModelType::DistilBert => Some(self.classifier_dropout_prob()),
+        };
         let fields = [
-            ("model_type", json!("bert")),
+            ("model_type", json!(self.model_type.name())),
             ("architectures", json!(self.architectures)),
             ("vocab_size", json!(self.vocab_size)),
             ("hidden_size", json!(self.hidden_size)),
@@ -56,7 +71,7 @@ impl BertConfig {
             ("initializer_range", json!(self.initializer_range)),
             ("layer_norm_eps", json!(self.layer_norm_eps)),
             ("pad_token_id", json!(self.pad_token_id)),
-            ("classifier_dropout", json!(self.classifier_dropout)),
+            ("classifier_dropout", json!(classifier_dropout)),
         ];
         map.extend(fields.map(|(name, value)| (name.to_string(), value)));
         if self.labels != numbered_labels(2) {
@@ -66,7 +81,7 @@ impl BertConfig {
             let by_label = self.labels.iter().enumerate().rev().map(|(id, label)| (label.clone(), json!(id)));
             map.insert("label2id".into(), Value::Object(by_label.collect()));
         }
-        format!("{:#}\n", Value::Object(map))
+        format!("{:#}\n", Value::Object(self.model_type.own_fields(map)))
     }
 
     /// Writes `config.json` into the folder `dir` (made if missing), or into the file `dir` when its name
@@ -76,22 +91,30 @@ impl BertConfig {
     /// When the configuration does not validate, or the system refuses.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.validate()?;
-        files::replace(&file_in(dir.as_ref()), self.to_json().as_bytes())
+        let dir = dir.as_ref();
+        let path = if is_json(dir) { dir.to_path_buf() } else { dir.join(FILE) };
+        files::replace(&path, self.to_json().as_bytes())
     }
 }
 
-fn file_in(path: &Path) -> PathBuf {
-    let is_file = path.is_file() || (!path.is_dir() && path.extension().is_some_and(|extension| extension == "json"));
-    if is_file { path.to_path_buf() } else { path.join(FILE) }
+/// Whether this is the path of a file rather than of a folder.
+fn is_json(path: &Path) -> bool {
+    path.is_file() || (!path.is_dir() && path.extension().is_some_and(|extension| extension == "json"))
 }
 
 fn read(mut fields: Fields) -> Result<BertConfig> {
-    let default = BertConfig::default();
-    if let Some(value) = fields.take("model_type")
-        && value != "bert"
-    {
-        return Err(Error::config(format!("model_type is {}: must be \"bert\" or absent", short(&value))));
-    }
+    let model_type = match fields.take("model_type") {
+        None => ModelType::Bert,
+        Some(value) => value.as_str().and_then(ModelType::from_name).ok_or_else(|| {
+            let known = ModelType::ALL.map(ModelType::name).join(", ");
+            Error::config(format!("model_type is {}: must be one of {known}, or absent", short(&value)))
+        })?,
+    };
+    let mut fields = Fields(model_type.bert_fields(fields.0));
+    let default = match model_type {
+        ModelType::Bert => BertConfig::base(),
+        ModelType::DistilBert => BertConfig::distilbert(),
+    };
     let hidden_act = match fields.take("hidden_act") {
         None => HiddenAct::Gelu,
         Some(value) => value.as_str().and_then(HiddenAct::from_name).ok_or_else(|| {
@@ -108,6 +131,7 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
             .map_err(|_| Error::config(format!("architectures is {}: must be a list of names", short(&value))))?,
     };
     Ok(BertConfig {
+        model_type,
         vocab_size: fields.size("vocab_size", default.vocab_size)?,
         hidden_size: fields.size("hidden_size", default.hidden_size)?,
         num_hidden_layers: fields.size("num_hidden_layers", default.num_hidden_layers)?,
@@ -123,7 +147,7 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
         initializer_range: fields.number("initializer_range")?.unwrap_or(default.initializer_range),
         layer_norm_eps: fields.number("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
         pad_token_id,
-        classifier_dropout: fields.number("classifier_dropout")?,
+        classifier_dropout: fields.number("classifier_dropout")?.or(default.classifier_dropout),
         labels: fields.labels()?,
         architectures,
         extra: fields.0,
@@ -239,6 +263,41 @@ mod tests {
         }
     }
 
+    /// Fields as `DistilBertConfig` of transformers writes them.
+    #[test]
+    fn distilbert_has_names_of_its_own() {
+        let text = r#"{"model_type": "distilbert", "dim": 96, "n_layers": 3, "n_heads": 4, "hidden_dim": 200, "dropout": 0.2,
+            "attention_dropout": 0.3, "qa_dropout": 0.05, "seq_classif_dropout": 0.25, "activation": "gelu",
+            "sinusoidal_pos_embds": false, "vocab_size": 70, "tie_weights_": true}"#;
+        let config = BertConfig::from_json(text).unwrap();
+        let expected = BertConfig {
+            num_hidden_layers: 3,
+            hidden_size: 96,
+            num_attention_heads: 4,
+            intermediate_size: 200,
+            hidden_dropout_prob: 0.2,
+            attention_probs_dropout_prob: 0.3,
+            classifier_dropout: Some(0.25),
+            vocab_size: 70,
+            extra: config.extra.clone(),
+            ..BertConfig::distilbert()
+        };
+        assert_eq!(config, expected);
+        assert_eq!(config.qa_dropout_prob(), 0.05);
+        let written: Map<String, Value> = serde_json::from_str(&config.to_json()).unwrap();
+        for (name, value) in serde_json::from_str::<Map<String, Value>>(text).unwrap() {
+            assert_eq!(written[&name], value, "{name}");
+        }
+        for absent in ["hidden_size", "type_vocab_size", "layer_norm_eps"] {
+            assert!(!written.contains_key(absent), "{absent}");
+        }
+        assert_eq!(BertConfig::from_json(&config.to_json()).unwrap(), config);
+        let unset = BertConfig { classifier_dropout: None, ..config }.to_json();
+        assert_eq!(serde_json::from_str::<Value>(&unset).unwrap()["seq_classif_dropout"], 0.2);
+        let error = BertConfig::from_json(r#"{"model_type": "distilbert", "n_heads": 7}"#).unwrap_err().to_string();
+        assert!(error.contains("num_attention_heads, 7"), "{error}");
+    }
+
     #[test]
     fn labels_from_each_field() {
         let labels = |text| BertConfig::from_json(text).map(|config| config.labels).map_err(|error| error.to_string());
@@ -262,7 +321,7 @@ mod tests {
         let cases = [
             ("[1]", "not a JSON object"),
             ("{\"hidden_size\": ", "not JSON: EOF while parsing a value at line 1 column 16"),
-            (r#"{"model_type": "roberta"}"#, "model_type is \"roberta\": must be \"bert\" or absent"),
+            (r#"{"model_type": "roberta"}"#, "model_type is \"roberta\": must be one of bert, distilbert, or absent"),
             (r#"{"hidden_size": -1}"#, "hidden_size is -1: must be a whole number, 0 or more"),
             (r#"{"hidden_size": 1e30}"#, "hidden_size is 1e+30: must be a whole number, 0 or more"),
             (r#"{"hidden_size": "768"}"#, "hidden_size is \"768\": must be a whole number, 0 or more"),

@@ -2,6 +2,8 @@
 
 mod count;
 mod json;
+mod model_type;
+mod problem_type;
 
 use std::fmt;
 
@@ -11,6 +13,8 @@ use serde_json::{Map, Value};
 use crate::{Error, Result};
 pub use count::ParameterCounts;
 pub(crate) use json::FILE as CONFIG_FILE;
+pub use model_type::ModelType;
+pub use problem_type::ProblemType;
 
 /// The activation between the two linear maps of a feed-forward block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -72,6 +76,8 @@ impl fmt::Display for HiddenAct {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertConfig {
+    /// BERT, or a relative of it that the same encoder computes.
+    pub model_type: ModelType,
     /// Tokens in the vocabulary.
     pub vocab_size: usize,
     /// Width of the hidden states.
@@ -90,7 +96,7 @@ pub struct BertConfig {
     pub attention_probs_dropout_prob: f64,
     /// Positions that have an embedding: the most tokens a sequence may have, special tokens included.
     pub max_position_embeddings: usize,
-    /// Token types (segments) that have an embedding.
+    /// Token types (segments) that have an embedding; 0 for DistilBERT, which has no such table.
     pub type_vocab_size: usize,
     /// Standard deviation of the normal distribution that weights are drawn from.
     pub initializer_range: f64,
@@ -112,6 +118,7 @@ pub struct BertConfig {
 impl Default for BertConfig {
     fn default() -> BertConfig {
         BertConfig {
+            model_type: ModelType::Bert,
             vocab_size: 30_522,
             hidden_size: 768,
             num_hidden_layers: 12,
@@ -147,6 +154,16 @@ impl BertConfig {
     /// BERT-Large: 24 layers of 1024, 16 heads, vocabulary of 30,522.
     pub fn large() -> BertConfig {
         BertConfig::default().shape(24, 1024, 16)
+    }
+
+    /// DistilBERT: 6 layers of 768, 12 heads, no token types, vocabulary of 30,522 (V. Sanh et al., 2019).
+    pub fn distilbert() -> BertConfig {
+        BertConfig {
+            model_type: ModelType::DistilBert,
+            type_vocab_size: 0,
+            classifier_dropout: Some(0.2),
+            ..BertConfig::default().shape(6, 768, 12)
+        }
     }
 
     /// 4 layers of 256, 4 heads: pre-trains on a CPU.
@@ -205,9 +222,17 @@ impl BertConfig {
         self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0)
     }
 
-    /// Dropout before a classifier: `classifier_dropout`, or else `hidden_dropout_prob`.
+    /// Dropout before a classifier of sequences: `classifier_dropout`, or else `hidden_dropout_prob`.
     pub fn classifier_dropout_prob(&self) -> f64 {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    }
+
+    /// Dropout before the head of question answering: none in BERT, `qa_dropout` (0.1) in DistilBERT.
+    pub fn qa_dropout_prob(&self) -> f64 {
+        match self.model_type {
+            ModelType::Bert => 0.0,
+            ModelType::DistilBert => self.extra.get("qa_dropout").and_then(Value::as_f64).unwrap_or(0.1),
+        }
     }
 
     /// Checks that a model can be made of this.
@@ -224,13 +249,17 @@ impl BertConfig {
             ("num_attention_heads", self.num_attention_heads, 1 << 8),
             ("intermediate_size", self.intermediate_size, 1 << 24),
             ("max_position_embeddings", self.max_position_embeddings, 1 << 16),
-            ("type_vocab_size", self.type_vocab_size, 1 << 16),
             ("num_labels", self.labels.len(), MAX_LABELS),
         ];
         for (field, value, most) in sizes {
             if value == 0 || value > most {
                 return Err(Error::config(format!("{field} is {value}: must be from 1 to {most}")));
             }
+        }
+        let (types, allowed) = (self.type_vocab_size, self.model_type.type_vocab_sizes());
+        if !allowed.contains(&types) {
+            let (least, most) = allowed.into_inner();
+            return Err(Error::config(format!("type_vocab_size is {types}: must be from {least} to {most}")));
         }
         let (hidden, heads) = (self.hidden_size, self.num_attention_heads);
         if !hidden.is_multiple_of(heads) {
@@ -241,6 +270,7 @@ impl BertConfig {
             ("hidden_dropout_prob", self.hidden_dropout_prob),
             ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
             ("classifier_dropout", self.classifier_dropout_prob()),
+            ("qa_dropout", self.qa_dropout_prob()),
         ];
         for (field, value) in dropouts {
             if value != 0.0 && !(1.0 / 256.0..=255.0 / 256.0).contains(&value) {
@@ -256,6 +286,7 @@ impl BertConfig {
             let (pad, vocab) = (self.pad_token_id, self.vocab_size);
             return Err(Error::config(format!("pad_token_id is {pad}: must be below vocab_size, {vocab}")));
         }
+        self.check_problem_type()?;
         json::check_extra(&self.extra)
     }
 }

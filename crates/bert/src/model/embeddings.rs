@@ -1,5 +1,7 @@
 //! The input: word, position and token-type embeddings, summed, normalised, dropped.
 
+use std::borrow::Cow;
+
 use cloze_tensor::{EmbeddingIds, Inside, Tensor, module};
 
 use super::{Embedding, LayerNorm, Mode};
@@ -7,13 +9,14 @@ use crate::weights::Weights;
 use crate::{Batch, BertConfig, Result};
 
 /// `bert.embeddings`
+#[derive(Clone)]
 pub struct Embeddings {
     /// `[V, H]`; the decoder of the masked-language-model head is tied to it.
     pub word_embeddings: Embedding,
     /// `[max_position_embeddings, H]`; learned, not fixed.
     pub position_embeddings: Embedding,
-    /// [type_vocab_size, H]: first and second segment.
-    pub token_type_embeddings: Embedding,
+    /// `[type_vocab_size, H]`: first and second segment. DistilBERT has none.
+    pub token_type_embeddings: Option<Embedding>,
     /// Of the sum.
     pub layer_norm: LayerNorm,
     dropout: f64,
@@ -30,7 +33,10 @@ impl Embeddings {
         Ok(Embeddings {
             word_embeddings: table("word_embeddings", config.vocab_size)?,
             position_embeddings: table("position_embeddings", config.max_position_embeddings)?,
-            token_type_embeddings: table("token_type_embeddings", config.type_vocab_size)?,
+            token_type_embeddings: match config.type_vocab_size {
+                0 => None,
+                types => Some(table("token_type_embeddings", types)?),
+            },
             layer_norm: LayerNorm::new(weights.at("LayerNorm"), hidden, config.layer_norm_eps)?,
             dropout: config.hidden_dropout_prob,
         })
@@ -38,10 +44,18 @@ impl Embeddings {
 
     /// `[T, H]`
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        let ids = EmbeddingIds { words: batch.ids(), positions: batch.positions(), token_types: batch.token_types() };
-        let normalised = self.word_embeddings.weight.embeddings_layer_norm(
+        let words = &self.word_embeddings.weight;
+        let (types, token_types) = match &self.token_type_embeddings {
+            Some(table) => (table.weight.clone(), Cow::Borrowed(batch.token_types())),
+            None => {
+                let zeros = Tensor::zeros(&[1, words.shape()[1]], words.dtype(), &words.device())?;
+                (zeros, Cow::Owned(vec![0; batch.tokens()]))
+            }
+        };
+        let ids = EmbeddingIds { words: batch.ids(), positions: batch.positions(), token_types: &token_types };
+        let normalised = words.embeddings_layer_norm(
             &self.position_embeddings.weight,
-            &self.token_type_embeddings.weight,
+            &types,
             &self.layer_norm.weight,
             &self.layer_norm.bias,
             self.layer_norm.eps,

@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
 /// `intermediate`: the first half of the feed-forward network.
+#[derive(Clone)]
 pub struct Intermediate {
     /// `[I, H]`
     pub dense: Linear,
@@ -15,6 +16,7 @@ pub struct Intermediate {
 module!(Intermediate { dense });
 
 /// `output`: the second half, the residual, the normalisation.
+#[derive(Clone)]
 pub struct Output {
     /// `[H, I]`
     pub dense: Linear,
@@ -24,6 +26,7 @@ pub struct Output {
 module!(Output { dense, layer_norm: "LayerNorm" });
 
 /// `encoder.layer.N`
+#[derive(Clone)]
 pub struct Layer {
     /// Every token looks at every token of its sequence.
     pub attention: Attention,
@@ -68,7 +71,13 @@ impl Layer {
     }
 }
 
+/// The first dropout site of layer `index`, which uses three. Site 0 is the embeddings'.
+fn first_site(index: usize) -> u32 {
+    1 + 3 * index as u32
+}
+
 /// `bert.encoder`
+#[derive(Clone)]
 pub struct Encoder {
     /// From the embeddings upwards.
     pub layer: Vec<Layer>,
@@ -78,9 +87,13 @@ module!(Encoder { layer });
 impl Encoder {
     pub(super) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<Encoder> {
         let layers = weights.at("layer");
-        // Site 0 is the embeddings'.
-        let layer = |index: usize| Layer::new(layers.at(&index.to_string()), config, 1 + 3 * index as u32);
+        let layer = |index: usize| Layer::new(layers.at(&index.to_string()), config, first_site(index));
         Ok(Encoder { layer: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
+    }
+
+    /// The dropout site after all layers'.
+    pub(super) fn next_site(&self) -> u32 {
+        first_site(self.layer.len())
     }
 
     /// `[T, H]` to `[R, H]`: the last layer computes the rows that are wanted alone. `watch` sees what goes into

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::weights::{Init, Weights};
 
 /// y = x Wᵀ + b.
+#[derive(Clone)]
 pub struct Linear {
     /// `[outputs, inputs]`
     pub weight: Tensor,
@@ -15,7 +16,11 @@ pub struct Linear {
 module!(Linear { weight, bias });
 
 impl Linear {
-    pub(crate) fn new(weights: Weights<'_>, inputs: usize, outputs: usize) -> Result<Linear> {
+    /// A map of `inputs` to `outputs`, from `weight` and `bias` of these weights.
+    ///
+    /// # Errors
+    /// When the weights are of other shapes.
+    pub fn new(weights: Weights<'_>, inputs: usize, outputs: usize) -> Result<Linear> {
         let weight = weights.parameter("weight", &[outputs, inputs], Init::Normal)?;
         Ok(Linear { weight, bias: weights.parameter("bias", &[outputs], Init::Zeros)? })
     }
@@ -32,6 +37,7 @@ impl Linear {
 }
 
 /// Normalisation of each row, then a scale and a shift.
+#[derive(Clone)]
 pub struct LayerNorm {
     /// Scale, `[H]`.
     pub weight: Tensor,
@@ -43,7 +49,11 @@ pub struct LayerNorm {
 module!(LayerNorm { weight, bias });
 
 impl LayerNorm {
-    pub(crate) fn new(weights: Weights<'_>, width: usize, eps: f64) -> Result<LayerNorm> {
+    /// A normalisation of rows of this width, from `weight` and `bias` of these weights.
+    ///
+    /// # Errors
+    /// When the weights are of other shapes.
+    pub fn new(weights: Weights<'_>, width: usize, eps: f64) -> Result<LayerNorm> {
         let weight = weights.parameter("weight", &[width], Init::Ones)?;
         Ok(LayerNorm { weight, bias: weights.parameter("bias", &[width], Init::Zeros)?, eps })
     }
@@ -60,6 +70,7 @@ impl LayerNorm {
 }
 
 /// A table of vectors.
+#[derive(Clone)]
 pub struct Embedding {
     /// `[entries, H]`
     pub weight: Tensor,
@@ -67,7 +78,11 @@ pub struct Embedding {
 module!(Embedding { weight });
 
 impl Embedding {
-    pub(crate) fn new(weights: Weights<'_>, entries: usize, width: usize) -> Result<Embedding> {
+    /// A table of `entries` vectors of this width, from `weight` of these weights.
+    ///
+    /// # Errors
+    /// When the weights are of another shape.
+    pub fn new(weights: Weights<'_>, entries: usize, width: usize) -> Result<Embedding> {
         Ok(Embedding { weight: weights.parameter("weight", &[entries, width], Init::Normal)? })
     }
 }

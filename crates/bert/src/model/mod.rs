@@ -8,17 +8,31 @@ mod bert;
 mod embeddings;
 mod encoder;
 mod layers;
+mod masked_lm;
 mod mode;
+mod multiple_choice;
+mod next_sentence;
+mod pre_trained;
 mod pre_training;
+mod question_answering;
 mod rows;
+mod sentence_encoder;
+mod sequence_classification;
+mod token_classification;
 
 pub use attention::{Attention, AttentionOutput, SelfAttention};
 pub use bert::{BertModel, Hidden, Pooler};
 pub use embeddings::Embeddings;
 pub use encoder::{Encoder, Intermediate, Layer, Output};
 pub use layers::{Embedding, LayerNorm, Linear};
+pub use masked_lm::{BertForMaskedLM, LmPredictionHead, MaskedLmHead, Transform};
 pub use mode::Mode;
-pub use pre_training::{
-    BertForPreTraining, LmPredictionHead, PreTrainingHeads, PreTrainingLoss, PreTrainingTargets, Transform,
-};
+pub use multiple_choice::BertForMultipleChoice;
+pub use next_sentence::{BertForNextSentencePrediction, NextSentenceHead};
+pub use pre_trained::{OpenOptions, PreTrainedModel, SaveOptions};
+pub use pre_training::{BertForPreTraining, PreTrainingHeads, PreTrainingLoss, PreTrainingTargets};
+pub use question_answering::BertForQuestionAnswering;
 pub use rows::Rows;
+pub use sentence_encoder::{SentenceEncoder, SentencePooling};
+pub use sequence_classification::{BertForSequenceClassification, SequenceLabels};
+pub use token_classification::BertForTokenClassification;

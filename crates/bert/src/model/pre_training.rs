@@ -1,37 +1,17 @@
 //! BERT's pre-training: which words were masked, and does the second sentence follow the first?
 //! (J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, 2018.)
 
-use std::path::Path;
+use cloze_tensor::{CrossEntropy, Inside as _, Reduction, Tensor, module};
 
-use cloze_tensor::{CrossEntropy, Device, Gelu, Inside as _, Reduction, Tensor, module};
-
-use super::{BertModel, LayerNorm, Linear, Mode, Rows};
-use crate::checkpoint::{self, LoadReport};
-use crate::config::CONFIG_FILE;
+use super::masked_lm::masked_lm_loss;
+use super::next_sentence::seq_relationship;
+use super::{BertModel, Linear, LmPredictionHead, Mode, PreTrainedModel, Rows};
 use crate::error::Inside as _;
-use crate::weights::{Init, Weights};
+use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result};
 
-/// `cls.predictions.transform`
-pub struct Transform {
-    /// `[H, H]`, with GELU
-    pub dense: Linear,
-    /// Of the result.
-    pub layer_norm: LayerNorm,
-    gelu: Gelu,
-}
-module!(Transform { dense, layer_norm: "LayerNorm" });
-
-/// `cls.predictions`: the masked-language-model head. Its decoder is the table of word embeddings.
-pub struct LmPredictionHead {
-    /// Before the decoder.
-    pub transform: Transform,
-    /// Of the decoder, `[V]`.
-    pub bias: Tensor,
-}
-module!(LmPredictionHead { transform, bias });
-
 /// `cls`: both heads.
+#[derive(Clone)]
 pub struct PreTrainingHeads {
     /// Masked language model.
     pub predictions: LmPredictionHead,
@@ -41,6 +21,7 @@ pub struct PreTrainingHeads {
 module!(PreTrainingHeads { predictions, seq_relationship });
 
 /// BERT with both pre-training heads.
+#[derive(Clone)]
 pub struct BertForPreTraining {
     /// The bare model.
     pub bert: BertModel,
@@ -63,22 +44,6 @@ pub struct PreTrainingTargets {
     pub divisors: Option<(f64, f64)>,
 }
 
-impl PreTrainingTargets {
-    /// A mean over no token is not a number, and would not say why.
-    fn check(&self) -> Result<()> {
-        let ignore = CrossEntropy::default().ignore_index;
-        match self.divisors {
-            None if self.labels.iter().all(|&label| label == ignore) => {
-                Err(Error::batch("no token is to be predicted, so there is no mean loss: mask at least one token"))
-            }
-            Some((targets, sequences)) if !(targets > 0.0 && sequences > 0.0) => {
-                Err(Error::batch(format!("divisors are {targets} and {sequences}: must be above 0")))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Losses in nats, as numbers with a graph.
 pub struct PreTrainingLoss {
     /// The sum of the two.
@@ -89,84 +54,44 @@ pub struct PreTrainingLoss {
     pub nsp: Option<Tensor>,
 }
 
-impl BertForPreTraining {
-    /// A model with random weights: normal with standard deviation `initializer_range`, biases zero.
-    ///
-    /// # Errors
-    /// When the configuration describes no model.
-    pub fn new(config: &BertConfig, device: &Device, seed: u64) -> Result<BertForPreTraining> {
-        config.validate()?;
-        Weights::random(config, device, seed, |weights| BertForPreTraining::build(weights, config))
-    }
-
-    /// The model in folder `dir`, as `transformers` or [`BertForPreTraining::save`] wrote it: `config.json`
-    /// and `model.safetensors`. The report says what was found; heads that are missing are made anew.
-    ///
-    /// # Errors
-    /// When a file cannot be read or is not what it should be, the encoder is not complete, or the decoder is
-    /// not tied to the word embeddings.
-    pub fn open(dir: impl AsRef<Path>, device: &Device) -> Result<(BertForPreTraining, LoadReport)> {
-        let dir = dir.as_ref();
-        let config = BertConfig::open(dir)?;
-        checkpoint::check_tied(&config).map_err(|error| error.in_file(&dir.join(CONFIG_FILE)))?;
-        checkpoint::load(dir, &config, device, |weights| BertForPreTraining::build(weights, &config))
-    }
-
-    /// Writes `config.json` and `model.safetensors` into folder `dir`, making it if need be.
-    ///
-    /// # Errors
-    /// When a file cannot be written; older files are then left as they were.
-    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        checkpoint::save(dir.as_ref(), self, self.config(), "BertForPreTraining")
-    }
+impl PreTrainedModel for BertForPreTraining {
+    const ARCHITECTURE: &'static str = "BertForPreTraining";
 
     fn build(weights: Weights<'_>, config: &BertConfig) -> Result<BertForPreTraining> {
-        let (hidden, cls) = (config.hidden_size, weights.at("cls"));
-        let predictions = cls.at("predictions");
-        let transform = predictions.at("transform");
+        let cls = weights.at("cls");
         Ok(BertForPreTraining {
-            bert: BertModel::new(weights.at("bert"), config)?,
+            bert: BertModel::with_pooler(weights.at("bert"), config)?,
             cls: PreTrainingHeads {
-                predictions: LmPredictionHead {
-                    transform: Transform {
-                        dense: Linear::new(transform.at("dense"), hidden, hidden)?,
-                        layer_norm: LayerNorm::new(transform.at("LayerNorm"), hidden, config.layer_norm_eps)?,
-                        gelu: config.hidden_act.into(),
-                    },
-                    bias: predictions.parameter("bias", &[config.vocab_size], Init::Zeros)?,
-                },
-                seq_relationship: Linear::new(cls.at("seq_relationship"), hidden, 2)?,
+                predictions: LmPredictionHead::new(cls.at("predictions"), config)?,
+                seq_relationship: seq_relationship(cls.at("seq_relationship"), config)?,
             },
         })
     }
 
-    /// The configuration.
-    pub fn config(&self) -> &BertConfig {
-        self.bert.config()
+    fn bert(&self) -> &BertModel {
+        &self.bert
     }
 
+    fn bert_mut(&mut self) -> &mut BertModel {
+        &mut self.bert
+    }
+}
+
+impl BertForPreTraining {
     /// Logits over the vocabulary for the hidden states `[M, H]` of masked tokens: `[M, V]`.
     ///
     /// # Errors
     /// When the hidden states are not of this model.
     pub fn mlm_logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        let head = &self.cls.predictions;
-        let run = || -> Result<Tensor> {
-            let transformed = head.transform.dense.forward_gelu(hidden, head.transform.gelu)?;
-            let normalised = head.transform.layer_norm.forward(&transformed)?;
-            Ok(normalised.linear(&self.bert.embeddings.word_embeddings.weight, &head.bias)?)
-        };
-        run().inside("cls.predictions")
+        self.cls.predictions.forward(hidden, &self.bert.embeddings.word_embeddings.weight)
     }
 
     /// Logits of "follows" and "does not follow" from the hidden states of the `[CLS]` tokens, `[B, H]`: `[B, 2]`.
     ///
     /// # Errors
-    /// When the model has no pooler.
+    /// When the hidden states are not of this model.
     pub fn nsp_logits(&self, cls: &Tensor) -> Result<Tensor> {
-        let pooler = self.bert.pooler.as_ref().ok_or_else(|| Error::config("the model has no pooler"))?;
-        let pooled = pooler.forward(cls).inside("bert.pooler")?; // [B, H]
-        self.cls.seq_relationship.forward(&pooled).inside("cls.seq_relationship")
+        self.cls.seq_relationship.forward(&self.bert.pool(cls)?).inside("cls.seq_relationship")
     }
 
     /// The loss of a batch: mean cross-entropy of the masked tokens plus, where `targets` has labels, that of
@@ -175,22 +100,23 @@ impl BertForPreTraining {
     /// # Errors
     /// When the batch or the targets do not fit the model, or there is nothing to take the mean of.
     pub fn loss(&self, batch: &Batch, targets: &PreTrainingTargets, mode: Mode) -> Result<PreTrainingLoss> {
-        targets.check()?;
+        if let Some((targets, sequences)) = targets.divisors
+            && !(targets > 0.0 && sequences > 0.0)
+        {
+            return Err(Error::batch(format!("divisors are {targets} and {sequences}: must be above 0")));
+        }
         let wanted = [batch.sequences().starts(), &targets.rows].concat();
         let hidden = self.bert.forward_rows(batch, &Rows::some(batch.sequences(), &wanted), mode)?; // [B + M, H]
         let (cls, masked) = (hidden.narrow(0, 0, batch.len())?, hidden.narrow(0, batch.len(), targets.rows.len())?);
-        let settings = |divisor: Option<f64>| CrossEntropy {
-            reduction: divisor.map_or(Reduction::Mean, Reduction::Divide),
-            ..CrossEntropy::default()
-        };
         let logits = self.mlm_logits(&masked)?; // [M, V]
-        let divisor = targets.divisors.map(|(targets, _)| targets);
-        let mlm = logits.cross_entropy_with(&targets.labels, settings(divisor)).inside("cls.predictions")?;
+        let reduction = |divisor: Option<f64>| divisor.map_or(Reduction::Mean, Reduction::Divide);
+        let mlm = masked_lm_loss(&logits, &targets.labels, reduction(targets.divisors.map(|(targets, _)| targets)))?;
         if targets.next_sentence.is_empty() {
             return Ok(PreTrainingLoss { loss: mlm.clone(), mlm, nsp: None });
         }
         let logits = self.nsp_logits(&cls)?; // [B, 2]
-        let settings = settings(targets.divisors.map(|(_, sequences)| sequences));
+        let reduction = reduction(targets.divisors.map(|(_, sequences)| sequences));
+        let settings = CrossEntropy { reduction, ..CrossEntropy::default() };
         let nsp = logits.cross_entropy_with(&targets.next_sentence, settings).inside("cls.seq_relationship")?;
         Ok(PreTrainingLoss { loss: mlm.add(&nsp)?, mlm, nsp: Some(nsp) })
     }

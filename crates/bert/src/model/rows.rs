@@ -26,6 +26,11 @@ impl<'a> Rows<'a> {
         Rows { picked: Some(picked), coordinates: picked.iter().map(coordinate).collect() }
     }
 
+    /// The `[CLS]` row of each sequence.
+    pub fn cls(sequences: &'a Sequences) -> Rows<'a> {
+        Rows::some(sequences, sequences.starts())
+    }
+
     /// These rows of a tensor `[T, ..]`.
     pub(super) fn of(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self.picked {

@@ -76,6 +76,8 @@ pub struct Encoding {
     pub sequence_ids: Vec<Option<usize>>,
     /// What was cut off, in windows, when a [stride](EncodeOptions::stride) was asked for.
     pub overflowing: Vec<Encoding>,
+    /// Tokens of the texts that truncation cut off and no window has.
+    pub truncated: usize,
 }
 
 impl Encoding {
@@ -127,6 +129,7 @@ pub(super) fn lay_out(
     let max_length = options.max_length.unwrap_or(default_max_length);
     let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
     let kept = truncate(&lengths, max_length, options.truncation)?;
+    let cut: usize = lengths.iter().zip(&kept).map(|(length, kept)| length - kept).sum();
     let mut windows = Vec::with_capacity(kept.len());
     for (&length, &kept) in lengths.iter().zip(&kept) {
         windows.push(match options.stride {
@@ -151,6 +154,7 @@ pub(super) fn lay_out(
     });
     let mut first = encodings.next().unwrap_or_default();
     first.overflowing = encodings.collect();
+    first.truncated = if options.stride.is_some() { 0 } else { cut };
     Ok(first)
 }
 
@@ -167,7 +171,8 @@ fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Res
     let too_long = || Err(crate::ErrorKind::TooLong { tokens: total + special, limit: max_length }.into());
     let cut_one = |which: usize| {
         let others = total - lengths[which];
-        if others > room {
+        // As in transformers, something must be left of the text that gives way, if there is room for any text.
+        if others >= room.max(1) {
             return too_long();
         }
         let mut kept = lengths.to_vec();
@@ -227,6 +232,8 @@ mod tests {
         assert_eq!(cut(&[4, 10], 3, Truncation::LongestFirst).unwrap(), [0, 0]);
         assert!(cut(&[4], 4, Truncation::None).unwrap_err().contains("6 tokens"));
         assert!(cut(&[9, 1], 10, Truncation::OnlySecond).unwrap_err().contains("13 tokens"));
+        assert!(cut(&[9, 4], 12, Truncation::OnlySecond).unwrap_err().contains("16 tokens"));
+        assert_eq!(cut(&[4], 2, Truncation::OnlyFirst).unwrap(), [0]);
         assert!(cut(&[9], 5, Truncation::OnlySecond).unwrap_err().contains("no second text"));
         assert!(cut(&[1, 1], 2, Truncation::LongestFirst).unwrap_err().contains("alone are 3"));
     }

@@ -14,7 +14,8 @@ use tokenizers::{AddedToken, Model};
 use super::options::{MAX_CHARS, TokenizerOptions};
 use super::special::Names;
 use super::{Inner, Tokenizer};
-use crate::files::{read_text, replace};
+use crate::files::{read_object, read_text, replace};
+use crate::folder::Folder;
 use crate::{Error, Result};
 
 const VOCAB: &str = "vocab.txt";
@@ -35,12 +36,15 @@ impl Tokenizer {
     /// the vocabulary is empty, names a token twice (names the lines) or lacks a special token (names it);
     /// when the tokenizer is not a WordPiece.
     pub fn open(dir: impl AsRef<Path>) -> Result<Tokenizer> {
-        let dir = dir.as_ref();
+        Tokenizer::in_folder(&Folder::at(dir.as_ref())?)
+    }
+
+    /// The tokenizer in a model's folder.
+    pub(crate) fn in_folder(folder: &Folder) -> Result<Tokenizer> {
         let (mut names, mut options) = (Names::default(), TokenizerOptions::default());
-        if let Some(map) = read_object(&dir.join(SPECIAL))? {
-            names.read(&map);
-        }
-        let config = read_object(&dir.join(CONFIG))?.unwrap_or_default();
+        let object = |name: &str| folder.find(name)?.map_or_else(|| Ok(Map::new()), |path| read_object(&path));
+        names.read(&object(SPECIAL)?);
+        let config = object(CONFIG)?;
         names.read(&config);
         let flag = |name: &str| config.get(name).and_then(Value::as_bool);
         options.lowercase = flag("do_lower_case").unwrap_or(options.lowercase);
@@ -52,14 +56,10 @@ impl Tokenizer {
             options.max_length = length as usize;
         }
 
-        let path = dir.join(TOKENIZER);
-        if !path.exists() {
-            let vocab = dir.join(VOCAB);
-            if !vocab.exists() {
-                return Err(Error::format(dir, format!("has neither {TOKENIZER} nor {VOCAB}")));
-            }
-            return open_vocab(&vocab, &names, &options);
-        }
+        let Some(path) = folder.find(TOKENIZER)? else {
+            let neither = || Error::format(folder.path(), format!("has neither {TOKENIZER} nor {VOCAB}"));
+            return open_vocab(&folder.find(VOCAB)?.ok_or_else(neither)?, &names, &options);
+        };
         let text = read_text(&path)?;
         let mut pipeline = tokenizers::Tokenizer::from_bytes(text)
             .map_err(|error| Error::format(&path, format!("not a tokenizer: {error}")))?;
@@ -139,6 +139,29 @@ impl Tokenizer {
         Ok(Tokenizer::from_inner(Inner::new(pipeline, names)?, max_length))
     }
 
+    /// The same tokenizer with further tokens, which get the ids behind those that are there and are found in a text
+    /// wherever they stand, before anything else. Those that are there already stay what they are. The model needs
+    /// [room for them](crate::PreTrainedModel::resize_token_embeddings).
+    ///
+    /// # Errors
+    /// When a token is empty or only blanks.
+    pub fn add_tokens<S: AsRef<str>>(&self, tokens: impl IntoIterator<Item = S>) -> Result<Tokenizer> {
+        let inner = self.inner();
+        let mut added = Vec::new();
+        for token in tokens {
+            let token = token.as_ref();
+            if token.trim().is_empty() {
+                return Err(Error::tokenizer(format!("cannot add the token {token:?}: it is blank")));
+            }
+            if inner.pipeline.token_to_id(token).is_none() {
+                added.push(AddedToken::from(token, false));
+            }
+        }
+        let mut pipeline = inner.pipeline.clone();
+        pipeline.add_tokens(added).map_err(|error| Error::tokenizer(error.to_string()))?;
+        Ok(Tokenizer::from_inner(Inner::new(pipeline, inner.names.clone())?, self.max_length()))
+    }
+
     /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, which
     /// `transformers` opens, into the folder `dir` (made if missing). Older files are replaced whole, one after
     /// the other.
@@ -188,16 +211,4 @@ fn open_vocab(path: &Path, names: &Names, options: &TokenizerOptions) -> Result<
         return Err(Error::format(path, format!("line {} is blank: each line is a token", line + 1)));
     }
     Tokenizer::from_tokens(tokens, names, options).map_err(|error| error.in_file(path))
-}
-
-/// A JSON object, or `None` when there is no such file.
-fn read_object(path: &Path) -> Result<Option<Map<String, Value>>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    match serde_json::from_str(&read_text(path)?) {
-        Ok(Value::Object(map)) => Ok(Some(map)),
-        Ok(_) => Err(Error::format(path, "not a JSON object")),
-        Err(error) => Err(Error::format(path, format!("not JSON: {error}"))),
-    }
 }

@@ -15,6 +15,8 @@ pub(crate) mod embedding;
 pub(crate) mod gemm;
 pub(crate) mod layer_norm;
 pub(crate) mod parallel;
+pub(crate) mod pointwise_loss;
+pub(crate) mod pooling;
 pub(crate) mod real;
 pub(crate) mod simd;
 pub(crate) mod small_gemm;

@@ -1,4 +1,4 @@
-//! Element-wise functions of one variable: GELU in both its forms, and exp, ln, tanh, sqrt, 1/x.
+//! Element-wise functions of one variable: GELU in both its forms, and exp, ln, tanh, sqrt, relu, 1/x.
 //!
 //! A function is a type that implements [`Unary`]: value and derivative side by side, and which of input and output
 //! the derivative is computed from (so that the caller knows what to keep).
@@ -53,6 +53,8 @@ unary! {
     Tanh(Output): |x| x.tanh(), |y| T::ONE - y * y;
     /// Square root.
     Sqrt(Output): |x| x.sqrt(), |y| T::HALF / y;
+    /// `max(x, 0)`.
+    Relu(Output): |x| if x > T::ZERO { x } else { T::ZERO }, |y| if y > T::ZERO { T::ONE } else { T::ZERO };
     /// `1 / x`.
     Reciprocal(Output): |x| T::ONE / x, |y| -(y * y);
     /// `x Phi(x)`.

@@ -12,7 +12,7 @@ use crate::{DType, Error, ErrorKind, Result, cpu};
 /// What the sum of the rows' losses is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Reduction {
-    /// By the number of rows that count. Not a number where none does.
+    /// By the number of rows that count, of which there must be some.
     #[default]
     Mean,
     /// By nothing.
@@ -42,7 +42,7 @@ impl Tensor {
     /// row. One row of logits `[V]` with one target will do too. The loss of two-byte logits is f32.
     ///
     /// # Errors
-    /// When there are not as many targets as rows, or one is not a class.
+    /// When there are not as many targets as rows, one is not a class, or all are ignored: a mean over nothing.
     pub fn cross_entropy(&self, targets: &[i64]) -> Result<Tensor> {
         self.cross_entropy_with(targets, CrossEntropy::default())
     }
@@ -50,7 +50,7 @@ impl Tensor {
     /// As [`Tensor::cross_entropy`], with settings.
     ///
     /// # Errors
-    /// When there are not as many targets as rows, or one is not a class.
+    /// When there are not as many targets as rows, one is not a class, or a mean is asked for and all are ignored.
     pub fn cross_entropy_with(&self, targets: &[i64], settings: CrossEntropy) -> Result<Tensor> {
         const OP: &str = "cross_entropy";
         if self.dtype().is_half() {
@@ -68,7 +68,14 @@ impl Tensor {
             return Err(ErrorKind::OutOfRange { op: OP, what: "label", value, position, limit: classes }.into());
         }
         let divisor = match settings.reduction {
-            Reduction::Mean => targets.iter().filter(|&&target| !ignored(target)).count() as f64,
+            Reduction::Mean => match targets.iter().filter(|&&target| !ignored(target)).count() {
+                0 => {
+                    let ignored = settings.ignore_index;
+                    let reason = format!("none of the {rows} targets counts ({ignored} is ignored): no mean of nothing");
+                    return Err(Error::invalid(OP, reason));
+                }
+                counted => counted as f64,
+            },
             Reduction::Sum => 1.0,
             Reduction::Divide(divisor) => divisor,
         };

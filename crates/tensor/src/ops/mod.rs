@@ -36,10 +36,12 @@ ops! {
     layer_norm: ["layer_norm", "residual_layer_norm"],
     linear: ["linear", "linear_gelu", "projections"],
     matmul: ["matmul"],
+    pointwise_loss: ["binary_cross_entropy", "mean_squared_error"],
+    pooling: ["pool"],
     reduce: ["sum"],
     rows: ["gather_rows", "scatter_rows"],
     softmax: ["softmax", "log_softmax"],
-    unary: ["exp", "ln", "sqrt", "tanh", "reciprocal"],
+    unary: ["exp", "ln", "sqrt", "tanh", "relu", "reciprocal"],
     view: ["reshape", "permute", "narrow", "broadcast_to"],
 }
 
@@ -49,6 +51,7 @@ pub use attention::Sequences;
 pub use cross_entropy::{CrossEntropy, Reduction};
 pub use embedding::EmbeddingIds;
 pub use gelu::Gelu;
+pub use pooling::Pooling;
 
 /// Runs `$body` with `$T` as the Rust type of a float dtype that the CPU computes in.
 macro_rules! float {

@@ -1,7 +1,7 @@
 //! Elementwise functions of one argument. GELU has a file of its own.
 
 use crate::autograd::differentiable;
-use crate::cpu::unary::{self, Exp, Ln, Reciprocal, Saved, Sqrt, Tanh, Unary};
+use crate::cpu::unary::{self, Exp, Ln, Reciprocal, Relu, Saved, Sqrt, Tanh, Unary};
 use crate::ops::{float, in_f32};
 use crate::tensor::Tensor;
 use crate::Result;
@@ -25,6 +25,11 @@ impl Tensor {
     /// Hyperbolic tangent. The derivative is `1 - tanh(x)²`.
     pub fn tanh(&self) -> Result<Tensor> {
         self.map::<Tanh>("tanh")
+    }
+
+    /// `max(x, 0)`. The derivative is 1 above 0, and 0 elsewhere.
+    pub fn relu(&self) -> Result<Tensor> {
+        self.map::<Relu>("relu")
     }
 
     /// `1 / x`. The derivative is `-1 / x²`.
@@ -58,6 +63,7 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     for shape in [&[5, 33][..], &[0, 2]] {
         cases.add("exp", "", [normal(shape)], |x| x[0].exp());
         cases.add("tanh", "", [normal(shape)], |x| x[0].tanh());
+        cases.add("relu", "", [normal(shape)], |x| x[0].relu());
         cases.add("ln", "", [positive(shape)], |x| x[0].ln());
         cases.add("sqrt", "", [positive(shape)], |x| x[0].sqrt());
         cases.add("reciprocal", "", [positive(shape)], |x| x[0].reciprocal());

@@ -1,0 +1,140 @@
+//! The names under which files store parameters. Inside, a parameter has one name: that of BERT's state dict in
+//! `transformers`, with the prefix `bert.` for the encoder.
+
+use crate::config::ModelType;
+
+/// Parts of the bare model, which a file of it stores without a prefix.
+const BARE: [&str; 3] = ["embeddings.", "encoder.", "pooler."];
+
+/// Names of the first published BERTs, and today's.
+const OLD: [(&str, &str); 2] = [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
+
+/// The beginnings of DistilBERT's names, and what they are in BERT.
+const DISTILBERT: [(&str, &str); 6] = [
+    ("distilbert.", "bert."),
+    ("vocab_transform.", "cls.predictions.transform.dense."),
+    ("vocab_layer_norm.", "cls.predictions.transform.LayerNorm."),
+    ("vocab_projector.weight", "cls.predictions.decoder.weight"),
+    ("vocab_projector.bias", "cls.predictions.bias"),
+    ("pre_classifier.", "bert.pooler.dense."),
+];
+
+/// Where layers are: DistilBERT's name, BERT's.
+const DISTILBERT_LAYERS: (&str, &str) = ("transformer.layer.", "encoder.layer.");
+
+/// Modules of a layer: DistilBERT's, BERT's. The first that fits counts.
+const DISTILBERT_MODULES: [(&str, &str); 8] = [
+    (".attention.q_lin.", ".attention.self.query."),
+    (".attention.k_lin.", ".attention.self.key."),
+    (".attention.v_lin.", ".attention.self.value."),
+    (".attention.out_lin.", ".attention.output.dense."),
+    (".sa_layer_norm.", ".attention.output.LayerNorm."),
+    (".ffn.lin1.", ".intermediate.dense."),
+    (".ffn.lin2.", ".output.dense."),
+    (".output_layer_norm.", ".output.LayerNorm."),
+];
+
+/// Positions 0, 1, 2, ..., which say nothing.
+pub(super) const POSITION_IDS: &str = "bert.embeddings.position_ids";
+
+/// Parameters that a file may hold once, twice, or under the second name alone: the decoder is tied.
+pub(super) const TIED: [(&str, &str); 2] = [
+    ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
+    ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+];
+
+/// The one name of a parameter that a file or a module calls `name`.
+pub(super) fn canonical(name: &str, model_type: ModelType) -> String {
+    let mut name = match model_type {
+        ModelType::Bert => name.to_string(),
+        ModelType::DistilBert => in_layer(begun(name, &DISTILBERT), DISTILBERT_LAYERS, &DISTILBERT_MODULES),
+    };
+    for (old, new) in OLD {
+        name = name.replace(old, new);
+    }
+    if BARE.iter().any(|part| name.starts_with(part)) { format!("bert.{name}") } else { name }
+}
+
+/// The name under which a file stores what a module calls `name`.
+pub(super) fn stored(name: &str, model_type: ModelType) -> String {
+    let swapped = |(theirs, ours)| (ours, theirs);
+    match model_type {
+        ModelType::Bert => name.to_string(),
+        ModelType::DistilBert => {
+            // The pooler's beginning is longer than the encoder's, and comes first.
+            let mut beginnings = DISTILBERT.map(swapped);
+            beginnings.reverse();
+            in_layer(begun(name, &beginnings), swapped(DISTILBERT_LAYERS), &DISTILBERT_MODULES.map(swapped))
+        }
+    }
+}
+
+/// A name with another beginning, where it has one of these.
+fn begun(name: &str, beginnings: &[(&str, &str)]) -> String {
+    let renamed = |(from, to): &(&str, &str)| name.strip_prefix(from).map(|rest| format!("{to}{rest}"));
+    beginnings.iter().find_map(renamed).unwrap_or_else(|| name.to_string())
+}
+
+/// A name with other modules, where it is that of a parameter of a layer.
+fn in_layer(name: String, layers: (&str, &str), modules: &[(&str, &str)]) -> String {
+    let Some((before, after)) = name.split_once(layers.0) else { return name };
+    let module = modules.iter().find(|(from, _)| after.contains(from));
+    let after = module.map_or_else(|| after.to_string(), |(from, to)| after.replacen(from, to, 1));
+    format!("{before}{}{after}", layers.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_and_old_names() {
+        let bert = |name| canonical(name, ModelType::Bert);
+        assert_eq!(bert("encoder.layer.0.output.dense.bias"), "bert.encoder.layer.0.output.dense.bias");
+        assert_eq!(bert("bert.embeddings.LayerNorm.gamma"), "bert.embeddings.LayerNorm.weight");
+        assert_eq!(bert("cls.predictions.bias"), "cls.predictions.bias");
+        assert_eq!(bert("classifier.weight"), "classifier.weight");
+    }
+
+    /// Names of transformers' `DistilBertForMaskedLM` and `DistilBertForSequenceClassification`.
+    #[test]
+    fn distilbert_there_and_back() {
+        let layer = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"];
+        let layer = layer.into_iter().chain(["ffn.lin1", "ffn.lin2", "output_layer_norm"]);
+        let expected = [
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "attention.output.LayerNorm",
+            "intermediate.dense",
+            "output.dense",
+            "output.LayerNorm",
+        ];
+        let mut pairs: Vec<(String, String)> = layer
+            .zip(expected)
+            .map(|(a, b)| {
+                (format!("distilbert.transformer.layer.11.{a}.bias"), format!("bert.encoder.layer.11.{b}.bias"))
+            })
+            .collect();
+        let others = [
+            ("distilbert.embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"),
+            ("distilbert.embeddings.LayerNorm.bias", "bert.embeddings.LayerNorm.bias"),
+            ("vocab_transform.weight", "cls.predictions.transform.dense.weight"),
+            ("vocab_layer_norm.bias", "cls.predictions.transform.LayerNorm.bias"),
+            ("vocab_projector.bias", "cls.predictions.bias"),
+            ("vocab_projector.weight", "cls.predictions.decoder.weight"),
+            ("pre_classifier.weight", "bert.pooler.dense.weight"),
+            ("classifier.bias", "classifier.bias"),
+            ("qa_outputs.weight", "qa_outputs.weight"),
+        ];
+        pairs.extend(others.map(|(a, b)| (a.to_string(), b.to_string())));
+        for (theirs, ours) in pairs {
+            assert_eq!(canonical(&theirs, ModelType::DistilBert), ours);
+            assert_eq!(stored(&ours, ModelType::DistilBert), theirs);
+        }
+        let bare = "transformer.layer.0.ffn.lin1.weight";
+        assert_eq!(canonical(bare, ModelType::DistilBert), "bert.encoder.layer.0.intermediate.dense.weight");
+        assert_eq!(stored("encoder.layer.0.intermediate.dense.weight", ModelType::DistilBert), bare);
+    }
+}

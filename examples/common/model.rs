@@ -1,0 +1,42 @@
+//! Which model an example asks.
+
+use std::path::{Path, PathBuf};
+
+use cloze::prelude::*;
+
+use super::Result;
+
+/// The folder or name that was asked for, or the small model of this repository.
+pub fn model(asked: Option<&Path>) -> PathBuf {
+    asked.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny"), Path::to_path_buf)
+}
+
+/// `--model`
+#[derive(clap::Args)]
+pub struct ModelArgument {
+    /// A folder, or a name on the Hugging Face Hub where cloze is built with it [default: the small model of this
+    /// repository, models/tiny]
+    #[arg(long = "model", value_name = "DIR_OR_NAME")]
+    asked: Option<PathBuf>,
+}
+
+impl ModelArgument {
+    /// Where the model is.
+    pub fn place(&self) -> PathBuf {
+        model(self.asked.as_deref())
+    }
+
+    /// What to call it, in few characters.
+    pub fn name(&self) -> String {
+        let name = |asked: &PathBuf| asked.file_name().unwrap_or(asked.as_os_str()).to_string_lossy().into_owned();
+        self.asked.as_ref().map_or_else(|| "models/tiny".to_string(), name)
+    }
+
+    /// The model without a head, and its tokenizer.
+    pub fn open(&self) -> Result<(BertModel, Tokenizer)> {
+        let (model, _) = BertModel::open(self.place(), &Device::Cpu)?;
+        let tokenizer = Tokenizer::open(self.place())?;
+        tokenizer.check_vocab_size(model.config())?;
+        Ok((model, tokenizer))
+    }
+}

@@ -1,0 +1,102 @@
+//! Sentences to vectors, for other programs: JSON Lines or tab-separated values.
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use cloze::prelude::*;
+use common::{ModelArgument, Result};
+use serde::Serialize;
+
+/// Turns sentences into vectors.
+#[derive(Parser)]
+struct Arguments {
+    /// Sentences [default: some that come with the example]
+    sentences: Vec<String>,
+    #[command(flatten)]
+    model: ModelArgument,
+    /// Read a sentence a line from this file, or from standard input: -
+    #[arg(long, value_name = "FILE", conflicts_with = "sentences")]
+    input: Option<PathBuf>,
+    /// Write the vectors to this file, not to standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// How to write them: a JSON object a line, or the numbers and then the text, separated by tabs
+    #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Jsonl,
+    Tsv,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    vector: &'a [f32],
+}
+
+const SENTENCES: [&str; 2] = ["Rosa keeps her money in the bank.", "A Rosa guarda o dinheiro no banco."];
+
+fn main() -> ExitCode {
+    common::exit::code(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result {
+    let lines = arguments.input.as_deref().map_or_else(|| Ok(String::new()), read)?;
+    let sentences: Vec<&str> = match lines.is_empty() {
+        true => common::texts(&arguments.sentences, &SENTENCES),
+        false => lines.lines().collect(),
+    };
+    let model = SentenceEmbedder::open(arguments.model.place())?;
+    let vectors = model.embed(&sentences)?;
+
+    let mut text = String::new();
+    for (sentence, vector) in sentences.iter().zip(&vectors) {
+        let line = match arguments.format {
+            Format::Jsonl => serde_json::to_string(&Line { text: sentence, vector })?,
+            Format::Tsv => {
+                let numbers = vector.iter().map(f32::to_string).collect::<Vec<_>>().join("\t");
+                format!("{numbers}\t{}", sentence.replace(['\t', '\n', '\r'], " "))
+            }
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    match &arguments.out {
+        Some(path) => {
+            std::fs::write(path, text).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
+        }
+        None => {
+            let written = std::io::stdout().write_all(text.as_bytes());
+            written.map_err(|error| format!("standard output: cannot write: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The text of a file, each line of which is a sentence.
+fn read(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let (name, read) = match path == Path::new("-") {
+        true => ("standard input".to_string(), std::io::stdin().read_to_end(&mut bytes)),
+        false => (path.display().to_string(), File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))),
+    };
+    read.map_err(|error| format!("{name}: cannot read: {error}"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| format!("{name}: not UTF-8: invalid byte at offset {}", error.utf8_error().valid_up_to()))?;
+    let text = text.trim_start_matches('\u{feff}');
+    if let Some(line) = text.lines().position(|line| line.trim().is_empty()) {
+        return Err(format!("{name}: line {} is blank: every line must be a sentence", line + 1).into());
+    }
+    match text.is_empty() {
+        true => Err(format!("{name}: is empty: every line must be a sentence").into()),
+        false => Ok(text.to_string()),
+    }
+}

@@ -1,0 +1,82 @@
+//! Looks at what a pre-trained model says of sentence pairs.
+
+use std::path::Path;
+
+use cloze::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::common::Result;
+
+/// Two sentences, one of which may contain `[MASK]`.
+#[derive(Deserialize)]
+pub struct Pair {
+    a: String,
+    b: String,
+}
+
+/// What the model says of a pair.
+#[derive(Serialize)]
+pub struct Inspected {
+    a: String,
+    b: String,
+    masked_position: usize,
+    original: Option<String>,
+    top_5: Vec<(String, f64)>,
+    is_next: f64,
+    not_next: f64,
+}
+
+/// Of the corpus that comes with the examples.
+const PAIRS: &str = include_str!("../data/inspect-pairs.json");
+
+/// The pairs of a JSON file, or some of the small corpus.
+pub fn pairs(path: Option<&Path>) -> Result<Vec<Pair>> {
+    let Some(path) = path else { return Ok(serde_json::from_str(PAIRS)?) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: cannot read: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// Prints the five best tokens for a masked one in each pair (the `[MASK]` that is there, or else the first token
+/// of the second sentence), and whether the second sentence follows the first.
+pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) -> Result<Vec<Inspected>> {
+    let fill_mask = FillMask::new(model.into(), tokenizer.clone())?;
+    let next_sentence = NextSentence::new(model.into(), tokenizer.clone())?;
+    let look = |pair| look(&fill_mask, &next_sentence, tokenizer, pair);
+    let inspected = pairs.iter().map(look).collect::<Result<Vec<_>>>()?;
+    println!("\n=== Masked words: the five most probable ===");
+    for pair in &inspected {
+        println!("\nA: {}\nB: {}\n  masked position: {}", pair.a, pair.b, pair.masked_position);
+        if let Some(original) = &pair.original {
+            println!("  original token:  {original:?}");
+        }
+        pair.top_5.iter().for_each(|(token, probability)| println!("   -> {token:<12} p={probability:.4}"));
+    }
+    println!("\n=== Does the second sentence follow the first? ===");
+    for pair in &inspected {
+        println!("\nA: {}\nB: {}", pair.a, pair.b);
+        println!("  P(IsNext)={:.3}  |  P(NotNext)={:.3}", pair.is_next, pair.not_next);
+    }
+    Ok(inspected)
+}
+
+fn look(fill_mask: &FillMask, next_sentence: &NextSentence, tokenizer: &Tokenizer, pair: &Pair) -> Result<Inspected> {
+    let is_next = next_sentence.probability(&pair.a, &pair.b)?;
+    let mut encoding = tokenizer.encode_pair(&pair.a, &pair.b)?;
+    let mut original = None;
+    if !encoding.ids.contains(&tokenizer.mask_id()) {
+        let first_of_b = encoding.sequence_ids.iter().position(|&sequence| sequence == Some(1));
+        let position = first_of_b.ok_or_else(|| format!("no token to mask in {:?}", pair.b))?;
+        original = Some(encoding.tokens[position].clone());
+        encoding.ids[position] = tokenizer.mask_id();
+    }
+    let mask = fill_mask.fill_encoded(&[encoding], 5)?.remove(0).remove(0);
+    Ok(Inspected {
+        a: pair.a.clone(),
+        b: pair.b.clone(),
+        masked_position: mask.position,
+        original,
+        top_5: mask.guesses.into_iter().map(|guess| (guess.token, guess.probability)).collect(),
+        is_next,
+        not_next: 1.0 - is_next,
+    })
+}

@@ -1,0 +1,77 @@
+//! How similar are sentences? The cosines of their vectors, and what is most similar to a query.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use cloze::prelude::*;
+use common::{ModelArgument, Result, Table};
+use serde_json::json;
+
+/// Compares sentences by the cosines of their vectors.
+#[derive(Parser)]
+struct Arguments {
+    /// Sentences to compare [default: some that come with the example]
+    sentences: Vec<String>,
+    #[command(flatten)]
+    model: ModelArgument,
+    /// Ranks the sentences by their similarity to this one [default: the first]
+    #[arg(long)]
+    query: Option<String>,
+    /// Most sentences to rank [default: all]
+    #[arg(long)]
+    top: Option<usize>,
+    /// Also write what is printed to this file, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+const QUERY: &str = "The clerk takes her money to the bank.";
+
+const SENTENCES: [&str; 7] = [
+    "Rosa keeps her money in the bank.",
+    "Grandmother takes the coins to the bank.",
+    "A frog sits on the bank of the river.",
+    "The dog barked at the postman.",
+    "O cachorro latiu e mordeu o carteiro.",
+    "A Rosa foi ao banco sacar dinheiro.",
+    "O gato dormiu no tapete da sala.",
+];
+
+fn main() -> ExitCode {
+    common::exit::code(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result {
+    let model = Similarity::open(arguments.model.place())?;
+    let given: Vec<&str> = arguments.sentences.iter().map(String::as_str).collect();
+    let (sentences, default_query) = match given.first() {
+        None => (SENTENCES.to_vec(), QUERY),
+        Some(first) => (given.clone(), *first),
+    };
+    let query = arguments.query.as_deref().unwrap_or(default_query);
+    let numbers: Vec<String> = (1..=sentences.len()).map(|number| number.to_string()).collect();
+
+    let matrix = model.matrix(&sentences, &sentences)?;
+    for (number, sentence) in numbers.iter().zip(&sentences) {
+        println!("{number:>3}  {sentence}");
+    }
+    println!("\ncosine of each two\n");
+    let mut table = Table::new(">", [&[String::new()], &numbers[..]].concat());
+    for (number, row) in numbers.iter().zip(&matrix) {
+        let cosines = row.iter().map(|cosine| format!("{cosine:.3}"));
+        table = table.row(std::iter::once(number.clone()).chain(cosines));
+    }
+    println!("{table}\nmost similar to {query:?}\n");
+    let ranked = model.most_similar(query, &sentences, arguments.top.unwrap_or(sentences.len()))?;
+    for (index, cosine) in &ranked {
+        println!("{cosine:>7.3}  {}", sentences[*index]);
+    }
+
+    let ranked: Vec<_> =
+        ranked.iter().map(|(index, cosine)| json!({"sentence": sentences[*index], "cosine": cosine})).collect();
+    let report = json!({"sentences": sentences, "cosines": matrix, "query": query, "most_similar": ranked});
+    common::write_json(arguments.json.as_deref(), &report)
+}
