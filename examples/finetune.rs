@@ -13,7 +13,7 @@ use clap::Parser;
 use cloze::prelude::*;
 use cloze::train::metrics::Average;
 use cloze::train::{Row, Sanitized, Step};
-use common::Result;
+use common::{ModelArgument, Result};
 use serde::Serialize;
 
 /// Fine-tunes BERT to classify sentences.
@@ -34,10 +34,8 @@ struct Arguments {
     /// Names of the classes 0, 1, ..., with commas between them [default: as the labels say]
     #[arg(long, value_delimiter = ',')]
     labels: Vec<String>,
-    /// Model to start from: a folder, or a name on the hub where cloze is built with it [default: the small model of
-    /// this repository]
-    #[arg(long)]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgument,
     /// Passes over the data [default: 2, or 30 for the built-in reviews]
     #[arg(long)]
     epochs: Option<u32>,
@@ -119,10 +117,10 @@ fn run(arguments: &Arguments) -> Result {
     let validation = clean("validation", validation, &labels)?;
     println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
 
-    let place = common::model(arguments.model.as_deref());
+    let place = arguments.model.place();
     let options = OpenOptions::new().labels(&labels).fresh_head().seed(arguments.seed);
     let (mut model, report) = BertForSequenceClassification::open_with(&place, &Device::Cpu, &options)?;
-    println!("{}: {report}", place.display());
+    println!("{}: {report}", arguments.model.name());
     let tokenizer = Tokenizer::open(&place)?;
     let max_length = arguments.max_length.min(model.config().max_position_embeddings);
     let data = |clean: &Sanitized| LabelledData::of_texts(&clean.texts, clean.labels.clone(), &tokenizer, max_length);
@@ -131,7 +129,7 @@ fn run(arguments: &Arguments) -> Result {
     let training = training.seed(arguments.seed);
     let (validation, _) = data(&validation)?;
 
-    let is_small = arguments.model.is_none();
+    let is_small = arguments.model.is_small();
     let trainer = Trainer::new(&mut model)
         .optimizer(AdamW::new(arguments.lr.unwrap_or(if is_small { 1e-3 } else { 2e-5 })))
         .batch_size(arguments.batch.unwrap_or(if is_built_in { 8 } else { 16 }))

@@ -12,7 +12,7 @@ pub fn model(asked: Option<&Path>) -> PathBuf {
 }
 
 /// `--model`
-#[derive(clap::Args)]
+#[derive(clap::Args, serde::Serialize)]
 pub struct ModelArgument {
     /// A folder, or a name on the Hugging Face Hub [default: models/tiny of this repository]
     #[arg(long = "model", value_name = "DIR_OR_NAME")]

@@ -8,21 +8,37 @@ IGNORED = -100  # the label of a token that is not asked about
 class Batch:
     """B sequences, T tokens in all, one after the other; S is the length of the longest.
 
+    `target_rows` are the packed rows of the M words that are to be predicted, ascending.
     Id 0 is padding and is not among the ids: PyTorch would drop the gradient of its look-up (`padding_idx`).
     """
 
-    def __init__(self, lengths, vocab_size, token_types, generator):
-        self.lengths = torch.tensor(lengths)
-        self.ids = torch.randint(1, vocab_size, (sum(lengths),), generator=generator)
-        self.token_types = torch.randint(0, token_types, (sum(lengths),), generator=generator)
+    def __init__(self, ids, token_types, lengths, target_rows=()):
+        self.ids, self.token_types, self.lengths = ids, token_types, lengths
+        self.target_rows = torch.tensor(target_rows)
         # [B, S]: true where the padded batch holds a token. Indexing with it packs, assigning through it pads.
-        self.real = torch.arange(max(lengths)) < self.lengths[:, None]
+        self.real = torch.arange(int(lengths.max())) < lengths[:, None]
+
+    @staticmethod
+    def draw(lengths, vocab_size, token_types, generator, target_rows=()):
+        ids = torch.randint(1, vocab_size, (sum(lengths),), generator=generator)
+        types = torch.randint(0, token_types, (sum(lengths),), generator=generator)
+        return Batch(ids, types, torch.tensor(lengths), target_rows)
+
+    def tensors(self):
+        """As they are stored."""
+        return {"ids": self.ids, "token_types": self.token_types, "lengths": self.lengths}
 
     def pad(self, packed, filler):
         """[T] to [B, S]"""
         padded = torch.full(self.real.shape, filler)
         padded[self.real] = packed
         return padded
+
+    def spread(self, targets):
+        """[M] to [T]: labels of all tokens, of which those at `target_rows` are asked about."""
+        labels = torch.full(self.ids.shape, IGNORED)
+        labels[self.target_rows] = targets
+        return labels
 
     def inputs(self, model):
         """The padded batch, as keyword arguments of a model."""

@@ -28,63 +28,61 @@ class Head:
     """`name` is the class in transformers without the family's prefix, `config` what it needs beside the encoder's."""
 
     name: str
-    labels: Callable  # (batch, target_rows, number of labels, words in the vocabulary, generator)
-    answer: Callable  # (model, batch, target_rows, labels) to (logits, loss)
+    labels: Callable  # (batch, configuration, generator)
+    answer: Callable  # (model, batch, labels) to (logits, loss)
     config: dict = field(default_factory=dict)
 
 
-def draw_targets(batch, rows, labels, vocab_size, generator):
-    return torch.randint(1, vocab_size, (len(rows),), generator=generator)
+def draw_targets(batch, config, generator):
+    return torch.randint(1, config.vocab_size, batch.target_rows.shape, generator=generator)
 
 
-def draw_classes(batch, rows, labels, vocab_size, generator):
-    return torch.randint(0, labels, (len(batch.lengths),), generator=generator)
+def draw_classes(batch, config, generator):
+    return torch.randint(0, config.num_labels, (len(batch.lengths),), generator=generator)
 
 
-def draw_flags(batch, rows, labels, vocab_size, generator):
-    return torch.randint(0, 2, (len(batch.lengths), labels), generator=generator).float()
+def draw_flags(batch, config, generator):
+    return torch.randint(0, 2, (len(batch.lengths), config.num_labels), generator=generator).float()
 
 
-def draw_values(batch, rows, labels, vocab_size, generator):
+def draw_values(batch, config, generator):
     # Sixteenths, so that f32 holds them exactly.
-    return torch.randint(-32, 33, (len(batch.lengths), labels), generator=generator).float() / 16
+    return torch.randint(-32, 33, (len(batch.lengths), config.num_labels), generator=generator).float() / 16
 
 
-def draw_token_classes(batch, rows, labels, vocab_size, generator):
-    drawn = torch.randint(0, labels, batch.ids.shape, generator=generator)
+def draw_token_classes(batch, config, generator):
+    drawn = torch.randint(0, config.num_labels, batch.ids.shape, generator=generator)
     drawn[::5] = IGNORED
     return drawn
 
 
-def draw_spans(batch, rows, labels, vocab_size, generator):
+def draw_spans(batch, config, generator):
     spans = [sorted(torch.randint(0, int(length), (2,), generator=generator).tolist()) for length in batch.lengths]
     spans[-1] = [-1, -1]
     return torch.tensor(spans)
 
 
-def draw_choices(batch, rows, labels, vocab_size, generator):
+def draw_choices(batch, config, generator):
     return torch.randint(0, 2, (len(batch.lengths) // 2,), generator=generator)
 
 
-def of_sequences(model, batch, rows, labels):
+def of_sequences(model, batch, labels):
     labels = labels if labels.dtype == torch.int64 else labels.to(model.dtype)
     output = model(**batch.inputs(model), labels=labels)
     return output.logits, output.loss
 
 
-def of_tokens(model, batch, rows, labels):
+def of_tokens(model, batch, labels):
     output = model(**batch.inputs(model), labels=batch.pad(labels, IGNORED))
     return output.logits[batch.real], output.loss
 
 
-def of_targets(model, batch, rows, labels):
-    packed = torch.full(batch.ids.shape, IGNORED)
-    packed[rows] = labels
-    logits, loss = of_tokens(model, batch, rows, packed)
-    return logits[rows], loss
+def of_targets(model, batch, labels):
+    logits, loss = of_tokens(model, batch, batch.spread(labels))
+    return logits[batch.target_rows], loss
 
 
-def of_spans(model, batch, rows, labels):
+def of_spans(model, batch, labels):
     logits, losses = [], []
     for inputs, (start, end) in zip(batch.one_by_one(model), labels.tolist()):
         asked = {} if start < 0 else dict(start_positions=torch.tensor([start]), end_positions=torch.tensor([end]))
@@ -94,7 +92,7 @@ def of_spans(model, batch, rows, labels):
     return torch.cat(logits), torch.stack(losses).mean()
 
 
-def of_choices(model, batch, rows, labels):
+def of_choices(model, batch, labels):
     inputs = {name: x.view(-1, 2, x.shape[-1]) for name, x in batch.inputs(model).items()}
     output = model(**inputs, labels=labels)
     return output.logits, output.loss

@@ -215,16 +215,13 @@ def of_encoder(model, batch):
 
 
 def pre_training_inputs(model, batch, labels):
-    packed = torch.full(batch.ids.shape, IGNORED)
-    packed[labels["target_rows"]] = labels["masked_lm"]
-    return batch.inputs(model) | dict(
-        labels=batch.pad(packed, IGNORED), next_sentence_label=labels["next_sentence"]
-    )
+    words = batch.pad(batch.spread(labels["masked_lm"]), IGNORED)
+    return batch.inputs(model) | dict(labels=words, next_sentence_label=labels["next_sentence"])
 
 
 def of_pre_training(model, batch, labels):
     output = model(**pre_training_inputs(model, batch, labels))
-    mlm_logits = output.prediction_logits[batch.real][labels["target_rows"]]
+    mlm_logits = output.prediction_logits[batch.real][batch.target_rows]
     nsp_logits = output.seq_relationship_logits
     cross_entropy = torch.nn.functional.cross_entropy
     result = {
@@ -291,7 +288,7 @@ def train(model, batch, labels):
 
 
 def of_head(model, head, family, batch, labels, name):
-    logits, loss = head.answer(model, batch, labels["target_rows"], labels[name])
+    logits, loss = head.answer(model, batch, labels[name])
     result = {f"{name}.logits": logits, f"{name}.loss": loss[None]}
     grads = gradients(model, loss, family)
     encoder = sorted(parameter for parameter in grads if parameter.startswith("bert."))
@@ -329,22 +326,17 @@ def write_fixture(folder, fixture, seed):
     base.save_pretrained(folder)
     base_config, base_weights = saved(base)
     token_types = base_config.get("type_vocab_size", 1)
-    batch = Batch(fixture["lengths"], base.config.vocab_size, token_types, generator)
+    batch = Batch.draw(fixture["lengths"], base.config.vocab_size, token_types, generator, fixture["targets"])
 
-    labels = {"target_rows": torch.tensor(fixture["targets"])}
-    stored = {"ids": batch.ids, "token_types": batch.token_types, "lengths": batch.lengths}
-    stored["target_rows"] = labels["target_rows"]
-    instead, models = {}, {}
+    stored = batch.tensors() | {"target_rows": batch.target_rows}
+    labels, instead, models = {}, {}, {}
     for name in HEADS if family == "Bert" else DISTILBERT_HEADS:
         head = HEADS[name]
         models[name] = model = build(fixture, head.name, head.config)
         randomize(model, generator)
         known = model.state_dict().keys() & base_weights.keys()
         model.load_state_dict({key: base_weights[key] for key in known}, strict=False)
-        labels[name] = head.labels(
-            batch, fixture["targets"], model.config.num_labels, model.config.vocab_size, generator
-        )
-        stored[f"{name}.labels"] = labels[name]
+        stored[f"{name}.labels"] = labels[name] = head.labels(batch, model.config, generator)
         config, weights = saved(model)
         stored |= {f"{name}.weight.{key}": weights[key] for key in weights if key not in base_weights}
         missing = [key for key in base_weights if key not in weights]

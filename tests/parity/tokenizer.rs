@@ -89,6 +89,9 @@ fn strings_on_bert_base_uncased() -> Result {
     check_strings(Tokenizer::open(dir.path())?, "bert-base-uncased")
 }
 
+/// Ids, token types, offsets.
+type Window = (Vec<u32>, Vec<u32>, Vec<usize>);
+
 #[derive(Deserialize, Debug)]
 struct Pair {
     first: String,
@@ -97,7 +100,7 @@ struct Pair {
     max_length: usize,
     stride: usize,
     first_only: bool,
-    windows: Option<Vec<(Vec<u32>, Vec<u32>, Vec<usize>)>>,
+    windows: Option<Vec<Window>>,
 }
 
 #[test]
@@ -105,7 +108,8 @@ fn truncated_pairs() -> Result {
     let tokenizer = open(&folder("tokenizer").join("vocab.txt"), "{}")?;
     for case in read::<Vec<Pair>>("pairs.json")? {
         let encode = |options| tokenizer.encode_with(&case.first, case.second.as_deref(), &options);
-        let window = |encoding: &Encoding| (encoding.ids.clone(), encoding.token_types.clone(), flat(encoding));
+        let window =
+            |encoding: &Encoding| -> Window { (encoding.ids.clone(), encoding.token_types.clone(), flat(encoding)) };
         let room = EncodeOptions::new().max_length(case.max_length);
         let options = room.truncation(match case.strategy.as_str() {
             "only_first" => Truncation::OnlyFirst,

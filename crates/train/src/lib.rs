@@ -1,4 +1,4 @@
-//! Training of BERT: corpora, sentence pairs, masking, AdamW, the trainer.
+//! Training of BERT: corpora, sentence pairs, masking; labelled data for every head; AdamW, the trainer, metrics.
 
 mod class_labels;
 mod classification;

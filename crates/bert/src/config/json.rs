@@ -50,6 +50,11 @@ impl BertConfig {
     /// The text of a `config.json` that `transformers` opens.
     pub fn to_json(&self) -> String {
         let mut map = self.extra.clone();
+        // DistilBERT's may not be null.
+        let classifier_dropout = match self.model_type {
+            ModelType::Bert => self.classifier_dropout,
+            ModelType::DistilBert => Some(self.classifier_dropout_prob()),
+        };
         let fields = [
             ("model_type", json!(self.model_type.name())),
             ("architectures", json!(self.architectures)),
@@ -66,7 +71,7 @@ impl BertConfig {
             ("initializer_range", json!(self.initializer_range)),
             ("layer_norm_eps", json!(self.layer_norm_eps)),
             ("pad_token_id", json!(self.pad_token_id)),
-            ("classifier_dropout", json!(self.classifier_dropout)),
+            ("classifier_dropout", json!(classifier_dropout)),
         ];
         map.extend(fields.map(|(name, value)| (name.to_string(), value)));
         if self.labels != numbered_labels(2) {
@@ -287,6 +292,8 @@ mod tests {
             assert!(!written.contains_key(absent), "{absent}");
         }
         assert_eq!(BertConfig::from_json(&config.to_json()).unwrap(), config);
+        let unset = BertConfig { classifier_dropout: None, ..config }.to_json();
+        assert_eq!(serde_json::from_str::<Value>(&unset).unwrap()["seq_classif_dropout"], 0.2);
         let error = BertConfig::from_json(r#"{"model_type": "distilbert", "n_heads": 7}"#).unwrap_err().to_string();
         assert!(error.contains("num_attention_heads, 7"), "{error}");
     }

@@ -201,6 +201,14 @@ mod tests {
     }
 
     #[test]
+    fn what_files_say_is_shown_on_one_short_line() {
+        assert_eq!(shown("a\nção"), "a\\nção");
+        assert_eq!(shown(&"\n".repeat(500)), "\\n".repeat(120) + "...");
+        assert_eq!(shown_list(["a", "b"]), "a, b");
+        assert_eq!(shown_list(["\n"; 7]), "\\n, \\n, \\n, \\n, \\n, and 2 more");
+    }
+
+    #[test]
     fn spans_that_cannot_be_counted() {
         let entry = |shape: &[usize], strides: &[usize]| Entry {
             start: 0,

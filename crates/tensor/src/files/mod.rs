@@ -178,6 +178,8 @@ fn content(file: &MappedFile) -> Result<Content> {
         pytorch::read_legacy(bytes).map(Content::Tensors)
     } else if bytes.starts_with(b"version https://git-lfs") {
         Err("is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it".to_string())
+    } else if matches!(bytes, [0x80, 2..=5, ..]) && bytes.get(8) != Some(&b'{') {
+        Err("is a pickle, but not one that torch.save writes unless told otherwise".to_string())
     } else if bytes.trim_ascii_start().starts_with(b"{") && !has_header_length(bytes) {
         index::read(bytes).map(Content::Index)
     } else if has_header_length(bytes) {

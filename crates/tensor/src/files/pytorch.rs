@@ -122,8 +122,8 @@ fn state_dict<'a>(
     let candidates = [pickle.root].into_iter().chain(WRAPPERS.iter().filter_map(wrapped));
     let dict = candidates.into_iter().find(|&dict| tensors(dict).next().is_some()).ok_or_else(|| {
         let keys = shown_list(pickle.entries(pickle.root).map(|(key, _)| key));
-        let wrappers = WRAPPERS.join(" or ");
-        format!("is no dictionary of tensors, nor has it one under {wrappers}; its keys: {keys}")
+        let keys = if keys.is_empty() { keys } else { format!("; its keys: {keys}") };
+        format!("is no dictionary of tensors, nor has it one under {}{keys}", WRAPPERS.join(" or "))
     })?;
     let mut entries = Entries::new();
     for (name, tensor) in tensors(dict) {

@@ -165,7 +165,8 @@ fn persistent_ids_are_those_of_storages() -> Result {
 
 #[test]
 fn broken_programs_say_where() -> Result {
-    let cases: [(&[u8], &str); 24] = [
+    let cases: [(&[u8], &str); 25] = [
+        (b"}Na.", "APPEND at byte 4 is refused: not to a list"),
         (b"h\x05.", "BINGET at byte 2: nothing was put under 5"),
         (b"j\xff\xff\xff\xff.", "LONG_BINGET at byte 2: nothing was put under 4294967295"),
         (b"q\0.", "BINPUT at byte 2: the stack is empty"),
@@ -175,11 +176,11 @@ fn broken_programs_say_where() -> Result {
         (b"NN\x87.", "TUPLE3 at byte 4: too little is on the stack"),
         (b"t.", "TUPLE at byte 2: no mark is on the stack"),
         (b"}u.", "SETITEMS at byte 3: no mark is on the stack"),
-        (b"NNNs.", "SETITEM at byte 5: is refused: not in a dictionary"),
-        (b"NNs.", "SETITEM at byte 4: is refused: not in a dictionary"),
+        (b"NNNs.", "SETITEM at byte 5 is refused: not in a dictionary"),
+        (b"NNs.", "SETITEM at byte 4 is refused: not in a dictionary"),
         (b"}(Nu.", "SETITEMS at byte 5: a key has no value"),
-        (b"NNa.", "APPEND at byte 4: is refused: not to a list"),
-        (b"(e.", "APPENDS at byte 3: is refused: not to a list"),
+        (b"NNa.", "APPEND at byte 4 is refused: not to a list"),
+        (b"(e.", "APPENDS at byte 3 is refused: not to a list"),
         (b"N(a.", "APPEND at byte 4: too little is on the stack"),
         (b"NR.", "REDUCE at byte 3: too little is on the stack"),
         (b"X\xff\xff\xff\xffabc", "BINUNICODE at byte 2: what belongs to it ends before it should"),
@@ -281,8 +282,16 @@ fn views_stay_in_their_storage() -> Result {
             assert_eq!(said_of_view(&view)?, said);
         }
     }
-    let said = said_of(&Pickle::state_dict(&View { offset: -1, ..good }))?;
-    assert!(said.starts_with("REDUCE at byte ") && said.ends_with("the offset is not a number from 0 up"), "{said}");
+    let good = Pickle::state_dict(&good);
+    let zero = Pickle::default().int(0).raw(b"(").0;
+    let at = good.windows(zero.len()).position(|window| window == zero).ok_or("no offset")?;
+    for minus in [&b"\x8a\x01\xff("[..], b"\x8a\x03\xff\xff\xff(", b"J\xff\xff\xff\xff(", b"N("] {
+        let said = said_of(&[&good[..at], minus, &good[at + zero.len()..]].concat())?;
+        assert!(
+            said.starts_with("REDUCE at byte ") && said.ends_with("the offset is not a number from 0 up"),
+            "{said}"
+        );
+    }
     Ok(())
 }
 
@@ -309,14 +318,14 @@ fn nothing_in_a_view_is_fine_wherever_it_is_said_to_begin() -> Result {
 
 #[test]
 fn dictionaries_that_are_not_of_tensors() -> Result {
-    let none = "is no dictionary of tensors, nor has it one under state_dict or model; its keys: ";
+    let none = "is no dictionary of tensors, nor has it one under state_dict or model";
     let said = said_of_archive(&Pickle::new().raw(b"}.").0, b"")?;
     assert_eq!(said, format!("model.bin: {none}"));
     let said = said_of_archive(&Pickle::new().tensor(&View::GOOD).raw(b".").0, &numbers(6))?;
     assert_eq!(said, format!("model.bin: {none}"));
     let inner = |key: &str| Pickle::new().raw(b"}").text(key).raw(b"}").text("x").tensor(&View::GOOD).raw(b"ss.").0;
     let said = said_of_archive(&inner("net"), &numbers(6))?;
-    assert_eq!(said, format!("model.bin: {none}net"));
+    assert_eq!(said, format!("model.bin: {none}; its keys: net"));
     let folder = Folder::new()?;
     for key in ["state_dict", "model"] {
         let path = folder.write("m.bin", &torch_archive(&inner(key), &numbers(6)))?;
@@ -347,8 +356,11 @@ fn archives_that_torch_would_not_write() -> Result {
     assert_eq!(said(&[main()])?, "m.bin: x: has no entry m/data/0");
     let short = [main(), Entry::new("m/data/0", &all[..20])];
     assert_eq!(said(&short)?, "m.bin: x: entry m/data/0 has 20 bytes, its tensors say 24");
-    let far = [main(), Entry { header: Some(1 << 20), ..storage() }];
-    assert_eq!(said(&far)?, "m.bin: x: entry m/data/0 is not where the directory says");
+    // The second place is in the middle of zeros, a header of nothing but for what it begins with.
+    for header in [1, 50, 1 << 20] {
+        let elsewhere = [Entry::new("zeros", &[0; 99]), main(), Entry { header: Some(header), ..storage() }];
+        assert_eq!(said(&elsewhere)?, "m.bin: x: entry m/data/0 is not where the directory says");
+    }
     let long = [main(), Entry { size: 1 << 31, ..storage() }];
     assert_eq!(said(&long)?, "m.bin: x: entry m/data/0 is not where the directory says");
     assert_eq!(said(&[main(), storage(), main()])?, "m.bin: has two entries m/data.pkl");
@@ -364,6 +376,11 @@ fn archives_that_torch_would_not_write() -> Result {
         let said = folder.refused("m.bin", &whole[..length])?;
         assert!(said.starts_with("m.bin: is cut short: "), "{length}: {said}");
     }
+    // A directory that goes on into the end of the archive.
+    let mut overlapping = archive(&[main(), storage()], false);
+    let size = overlapping.len() - 10;
+    overlapping[size] += 1;
+    assert!(folder.refused("m.bin", &overlapping)?.starts_with("m.bin: is cut short: "));
     // Numbers of eight bytes that nothing can have.
     let entry = Entry { size: u64::MAX, header: Some(u64::MAX), ..storage() };
     let said = folder.refused("m.bin", &archive(&[main(), entry], true))?;

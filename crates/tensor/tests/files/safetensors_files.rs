@@ -79,12 +79,52 @@ fn files_are_those_of_the_reference() -> Result {
 }
 
 #[test]
-fn metadata_are_sorted_and_empty_views_are_written() -> Result {
+fn every_type_of_the_format_is_known() -> Result {
+    use Dtype::*;
+    let all = [
+        BOOL,
+        F4,
+        F6_E2M3,
+        F6_E3M2,
+        U8,
+        I8,
+        F8_E5M2,
+        F8_E4M3,
+        F8_E8M0,
+        F8_E4M3FNUZ,
+        F8_E5M2FNUZ,
+        I16,
+        U16,
+        F16,
+        BF16,
+        I32,
+        U32,
+        F32,
+        C64,
+        F64,
+        I64,
+        U64,
+    ];
+    let folder = Folder::new()?;
+    let numbers = [0; 64];
+    let views = all.map(|dtype| (dtype.to_string(), TensorView::new(dtype, vec![2, 4], &numbers[..dtype.bitsize()])));
+    let views = views.into_iter().map(|(name, view)| Ok((name, view?))).collect::<Result<Vec<_>>>()?;
+    let file = TensorFile::open(folder.write("t.safetensors", &safetensors::serialize(views, None)?)?)?;
+    for dtype in all {
+        let name = dtype.to_string();
+        let ours = ALL.into_iter().find(|ours| ours.to_string() == name.to_lowercase());
+        assert_eq!((file.shape(&name), file.dtype(&name)), (Some(&[2, 4][..]), ours), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn metadata_are_sorted_and_views_are_written() -> Result {
     let folder = Folder::new()?;
     let path = folder.path("t.safetensors");
     let x = Tensor::new([[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
-    let empty = x.narrow(0, 2, 0)?;
-    let tensors = || [("empty".to_string(), empty.clone()), ("x".to_string(), x.clone())];
+    let (empty, row) = (x.narrow(0, 2, 0)?, x.narrow(0, 1, 1)?);
+    let tensors = || [("empty", &empty), ("row", &row), ("x", &x)].map(|(name, tensor)| (name.into(), tensor.clone()));
     let keys: Vec<String> = (0..9).map(|i| format!("key {i}")).collect();
     let mut metadata: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "a \"\\\n")).collect();
     save_safetensors(&path, tensors(), &metadata)?;
@@ -96,6 +136,7 @@ fn metadata_are_sorted_and_empty_views_are_written() -> Result {
     assert_eq!(theirs.metadata().as_ref().and_then(|all| all.get("key 3")).map(String::as_str), Some("a \"\\\n"));
     let file = TensorFile::open(&path)?;
     assert_eq!(file.tensor("empty", &Device::Cpu)?.shape(), [0, 2]);
+    assert_eq!(file.tensor("row", &Device::Cpu)?.to_vec::<f32>()?, [3.0, 4.0]);
     assert_eq!(file.tensor("x", &Device::Cpu)?.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
     save_safetensors(&path, [], &[("a", "b")])?;
     assert!(TensorFile::open(&path)?.names().is_empty());
@@ -149,9 +190,11 @@ fn what_cannot_be_saved_is_said_and_leaves_the_old_file() -> Result {
     let said = folder.said(save_safetensors("/no/such/folder/x.safetensors", [("x".into(), x()?)], &[]))?;
     assert!(said.starts_with("/no/such/folder/x.safetensors: cannot write: "), "{said}");
     // A folder cannot be replaced by a file.
-    folder.said(save_safetensors(folder.path(""), [("x".into(), x()?)], &[]))?;
+    fs::create_dir(folder.path("model"))?;
+    let said = folder.said(save_safetensors(folder.path("model"), [("x".into(), x()?)], &[]))?;
+    assert!(said.starts_with("model: cannot write: "), "{said}");
     assert_eq!(fs::read(&path)?, b"old");
-    assert_eq!(fs::read_dir(folder.path(""))?.count(), 1);
+    assert_eq!(fs::read_dir(folder.path(""))?.count(), 2);
     Ok(())
 }
 

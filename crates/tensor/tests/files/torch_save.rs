@@ -105,6 +105,8 @@ fn files_are_known_by_what_is_in_them() -> Result {
     assert_eq!(TensorFile::open(path)?.shape("x"), Some(&[2, 3][..]));
     let said = folder.refused("model.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")?;
     assert_eq!(said, "model.bin: is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it");
+    let said = folder.refused("model.bin", b"\x80\x04\x95\x0d\0\0\0\0\0\0\0}.")?;
+    assert_eq!(said, "model.bin: is a pickle, but not one that torch.save writes unless told otherwise");
     let said = folder.refused("model.bin", b"<html></html>")?;
     assert_eq!(said, "model.bin: is neither a safetensors file, nor one of torch.save, nor an index of shards");
     let said = folder.said(TensorFile::open(folder.path("none.bin")))?;

@@ -53,44 +53,57 @@ impl LabelledData<(u32, u32)> {
             let span = question.answer.as_ref().map(|answer| span(answer, &question.context)).transpose();
             let span = span.map_err(named)?;
             let encoding = tokenizer.encode_with(&question.question, Some(&question.context), &options);
-            Ok((encoding.map_err(|error| named(error.to_string()))?, span))
+            Ok(windows(encoding.map_err(|error| named(error.to_string()))?, span))
         };
-        let encoded: Vec<(Encoding, Option<Span>)> =
-            questions.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
+        let encoded: Vec<Windows> = questions.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
 
         let mut report = EncodingReport { examples: questions.len(), max_length, ..EncodingReport::default() };
-        let (mut sequences, mut labels): (Vec<Sequence>, _) = (Vec::new(), Vec::new());
-        for (mut encoding, span) in encoded {
-            let mut windows = std::mem::take(&mut encoding.overflowing);
-            report.in_windows += usize::from(!windows.is_empty());
-            windows.insert(0, encoding);
-            let answers = answers(&windows, span);
-            report.lost_labels += usize::from(span.is_some() && answers.iter().all(Option::is_none));
-            labels.extend(answers.into_iter().map(|answer| answer.unwrap_or(NO_ANSWER)));
-            sequences.extend(windows.into_iter().map(Sequence::from));
+        let (mut sequences, mut labels) = (Vec::new(), Vec::new());
+        for windows in encoded {
+            report.in_windows += usize::from(windows.sequences.len() > 1);
+            report.lost_labels += usize::from(windows.lost);
+            sequences.extend(windows.sequences);
+            labels.extend(windows.labels);
         }
         Ok((LabelledData::new(sequences, labels)?, report))
+    }
+}
+
+/// A question and its context, in windows.
+struct Windows {
+    sequences: Vec<Sequence>,
+    labels: Vec<(u32, u32)>,
+    /// There is an answer, but no window has it whole.
+    lost: bool,
+}
+
+fn windows(mut encoding: Encoding, span: Option<Span>) -> Windows {
+    let mut windows = std::mem::take(&mut encoding.overflowing);
+    windows.insert(0, encoding);
+    let answers = answers(&windows, span);
+    Windows {
+        lost: span.is_some() && answers.iter().all(Option::is_none),
+        labels: answers.into_iter().map(|answer| answer.unwrap_or(NO_ANSWER)).collect(),
+        sequences: windows.into_iter().map(Sequence::from).collect(),
     }
 }
 
 /// Characters of the context, from the first to before the last.
 type Span = (usize, usize);
 
-/// The characters of an answer, less white space at its ends, which no token has.
 fn span(answer: &AnswerSpan, context: &str) -> std::result::Result<Span, String> {
-    let found: String = context.chars().skip(answer.start).take(answer.text.chars().count()).collect();
-    if found != answer.text {
-        let (text, start) = (&answer.text, answer.start);
+    let AnswerSpan { text, start } = answer;
+    let length = text.chars().count();
+    let found: String = context.chars().skip(*start).take(length).collect();
+    if found != *text {
         return Err(format!(
             "the answer {text:?} is said to be at character {start} of the context, where {found:?} is"
         ));
     }
-    let trimmed = answer.text.trim();
-    if trimmed.is_empty() {
-        return Err(format!("the answer {:?} is blank: a question without an answer has none", answer.text));
+    if text.trim().is_empty() {
+        return Err(format!("the answer {text:?} is blank: a question without an answer has none"));
     }
-    let blank = answer.text.chars().take_while(|c| c.is_whitespace()).count();
-    Ok((answer.start + blank, answer.start + blank + trimmed.chars().count()))
+    Ok((*start, start + length))
 }
 
 /// For each window the positions of the first and the last token of the answer, where it has them both.
@@ -156,7 +169,7 @@ mod tests {
             let given = question(Some((text, start)));
             let (data, report) = LabelledData::of_questions(&[given], &tokenizer, 64, 8).unwrap();
             assert_eq!(said(&tokenizer, &data.sequences()[0], data.labels()[0]).as_deref(), Some(expected));
-            assert_eq!((data.len(), report.in_windows, report.lost_labels), (1, 0, 0));
+            assert_eq!((data.example_count(), report.in_windows, report.lost_labels), (1, 0, 0));
         }
         let (data, report) = LabelledData::of_questions(&[question(None)], &tokenizer, 64, 8).unwrap();
         assert_eq!((data.labels(), report.lost_labels), (&[NO_ANSWER][..], 0));
@@ -179,7 +192,7 @@ mod tests {
         let answer = AnswerSpan { text: "cat sat".into(), start: 14 * 4 };
         let given = QuestionExample { context: context.clone(), answer: Some(answer), ..question(None) };
         // Windows of 10 words, each sharing 4 with the one before: from words 0, 6, 12, 18 and 24.
-        let (data, report) = LabelledData::of_questions(&[given.clone()], &tokenizer, 15, 4).unwrap();
+        let (data, report) = LabelledData::of_questions(std::slice::from_ref(&given), &tokenizer, 15, 4).unwrap();
         let found: Vec<_> = data.sequences().iter().zip(data.labels()).map(|(s, l)| said(&tokenizer, s, *l)).collect();
         // The second window has words 6 to 15.
         let both = Some("cat sat".to_string());
@@ -246,7 +259,7 @@ mod tests {
             let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::OnlySecond).stride(4);
             let encoding = tokenizer.encode_with("who sat", Some(&context), &options).unwrap();
             let windows: Vec<&Encoding> = std::iter::once(&encoding).chain(&encoding.overflowing).collect();
-            prop_assert_eq!(data.len(), windows.len());
+            prop_assert_eq!(data.example_count(), windows.len());
             let mut answered = 0;
             for (window, &(first, last)) in windows.into_iter().zip(data.labels()) {
                 if (first, last) == NO_ANSWER {

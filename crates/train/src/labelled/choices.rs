@@ -71,7 +71,7 @@ mod tests {
         let (data, report) = LabelledData::of_choices(&questions, &tokenizer, 8).unwrap();
         let pair = |choice: &str| tokenizer.encode_pair("the cat", choice).unwrap().into();
         assert_eq!(data.sequences()[..3], [pair("sat"), pair("ran"), pair("and")]);
-        assert_eq!((data.len(), data.labels()), (2, &[1, 0][..]));
+        assert_eq!((data.example_count(), data.labels()), (2, &[1, 0][..]));
         assert_eq!((report.examples, report.cut), (2, 1));
 
         let said =

@@ -1,15 +1,4 @@
 //! Data with labels, for every head: encoded sequences and what a model should say of them.
-//!
-//! What a label is depends on the head that learns from it:
-//!
-//! | label | made by | head |
-//! |---|---|---|
-//! | `i64`: a class | [`of_texts`](LabelledData::of_texts), [`of_pairs`](LabelledData::of_pairs) | `BertForSequenceClassification`, `BertForNextSentencePrediction` |
-//! | `f32`: a number | the same | `BertForSequenceClassification` of one label (regression) |
-//! | `Vec<bool>`: which labels apply | the same | `BertForSequenceClassification` |
-//! | `Vec<i64>`: a class for each token, -100 for none | [`of_words`](LabelledData::of_words) | `BertForTokenClassification` |
-//! | `(u32, u32)`: first and last token of the answer | [`of_questions`](LabelledData::of_questions) | `BertForQuestionAnswering` |
-//! | `i64`: the right one of several sequences | [`of_choices`](LabelledData::of_choices) | `BertForMultipleChoice` |
 
 mod answers;
 mod choices;
@@ -47,7 +36,17 @@ impl From<Encoding> for Sequence {
     }
 }
 
-/// Examples with labels: a sequence each, or as many for each as there are choices.
+/// Examples with labels: a sequence each, or as many for each as there are choices. What a label is depends on the
+/// head that learns from it:
+///
+/// | label `L` | made by | head |
+/// |---|---|---|
+/// | `i64`: a class | [`of_texts`](Self::of_texts), [`of_pairs`](Self::of_pairs) | sequence classification, next sentence |
+/// | `f32`: a number | the same | sequence classification with one label: regression |
+/// | `Vec<bool>`: which labels apply | the same | sequence classification |
+/// | `Vec<i64>`: a class for each token, -100 for none | [`of_words`](LabelledData::of_words) | token classification |
+/// | `(u32, u32)`: first and last token of the answer | [`of_questions`](LabelledData::of_questions) | question answering |
+/// | `i64`: the right one of several sequences | [`of_choices`](LabelledData::of_choices) | multiple choice |
 ///
 /// ```
 /// use cloze_bert::{Tokenizer, TrainOptions};
@@ -114,8 +113,7 @@ impl<L> LabelledData<L> {
     }
 
     /// The number of examples, at least one.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
+    pub fn example_count(&self) -> usize {
         self.labels.len()
     }
 
@@ -140,10 +138,10 @@ impl<L: Clone> LabelledData<L> {
             return Err(Error::invalid("batch size", 0, "at least 1"));
         }
         let batch = move |number: usize| {
-            let (start, end) = (number * batch_size, (number + 1).saturating_mul(batch_size).min(self.len()));
+            let (start, end) = (number * batch_size, (number + 1).saturating_mul(batch_size).min(self.example_count()));
             self.batch(&(start..end).collect::<Vec<_>>(), 0, 0)
         };
-        Ok((0..self.len().div_ceil(batch_size)).map(batch))
+        Ok((0..self.example_count().div_ceil(batch_size)).map(batch))
     }
 }
 
@@ -153,7 +151,7 @@ impl<L: Clone> DataSet for LabelledData<L> {
     type Batch = LabelledBatch<L>;
 
     fn epoch(&self, epoch: u32) -> Result<Vec<usize>> {
-        let mut examples: Vec<usize> = (0..self.len()).collect();
+        let mut examples: Vec<usize> = (0..self.example_count()).collect();
         Stream::new(self.seed, Purpose::Shuffle, EPOCH_SITE, epoch, 0).shuffle(&mut examples);
         Ok(examples)
     }
@@ -161,10 +159,14 @@ impl<L: Clone> DataSet for LabelledData<L> {
     fn batch(&self, examples: &[usize], _step: u32, first_sequence: u32) -> Result<LabelledBatch<L>> {
         let (mut ids, mut token_types, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
         let (mut numbers, mut labels) = (Vec::new(), Vec::new());
-        let each = self.sequences.len() / self.len();
+        let each = self.sequences.len() / self.example_count();
         for &example in examples {
             let label = self.labels.get(example).ok_or_else(|| {
-                Error::invalid("number of an example", example, format!("below {}, as many as there are", self.len()))
+                Error::invalid(
+                    "number of an example",
+                    example,
+                    format!("below {}, as many as there are", self.example_count()),
+                )
             })?;
             labels.push(label.clone());
             for sequence in &self.sequences[example * each..(example + 1) * each] {

@@ -143,7 +143,7 @@ mod tests {
         let tags = tag_names(&given);
         assert_eq!(tags, ["LOC", "O", "PER"]);
         let (data, report) = LabelledData::of_words(&given, &tags, &tokenizer, 20).unwrap();
-        assert_eq!(data.len(), 1);
+        assert_eq!(data.example_count(), 1);
         assert_eq!(tokens(&tokenizer, &data.sequences()[0]), tokenizer.encode("anna isn't in rio").unwrap().tokens);
         // "isn't" is `is ##n ' t`.
         assert_eq!(data.labels(), [[-100, 2, 1, -100, -100, -100, 1, 0, -100]]);

@@ -95,6 +95,11 @@ impl<'a> Machine<'a> {
         format!("{} at byte {}: {what}", opcode::name(self.opcode), self.at)
     }
 
+    /// The error of an operation that is known, but not with what it is given.
+    fn refused(&self, why: &str) -> String {
+        format!("{} at byte {} is refused: {why}", opcode::name(self.opcode), self.at)
+    }
+
     fn operand<T>(&mut self, read: impl FnOnce(&mut Cursor<'a>) -> Option<T>) -> Result<T, String> {
         read(&mut self.cursor).ok_or_else(|| self.wrong("what belongs to it ends before it should"))
     }
@@ -198,14 +203,14 @@ impl<'a> Machine<'a> {
     }
 
     fn append(&mut self, start: usize) -> Result<(), String> {
-        let Some(Value::List(id)) = self.owner(start) else { return Err(self.wrong("is refused: not to a list")) };
+        let Some(Value::List(id)) = self.owner(start) else { return Err(self.refused("not to a list")) };
         self.made.lists.extend(self.stack.drain(start..).map(|item| (id, item)));
         Ok(())
     }
 
     fn set_items(&mut self, start: usize) -> Result<(), String> {
         let Some(Value::Dict(id) | Value::OrderedDict(id)) = self.owner(start) else {
-            return Err(self.wrong("is refused: not in a dictionary"));
+            return Err(self.refused("not in a dictionary"));
         };
         let (pairs, rest) = self.stack.get(start..).unwrap_or_default().as_chunks();
         if !rest.is_empty() {
@@ -225,7 +230,7 @@ impl<'a> Machine<'a> {
         match self.stack.last() {
             // The attributes are the versions of the modules.
             Some(Value::OrderedDict(_)) => Ok(()),
-            _ => Err(self.wrong("is refused: only tensors are read, which have no attributes")),
+            _ => Err(self.refused("only tensors are read, which have no attributes")),
         }
     }
 
@@ -250,7 +255,7 @@ impl<'a> Machine<'a> {
             ] => elements.size().map(|elements| Storage { key, file_type, elements }),
             _ => None,
         };
-        let storage = storage.ok_or_else(|| self.wrong("is refused: only storages of tensors are read"))?;
+        let storage = storage.ok_or_else(|| self.refused("only storages of tensors are read"))?;
         self.made.storages.push(storage);
         Ok(Value::Storage(self.made.storages.len() as u32 - 1))
     }
@@ -271,7 +276,7 @@ impl<'a> Machine<'a> {
                 self.made.tensors.push(Rebuilt { storage, offset, shape, strides });
                 Value::Tensor(self.made.tensors.len() as u32 - 1)
             }
-            _ => return Err(self.wrong("is refused: only tensors are read, and these arguments make none")),
+            _ => return Err(self.refused("only tensors are read, and these arguments make none")),
         })
     }
 }
