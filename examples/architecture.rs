@@ -74,9 +74,9 @@ fn run(arguments: &Arguments) -> Result {
     }
     print!("{}", table.row([""; 0]).row(["the course", "", "110M", "340M"]));
     println!(
-        "\nThe course rounds as the paper does. Base has 110M with its heads or without; Large has 335M without and 336M\n\
-         with them, not 340M. The masked-word head counts no matrix of its own: it shares the table of the tokens.\n\
-         DistilBERT has no segments, no pooler and no next sentences."
+        "\nThe course rounds as the paper does. Base has 110M with its heads or without; Large has 335M without\n\
+         and 336M with them, not 340M. The masked-word head has no matrix of its own: it shares the table of\n\
+         the tokens. DistilBERT has no segments, no pooler and no next sentences."
     );
 
     let report = |((name, config), counts): (&(String, BertConfig), &ParameterCounts)| -> Value {

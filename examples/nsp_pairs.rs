@@ -123,8 +123,8 @@ fn run(arguments: &Arguments) -> Result {
     }
     println!("=== Many of them ===\n\n{table}");
     println!(
-        "The rule is half and half. BERT's way has more NotNext, the more the shorter documents are: the last sentence of\n\
-         one has none that follows it, so that another document must give it."
+        "The rule is half and half. BERT's way has more NotNext, the more the shorter documents are: the last\n\
+         sentence of one has none that follows it, so that another document must give it."
     );
     if arguments.model.is_small() {
         println!("The small model was pre-trained on the course's pairs: it knows those, but no longer ones.");

@@ -17,7 +17,7 @@ fn printed(example: &str, arguments: &[&str]) -> Result<String> {
     assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8(output.stdout)?;
     let longest = said.lines().map(|line| line.chars().count()).max().unwrap_or(0);
-    assert!(example == "embed" || longest <= 120, "{example}: a line of {longest} characters");
+    assert!(example == "embed" || longest <= 100, "{example}: a line of {longest} characters");
     Ok(said)
 }
 
