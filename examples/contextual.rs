@@ -134,8 +134,8 @@ fn look<'a>(model: &BertModel, tokenizer: &Tokenizer, (word, senses): Word<'a>, 
     let (mut encodings, mut places) = (Vec::new(), Vec::new());
     for (_, sentence) in &sentences {
         let encoding = tokenizer.encode(sentence)?;
-        let place =
-            find(tokenizer, &pieces, &encoding.ids).ok_or_else(|| format!("{word:?} is not in {sentence:?}"))?;
+        let place = find(tokenizer, &pieces, &encoding.ids)
+            .ok_or_else(|| format!("the word {word:?} is not in {sentence:?}"))?;
         places.push(place);
         encodings.push(encoding);
     }

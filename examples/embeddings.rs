@@ -11,6 +11,7 @@ use cloze::bert::{Rows, cosine_similarity};
 use cloze::prelude::*;
 use common::{ModelArgument, Result, Table};
 use serde::Serialize;
+use serde_json::json;
 
 /// Shows the three embeddings of each token of a pair, and what the order of words changes.
 #[derive(Parser)]
@@ -73,19 +74,17 @@ fn run(arguments: &Arguments) -> Result {
 
     let input = model.embeddings.forward(&batch, Mode::Eval)?;
     let difference = input.sub(&normalised)?.to_vec::<f32>()?.into_iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-    let table = model.embeddings.position_embeddings.weight.shape();
+    let agreement = if difference == 0.0 { "exactly".to_string() } else { format!("to {difference:.1e}") };
+    println!("The LayerNorm of the sum goes into the first layer: the model itself computes the same, {agreement}.");
+    let (positions, width) = (model.config().max_position_embeddings, model.config().hidden_size);
     println!(
-        "The first layer gets the LayerNorm of the sum: the model's own differs from it by {difference:.7} at most."
-    );
-    println!(
-        "The positions are a table of parameters, [{}, {}]: BERT learns it. (The course calls them fixed; those of the\n\
-         first Transformer were.)\n",
-        table[0], table[1]
+        "The positions are a table of parameters, [{positions}, {width}]: BERT learns it. The course calls positions\n\
+         fixed; those of the first Transformer were.\n"
     );
 
     let words = words(&model, &tokenizer, &arguments.orders)?;
     print_words(&arguments.orders, &words);
-    common::write_json(arguments.json.as_deref(), &serde_json::json!({"pair": rows, "orders": words}))
+    common::write_json(arguments.json.as_deref(), &json!({"pair": rows, "orders": words}))
 }
 
 /// Token, segment and position embeddings of a batch, and their sum: `[T, H]` each.

@@ -1,29 +1,30 @@
 //! What users get wrong: each is one line that names the file, the value and the limit, exit code 1, and leaves
 //! nothing half-written behind.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use cloze::bert::PreTrainingTargets;
 use cloze::prelude::*;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// The example, which `cargo test` builds beside the tests.
-fn pretrain() -> Result<PathBuf> {
+/// Runs an example, which `cargo test` builds beside the tests; it must fail. Gives the line that it says.
+fn refused_by(example: &str, arguments: &[&str]) -> Result<String> {
     let test = std::env::current_exe()?;
     let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
-    Ok(target.join("examples").join(format!("pretrain{}", std::env::consts::EXE_SUFFIX)))
-}
-
-/// Runs the example, which must fail, and gives the line that it says.
-fn refused(arguments: &[&str]) -> Result<String> {
-    let output = Command::new(pretrain()?).args(arguments).output()?;
+    let program = target.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
     let said = String::from_utf8(output.stderr)?;
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-    assert_eq!(said.trim_end().lines().count(), 1, "{arguments:?}: {said}");
+    assert_eq!(output.status.code(), Some(1), "{example} {arguments:?}: {said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{example} {arguments:?}: {said}");
     assert!(said.starts_with("error: ") && !said.starts_with("error: \"") && !said.contains("panicked"), "{said}");
     Ok(said)
+}
+
+/// As [`refused_by`], of pre-training.
+fn refused(arguments: &[&str]) -> Result<String> {
+    refused_by("pretrain", arguments)
 }
 
 struct Folder(tempfile::TempDir);
@@ -94,6 +95,64 @@ fn an_output_that_cannot_be_written_is_said_before_training() -> Result {
     assert!(said.contains("blocked"), "{said}");
     assert_eq!(std::fs::read(&blocked)?, b"a file, not a folder");
     assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 2, "something was left behind");
+    Ok(())
+}
+
+#[test]
+fn models_that_are_not_there() -> Result {
+    let folder = Folder::new()?;
+    let missing = folder.path("missing");
+    let examples =
+        ["architecture", "contextual", "masking", "nsp_pairs", "embeddings", "fill_mask", "similarity", "embed"];
+    for example in examples {
+        let said = refused_by(example, &["--model", &missing])?;
+        assert!(said.contains("missing: cannot read"), "{example}: {said}");
+        let empty = folder.0.path().to_string_lossy();
+        let said = refused_by(example, &["--model", &empty])?;
+        assert!(said.contains(&*empty), "{example}: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn words_and_layers() -> Result {
+    let refused = |arguments: &[&str]| refused_by("contextual", arguments);
+    let said = refused(&["--layer", "3"])?;
+    assert!(said.contains("--layer is 3") && said.contains("0 to 2"), "{said}");
+    assert!(refused(&["--word", "zebra"])?.contains("\"zebra\""));
+    let said = refused(&["--word", "banco", "--sense", "O banco abre.", "O bancorio abre."])?;
+    assert!(said.contains("\"banco\" is not in \"O bancorio abre.\""), "{said}");
+    let said = refused_by("embeddings", &["--orders", "o gato dormiu", "o gato acordou"])?;
+    assert!(said.contains("--orders") && said.contains("o gato acordou"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn texts() -> Result {
+    let said = refused_by("fill_mask", &["O gato [MASK].", "O gato dormiu."])?;
+    assert!(said.contains("no [MASK]") && said.contains('1'), "{said}");
+    assert!(refused_by("similarity", &["O gato dormiu.", " "])?.contains("text 1 is blank"));
+    assert!(refused_by("nsp_pairs", &["O gato dormiu.", ""])?.contains("blank"));
+    assert!(refused_by("masking", &["--probability", "1.5"])?.contains("1.5"));
+    assert!(refused_by("nsp_pairs", &["--seq-len", "4"])?.contains("seq_len is 4"));
+    let long = "gato ".repeat(600);
+    let said = refused_by("fill_mask", &[&format!("{long} [MASK]")])?;
+    assert!(said.contains("603") && said.contains("512"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn files_of_sentences() -> Result {
+    let folder = Folder::new()?;
+    let read = |name: &str, content: &[u8]| refused_by("embed", &["--input", &folder.file(name, content)?]);
+    assert!(read("blank.txt", b"one\n\ntwo\n")?.contains("blank.txt: line 2 is blank"));
+    assert!(read("empty.txt", b"")?.contains("empty.txt: is empty"));
+    assert!(read("latin1.txt", b"ol\xe1")?.contains("latin1.txt: not UTF-8: invalid byte at offset 2"));
+    assert!(refused_by("embed", &["--input", &folder.path("missing.txt")])?.contains("missing.txt: cannot read"));
+    assert!(refused_by("embed", &["--input", "-"])?.contains("standard input: is empty"));
+    let out = folder.path("no/such/vectors.jsonl");
+    assert!(refused_by("embed", &["--out", &out])?.contains("vectors.jsonl: cannot write"));
+    assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 3, "something was left behind");
     Ok(())
 }
 

@@ -14,8 +14,7 @@ pub fn model(asked: Option<&Path>) -> PathBuf {
 /// `--model`
 #[derive(clap::Args, serde::Serialize)]
 pub struct ModelArgument {
-    /// A folder, or a name on the Hugging Face Hub where cloze is built with it [default: the small model of this
-    /// repository, models/tiny]
+    /// A folder, or a name on the Hugging Face Hub [default: models/tiny of this repository]
     #[arg(long = "model", value_name = "DIR_OR_NAME")]
     asked: Option<PathBuf>,
 }

@@ -1,0 +1,167 @@
+//! The examples of the course's sections say what their sections say, with no arguments and on the model that comes
+//! with them.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Runs an example, which `cargo test` builds beside the tests, and gives what it prints.
+fn printed(example: &str, arguments: &[&str]) -> Result<String> {
+    let test = std::env::current_exe()?;
+    let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
+    let program = target.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
+    let output = Command::new(program).args(arguments).output()?;
+    assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout)?;
+    let longest = said.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+    assert!(example == "embed" || longest <= 120, "{example}: a line of {longest} characters");
+    Ok(said)
+}
+
+/// What an example writes with `--json`.
+fn report(example: &str) -> Result<Value> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("report.json");
+    printed(example, &["--json", &path.to_string_lossy()])?;
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
+
+fn number(value: &Value) -> Result<f64> {
+    Ok(value.as_f64().ok_or_else(|| format!("{value} is no number"))?)
+}
+
+fn list(value: &Value) -> Result<&Vec<Value>> {
+    Ok(value.as_array().ok_or_else(|| format!("{value} is no list"))?)
+}
+
+fn numbers(value: &Value) -> Result<Vec<f64>> {
+    list(value)?.iter().map(number).collect()
+}
+
+/// The counts are those of the published models.
+#[test]
+fn architecture() -> Result {
+    let report = report("architecture")?;
+    let bare =
+        list(&report)?.iter().map(|model| number(&model["parameters"]["bare model"])).collect::<Result<Vec<_>>>()?;
+    assert_eq!(bare[..3], [109_482_240.0, 335_141_888.0, 66_362_880.0]);
+    Ok(())
+}
+
+/// One word of two senses: the input is the same everywhere, the output more alike within a sense.
+#[test]
+fn contextual() -> Result {
+    let report = report("contextual")?;
+    for word in list(&report)? {
+        let of = |means: &Value| {
+            Ok::<_, Box<dyn std::error::Error>>((number(&means["same_sense"])?, number(&means["other_sense"])?))
+        };
+        for means in [&word["token_embedding"], &word["layers"][0]] {
+            let (same, other) = of(means)?;
+            assert!(same > 1.0 - 1e-6 && other > 1.0 - 1e-6, "{word}");
+        }
+        let (same, other) = of(list(&word["layers"])?.last().ok_or("no layer")?)?;
+        assert!(same - other > 0.04 && same < 0.95, "{} {same} {other}", word["word"]);
+    }
+    Ok(())
+}
+
+/// Shares within four standard deviations of 80, 10 and 10 %; of 6 tokens 1 and of 23 tokens 3 are chosen.
+#[test]
+fn masking() -> Result {
+    let counts = &report("masking")?["counts"];
+    let targets = number(&counts["targets"])?;
+    assert_eq!((number(&counts["tokens"])?, targets), (290_000.0, 40_000.0));
+    for (kind, share) in [("masked", 0.8), ("random", 0.1), ("kept", 0.1)] {
+        let (count, deviation) = (number(&counts[kind])?, (targets * share * (1.0 - share)).sqrt());
+        assert!((count - share * targets).abs() < 4.0 * deviation, "{kind}: {count} of {targets}");
+    }
+    Ok(())
+}
+
+#[test]
+fn nsp_pairs() -> Result {
+    let ways = report("nsp_pairs")?;
+    let course = &ways[0];
+    let pairs = number(&course["pairs"])?;
+    assert!((number(&course["is_next"])? - pairs / 2.0).abs() < 2.0 * pairs.sqrt(), "{course}");
+    assert!(number(&course["right"])? > 0.9 * number(&course["asked"])?, "{course}");
+    for pair in list(&course["shown"])? {
+        assert_eq!(number(&pair["is_next"])? > 0.5, pair["label"] == "IsNext", "{pair}");
+    }
+    let bert = &ways[1];
+    assert!(number(&bert["is_next"])? < 0.45 * number(&bert["pairs"])?, "documents are short: {bert}");
+    Ok(())
+}
+
+#[test]
+fn embeddings() -> Result {
+    let report = report("embeddings")?;
+    for row in list(&report["pair"])? {
+        let part = |name: &str| numbers(&row[name]);
+        let (token, segment) = (part("token_embedding")?, part("segment_embedding")?);
+        let (position, sum) = (part("position_embedding")?, part("sum")?);
+        for at in 0..sum.len() {
+            assert!((token[at] + segment[at] + position[at] - sum[at]).abs() < 1e-6, "{row}");
+        }
+    }
+    let mut moved = 0;
+    for word in list(&report["orders"])? {
+        assert!(number(&word["output_without_positions"])? > 1.0 - 1e-5, "{word}");
+        assert!(number(&word["output"])? < 1.0 - 1e-3, "{word}");
+        if word["positions"][0] != word["positions"][1] {
+            assert!(number(&word["sum"])? < 0.9, "{word}");
+            moved += 1;
+        }
+    }
+    assert_eq!(moved, 2);
+    Ok(())
+}
+
+/// The first guess for each mask.
+#[test]
+fn fill_mask() -> Result {
+    let report = report("fill_mask")?;
+    let first = |text: &Value| text["masks"][0]["guesses"][0]["token"].as_str().map(str::to_string);
+    let first: Vec<Option<String>> = list(&report)?.iter().map(first).collect();
+    let expected = ["dormiu", "mordeu", "banco", "mat"].map(|token| Some(token.to_string()));
+    assert_eq!(first[..4], expected);
+    Ok(())
+}
+
+#[test]
+fn similarity() -> Result {
+    let report = report("similarity")?;
+    let cosines = list(&report["cosines"])?.iter().map(numbers).collect::<Result<Vec<_>>>()?;
+    for (i, row) in cosines.iter().enumerate() {
+        assert!((row[i] - 1.0).abs() < 1e-6);
+        row.iter().enumerate().for_each(|(j, cosine)| assert!((cosine - cosines[j][i]).abs() < 1e-9));
+    }
+    let most = report["most_similar"][0]["sentence"].as_str().ok_or("no sentence")?;
+    assert!(most.contains("bank"), "{most}");
+    Ok(())
+}
+
+/// Both formats hold the same numbers.
+#[test]
+fn embed() -> Result {
+    let sentences = ["o gato dormiu", "o\tgato"];
+    let of_json = |line: &str| -> Result<(String, Vec<f64>)> {
+        let value: Value = serde_json::from_str(line)?;
+        Ok((value["text"].as_str().ok_or("no text")?.to_string(), numbers(&value["vector"])?))
+    };
+    let lines = printed("embed", &sentences)?.lines().map(of_json).collect::<Result<Vec<_>>>()?;
+    assert_eq!(lines.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>(), sentences);
+    let tsv = printed("embed", &["--format", "tsv", sentences[0], sentences[1]])?;
+    for (line, (text, vector)) in tsv.lines().zip(&lines) {
+        let cells: Vec<&str> = line.split('\t').collect();
+        assert_eq!((cells.len(), cells[128]), (129, text.replace('\t', " ").as_str()));
+        for (cell, number) in cells.iter().zip(vector) {
+            assert_eq!(cell.parse::<f32>()?, *number as f32);
+        }
+    }
+    Ok(())
+}
