@@ -43,9 +43,9 @@ mod safetensors;
 mod storage;
 mod tensor;
 
-#[doc(hidden)]
-pub use crate::safetensors::write_file_atomically;
 pub use crate::safetensors::{SafetensorsFile, save_safetensors};
+#[doc(hidden)]
+pub use crate::safetensors::{replace_with, write_file_atomically};
 pub use autograd::no_grad;
 pub use device::Device;
 pub use dropout::{Dropout, RowCoordinate};

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -198,15 +198,26 @@ fn json_string(text: &str) -> String {
 /// When the system refuses.
 #[doc(hidden)]
 pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> std::io::Result<()> {
+    replace_with(path.as_ref(), |file| file.write_all(bytes))
+}
+
+/// As [`write_file_atomically`], with what `write` writes.
+///
+/// # Errors
+/// When `write` fails or the system refuses.
+#[doc(hidden)]
+pub fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     static UNIQUE: AtomicU64 = AtomicU64::new(0);
-    let path = path.as_ref();
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
     let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
     let temporary = path.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));
     let written = (|| {
-        let mut file = File::create_new(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let mut file = BufWriter::new(File::create_new(&temporary)?);
+        write(&mut file)?;
+        file.into_inner()?.sync_all()?;
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
