@@ -10,8 +10,9 @@ pub mod prelude {
     pub use cloze_bert::{
         Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
         BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, EncodeOptions,
-        Encoding, FillMask, Mode, OpenOptions, PreTrainedModel, SaveOptions, SequenceLabels, Tokenizer,
-        TokenizerOptions, TrainOptions, Truncation,
+        Encoding, FillMask, Mode, NextSentence, OpenOptions, Pipeline, PreTrainedModel, QuestionAnswering, SaveOptions,
+        SentenceEmbedder, SentenceEncoder, SequenceLabels, Similarity, TextClassification, TokenClassification,
+        Tokenizer, TokenizerOptions, TrainOptions, Truncation,
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Tensor, no_grad};
     pub use cloze_train::{

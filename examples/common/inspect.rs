@@ -39,7 +39,10 @@ pub fn pairs(path: Option<&Path>) -> Result<Vec<Pair>> {
 /// Prints the five best tokens for a masked one in each pair (the `[MASK]` that is there, or else the first token
 /// of the second sentence), and whether the second sentence follows the first.
 pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) -> Result<Vec<Inspected>> {
-    let inspected = pairs.iter().map(|pair| look(model, tokenizer, pair)).collect::<Result<Vec<_>>>()?;
+    let fill_mask = FillMask::new(model.into(), tokenizer.clone())?;
+    let next_sentence = NextSentence::new(model.into(), tokenizer.clone())?;
+    let look = |pair| look(&fill_mask, &next_sentence, tokenizer, pair);
+    let inspected = pairs.iter().map(look).collect::<Result<Vec<_>>>()?;
     println!("\n=== Masked words: the five most probable ===");
     for pair in &inspected {
         println!("\nA: {}\nB: {}\n  masked position: {}", pair.a, pair.b, pair.masked_position);
@@ -56,24 +59,23 @@ pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) ->
     Ok(inspected)
 }
 
-fn look(model: &BertForPreTraining, tokenizer: &Tokenizer, pair: &Pair) -> Result<Inspected> {
-    let longest =
-        EncodeOptions::new().max_length(model.config().max_position_embeddings).truncation(Truncation::LongestFirst);
-    let encoding = tokenizer.encode_with(&pair.a, Some(&pair.b), &longest)?;
-    let is_next = model.is_next(&encoding)?;
-    let mut masked = encoding.clone();
-    let given = encoding.ids.iter().position(|&id| id == tokenizer.mask_id());
-    let first_of_b = || (0..encoding.len()).find(|&at| encoding.sequence_ids[at] == Some(1));
-    let position = given.or_else(first_of_b).ok_or_else(|| format!("no token to mask in {:?}", pair.b))?;
-    masked.ids[position] = tokenizer.mask_id();
-    let best = model.most_probable(&masked, position, 5)?;
-    let token = |id: u32| tokenizer.token(id).unwrap_or("?").to_string();
+fn look(fill_mask: &FillMask, next_sentence: &NextSentence, tokenizer: &Tokenizer, pair: &Pair) -> Result<Inspected> {
+    let is_next = next_sentence.probability(&pair.a, &pair.b)?;
+    let mut encoding = tokenizer.encode_pair(&pair.a, &pair.b)?;
+    let mut original = None;
+    if !encoding.ids.contains(&tokenizer.mask_id()) {
+        let first_of_b = encoding.sequence_ids.iter().position(|&sequence| sequence == Some(1));
+        let position = first_of_b.ok_or_else(|| format!("no token to mask in {:?}", pair.b))?;
+        original = Some(encoding.tokens[position].clone());
+        encoding.ids[position] = tokenizer.mask_id();
+    }
+    let mask = fill_mask.fill_encoded(&[encoding], 5)?.remove(0).remove(0);
     Ok(Inspected {
         a: pair.a.clone(),
         b: pair.b.clone(),
-        masked_position: position,
-        original: given.is_none().then(|| token(encoding.ids[position])),
-        top_5: best.into_iter().map(|(id, probability)| (token(id), probability)).collect(),
+        masked_position: mask.position,
+        original,
+        top_5: mask.guesses.into_iter().map(|guess| (guess.token, guess.probability)).collect(),
         is_next,
         not_next: 1.0 - is_next,
     })

@@ -4,7 +4,7 @@
 
 use cloze_tensor::Sequences;
 
-use crate::{BertConfig, Error, Result};
+use crate::{BertConfig, Encoding, Error, Result};
 
 /// A batch of tokenized sequences without padding, checked against a model's limits when it is used.
 #[derive(Clone, Debug)]
@@ -34,6 +34,14 @@ impl Batch {
         }
         let lengths: Vec<usize> = sequences.iter().map(|(ids, _)| ids.as_ref().len()).collect();
         Batch::packed(ids, token_types, Sequences::new(&lengths)?)
+    }
+
+    /// Packs encoded texts.
+    ///
+    /// # Errors
+    /// When an encoding has no tokens.
+    pub fn from_encodings(encodings: &[Encoding]) -> Result<Batch> {
+        Batch::new(&encodings.iter().map(|e| (&e.ids, &e.token_types)).collect::<Vec<_>>())
     }
 
     /// A batch that is packed already: `ids` and `token_types` `[T]` of `sequences`.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::{Error, Result};
 
 /// The text of a file, without a byte order mark.
@@ -18,6 +20,18 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         text.drain(..'\u{feff}'.len_utf8());
     }
     Ok(text)
+}
+
+/// The JSON object in a file.
+///
+/// # Errors
+/// When it cannot be read, or is no JSON object.
+pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    match serde_json::from_str(&read_text(path)?) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(Error::format(path, "not a JSON object")),
+        Err(error) => Err(Error::format(path, format!("not JSON: {error}"))),
+    }
 }
 
 /// Replaces `path` by a file with these bytes: a reader sees the old file or the new one, never half of

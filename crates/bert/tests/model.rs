@@ -1,8 +1,8 @@
 //! The model: numbers of parameters, initial values, where errors say they come from, asking.
 
 use cloze_bert::{
-    Batch, BertConfig, BertForPreTraining, ErrorKind, FillMask, Mode, PreTrainedModel, PreTrainingTargets, Tokenizer,
-    TrainOptions,
+    Batch, BertConfig, BertForMaskedLM, BertForPreTraining, ErrorKind, FillMask, Mode, Pipeline, PreTrainedModel,
+    PreTrainingTargets, Tokenizer, TrainOptions,
 };
 use cloze_tensor::{DType, Device, Module, Tensor};
 
@@ -157,7 +157,7 @@ fn fill_mask(max_length: usize) -> Result<FillMask> {
     let tokenizer = Tokenizer::train(["the cat sat on the mat"], 60, &TrainOptions::new())?;
     let tokenizer = tokenizer.with_max_length(max_length);
     let config = BertConfig { vocab_size: tokenizer.vocab_size() + 3, ..small() };
-    Ok(FillMask::new(BertForPreTraining::new(&config, &Device::Cpu, 0)?, tokenizer)?)
+    Ok(FillMask::new(BertForMaskedLM::new(&config, &Device::Cpu, 0)?, tokenizer)?)
 }
 
 #[test]

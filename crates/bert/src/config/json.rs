@@ -76,7 +76,7 @@ impl BertConfig {
             let by_label = self.labels.iter().enumerate().rev().map(|(id, label)| (label.clone(), json!(id)));
             map.insert("label2id".into(), Value::Object(by_label.collect()));
         }
-        format!("{:#}\n", Value::Object(self.model_type.from_bert_fields(map)))
+        format!("{:#}\n", Value::Object(self.model_type.own_fields(map)))
     }
 
     /// Writes `config.json` into the folder `dir` (made if missing), or into the file `dir` when its name
@@ -105,7 +105,7 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
             Error::config(format!("model_type is {}: must be one of {known}, or absent", short(&value)))
         })?,
     };
-    let mut fields = Fields(model_type.to_bert_fields(fields.0));
+    let mut fields = Fields(model_type.bert_fields(fields.0));
     let default = match model_type {
         ModelType::Bert => BertConfig::base(),
         ModelType::DistilBert => BertConfig::distilbert(),

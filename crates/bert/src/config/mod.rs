@@ -3,6 +3,7 @@
 mod count;
 mod json;
 mod model_type;
+mod problem_type;
 
 use std::fmt;
 
@@ -13,6 +14,7 @@ use crate::{Error, Result};
 pub use count::ParameterCounts;
 pub(crate) use json::FILE as CONFIG_FILE;
 pub use model_type::ModelType;
+pub use problem_type::ProblemType;
 
 /// The activation between the two linear maps of a feed-forward block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -284,6 +286,7 @@ impl BertConfig {
             let (pad, vocab) = (self.pad_token_id, self.vocab_size);
             return Err(Error::config(format!("pad_token_id is {pad}: must be below vocab_size, {vocab}")));
         }
+        self.check_problem_type()?;
         json::check_extra(&self.extra)
     }
 }

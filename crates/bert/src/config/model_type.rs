@@ -62,7 +62,7 @@ impl ModelType {
     }
 
     /// Fields of a `config.json` under BERT's names.
-    pub(super) fn to_bert_fields(self, map: Map<String, Value>) -> Map<String, Value> {
+    pub(super) fn bert_fields(self, map: Map<String, Value>) -> Map<String, Value> {
         let bert_name =
             |name: String| DISTILBERT.iter().find(|(own, _)| *own == name).map(|(_, bert)| bert.to_string());
         match self {
@@ -74,7 +74,7 @@ impl ModelType {
     }
 
     /// The fields as this family's `config.json` has them, from BERT's.
-    pub(super) fn from_bert_fields(self, mut map: Map<String, Value>) -> Map<String, Value> {
+    pub(super) fn own_fields(self, mut map: Map<String, Value>) -> Map<String, Value> {
         if self == ModelType::DistilBert {
             for (own, bert) in DISTILBERT {
                 if let Some(value) = map.remove(bert) {

@@ -5,18 +5,19 @@ mod hub;
 mod name;
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
 /// The place of a model's files: a folder as `transformers` writes it or, with the feature `hub`, a repository of the
 /// Hugging Face hub, whose files are downloaded when they are asked for.
+#[derive(Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
     /// What is said of a file that is not there.
     missing: String,
     #[cfg(feature = "hub")]
-    repository: Option<hub::Repository>,
+    repository: Option<hub::Subfolder>,
 }
 
 impl Folder {
@@ -79,6 +80,23 @@ impl Folder {
     pub(crate) fn get(&self, name: &str) -> Result<PathBuf> {
         let missing = || std::io::Error::new(ErrorKind::NotFound, self.missing.as_str());
         self.find(name)?.ok_or_else(|| Error::io(self.path.join(name), "cannot read", missing()))
+    }
+
+    /// The folder `name` inside this one; itself for an empty name. `name` may come from a file.
+    ///
+    /// # Errors
+    /// When `name` leads out of this folder.
+    pub(crate) fn inside(&self, name: &str) -> Result<Folder> {
+        let name = name.trim_end_matches('/');
+        if !Path::new(name).components().all(|component| matches!(component, Component::Normal(_))) {
+            return Err(Error::format(&self.path, format!("{name} is no folder inside it")));
+        }
+        Ok(Folder {
+            path: self.path.join(name),
+            #[cfg(feature = "hub")]
+            repository: self.repository.as_ref().map(|repository| repository.inside(name)),
+            ..self.clone()
+        })
     }
 
     /// The folder, for messages.

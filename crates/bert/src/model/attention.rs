@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
 /// `attention.self`: queries, keys and values, and the attention between the tokens of each sequence.
+#[derive(Clone)]
 pub struct SelfAttention {
     /// `[H, H]`
     pub query: Linear,
@@ -56,6 +57,7 @@ impl SelfAttention {
 }
 
 /// `attention.output`: mixes the heads, adds the residual, normalises.
+#[derive(Clone)]
 pub struct AttentionOutput {
     /// `[H, H]`
     pub dense: Linear,
@@ -76,6 +78,7 @@ impl AttentionOutput {
 }
 
 /// `attention`: self-attention and its output.
+#[derive(Clone)]
 pub struct Attention {
     /// `attention.self`
     pub self_attention: SelfAttention,

@@ -9,6 +9,7 @@ use crate::{Batch, BertConfig, Error, ModelType, Result};
 
 /// `bert.pooler`: a dense layer over the `[CLS]` token, with tanh; in DistilBERT, whose classifiers bring it along,
 /// with ReLU.
+#[derive(Clone)]
 pub struct Pooler {
     /// `[H, H]`
     pub dense: Linear,
@@ -33,6 +34,7 @@ impl Pooler {
 }
 
 /// The bare model.
+#[derive(Clone)]
 pub struct BertModel {
     /// `embeddings`
     pub embeddings: Embeddings,

@@ -9,6 +9,7 @@ use crate::weights::Weights;
 use crate::{Batch, BertConfig, Result};
 
 /// `bert.embeddings`
+#[derive(Clone)]
 pub struct Embeddings {
     /// `[V, H]`; the decoder of the masked-language-model head is tied to it.
     pub word_embeddings: Embedding,

@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
 /// `intermediate`: the first half of the feed-forward network.
+#[derive(Clone)]
 pub struct Intermediate {
     /// `[I, H]`
     pub dense: Linear,
@@ -15,6 +16,7 @@ pub struct Intermediate {
 module!(Intermediate { dense });
 
 /// `output`: the second half, the residual, the normalisation.
+#[derive(Clone)]
 pub struct Output {
     /// `[H, I]`
     pub dense: Linear,
@@ -24,6 +26,7 @@ pub struct Output {
 module!(Output { dense, layer_norm: "LayerNorm" });
 
 /// `encoder.layer.N`
+#[derive(Clone)]
 pub struct Layer {
     /// Every token looks at every token of its sequence.
     pub attention: Attention,
@@ -74,6 +77,7 @@ fn first_site(index: usize) -> u32 {
 }
 
 /// `bert.encoder`
+#[derive(Clone)]
 pub struct Encoder {
     /// From the embeddings upwards.
     pub layer: Vec<Layer>,

@@ -6,6 +6,7 @@ use crate::Result;
 use crate::weights::{Init, Weights};
 
 /// y = x Wᵀ + b.
+#[derive(Clone)]
 pub struct Linear {
     /// `[outputs, inputs]`
     pub weight: Tensor,
@@ -36,6 +37,7 @@ impl Linear {
 }
 
 /// Normalisation of each row, then a scale and a shift.
+#[derive(Clone)]
 pub struct LayerNorm {
     /// Scale, `[H]`.
     pub weight: Tensor,
@@ -68,6 +70,7 @@ impl LayerNorm {
 }
 
 /// A table of vectors.
+#[derive(Clone)]
 pub struct Embedding {
     /// `[entries, H]`
     pub weight: Tensor,

@@ -2,12 +2,13 @@
 
 use cloze_tensor::{CrossEntropy, Gelu, Inside as _, Reduction, Tensor, module};
 
-use super::{BertModel, LayerNorm, Linear, Mode, PreTrainedModel, Rows};
+use super::{BertForPreTraining, BertModel, LayerNorm, Linear, Mode, PreTrainedModel, Rows};
 use crate::error::Inside as _;
 use crate::weights::{Init, Weights};
 use crate::{Batch, BertConfig, Error, Result};
 
 /// `cls.predictions.transform`
+#[derive(Clone)]
 pub struct Transform {
     /// `[H, H]`, with GELU
     pub dense: Linear,
@@ -18,6 +19,7 @@ pub struct Transform {
 module!(Transform { dense, layer_norm: "LayerNorm" });
 
 /// `cls.predictions`: the masked-language-model head. Its decoder is the table of word embeddings.
+#[derive(Clone)]
 pub struct LmPredictionHead {
     /// Before the decoder.
     pub transform: Transform,
@@ -67,6 +69,7 @@ pub(super) fn masked_lm_loss(logits: &Tensor, labels: &[i64], reduction: Reducti
 }
 
 /// `cls` of a model with this head alone.
+#[derive(Clone)]
 pub struct MaskedLmHead {
     /// The head.
     pub predictions: LmPredictionHead,
@@ -74,6 +77,7 @@ pub struct MaskedLmHead {
 module!(MaskedLmHead { predictions });
 
 /// BERT with the masked-language-model head.
+#[derive(Clone)]
 pub struct BertForMaskedLM {
     /// The bare model.
     pub bert: BertModel,
@@ -99,6 +103,17 @@ impl PreTrainedModel for BertForMaskedLM {
 
     fn bert_mut(&mut self) -> &mut BertModel {
         &mut self.bert
+    }
+}
+
+/// The masked-language model in a model with both pre-training heads. The two share their weights: drop this one
+/// before the other trains on.
+impl From<&BertForPreTraining> for BertForMaskedLM {
+    fn from(model: &BertForPreTraining) -> BertForMaskedLM {
+        BertForMaskedLM {
+            bert: BertModel { pooler: None, ..model.bert.clone() },
+            cls: MaskedLmHead { predictions: model.cls.predictions.clone() },
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod pre_trained;
 mod pre_training;
 mod question_answering;
 mod rows;
+mod sentence_encoder;
 mod sequence_classification;
 mod token_classification;
 
@@ -32,5 +33,6 @@ pub use pre_trained::{OpenOptions, PreTrainedModel, SaveOptions};
 pub use pre_training::{BertForPreTraining, PreTrainingHeads, PreTrainingLoss, PreTrainingTargets};
 pub use question_answering::BertForQuestionAnswering;
 pub use rows::Rows;
+pub use sentence_encoder::{SentenceEncoder, SentencePooling};
 pub use sequence_classification::{BertForSequenceClassification, SequenceLabels};
 pub use token_classification::BertForTokenClassification;

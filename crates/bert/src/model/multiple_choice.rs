@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result};
 
 /// BERT with a score for each choice.
+#[derive(Clone)]
 pub struct BertForMultipleChoice {
     /// The bare model.
     pub bert: BertModel,

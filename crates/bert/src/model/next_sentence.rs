@@ -2,7 +2,7 @@
 
 use cloze_tensor::{Inside as _, Tensor, module};
 
-use super::{BertModel, Linear, Mode, PreTrainedModel};
+use super::{BertForPreTraining, BertModel, Linear, Mode, PreTrainedModel};
 use crate::error::Inside as _;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, ModelType, Result};
@@ -19,6 +19,7 @@ pub(super) fn seq_relationship(weights: Weights<'_>, config: &BertConfig) -> Res
 }
 
 /// `cls` of a model with this head alone.
+#[derive(Clone)]
 pub struct NextSentenceHead {
     /// `[2, H]`
     pub seq_relationship: Linear,
@@ -26,6 +27,7 @@ pub struct NextSentenceHead {
 module!(NextSentenceHead { seq_relationship });
 
 /// BERT with the next-sentence head.
+#[derive(Clone)]
 pub struct BertForNextSentencePrediction {
     /// The bare model.
     pub bert: BertModel,
@@ -51,6 +53,17 @@ impl PreTrainedModel for BertForNextSentencePrediction {
 
     fn bert_mut(&mut self) -> &mut BertModel {
         &mut self.bert
+    }
+}
+
+/// The next-sentence model in a model with both pre-training heads. The two share their weights: drop this one before
+/// the other trains on.
+impl From<&BertForPreTraining> for BertForNextSentencePrediction {
+    fn from(model: &BertForPreTraining) -> BertForNextSentencePrediction {
+        BertForNextSentencePrediction {
+            bert: model.bert.clone(),
+            cls: NextSentenceHead { seq_relationship: model.cls.seq_relationship.clone() },
+        }
     }
 }
 

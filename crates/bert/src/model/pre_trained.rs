@@ -88,17 +88,7 @@ pub trait PreTrainedModel: Module + Sized {
     /// # Errors
     /// As [`open`](PreTrainedModel::open).
     fn open_with(place: impl AsRef<Path>, device: &Device, options: &OpenOptions) -> Result<(Self, LoadReport)> {
-        let folder = Folder::at(place.as_ref())?;
-        let stored = BertConfig::in_folder(&folder)?;
-        let config = match &options.labels {
-            Some(labels) => stored.with_labels(labels.iter().cloned()),
-            None => stored,
-        };
-        let in_file = |error: crate::Error| error.in_file(&folder.path().join(CONFIG_FILE));
-        config.validate().map_err(in_file)?;
-        checkpoint::load(&folder, &config, device, options.seed, options.fresh_head, |weights| {
-            Self::build(weights, &config).map_err(in_file)
-        })
+        open_in(&Folder::at(place.as_ref())?, device, options)
     }
 
     /// Writes `config.json` and `model.safetensors` into folder `dir`, making it if need be.
@@ -145,6 +135,24 @@ pub trait PreTrainedModel: Module + Sized {
         self.bert_mut().config = config;
         Ok(())
     }
+}
+
+/// The model in a folder.
+pub(super) fn open_in<M: PreTrainedModel>(
+    folder: &Folder,
+    device: &Device,
+    options: &OpenOptions,
+) -> Result<(M, LoadReport)> {
+    let stored = BertConfig::in_folder(folder)?;
+    let config = match &options.labels {
+        Some(labels) => stored.with_labels(labels.iter().cloned()),
+        None => stored,
+    };
+    let in_file = |error: crate::Error| error.in_file(&folder.path().join(CONFIG_FILE));
+    config.validate().map_err(in_file)?;
+    checkpoint::load(folder, &config, device, options.seed, options.fresh_head, |weights| {
+        M::build(weights, &config).map_err(in_file)
+    })
 }
 
 /// A table or vector with `rows` rows; new ones are normal with standard deviation `std`.

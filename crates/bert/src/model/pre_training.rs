@@ -11,6 +11,7 @@ use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result};
 
 /// `cls`: both heads.
+#[derive(Clone)]
 pub struct PreTrainingHeads {
     /// Masked language model.
     pub predictions: LmPredictionHead,
@@ -20,6 +21,7 @@ pub struct PreTrainingHeads {
 module!(PreTrainingHeads { predictions, seq_relationship });
 
 /// BERT with both pre-training heads.
+#[derive(Clone)]
 pub struct BertForPreTraining {
     /// The bare model.
     pub bert: BertModel,

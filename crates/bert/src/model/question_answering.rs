@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result};
 
 /// BERT with a head that points at spans.
+#[derive(Clone)]
 pub struct BertForQuestionAnswering {
     /// The bare model.
     pub bert: BertModel,

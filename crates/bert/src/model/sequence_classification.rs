@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{Batch, BertConfig, Result};
 
 /// BERT with a classifier of sequences.
+#[derive(Clone)]
 pub struct BertForSequenceClassification {
     /// The bare model.
     pub bert: BertModel,

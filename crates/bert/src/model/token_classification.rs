@@ -8,6 +8,7 @@ use crate::weights::Weights;
 use crate::{Batch, BertConfig, ModelType, Result};
 
 /// BERT with a classifier of tokens.
+#[derive(Clone)]
 pub struct BertForTokenClassification {
     /// The bare model.
     pub bert: BertModel,

@@ -167,7 +167,8 @@ fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Res
     let too_long = || Err(crate::ErrorKind::TooLong { tokens: total + special, limit: max_length }.into());
     let cut_one = |which: usize| {
         let others = total - lengths[which];
-        if others > room {
+        // As in transformers, something must be left of the text that gives way, if there is room for any text.
+        if others >= room.max(1) {
             return too_long();
         }
         let mut kept = lengths.to_vec();
@@ -227,6 +228,8 @@ mod tests {
         assert_eq!(cut(&[4, 10], 3, Truncation::LongestFirst).unwrap(), [0, 0]);
         assert!(cut(&[4], 4, Truncation::None).unwrap_err().contains("6 tokens"));
         assert!(cut(&[9, 1], 10, Truncation::OnlySecond).unwrap_err().contains("13 tokens"));
+        assert!(cut(&[9, 4], 12, Truncation::OnlySecond).unwrap_err().contains("16 tokens"));
+        assert_eq!(cut(&[4], 2, Truncation::OnlyFirst).unwrap(), [0]);
         assert!(cut(&[9], 5, Truncation::OnlySecond).unwrap_err().contains("no second text"));
         assert!(cut(&[1, 1], 2, Truncation::LongestFirst).unwrap_err().contains("alone are 3"));
     }

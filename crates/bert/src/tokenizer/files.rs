@@ -1,7 +1,7 @@
 //! A tokenizer's files: `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
@@ -14,7 +14,7 @@ use tokenizers::{AddedToken, Model};
 use super::options::{MAX_CHARS, TokenizerOptions};
 use super::special::Names;
 use super::{Inner, Tokenizer};
-use crate::files::{read_text, replace};
+use crate::files::{read_object, read_text, replace};
 use crate::folder::Folder;
 use crate::{Error, Result};
 
@@ -36,12 +36,15 @@ impl Tokenizer {
     /// the vocabulary is empty, names a token twice (names the lines) or lacks a special token (names it);
     /// when the tokenizer is not a WordPiece.
     pub fn open(dir: impl AsRef<Path>) -> Result<Tokenizer> {
-        let folder = Folder::at(dir.as_ref())?;
+        Tokenizer::in_folder(&Folder::at(dir.as_ref())?)
+    }
+
+    /// The tokenizer in a model's folder.
+    pub(crate) fn in_folder(folder: &Folder) -> Result<Tokenizer> {
         let (mut names, mut options) = (Names::default(), TokenizerOptions::default());
-        if let Some(map) = read_object(folder.find(SPECIAL)?)? {
-            names.read(&map);
-        }
-        let config = read_object(folder.find(CONFIG)?)?.unwrap_or_default();
+        let object = |name: &str| folder.find(name)?.map_or_else(|| Ok(Map::new()), |path| read_object(&path));
+        names.read(&object(SPECIAL)?);
+        let config = object(CONFIG)?;
         names.read(&config);
         let flag = |name: &str| config.get(name).and_then(Value::as_bool);
         options.lowercase = flag("do_lower_case").unwrap_or(options.lowercase);
@@ -208,14 +211,4 @@ fn open_vocab(path: &Path, names: &Names, options: &TokenizerOptions) -> Result<
         return Err(Error::format(path, format!("line {} is blank: each line is a token", line + 1)));
     }
     Tokenizer::from_tokens(tokens, names, options).map_err(|error| error.in_file(path))
-}
-
-/// The JSON object in a file, if there is the file.
-fn read_object(path: Option<PathBuf>) -> Result<Option<Map<String, Value>>> {
-    let Some(path) = path else { return Ok(None) };
-    match serde_json::from_str(&read_text(&path)?) {
-        Ok(Value::Object(map)) => Ok(Some(map)),
-        Ok(_) => Err(Error::format(path, "not a JSON object")),
-        Err(error) => Err(Error::format(path, format!("not JSON: {error}"))),
-    }
 }

@@ -7,7 +7,7 @@ mod progress;
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use cache::Cache;
 use client::{Answer, Client};
@@ -16,8 +16,32 @@ use environment::Environment;
 use super::Folder;
 use crate::{Error, Result};
 
+/// A folder in a repository.
+#[derive(Clone)]
+pub(super) struct Subfolder {
+    repository: Arc<Repository>,
+    /// What the names of its files begin with.
+    prefix: String,
+}
+
+impl Subfolder {
+    /// The file `file`, from the cache or downloaded; `None` where the repository has none.
+    ///
+    /// # Errors
+    /// When it cannot be downloaded or stored.
+    pub(super) fn find(&self, file: &str) -> Result<Option<PathBuf>> {
+        self.repository.find(&format!("{}{file}", self.prefix))
+    }
+
+    /// The folder `name` in this one.
+    pub(super) fn inside(&self, name: &str) -> Subfolder {
+        let slash = if name.is_empty() { "" } else { "/" };
+        Subfolder { repository: self.repository.clone(), prefix: format!("{}{name}{slash}", self.prefix) }
+    }
+}
+
 /// A repository at one commit. What is in the cache is not asked for again.
-pub(super) struct Repository {
+struct Repository {
     /// What the user calls it.
     place: PathBuf,
     name: String,
@@ -50,23 +74,20 @@ pub(super) fn open(place: &Path, name: &str, revision: &str) -> Result<Folder> {
     let client = Client::new(&environment.endpoint, environment.token, environment.patience);
     let missing = format!("{} has no such file (404): check the name", environment.endpoint);
     let mut folder = Folder::on_disk(place, missing);
-    folder.repository = Some(Repository {
+    let repository = Repository {
         place: place.to_path_buf(),
         name: name.to_string(),
         revision: revision.to_string(),
         commit: OnceLock::new(),
         cache,
         client,
-    });
+    };
+    folder.repository = Some(Subfolder { repository: Arc::new(repository), prefix: String::new() });
     Ok(folder)
 }
 
 impl Repository {
-    /// The file `file`, from the cache or downloaded; `None` where the repository has none.
-    ///
-    /// # Errors
-    /// When it cannot be downloaded or stored.
-    pub(super) fn find(&self, file: &str) -> Result<Option<PathBuf>> {
+    fn find(&self, file: &str) -> Result<Option<PathBuf>> {
         if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
             let reason = format!("{file:?} is not a file within a repository");
             return Err(self.error(std::io::Error::new(ErrorKind::InvalidInput, reason)));

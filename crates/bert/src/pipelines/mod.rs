@@ -1,0 +1,149 @@
+//! Asking a model: text in, answers out.
+//!
+//! A pipeline is a model with its tokenizer. All are opened the same way ([`Pipeline`]), take many texts at once, and
+//! may be shared by any number of threads.
+
+mod fill_mask;
+mod next_sentence;
+mod question_answering;
+mod sentence_embedder;
+mod similarity;
+pub mod spans;
+mod text_classification;
+mod token_classification;
+
+use std::ops::Range;
+use std::path::Path;
+
+use cloze_tensor::{Device, no_grad};
+
+pub use fill_mask::{FillMask, FilledMask, Guess};
+pub use next_sentence::NextSentence;
+pub use question_answering::{Answer, QuestionAnswering};
+pub use sentence_embedder::SentenceEmbedder;
+pub use similarity::{Similarity, cosine_similarity};
+pub use text_classification::{Classification, TextClassification};
+pub use token_classification::{Aggregation, Entity, LabelledWord, TokenClassification};
+
+use crate::{Batch, EncodeOptions, Encoding, Error, PreTrainedModel, Result, Tokenizer, Truncation};
+
+/// A model that is asked with text.
+pub trait Pipeline: Sized {
+    /// The model behind it.
+    type Model: PreTrainedModel;
+
+    /// Of a model and its tokenizer.
+    ///
+    /// # Errors
+    /// When the vocabulary is larger than the model's.
+    fn new(model: Self::Model, tokenizer: Tokenizer) -> Result<Self>;
+
+    /// Of the model and tokenizer in the folder `place`, on the CPU.
+    ///
+    /// # Errors
+    /// As [`PreTrainedModel::open`] and [`Tokenizer::open`]; when the two do not belong together; and when the folder
+    /// has no weights for the head: random ones give no answers.
+    fn open(place: impl AsRef<Path>) -> Result<Self> {
+        Self::open_on(place, &Device::Cpu)
+    }
+
+    /// As [`open`](Pipeline::open), on a device.
+    ///
+    /// # Errors
+    /// As [`open`](Pipeline::open).
+    fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let place = place.as_ref();
+        let (model, report) = Self::Model::open(place, device)?;
+        if !report.missing.is_empty() {
+            let (missing, architecture) = (report.missing.join(", "), Self::Model::ARCHITECTURE);
+            let reason = format!("has no weights for {missing}, which {architecture} needs: train that head first");
+            return Err(Error::format(place, reason));
+        }
+        Self::new(model, Tokenizer::open(place)?)
+    }
+}
+
+/// Tokens that a model is given at once: enough to keep all threads busy.
+const BATCH_TOKENS: usize = 4096;
+
+/// A model with its tokenizer, limited to what the model takes.
+struct Asked<M> {
+    model: M,
+    tokenizer: Tokenizer,
+}
+
+impl<M: PreTrainedModel> Asked<M> {
+    fn new(model: M, tokenizer: Tokenizer) -> Result<Asked<M>> {
+        tokenizer.check_vocab_size(model.config())?;
+        let max_length = tokenizer.max_length().min(model.config().max_position_embeddings);
+        let tokenizer = tokenizer.with_max_length(max_length);
+        Ok(Asked { model, tokenizer })
+    }
+
+    /// Encodes texts, each alone or with a second one; errors say which.
+    fn encode<'t>(
+        &self,
+        texts: impl Iterator<Item = (&'t str, Option<&'t str>)>,
+        truncate: bool,
+    ) -> Result<Vec<Encoding>> {
+        let truncation = if truncate { Truncation::LongestFirst } else { Truncation::None };
+        let options = EncodeOptions::new().truncation(truncation);
+        let encode = |(index, (text, second)): (usize, (&str, Option<&str>))| {
+            if text.trim().is_empty() || second.is_some_and(|second| second.trim().is_empty()) {
+                return Err(Error::batch(format!("text {index} is blank: there is nothing to ask about")));
+            }
+            self.tokenizer.encode_with(text, second, &options)
+        };
+        texts.enumerate().map(encode).collect()
+    }
+
+    /// Runs `run` over the encodings, as many at once as have [`BATCH_TOKENS`] tokens, without recording a graph.
+    fn in_batches(
+        &self,
+        encodings: &[Encoding],
+        mut run: impl FnMut(&M, &Batch, &[Encoding]) -> Result<()>,
+    ) -> Result<()> {
+        no_grad(|| {
+            for range in batches(encodings) {
+                let encodings = &encodings[range];
+                run(&self.model, &Batch::from_encodings(encodings)?, encodings)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Ranges of encodings that go together: as many as have [`BATCH_TOKENS`] tokens, but at least one.
+fn batches(encodings: &[Encoding]) -> Vec<Range<usize>> {
+    let (mut ranges, mut start, mut tokens) = (Vec::new(), 0, 0);
+    for (index, encoding) in encodings.iter().enumerate() {
+        if tokens + encoding.len() > BATCH_TOKENS && index > start {
+            ranges.push(start..index);
+            (start, tokens) = (index, 0);
+        }
+        tokens += encoding.len();
+    }
+    if start < encodings.len() {
+        ranges.push(start..encodings.len());
+    }
+    ranges
+}
+
+/// Softmax of logits, in f64.
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+/// The position of the largest; the first of several, 0 of none.
+fn largest(values: &[f64]) -> usize {
+    (1..values.len()).fold(0, |best, at| if values[at] > values[best] { at } else { best })
+}
+
+/// Characters `start..end` of a text.
+fn characters(text: &str, start: usize, end: usize) -> &str {
+    let byte = |character: usize| text.char_indices().nth(character).map_or(text.len(), |(byte, _)| byte);
+    text.get(byte(start)..byte(end)).unwrap_or_default()
+}

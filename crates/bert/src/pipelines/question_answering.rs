@@ -1,0 +1,209 @@
+//! Where in a text is the answer to a question?
+
+use std::collections::HashMap;
+
+use super::spans::{self, Span};
+use super::{Asked, Pipeline, characters};
+use crate::{
+    BertForQuestionAnswering, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
+};
+
+/// An answer: a part of the context.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The part of the context; empty where there is no answer.
+    pub text: String,
+    /// Where it starts in the context, in characters.
+    pub start: usize,
+    /// Where it ends, in characters.
+    pub end: usize,
+    /// Its first and last token within the window that it was found in, `[CLS]` being 0.
+    pub tokens: (usize, usize),
+    /// The sum of the logits of its first and its last token.
+    pub score: f64,
+    /// Its probability among all answers that were possible, in [0, 1].
+    pub probability: f64,
+}
+
+impl Answer {
+    /// Whether this says that the context has no answer.
+    pub fn is_none(&self) -> bool {
+        self.tokens == (0, 0)
+    }
+}
+
+/// Answers questions from a context, which may be longer than the model takes: it is read in windows that overlap.
+///
+/// The answer is the span whose first and last token have the largest sum of logits, of at most a number of tokens,
+/// in any window (J. Devlin et al., 2018, section 4.2).
+pub struct QuestionAnswering {
+    asked: Asked<BertForQuestionAnswering>,
+    max_length: usize,
+    stride: usize,
+    longest: usize,
+    no_answer: bool,
+}
+
+impl Pipeline for QuestionAnswering {
+    type Model = BertForQuestionAnswering;
+
+    fn new(model: BertForQuestionAnswering, tokenizer: Tokenizer) -> Result<QuestionAnswering> {
+        let asked = Asked::new(model, tokenizer)?;
+        Ok(QuestionAnswering { asked, max_length: 384, stride: 128, longest: 30, no_answer: false })
+    }
+}
+
+/// A window over a context, and its tokens' logits.
+struct Window {
+    encoding: Encoding,
+    starts: Vec<f32>,
+    ends: Vec<f32>,
+    /// Tokens of the context.
+    allowed: Vec<bool>,
+}
+
+impl QuestionAnswering {
+    /// Tokens of a window, question and special tokens included: 384 by default, and never more than the model takes.
+    pub fn max_length(self, tokens: usize) -> QuestionAnswering {
+        QuestionAnswering { max_length: tokens, ..self }
+    }
+
+    /// Tokens of the context that neighbouring windows share: 128 by default, and at most half of what fits.
+    pub fn stride(self, tokens: usize) -> QuestionAnswering {
+        QuestionAnswering { stride: tokens, ..self }
+    }
+
+    /// The most tokens of an answer: 30 by default.
+    pub fn max_answer_length(self, tokens: usize) -> QuestionAnswering {
+        QuestionAnswering { longest: tokens, ..self }
+    }
+
+    /// Whether "there is no answer" may be the answer, for models of SQuAD 2.0: its score is that of `[CLS]`, in the
+    /// window where it is least.
+    pub fn no_answer(self, allowed: bool) -> QuestionAnswering {
+        QuestionAnswering { no_answer: allowed, ..self }
+    }
+
+    /// The best answer.
+    ///
+    /// # Errors
+    /// When question or context is blank, or the question leaves no room for the context.
+    pub fn answer(&self, question: &str, context: &str) -> Result<Answer> {
+        let none = || Error::batch("no answer is possible: max_answer_length is 0");
+        self.top_k(question, context, 1)?.into_iter().next().ok_or_else(none)
+    }
+
+    /// The `k` best answers, best first. One that two windows have counts once.
+    ///
+    /// # Errors
+    /// As [`answer`](QuestionAnswering::answer).
+    pub fn top_k(&self, question: &str, context: &str, k: usize) -> Result<Vec<Answer>> {
+        let windows = self.windows(question, context)?;
+        let mut answers: HashMap<(usize, usize), Answer> = HashMap::new();
+        let mut scores = Vec::new();
+        let mut keep = |answer: Answer| {
+            let best = answers.entry((answer.start, answer.end)).or_insert_with(|| answer.clone());
+            if answer.score > best.score {
+                *best = answer;
+            }
+        };
+        // As many of each window, because what two windows have counts once.
+        for window in &windows {
+            let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
+            scores.extend(all.map(|span| f64::from(span.score)));
+            let best = spans::best(&window.starts, &window.ends, &window.allowed, self.longest, k);
+            best.into_iter().for_each(|span| keep(window.answer(span, context)));
+        }
+        let mut answers: Vec<Answer> = answers.into_values().collect();
+        let at_cls = |window: &Window| window.starts[0] + window.ends[0];
+        if self.no_answer
+            && let Some(score) = windows.iter().map(at_cls).min_by(f32::total_cmp)
+        {
+            let (text, score) = (String::new(), score.into());
+            scores.push(score);
+            answers.push(Answer { text, start: 0, end: 0, tokens: (0, 0), score, probability: 0.0 });
+        }
+        answers.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.start, a.end).cmp(&(b.start, b.end))));
+        answers.truncate(k);
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+        answers.iter_mut().for_each(|answer| answer.probability = (answer.score - largest).exp() / sum);
+        Ok(answers)
+    }
+
+    /// The answer from the best first token to the best last token, each found by itself (see
+    /// [`spans::independent`]), of the window where their sum is largest. Its probability is the product of the two.
+    ///
+    /// # Errors
+    /// As [`answer`](QuestionAnswering::answer).
+    pub fn independent(&self, question: &str, context: &str) -> Result<Answer> {
+        let windows = self.windows(question, context)?;
+        let found = windows.iter().filter_map(|window| {
+            let span = spans::independent(&window.starts, &window.ends, &window.allowed)?;
+            Some((window, span))
+        });
+        let best = found.max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
+        let (window, span) =
+            best.ok_or_else(|| Error::batch("the context has no tokens: nothing can be the answer"))?;
+        let probability = super::softmax(&window.starts)[span.start] * super::softmax(&window.ends)[span.end];
+        Ok(Answer { probability, ..window.answer(span, context) })
+    }
+
+    /// The question with each window of the context, as the model gets it.
+    ///
+    /// # Errors
+    /// As [`answer`](QuestionAnswering::answer).
+    pub fn encode(&self, question: &str, context: &str) -> Result<Vec<Encoding>> {
+        for (what, text) in [("question", question), ("context", context)] {
+            if text.trim().is_empty() {
+                return Err(Error::batch(format!("the {what} is blank")));
+            }
+        }
+        let tokenizer = &self.asked.tokenizer;
+        let max_length = self.max_length.min(tokenizer.max_length());
+        let asked = tokenizer.ids(question)?.len();
+        let Some(room) = max_length.checked_sub(asked + 3).filter(|room| *room > 0) else {
+            let reason = format!(
+                "the question has {asked} tokens: with [CLS] and two [SEP] it leaves no room for the context in a \
+                 window of {max_length}"
+            );
+            return Err(Error::batch(reason));
+        };
+        let options = EncodeOptions::new()
+            .max_length(max_length)
+            .truncation(Truncation::OnlySecond)
+            .stride(self.stride.min(room / 2));
+        let mut first = tokenizer.encode_with(question, Some(context), &options)?;
+        let others = std::mem::take(&mut first.overflowing);
+        Ok([vec![first], others].concat())
+    }
+
+    fn windows(&self, question: &str, context: &str) -> Result<Vec<Window>> {
+        let encodings = self.encode(question, context)?;
+        let mut windows = Vec::with_capacity(encodings.len());
+        self.asked.in_batches(&encodings, |model, batch, encodings| {
+            let logits = model.forward(batch, Mode::Eval)?.to_vec::<f32>()?; // [T, 2]
+            let mut pairs = logits.chunks_exact(2);
+            for encoding in encodings {
+                let (starts, ends) = pairs.by_ref().take(encoding.len()).map(|pair| (pair[0], pair[1])).unzip();
+                let allowed = encoding.sequence_ids.iter().map(|&sequence| sequence == Some(1)).collect();
+                windows.push(Window { encoding: encoding.clone(), starts, ends, allowed });
+            }
+            Ok(())
+        })?;
+        Ok(windows)
+    }
+
+    /// The configuration of the model.
+    pub fn config(&self) -> &crate::BertConfig {
+        self.asked.model.config()
+    }
+}
+
+impl Window {
+    fn answer(&self, span: Span, context: &str) -> Answer {
+        let (start, end) = (self.encoding.offsets[span.start].0, self.encoding.offsets[span.end].1);
+        let text = characters(context, start, end).to_string();
+        Answer { text, start, end, tokens: (span.start, span.end), score: span.score.into(), probability: 0.0 }
+    }
+}

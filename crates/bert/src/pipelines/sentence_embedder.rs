@@ -1,0 +1,57 @@
+//! A vector for each sentence.
+
+use std::path::Path;
+
+use cloze_tensor::Device;
+
+use super::{Asked, Pipeline};
+use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
+
+/// Turns sentences into vectors whose cosine says how similar they are. What is too long is cut, as by
+/// `sentence-transformers`.
+///
+/// ```no_run
+/// use cloze_bert::{Pipeline, SentenceEmbedder};
+/// let embedder = SentenceEmbedder::open("models/all-MiniLM-L6-v2")?;
+/// let vectors = embedder.embed(&["A man is eating food.", "A man is eating a piece of bread."])?;
+/// assert_eq!(vectors[0].len(), embedder.dimension());
+/// # Ok::<(), cloze_bert::Error>(())
+/// ```
+pub struct SentenceEmbedder {
+    asked: Asked<SentenceEncoder>,
+}
+
+impl Pipeline for SentenceEmbedder {
+    type Model = SentenceEncoder;
+
+    fn new(model: SentenceEncoder, tokenizer: Tokenizer) -> Result<SentenceEmbedder> {
+        Ok(SentenceEmbedder { asked: Asked::new(model, tokenizer)? })
+    }
+
+    fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<SentenceEmbedder> {
+        let (model, _) = SentenceEncoder::open(&place, device)?;
+        SentenceEmbedder::new(model, SentenceEncoder::tokenizer(place)?)
+    }
+}
+
+impl SentenceEmbedder {
+    /// The vector of each sentence.
+    ///
+    /// # Errors
+    /// When a sentence is blank.
+    pub fn embed(&self, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
+        let encodings = self.asked.encode(sentences.iter().map(|sentence| (*sentence, None)), true)?;
+        let mut vectors = Vec::with_capacity(sentences.len());
+        self.asked.in_batches(&encodings, |model, batch, _| {
+            let values = model.forward(batch, Mode::Eval)?.to_vec::<f32>()?; // [B, D]
+            vectors.extend(values.chunks_exact(model.dimension()).map(<[f32]>::to_vec));
+            Ok(())
+        })?;
+        Ok(vectors)
+    }
+
+    /// Width of the vectors.
+    pub fn dimension(&self) -> usize {
+        self.asked.model.dimension()
+    }
+}

@@ -1,0 +1,249 @@
+//! Names of people and places in a text: a label for each word, and spans of words.
+
+use std::collections::BTreeMap;
+
+use super::{Asked, Pipeline, characters, largest, softmax};
+use crate::{
+    BertForTokenClassification, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
+};
+
+/// How the probabilities of a word's pieces become the word's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aggregation {
+    /// Those of its first piece, which is the one that training labels.
+    #[default]
+    First,
+    /// Their mean.
+    Average,
+    /// Those of the piece that is surest of its label.
+    Max,
+}
+
+/// A word with its label.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelledWord {
+    /// The word. Punctuation marks are words.
+    pub text: String,
+    /// Where it starts in the text, in characters.
+    pub start: usize,
+    /// Where it ends, in characters.
+    pub end: usize,
+    /// The most probable label.
+    pub label: String,
+    /// Its probability.
+    pub score: f64,
+}
+
+/// Neighbouring words that have one name: a person, a place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entity {
+    /// The kind: the label without `B-` or `I-`.
+    pub label: String,
+    /// The words, with what stands between them.
+    pub text: String,
+    /// Where it starts in the text, in characters.
+    pub start: usize,
+    /// Where it ends, in characters.
+    pub end: usize,
+    /// The mean of its words' scores.
+    pub score: f64,
+}
+
+/// Labels the words of texts, which may be longer than the model takes: they are read in windows that overlap, and a
+/// word gets its label where it has most of its surroundings.
+pub struct TokenClassification {
+    asked: Asked<BertForTokenClassification>,
+    aggregation: Aggregation,
+}
+
+impl Pipeline for TokenClassification {
+    type Model = BertForTokenClassification;
+
+    fn new(model: BertForTokenClassification, tokenizer: Tokenizer) -> Result<TokenClassification> {
+        Ok(TokenClassification { asked: Asked::new(model, tokenizer)?, aggregation: Aggregation::default() })
+    }
+}
+
+/// A word's pieces in the window that it is labelled from.
+struct Word {
+    start: usize,
+    end: usize,
+    /// How far it is from the nearer end of the window, in tokens.
+    margin: usize,
+    /// Probabilities of each piece, by label.
+    pieces: Vec<Vec<f64>>,
+}
+
+impl TokenClassification {
+    /// How pieces become words; [`Aggregation::First`] by default.
+    pub fn aggregation(self, aggregation: Aggregation) -> TokenClassification {
+        TokenClassification { aggregation, ..self }
+    }
+
+    /// Names of the labels, by id.
+    pub fn labels(&self) -> &[String] {
+        &self.asked.model.config().labels
+    }
+
+    /// The label of every word of each text.
+    ///
+    /// # Errors
+    /// When a text is blank.
+    pub fn words(&self, texts: &[&str]) -> Result<Vec<Vec<LabelledWord>>> {
+        let room = self.asked.tokenizer.max_length().saturating_sub(2);
+        let options = EncodeOptions::new().truncation(Truncation::LongestFirst).stride(room / 4);
+        let (mut encodings, mut text_of) = (Vec::new(), Vec::new());
+        for (index, text) in texts.iter().enumerate() {
+            if text.trim().is_empty() {
+                return Err(Error::batch(format!("text {index} is blank: it has no words to label")));
+            }
+            let mut first = self.asked.tokenizer.encode_with(text, None, &options)?;
+            let others = std::mem::take(&mut first.overflowing);
+            text_of.extend(std::iter::repeat_n(index, 1 + others.len()));
+            encodings.push(first);
+            encodings.extend(others);
+        }
+        let mut words: Vec<BTreeMap<u32, Word>> = texts.iter().map(|_| BTreeMap::new()).collect();
+        let mut text_of = text_of.into_iter();
+        self.asked.in_batches(&encodings, |model, batch, encodings| {
+            let logits = model.forward(batch, Mode::Eval)?.to_vec::<f32>()?; // [T, C]
+            let mut rows = logits.chunks_exact(self.labels().len());
+            for (encoding, text) in encodings.iter().zip(text_of.by_ref()) {
+                let probabilities = rows.by_ref().take(encoding.len()).map(softmax).collect();
+                gather(encoding, probabilities, &mut words[text]);
+            }
+            Ok(())
+        })?;
+        let labelled = |(words, text): (BTreeMap<u32, Word>, &&str)| {
+            words.into_values().map(|word| self.labelled(word, text)).collect()
+        };
+        Ok(words.into_iter().zip(texts).map(labelled).collect())
+    }
+
+    /// The entities of each text: neighbouring words of one kind, where `B-` begins another one (IOB2), and so does
+    /// an `I-` after another kind. Labels without such a beginning make spans of neighbours that are alike.
+    ///
+    /// # Errors
+    /// As [`words`](TokenClassification::words).
+    pub fn entities(&self, texts: &[&str]) -> Result<Vec<Vec<Entity>>> {
+        let words = self.words(texts)?;
+        Ok(words.iter().zip(texts).map(|(words, text)| entities(words, text)).collect())
+    }
+
+    fn labelled(&self, word: Word, text: &str) -> LabelledWord {
+        let probabilities = match self.aggregation {
+            Aggregation::First => word.pieces.into_iter().next(),
+            Aggregation::Max => word.pieces.into_iter().max_by(|a, b| a[largest(a)].total_cmp(&b[largest(b)])),
+            Aggregation::Average => {
+                let pieces = word.pieces.len() as f64;
+                let mean = |label: usize| word.pieces.iter().map(|piece| piece[label]).sum::<f64>() / pieces;
+                Some((0..self.labels().len()).map(mean).collect())
+            }
+        };
+        let probabilities = probabilities.unwrap_or_default();
+        let id = largest(&probabilities);
+        LabelledWord {
+            text: characters(text, word.start, word.end).to_string(),
+            start: word.start,
+            end: word.end,
+            label: self.labels()[id].clone(),
+            score: probabilities[id],
+        }
+    }
+}
+
+/// Adds the words of a window, in the place of those that are nearer to the end of theirs. A word that the window
+/// cuts has its pieces on one side only, and is nearest to the end.
+fn gather(encoding: &Encoding, probabilities: Vec<Vec<f64>>, words: &mut BTreeMap<u32, Word>) {
+    let last = encoding.len().saturating_sub(1);
+    let mut found: BTreeMap<u32, Word> = BTreeMap::new();
+    for (at, probabilities) in probabilities.into_iter().enumerate() {
+        let Some(number) = encoding.word_ids[at] else { continue };
+        let (start, end) = encoding.offsets[at];
+        let margin = at.min(last - at);
+        let word = found.entry(number).or_insert(Word { start, end, margin, pieces: Vec::new() });
+        word.end = end;
+        word.margin = word.margin.min(margin);
+        word.pieces.push(probabilities);
+    }
+    for (number, word) in found {
+        if words.get(&number).is_none_or(|known| known.margin < word.margin) {
+            words.insert(number, word);
+        }
+    }
+}
+
+/// How a word continues what is before it, and the kind of entity.
+fn parts(label: &str) -> (char, &str) {
+    match label.split_once('-') {
+        Some((place @ ("B" | "I" | "E" | "S"), kind)) => (place.chars().next().unwrap_or('I'), kind),
+        _ => ('I', label),
+    }
+}
+
+fn entities(words: &[LabelledWord], text: &str) -> Vec<Entity> {
+    let mut spans: Vec<(&str, Vec<&LabelledWord>)> = Vec::new();
+    let mut open = false;
+    for word in words {
+        let (place, kind) = parts(&word.label);
+        if kind == "O" {
+            open = false;
+            continue;
+        }
+        match spans.last_mut() {
+            Some((last, words)) if open && *last == kind && matches!(place, 'I' | 'E') => words.push(word),
+            _ => spans.push((kind, vec![word])),
+        }
+        open = matches!(place, 'B' | 'I');
+    }
+    let entity = |(kind, words): (&str, Vec<&LabelledWord>)| {
+        let (start, end) = (words[0].start, words[words.len() - 1].end);
+        let score = words.iter().map(|word| word.score).sum::<f64>() / words.len() as f64;
+        Entity { label: kind.to_string(), text: characters(text, start, end).to_string(), start, end, score }
+    };
+    spans.into_iter().map(entity).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(labels: &[&str]) -> Vec<(String, String)> {
+        let text = ["Ana", "Luz", "mora", "em", "Rio", "Claro"];
+        let whole = text.join(" ");
+        let mut start = 0;
+        let words: Vec<LabelledWord> = text
+            .iter()
+            .zip(labels)
+            .map(|(word, label)| {
+                let word = LabelledWord {
+                    text: word.to_string(),
+                    start,
+                    end: start + word.len(),
+                    label: label.to_string(),
+                    score: 0.5,
+                };
+                start = word.end + 1;
+                word
+            })
+            .collect();
+        entities(&words, &whole).into_iter().map(|entity| (entity.label, entity.text)).collect()
+    }
+
+    fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+        expected.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect()
+    }
+
+    #[test]
+    fn spans_of_every_scheme() {
+        let both = pairs(&[("PER", "Ana Luz"), ("LOC", "Rio Claro")]);
+        assert_eq!(found(&["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC"]), both);
+        assert_eq!(found(&["I-PER", "I-PER", "O", "O", "I-LOC", "I-LOC"]), both, "IOB1");
+        assert_eq!(found(&["B-PER", "E-PER", "O", "O", "B-LOC", "E-LOC"]), both, "BIOES");
+        assert_eq!(found(&["PER", "PER", "O", "O", "LOC", "LOC"]), both, "without a scheme");
+        let apart = pairs(&[("PER", "Ana"), ("PER", "Luz"), ("LOC", "Rio"), ("PER", "Claro")]);
+        assert_eq!(found(&["B-PER", "B-PER", "O", "O", "B-LOC", "I-PER"]), apart);
+        assert_eq!(found(&["S-PER", "S-PER", "O", "O", "S-LOC", "S-PER"]), apart);
+        assert_eq!(found(&["O"; 6]), []);
+    }
+}
