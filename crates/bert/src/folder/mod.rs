@@ -104,3 +104,20 @@ impl Folder {
         &self.path
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_folder() {
+        let refused = |place: &str| Folder::at(Path::new(place)).err().map(|error| error.to_string());
+        assert_eq!(refused("Cargo.toml").unwrap(), "Cargo.toml: cannot read: not a folder");
+        assert_eq!(refused("./missing").unwrap(), "./missing: cannot read: no such folder");
+        #[cfg(not(feature = "hub"))]
+        for name in ["bert-base-uncased", "owner/name@v1"] {
+            let reason = "no such folder; with the cargo feature \"hub\" cloze downloads models by name";
+            assert_eq!(refused(name).unwrap(), format!("{name}: cannot read: {reason}"));
+        }
+    }
+}

@@ -135,17 +135,23 @@ pub struct Repository {
 
 impl Repository {
     pub fn of(name: &'static str, folder: &Path) -> Repository {
-        let read = |entry: std::io::Result<std::fs::DirEntry>| {
-            let entry = entry.unwrap();
-            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
-        };
-        Repository { name, files: std::fs::read_dir(folder).unwrap().map(read).collect() }
+        let mut files = BTreeMap::new();
+        for inside in ["", "1_Pooling/"] {
+            for entry in std::fs::read_dir(folder.join(inside)).unwrap().map(Result::unwrap) {
+                if entry.path().is_file() {
+                    let name = format!("{inside}{}", entry.file_name().to_str().unwrap());
+                    files.insert(name, std::fs::read(entry.path()).unwrap());
+                }
+            }
+        }
+        Repository { name, files }
     }
 
     /// The answer of the hub, whose large files are at `store`.
     pub fn reply(&self, request: &Request, store: &str) -> Reply {
         if let Some(cached) = request.path.strip_prefix("/api/resolve-cache/models/") {
-            let file = cached.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap();
+            let (_, file) = cached.split_once(&format!("{COMMIT}/")).unwrap();
+            let file = file.split('?').next().unwrap();
             return self.content(file).header("X-Repo-Commit", COMMIT).header("ETag", quoted(&self.files[file]));
         }
         let Some((name, path)) = request.path[1..].split_once("/resolve/") else { return Reply::new(404, "") };

@@ -257,3 +257,42 @@ fn encoded(text: &str, kept: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects() {
+        // As `urllib.parse.urljoin` has it.
+        for (at, location, to) in [
+            ("http://h:1/a/b/c?x=1", "/d?e=%2F", Some("http://h:1/d?e=%2F")),
+            ("http://h:1/a/b/c?x=1", "d", Some("http://h:1/a/b/d")),
+            ("http://h:1/a/b/c", "//g/d", Some("http://g/d")),
+            ("https://h/a", "//g/d", Some("https://g/d")),
+            ("http://h:1/a", "https://g:2/d", Some("https://g:2/d")),
+            ("https://h/a", "http://h/d", None),
+            ("http://h/a", "file:///d", None),
+            ("http://h/a", "http://", None),
+        ] {
+            let at: Uri = at.parse().unwrap();
+            assert_eq!(follow(&at, location).map(|to| to.to_string()).as_deref(), to, "{at} {location}");
+        }
+        let [a, b]: [Uri; 2] = ["https://h/a", "https://h/b?c"].map(|address| address.parse().unwrap());
+        assert_eq!(origin(&a), origin(&b));
+        for other in ["http://h/a", "https://h:8443/a", "https://h.g/a"] {
+            assert_ne!(origin(&a), origin(&other.parse().unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn names_on_the_way() {
+        // As `urllib.parse.quote` has it.
+        assert_eq!(encoded("refs/pr/3", ""), "refs%2Fpr%2F3");
+        assert_eq!(encoded("1_Pooling/é a?.json", "/"), "1_Pooling/%C3%A9%20a%3F.json");
+        assert_eq!(plain_etag("W/\"0a-b_c.d\"").as_deref(), Some("0a-b_c.d"));
+        for etag in ["", "\"\"", "\"..\"", "\".a\"", "a/b", "a\\b", "a:b", "a b", &"a".repeat(129)] {
+            assert_eq!(plain_etag(etag), None, "{etag}");
+        }
+    }
+}
