@@ -16,6 +16,7 @@ pub mod prelude {
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Tensor, no_grad};
     pub use cloze_train::{
-        AdamW, Corpus, Masking, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,
+        AdamW, ClassificationEvaluation, Columns, Corpus, LabelledData, Masking, PairSampler, PreTraining,
+        PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,
     };
 }

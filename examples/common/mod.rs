@@ -4,7 +4,7 @@ pub mod exit;
 pub mod inspect;
 pub mod report;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
 
@@ -16,6 +16,11 @@ const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
 pub fn mini_corpus() -> Result<Corpus> {
     let documents = MINI_CORPUS.split("\n\n").map(|document| document.lines().map(str::to_string).collect());
     Ok(Corpus::from_documents(documents.collect())?)
+}
+
+/// The folder or name that was asked for, or the small model of this repository.
+pub fn model(asked: Option<&Path>) -> PathBuf {
+    asked.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny"), Path::to_path_buf)
 }
 
 /// Learning rates for training from scratch.

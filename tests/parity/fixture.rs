@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cloze::bert::Batch;
-use cloze::tensor::{Device, Gradients, Module, SafetensorsFile, Sequences, Tensor};
+use cloze::tensor::{Device, Gradients, Module, Sequences, Tensor, TensorFile};
 
 use crate::Result;
 
@@ -16,13 +16,13 @@ pub fn folder(name: &str) -> PathBuf {
 
 pub struct Fixture {
     name: String,
-    expected: SafetensorsFile,
+    expected: TensorFile,
     pub batch: Batch,
 }
 
 impl Fixture {
     pub fn open(name: &str) -> Result<Fixture> {
-        let expected = SafetensorsFile::open(folder(name).join("expected.safetensors"))?;
+        let expected = TensorFile::open(folder(name).join("expected.safetensors"))?;
         let integers = |name: &str| -> Result<Vec<i64>> { Ok(expected.tensor(name, &Device::Cpu)?.to_vec()?) };
         let lengths: Vec<usize> = integers("lengths")?.into_iter().map(|length| length as usize).collect();
         let unsigned = |values: Vec<i64>| values.into_iter().map(|value| value as u32).collect::<Vec<u32>>();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use cloze::prelude::*;
-use cloze::tensor::{SafetensorsFile, save_safetensors};
+use cloze::tensor::{TensorFile, save_safetensors};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ fn saved_by_transformers(fixture: &Fixture, head: &str) -> Result<TempDir> {
     let without: Vec<&str> =
         instead["without"].as_array().ok_or("no without")?.iter().flat_map(Value::as_str).collect();
 
-    let base = SafetensorsFile::open(fixture.folder().join("model.safetensors"))?;
+    let base = TensorFile::open(fixture.folder().join("model.safetensors"))?;
     let kept = base.names().into_iter().filter(|name| !without.iter().any(|part| name.starts_with(part)));
     let mut tensors =
         kept.map(|name| Ok((name.clone(), base.tensor(&name, &Device::Cpu)?))).collect::<Result<Vec<_>>>()?;

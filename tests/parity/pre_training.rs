@@ -2,7 +2,7 @@
 
 use cloze::bert::PreTrainingTargets;
 use cloze::prelude::*;
-use cloze::tensor::SafetensorsFile;
+use cloze::tensor::TensorFile;
 use cloze::train::Optimizer;
 
 use crate::Result;
@@ -82,11 +82,11 @@ fn a_model_saved_here_is_the_model_that_was_read() -> Result {
     let (fixture, model, targets) = open("head_size_24")?;
     let dir = tempfile::tempdir()?;
     model.save(dir.path())?;
-    let ours = SafetensorsFile::open(dir.path().join("model.safetensors"))?;
-    let theirs = SafetensorsFile::open(fixture.folder().join("model.safetensors"))?;
+    let ours = TensorFile::open(dir.path().join("model.safetensors"))?;
+    let theirs = TensorFile::open(fixture.folder().join("model.safetensors"))?;
     assert_eq!(ours.names(), theirs.names());
     for name in ours.names() {
-        let values = |file: &SafetensorsFile| -> Result<Vec<f32>> { Ok(file.tensor(&name, &Device::Cpu)?.to_vec()?) };
+        let values = |file: &TensorFile| -> Result<Vec<f32>> { Ok(file.tensor(&name, &Device::Cpu)?.to_vec()?) };
         assert_eq!(values(&ours)?, values(&theirs)?, "{name}");
     }
     let (read, _) = BertForPreTraining::open(dir.path(), &Device::Cpu)?;

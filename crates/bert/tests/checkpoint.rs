@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cloze_bert::{BertConfig, BertForPreTraining, LoadReport, PreTrainedModel, WEIGHTS_FILE};
-use cloze_tensor::{DType, Device, Module, SafetensorsFile, Tensor, save_safetensors};
+use cloze_tensor::{DType, Device, Module, Tensor, TensorFile, save_safetensors};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -21,7 +21,7 @@ fn reopened(
     save(folder.path())?;
     let mut tensors = BTreeMap::new();
     {
-        let file = SafetensorsFile::open(folder.path().join(WEIGHTS_FILE))?;
+        let file = TensorFile::open(folder.path().join(WEIGHTS_FILE))?;
         for name in file.names() {
             // A copy: the file is about to be replaced.
             let tensor = file.tensor(&name, &Device::Cpu)?;

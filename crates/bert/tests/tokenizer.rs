@@ -123,7 +123,9 @@ fn truncation_and_windows() {
     let error = tokenizer.encode(long).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::TooLong { limit: 8, .. }), "{error}");
     let first = EncodeOptions::new().truncation(Truncation::OnlyFirst);
-    assert_eq!(tokenizer.encode_with(long, None, &first).unwrap().len(), 8);
+    let cut = tokenizer.encode_with(long, None, &first).unwrap();
+    assert_eq!((cut.len(), cut.truncated), (8, tokenizer.ids(long).unwrap().len() - 6));
+    assert_eq!(tokenizer.encode("the cat").unwrap().truncated, 0);
     // A question and windows over its context.
     let windows = EncodeOptions::new().max_length(9).truncation(Truncation::OnlySecond).stride(2);
     let encoding = tokenizer.encode_with("the cat", Some(long), &windows).unwrap();
@@ -139,7 +141,7 @@ fn truncation_and_windows() {
         covered.truncate(keep);
         covered.extend(context);
     }
-    assert_eq!(covered, whole);
+    assert_eq!((covered, encoding.truncated), (whole, 0));
     assert!(message(tokenizer.encode_with("the cat", Some(long), &windows.stride(4))).contains("stride is 4"));
     let both = windows.truncation(Truncation::LongestFirst).stride(1);
     assert!(message(tokenizer.encode_with(long, Some(long), &both)).contains("both texts"));

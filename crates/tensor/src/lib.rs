@@ -31,6 +31,7 @@ mod dropout;
 mod dtype;
 mod element;
 mod error;
+mod files;
 mod gradients;
 mod interop;
 mod layout;
@@ -39,19 +40,18 @@ mod ops;
 pub mod optim;
 mod parameters;
 pub mod random;
-mod safetensors;
 mod storage;
 mod tensor;
 
-pub use crate::safetensors::{SafetensorsFile, save_safetensors};
-#[doc(hidden)]
-pub use crate::safetensors::{replace_with, write_file_atomically};
 pub use autograd::no_grad;
 pub use device::Device;
 pub use dropout::{Dropout, RowCoordinate};
 pub use dtype::DType;
 pub use element::{Element, TensorData};
 pub use error::{Error, ErrorKind, Inside, Result};
+pub use files::{TensorFile, save_safetensors};
+#[doc(hidden)]
+pub use files::{replace_with, write_file_atomically};
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
 pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences};

@@ -225,6 +225,14 @@ impl Tensor {
         self.storage().cpu().get(self.layout().offset..).unwrap_or_default()
     }
 
+    /// The bytes of the elements of a row-major tensor.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        debug_assert!(self.layout().is_contiguous());
+        let start = self.layout().offset * self.dtype().size();
+        // An empty tensor may be a view that starts past the end.
+        self.storage().cpu().get(start..start + self.elements() * self.dtype().size()).unwrap_or_default()
+    }
+
     /// The elements in row-major order.
     ///
     /// # Errors

@@ -124,6 +124,26 @@ fn the_loss_falls_and_callbacks_see_every_step() -> Result {
 }
 
 #[test]
+fn an_epoch_ends_with_its_last_step_and_with_the_run() -> Result {
+    let (data, config) = data()?;
+    let count = data.epoch(0)?.len();
+    let batch_size = count.div_ceil(3);
+    let ends = |budget| -> Result<Vec<(u32, bool)>> {
+        let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+        let mut seen = Vec::new();
+        trainer(&mut model).batch_size(batch_size).budget(budget).run_with(&data, |_, step| {
+            seen.push((step.epoch, step.epoch_ends));
+            Ok(())
+        })?;
+        Ok(seen)
+    };
+    let two = [(1, false), (1, false), (1, true), (2, false), (2, false), (2, true)];
+    assert_eq!(ends(Budget::Epochs(2))?, two);
+    assert_eq!(ends(Budget::Steps(5))?, [&two[..4], &[(2, true)]].concat());
+    Ok(())
+}
+
+#[test]
 fn a_head_without_labels_stays_as_it_is() -> Result {
     let (data, config) = data()?;
     let data = data.next_sentence(false);
@@ -208,7 +228,7 @@ fn a_batch_without_targets_is_not_blamed_on_the_learning_rate() -> Result {
     let (data, config) = data()?;
     let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
     let error = trainer(&mut model).steps(2).run(&NoTargets(data)).err().ok_or("the run goes on")?.to_string();
-    assert!(error.contains("no token is to be predicted") && !error.contains("learning rate"), "{error}");
+    assert!(error.contains("none of the 0 targets counts") && !error.contains("learning rate"), "{error}");
     Ok(())
 }
 

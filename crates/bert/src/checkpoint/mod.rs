@@ -1,4 +1,4 @@
-//! Model folders: `config.json` and `model.safetensors`, as `transformers` reads and writes them.
+//! Model folders: `config.json` and the weights, as `transformers` reads and writes them.
 
 mod names;
 mod save;
@@ -6,7 +6,7 @@ mod save;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use cloze_tensor::{DType, Device, SafetensorsFile, Tensor};
+use cloze_tensor::{DType, Device, Tensor, TensorFile};
 
 use crate::config::ModelType;
 use crate::folder::Folder;
@@ -52,6 +52,19 @@ impl fmt::Display for LoadReport {
     }
 }
 
+/// Files that hold a model's weights, or say which files do, in the order in which they are looked for.
+const WEIGHTS: [&str; 4] = [WEIGHTS_FILE, WEIGHTS_INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// Opens the weights in a folder, of whichever form.
+fn open_weights(folder: &Folder) -> Result<TensorFile> {
+    for name in WEIGHTS {
+        if let Some(path) = folder.find(name)? {
+            return TensorFile::open_with(path, |shard| folder.get(shard));
+        }
+    }
+    Err(folder.lacking(&format!("has no weights: none of {}", WEIGHTS.join(", "))))
+}
+
 /// Whether a parameter is part of the encoder, without which a checkpoint is none; heads may be missing.
 fn is_body(canonical: &str) -> bool {
     canonical.starts_with("bert.") && !canonical.starts_with("bert.pooler.")
@@ -66,9 +79,9 @@ fn parts(tensor: &Tensor) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
     Ok((0..elements).step_by(PART).map(part))
 }
 
-/// A file of weights that is being read.
+/// Weights that are being read.
 pub(crate) struct Checkpoint {
-    file: SafetensorsFile,
+    file: TensorFile,
     model_type: ModelType,
     fresh_head: bool,
     /// Canonical name to the name in the file.
@@ -82,7 +95,7 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     fn open(folder: &Folder, model_type: ModelType, fresh_head: bool) -> Result<Checkpoint> {
-        let file = SafetensorsFile::open(folder.get(WEIGHTS_FILE)?)?;
+        let file = open_weights(folder)?;
         let mut names = BTreeMap::new();
         for name in file.names() {
             if let Some(other) = names.insert(names::canonical(&name, model_type), name.clone()) {
@@ -138,6 +151,7 @@ impl Checkpoint {
             self.missing.push(names::stored(&name, self.model_type));
             return Ok(None);
         };
+        let wrong = |reason| Error::format(self.file.path_of(stored).unwrap_or(self.file.path()), reason);
         let tensor = self.file.tensor(stored, device)?;
         if tensor.shape() != shape {
             if self.fresh_head && !is_body(&name) {
@@ -149,10 +163,10 @@ impl Checkpoint {
             if !is_body(&name) {
                 reason.push_str("; OpenOptions::fresh_head makes such a head anew");
             }
-            return Err(Error::format(self.file.path(), reason));
+            return Err(wrong(reason));
         }
         if !tensor.dtype().is_float() {
-            return Err(Error::format(self.file.path(), format!("{stored} has type {}, not a float", tensor.dtype())));
+            return Err(wrong(format!("{stored} has type {}, not a float", tensor.dtype())));
         }
         let tensor = tensor.to_dtype(DType::F32)?;
         let mut position = 0;
@@ -160,7 +174,7 @@ impl Checkpoint {
             let part = part?;
             if let Some(at) = part.iter().position(|x| !x.is_finite()) {
                 let reason = format!("{stored} is {} at element {}: weights must be finite", part[at], position + at);
-                return Err(Error::format(self.file.path(), reason));
+                return Err(wrong(reason));
             }
             position += part.len();
         }

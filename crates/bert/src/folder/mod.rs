@@ -14,8 +14,8 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
-    /// What is said of a file that is not there.
-    missing: String,
+    /// What else is said where a file is not there.
+    note: String,
     #[cfg(feature = "hub")]
     repository: Option<hub::Subfolder>,
 }
@@ -28,7 +28,7 @@ impl Folder {
     /// cache.
     pub(crate) fn at(place: &Path) -> Result<Folder> {
         if place.is_dir() {
-            return Ok(Folder::on_disk(place, "no such file"));
+            return Ok(Folder::on_disk(place, ""));
         }
         if place.exists() {
             let error = std::io::Error::new(ErrorKind::NotADirectory, "not a folder");
@@ -40,10 +40,10 @@ impl Folder {
         }
     }
 
-    fn on_disk(path: &Path, missing: impl Into<String>) -> Folder {
+    fn on_disk(path: &Path, note: impl Into<String>) -> Folder {
         Folder {
             path: path.to_path_buf(),
-            missing: missing.into(),
+            note: note.into(),
             #[cfg(feature = "hub")]
             repository: None,
         }
@@ -78,8 +78,13 @@ impl Folder {
     /// # Errors
     /// When it is not.
     pub(crate) fn get(&self, name: &str) -> Result<PathBuf> {
-        let missing = || std::io::Error::new(ErrorKind::NotFound, self.missing.as_str());
+        let missing = || std::io::Error::new(ErrorKind::NotFound, format!("no such file{}", self.note));
         self.find(name)?.ok_or_else(|| Error::io(self.path.join(name), "cannot read", missing()))
+    }
+
+    /// That it `lacks` files, each of which would do.
+    pub(crate) fn lacking(&self, lacks: &str) -> Error {
+        Error::format(&self.path, format!("{lacks}{}", self.note))
     }
 
     /// The folder `name` inside this one; itself for an empty name. `name` may come from a file.

@@ -76,6 +76,8 @@ pub struct Encoding {
     pub sequence_ids: Vec<Option<usize>>,
     /// What was cut off, in windows, when a [stride](EncodeOptions::stride) was asked for.
     pub overflowing: Vec<Encoding>,
+    /// Tokens of the texts that truncation cut off and no window has.
+    pub truncated: usize,
 }
 
 impl Encoding {
@@ -127,6 +129,7 @@ pub(super) fn lay_out(
     let max_length = options.max_length.unwrap_or(default_max_length);
     let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
     let kept = truncate(&lengths, max_length, options.truncation)?;
+    let cut: usize = lengths.iter().zip(&kept).map(|(length, kept)| length - kept).sum();
     let mut windows = Vec::with_capacity(kept.len());
     for (&length, &kept) in lengths.iter().zip(&kept) {
         windows.push(match options.stride {
@@ -151,6 +154,7 @@ pub(super) fn lay_out(
     });
     let mut first = encodings.next().unwrap_or_default();
     first.overflowing = encodings.collect();
+    first.truncated = if options.stride.is_some() { 0 } else { cut };
     Ok(first)
 }
 

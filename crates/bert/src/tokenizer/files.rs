@@ -58,7 +58,7 @@ impl Tokenizer {
         }
 
         let Some(path) = folder.find(TOKENIZER)? else {
-            let neither = || Error::format(folder.path(), format!("has neither {TOKENIZER} nor {VOCAB}"));
+            let neither = || folder.lacking(&format!("has neither {TOKENIZER} nor {VOCAB}"));
             return open_vocab(&folder.find(VOCAB)?.ok_or_else(neither)?, &names, &options);
         };
         let text = read_text(&path)?;

@@ -4,8 +4,11 @@ use std::fs;
 use std::process::Child;
 use std::time::Duration;
 
-use super::server::{COMMIT, etag};
-use super::{Hub, Machine, NAME, answer, file, opened};
+use cloze_bert::{BertForMaskedLM, PreTrainedModel, SaveOptions};
+use cloze_tensor::Device;
+
+use super::server::{COMMIT, Repository, etag};
+use super::{Hub, MODEL, Machine, NAME, answer, file, opened};
 
 #[test]
 fn downloads_once_into_the_cache_of_transformers() {
@@ -80,7 +83,10 @@ fn offline_opens_what_is_cached_and_nothing_else() {
 
     fs::remove_file(machine.repository().join("snapshots").join(COMMIT).join("config.json")).unwrap();
     let said = machine.open(NAME);
-    assert!(said.ends_with("config.json: cannot read: not in the cache, and HF_HUB_OFFLINE is set"), "{said}");
+    assert!(
+        said.ends_with("config.json: cannot read: no such file; HF_HUB_OFFLINE is set, and nothing downloaded"),
+        "{said}"
+    );
     assert!(hub.asked().is_empty());
 }
 
@@ -130,4 +136,31 @@ fn processes_at_the_same_time() {
     }
     // One downloads, the others wait for it.
     assert_eq!(hub.store.asked().len(), 1);
+}
+
+#[test]
+fn weights_in_several_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, _) = BertForMaskedLM::open(MODEL.path(), &Device::Cpu).unwrap();
+    model.save_with(folder.path(), &SaveOptions::new().max_shard_bytes(20_000)).unwrap();
+    let mut repository = Repository::of(NAME, MODEL.path());
+    repository.files.remove("model.safetensors");
+    repository.files.extend(Repository::of(NAME, folder.path()).files);
+
+    let hub = Hub::of(repository.clone(), |_, reply| reply, |reply| reply);
+    let machine = Machine::new(&hub.hub.address);
+    assert_eq!(machine.open(NAME), opened());
+    let shards = hub.asked().iter().filter(|path| path.contains("?Signature=")).count();
+    assert!(shards > 1 && shards == machine.cached().iter().filter(|path| path.contains("-of-")).count());
+    assert_eq!(machine.open(NAME), opened());
+    assert!(hub.asked().is_empty());
+
+    let lost = repository.files.keys().find(|name| name.starts_with("model-00002")).unwrap().clone();
+    repository.files.remove(&lost);
+    let hub = Hub::of(repository, |_, reply| reply, |reply| reply);
+    let said = Machine::new(&hub.hub.address).open(NAME);
+    assert!(
+        said.starts_with(&format!("{NAME}/{lost}: cannot read: ")) && said.contains("no such file at http://"),
+        "{said}"
+    );
 }

@@ -151,7 +151,14 @@ impl Hub {
         bend: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
         bend_store: impl Fn(Reply) -> Reply + Send + Sync + 'static,
     ) -> Hub {
-        let repository = Repository::of(NAME, MODEL.path());
+        Hub::of(Repository::of(NAME, MODEL.path()), bend, bend_store)
+    }
+
+    fn of(
+        repository: Repository,
+        bend: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
+        bend_store: impl Fn(Reply) -> Reply + Send + Sync + 'static,
+    ) -> Hub {
         let large = repository.clone();
         let store = Server::start(move |request| {
             let file = request.path[1..].split('?').next().unwrap();

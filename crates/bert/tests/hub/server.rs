@@ -130,14 +130,14 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
 #[derive(Clone)]
 pub struct Repository {
     name: &'static str,
-    files: BTreeMap<String, Vec<u8>>,
+    pub files: BTreeMap<String, Vec<u8>>,
 }
 
 impl Repository {
     pub fn of(name: &'static str, folder: &Path) -> Repository {
         let mut files = BTreeMap::new();
         for inside in ["", "1_Pooling/"] {
-            for entry in std::fs::read_dir(folder.join(inside)).unwrap().map(Result::unwrap) {
+            for entry in std::fs::read_dir(folder.join(inside)).into_iter().flatten().map(Result::unwrap) {
                 if entry.path().is_file() {
                     let name = format!("{inside}{}", entry.file_name().to_str().unwrap());
                     files.insert(name, std::fs::read(entry.path()).unwrap());

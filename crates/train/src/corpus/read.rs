@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::Corpus;
-use crate::error::ErrorKind;
+use crate::files::read_text;
 use crate::{Error, Result};
 
 impl Corpus {
@@ -23,7 +23,7 @@ impl Corpus {
     pub fn open(path: impl AsRef<Path>) -> Result<Corpus> {
         let path = path.as_ref();
         let metadata = fs::metadata(path).map_err(|source| Error::io(path, "cannot read", source))?;
-        let corpus = if metadata.is_dir() { folder(path)? } else { sentence_a_line(&text(path)?) };
+        let corpus = if metadata.is_dir() { folder(path)? } else { sentence_a_line(&read_text(path)?) };
         corpus.not_empty().ok_or_else(|| Error::data_in(path, "corpus", "has no sentence"))
     }
 }
@@ -56,7 +56,7 @@ fn folder(path: &Path) -> Result<Corpus> {
 }
 
 fn prose(file: &Path) -> Result<Corpus> {
-    let text = text(file)?;
+    let text = read_text(file)?;
     let mut document = Corpus::default();
     document.text.reserve_exact(text.len());
     document.push_prose(&text);
@@ -77,22 +77,12 @@ fn prose_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The text of a file, without a byte order mark.
-fn text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|source| Error::io(path, "cannot read", source))?;
-    let mut text = String::from_utf8(bytes)
-        .map_err(|error| ErrorKind::Encoding { path: path.into(), offset: error.utf8_error().valid_up_to() })?;
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
+    use crate::ErrorKind;
 
     fn lists(corpus: &Corpus) -> Vec<Vec<&str>> {
         corpus.documents().map(|document| document.sentences().collect()).collect()

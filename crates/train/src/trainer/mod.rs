@@ -69,6 +69,8 @@ pub struct Step {
     pub steps: u32,
     /// Epoch, from 1.
     pub epoch: u32,
+    /// Whether it is the last step of its epoch, or of the run: the time to evaluate.
+    pub epoch_ends: bool,
     /// Loss of the batch, in nats.
     pub loss: f64,
     /// Learning rate.
@@ -295,7 +297,8 @@ impl<'m, M: Module> Trainer<'m, M> {
             report.losses.push(loss);
             report.tokens += D::tokens(&batch);
             let (epoch, elapsed) = (report.epochs + 1, start.elapsed());
-            let step = Step { step: step + 1, steps, epoch, loss, learning_rate, gradient_norm, elapsed };
+            let (step, epoch_ends) = (step + 1, at >= examples.len() || step + 1 == steps);
+            let step = Step { step, steps, epoch, epoch_ends, loss, learning_rate, gradient_norm, elapsed };
             progress.update(&step, report.tokens);
             progress.aside(|| after_step(self.model, &step))?;
         }

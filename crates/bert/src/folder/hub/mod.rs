@@ -63,7 +63,7 @@ pub(super) fn open(place: &Path, name: &str, revision: &str) -> Result<Folder> {
     if environment.offline {
         let snapshot = cache.commit(revision).map(|commit| cache.snapshot(&commit)).filter(|folder| folder.is_dir());
         return match snapshot {
-            Some(folder) => Ok(Folder::on_disk(&folder, "not in the cache, and HF_HUB_OFFLINE is set")),
+            Some(folder) => Ok(Folder::on_disk(&folder, "; HF_HUB_OFFLINE is set, and nothing downloaded")),
             None => {
                 let cache = environment.cache.display();
                 let reason = format!("no such folder; HF_HUB_OFFLINE is set, and {name} is not in the cache ({cache})");
@@ -72,8 +72,7 @@ pub(super) fn open(place: &Path, name: &str, revision: &str) -> Result<Folder> {
         };
     }
     let client = Client::new(&environment.endpoint, environment.token, environment.patience);
-    let missing = format!("{} has no such file (404): check the name", environment.endpoint);
-    let mut folder = Folder::on_disk(place, missing);
+    let mut folder = Folder::on_disk(place, format!(" at {}: check the name", environment.endpoint));
     let repository = Repository {
         place: place.to_path_buf(),
         name: name.to_string(),

@@ -1,0 +1,218 @@
+//! A file mapped into memory, and tensors that are parts of it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::layout::{Dims, Layout, MAX_RANK};
+use crate::memory::Buffer;
+use crate::ops::element;
+use crate::storage::Storage;
+use crate::tensor::Origin;
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// An element type as a file format names it.
+#[derive(Clone, Copy)]
+pub(super) struct FileType {
+    pub(super) name: &'static str,
+    /// Bits that an element takes.
+    pub(super) bits: usize,
+    /// `None` for a type that tensors here cannot have.
+    pub(super) dtype: Option<DType>,
+}
+
+impl FileType {
+    /// The bytes that so many elements take; `None` when they are not whole bytes or cannot be counted.
+    pub(super) fn bytes(self, elements: usize) -> Option<usize> {
+        let bits = elements.checked_mul(self.bits)?;
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+}
+
+/// Where in a file a tensor is. Reading it checks that it is there.
+pub(super) struct Entry {
+    /// The byte at which its first element begins.
+    pub(super) start: usize,
+    pub(super) file_type: FileType,
+    pub(super) shape: Vec<usize>,
+    /// In elements; `None` for row-major.
+    pub(super) strides: Option<Vec<usize>>,
+}
+
+/// What a file holds, by name.
+pub(super) type Entries = BTreeMap<String, Entry>;
+
+/// The number of elements of a tensor of this shape; `None` when it cannot be counted.
+pub(super) fn elements(shape: &[usize]) -> Option<usize> {
+    // Dimensions may come in any order: nothing times too much is nothing.
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+}
+
+impl Entry {
+    /// How many elements lie from the first one to the last; `None` when they cannot be counted.
+    pub(super) fn span(&self) -> Option<usize> {
+        let Some(strides) = &self.strides else { return elements(&self.shape) };
+        if self.shape.contains(&0) {
+            return Some(0);
+        }
+        self.shape
+            .iter()
+            .zip(strides)
+            .try_fold(1usize, |span, (&size, &stride)| span.checked_add(size.checked_sub(1)?.checked_mul(stride)?))
+    }
+}
+
+/// A file mapped into memory.
+pub(super) struct MappedFile {
+    path: PathBuf,
+    map: Arc<Mmap>,
+}
+
+impl MappedFile {
+    pub(super) fn open(path: &Path) -> Result<MappedFile> {
+        let cannot_read = |error| Error::io(path, "cannot read", error);
+        // A pipe has no end to map, and opening one waits for a writer.
+        if !fs::metadata(path).map_err(cannot_read)?.is_file() {
+            return Err(Error::format(path, "is not a file"));
+        }
+        let file = File::open(path).map_err(cannot_read)?;
+        // SAFETY: mapped files can change under us; the documentation of `TensorFile` asks callers not to do that.
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, "cannot map", error))?;
+        Ok(MappedFile { path: path.to_path_buf(), map: Arc::new(map) })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// An error that names this file.
+    pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
+        Error::format(&self.path, reason)
+    }
+
+    /// The tensor `entry`, row-major: a view of the file where its bytes lie that way and are aligned for its type,
+    /// and a copy otherwise.
+    pub(super) fn tensor(&self, name: &str, entry: &Entry, device: &Device) -> Result<Tensor> {
+        const OP: &str = "read";
+        let name = shown(name);
+        let Some(dtype) = entry.file_type.dtype else {
+            return Err(self.wrong(format!("{name}: type {} is not supported", entry.file_type.name)));
+        };
+        if entry.shape.len() > MAX_RANK {
+            let reason = format!("{name} has {} dimensions, at most {MAX_RANK} are supported", entry.shape.len());
+            return Err(self.wrong(reason));
+        }
+        let row_major = Layout::contiguous(OP, &entry.shape)
+            .map_err(|_| self.wrong(format!("{name}: shape {:?} has too many elements to address", entry.shape)))?;
+        let layout = match &entry.strides {
+            Some(strides) => Layout { strides: Dims::new(OP, strides)?, ..row_major },
+            None => row_major,
+        };
+        let buffer = entry.span().and_then(|span| span.checked_mul(dtype.size())).and_then(|bytes| {
+            // An empty tensor may be said to begin anywhere.
+            let start = if bytes == 0 { 0 } else { entry.start };
+            Buffer::mapped(self.map.clone(), start..start.checked_add(bytes)?)
+        });
+        let buffer = buffer.ok_or_else(|| self.wrong(format!("ends before the last element of {name}")))?;
+        let is_aligned = buffer.as_bytes().as_ptr().align_offset(dtype.size()) == 0;
+        let storage = match device {
+            Device::Cpu if is_aligned => Storage::Cpu(Arc::new(buffer)),
+            Device::Cpu => element!(OP, dtype, T => {
+                let bytes = buffer.as_bytes();
+                let copy = Tensor::build(OP, &[bytes.len() / dtype.size()], device, |to: &mut [T]| {
+                    bytemuck::cast_slice_mut(to).copy_from_slice(bytes);
+                })?;
+                copy.storage().clone()
+            }),
+        };
+        let tensor = |layout| Tensor::from_parts(storage, layout, dtype, Origin::Constant);
+        if layout.is_contiguous() { Ok(tensor(row_major)) } else { tensor(layout).copied() }
+    }
+}
+
+/// Text from a file, for an error: on one line, and not longer than one.
+pub(super) fn shown(text: &str) -> String {
+    const LENGTH: usize = 120;
+    match text.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}...", text[..end].escape_debug()),
+        None => text.escape_debug().to_string(),
+    }
+}
+
+/// Several such texts: the first few, and how many more there are.
+pub(super) fn shown_list<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    const FEW: usize = 5;
+    let mut texts = texts.into_iter();
+    let mut list: Vec<String> = texts.by_ref().take(FEW).map(shown).collect();
+    match texts.count() {
+        0 => {}
+        more => list.push(format!("and {more} more")),
+    }
+    list.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_view(tensor: &Tensor) -> bool {
+        match tensor.storage() {
+            Storage::Cpu(buffer) => buffer.is_mapped(),
+        }
+    }
+
+    #[test]
+    fn aligned_rows_are_views_and_all_else_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("numbers");
+        let file_type = FileType { name: "F32", bits: 32, dtype: Some(DType::F32) };
+        for shift in 0..8u8 {
+            let numbers = (0..12).flat_map(|i| (i as f32).to_le_bytes());
+            std::fs::write(&path, (0..shift).map(|_| 7).chain(numbers).collect::<Vec<u8>>()).unwrap();
+            let file = MappedFile::open(&path).unwrap();
+            let check = |first: usize, shape: &[usize], strides: Option<&[usize]>, rows: bool, expected: &[f32]| {
+                let (start, strides) = (usize::from(shift) + 4 * first, strides.map(<[usize]>::to_vec));
+                let entry = Entry { start, file_type, shape: shape.to_vec(), strides };
+                let tensor = file.tensor("x", &entry, &Device::Cpu).unwrap();
+                assert_eq!((tensor.shape(), tensor.to_vec::<f32>().unwrap().as_slice()), (shape, expected));
+                assert_eq!(is_view(&tensor), rows && shift % 4 == 0, "{shape:?} from byte {start}");
+            };
+            check(1, &[2, 3], None, true, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            check(1, &[2, 3], Some(&[3, 1]), true, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            check(1, &[1, 3], Some(&[99, 1]), true, &[1.0, 2.0, 3.0]);
+            check(11, &[], Some(&[]), true, &[11.0]);
+            check(0, &[3, 2], Some(&[1, 3]), false, &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+            check(2, &[3], Some(&[4]), false, &[2.0, 6.0, 10.0]);
+            check(3, &[2, 2], Some(&[0, 5]), false, &[3.0, 8.0, 3.0, 8.0]);
+            let beyond = Entry { start: usize::from(shift) + 4, file_type, shape: vec![12], strides: None };
+            let said = file.tensor("x", &beyond, &Device::Cpu).err().unwrap().to_string();
+            assert!(said.ends_with("numbers: ends before the last element of x"), "{said}");
+        }
+    }
+
+    #[test]
+    fn spans_that_cannot_be_counted() {
+        let entry = |shape: &[usize], strides: &[usize]| Entry {
+            start: 0,
+            file_type: FileType { name: "F32", bits: 32, dtype: Some(DType::F32) },
+            shape: shape.to_vec(),
+            strides: Some(strides.to_vec()),
+        };
+        assert_eq!(entry(&[3, 4], &[10, 2]).span(), Some(27));
+        assert_eq!(entry(&[3, 0], &[usize::MAX, 1]).span(), Some(0));
+        assert_eq!(entry(&[3, 2], &[usize::MAX, 1]).span(), None);
+        assert_eq!(entry(&[3, 2], &[usize::MAX / 2, usize::MAX / 2]).span(), None);
+        assert_eq!(elements(&[usize::MAX, 0, usize::MAX]), Some(0));
+        assert_eq!(elements(&[1 << 32, 1 << 32]), None);
+    }
+}

@@ -1,0 +1,257 @@
+//! Safetensors files, compared with the crate `safetensors`.
+
+use std::collections::HashMap;
+use std::fs;
+
+use cloze_tensor::{DType, Device, Error, Tensor, TensorFile, save_safetensors};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::memory::peak;
+use crate::{Folder, Result};
+
+const ALL: [DType; 6] = [DType::F32, DType::F64, DType::BF16, DType::F16, DType::U32, DType::I64];
+
+fn file(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+#[test]
+fn round_trip_of_every_type_and_layout() -> Result {
+    let folder = Folder::new()?;
+    let path = folder.path("t.safetensors");
+    let x = Tensor::new([[1f32, 2.0, 3.0], [4.0, 5.0, 6.5]], &Device::Cpu)?;
+    let transposed = |dtype: DType| x.to_dtype(dtype)?.t();
+    let tensors = ALL.iter().map(|&dtype| Ok((dtype.to_string(), transposed(dtype)?)));
+    save_safetensors(&path, tensors.collect::<cloze_tensor::Result<Vec<_>>>()?, &[("format", "pt")])?;
+    let file = TensorFile::open(&path)?;
+    let bytes = fs::read(&path)?;
+    let theirs = SafeTensors::deserialize(&bytes)?;
+    assert_eq!(file.names().len(), ALL.len());
+    assert_eq!(file.path(), path);
+    for dtype in ALL {
+        let name = dtype.to_string();
+        assert_eq!((file.shape(&name), file.dtype(&name)), (Some(&[3, 2][..]), Some(dtype)));
+        assert_eq!(file.path_of(&name), Some(path.as_path()));
+        let (read, theirs) = (file.tensor(&name, &Device::Cpu)?, theirs.tensor(&name)?);
+        assert_eq!((read.shape(), read.dtype()), (&[3, 2][..], dtype));
+        assert_eq!((theirs.shape(), theirs.dtype().to_string().to_lowercase()), (&[3, 2][..], name));
+        let expected = transposed(dtype)?.to_dtype(DType::F64)?.to_vec::<f64>()?;
+        assert_eq!(read.to_dtype(DType::F64)?.to_vec::<f64>()?, expected);
+    }
+    let said = folder.said(file.tensor("y", &Device::Cpu))?;
+    assert_eq!(said, "t.safetensors: has no tensor y");
+    assert_eq!((file.shape("y"), file.dtype("y"), file.path_of("y")), (None, None, None));
+    Ok(())
+}
+
+#[test]
+fn files_are_those_of_the_reference() -> Result {
+    let folder = Folder::new()?;
+    let path = folder.path("t.safetensors");
+    let numbers: Vec<u8> = (0..64).collect();
+    let tensors = [
+        ("b", Dtype::F32, vec![2, 3]),
+        ("a \"\\\u{1}ä", Dtype::F32, vec![]),
+        ("z", Dtype::I64, vec![2]),
+        ("y", Dtype::F64, vec![1]),
+        ("half", Dtype::F16, vec![3, 1]),
+        ("brain", Dtype::BF16, vec![2]),
+        ("ids", Dtype::U32, vec![5]),
+        ("none", Dtype::F32, vec![0, 2]),
+    ];
+    let views: Vec<(&str, TensorView)> = tensors
+        .iter()
+        .map(|(name, dtype, shape)| {
+            let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            Ok((*name, TensorView::new(*dtype, shape.clone(), &numbers[..bytes])?))
+        })
+        .collect::<Result<_>>()?;
+    for metadata in [None, Some(("format", "p\"t\u{1f}"))] {
+        let map = metadata.map(|(key, value)| HashMap::from([(key.to_string(), value.to_string())]));
+        fs::write(&path, safetensors::serialize(views.clone(), map)?)?;
+        let theirs = TensorFile::open(&path)?;
+        let read = theirs.names().into_iter().map(|name| Ok((name.clone(), theirs.tensor(&name, &Device::Cpu)?)));
+        let ours = folder.path("ours.safetensors");
+        save_safetensors(&ours, read.collect::<Result<Vec<_>>>()?, metadata.as_slice())?;
+        assert_eq!(fs::read(&ours)?, fs::read(&path)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn metadata_are_sorted_and_empty_views_are_written() -> Result {
+    let folder = Folder::new()?;
+    let path = folder.path("t.safetensors");
+    let x = Tensor::new([[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+    let empty = x.narrow(0, 2, 0)?;
+    let tensors = || [("empty".to_string(), empty.clone()), ("x".to_string(), x.clone())];
+    let keys: Vec<String> = (0..9).map(|i| format!("key {i}")).collect();
+    let mut metadata: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "a \"\\\n")).collect();
+    save_safetensors(&path, tensors(), &metadata)?;
+    let first = fs::read(&path)?;
+    metadata.reverse();
+    save_safetensors(&path, tensors(), &metadata)?;
+    assert_eq!(fs::read(&path)?, first);
+    let (_, theirs) = SafeTensors::read_metadata(&first)?;
+    assert_eq!(theirs.metadata().as_ref().and_then(|all| all.get("key 3")).map(String::as_str), Some("a \"\\\n"));
+    let file = TensorFile::open(&path)?;
+    assert_eq!(file.tensor("empty", &Device::Cpu)?.shape(), [0, 2]);
+    assert_eq!(file.tensor("x", &Device::Cpu)?.to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);
+    save_safetensors(&path, [], &[("a", "b")])?;
+    assert!(TensorFile::open(&path)?.names().is_empty());
+    assert_eq!(fs::read_dir(folder.path(""))?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn a_large_model_is_saved_and_opened_without_a_second_copy() -> Result {
+    let folder = Folder::new()?;
+    let path = folder.path("t.safetensors");
+    let layer = |i: usize| Tensor::full(i as f64, &[256, 1024], DType::F32, &Device::Cpu);
+    let tensors = (0..16).map(|i| Ok((format!("layer.{i}"), layer(i)?))).collect::<Result<Vec<_>>>()?;
+    let (saved, most) = peak(|| save_safetensors(&path, tensors, &[]));
+    saved?;
+    assert!(most < 1 << 16, "{most} bytes to save 16 MiB");
+    let (file, most) = peak(|| TensorFile::open(&path));
+    assert!(most < 1 << 16, "{most} bytes to open 16 MiB");
+    assert_eq!(file?.tensor("layer.9", &Device::Cpu)?.to_vec::<f32>()?, vec![9.0; 256 * 1024]);
+    Ok(())
+}
+
+#[test]
+fn a_file_can_be_replaced_by_views_of_itself() -> Result {
+    let folder = Folder::new()?;
+    let path = folder.path("t.safetensors");
+    let values: Vec<f32> = (0..50_000).map(|i| i as f32).collect();
+    let x = Tensor::from_slice(&values, &[100, 500], &Device::Cpu)?;
+    let y = Tensor::full(2.5, &[70_000], DType::F64, &Device::Cpu)?;
+    save_safetensors(&path, [("x".to_string(), x), ("y".to_string(), y)], &[])?;
+    let file = TensorFile::open(&path)?;
+    let (x, y) = (file.tensor("x", &Device::Cpu)?, file.tensor("y", &Device::Cpu)?);
+    // x moves to the front, where y is, and the file becomes shorter.
+    save_safetensors(&path, [("x".to_string(), x.clone())], &[("why", "shorter")])?;
+    assert_eq!(x.to_vec::<f32>()?, values);
+    assert_eq!(y.to_vec::<f64>()?, vec![2.5; 70_000]);
+    assert_eq!(TensorFile::open(&path)?.tensor("x", &Device::Cpu)?.to_vec::<f32>()?, values);
+    assert_eq!(fs::read_dir(folder.path(""))?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_saved_is_said_and_leaves_the_old_file() -> Result {
+    let folder = Folder::new()?;
+    let path = folder.write("t.safetensors", b"old")?;
+    let x = || Tensor::zeros(&[1], DType::F32, &Device::Cpu);
+    let said = folder.said(save_safetensors(&path, [("x".into(), x()?), ("x".into(), x()?)], &[]))?;
+    assert_eq!(said, "t.safetensors: cannot be written: two tensors have the name x");
+    let said = folder.said(save_safetensors(&path, [("__metadata__".into(), x()?)], &[]))?;
+    assert_eq!(said, "t.safetensors: cannot be written: no tensor can have the name __metadata__");
+    let said = folder.said(save_safetensors("/no/such/folder/x.safetensors", [("x".into(), x()?)], &[]))?;
+    assert!(said.starts_with("/no/such/folder/x.safetensors: cannot write: "), "{said}");
+    // A folder cannot be replaced by a file.
+    folder.said(save_safetensors(folder.path(""), [("x".into(), x()?)], &[]))?;
+    assert_eq!(fs::read(&path)?, b"old");
+    assert_eq!(fs::read_dir(folder.path(""))?.count(), 1);
+    Ok(())
+}
+
+#[test]
+fn hostile_headers_are_refused_by_what_is_wrong_with_them() -> Result {
+    let x = |dtype: &str, shape: &str, from: u64, to: u64| {
+        format!("\"x\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[{from},{to}]}}")
+    };
+    let one = |entry: &str| file(&format!("{{{entry}}}"), &[0; 8]);
+    let two = |x: &str, y: &str| file(&format!("{{{x},{}}}", y.replacen("\"x\"", "\"y\"", 1)), &[0; 8]);
+    let max = u64::MAX;
+    let deep = format!("{{\"x\":{}", "[".repeat(1 << 20));
+    let deep_metadata = format!("{{\"__metadata__\":{}", "[".repeat(1 << 20));
+    let cases: Vec<(Vec<u8>, String)> = vec![
+        (vec![], "neither a safetensors file, nor".into()),
+        (vec![0; 7], "neither a safetensors file, nor".into()),
+        (vec![0xff; 16], "neither a safetensors file, nor".into()),
+        (vec![0; 8], "its header is broken: EOF".into()),
+        (100u64.to_le_bytes().to_vec(), "says that its header has 100 bytes, but has 8".into()),
+        (4_000_000_000u64.to_le_bytes().to_vec(), "header has 4000000000 bytes, the format allows 100000000".into()),
+        (file("{\"x\":", &[]), "its header is broken: EOF".into()),
+        (file("[]", &[]), "its header is broken: invalid type: sequence, expected an object with a tensor".into()),
+        (file("{\"x\":\u{0}}", &[]), "its header is broken".into()),
+        (file("{} {}", &[]), "its header is broken: trailing characters".into()),
+        (file(&deep, &[]), "its header is broken: invalid type: sequence".into()),
+        (file(&deep_metadata, &[]), "its header is broken: EOF".into()),
+        (one("\"x\":{\"dtype\":\"F32\",\"shape\":[2]}"), "missing field `data_offsets`".into()),
+        (one("\"x\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}"), "invalid value: integer `-2`".into()),
+        (one(&x("F33", "[2]", 0, 8)), "x: F33 is no type of safetensors".into()),
+        (one(&x("F32", "[3]", 0, 8)), "x: has 8 bytes, not what F32 of shape [3] takes".into()),
+        (one(&x("F32", &format!("[{max},{max}]"), 0, 8)), "x: has 8 bytes, not what F32 of shape".into()),
+        (one(&x("F32", "[4611686018427387906]", 0, 8)), "x: has 8 bytes, not what F32 of shape".into()),
+        (one(&x("F4", "[15]", 0, 8)), "x: has 8 bytes, not what F4 of shape [15] takes".into()),
+        (one(&x("F32", "[3]", 0, 12)), "x: is said to be bytes 0 to 12 of the data, which has 8".into()),
+        (one(&x("F32", "[0]", 0, max)), format!("x: is said to be bytes 0 to {max} of the data, which has 8")),
+        (one(&x("F32", "[1]", 4, 8)), "x: begins at byte 4 of the data and leaves a gap before it".into()),
+        (one(&x("F32", "[1]", 0, 4)), "has 8 bytes of data, its tensors take 4".into()),
+        (one(&x("F32", "[1]", max, max)), "leaves a gap before it".into()),
+        (file("{}", &[0; 8]), "has 8 bytes of data, its tensors take 0".into()),
+        (
+            two(&x("F32", "[2]", 0, 8), &x("F32", "[2]", 0, 8)),
+            "y: begins at byte 0 of the data and overlaps the tensor before it, which ends at 8".into(),
+        ),
+        (two(&x("F32", "[2]", 0, 8), &x("F32", "[1]", 4, 8)), "y: begins at byte 4 of the data and overlaps".into()),
+        (
+            two(&x("F32", "[0]", 0, 0), &x("F32", "[0]", 8, 0)),
+            "y: begins at byte 8 of the data and leaves a gap".into(),
+        ),
+        (one(&format!("{0},{0}", x("F32", "[2]", 0, 8))), "its header is broken: x is there twice".into()),
+    ];
+    let folder = Folder::new()?;
+    for (bytes, expected) in cases {
+        let said = folder.refused("m.safetensors", &bytes)?;
+        assert!(said.starts_with("m.safetensors: ") && said.contains(&expected), "{said}: {expected}");
+    }
+    Ok(())
+}
+
+#[test]
+fn unusual_but_whole_files_are_read() -> Result {
+    let folder = Folder::new()?;
+    // Out of order, without alignment, with spaces, unknown fields and types that tensors here do not have.
+    let header = " {\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[3,11],\"more\":[[1]]},\
+        \"__metadata__\":{\"a\":\"b\"},\"a\":{\"data_offsets\":[0,3],\"shape\":[3],\"dtype\":\"U8\"},\
+        \"f\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[11,13]},\
+        \"d\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,0],\"data_offsets\":[13,13]}}   ";
+    let data = [&[1, 2, 3][..], &1.5f32.to_le_bytes(), &(-2f32).to_le_bytes(), &[0, 0]].concat();
+    let file = TensorFile::open(folder.write("m.safetensors", &file(header, &data))?)?;
+    assert_eq!(file.names(), ["a", "b", "d", "f"]);
+    assert_eq!(file.tensor("b", &Device::Cpu)?.to_vec::<f32>()?, [1.5, -2.0]);
+    assert_eq!((file.dtype("a"), file.shape("a")), (None, Some(&[3][..])));
+    let said = |name| folder.said(file.tensor(name, &Device::Cpu));
+    assert_eq!(said("a")?, "m.safetensors: a: type U8 is not supported");
+    assert_eq!(said("f")?, "m.safetensors: f: type F4 is not supported");
+    assert_eq!(said("d")?, "m.safetensors: d has 7 dimensions, at most 6 are supported");
+    Ok(())
+}
+
+#[test]
+fn huge_headers_take_no_more_than_they_hold() -> Result {
+    let folder = Folder::new()?;
+    let entries = |count: usize, entry: &dyn Fn(usize) -> String| {
+        let entries: Vec<String> = (0..count).map(entry).collect();
+        file(&format!("{{{}}}", entries.join(",")), &[])
+    };
+    let cases = [
+        entries(100_000, &|i| format!("\"{i}\":{{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}")),
+        entries(1, &|_| {
+            format!("\"x\":{{\"dtype\":\"F32\",\"shape\":[0{}],\"data_offsets\":[0,0]}}", ",1".repeat(1 << 21))
+        }),
+        entries(1, &|_| format!("\"__metadata__\":[{}0]", "0,".repeat(1 << 21))),
+        entries(1, &|_| format!("\"{}\":1", "a".repeat(4 << 20))),
+        entries(1, &|_| {
+            format!("\"x\":{{\"dtype\":\"{}\",\"shape\":[],\"data_offsets\":[0,0]}}", "\\n".repeat(2 << 20))
+        }),
+    ];
+    for bytes in cases {
+        let path = folder.write("m.safetensors", &bytes)?;
+        let (_, most) = peak(|| TensorFile::open(&path).map_err(|error: Error| error.to_string()));
+        assert!(most < 16 * bytes.len(), "{most} bytes for a file of {}", bytes.len());
+    }
+    Ok(())
+}

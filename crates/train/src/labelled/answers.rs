@@ -1,0 +1,265 @@
+//! Questions with their answers in a context, as in SQuAD.
+
+use cloze_bert::{EncodeOptions, Encoding, Tokenizer, Truncation};
+use rayon::prelude::*;
+
+use super::{EncodingReport, LabelledData, Sequence};
+use crate::{Error, Result};
+
+/// A question about a context that may hold the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuestionExample {
+    /// The question.
+    pub question: String,
+    /// Where the answer is.
+    pub context: String,
+    /// The answer; `None` when the context has none.
+    pub answer: Option<AnswerSpan>,
+}
+
+/// An answer: a piece of a context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerSpan {
+    /// As it stands in the context.
+    pub text: String,
+    /// Where it begins in the context, in characters (Unicode scalar values, as SQuAD counts; not bytes).
+    pub start: usize,
+}
+
+/// A question without an answer in its sequence points to `[CLS]`.
+const NO_ANSWER: (u32, u32) = (0, 0);
+
+impl LabelledData<(u32, u32)> {
+    /// Questions as `[CLS] question [SEP] context [SEP]`, each labelled with the positions of the first and the last
+    /// token of the answer. A context that does not fit into `max_length` tokens, special tokens included, is read in
+    /// windows, an example each, which share `stride` tokens with their neighbours; those that have not the whole answer
+    /// point to `[CLS]`, as do questions that have none. BERT's are 384 and 128. The report says how many questions have
+    /// windows, and how many answers no window has whole.
+    ///
+    /// Source: J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, "BERT", 2018, sections 4.2 and 4.3.
+    ///
+    /// # Errors
+    /// When there is no question; when an answer is not in the context where it is said to be, or a question is so long
+    /// that a window has no more than `stride` tokens of context (names the question).
+    pub fn of_questions(
+        questions: &[QuestionExample],
+        tokenizer: &Tokenizer,
+        max_length: usize,
+        stride: usize,
+    ) -> Result<(LabelledData<(u32, u32)>, EncodingReport)> {
+        let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::OnlySecond).stride(stride);
+        let encode = |(number, question): (usize, &QuestionExample)| {
+            let named = |why: String| Error::data("question", format!("number {number}: {why}"));
+            let span = question.answer.as_ref().map(|answer| span(answer, &question.context)).transpose();
+            let span = span.map_err(named)?;
+            let encoding = tokenizer.encode_with(&question.question, Some(&question.context), &options);
+            Ok((encoding.map_err(|error| named(error.to_string()))?, span))
+        };
+        let encoded: Vec<(Encoding, Option<Span>)> =
+            questions.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
+
+        let mut report = EncodingReport { examples: questions.len(), max_length, ..EncodingReport::default() };
+        let (mut sequences, mut labels): (Vec<Sequence>, _) = (Vec::new(), Vec::new());
+        for (mut encoding, span) in encoded {
+            let mut windows = std::mem::take(&mut encoding.overflowing);
+            report.in_windows += usize::from(!windows.is_empty());
+            windows.insert(0, encoding);
+            let answers = answers(&windows, span);
+            report.lost_labels += usize::from(span.is_some() && answers.iter().all(Option::is_none));
+            labels.extend(answers.into_iter().map(|answer| answer.unwrap_or(NO_ANSWER)));
+            sequences.extend(windows.into_iter().map(Sequence::from));
+        }
+        Ok((LabelledData::new(sequences, labels)?, report))
+    }
+}
+
+/// Characters of the context, from the first to before the last.
+type Span = (usize, usize);
+
+/// The characters of an answer, less white space at its ends, which no token has.
+fn span(answer: &AnswerSpan, context: &str) -> std::result::Result<Span, String> {
+    let found: String = context.chars().skip(answer.start).take(answer.text.chars().count()).collect();
+    if found != answer.text {
+        let (text, start) = (&answer.text, answer.start);
+        return Err(format!(
+            "the answer {text:?} is said to be at character {start} of the context, where {found:?} is"
+        ));
+    }
+    let trimmed = answer.text.trim();
+    if trimmed.is_empty() {
+        return Err(format!("the answer {:?} is blank: a question without an answer has none", answer.text));
+    }
+    let blank = answer.text.chars().take_while(|c| c.is_whitespace()).count();
+    Ok((answer.start + blank, answer.start + blank + trimmed.chars().count()))
+}
+
+/// For each window the positions of the first and the last token of the answer, where it has them both.
+fn answers(windows: &[Encoding], span: Option<Span>) -> Vec<Option<(u32, u32)>> {
+    let Some((start, end)) = span else { return vec![None; windows.len()] };
+    // The tokens of the answer, by position and characters.
+    let in_answer = |window: &Encoding| -> Vec<(u32, Span)> {
+        let tokens = (0..).zip(&window.offsets).zip(&window.sequence_ids);
+        let touches = |(from, to): Span| from < end && start < to;
+        tokens
+            .filter(|((_, span), sequence)| **sequence == Some(1) && touches(**span))
+            .map(|((at, span), _)| (at, *span))
+            .collect()
+    };
+    let tokens: Vec<Vec<(u32, Span)>> = windows.iter().map(in_answer).collect();
+    let whole = (
+        tokens.iter().flatten().map(|(_, (from, _))| *from).min(),
+        tokens.iter().flatten().map(|(_, (_, to))| *to).max(),
+    );
+    let answer = |tokens: &Vec<(u32, Span)>| {
+        let ((first, (from, _)), (last, (_, to))) = (tokens.first()?, tokens.last()?);
+        ((Some(*from), Some(*to)) == whole).then_some((*first, *last))
+    };
+    tokens.iter().map(answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use cloze_bert::TrainOptions;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONTEXT: &str = "Olá, the São  Paulo cat ½ sat on 12 mats.";
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::train([CONTEXT, "where who sat"], 80, &TrainOptions::new()).unwrap()
+    }
+
+    fn question(answer: Option<(&str, usize)>) -> QuestionExample {
+        let answer = answer.map(|(text, start)| AnswerSpan { text: text.into(), start });
+        QuestionExample { question: "who sat".into(), context: CONTEXT.into(), answer }
+    }
+
+    /// The text of the tokens that a label points at; `None` for `[CLS]`.
+    fn said(tokenizer: &Tokenizer, sequence: &Sequence, (first, last): (u32, u32)) -> Option<String> {
+        let ids = &sequence.ids[first as usize..=last as usize];
+        (first > 0).then(|| tokenizer.decode(ids, false).unwrap())
+    }
+
+    #[test]
+    fn answers_are_found_by_their_characters() {
+        let tokenizer = tokenizer();
+        for (text, start, expected) in [
+            ("cat", 20, "cat"),
+            ("São  Paulo", 9, "sao paulo"),
+            (" cat ", 19, "cat"),
+            ("Olá", 0, "ola"),
+            ("mats.", 36, "mats."),
+            // Half a word: the whole token.
+            ("at", 21, "cat"),
+        ] {
+            let given = question(Some((text, start)));
+            let (data, report) = LabelledData::of_questions(&[given], &tokenizer, 64, 8).unwrap();
+            assert_eq!(said(&tokenizer, &data.sequences()[0], data.labels()[0]).as_deref(), Some(expected));
+            assert_eq!((data.len(), report.in_windows, report.lost_labels), (1, 0, 0));
+        }
+        let (data, report) = LabelledData::of_questions(&[question(None)], &tokenizer, 64, 8).unwrap();
+        assert_eq!((data.labels(), report.lost_labels), (&[NO_ANSWER][..], 0));
+    }
+
+    #[test]
+    fn an_answer_without_a_token_is_lost() {
+        let context = "cat \u{7} sat".to_string();
+        let given =
+            QuestionExample { context, answer: Some(AnswerSpan { text: "\u{7}".into(), start: 4 }), ..question(None) };
+        let (data, report) = LabelledData::of_questions(&[given], &tokenizer(), 64, 8).unwrap();
+        assert_eq!((data.labels(), report.lost_labels), (&[NO_ANSWER][..], 1));
+    }
+
+    #[test]
+    fn windows_without_the_whole_answer_point_to_cls() {
+        let tokenizer = tokenizer();
+        let words: Vec<String> = (0..30).map(|n| if n == 14 { "cat".into() } else { "sat".to_string() }).collect();
+        let context = words.join(" ");
+        let answer = AnswerSpan { text: "cat sat".into(), start: 14 * 4 };
+        let given = QuestionExample { context: context.clone(), answer: Some(answer), ..question(None) };
+        // Windows of 10 words, each sharing 4 with the one before: from words 0, 6, 12, 18 and 24.
+        let (data, report) = LabelledData::of_questions(&[given.clone()], &tokenizer, 15, 4).unwrap();
+        let found: Vec<_> = data.sequences().iter().zip(data.labels()).map(|(s, l)| said(&tokenizer, s, *l)).collect();
+        // The second window has words 6 to 15.
+        let both = Some("cat sat".to_string());
+        assert_eq!(found, [None, both.clone(), both, None, None]);
+        assert_eq!((report.examples, report.in_windows, report.lost_labels), (1, 1, 0));
+
+        // The second window has its first word, the third all of it.
+        let longer =
+            QuestionExample { answer: Some(AnswerSpan { text: "cat sat sat".into(), start: 14 * 4 }), ..given.clone() };
+        let (data, _) = LabelledData::of_questions(&[longer], &tokenizer, 15, 4).unwrap();
+        assert_eq!(
+            data.labels().iter().map(|label| *label != NO_ANSWER).collect::<Vec<_>>(),
+            [false, false, true, false, false]
+        );
+        let all = QuestionExample { answer: Some(AnswerSpan { text: context, start: 0 }), ..given };
+        let (data, report) = LabelledData::of_questions(&[all], &tokenizer, 15, 4).unwrap();
+        assert_eq!((data.labels(), report.lost_labels), (&[NO_ANSWER; 5][..], 1));
+        assert!(report.to_string().contains("1 were longer and are read in windows; 1 label(s) were lost"), "{report}");
+    }
+
+    #[test]
+    fn errors_name_the_question() {
+        let tokenizer = tokenizer();
+        let said = |wrong: QuestionExample, max_length: usize| {
+            let questions = [question(None), wrong];
+            LabelledData::of_questions(&questions, &tokenizer, max_length, 2).unwrap_err().to_string()
+        };
+        let why =
+            "question: number 1: the answer \"cat\" is said to be at character 21 of the context, where \"at \" is";
+        assert_eq!(said(question(Some(("cat", 21))), 64), why);
+        let beyond = said(question(Some(("cat", usize::MAX))), 64);
+        assert!(beyond.ends_with("where \"\" is"), "{beyond}");
+        let blank = said(question(Some(("  ", 12))), 64);
+        assert_eq!(blank, "question: number 1: the answer \"  \" is blank: a question without an answer has none");
+        let long = QuestionExample { question: "who sat ".repeat(20), ..question(None) };
+        let long = said(long, 40);
+        assert!(long.starts_with("question: number 1: the text has ") && long.contains("40 fit"), "{long}");
+        let stride = said(QuestionExample { question: "who sat ".repeat(9), ..question(None) }, 23);
+        assert!(stride.starts_with("question: number 1: ") && stride.contains("stride is 2"), "{stride}");
+        let none: [QuestionExample; 0] = [];
+        let none = LabelledData::of_questions(&none, &tokenizer, 64, 2).unwrap_err().to_string();
+        assert_eq!(none, "examples: there is none");
+    }
+
+    proptest! {
+        /// Words of the context, by their characters.
+        #[test]
+        fn any_span_of_words(
+            words in prop::collection::vec("[a-eé½ñ]{1,3}[.,]?", 1..30),
+            from in any::<prop::sample::Index>(),
+            count in 1usize..4,
+            max_length in 20usize..60,
+        ) {
+            let context = words.join(" ");
+            let first = from.index(words.len());
+            let last = (first + count).min(words.len());
+            let text = words[first..last].join(" ");
+            let start = words[..first].iter().map(|word| word.chars().count() + 1).sum();
+            let answer = Some(AnswerSpan { text: text.clone(), start });
+            let tokenizer = Tokenizer::train(["a b c d e n 1 2 ⁄ . , who sat"], 40, &TrainOptions::new()).unwrap();
+            let question = QuestionExample { question: "who sat".into(), context: context.clone(), answer };
+            let (data, report) = LabelledData::of_questions(&[question], &tokenizer, max_length, 4).unwrap();
+
+            let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::OnlySecond).stride(4);
+            let encoding = tokenizer.encode_with("who sat", Some(&context), &options).unwrap();
+            let windows: Vec<&Encoding> = std::iter::once(&encoding).chain(&encoding.overflowing).collect();
+            prop_assert_eq!(data.len(), windows.len());
+            let mut answered = 0;
+            for (window, &(first, last)) in windows.into_iter().zip(data.labels()) {
+                if (first, last) == NO_ANSWER {
+                    continue;
+                }
+                answered += 1;
+                let (from, to) = (window.offsets[first as usize].0, window.offsets[last as usize].1);
+                prop_assert_eq!(context.chars().skip(from).take(to - from).collect::<String>(), text.clone());
+            }
+            prop_assert_eq!(report.lost_labels, usize::from(answered == 0));
+            if report.in_windows == 0 {
+                prop_assert_eq!(answered, 1);
+            }
+        }
+    }
+}

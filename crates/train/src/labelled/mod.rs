@@ -1,0 +1,259 @@
+//! Data with labels, for every head: encoded sequences and what a model should say of them.
+//!
+//! What a label is depends on the head that learns from it:
+//!
+//! | label | made by | head |
+//! |---|---|---|
+//! | `i64`: a class | [`of_texts`](LabelledData::of_texts), [`of_pairs`](LabelledData::of_pairs) | `BertForSequenceClassification`, `BertForNextSentencePrediction` |
+//! | `f32`: a number | the same | `BertForSequenceClassification` of one label (regression) |
+//! | `Vec<bool>`: which labels apply | the same | `BertForSequenceClassification` |
+//! | `Vec<i64>`: a class for each token, -100 for none | [`of_words`](LabelledData::of_words) | `BertForTokenClassification` |
+//! | `(u32, u32)`: first and last token of the answer | [`of_questions`](LabelledData::of_questions) | `BertForQuestionAnswering` |
+//! | `i64`: the right one of several sequences | [`of_choices`](LabelledData::of_choices) | `BertForMultipleChoice` |
+
+mod answers;
+mod choices;
+mod report;
+mod tags;
+mod texts;
+
+use cloze_bert::{Batch, Encoding};
+use cloze_tensor::Sequences;
+use cloze_tensor::random::{Purpose, Stream};
+
+pub use answers::{AnswerSpan, QuestionExample};
+pub use choices::ChoiceExample;
+pub use report::EncodingReport;
+pub use tags::{TaggedSentence, tag_names};
+
+use crate::trainer::DataSet;
+use crate::{Error, Result};
+
+/// `Purpose::Shuffle` at this site orders the examples of an epoch.
+const EPOCH_SITE: u32 = 0;
+
+/// An encoded sequence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequence {
+    /// Token ids, special tokens included.
+    pub ids: Vec<u32>,
+    /// As many: 0 for the first text, 1 for the second.
+    pub token_types: Vec<u32>,
+}
+
+impl From<Encoding> for Sequence {
+    fn from(encoding: Encoding) -> Sequence {
+        Sequence { ids: encoding.ids, token_types: encoding.token_types }
+    }
+}
+
+/// Examples with labels: a sequence each, or as many for each as there are choices.
+///
+/// ```
+/// use cloze_bert::{Tokenizer, TrainOptions};
+/// use cloze_train::{DataSet, LabelledData};
+/// let texts = ["a good film", "a bad film", "so good"];
+/// let tokenizer = Tokenizer::train(texts, 60, &TrainOptions::new())?;
+/// let (data, report) = LabelledData::of_texts(&texts, vec![1i64, 0, 1], &tokenizer, 128)?;
+/// println!("{report}");
+/// let order = data.epoch(0)?;
+/// let batch = data.batch(&order[..2], 0, 0)?;
+/// assert_eq!((batch.batch.len(), batch.labels.len()), (2, 2));
+/// # Ok::<(), cloze_train::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LabelledData<L> {
+    /// Those of the first example, then of the second, and so on: as many for each.
+    sequences: Vec<Sequence>,
+    labels: Vec<L>,
+    seed: u64,
+}
+
+/// A batch with its labels.
+#[derive(Clone, Debug)]
+pub struct LabelledBatch<L> {
+    /// B sequences.
+    pub batch: Batch,
+    /// One for each example: B, or B divided by the number of choices.
+    pub labels: Vec<L>,
+}
+
+impl<L> LabelledBatch<L> {
+    /// Sequences of each example.
+    pub fn choices(&self) -> usize {
+        self.batch.len() / self.labels.len().max(1)
+    }
+}
+
+impl<L> LabelledData<L> {
+    /// Sequences with their labels: a label for each sequence, or for every so many, where a question has several
+    /// choices.
+    ///
+    /// # Errors
+    /// When there is no label, the sequences are no whole number for each, or one is empty or has not as many types
+    /// as ids.
+    pub fn new(sequences: Vec<Sequence>, labels: Vec<L>) -> Result<LabelledData<L>> {
+        let (count, labelled) = (sequences.len(), labels.len());
+        if labelled == 0 {
+            return Err(Error::data("examples", "there is none"));
+        }
+        if count == 0 || !count.is_multiple_of(labelled) {
+            return Err(Error::data("examples", format!("{count} sequences for {labelled} labels")));
+        }
+        let broken = |sequence: &Sequence| sequence.ids.is_empty() || sequence.ids.len() != sequence.token_types.len();
+        if let Some(index) = sequences.iter().position(broken) {
+            let (ids, types) = (sequences[index].ids.len(), sequences[index].token_types.len());
+            return Err(Error::data("examples", format!("sequence {index} has {ids} ids and {types} token types")));
+        }
+        Ok(LabelledData { sequences, labels, seed: 0 })
+    }
+
+    /// The seed of the order of training.
+    pub fn seed(self, seed: u64) -> LabelledData<L> {
+        LabelledData { seed, ..self }
+    }
+
+    /// The number of examples, at least one.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The sequences: those of the first example, then of the second, and so on.
+    pub fn sequences(&self) -> &[Sequence] {
+        &self.sequences
+    }
+
+    /// The label of each example.
+    pub fn labels(&self) -> &[L] {
+        &self.labels
+    }
+}
+
+impl<L: Clone> LabelledData<L> {
+    /// All examples in the order they were given in, `batch_size` at a time: to evaluate on.
+    ///
+    /// # Errors
+    /// When `batch_size` is 0; each batch may fail as [`DataSet::batch`].
+    pub fn batches(&self, batch_size: usize) -> Result<impl ExactSizeIterator<Item = Result<LabelledBatch<L>>> + '_> {
+        if batch_size == 0 {
+            return Err(Error::invalid("batch size", 0, "at least 1"));
+        }
+        let batch = move |number: usize| {
+            let (start, end) = (number * batch_size, (number + 1).saturating_mul(batch_size).min(self.len()));
+            self.batch(&(start..end).collect::<Vec<_>>(), 0, 0)
+        };
+        Ok((0..self.len().div_ceil(batch_size)).map(batch))
+    }
+}
+
+/// An example is its number.
+impl<L: Clone> DataSet for LabelledData<L> {
+    type Example = usize;
+    type Batch = LabelledBatch<L>;
+
+    fn epoch(&self, epoch: u32) -> Result<Vec<usize>> {
+        let mut examples: Vec<usize> = (0..self.len()).collect();
+        Stream::new(self.seed, Purpose::Shuffle, EPOCH_SITE, epoch, 0).shuffle(&mut examples);
+        Ok(examples)
+    }
+
+    fn batch(&self, examples: &[usize], _step: u32, first_sequence: u32) -> Result<LabelledBatch<L>> {
+        let (mut ids, mut token_types, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut numbers, mut labels) = (Vec::new(), Vec::new());
+        let each = self.sequences.len() / self.len();
+        for &example in examples {
+            let label = self.labels.get(example).ok_or_else(|| {
+                Error::invalid("number of an example", example, format!("below {}, as many as there are", self.len()))
+            })?;
+            labels.push(label.clone());
+            for sequence in &self.sequences[example * each..(example + 1) * each] {
+                ids.extend_from_slice(&sequence.ids);
+                token_types.extend_from_slice(&sequence.token_types);
+                numbers.push(first_sequence.wrapping_add(lengths.len() as u32));
+                lengths.push(sequence.ids.len());
+            }
+        }
+        let batch = Batch::packed(ids, token_types, Sequences::numbered(&lengths, &numbers)?)?;
+        Ok(LabelledBatch { batch, labels })
+    }
+
+    fn tokens(batch: &LabelledBatch<L>) -> usize {
+        batch.batch.tokens()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Example n has n + 1 tokens of id n for each choice, and its number as label.
+    fn data(count: u32, choices: usize) -> LabelledData<u32> {
+        let sequence = |n: u32| Sequence { ids: vec![n; n as usize + 1], token_types: vec![n % 2; n as usize + 1] };
+        let sequences = (0..count).flat_map(|n| std::iter::repeat_n(sequence(n), choices)).collect();
+        LabelledData::new(sequences, (0..count).collect()).unwrap()
+    }
+
+    #[test]
+    fn epochs_are_orders_of_all_examples() {
+        let data = data(50, 1).seed(3);
+        let (first, second) = (data.epoch(0).unwrap(), data.epoch(1).unwrap());
+        assert_eq!(first, data.epoch(0).unwrap());
+        assert_ne!(first, second);
+        assert_ne!(first, data.clone().seed(4).epoch(0).unwrap());
+        for mut order in [first, second] {
+            assert!(!order.is_sorted());
+            order.sort_unstable();
+            assert!(order.into_iter().eq(0..50));
+        }
+    }
+
+    #[test]
+    fn a_batch_is_its_examples() {
+        let batch = data(9, 1).batch(&[4, 0, 7], 5, 10).unwrap();
+        assert_eq!(batch.labels, [4, 0, 7]);
+        assert_eq!(batch.batch.ids(), [vec![4; 5], vec![0; 1], vec![7; 8]].concat());
+        assert_eq!(batch.batch.token_types(), [vec![0; 6], vec![1; 8]].concat());
+        assert_eq!(batch.batch.sequences().cu_seqlens(), [0, 5, 6, 14]);
+        assert_eq!(batch.batch.sequences().numbers(), [10, 11, 12]);
+        assert_eq!((batch.choices(), LabelledData::<u32>::tokens(&batch)), (1, 14));
+    }
+
+    #[test]
+    fn choices_stay_together() {
+        let batch = data(5, 3).batch(&[2, 1], 0, 6).unwrap();
+        assert_eq!(batch.labels, [2, 1]);
+        assert_eq!(batch.batch.ids(), [vec![2; 9], vec![1; 6]].concat());
+        assert_eq!(batch.batch.sequences().cu_seqlens(), [0, 3, 6, 9, 11, 13, 15]);
+        assert_eq!(batch.batch.sequences().numbers(), [6, 7, 8, 9, 10, 11]);
+        assert_eq!(batch.choices(), 3);
+    }
+
+    #[test]
+    fn batches_to_evaluate_on_are_in_order() {
+        let data = data(7, 1);
+        for (size, lengths) in [(3, vec![3, 3, 1]), (7, vec![7]), (usize::MAX, vec![7])] {
+            let batches: Vec<Vec<u32>> = data.batches(size).unwrap().map(|batch| batch.unwrap().labels).collect();
+            assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+            assert!(batches.concat().into_iter().eq(0..7));
+        }
+    }
+
+    #[test]
+    fn errors() {
+        let one = Sequence { ids: vec![1], token_types: vec![0] };
+        let said = |sequences: &[Sequence], labels: usize| {
+            LabelledData::new(sequences.to_vec(), vec![0i64; labels]).unwrap_err().to_string()
+        };
+        assert_eq!(said(&[], 0), "examples: there is none");
+        assert_eq!(said(&[], 2), "examples: 0 sequences for 2 labels");
+        assert_eq!(said(&[one.clone(), one.clone(), one.clone()], 2), "examples: 3 sequences for 2 labels");
+        let broken = Sequence { ids: vec![1, 2], token_types: vec![0] };
+        assert_eq!(said(&[one.clone(), broken], 2), "examples: sequence 1 has 2 ids and 1 token types");
+        assert_eq!(said(&[Sequence::default()], 1), "examples: sequence 0 has 0 ids and 0 token types");
+        let data = data(3, 1);
+        let outside = data.batch(&[0, 3], 0, 0).unwrap_err().to_string();
+        assert_eq!(outside, "number of an example is 3, must be below 3, as many as there are");
+        assert_eq!(data.batches(0).err().unwrap().to_string(), "batch size is 0, must be at least 1");
+    }
+}

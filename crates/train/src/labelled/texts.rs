@@ -1,0 +1,114 @@
+//! A label for a text, or for a pair of texts.
+
+use cloze_bert::{EncodeOptions, Tokenizer, Truncation};
+use rayon::prelude::*;
+
+use super::{EncodingReport, LabelledData, Sequence};
+use crate::{Error, Result};
+
+impl<L> LabelledData<L> {
+    /// Texts with their labels, each as `[CLS] text [SEP]`. The end of a text of more than `max_length` tokens, special
+    /// tokens included, is cut; the report says of how many.
+    ///
+    /// # Errors
+    /// When there is no text, there are not as many labels, or `max_length` has no room for special tokens.
+    pub fn of_texts<S: AsRef<str> + Sync>(
+        texts: &[S],
+        labels: Vec<L>,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+    ) -> Result<(LabelledData<L>, EncodingReport)> {
+        as_many("texts", texts.len(), "labels", labels.len())?;
+        let texts: Vec<(&str, Option<&str>)> = texts.iter().map(|text| (text.as_ref(), None)).collect();
+        let (sequences, report) = encode(&texts, tokenizer, max_length)?;
+        Ok((LabelledData::new(sequences, labels)?, report))
+    }
+
+    /// Pairs of texts with their labels, each as `[CLS] first [SEP] second [SEP]`. Of pairs of more than `max_length`
+    /// tokens, special tokens included, the end of the longer text is cut; the report says of how many.
+    ///
+    /// # Errors
+    /// When there is no pair, there are not as many second texts or labels, or `max_length` has no room for special
+    /// tokens.
+    pub fn of_pairs<S: AsRef<str> + Sync>(
+        first: &[S],
+        second: &[S],
+        labels: Vec<L>,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+    ) -> Result<(LabelledData<L>, EncodingReport)> {
+        as_many("first texts", first.len(), "second texts", second.len())?;
+        as_many("pairs", first.len(), "labels", labels.len())?;
+        let pairs = first.iter().zip(second).map(|(first, second)| (first.as_ref(), Some(second.as_ref())));
+        let (sequences, report) = encode(&pairs.collect::<Vec<_>>(), tokenizer, max_length)?;
+        Ok((LabelledData::new(sequences, labels)?, report))
+    }
+}
+
+fn as_many(what: &'static str, count: usize, of_other: &str, other: usize) -> Result<()> {
+    match count == other {
+        true => Ok(()),
+        false => Err(Error::data(what, format!("there are {count}, but {other} {of_other}"))),
+    }
+}
+
+/// Encodes texts and pairs of texts, in order.
+pub(super) fn encode(
+    texts: &[(&str, Option<&str>)],
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<(Vec<Sequence>, EncodingReport)> {
+    let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::LongestFirst);
+    let encoded = texts.par_iter().map(|&(first, second)| {
+        let encoding = tokenizer.encode_with(first, second, &options)?;
+        let cut = encoding.truncated > 0;
+        Ok((encoding.into(), cut))
+    });
+    let encoded: Vec<(Sequence, bool)> = encoded.collect::<Result<_>>()?;
+    let cut = encoded.iter().filter(|(_, cut)| *cut).count();
+    let report = EncodingReport { examples: texts.len(), max_length, cut, ..EncodingReport::default() };
+    Ok((encoded.into_iter().map(|(sequence, _)| sequence).collect(), report))
+}
+
+#[cfg(test)]
+mod tests {
+    use cloze_bert::TrainOptions;
+
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        Tokenizer::train(["the cat sat on the mat", "a dog ran"], 100, &TrainOptions::new()).unwrap()
+    }
+
+    #[test]
+    fn texts_and_pairs_as_the_tokenizer_has_them() {
+        let (tokenizer, texts) = (tokenizer(), ["the cat", "", "a dog sat on the mat"]);
+        let (data, report) = LabelledData::of_texts(&texts, vec![0.5f32, 1.0, 2.0], &tokenizer, 6).unwrap();
+        let ids = |text: &str| tokenizer.encode(text).unwrap().ids;
+        let long = [&ids(texts[2])[..5], &[tokenizer.sep_id()]].concat();
+        let found: Vec<&[u32]> = data.sequences().iter().map(|sequence| sequence.ids.as_slice()).collect();
+        assert_eq!(found, [ids(texts[0]), ids(""), long]);
+        assert_eq!(data.labels(), [0.5, 1.0, 2.0]);
+        assert_eq!((report.examples, report.max_length, report.cut), (3, 6, 1));
+
+        let second = ["dog", "the cat sat on the mat", "mat"];
+        let (pairs, report) = LabelledData::of_pairs(&texts, &second, vec![0i64; 3], &tokenizer, 9).unwrap();
+        let first: Sequence = tokenizer.encode_pair("the cat", "dog").unwrap().into();
+        assert_eq!(pairs.sequences()[0], first);
+        assert_eq!((pairs.sequences()[1].ids.len(), pairs.sequences()[2].ids.len()), (9, 9));
+        assert_eq!(report.cut, 1, "the second has just as many as fit, the third one more: {report}");
+    }
+
+    #[test]
+    fn errors() {
+        let tokenizer = tokenizer();
+        let texts = |texts: &[&str], labels: usize, max_length: usize| {
+            LabelledData::of_texts(texts, vec![0i64; labels], &tokenizer, max_length).unwrap_err().to_string()
+        };
+        assert_eq!(texts(&["a", "b"], 1, 9), "texts: there are 2, but 1 labels");
+        assert_eq!(texts(&[], 0, 9), "examples: there is none");
+        assert!(texts(&["a"], 1, 1).contains("max_length is 1"));
+        let uneven = LabelledData::of_pairs(&["a"], &[], vec![0i64], &tokenizer, 9).unwrap_err().to_string();
+        assert_eq!(uneven, "first texts: there are 1, but 0 second texts");
+    }
+}

@@ -1,0 +1,110 @@
+//! Which column holds what.
+
+/// Names that a column of texts has where nobody says another, the likelier first.
+const TEXT: &[&str] = &["sentence", "text", "content"];
+const LABEL: &[&str] = &["label"];
+
+/// So many columns are listed where one is missing.
+const LISTED: usize = 20;
+
+/// The columns to read, by name. By default the text is `sentence`, else `text`, else `content`; there is no second
+/// text; the label is `label`.
+///
+/// ```
+/// use cloze_train::Columns;
+/// let of_pairs = Columns::new().text("premise").second_text("hypothesis").label("gold_label");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    text: Option<String>,
+    second_text: Option<String>,
+    label: Option<String>,
+}
+
+/// Where the columns are among those of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) text: usize,
+    pub(super) second_text: Option<usize>,
+    pub(super) label: usize,
+}
+
+impl Columns {
+    /// The default names.
+    pub fn new() -> Columns {
+        Columns::default()
+    }
+
+    /// The column of texts.
+    pub fn text(self, name: impl Into<String>) -> Columns {
+        Columns { text: Some(name.into()), ..self }
+    }
+
+    /// The column of second texts, of data that are pairs.
+    pub fn second_text(self, name: impl Into<String>) -> Columns {
+        Columns { second_text: Some(name.into()), ..self }
+    }
+
+    /// The column of labels.
+    pub fn label(self, name: impl Into<String>) -> Columns {
+        Columns { label: Some(name.into()), ..self }
+    }
+
+    /// Finds them among the columns of a file, or says what is missing and what is there.
+    pub(super) fn find(&self, there: &[impl AsRef<str>]) -> Result<Found, String> {
+        let find = |name: &Option<String>, defaults: &[&str]| {
+            let wanted = name.as_ref().map_or_else(|| defaults.to_vec(), |name| vec![name.as_str()]);
+            let found = wanted.iter().find_map(|name| there.iter().position(|column| column.as_ref() == *name));
+            found.ok_or_else(|| format!("there is no column {}: the file has {}", either(&wanted), list(there)))
+        };
+        Ok(Found {
+            text: find(&self.text, TEXT)?,
+            second_text: self.second_text.is_some().then(|| find(&self.second_text, &[])).transpose()?,
+            label: find(&self.label, LABEL)?,
+        })
+    }
+}
+
+fn either(names: &[&str]) -> String {
+    match names {
+        [others @ .., last] if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => names.concat(),
+    }
+}
+
+fn list(columns: &[impl AsRef<str>]) -> String {
+    let names: Vec<&str> = columns.iter().take(LISTED).map(AsRef::as_ref).collect();
+    match columns.len().saturating_sub(LISTED) {
+        0 if names.is_empty() => "none".to_string(),
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_and_names() {
+        let found = |text, second_text, label| Ok(Found { text, second_text, label });
+        assert_eq!(Columns::new().find(&["label", "content", "text"]), found(2, None, 0));
+        assert_eq!(Columns::new().find(&["text", "sentence", "label"]), found(1, None, 2));
+        let pairs = Columns::new().text("b").second_text("a").label("c");
+        assert_eq!(pairs.find(&["a", "b", "c", "label", "text"]), found(1, Some(0), 2));
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_there() {
+        let said = |columns: Columns, there: &[String]| columns.find(there).unwrap_err();
+        let there = ["id".to_string(), "text".to_string()];
+        assert_eq!(said(Columns::new(), &there), "there is no column label: the file has id, text");
+        let why = "there is no column sentence, text or content: the file has id";
+        assert_eq!(said(Columns::new(), &there[..1]), why);
+        assert_eq!(said(Columns::new().text("tweet"), &there), "there is no column tweet: the file has id, text");
+        let second = said(Columns::new().second_text("b").label("id"), &there);
+        assert_eq!(second, "there is no column b: the file has id, text");
+        let many: Vec<String> = (0..25).map(|number| number.to_string()).collect();
+        assert!(said(Columns::new(), &many).ends_with("18, 19 and 5 more"));
+    }
+}

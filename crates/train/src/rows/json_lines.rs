@@ -1,0 +1,181 @@
+//! JSON Lines: a JSON object a line.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::{Cell, Columns, Row};
+use crate::{Error, ErrorKind, Result};
+
+/// What Python's `json` writes where JSON has no word.
+const NON_FINITE: &[(&str, f64)] = &[("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)];
+
+pub(super) fn read(path: &Path, text: &str, columns: &Columns) -> Result<Vec<Row>> {
+    let mut objects = Vec::new();
+    let (mut there, mut seen) = (Vec::new(), HashSet::new());
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let line_of = |why| ErrorKind::Data { what: "row", why, path: Some(path.into()), line: Some(number + 1) };
+        let object = object(line).map_err(line_of)?;
+        for name in object.keys() {
+            if !seen.contains(name) {
+                seen.insert(name.clone());
+                there.push(name.clone());
+            }
+        }
+        objects.push((number + 1, object));
+    }
+    if objects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = columns.find(&there).map_err(|why| Error::data_in(path, "columns", why))?;
+    let row = |(line, mut object): (usize, BTreeMap<String, Cell>)| {
+        let mut cell = |column: usize| object.remove(&there[column]).unwrap_or(Value::Null.into());
+        Row { line, text: cell(found.text), second_text: found.second_text.map(&mut cell), label: cell(found.label) }
+    };
+    Ok(objects.into_iter().map(row).collect())
+}
+
+fn object(line: &str) -> Result<BTreeMap<String, Cell>, String> {
+    let mut named = Vec::new();
+    let object = serde_json::from_str(line).or_else(|error| {
+        let rewritten;
+        (rewritten, named) = without_non_finite(line);
+        if rewritten == line { Err(error) } else { serde_json::from_str(&rewritten) }
+    });
+    match object {
+        Ok(Value::Object(object)) => Ok(cells(object, named)),
+        Ok(_) => Err("is no JSON object".to_string()),
+        Err(error) => {
+            let (column, said) = (error.column(), error.to_string());
+            let why = said.split_once(" at line ").map_or(said.as_str(), |(why, _)| why);
+            Err(format!("is not JSON: {why} at column {column}"))
+        }
+    }
+}
+
+fn cells(object: Map<String, Value>, named: Vec<(String, f64)>) -> BTreeMap<String, Cell> {
+    let mut cells: BTreeMap<String, Cell> = object.into_iter().map(|(name, value)| (name, value.into())).collect();
+    cells.extend(named.into_iter().map(|(name, value)| (name, Cell::NonFinite(value))));
+    cells
+}
+
+/// A line of JSON with `null` for its bare NaNs and infinities; and, of those that are the value of one of the
+/// object's own keys, that key and the number.
+fn without_non_finite(line: &str) -> (String, Vec<(String, f64)>) {
+    let (mut rewritten, mut named) = (String::with_capacity(line.len() + 8), Vec::new());
+    let (mut depth, mut key) = (0usize, "");
+    let mut rest = line;
+    while let Some(first) = rest.chars().next() {
+        let length = if let Some((word, value)) = NON_FINITE.iter().find(|(word, _)| rest.starts_with(word)) {
+            rewritten.push_str("null");
+            if let (1, Ok(key)) = (depth, serde_json::from_str(key)) {
+                named.push((key, *value));
+            }
+            rest = &rest[word.len()..];
+            continue;
+        } else if first == '"' {
+            let length = string_length(rest);
+            // The last string before a value is its key.
+            key = &rest[..length];
+            length
+        } else {
+            match first {
+                '{' | '[' => depth += 1,
+                '}' | ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            first.len_utf8()
+        };
+        rewritten.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    (rewritten, named)
+}
+
+/// The number of bytes of the JSON string that `text` begins with.
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn rows(text: &str, columns: &Columns) -> Result<Vec<Row>> {
+        read(Path::new("a.jsonl"), text, columns)
+    }
+
+    #[test]
+    fn any_value_is_a_row() {
+        let text = r#"{"label": 1, "text": "a"}
+
+{"text": {"content": ["b"]}, "label": "x", "other": 3}
+{"label": null}
+"#;
+        let expected =
+            [Row::new(1, "a", 1), Row::new(3, json!({"content": ["b"]}), "x"), Row::new(4, Value::Null, Value::Null)];
+        assert_eq!(rows(text, &Columns::new()).unwrap(), expected);
+        let pairs = rows(text, &Columns::new().second_text("other")).unwrap();
+        assert_eq!(pairs[1].second_text, Some(3.into()));
+        assert_eq!(pairs[0].second_text, Some(Value::Null.into()));
+    }
+
+    /// `json.dumps` of Python writes these.
+    #[test]
+    fn bare_nan_and_infinity() {
+        let text = r#"{"text": NaN, "label": -Infinity}
+{"label":Infinity,"text":["a", NaN, {"b": NaN}]}
+{"text": "NaN \" NaN, \\", "label": NaN}
+{"a\"b": NaN, "text": "x", "label": 0}"#;
+        let read = rows(text, &Columns::new()).unwrap();
+        let shown: Vec<(String, String)> =
+            read.iter().map(|row| (row.text.to_string(), row.label.to_string())).collect();
+        assert_eq!(shown[0], ("nan".into(), "-inf".into()));
+        assert_eq!(shown[1], (r#"["a",null,{"b":null}]"#.into(), "inf".into()));
+        assert_eq!(shown[2], (r#""NaN \" NaN, \\""#.into(), "nan".into()));
+        assert_eq!(rows(text, &Columns::new().label("a\"b")).unwrap()[3].label.to_string(), "nan");
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        for (line, what) in [
+            ("[1]", "a.jsonl:2: row: is no JSON object"),
+            ("{\"text\": nan}", "a.jsonl:2: row: is not JSON: expected ident at column 11"),
+            ("{\"text\": NaN", "a.jsonl:2: row: is not JSON: EOF while parsing an object at column 13"),
+            ("{\"text\": \"NaN", "a.jsonl:2: row: is not JSON: EOF while parsing a string at column 13"),
+        ] {
+            let text = format!("{{\"text\": \"a\", \"label\": 1}}\n{line}\n");
+            assert_eq!(rows(&text, &Columns::new()).unwrap_err().to_string(), what);
+        }
+        let deep = format!("{{\"text\": {}", "[".repeat(100_000));
+        assert!(rows(&deep, &Columns::new()).unwrap_err().to_string().contains("recursion limit exceeded"));
+        let missing = rows("{\"label\": 1, \"a\": 2}\n{\"b\": 1}", &Columns::new()).unwrap_err().to_string();
+        assert!(missing.ends_with("the file has a, label, b"), "{missing}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_taken_or_refused(line in r#"[{}\[\]":,NaInfty\-\\é 0]{0,40}"#) {
+            let (rewritten, _) = without_non_finite(&line);
+            prop_assert_eq!(rewritten == line, !rewritten.contains("null") || line.contains("null"));
+            let _ = rows(&line, &Columns::new());
+        }
+
+        /// What is valid already stays, whatever its strings hold.
+        #[test]
+        fn strings_stay(text in "(NaN|Infinity|[\"\\\\{}:é-]){0,12}") {
+            let line = json!({"text": [text.clone()], "label": 1, text: 2}).to_string();
+            prop_assert_eq!(without_non_finite(&line), (line, vec![]));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Finds the answer to a question in a text (section 5.7 of the course): the best span, where it starts and ends, and
+//! the five best spans with their scores.
+//!
+//! With no arguments, trains a tiny model from scratch on questions about invented voyages (who, what, when), which
+//! takes some seconds, and asks about one that it has not seen. With `--model DIR_OR_NAME`, asks a real model.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use cloze::bert::Answer;
+use cloze::prelude::*;
+use cloze::tensor::random::{Purpose, Stream};
+use cloze::train::{AnswerSpan, QuestionExample};
+use common::Result;
+use serde::{Deserialize, Serialize};
+
+/// Finds the answer to a question in a text.
+#[derive(Parser)]
+struct Arguments {
+    /// The question
+    #[arg(long, requires = "context")]
+    question: Option<String>,
+    /// The text that has the answer
+    #[arg(long, requires = "question")]
+    context: Option<String>,
+    /// Question and context from a JSON file: {"question": "..", "context": ".."}
+    #[arg(long, conflicts_with = "question")]
+    input: Option<PathBuf>,
+    /// A model that answers questions: a folder, or a name on the hub where cloze is built with it
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Find the best start and the best end each by itself, as the course does, not the best pair of them
+    #[arg(long)]
+    independent: bool,
+    /// "No answer" is an answer, for models of SQuAD 2.0
+    #[arg(long)]
+    no_answer: bool,
+    /// Most tokens of an answer
+    #[arg(long, default_value_t = 30)]
+    max_answer_length: usize,
+    /// Tokens of a window over the text, question included
+    #[arg(long, default_value_t = 384)]
+    max_length: usize,
+    /// Spans to list
+    #[arg(long, default_value_t = 5)]
+    top: usize,
+    /// Also print the tokens with their positions
+    #[arg(long)]
+    tokens: bool,
+    /// Optimizer steps for the model that is trained without --model
+    #[arg(long, default_value_t = 400)]
+    steps: u32,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Also write what is printed to this file, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// A question and the text that it is about.
+#[derive(Deserialize, Serialize)]
+struct Asked {
+    question: String,
+    context: String,
+}
+
+fn main() -> ExitCode {
+    common::exit::code(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result {
+    let asked = asked(arguments)?;
+    let pipeline = match &arguments.model {
+        Some(place) => QuestionAnswering::open(place)?,
+        None => small(arguments)?,
+    };
+    let pipeline = pipeline
+        .max_length(arguments.max_length)
+        .max_answer_length(arguments.max_answer_length)
+        .no_answer(arguments.no_answer);
+    if arguments.tokens {
+        for (number, window) in pipeline.encode(&asked.question, &asked.context)?.iter().enumerate() {
+            println!("window {number}:");
+            window.tokens.iter().enumerate().for_each(|(at, token)| println!("{at:5}  {token}"));
+        }
+    }
+    let top = pipeline.top_k(&asked.question, &asked.context, arguments.top)?;
+    let best = match arguments.independent {
+        true => pipeline.independent(&asked.question, &asked.context)?,
+        false => pipeline.answer(&asked.question, &asked.context)?,
+    };
+    println!("Question: {}\nContext: {}\n", asked.question, asked.context);
+    println!("Best answer: {}", shown(&best));
+    println!("(start={}, end={}, probability {:.4})", best.tokens.0, best.tokens.1, best.probability);
+    println!("\nThe {} best spans:", top.len());
+    top.iter().for_each(|answer| println!("score={:6.2} | {}", answer.score, shown(answer)));
+    if let Some(path) = &arguments.json {
+        let spans: Vec<(f64, &str)> = top.iter().map(|answer| (answer.score, answer.text.as_str())).collect();
+        let report = serde_json::json!({
+            "question": asked.question, "context": asked.context, "answer": best.text, "start": best.tokens.0,
+            "end": best.tokens.1, "probability": best.probability, "top": spans,
+        });
+        common::write_json(path, &report)?;
+    }
+    Ok(())
+}
+
+fn shown(answer: &Answer) -> &str {
+    if answer.is_none() { "(no answer)" } else { &answer.text }
+}
+
+fn asked(arguments: &Arguments) -> Result<Asked> {
+    if let (Some(question), Some(context)) = (arguments.question.clone(), arguments.context.clone()) {
+        return Ok(Asked { question, context });
+    }
+    let Some(path) = &arguments.input else {
+        return Ok(Asked {
+            question: "Who discovered the golden island?".into(),
+            context:
+                "Nobody knows why. In the year 1511, during the second journey, Pedro Costa discovered the golden \
+                      island. Many people know the story."
+                    .into(),
+        });
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: cannot read: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// A tiny model, trained from scratch on invented voyages.
+fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
+    let voyages = voyages(4000, arguments.seed);
+    let texts = voyages.iter().flat_map(|voyage| [&voyage.question, &voyage.context]);
+    let tokenizer = Tokenizer::train(texts, 1000, &TrainOptions::new())?;
+    let config = BertConfig {
+        hidden_dropout_prob: 0.0,
+        attention_probs_dropout_prob: 0.0,
+        ..BertConfig::tiny(tokenizer.vocab_size())
+    };
+    let mut model = BertForQuestionAnswering::new(&config, &Device::Cpu, arguments.seed)?;
+    let (data, report) = LabelledData::of_questions(&voyages, &tokenizer, 384, 128)?;
+    println!("No --model: {} steps on invented voyages, {report}", arguments.steps);
+    let report = Trainer::new(&mut model)
+        .optimizer(AdamW::new(1e-3))
+        .batch_size(16)
+        .steps(arguments.steps)
+        .seed(arguments.seed)
+        .run(&data.seed(arguments.seed))?;
+    println!("loss {:.4} at first, {:.4} at last\n", report.losses[0], report.mean_of_last(20));
+    Ok(QuestionAnswering::new(model, tokenizer)?)
+}
+
+const PEOPLE: [&str; 12] = [
+    "Rosa Medeiros",
+    "Pedro Lima",
+    "Ana",
+    "Tom Prado",
+    "Maria Costa",
+    "João",
+    "Inês Vaz",
+    "Luís Pires",
+    "Clara",
+    "Paulo Serra",
+    "Teresa Brandão",
+    "Nuno",
+];
+const DEEDS: [&str; 5] = ["discovered", "visited", "painted", "described", "left"];
+const PLACES: [&str; 8] = [
+    "the golden island",
+    "the old harbour",
+    "the white tower",
+    "Rio Claro",
+    "the lost village",
+    "Bela Vista",
+    "the long bridge",
+    "the green coast",
+];
+const JOURNEYS: [&str; 4] = ["a long voyage", "a spring storm", "the second journey", "a walk"];
+const REMARKS: [&str; 4] =
+    ["The weather was good.", "Many people know the story.", "It was told again and again.", "Nobody knows why."];
+
+/// Who did what, where and when: questions, each with a text that answers it.
+fn voyages(count: usize, seed: u64) -> Vec<QuestionExample> {
+    let mut random = Stream::new(seed, Purpose::User, 0, 0, 0);
+    let voyage = |_| {
+        let mut pick = |words: &[&'static str]| words[random.below(words.len())];
+        let (person, deed, place, journey) = (pick(&PEOPLE), pick(&DEEDS), pick(&PLACES), pick(&JOURNEYS));
+        let remark = pick(&REMARKS);
+        let year = (1400 + random.below(200)).to_string();
+        let (question, answer) = match random.below(3) {
+            0 => (format!("Who {deed} {place}?"), person),
+            1 => (format!("What was it that {person} {deed}?"), place),
+            _ => (format!("When was it that {person} {deed} {place}?"), year.as_str()),
+        };
+        let fact = match random.below(2) {
+            0 => format!("{person} {deed} {place} in the year {year} during {journey}."),
+            _ => format!("In the year {year}, during {journey}, {person} {deed} {place}."),
+        };
+        let context = if random.below(2) == 0 { format!("{fact} {remark}") } else { format!("{remark} {fact}") };
+        let start = context.find(answer).map_or(0, |byte| context[..byte].chars().count());
+        QuestionExample { question, answer: Some(AnswerSpan { text: answer.to_string(), start }), context }
+    };
+    (0..count).map(voyage).collect()
+}
