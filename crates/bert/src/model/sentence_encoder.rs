@@ -78,7 +78,8 @@ impl SentenceEncoder {
         SentenceEncoder { modules: Modules { normalize, ..self.modules }, ..self }
     }
 
-    /// The tokenizer of the encoder in the folder `place`, limited to the length that `sentence_bert_config.json` says.
+    /// The tokenizer of the encoder in the folder `place`, or of [this name](crate#models-by-name), limited to the length
+    /// that `sentence_bert_config.json` says.
     ///
     /// # Errors
     /// As [`Tokenizer::open`], and when a file of settings is not what it should be.
