@@ -114,29 +114,26 @@ impl Repository {
     }
 
     fn download(&self, file: &str) -> std::io::Result<Option<PathBuf>> {
-        let answer = self.client.get(&self.name, self.commit().unwrap_or(&self.revision), file)?;
-        let commit = match &answer {
-            Answer::File(download) => Some(&download.commit),
-            Answer::Missing(commit) => commit.as_ref(),
+        // What was asked for counts, whatever others write into the cache meanwhile.
+        let pinned = self.commit();
+        let answer = self.client.get(&self.name, pinned.unwrap_or(&self.revision), file)?;
+        let said = match &answer {
+            Answer::File(download) => Some(download.commit.clone()),
+            Answer::Missing(commit) => commit.clone(),
         };
-        let commit = match (self.commit(), commit) {
-            (Some(known), _) => known,
-            (None, Some(said)) => {
-                self.cache.set_commit(&self.revision, said)?;
-                self.commit.get_or_init(|| said.clone())
-            }
-            (None, None) => return Ok(None),
-        };
+        let Some(commit) = pinned.map(str::to_string).or(said) else { return Ok(None) };
+        if pinned.is_none() {
+            self.cache.set_commit(&self.revision, &commit)?;
+            self.commit.get_or_init(|| commit.clone());
+        }
         match answer {
             Answer::File(download) => {
-                let content = (download.etag.clone(), download.size);
-                let stored =
-                    self.cache.store(commit, file, (&content.0, content.1), |to| download.receive(file, to))?;
-                Ok(Some(stored))
+                let (etag, size) = (download.etag.clone(), download.size);
+                self.cache.store(&commit, file, (&etag, size), |to| download.receive(file, to)).map(Some)
             }
             Answer::Missing(_) => {
                 // Only saves a question: a cache that cannot be written to is none the worse.
-                let _ = self.cache.set_missing(commit, file);
+                let _ = self.cache.set_missing(&commit, file);
                 Ok(None)
             }
         }
