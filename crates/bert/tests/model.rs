@@ -188,3 +188,43 @@ fn a_text_that_is_too_long_is_told_the_smaller_limit() -> Result {
     }
     Ok(())
 }
+
+/// Added tokens get rows of their own; what the model says of the others stays.
+#[test]
+fn the_vocabulary_grows_with_added_tokens() -> Result {
+    let tokenizer = Tokenizer::train(["the cat sat on the mat"], 60, &TrainOptions::new())?;
+    let old = tokenizer.vocab_size();
+    let grown = tokenizer.add_tokens(["<name>", "the", "covid-19"])?;
+    assert_eq!(
+        (grown.vocab_size(), grown.id("<name>"), grown.id("the")),
+        (old + 2, Some(old as u32), tokenizer.id("the"))
+    );
+    let encoding = grown.encode("the <name> sat; Covid-19")?;
+    assert_eq!(encoding.ids[2], old as u32);
+    assert_eq!(encoding.ids[5], old as u32 + 1);
+    assert!(tokenizer.add_tokens([" "]).is_err());
+
+    let config = BertConfig { vocab_size: old, ..small() };
+    let mut model = BertForMaskedLM::new(&config, &Device::Cpu, 3)?;
+    let batch = Batch::from_encodings(&[tokenizer.encode("the cat sat")?])?;
+    let before = model.forward(&batch, &[1, 2], Mode::Eval)?;
+    model.resize_token_embeddings(grown.vocab_size(), 5)?;
+    assert_eq!(model.config().vocab_size, old + 2);
+    let after = model.forward(&batch, &[1, 2], Mode::Eval)?;
+    assert_eq!(after.shape(), [2, old + 2]);
+    let kept = after.narrow(1, 0, old)?.to_vec::<f32>()?;
+    before.to_vec::<f32>()?.iter().zip(kept).for_each(|(a, b)| assert!((a - b).abs() < 1e-6));
+    let rows = model.bert.embeddings.word_embeddings.weight.narrow(0, old, 2)?.to_vec::<f32>()?;
+    assert!(rows.iter().all(|x| x.abs() < 0.1) && rows.iter().any(|x| *x != 0.0) && rows[..16] != rows[16..]);
+    assert_eq!(model.cls.predictions.bias.narrow(0, old, 2)?.to_vec::<f32>()?, [0.0, 0.0]);
+
+    let dir = tempfile::tempdir()?;
+    model.save(dir.path())?;
+    grown.save(dir.path())?;
+    let asked = FillMask::open(dir.path())?;
+    assert_eq!(asked.top_k("the <name> [MASK]", usize::MAX)?.len(), old + 2);
+    model.resize_token_embeddings(old, 5)?;
+    assert_eq!(model.forward(&batch, &[1, 2], Mode::Eval)?.to_vec::<f32>()?, before.to_vec::<f32>()?);
+    assert!(model.resize_token_embeddings(0, 5).unwrap_err().to_string().contains("vocab_size is 0"));
+    Ok(())
+}

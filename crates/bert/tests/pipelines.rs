@@ -310,6 +310,13 @@ fn poolings_and_their_folders() -> Result {
     assert!(said().contains("pooling_mode_weightedmean_tokens is not supported"), "{}", said());
     std::fs::write(&pooling, r#"{"pooling_mode": ["cls", "mean"]}"#)?;
     assert_eq!(SentenceEmbedder::open(dir.path())?.dimension(), 48);
+    // Side by side in the order that was asked for.
+    let other = tempfile::tempdir()?;
+    let reversed = model::<SentenceEncoder>(2, 8)?.pooled_by(&[SentencePooling::Mean, SentencePooling::Cls])?;
+    reversed.save(other.path())?;
+    let (again, _) = SentenceEncoder::open(other.path(), &Device::Cpu)?;
+    let both = [reversed.forward(&batch, Mode::Eval)?, again.forward(&batch, Mode::Eval)?];
+    assert_eq!(both[0].to_vec::<f32>()?, both[1].to_vec::<f32>()?);
     let modules = dir.path().join("modules.json");
     std::fs::write(
         &modules,

@@ -49,9 +49,9 @@ pub use dropout::{Dropout, RowCoordinate};
 pub use dtype::DType;
 pub use element::{Element, TensorData};
 pub use error::{Error, ErrorKind, Inside, Result};
-#[doc(hidden)]
-pub use files::write_file_atomically;
 pub use files::{TensorFile, save_safetensors};
+#[doc(hidden)]
+pub use files::{replace_with, write_file_atomically};
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
 pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences};

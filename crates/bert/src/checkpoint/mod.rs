@@ -62,7 +62,7 @@ fn open_weights(folder: &Folder) -> Result<TensorFile> {
             return TensorFile::open_with(path, |shard| folder.get(shard));
         }
     }
-    Err(Error::format(folder.path(), format!("has no weights: none of {}", WEIGHTS.join(", "))))
+    Err(folder.lacking(&format!("has no weights: none of {}", WEIGHTS.join(", "))))
 }
 
 /// Whether a parameter is part of the encoder, without which a checkpoint is none; heads may be missing.

@@ -12,8 +12,8 @@ use crate::{Error, Result, files};
 pub(crate) const FILE: &str = "config.json";
 
 impl BertConfig {
-    /// Reads `place`: a `config.json`, or the folder of a model, which has one. Missing fields take BERT's defaults;
-    /// fields that mean nothing here are kept in [`extra`](BertConfig::extra).
+    /// Reads `place`: a `config.json`, or the folder or [name](crate#models-by-name) of a model, which has one. Missing
+    /// fields take BERT's defaults; fields that mean nothing here are kept in [`extra`](BertConfig::extra).
     ///
     /// # Errors
     /// When it cannot be read, is no JSON object, describes another model than BERT, or does not

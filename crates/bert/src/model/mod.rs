@@ -17,6 +17,7 @@ mod pre_training;
 mod question_answering;
 mod rows;
 mod sentence_encoder;
+mod sentence_modules;
 mod sequence_classification;
 mod token_classification;
 
@@ -33,6 +34,7 @@ pub use pre_trained::{OpenOptions, PreTrainedModel, SaveOptions};
 pub use pre_training::{BertForPreTraining, PreTrainingHeads, PreTrainingLoss, PreTrainingTargets};
 pub use question_answering::BertForQuestionAnswering;
 pub use rows::Rows;
-pub use sentence_encoder::{SentenceEncoder, SentencePooling};
+pub use sentence_encoder::SentenceEncoder;
+pub use sentence_modules::SentencePooling;
 pub use sequence_classification::{BertForSequenceClassification, SequenceLabels};
 pub use token_classification::BertForTokenClassification;

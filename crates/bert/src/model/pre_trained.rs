@@ -69,8 +69,8 @@ pub trait PreTrainedModel: Module + Sized {
         Ok(model)
     }
 
-    /// The model in the folder `place`, as `transformers` or [`save`](PreTrainedModel::save) wrote it. The
-    /// report says what was found; a head that is missing is made anew.
+    /// The model in the folder `place`, as `transformers` or [`save`](PreTrainedModel::save) wrote it, or
+    /// [of this name](crate#models-by-name). The report says what was found; a head that is missing is made anew.
     ///
     /// Weights are views of the memory-mapped file where they are f32: a model that only answers costs no second
     /// copy of them.

@@ -4,135 +4,16 @@
 use std::path::Path;
 
 use cloze_tensor::{Device, Pooling, Tensor, module};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::pre_trained::open_in;
+use super::sentence_modules::{Modules, SentencePooling};
 use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows, SaveOptions};
 use crate::checkpoint::{self, LoadReport};
-use crate::files::{read_object, replace};
+use crate::files::read_object;
 use crate::folder::Folder;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result, Tokenizer};
-
-/// How the hidden states of a sentence become one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SentencePooling {
-    /// That of `[CLS]`.
-    Cls,
-    /// The largest of each column.
-    Max,
-    /// The mean of all tokens, special ones included.
-    Mean,
-    /// The sum of all tokens by the root of their number.
-    MeanSqrtLen,
-}
-
-impl SentencePooling {
-    /// In the order in which `sentence-transformers` puts several side by side.
-    pub const ALL: [SentencePooling; 4] =
-        [SentencePooling::Cls, SentencePooling::Max, SentencePooling::Mean, SentencePooling::MeanSqrtLen];
-
-    /// Its name in `1_Pooling/config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            SentencePooling::Cls => "cls",
-            SentencePooling::Max => "max",
-            SentencePooling::Mean => "mean",
-            SentencePooling::MeanSqrtLen => "mean_sqrt_len_tokens",
-        }
-    }
-
-    /// The flag that older versions have in its place.
-    fn flag(self) -> &'static str {
-        match self {
-            SentencePooling::Cls => "pooling_mode_cls_token",
-            SentencePooling::Max => "pooling_mode_max_tokens",
-            SentencePooling::Mean => "pooling_mode_mean_tokens",
-            SentencePooling::MeanSqrtLen => "pooling_mode_mean_sqrt_len_tokens",
-        }
-    }
-}
-
-/// What follows the encoder: `modules.json` and what it names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Modules {
-    /// Folder of the encoder inside the model's.
-    transformer: String,
-    poolings: Vec<SentencePooling>,
-    normalize: bool,
-}
-
-/// The file that lists them.
-const MODULES: &str = "modules.json";
-/// Where our own pooling is.
-const POOLING: &str = "1_Pooling";
-
-/// Without `modules.json`, as `sentence-transformers` takes a bare encoder: the mean.
-impl Default for Modules {
-    fn default() -> Modules {
-        Modules { transformer: String::new(), poolings: vec![SentencePooling::Mean], normalize: false }
-    }
-}
-
-impl Modules {
-    fn read(folder: &Folder) -> Result<Modules> {
-        let Some(path) = folder.find(MODULES)? else { return Ok(Modules::default()) };
-        let text = crate::files::read_text(&path)?;
-        let listed: Vec<Map<String, Value>> = serde_json::from_str(&text)
-            .map_err(|error| Error::format(&path, format!("not a list of modules: {error}")))?;
-        let mut modules = Modules { poolings: Vec::new(), ..Modules::default() };
-        for (index, module) in listed.iter().enumerate() {
-            let field = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default();
-            // Versions differ in the packages before the class.
-            match field("type").rsplit('.').next().unwrap_or_default() {
-                "Transformer" if index == 0 => modules.transformer = field("path").to_string(),
-                "Pooling" => modules.poolings = read_pooling(folder, field("path"))?,
-                "Normalize" => modules.normalize = true,
-                _ => {
-                    let reason = format!(
-                        "module {index} is {:?}: only Transformer, Pooling and Normalize are read",
-                        field("type")
-                    );
-                    return Err(Error::format(path, reason));
-                }
-            }
-        }
-        match modules.poolings.is_empty() {
-            true => Err(Error::format(path, "has no Pooling module: tokens do not become a sentence")),
-            false => Ok(modules),
-        }
-    }
-}
-
-fn read_pooling(folder: &Folder, inside: &str) -> Result<Vec<SentencePooling>> {
-    let path = folder.inside(inside)?.get("config.json")?;
-    let config = read_object(&path)?;
-    let named: Vec<&str> = match config.get("pooling_mode") {
-        Some(Value::String(name)) => vec![name],
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
-        _ => {
-            let on = config.iter().filter(|(name, value)| name.starts_with("pooling_mode_") && **value == true);
-            let flags: Vec<&str> = on.map(|(name, _)| name.as_str()).collect();
-            if let Some(unknown) = flags.iter().find(|flag| SentencePooling::ALL.iter().all(|p| p.flag() != **flag)) {
-                return Err(Error::format(path, format!("{unknown} is not supported: {} are", known())));
-            }
-            let known = SentencePooling::ALL.into_iter().filter(|pooling| flags.contains(&pooling.flag()));
-            known.map(SentencePooling::name).collect()
-        }
-    };
-    let pooling = |name: &&str| SentencePooling::ALL.into_iter().find(|pooling| pooling.name() == *name);
-    if let Some(unknown) = named.iter().find(|name| pooling(name).is_none()) {
-        return Err(Error::format(path, format!("pooling_mode {unknown:?} is not supported: {} are", known())));
-    }
-    match named.is_empty() {
-        true => Err(Error::format(path, format!("names no pooling: {} are known", known()))),
-        false => Ok(named.iter().filter_map(pooling).collect()),
-    }
-}
-
-fn known() -> String {
-    SentencePooling::ALL.map(SentencePooling::name).join(", ")
-}
 
 /// An encoder of sentences. Opens what `sentence-transformers` wrote, and the folder of any bare encoder, whose hidden
 /// states it averages.
@@ -140,8 +21,7 @@ fn known() -> String {
 pub struct SentenceEncoder {
     /// The bare model, without a pooler.
     pub bert: BertModel,
-    poolings: Vec<SentencePooling>,
-    normalize: bool,
+    modules: Modules,
 }
 module!(SentenceEncoder { bert });
 
@@ -150,8 +30,7 @@ impl PreTrainedModel for SentenceEncoder {
 
     /// With mean pooling.
     fn build(weights: Weights<'_>, config: &BertConfig) -> Result<SentenceEncoder> {
-        let Modules { poolings, normalize, .. } = Modules::default();
-        Ok(SentenceEncoder { bert: BertModel::without_pooler(weights, config)?, poolings, normalize })
+        Ok(SentenceEncoder { bert: BertModel::without_pooler(weights, config)?, modules: Modules::default() })
     }
 
     fn bert(&self) -> &BertModel {
@@ -168,9 +47,9 @@ impl PreTrainedModel for SentenceEncoder {
         options: &OpenOptions,
     ) -> Result<(SentenceEncoder, LoadReport)> {
         let folder = Folder::at(place.as_ref())?;
-        let Modules { transformer, poolings, normalize } = Modules::read(&folder)?;
-        let (model, report) = open_in::<SentenceEncoder>(&folder.inside(&transformer)?, device, options)?;
-        Ok((SentenceEncoder { poolings, normalize, ..model }, report))
+        let modules = Modules::read(&folder)?;
+        let (model, report) = open_in::<SentenceEncoder>(&folder.inside(&modules.transformer)?, device, options)?;
+        Ok((SentenceEncoder { modules, ..model }, report))
     }
 
     /// Writes the encoder and, beside it, `modules.json` and the settings of the pooling, which
@@ -178,19 +57,7 @@ impl PreTrainedModel for SentenceEncoder {
     fn save_with(&self, dir: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let dir = dir.as_ref();
         checkpoint::save(dir, &self.bert, self.config(), Self::ARCHITECTURE, options)?;
-        let mut modules = vec![("", "Transformer"), (POOLING, "Pooling")];
-        if self.normalize {
-            modules.push(("2_Normalize", "Normalize"));
-        }
-        let listed = modules.iter().enumerate().map(|(index, (path, class))| {
-            let class = format!("sentence_transformers.models.{class}");
-            json!({"idx": index, "name": index.to_string(), "path": path, "type": class})
-        });
-        let mut pooling = Map::from_iter([("word_embedding_dimension".into(), self.config().hidden_size.into())]);
-        pooling.extend(SentencePooling::ALL.map(|kind| (kind.flag().into(), self.poolings.contains(&kind).into())));
-        let write = |path: &Path, value: Value| replace(path, format!("{value:#}\n").as_bytes());
-        write(&dir.join(POOLING).join("config.json"), Value::Object(pooling))?;
-        write(&dir.join(MODULES), listed.collect())
+        self.modules.write(dir, self.config().hidden_size)
     }
 }
 
@@ -202,16 +69,17 @@ impl SentenceEncoder {
     pub fn pooled_by(self, poolings: &[SentencePooling]) -> Result<SentenceEncoder> {
         match poolings.is_empty() {
             true => Err(Error::config("no pooling given: tokens do not become a sentence")),
-            false => Ok(SentenceEncoder { poolings: poolings.to_vec(), ..self }),
+            false => Ok(SentenceEncoder { modules: Modules { poolings: poolings.to_vec(), ..self.modules }, ..self }),
         }
     }
 
     /// The same encoder, with vectors of norm 1 or as they are.
     pub fn normalized(self, normalize: bool) -> SentenceEncoder {
-        SentenceEncoder { normalize, ..self }
+        SentenceEncoder { modules: Modules { normalize, ..self.modules }, ..self }
     }
 
-    /// The tokenizer of the encoder in the folder `place`, limited to the length that `sentence_bert_config.json` says.
+    /// The tokenizer of the encoder in the folder `place`, or of [this name](crate#models-by-name), limited to the length
+    /// that `sentence_bert_config.json` says.
     ///
     /// # Errors
     /// As [`Tokenizer::open`], and when a file of settings is not what it should be.
@@ -229,7 +97,7 @@ impl SentenceEncoder {
 
     /// Width D of the vectors.
     pub fn dimension(&self) -> usize {
-        self.poolings.len() * self.config().hidden_size
+        self.modules.poolings.len() * self.config().hidden_size
     }
 
     /// A vector for each sequence: `[B, D]`.
@@ -238,7 +106,7 @@ impl SentenceEncoder {
     /// When the batch does not fit the model.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         let sequences = batch.sequences();
-        let pooled = if self.poolings == [SentencePooling::Cls] {
+        let pooled = if self.modules.poolings == [SentencePooling::Cls] {
             self.bert.forward_rows(batch, &Rows::cls(sequences), mode)?
         } else {
             let hidden = self.bert.forward(batch, mode)?; // [T, H]
@@ -255,10 +123,10 @@ impl SentenceEncoder {
                     }
                 })
             };
-            let pooled = self.poolings.iter().map(pool).collect::<Result<Vec<_>>>()?;
+            let pooled = self.modules.poolings.iter().map(pool).collect::<Result<Vec<_>>>()?;
             Tensor::concat(&pooled.iter().collect::<Vec<_>>(), 1)?
         };
-        if !self.normalize {
+        if !self.modules.normalize {
             return Ok(pooled);
         }
         // The small number keeps a vector of zeros one, and its gradient finite.

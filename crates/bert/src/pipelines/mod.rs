@@ -38,7 +38,7 @@ pub trait Pipeline: Sized {
     /// When the vocabulary is larger than the model's.
     fn new(model: Self::Model, tokenizer: Tokenizer) -> Result<Self>;
 
-    /// Of the model and tokenizer in the folder `place`, on the CPU.
+    /// Of the model and tokenizer in the folder `place`, or of [this name](crate#models-by-name), on the CPU.
     ///
     /// # Errors
     /// As [`PreTrainedModel::open`] and [`Tokenizer::open`]; when the two do not belong together; and when the folder

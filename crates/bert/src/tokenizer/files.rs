@@ -27,16 +27,17 @@ const SPECIAL: &str = "special_tokens_map.json";
 const NO_MAX_LENGTH: f64 = 1e9;
 
 impl Tokenizer {
-    /// Opens the tokenizer in the folder `dir`: `tokenizer.json` if there is one, or else `vocab.txt`; either with
-    /// what `tokenizer_config.json` and `special_tokens_map.json` say, if they are there. Without a
-    /// `tokenizer_config.json`, `vocab.txt` is taken to be uncased.
+    /// Opens the tokenizer in the folder `place`, or of the model of [this name](crate#models-by-name):
+    /// `tokenizer.json` if there is one, or else `vocab.txt`; either with what `tokenizer_config.json` and
+    /// `special_tokens_map.json` say, if they are there. Without a `tokenizer_config.json`, `vocab.txt` is taken to be
+    /// uncased.
     ///
     /// # Errors
     /// When files are missing or cannot be read; when they are not UTF-8 (names the byte) or not JSON; when
     /// the vocabulary is empty, names a token twice (names the lines) or lacks a special token (names it);
     /// when the tokenizer is not a WordPiece.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Tokenizer> {
-        Tokenizer::in_folder(&Folder::at(dir.as_ref())?)
+    pub fn open(place: impl AsRef<Path>) -> Result<Tokenizer> {
+        Tokenizer::in_folder(&Folder::at(place.as_ref())?)
     }
 
     /// The tokenizer in a model's folder.
@@ -57,7 +58,7 @@ impl Tokenizer {
         }
 
         let Some(path) = folder.find(TOKENIZER)? else {
-            let neither = || Error::format(folder.path(), format!("has neither {TOKENIZER} nor {VOCAB}"));
+            let neither = || folder.lacking(&format!("has neither {TOKENIZER} nor {VOCAB}"));
             return open_vocab(&folder.find(VOCAB)?.ok_or_else(neither)?, &names, &options);
         };
         let text = read_text(&path)?;

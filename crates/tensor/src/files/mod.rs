@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use mapped::{Entries, Entry, MappedFile, shown, shown_list};
 
-pub use replace::write_file_atomically;
+pub use replace::{replace_with, write_file_atomically};
 pub use safetensors::save_safetensors;
 
 use crate::{DType, Device, Error, Result, Tensor};

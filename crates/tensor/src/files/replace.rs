@@ -17,7 +17,11 @@ pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()>
 }
 
 /// As [`write_file_atomically`], with what `write` writes.
-pub(super) fn replace_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
+///
+/// # Errors
+/// When `write` fails or the system refuses.
+#[doc(hidden)]
+pub fn replace_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     static UNIQUE: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or(ErrorKind::InvalidInput)?.to_string_lossy();
     let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);

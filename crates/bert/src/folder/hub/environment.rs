@@ -1,0 +1,66 @@
+//! What the environment says of the hub, in the variables of `huggingface_hub`.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub(super) struct Environment {
+    /// Where the hub is.
+    pub(super) endpoint: String,
+    /// The folder of downloaded repositories.
+    pub(super) cache: PathBuf,
+    pub(super) token: Option<String>,
+    /// Whether the network is not to be used.
+    pub(super) offline: bool,
+    /// How long to wait for an answer, or for more of one.
+    pub(super) patience: Duration,
+}
+
+impl Environment {
+    /// `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, or `hub` in `HF_HOME`; `HF_TOKEN`, or the file that
+    /// `hf auth login` writes; `HF_HUB_OFFLINE`; `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
+    pub(super) fn read() -> Environment {
+        let home = path("HF_HOME")
+            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface")))
+            .unwrap_or_else(|| expand("~/.cache/huggingface".into()));
+        let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE"));
+        let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+        let stored = || trimmed(fs::read_to_string(token_file).ok()?);
+        let seconds = text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse().ok());
+        Environment {
+            endpoint: text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
+            cache: cache.unwrap_or_else(|| home.join("hub")),
+            token: text("HF_TOKEN").or_else(stored),
+            offline: text("HF_HUB_OFFLINE")
+                .is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())),
+            patience: Duration::from_secs(seconds.unwrap_or(30)),
+        }
+    }
+}
+
+/// A variable that is set, and not to nothing.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn text(name: &str) -> Option<String> {
+    trimmed(variable(name)?.into_string().ok()?)
+}
+
+fn trimmed(text: String) -> Option<String> {
+    Some(text.trim().to_string()).filter(|text| !text.is_empty())
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    variable(name).map(|value| expand(value.into()))
+}
+
+/// A path with the home directory in the place of a leading `~`.
+fn expand(path: PathBuf) -> PathBuf {
+    match (path.strip_prefix("~"), env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    }
+}
