@@ -36,12 +36,19 @@ pub(crate) struct Source {
     seed: u64,
     /// Parameters drawn so far: each has a random stream of its own.
     drawn: u32,
+    /// Whether names and shapes alone are looked at: no values are read or drawn.
+    only_shapes: bool,
 }
 
 impl Source {
     /// Parameters of `checkpoint`; those that it does not have, or all without one, are drawn with `seed`.
     pub(crate) fn new(checkpoint: Option<Checkpoint>, config: &BertConfig, device: &Device, seed: u64) -> Source {
-        Source { checkpoint, device: device.clone(), std: config.initializer_range, seed, drawn: 0 }
+        Source { checkpoint, device: device.clone(), std: config.initializer_range, seed, drawn: 0, only_shapes: false }
+    }
+
+    /// Names and shapes of `checkpoint`.
+    pub(crate) fn shapes(checkpoint: Checkpoint, config: &BertConfig) -> Source {
+        Source { only_shapes: true, ..Source::new(Some(checkpoint), config, &Device::Cpu, 0) }
     }
 
     /// Builds a model, and gives the checkpoint back with what was asked of it.
@@ -77,8 +84,13 @@ impl Weights<'_> {
     pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let name = cloze_tensor::join_name(&self.path, name);
         let mut source = self.source.borrow_mut();
-        let device = source.device.clone();
+        let (device, only_shapes) = (source.device.clone(), source.only_shapes);
         let stored = match &mut source.checkpoint {
+            Some(checkpoint) if only_shapes => {
+                checkpoint.find(&name, shape, &device)?;
+                let value = Tensor::zeros(&vec![1; shape.len()], DType::F32, &device)?;
+                return Ok(value.broadcast_to(shape)?);
+            }
             Some(checkpoint) => checkpoint.take(&name, shape, &device)?,
             None => None,
         };

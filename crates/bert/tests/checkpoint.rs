@@ -136,3 +136,29 @@ fn weights_that_are_not_finite_are_refused() -> Result {
     }
     Ok(())
 }
+
+/// What the configuration asks for is not made before the file is known to have it.
+#[test]
+fn embeddings_and_encoder_are_looked_for_first() -> Result {
+    let folder = tempfile::tempdir()?;
+    save(folder.path())?;
+    let small = BertConfig::open(folder.path())?;
+    let said = || -> Result<String> {
+        let opened = BertForPreTraining::open(folder.path(), &Device::Cpu);
+        let error = opened.err().ok_or("the folder is taken")?.to_string();
+        let path = folder.path().join(WEIGHTS_FILE).display().to_string();
+        Ok(error.strip_prefix(&path).ok_or(error.clone())?.to_string())
+    };
+    // The vocabulary is named by its embeddings, not by a head that has as many rows.
+    BertConfig { vocab_size: 41, ..small.clone() }.save(folder.path())?;
+    assert_eq!(said()?, format!(": {WORDS} has shape [40, 16], the configuration says [41, 16]"));
+    BertConfig { num_hidden_layers: 2, intermediate_size: 24, ..small.clone() }.save(folder.path())?;
+    let name = "bert.encoder.layer.1.attention.self.query.weight";
+    assert_eq!(said()?, format!(": {name} is missing (16 parameters of embeddings and encoder in all)"));
+    // 4 TiB for the first matrix of the head alone.
+    BertConfig { hidden_size: 1 << 20, num_hidden_layers: 1, ..small }.save(folder.path())?;
+    save_safetensors(folder.path().join(WEIGHTS_FILE), Vec::<(String, Tensor)>::new(), &[])?;
+    let count = "21 parameters of embeddings and encoder in all";
+    assert_eq!(said()?, format!(": {WORDS} is missing ({count}): the file has no tensors"));
+    Ok(())
+}

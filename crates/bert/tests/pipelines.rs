@@ -382,3 +382,59 @@ fn what_cannot_be_asked_is_named() -> Result {
     assert!(said.contains("none: cannot read: no such folder"), "{said}");
     Ok(())
 }
+
+/// Both are called `classifier`; answers of the other would be nonsense.
+#[test]
+fn a_classifier_of_texts_is_none_of_words() -> Result {
+    let dir = tempfile::tempdir()?;
+    model::<BertForSequenceClassification>(3, 1)?.save(dir.path())?;
+    tokenizer()?.save(dir.path())?;
+    let said = TokenClassification::open(dir.path()).err().ok_or("it was opened")?.to_string();
+    let reason = "has a BertForSequenceClassification, whose classifier is not that of a BertForTokenClassification";
+    assert_eq!(said, format!("{}: {reason}", dir.path().display()));
+    TextClassification::open(dir.path())?;
+    // Nothing is said, nothing is refused.
+    let unsaid = BertConfig { architectures: Vec::new(), ..BertConfig::open(dir.path())? };
+    unsaid.save(dir.path())?;
+    TokenClassification::open(dir.path())?;
+    Ok(())
+}
+
+/// Large enough that attention is infinite less infinite.
+fn overflowing<M: PreTrainedModel>() -> Result<M> {
+    let mut model: M = model(2, 1)?;
+    model.visit_mut("", &mut |name, parameter| {
+        if name.ends_with("output.dense.weight") {
+            *parameter = parameter.mul_scalar(0.0).and_then(|zeros| zeros.add_scalar(3e38)).unwrap();
+        }
+    });
+    Ok(model)
+}
+
+#[test]
+fn numbers_that_are_none_are_errors() -> Result {
+    fn said<T>(answer: cloze_bert::Result<T>) {
+        let said = answer.err().map(|error| error.to_string());
+        assert_eq!(said.as_deref(), Some("batch: the model gives NaN: its weights are too large to compute with"));
+    }
+    let text = "a cat";
+    said(FillMask::new(overflowing()?, tokenizer()?)?.top_k("a [MASK]", 2));
+    said(NextSentence::new(overflowing()?, tokenizer()?)?.probability(text, text));
+    said(TextClassification::new(overflowing()?, tokenizer()?)?.classify(&[text]));
+    said(TokenClassification::new(overflowing()?, tokenizer()?)?.words(&[text]));
+    said(QuestionAnswering::new(overflowing()?, tokenizer()?)?.answer(text, text));
+    said(SentenceEmbedder::new(overflowing()?, tokenizer()?)?.embed(&[text]));
+    Ok(())
+}
+
+/// Control characters are not blank, and no tokens.
+#[test]
+fn texts_without_tokens() -> Result {
+    let pipeline = QuestionAnswering::new(model(2, 1)?, tokenizer()?)?;
+    let said = pipeline.answer("dog?", "\u{1}\u{2}").err().map(|error| error.to_string());
+    assert_eq!(said.as_deref(), Some("batch: the context has no tokens: nothing can be the answer"));
+    assert!(pipeline.no_answer(true).answer("dog?", "\u{1}\u{2}")?.is_none());
+    let pipeline = TokenClassification::new(model(2, 1)?, tokenizer()?)?;
+    assert_eq!(pipeline.words(&["\u{1}", "cat"])?[0], []);
+    Ok(())
+}

@@ -11,7 +11,7 @@ use cloze_tensor::{DType, Device, Tensor, TensorFile};
 use crate::config::ModelType;
 use crate::folder::Folder;
 use crate::weights::{Source, Weights};
-use crate::{BertConfig, Error, Result};
+use crate::{BertConfig, BertModel, Error, Result};
 
 pub(crate) use save::save;
 
@@ -139,19 +139,13 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The parameter `name`, in f32; `None`, and noted, where the file does not have it.
-    pub(crate) fn take(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Tensor>> {
+    /// What the file has as parameter `name`; `None`, and noted, where it has nothing.
+    pub(crate) fn find(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Tensor>> {
         let name = names::canonical(name, ModelType::Bert);
-        if let Some(reason) = &self.untied
-            && name.starts_with("cls.predictions.")
-        {
-            return Err(Error::format(self.file.path(), reason.clone()));
-        }
         let Some(stored) = self.names.get(&name) else {
             self.missing.push(names::stored(&name, self.model_type));
             return Ok(None);
         };
-        let wrong = |reason| Error::format(self.file.path_of(stored).unwrap_or(self.file.path()), reason);
         let tensor = self.file.tensor(stored, device)?;
         if tensor.shape() != shape {
             if self.fresh_head && !is_body(&name) {
@@ -163,18 +157,31 @@ impl Checkpoint {
             if !is_body(&name) {
                 reason.push_str("; OpenOptions::fresh_head makes such a head anew");
             }
-            return Err(wrong(reason));
+            return Err(self.wrong(stored, reason));
         }
         if !tensor.dtype().is_float() {
-            return Err(wrong(format!("{stored} has type {}, not a float", tensor.dtype())));
+            return Err(self.wrong(stored, format!("{stored} has type {}, not a float", tensor.dtype())));
         }
+        Ok(Some(tensor))
+    }
+
+    /// The parameter `name`, in f32; `None`, and noted, where the file does not have it.
+    pub(crate) fn take(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Tensor>> {
+        let name = names::canonical(name, ModelType::Bert);
+        if let Some(reason) = &self.untied
+            && name.starts_with("cls.predictions.")
+        {
+            return Err(Error::format(self.file.path(), reason.clone()));
+        }
+        let Some(tensor) = self.find(&name, shape, device)? else { return Ok(None) };
         let tensor = tensor.to_dtype(DType::F32)?;
         let mut position = 0;
         for part in parts(&tensor)? {
             let part = part?;
             if let Some(at) = part.iter().position(|x| !x.is_finite()) {
+                let stored = self.names.get(&name).unwrap_or(&name);
                 let reason = format!("{stored} is {} at element {}: weights must be finite", part[at], position + at);
-                return Err(wrong(reason));
+                return Err(self.wrong(stored, reason));
             }
             position += part.len();
         }
@@ -182,23 +189,32 @@ impl Checkpoint {
         Ok(Some(tensor))
     }
 
-    fn report(self) -> Result<LoadReport> {
-        let of_body = |name: &&String| is_body(&names::canonical(name, self.model_type));
-        if let Some(name) = self.missing.iter().find(of_body) {
-            let count = self.missing.iter().filter(of_body).count();
-            let mut reason = format!("{name} is missing ({count} parameters of embeddings and encoder in all)");
-            if self.taken.is_empty() {
-                let found: Vec<&str> = self.names.values().take(3).map(String::as_str).collect();
-                reason = format!("{reason}: the file has other tensors, {}, ...", found.join(", "));
-            }
-            return Err(Error::format(self.file.path(), reason));
+    /// An error about a tensor of the file.
+    fn wrong(&self, stored: &str, reason: String) -> Error {
+        Error::format(self.file.path_of(stored).unwrap_or(self.file.path()), reason)
+    }
+
+    /// Refuses what lacks embeddings or encoder.
+    fn check_missing(&self) -> Result<()> {
+        let Some(name) = self.missing.first() else { return Ok(()) };
+        let count = self.missing.len();
+        let mut reason = format!("{name} is missing ({count} parameters of embeddings and encoder in all)");
+        let found: Vec<&str> = self.names.values().take(3).map(String::as_str).collect();
+        if found.is_empty() {
+            reason.push_str(": the file has no tensors");
+        } else if !self.names.keys().any(|name| is_body(name)) {
+            reason = format!("{reason}: the file has other tensors, {}, ...", found.join(", "));
         }
+        Err(Error::format(self.file.path(), reason))
+    }
+
+    fn report(self) -> LoadReport {
         let unexpected = |(name, stored): (&String, &String)| {
             (!self.taken.contains(name) && name != names::POSITION_IDS).then(|| stored.clone())
         };
         let unexpected = self.names.iter().filter_map(unexpected).collect();
         let loaded = self.taken.len() - self.mismatched.len();
-        Ok(LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected })
+        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected }
     }
 }
 
@@ -212,7 +228,11 @@ pub(crate) fn load<M>(
     build: impl FnOnce(Weights<'_>) -> Result<M>,
 ) -> Result<(M, LoadReport)> {
     let checkpoint = Checkpoint::open(folder, config.model_type, fresh_head)?;
-    let (model, checkpoint) = Source::new(Some(checkpoint), config, device, seed).build(build)?;
-    let report = checkpoint.map_or_else(|| Ok(LoadReport::default()), Checkpoint::report)?;
+    // Before a value is read or drawn: a file that holds nothing must not cost what the configuration asks for.
+    let body = |weights: Weights<'_>| BertModel::without_pooler(weights.at("bert"), config);
+    let (_, checkpoint) = Source::shapes(checkpoint, config).build(body)?;
+    checkpoint.as_ref().map_or(Ok(()), Checkpoint::check_missing)?;
+    let (model, checkpoint) = Source::new(checkpoint, config, device, seed).build(build)?;
+    let report = checkpoint.map(Checkpoint::report).unwrap_or_default();
     Ok((model, report))
 }

@@ -1,6 +1,6 @@
 //! What stands behind a mask?
 
-use super::{Asked, Pipeline};
+use super::{Asked, Pipeline, check_finite};
 use crate::{BertForMaskedLM, Encoding, Error, Mode, Result, Tokenizer};
 
 /// A token that might stand behind a mask.
@@ -95,7 +95,9 @@ impl FillMask {
             let rows = starts.zip(&positions).flat_map(|(start, at)| at.iter().map(move |&at| start + at as u32));
             let rows: Vec<u32> = rows.collect();
             let probabilities = model.forward(batch, &rows, Mode::Eval)?.softmax()?; // [M, V]
-            let mut best = probabilities.top_k(k)?.into_iter();
+            let best = probabilities.top_k(k)?;
+            best.iter().flatten().try_for_each(|&(_, probability)| check_finite(probability))?;
+            let mut best = best.into_iter();
             filled.extend(positions.into_iter().map(|at| {
                 let mask = |(position, best): (usize, Vec<(usize, f64)>)| FilledMask {
                     position,

@@ -15,7 +15,7 @@ mod token_classification;
 use std::ops::Range;
 use std::path::Path;
 
-use cloze_tensor::{Device, no_grad};
+use cloze_tensor::{Device, Tensor, no_grad};
 
 pub use fill_mask::{FillMask, FilledMask, Guess};
 pub use next_sentence::NextSentence;
@@ -25,7 +25,10 @@ pub use similarity::{Similarity, cosine_similarity};
 pub use text_classification::{Classification, TextClassification};
 pub use token_classification::{Aggregation, Entity, LabelledWord, TokenClassification};
 
-use crate::{Batch, EncodeOptions, Encoding, Error, PreTrainedModel, Result, Tokenizer, Truncation};
+use crate::{
+    Batch, BertConfig, BertForMultipleChoice, BertForSequenceClassification, BertForTokenClassification, EncodeOptions,
+    Encoding, Error, PreTrainedModel, Result, Tokenizer, Truncation,
+};
 
 /// A model that is asked with text.
 pub trait Pipeline: Sized {
@@ -42,7 +45,7 @@ pub trait Pipeline: Sized {
     ///
     /// # Errors
     /// As [`PreTrainedModel::open`] and [`Tokenizer::open`]; when the two do not belong together; and when the folder
-    /// has no weights for the head: random ones give no answers.
+    /// has no weights for the head, or those of another task's: they give no answers.
     fn open(place: impl AsRef<Path>) -> Result<Self> {
         Self::open_on(place, &Device::Cpu)
     }
@@ -59,7 +62,28 @@ pub trait Pipeline: Sized {
             let reason = format!("has no weights for {missing}, which {architecture} needs: train that head first");
             return Err(Error::format(place, reason));
         }
+        check_head::<Self::Model>(place, model.config())?;
         Self::new(model, Tokenizer::open(place)?)
+    }
+}
+
+/// Models whose heads have one name, `classifier`, and may have one shape.
+const CLASSIFIERS: [&str; 3] = [
+    BertForSequenceClassification::ARCHITECTURE,
+    BertForTokenClassification::ARCHITECTURE,
+    BertForMultipleChoice::ARCHITECTURE,
+];
+
+/// Refuses a folder that says that its classifier is that of another task: it would answer, with nonsense.
+fn check_head<M: PreTrainedModel>(place: &Path, config: &BertConfig) -> Result<()> {
+    let class = |bert_class| config.model_type.class_name(bert_class);
+    let stored = |class: &String| config.architectures.contains(class);
+    let own = class(M::ARCHITECTURE);
+    match CLASSIFIERS.map(class).into_iter().find(stored) {
+        Some(other) if CLASSIFIERS.contains(&M::ARCHITECTURE) && !stored(&own) => {
+            Err(Error::format(place, format!("has a {other}, whose classifier is not that of a {own}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -142,8 +166,38 @@ fn largest(values: &[f64]) -> usize {
     (1..values.len()).fold(0, |best, at| if values[at] > values[best] { at } else { best })
 }
 
-/// Characters `start..end` of a text.
-fn characters(text: &str, start: usize, end: usize) -> &str {
-    let byte = |character: usize| text.char_indices().nth(character).map_or(text.len(), |(byte, _)| byte);
-    text.get(byte(start)..byte(end)).unwrap_or_default()
+/// A model's numbers. Weights that are finite may be so large that what comes of them is not.
+///
+/// # Errors
+/// When one is not finite.
+fn finite(output: &Tensor) -> Result<Vec<f32>> {
+    let values = output.to_vec::<f32>()?;
+    values.iter().copied().try_for_each(|value| check_finite(value.into()))?;
+    Ok(values)
+}
+
+fn check_finite(value: f64) -> Result<()> {
+    match value.is_finite() {
+        true => Ok(()),
+        false => Err(Error::batch(format!("the model gives {value}: its weights are too large to compute with"))),
+    }
+}
+
+/// A text whose parts are asked for by character.
+struct Characters<'t> {
+    text: &'t str,
+    /// Where each character starts, in bytes.
+    starts: Vec<usize>,
+}
+
+impl<'t> Characters<'t> {
+    fn new(text: &'t str) -> Characters<'t> {
+        Characters { text, starts: text.char_indices().map(|(byte, _)| byte).collect() }
+    }
+
+    /// Characters `start..end`.
+    fn part(&self, start: usize, end: usize) -> &'t str {
+        let byte = |character: usize| self.starts.get(character).copied().unwrap_or(self.text.len());
+        self.text.get(byte(start)..byte(end)).unwrap_or_default()
+    }
 }

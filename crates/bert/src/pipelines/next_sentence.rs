@@ -33,7 +33,7 @@ impl NextSentence {
         let encodings = self.asked.encode(pairs.iter().map(|(first, second)| (*first, Some(*second))), false)?;
         let mut probabilities = Vec::with_capacity(pairs.len());
         self.asked.in_batches(&encodings, |model, batch, _| {
-            let logits = model.forward(batch, Mode::Eval)?.to_vec::<f32>()?; // [B, 2]
+            let logits = super::finite(&model.forward(batch, Mode::Eval)?)?; // [B, 2]
             probabilities.extend(logits.chunks_exact(2).map(|pair| super::softmax(pair)[0]));
             Ok(())
         })?;

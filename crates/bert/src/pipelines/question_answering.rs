@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::spans::{self, Span};
-use super::{Asked, Pipeline, characters};
+use super::{Asked, Characters, Pipeline, finite};
 use crate::{
     BertForQuestionAnswering, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
 };
@@ -87,9 +87,12 @@ impl QuestionAnswering {
     /// The best answer.
     ///
     /// # Errors
-    /// When question or context is blank, or the question leaves no room for the context.
+    /// When question or context is blank, the context has no tokens, or the question leaves no room for it.
     pub fn answer(&self, question: &str, context: &str) -> Result<Answer> {
-        let none = || Error::batch("no answer is possible: max_answer_length is 0");
+        let none = || match self.longest {
+            0 => Error::batch("no answer is possible: max_answer_length is 0"),
+            _ => no_tokens(),
+        };
         self.top_k(question, context, 1)?.into_iter().next().ok_or_else(none)
     }
 
@@ -107,12 +110,13 @@ impl QuestionAnswering {
                 *best = answer;
             }
         };
+        let characters = Characters::new(context);
         // As many of each window, because what two windows have counts once.
         for window in &windows {
             let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
             scores.extend(all.map(|span| f64::from(span.score)));
             let best = spans::best(&window.starts, &window.ends, &window.allowed, self.longest, k);
-            best.into_iter().for_each(|span| keep(window.answer(span, context)));
+            best.into_iter().for_each(|span| keep(window.answer(span, &characters)));
         }
         let mut answers: Vec<Answer> = answers.into_values().collect();
         let at_cls = |window: &Window| window.starts[0] + window.ends[0];
@@ -143,10 +147,9 @@ impl QuestionAnswering {
             Some((window, span))
         });
         let best = found.max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
-        let (window, span) =
-            best.ok_or_else(|| Error::batch("the context has no tokens: nothing can be the answer"))?;
+        let (window, span) = best.ok_or_else(no_tokens)?;
         let probability = super::softmax(&window.starts)[span.start] * super::softmax(&window.ends)[span.end];
-        Ok(Answer { probability, ..window.answer(span, context) })
+        Ok(Answer { probability, ..window.answer(span, &Characters::new(context)) })
     }
 
     /// The question with each window of the context, as the model gets it.
@@ -182,7 +185,7 @@ impl QuestionAnswering {
         let encodings = self.encode(question, context)?;
         let mut windows = Vec::with_capacity(encodings.len());
         self.asked.in_batches(&encodings, |model, batch, encodings| {
-            let logits = model.forward(batch, Mode::Eval)?.to_vec::<f32>()?; // [T, 2]
+            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, 2]
             let mut pairs = logits.chunks_exact(2);
             for encoding in encodings {
                 let (starts, ends) = pairs.by_ref().take(encoding.len()).map(|pair| (pair[0], pair[1])).unzip();
@@ -200,10 +203,14 @@ impl QuestionAnswering {
     }
 }
 
+fn no_tokens() -> Error {
+    Error::batch("the context has no tokens: nothing can be the answer")
+}
+
 impl Window {
-    fn answer(&self, span: Span, context: &str) -> Answer {
+    fn answer(&self, span: Span, context: &Characters) -> Answer {
         let (start, end) = (self.encoding.offsets[span.start].0, self.encoding.offsets[span.end].1);
-        let text = characters(context, start, end).to_string();
+        let text = context.part(start, end).to_string();
         Answer { text, start, end, tokens: (span.start, span.end), score: span.score.into(), probability: 0.0 }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cloze_tensor::Device;
 
-use super::{Asked, Pipeline};
+use super::{Asked, Pipeline, finite};
 use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
 
 /// Turns sentences into vectors whose cosine says how similar they are. What is too long is cut, as by
@@ -43,7 +43,7 @@ impl SentenceEmbedder {
         let encodings = self.asked.encode(sentences.iter().map(|sentence| (*sentence, None)), true)?;
         let mut vectors = Vec::with_capacity(sentences.len());
         self.asked.in_batches(&encodings, |model, batch, _| {
-            let values = model.forward(batch, Mode::Eval)?.to_vec::<f32>()?; // [B, D]
+            let values = finite(&model.forward(batch, Mode::Eval)?)?; // [B, D]
             vectors.extend(values.chunks_exact(model.dimension()).map(<[f32]>::to_vec));
             Ok(())
         })?;

@@ -1,6 +1,6 @@
 //! What kind of text is it?
 
-use super::{Asked, Pipeline, largest, softmax};
+use super::{Asked, Pipeline, finite, largest, softmax};
 use crate::config::ProblemType;
 use crate::{BertForSequenceClassification, Mode, PreTrainedModel, Result, Tokenizer};
 
@@ -64,9 +64,8 @@ impl TextClassification {
         let mut found = Vec::with_capacity(encodings.len());
         let problem = self.asked.model.config().problem_type();
         self.asked.in_batches(&encodings, |model, batch, _| {
-            let logits = model.forward(batch, Mode::Eval)?; // [B, C]
-            let rows = logits.to_vec::<f32>()?;
-            found.extend(rows.chunks_exact(self.labels().len()).map(|row| self.classification(row, problem)));
+            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, C]
+            found.extend(logits.chunks_exact(self.labels().len()).map(|row| self.classification(row, problem)));
             Ok(())
         })?;
         Ok(found)

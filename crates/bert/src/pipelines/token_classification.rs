@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Asked, Pipeline, characters, largest, softmax};
+use super::{Asked, Characters, Pipeline, finite, largest, softmax};
 use crate::{
     BertForTokenClassification, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
 };
@@ -106,7 +106,7 @@ impl TokenClassification {
         let mut words: Vec<BTreeMap<u32, Word>> = texts.iter().map(|_| BTreeMap::new()).collect();
         let mut text_of = text_of.into_iter();
         self.asked.in_batches(&encodings, |model, batch, encodings| {
-            let logits = model.forward(batch, Mode::Eval)?.to_vec::<f32>()?; // [T, C]
+            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, C]
             let mut rows = logits.chunks_exact(self.labels().len());
             for (encoding, text) in encodings.iter().zip(text_of.by_ref()) {
                 let probabilities = rows.by_ref().take(encoding.len()).map(softmax).collect();
@@ -115,7 +115,8 @@ impl TokenClassification {
             Ok(())
         })?;
         let labelled = |(words, text): (BTreeMap<u32, Word>, &&str)| {
-            words.into_values().map(|word| self.labelled(word, text)).collect()
+            let text = Characters::new(text);
+            words.into_values().map(|word| self.labelled(word, &text)).collect()
         };
         Ok(words.into_iter().zip(texts).map(labelled).collect())
     }
@@ -130,7 +131,7 @@ impl TokenClassification {
         Ok(words.iter().zip(texts).map(|(words, text)| entities(words, text)).collect())
     }
 
-    fn labelled(&self, word: Word, text: &str) -> LabelledWord {
+    fn labelled(&self, word: Word, text: &Characters) -> LabelledWord {
         let probabilities = match self.aggregation {
             Aggregation::First => word.pieces.into_iter().next(),
             Aggregation::Max => word.pieces.into_iter().max_by(|a, b| a[largest(a)].total_cmp(&b[largest(b)])),
@@ -143,7 +144,7 @@ impl TokenClassification {
         let probabilities = probabilities.unwrap_or_default();
         let id = largest(&probabilities);
         LabelledWord {
-            text: characters(text, word.start, word.end).to_string(),
+            text: text.part(word.start, word.end).to_string(),
             start: word.start,
             end: word.end,
             label: self.labels()[id].clone(),
@@ -196,10 +197,11 @@ fn entities(words: &[LabelledWord], text: &str) -> Vec<Entity> {
         }
         open = matches!(place, 'B' | 'I');
     }
+    let text = Characters::new(text);
     let entity = |(kind, words): (&str, Vec<&LabelledWord>)| {
         let (start, end) = (words[0].start, words[words.len() - 1].end);
         let score = words.iter().map(|word| word.score).sum::<f64>() / words.len() as f64;
-        Entity { label: kind.to_string(), text: characters(text, start, end).to_string(), start, end, score }
+        Entity { label: kind.to_string(), text: text.part(start, end).to_string(), start, end, score }
     };
     spans.into_iter().map(entity).collect()
 }
