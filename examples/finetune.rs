@@ -98,6 +98,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result {
     common::threads(arguments.threads)?;
+    common::check_json(arguments.json.as_deref())?;
     if let Some(out) = &arguments.out {
         common::check_writable(out)?;
     }
@@ -110,9 +111,10 @@ fn run(arguments: &Arguments) -> Result {
         }
     };
     let labels = match arguments.labels.is_empty() {
-        true => label_names(&training)?,
+        true => label_names(&training).map_err(|error| format!("train: {error}"))?,
         false => arguments.labels.clone(),
     };
+    check_labels(&labels)?;
     let training = clean("train", training, &labels)?;
     let validation = clean("validation", validation, &labels)?;
     println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
@@ -165,6 +167,17 @@ fn run(arguments: &Arguments) -> Result {
     let predictions = sentences.iter().zip(found).map(|(text, found)| (*text, found.label, found.scores)).collect();
     let report = Report { arguments, labels: &labels, epochs: &epochs, predictions };
     common::write_json(arguments.json.as_deref(), &report)
+}
+
+/// A single class is nothing to learn, and to the library a regression.
+fn check_labels(labels: &[String]) -> Result {
+    if let [only] = labels {
+        return Err(format!("{only} is the only class: to classify takes at least two (--labels names them)").into());
+    }
+    match (1..labels.len()).find(|&at| labels[..at].contains(&labels[at])) {
+        Some(at) => Err(format!("--labels names {} twice", labels[at]).into()),
+        None => Ok(()),
+    }
 }
 
 fn rows(path: &Path, arguments: &Arguments) -> Result<Vec<Row>> {

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result {
+    common::check_json(arguments.json.as_deref())?;
     let pipeline = match &arguments.model {
         Some(place) => TokenClassification::open(place)?,
         None => small(arguments)?,
@@ -107,7 +108,8 @@ fn small(arguments: &Arguments) -> Result<TokenClassification> {
     println!("No --model: {} steps on invented sentences, {report}", arguments.steps);
     let trainer = Trainer::new(&mut model).optimizer(AdamW::new(1e-3)).batch_size(16).steps(arguments.steps);
     let report = trainer.seed(arguments.seed).run(&data.seed(arguments.seed))?;
-    println!("loss {:.4} at first, {:.4} at last", report.losses[0], report.mean_of_last(20));
+    let first = report.losses.first().ok_or("--steps is 0: must be at least 1")?;
+    println!("loss {:.4} at first, {:.4} at last", first, report.mean_of_last(20));
     let (held_out, _) = LabelledData::of_words(&held_out, &tags, &tokenizer, 128)?;
     let found = ClassificationEvaluation::run(&model, &held_out, 32)?;
     println!(

@@ -73,6 +73,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result {
+    common::check_json(arguments.json.as_deref())?;
     let asked = asked(arguments)?;
     let pipeline = match &arguments.model {
         Some(place) => QuestionAnswering::open(place)?,
@@ -146,7 +147,8 @@ fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
         .steps(arguments.steps)
         .seed(arguments.seed)
         .run(&data.seed(arguments.seed))?;
-    println!("loss {:.4} at first, {:.4} at last\n", report.losses[0], report.mean_of_last(20));
+    let first = report.losses.first().ok_or("--steps is 0: must be at least 1")?;
+    println!("loss {:.4} at first, {:.4} at last\n", first, report.mean_of_last(20));
     Ok(QuestionAnswering::new(model, tokenizer)?)
 }
 

@@ -156,6 +156,35 @@ fn files_of_sentences() -> Result {
     Ok(())
 }
 
+#[test]
+fn what_is_trained_in_an_example() -> Result {
+    let folder = Folder::new()?;
+    for example in ["ner", "question_answering"] {
+        assert!(refused_by(example, &["--steps", "0"])?.contains("--steps is 0"));
+    }
+    let report = folder.path("no/report.json");
+    for example in ["finetune", "ner", "question_answering", "pretrain"] {
+        // Twelve hours of training come after it.
+        let said = refused_by(
+            example,
+            &["--json", &report, if example == "finetune" { "--epochs" } else { "--steps" }, "9999999"],
+        )?;
+        assert!(said.contains("report.json: cannot write"), "{said}");
+    }
+    assert!(
+        refused_by("finetune", &["--threads", "1000000"])?.contains("--threads is 1000000: must be from 1 to 1024")
+    );
+    assert!(refused_by("cls_gradient", &["--lr", "NaN"])?.contains("--lr is NaN"));
+    let one = folder.file("one.tsv", b"text\tlabel\ngood\t0\nfine\t0\n")?;
+    let finetune = |more: &[&str]| refused_by("finetune", &[&["--train", &one, "--validation", &one], more].concat());
+    assert!(finetune(&[])?.contains("0 is the only class"));
+    assert!(finetune(&["--labels", "good,bad,good"])?.contains("--labels names good twice"));
+    let large = folder.file("large.tsv", b"text\tlabel\ngood\t99999999\n")?;
+    let said = refused_by("finetune", &["--train", &large, "--validation", &one])?;
+    assert!(said.contains("train: line 2: label: 99999999"), "{said}");
+    Ok(())
+}
+
 /// The error of a library call that must fail, as its one line.
 fn line<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> String {
     let Err(error) = result else { panic!("it was accepted") };

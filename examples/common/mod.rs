@@ -28,9 +28,15 @@ pub fn texts<'a>(given: &'a [String], own: &[&'a str]) -> Vec<&'a str> {
     if given.is_empty() { own.to_vec() } else { given.iter().map(String::as_str).collect() }
 }
 
+/// More threads than any machine has cores for.
+const MOST_THREADS: usize = 1024;
+
 /// Sets the number of threads of the process.
 pub fn threads(threads: Option<usize>) -> Result {
     if let Some(threads) = threads {
+        if !(1..=MOST_THREADS).contains(&threads) {
+            return Err(format!("--threads is {threads}: must be from 1 to {MOST_THREADS}").into());
+        }
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     }
     Ok(())
@@ -43,6 +49,18 @@ pub fn check_writable(folder: &Path) -> Result {
     let writable = tempfile::NamedTempFile::new_in(existing);
     writable.map_err(|error| format!("{}: cannot write: {error}", folder.display()))?;
     Ok(())
+}
+
+/// Fails, naming the file, when [`write_json`] could not write it: before training, not after.
+pub fn check_json(path: Option<&Path>) -> Result {
+    let Some(path) = path else { return Ok(()) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let writable = if path.exists() {
+        std::fs::OpenOptions::new().append(true).open(path).map(|_| ())
+    } else {
+        tempfile::NamedTempFile::new_in(folder).map(|_| ())
+    };
+    writable.map_err(|error| format!("{}: cannot write: {}", path.display(), error.kind()).into())
 }
 
 /// Writes a value as JSON to the file, if one is given.

@@ -134,6 +134,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result {
     common::threads(arguments.threads)?;
+    common::check_json(arguments.json.as_deref())?;
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;
     if let Some(out) = &arguments.out {
         common::check_writable(out)?;
