@@ -49,7 +49,7 @@ const PARTS: [Part; 8] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::exit::code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

@@ -45,7 +45,7 @@ struct Line<'a> {
 const SENTENCES: [&str; 2] = ["Rosa keeps her money in the bank.", "A Rosa guarda o dinheiro no banco."];
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::exit::code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

@@ -60,7 +60,7 @@ struct Word {
 }
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::exit::code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

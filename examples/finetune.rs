@@ -37,7 +37,7 @@ struct Arguments {
     #[command(flatten)]
     model: ModelArgument,
     /// Passes over the data [default: 2, or 30 for the built-in reviews]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
     /// Sentences in a batch [default: 16, or 8 for the built-in reviews]
     #[arg(long)]
@@ -46,8 +46,8 @@ struct Arguments {
     #[arg(long)]
     lr: Option<f64>,
     /// Most tokens of a sentence; longer ones are cut
-    #[arg(long, default_value_t = 128)]
-    max_length: usize,
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
+    max_length: u16,
     /// Seed of everything random
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -93,7 +93,7 @@ const SENTENCES: [&str; 4] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::exit::code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -124,7 +124,7 @@ fn run(arguments: &Arguments) -> Result {
     let (mut model, report) = BertForSequenceClassification::open_with(&place, &Device::Cpu, &options)?;
     println!("{}: {report}", arguments.model.name());
     let tokenizer = Tokenizer::open(&place)?;
-    let max_length = arguments.max_length.min(model.config().max_position_embeddings);
+    let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
     let data = |clean: &Sanitized| LabelledData::of_texts(&clean.texts, clean.labels.clone(), &tokenizer, max_length);
     let (training, report) = data(&training)?;
     println!("{report}");

@@ -20,7 +20,7 @@ use common::Result;
 #[derive(Parser)]
 struct Arguments {
     /// A model that labels tokens: a folder, or a name on the hub where cloze is built with it
-    #[arg(long)]
+    #[arg(long, value_name = "DIR_OR_NAME")]
     model: Option<PathBuf>,
     /// How a word's pieces become its label
     #[arg(long, value_enum, default_value = "first")]
@@ -55,7 +55,7 @@ const TEXTS: [&str; 3] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::exit::code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

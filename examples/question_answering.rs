@@ -30,7 +30,7 @@ struct Arguments {
     #[arg(long, conflicts_with = "question")]
     input: Option<PathBuf>,
     /// A model that answers questions: a folder, or a name on the hub where cloze is built with it
-    #[arg(long)]
+    #[arg(long, value_name = "DIR_OR_NAME")]
     model: Option<PathBuf>,
     /// Find the best start and the best end each by itself, as the course does, not the best pair of them
     #[arg(long)]
@@ -69,7 +69,7 @@ struct Asked {
 }
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::exit::code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

@@ -129,7 +129,7 @@ struct Report<'a> {
 }
 
 fn main() -> ExitCode {
-    common::exit::code(run(&Arguments::parse()))
+    common::exit::code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

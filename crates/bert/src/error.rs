@@ -59,6 +59,12 @@ pub enum ErrorKind {
         /// The value and the limit.
         reason: String,
     },
+    /// A question that cannot be asked, or has no answer.
+    #[error("{reason}")]
+    Input {
+        /// Which text, and why.
+        reason: String,
+    },
     /// An error of the tensor library.
     #[error(transparent)]
     Tensor(#[from] cloze_tensor::Error),
@@ -97,6 +103,11 @@ impl Error {
     /// Sequences that make no batch. `reason` names the value and the limit.
     pub fn batch(reason: impl Into<String>) -> Error {
         ErrorKind::Batch { reason: reason.into() }.into()
+    }
+
+    /// A question that cannot be asked, or has no answer. `reason` says which text, and why.
+    pub fn input(reason: impl Into<String>) -> Error {
+        ErrorKind::Input { reason: reason.into() }.into()
     }
 
     /// A vocabulary, corpus or id that does not serve.

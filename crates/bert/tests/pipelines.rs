@@ -181,8 +181,8 @@ fn a_question_that_fills_the_window_is_named() -> Result {
     let said = |question: &str, context: &str| pipeline.answer(question, context).err().map(|error| error.to_string());
     let long = said("the cat sat on the mat", "a dog").ok_or("it fits")?;
     assert!(long.contains("the question has 6 tokens") && long.contains("window of 8"), "{long}");
-    assert_eq!(said("  ", "a dog").as_deref(), Some("batch: the question is blank"));
-    assert_eq!(said("dog?", "\n\t").as_deref(), Some("batch: the context is blank"));
+    assert_eq!(said("  ", "a dog").as_deref(), Some("the question is blank"));
+    assert_eq!(said("dog?", "\n\t").as_deref(), Some("the context is blank"));
     Ok(())
 }
 
@@ -415,7 +415,7 @@ fn overflowing<M: PreTrainedModel>() -> Result<M> {
 fn numbers_that_are_none_are_errors() -> Result {
     fn said<T>(answer: cloze_bert::Result<T>) {
         let said = answer.err().map(|error| error.to_string());
-        assert_eq!(said.as_deref(), Some("batch: the model gives NaN: its weights are too large to compute with"));
+        assert_eq!(said.as_deref(), Some("the model gives NaN: its weights are too large to compute with"));
     }
     let text = "a cat";
     said(FillMask::new(overflowing()?, tokenizer()?)?.top_k("a [MASK]", 2));
@@ -432,7 +432,7 @@ fn numbers_that_are_none_are_errors() -> Result {
 fn texts_without_tokens() -> Result {
     let pipeline = QuestionAnswering::new(model(2, 1)?, tokenizer()?)?;
     let said = pipeline.answer("dog?", "\u{1}\u{2}").err().map(|error| error.to_string());
-    assert_eq!(said.as_deref(), Some("batch: the context has no tokens: nothing can be the answer"));
+    assert_eq!(said.as_deref(), Some("the context has no tokens: nothing can be the answer"));
     assert!(pipeline.no_answer(true).answer("dog?", "\u{1}\u{2}")?.is_none());
     let pipeline = TokenClassification::new(model(2, 1)?, tokenizer()?)?;
     assert_eq!(pipeline.words(&["\u{1}", "cat"])?[0], []);

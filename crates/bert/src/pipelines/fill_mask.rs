@@ -55,7 +55,7 @@ impl FillMask {
         let mut masks = self.fill(&[text], k)?.pop().unwrap_or_default();
         match (masks.pop(), masks.len()) {
             (Some(mask), 0) => Ok(mask.guesses),
-            (_, others) => Err(Error::batch(format!("{} [MASK] in {text:?}: fill takes several", others + 1))),
+            (_, others) => Err(Error::input(format!("{} [MASK] in {text:?}: fill takes several", others + 1))),
         }
     }
 
@@ -86,7 +86,8 @@ impl FillMask {
             (0..encoding.len()).filter(|&at| encoding.ids[at] == tokenizer.mask_id()).collect()
         };
         if let Some(index) = encodings.iter().position(|encoding| masks(encoding).is_empty()) {
-            return Err(Error::batch(format!("no [MASK] in text {index}")));
+            let tokens: Vec<&str> = encodings[index].tokens.iter().take(12).map(String::as_str).collect();
+            return Err(Error::input(format!("no [MASK] in text {index}: {} ...", tokens.join(" "))));
         }
         let mut filled = Vec::with_capacity(encodings.len());
         self.asked.in_batches(encodings, |model, batch, encodings| {

@@ -114,7 +114,7 @@ impl<M: PreTrainedModel> Asked<M> {
         let options = EncodeOptions::new().truncation(truncation);
         let encode = |(index, (text, second)): (usize, (&str, Option<&str>))| {
             if text.trim().is_empty() || second.is_some_and(|second| second.trim().is_empty()) {
-                return Err(Error::batch(format!("text {index} is blank: there is nothing to ask about")));
+                return Err(Error::input(format!("text {index} is blank: there is nothing to ask about")));
             }
             self.tokenizer.encode_with(text, second, &options)
         };
@@ -179,7 +179,7 @@ fn finite(output: &Tensor) -> Result<Vec<f32>> {
 fn check_finite(value: f64) -> Result<()> {
     match value.is_finite() {
         true => Ok(()),
-        false => Err(Error::batch(format!("the model gives {value}: its weights are too large to compute with"))),
+        false => Err(Error::input(format!("the model gives {value}: its weights are too large to compute with"))),
     }
 }
 

@@ -90,7 +90,7 @@ impl QuestionAnswering {
     /// When question or context is blank, the context has no tokens, or the question leaves no room for it.
     pub fn answer(&self, question: &str, context: &str) -> Result<Answer> {
         let none = || match self.longest {
-            0 => Error::batch("no answer is possible: max_answer_length is 0"),
+            0 => Error::input("no answer is possible: max_answer_length is 0"),
             _ => no_tokens(),
         };
         self.top_k(question, context, 1)?.into_iter().next().ok_or_else(none)
@@ -103,7 +103,7 @@ impl QuestionAnswering {
     pub fn top_k(&self, question: &str, context: &str, k: usize) -> Result<Vec<Answer>> {
         let windows = self.windows(question, context)?;
         let mut answers: HashMap<(usize, usize), Answer> = HashMap::new();
-        let mut scores = Vec::new();
+        let mut possible = LogSum::default();
         let mut keep = |answer: Answer| {
             let best = answers.entry((answer.start, answer.end)).or_insert_with(|| answer.clone());
             if answer.score > best.score {
@@ -114,7 +114,7 @@ impl QuestionAnswering {
         // As many of each window, because what two windows have counts once.
         for window in &windows {
             let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
-            scores.extend(all.map(|span| f64::from(span.score)));
+            all.for_each(|span| possible.add(span.score.into()));
             let best = spans::best(&window.starts, &window.ends, &window.allowed, self.longest, k);
             best.into_iter().for_each(|span| keep(window.answer(span, &characters)));
         }
@@ -123,15 +123,13 @@ impl QuestionAnswering {
         if self.no_answer
             && let Some(score) = windows.iter().map(at_cls).min_by(f32::total_cmp)
         {
-            let (text, score) = (String::new(), score.into());
-            scores.push(score);
+            let (text, score) = (String::new(), f64::from(score));
+            possible.add(score);
             answers.push(Answer { text, start: 0, end: 0, tokens: (0, 0), score, probability: 0.0 });
         }
         answers.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.start, a.end).cmp(&(b.start, b.end))));
         answers.truncate(k);
-        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
-        answers.iter_mut().for_each(|answer| answer.probability = (answer.score - largest).exp() / sum);
+        answers.iter_mut().for_each(|answer| answer.probability = possible.part(answer.score));
         Ok(answers)
     }
 
@@ -159,7 +157,7 @@ impl QuestionAnswering {
     pub fn encode(&self, question: &str, context: &str) -> Result<Vec<Encoding>> {
         for (what, text) in [("question", question), ("context", context)] {
             if text.trim().is_empty() {
-                return Err(Error::batch(format!("the {what} is blank")));
+                return Err(Error::input(format!("the {what} is blank")));
             }
         }
         let tokenizer = &self.asked.tokenizer;
@@ -170,7 +168,7 @@ impl QuestionAnswering {
                 "the question has {asked} tokens: with [CLS] and two [SEP] it leaves no room for the context in a \
                  window of {max_length}"
             );
-            return Err(Error::batch(reason));
+            return Err(Error::input(reason));
         };
         let options = EncodeOptions::new()
             .max_length(max_length)
@@ -203,8 +201,36 @@ impl QuestionAnswering {
     }
 }
 
+/// The logarithm of a sum of powers of e, by their exponents: of as many as there are spans.
+struct LogSum {
+    largest: f64,
+    /// Of e to the exponents less the largest.
+    sum: f64,
+}
+
+impl Default for LogSum {
+    fn default() -> LogSum {
+        LogSum { largest: f64::NEG_INFINITY, sum: 0.0 }
+    }
+}
+
+impl LogSum {
+    fn add(&mut self, exponent: f64) {
+        if exponent > self.largest {
+            self.sum *= (self.largest - exponent).exp();
+            self.largest = exponent;
+        }
+        self.sum += (exponent - self.largest).exp();
+    }
+
+    /// The part of the sum that a power is.
+    fn part(&self, exponent: f64) -> f64 {
+        (exponent - self.largest).exp() / self.sum
+    }
+}
+
 fn no_tokens() -> Error {
-    Error::batch("the context has no tokens: nothing can be the answer")
+    Error::input("the context has no tokens: nothing can be the answer")
 }
 
 impl Window {

@@ -95,7 +95,7 @@ impl TokenClassification {
         let (mut encodings, mut text_of) = (Vec::new(), Vec::new());
         for (index, text) in texts.iter().enumerate() {
             if text.trim().is_empty() {
-                return Err(Error::batch(format!("text {index} is blank: it has no words to label")));
+                return Err(Error::input(format!("text {index} is blank: it has no words to label")));
             }
             let mut first = self.asked.tokenizer.encode_with(text, None, &options)?;
             let others = std::mem::take(&mut first.overflowing);
