@@ -356,6 +356,7 @@ fn what_cannot_be_asked_is_named() -> Result {
     };
     assert!(blank(&["a cat", " \t "])?.contains("text 1 is blank"));
     assert!(blank(&["", "a"])?.contains("text 0 is blank"));
+    assert!(blank(&["a", "\u{7}\u{200d}"])?.contains("text 1 is blank, or nothing in it is a token"));
     let long = "cat ".repeat(70);
     let said = blank(&[&long])?;
     assert!(said.contains("72 tokens") && said.contains("64 fit"), "{said}");

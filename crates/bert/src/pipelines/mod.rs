@@ -113,10 +113,14 @@ impl<M: PreTrainedModel> Asked<M> {
         let truncation = if truncate { Truncation::LongestFirst } else { Truncation::None };
         let options = EncodeOptions::new().truncation(truncation);
         let encode = |(index, (text, second)): (usize, (&str, Option<&str>))| {
-            if text.trim().is_empty() || second.is_some_and(|second| second.trim().is_empty()) {
-                return Err(Error::input(format!("text {index} is blank: there is nothing to ask about")));
+            let encoding = self.tokenizer.encode_with(text, second, &options)?;
+            let has_tokens = |sequence| encoding.sequence_ids.contains(&Some(sequence));
+            if !has_tokens(0) || (second.is_some() && !has_tokens(1)) {
+                let reason =
+                    format!("text {index} is blank, or nothing in it is a token: there is nothing to ask about");
+                return Err(Error::input(reason));
             }
-            self.tokenizer.encode_with(text, second, &options)
+            Ok(encoding)
         };
         texts.enumerate().map(encode).collect()
     }
