@@ -113,11 +113,13 @@ fn size_class(bytes: usize) -> Option<usize> {
 }
 
 impl Pool {
-    /// A kept block of this capacity.
+    /// A kept block of this capacity, or of up to twice that: at the turn from forward to backward, when the most is in
+    /// use, there is no room for a free block of every size.
     fn take(&mut self, capacity: usize) -> Option<Block> {
-        let block = self.free.get_mut(&capacity).and_then(Vec::pop)?;
-        self.free_bytes -= capacity;
-        self.count(capacity);
+        let fitting = self.free.range_mut(capacity..=capacity.saturating_mul(2));
+        let block = fitting.filter_map(|(_, blocks)| blocks.pop()).next()?;
+        self.free_bytes -= block.capacity;
+        self.count(block.capacity);
         Some(block)
     }
 
