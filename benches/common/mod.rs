@@ -1,0 +1,132 @@
+//! What benches share: criterion runs them and keeps what they measured; here the median of each becomes a line of a
+//! table, beside what the machine can do at most.
+
+// No bench uses all of it.
+#![allow(dead_code, unused_imports)]
+
+mod ceiling;
+mod data;
+#[path = "../../examples/common/table.rs"]
+mod table;
+mod work;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode};
+
+pub use ceiling::Ceilings;
+pub use data::{Texts, leaf, lengths, noise, tokenizer};
+use table::Table;
+pub use work::{Peak, Work, encoder_forward, linear_backward, linear_forward};
+
+pub type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Samples of a measurement: as few as criterion allows, because some take seconds.
+const SAMPLES: usize = 10;
+
+/// The measurements of one program.
+pub struct Suite {
+    name: &'static str,
+    criterion: Criterion,
+    ceilings: Ceilings,
+    rows: Vec<(String, Work, f64)>,
+}
+
+impl Suite {
+    /// Measures the machine's ceilings and says what they are, unless nothing is to be measured.
+    pub fn new(name: &'static str) -> Result<Suite> {
+        let criterion =
+            Criterion::default().without_plots().sample_size(SAMPLES).nresamples(10_000).configure_from_args();
+        let ceilings = if testing() { Ceilings::default() } else { Ceilings::measure()? };
+        if !testing() {
+            println!("{ceilings}\n");
+        }
+        Ok(Suite { name, criterion, ceilings, rows: Vec::new() })
+    }
+
+    /// Measures what `setup` gives: each call does `work` once, and says how long that took. The setup runs only if the
+    /// arguments of the program ask for this measurement.
+    pub fn bench<R: FnMut() -> Result<Duration>>(
+        &mut self,
+        name: impl Into<String>,
+        work: Work,
+        setup: impl FnOnce() -> Result<R>,
+    ) {
+        let (name, mut setup, mut run) = (name.into(), Some(setup), None);
+        let fail = |error| -> ! { panic!("{name}: {error}") };
+        // Warm-up comes first, so the last ones are the samples that criterion takes.
+        let mut samples: VecDeque<f64> = VecDeque::new();
+        let mut group = self.criterion.benchmark_group(self.name);
+        let floor = Duration::from_secs_f64(work.floor(&self.ceilings));
+        group.warm_up_time(Duration::from_millis(100));
+        group.measurement_time(Duration::from_millis(400).max(floor * 2 * SAMPLES as u32));
+        group.sampling_mode(SamplingMode::Flat);
+        group.bench_function(&name, |bencher| {
+            // Called for each sample.
+            if let Some(setup) = setup.take() {
+                run = Some(setup().unwrap_or_else(|error| fail(error)));
+            }
+            let Some(run) = &mut run else { return };
+            bencher.iter_custom(|iterations| {
+                let elapsed = (0..iterations).map(|_| run().unwrap_or_else(|error| fail(error))).sum::<Duration>();
+                samples.push_back(elapsed.as_secs_f64() / iterations as f64);
+                if samples.len() > SAMPLES {
+                    samples.pop_front();
+                }
+                elapsed
+            });
+        });
+        group.finish();
+        if !testing() && !samples.is_empty() {
+            samples.make_contiguous().sort_by(f64::total_cmp);
+            let median = (samples[(samples.len() - 1) / 2] + samples[samples.len() / 2]) / 2.0;
+            self.rows.push((name, work, median));
+        }
+    }
+
+    /// Prints the table.
+    pub fn finish(self) {
+        if self.rows.is_empty() {
+            return;
+        }
+        println!("{}\n", self.ceilings);
+        let measured = self.rows.iter().map(|(name, work, median)| {
+            let [items, arithmetic, memory, ceiling] = work.rates(*median, &self.ceilings);
+            [name.clone(), time(*median), items, arithmetic, memory, ceiling]
+        });
+        let rows: Vec<_> = measured.collect();
+        // A column of nothing is left out.
+        let head = [self.name, "median", "items", "arithmetic", "bytes", "of the ceiling"].map(String::from);
+        let columns: Vec<usize> = (0..head.len()).filter(|&at| rows.iter().any(|row| !row[at].is_empty())).collect();
+        let table = std::iter::once(&head)
+            .chain(&rows)
+            .fold(Table::new("<>"), |table, row| table.row(columns.iter().map(|&column| row[column].clone())));
+        println!("{table}");
+    }
+}
+
+/// Whether benches only show that they run, each once: under `cargo test`, and for `--test` and `--list`. Data should then
+/// be small.
+pub fn testing() -> bool {
+    let given = |argument: &str| std::env::args().any(|given| given == argument);
+    !given("--bench") || given("--test") || given("--list")
+}
+
+/// How long `f` takes. Dropping what it gives does not count.
+pub fn timed<T, E: Into<Box<dyn std::error::Error>>>(
+    f: impl FnOnce() -> std::result::Result<T, E>,
+) -> Result<Duration> {
+    let start = Instant::now();
+    let value = std::hint::black_box(f());
+    let elapsed = start.elapsed();
+    value.map_err(Into::into).map(|_| elapsed)
+}
+
+fn time(seconds: f64) -> String {
+    match seconds {
+        1.0.. => format!("{seconds:.3} s"),
+        1e-3.. => format!("{:.3} ms", seconds * 1e3),
+        _ => format!("{:.1} us", seconds * 1e6),
+    }
+}
