@@ -10,26 +10,20 @@ use rayon::prelude::*;
 
 use super::{Peak, Result};
 
-/// Windows of a measurement, and their length in seconds: long enough for the clock to settle.
-const WINDOWS: usize = 5;
+/// Windows of a measurement.
+const WINDOWS: usize = 4;
+/// Seconds of a window of arithmetic: long enough for the clock to settle.
 const WINDOW: f64 = 0.06;
 
-/// Elements of each array that is streamed: 256 MiB.
-const STREAM: usize = 1 << 26;
-
 /// Operations and bytes a second of all threads together; without measuring, zeros.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ceilings {
     threads: usize,
     f32: Loop,
     bf16: Option<Loop>,
     int8: Option<Loop>,
-    /// Bytes a second of a[i] = b[i] + s c[i], the triad of J. D. McCalpin's STREAM: two read and one written.
-    triad: f64,
-    /// Bytes a second of a[i] = s a[i] + b[i], where no line is fetched only to be overwritten.
-    update: f64,
-    /// Bytes a second of a sum.
-    read: f64,
+    /// Bytes a second, as [`Memory`] measures them.
+    pub memory: f64,
 }
 
 /// Operations a second, by which instructions.
@@ -40,18 +34,10 @@ struct Loop {
 }
 
 impl Ceilings {
-    pub fn measure() -> Result<Ceilings> {
-        let [triad, update, read] = streams()?;
+    pub fn measure(memory: &mut Memory) -> Ceilings {
         let [f32, bf16, int8] = loops().map(|found| found.map(Kernel::measure));
-        Ok(Ceilings {
-            threads: rayon::current_num_threads(),
-            f32: f32.unwrap_or_default(),
-            bf16,
-            int8,
-            triad,
-            update,
-            read,
-        })
+        let (threads, memory) = (rayon::current_num_threads(), memory.measure());
+        Ceilings { threads, f32: f32.unwrap_or_default(), bf16, int8, memory }
     }
 
     /// Operations a second; in f32 where there are no instructions for the type.
@@ -64,11 +50,6 @@ impl Ceilings {
         .unwrap_or(self.f32)
         .rate
     }
-
-    /// Bytes a second, however they are read and written.
-    pub fn memory(&self) -> f64 {
-        self.triad.max(self.update).max(self.read)
-    }
 }
 
 impl fmt::Display for Ceilings {
@@ -78,8 +59,7 @@ impl fmt::Display for Ceilings {
         for (name, unit, Loop { rate, instructions }) in loops.into_iter().filter_map(|(n, u, l)| Some((n, u, l?))) {
             write!(f, " {name} {:.0} {unit} ({instructions}),", rate / 1e9)?;
         }
-        let [triad, update, read] = [self.triad, self.update, self.read].map(|rate| rate / 1e9);
-        write!(f, " memory {triad:.1} GB/s triad, {update:.1} update in place, {read:.1} read")
+        write!(f, " memory {:.1} GB/s", self.memory / 1e9)
     }
 }
 
@@ -93,37 +73,50 @@ fn best(mut f: impl FnMut()) -> f64 {
     seconds.fold(f64::INFINITY, f64::min)
 }
 
-fn streams() -> Result<[f64; 3]> {
-    /// A part of an array that one thread takes at a time: 1 MiB.
+/// Arrays to stream through.
+pub struct Memory {
+    a: Vec<f32>,
+    b: Vec<f32>,
+}
+
+impl Memory {
+    /// Elements of an array: 256 MiB.
+    const LENGTH: usize = 1 << 26;
+    /// What one thread takes at a time: 1 MiB.
     const PART: usize = 1 << 18;
-    let mut arrays = [const { Vec::<f32>::new() }; 3];
-    for array in &mut arrays {
-        array.try_reserve_exact(STREAM).map_err(|_| "no memory for arrays to stream through: 768 MiB are needed")?;
-        array.resize(STREAM, 1.0);
+
+    pub fn new() -> Result<Memory> {
+        let array = || {
+            let mut array = Vec::new();
+            array.try_reserve_exact(Memory::LENGTH).map_err(|_| "no memory to stream through: 512 MiB are needed")?;
+            array.resize(Memory::LENGTH, 1.0);
+            Ok::<_, String>(array)
+        };
+        Ok(Memory { a: array()?, b: array()? })
     }
-    let [a, b, c] = &mut arrays;
-    let s = std::hint::black_box(0.5f32);
-    let triad = best(|| {
-        a.par_chunks_mut(PART).zip(b.par_chunks(PART)).zip(c.par_chunks(PART)).for_each(|((a, b), c)| {
-            a.iter_mut().zip(b).zip(c).for_each(|((a, b), c)| *a = b + s * c);
+
+    /// Bytes a second of a[i] = s a[i] + b[i] or of a sum, whichever are more. The first is the triad of J. D. McCalpin's
+    /// STREAM in a form where no line is fetched only to be overwritten.
+    pub fn measure(&mut self) -> f64 {
+        let Memory { a, b } = self;
+        let s = std::hint::black_box(0.5f32);
+        let update = best(|| {
+            a.par_chunks_mut(Memory::PART).zip(b.par_chunks(Memory::PART)).for_each(|(a, b)| {
+                a.iter_mut().zip(b).for_each(|(a, b)| *a = s * *a + b);
+            });
         });
-    });
-    let update = best(|| {
-        a.par_chunks_mut(PART).zip(b.par_chunks(PART)).for_each(|(a, b)| {
-            a.iter_mut().zip(b).for_each(|(a, b)| *a = s * *a + b);
-        });
-    });
-    let read = best(|| {
         let sum = |part: &[f32]| {
             // Enough independent sums that adding is not what takes the time.
             let mut sums = [0.0; 64];
             part.chunks_exact(64).for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x));
             sums.iter().sum::<f32>()
         };
-        std::hint::black_box(c.par_chunks(PART).map(sum).sum::<f32>());
-    });
-    let bytes = (STREAM * size_of::<f32>()) as f64;
-    Ok([3.0 * bytes / triad, 3.0 * bytes / update, bytes / read])
+        let read = best(|| {
+            std::hint::black_box(b.par_chunks(Memory::PART).map(sum).sum::<f32>());
+        });
+        let bytes = (Memory::LENGTH * size_of::<f32>()) as f64;
+        (3.0 * bytes / update).max(bytes / read)
+    }
 }
 
 /// A loop of multiply-adds whose operands stay in registers.

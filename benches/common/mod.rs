@@ -13,9 +13,9 @@ mod work;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use ceiling::{Ceilings, Memory};
 use criterion::{Criterion, SamplingMode};
 
-pub use ceiling::Ceilings;
 pub use data::{Texts, leaf, lengths, noise, tokenizer};
 use table::Table;
 pub use work::{Peak, Work, encoder_forward, linear_backward, linear_forward};
@@ -29,8 +29,17 @@ const SAMPLES: usize = 10;
 pub struct Suite {
     name: &'static str,
     criterion: Criterion,
+    memory: Option<Memory>,
     ceilings: Ceilings,
-    rows: Vec<(String, Work, f64)>,
+    rows: Vec<Row>,
+}
+
+/// A line of the table: work and the median of its times in seconds, beside what the machine could do then.
+struct Row {
+    name: String,
+    work: Work,
+    median: f64,
+    ceilings: Ceilings,
 }
 
 impl Suite {
@@ -38,11 +47,12 @@ impl Suite {
     pub fn new(name: &'static str) -> Result<Suite> {
         let criterion =
             Criterion::default().without_plots().sample_size(SAMPLES).nresamples(10_000).configure_from_args();
-        let ceilings = if testing() { Ceilings::default() } else { Ceilings::measure()? };
-        if !testing() {
+        let mut memory = if testing() { None } else { Some(Memory::new()?) };
+        let ceilings = memory.as_mut().map_or_else(Ceilings::default, Ceilings::measure);
+        if memory.is_some() {
             println!("{ceilings}\n");
         }
-        Ok(Suite { name, criterion, ceilings, rows: Vec::new() })
+        Ok(Suite { name, criterion, memory, ceilings, rows: Vec::new() })
     }
 
     /// Measures what `setup` gives: each call does `work` once, and says how long that took. The setup runs only if the
@@ -78,24 +88,30 @@ impl Suite {
             });
         });
         group.finish();
-        if !testing() && !samples.is_empty() {
-            samples.make_contiguous().sort_by(f64::total_cmp);
-            let median = (samples[(samples.len() - 1) / 2] + samples[samples.len() / 2]) / 2.0;
-            self.rows.push((name, work, median));
-        }
+        let Some(memory) = self.memory.as_mut().filter(|_| !samples.is_empty()) else { return };
+        samples.make_contiguous().sort_by(f64::total_cmp);
+        let median = (samples[(samples.len() - 1) / 2] + samples[samples.len() / 2]) / 2.0;
+        // The memory of a virtual machine may be half as fast again a minute later: each line has its own, the better of
+        // before and after.
+        let before = std::mem::replace(&mut self.ceilings.memory, memory.measure());
+        let mut ceilings = self.ceilings;
+        ceilings.memory = before.max(ceilings.memory);
+        self.rows.push(Row { name, work, median, ceilings });
     }
 
     /// Prints the table.
     pub fn finish(self) {
+        let memory = || self.rows.iter().map(|row| row.ceilings.memory / 1e9);
+        let (slowest, fastest) = (memory().fold(f64::INFINITY, f64::min), memory().fold(0.0, f64::max));
         if self.rows.is_empty() {
             return;
         }
-        println!("{}\n", self.ceilings);
-        let measured = self.rows.iter().map(|(name, work, median)| {
-            let [items, arithmetic, memory, ceiling] = work.rates(*median, &self.ceilings);
+        println!("{}; while measuring, memory {slowest:.1} to {fastest:.1} GB/s\n", self.ceilings);
+        let rows = self.rows.iter().map(|Row { name, work, median, ceilings }| {
+            let [items, arithmetic, memory, ceiling] = work.rates(*median, ceilings);
             [name.clone(), time(*median), items, arithmetic, memory, ceiling]
         });
-        let rows: Vec<_> = measured.collect();
+        let rows: Vec<_> = rows.collect();
         // A column of nothing is left out.
         let head = [self.name, "median", "items", "arithmetic", "bytes", "of the ceiling"].map(String::from);
         let columns: Vec<usize> = (0..head.len()).filter(|&at| rows.iter().any(|row| !row[at].is_empty())).collect();

@@ -42,7 +42,7 @@ struct Phase {
 
 impl Phase {
     fn limit(&self, ceilings: &Ceilings) -> (f64, &'static str) {
-        let (arithmetic, memory) = (self.operations / ceilings.peak(self.peak), self.bytes / ceilings.memory());
+        let (arithmetic, memory) = (self.operations / ceilings.peak(self.peak), self.bytes / ceilings.memory);
         if arithmetic > memory { (arithmetic, self.peak.name()) } else { (memory, "memory") }
     }
 }
