@@ -5,8 +5,9 @@ mod common;
 
 use std::time::Duration;
 
-use cloze::tensor::{Dropout, Gradients, Sequences};
-use common::{Peak, Result, Suite, Work, leaf, lengths, noise, testing, timed};
+use cloze::prelude::*;
+use cloze::tensor::{Dropout, Sequences};
+use common::{Result, Suite, Work, leaf, lengths, noise, testing, timed};
 
 const HIDDEN: usize = 768;
 const HEADS: usize = 12;
@@ -18,16 +19,17 @@ fn main() -> Result {
     for longest in LENGTHS {
         let packed = lengths(longest, tokens);
         let padded = vec![longest; packed.len()];
-        let (forward_work, backward_work) = work(Peak::F32, &packed);
-        for (form, lengths) in [("packed", &packed), ("padded", &padded)] {
-            let name = |what: &str| format!("{longest}/{form}/{what}");
-            suite.bench(name("forward/f32"), forward_work.clone(), || forward(lengths, Dropout::NONE));
-            suite.bench(name("backward/f32"), backward_work.clone(), || backward(lengths, Dropout::NONE));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let works = work(precision, &packed);
+            let mut both = |form: &str, lengths: &[usize], p: f64| {
+                let (name, [forward_work, backward_work]) = (format!("{longest}/{form}"), works.clone());
+                suite.bench(format!("{name}/forward/{precision}"), forward_work, || forward(precision, lengths, p));
+                suite.bench(format!("{name}/backward/{precision}"), backward_work, || backward(precision, lengths, p));
+            };
+            both("packed", &packed, 0.0);
+            both("padded", &padded, 0.0);
+            both("packed with dropout", &packed, 0.1);
         }
-        let dropout = || Ok::<_, cloze::tensor::Error>(Dropout::new(0.1, 7, 0, 0)?);
-        let name = |what: &str| format!("{longest}/packed with dropout/{what}");
-        suite.bench(name("forward/f32"), forward_work.clone(), || forward(&packed, dropout()?));
-        suite.bench(name("backward/f32"), backward_work.clone(), || backward(&packed, dropout()?));
     }
     suite.finish();
     Ok(())
@@ -35,26 +37,32 @@ fn main() -> Result {
 
 /// Forward: two products of L x L x D for each head. Backward: five, of which one computes the scores again, since they
 /// are not kept (T. Dao et al., 2022).
-fn work(peak: Peak, lengths: &[usize]) -> (Work, Work) {
+fn work(precision: Precision, lengths: &[usize]) -> [Work; 2] {
     let tokens: usize = lengths.iter().sum();
     let squares: usize = lengths.iter().map(|length| length * length).sum();
     let (product, hidden) = ((2 * squares * HIDDEN) as f64, (4 * tokens * HIDDEN) as f64);
     // Forward: queries, keys, values and what comes out. Backward: these and their gradients.
-    (Work::new(peak, 2.0 * product, 4.0 * hidden), Work::new(peak, 5.0 * product, 8.0 * hidden))
+    [Work::new(precision, 2.0 * product, 4.0 * hidden), Work::new(precision, 5.0 * product, 8.0 * hidden)]
 }
 
-fn forward(lengths: &[usize], dropout: Dropout) -> Result<impl FnMut() -> Result<Duration>> {
-    let sequences = Sequences::new(lengths)?;
-    let qkv = leaf(&[sequences.tokens(), 3 * HIDDEN], 1.0)?;
-    Ok(move || timed(|| qkv.attention(&sequences, HEADS, &dropout)))
+/// Attention with dropout of probability `p`, which keeps what a backward needs, and the tokens' number.
+fn attention(precision: Precision, lengths: &[usize], p: f64) -> Result<(impl Fn() -> Result<Tensor>, usize)> {
+    let (sequences, dropout) = (Sequences::new(lengths)?, Dropout::new(p, 7, 0, 0)?);
+    let tokens = sequences.tokens();
+    let qkv = leaf(&[tokens, 3 * HIDDEN], 1.0)?;
+    Ok((move || Ok(precision.scope(|| qkv.attention(&sequences, HEADS, &dropout))?), tokens))
 }
 
-fn backward(lengths: &[usize], dropout: Dropout) -> Result<impl FnMut() -> Result<Duration>> {
-    let sequences = Sequences::new(lengths)?;
-    let qkv = leaf(&[sequences.tokens(), 3 * HIDDEN], 1.0)?;
-    let dy = noise(&[sequences.tokens(), HIDDEN], 1.0)?;
+fn forward(precision: Precision, lengths: &[usize], p: f64) -> Result<impl FnMut() -> Result<Duration>> {
+    let (attend, _) = attention(precision, lengths, p)?;
+    Ok(move || timed(&attend))
+}
+
+fn backward(precision: Precision, lengths: &[usize], p: f64) -> Result<impl FnMut() -> Result<Duration>> {
+    let (attend, tokens) = attention(precision, lengths, p)?;
+    let dy = noise(&[tokens, HIDDEN], 1.0)?;
     Ok(move || {
-        let (y, mut gradients) = (qkv.attention(&sequences, HEADS, &dropout)?, Gradients::new());
+        let (y, mut gradients) = (attend()?, Gradients::new());
         timed(|| y.backward_with(&dy, &mut gradients))
     })
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use cloze::prelude::*;
 use cloze::tensor::optim::AdamWStep;
-use cloze::tensor::{Dropout, EmbeddingIds, Gelu, Gradients, Sequences, module};
+use cloze::tensor::{Dropout, EmbeddingIds, Gelu, Sequences, module};
 use cloze::train::Optimizer;
-use common::{Peak, Result, Suite, Work, leaf, linear_backward, linear_forward, noise, testing, timed};
+use common::{Result, Suite, Work, leaf, linear_backward, linear_forward, noise, testing, timed};
 
 const HIDDEN: usize = 768;
 const INNER: usize = 3072;
@@ -32,11 +32,20 @@ fn main() -> Result {
         };
         let shape = [tokens, HIDDEN];
 
-        let layer = [tokens, INNER, HIDDEN];
-        bench("linear and gelu", [linear_forward(Peak::F32, layer), linear_backward(Peak::F32, layer)], &|| {
-            let (x, w, b) = (leaf(&shape, 1.0)?, leaf(&[INNER, HIDDEN], 0.05)?, leaf(&[INNER], 0.05)?);
-            Ok(Box::new(move || x.linear_gelu(&w, &b, Gelu::Erf)))
-        });
+        for precision in [Precision::F32, Precision::Bf16] {
+            let name = |what: &str| format!("{what}/{precision}");
+            let sizes = [tokens, INNER, HIDDEN];
+            let works = [linear_forward(precision, sizes), linear_backward(precision, sizes)];
+            bench(&name("linear and gelu"), works, &|| {
+                let (x, w, b) = (leaf(&shape, 1.0)?, leaf(&[INNER, HIDDEN], 0.05)?, leaf(&[INNER], 0.05)?);
+                Ok(Box::new(move || precision.scope(|| x.linear_gelu(&w, &b, Gelu::Erf))))
+            });
+            bench(&name("feed forward"), feed_forward(precision, tokens), &|| {
+                let (x, w1, b1) = (leaf(&shape, 1.0)?, leaf(&[INNER, HIDDEN], 0.05)?, leaf(&[INNER], 0.05)?);
+                let (w2, b2) = (leaf(&[HIDDEN, INNER], 0.05)?, leaf(&[HIDDEN], 0.05)?);
+                Ok(Box::new(move || precision.scope(|| x.feed_forward((&w1, &b1), Gelu::Erf, (&w2, &b2)))))
+            });
+        }
         // x, the residual, their sum for the backward, and the output; dy, the sum, and two gradients.
         bench("residual, dropout, layer norm", moving(4.0, 4.0), &|| {
             let (x, residual) = (leaf(&shape, 1.0)?, leaf(&shape, 0.9)?);
@@ -86,6 +95,14 @@ fn main() -> Result {
     suite.bench("gradient norm", Work::moving(4.0 * parameters as f64), || gradient_norm(parameters));
     suite.finish();
     Ok(())
+}
+
+/// Two linear layers with GELU between them, of which the backward needs what lies before it.
+fn feed_forward(precision: Precision, tokens: usize) -> [Work; 2] {
+    let (product, weights) = ((2 * tokens * HIDDEN * INNER) as f64, (8 * HIDDEN * INNER) as f64);
+    let [hidden, inner] = [HIDDEN, INNER].map(|width| (4 * tokens * width) as f64);
+    let forward = Work::new(precision, 2.0 * product, 2.0 * hidden + inner + weights);
+    [forward, Work::new(precision, 4.0 * product, 3.0 * hidden + inner + 2.0 * weights)]
 }
 
 fn norm() -> Result<[Tensor; 2]> {

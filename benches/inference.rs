@@ -5,7 +5,9 @@ mod common;
 use std::time::Duration;
 
 use cloze::prelude::*;
-use common::{Peak, Result, Suite, Texts, Work, encoder_forward, testing, timed, tokenizer};
+use common::{EncoderForward, Result, Suite, Texts, Work, testing, timed, tokenizer};
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
 fn main() -> Result {
     let mut suite = Suite::new("inference")?;
@@ -23,23 +25,36 @@ fn main() -> Result {
     let sentences: Vec<String> = (0..32).map(|number| texts.sentence(4 + 2 * number)).collect();
     let lengths: Vec<usize> =
         sentences.iter().map(|sentence| Ok(tokenizer.encode(sentence)?.len())).collect::<Result<_>>()?;
-    let work = work(Peak::F32, &minilm, &lengths).of(sentences.len(), "sentences");
-    suite.bench("embed/32 sentences/f32", work, || embed(&minilm, &tokenizer, &sentences));
-
+    for precision in PRECISIONS {
+        let work = work(precision, &minilm, &lengths).of(sentences.len(), "sentences");
+        suite.bench(format!("embed/32 sentences/{precision}"), work, || {
+            embed(opened::<SentenceEmbedder>(&minilm, &tokenizer)?.precision(precision), &sentences)
+        });
+    }
     let base = BertConfig { num_hidden_layers: layers(4), ..BertConfig::base() };
     for tokens in [55, 384] {
         let (question, context) = question(&tokenizer, tokens)?;
-        let work = self::work(Peak::F32, &base, &[tokens]).of(1, "questions");
-        let name = format!("question answering/{tokens} tokens/f32");
-        suite.bench(name, work, || answer(&base, &tokenizer, question, context));
+        for precision in PRECISIONS {
+            let work = work(precision, &base, &[tokens]).of(1, "questions");
+            suite.bench(format!("question answering/{tokens} tokens/{precision}"), work, || {
+                answer(opened::<QuestionAnswering>(&base, &tokenizer)?.precision(precision), &question, &context)
+            });
+        }
     }
     suite.finish();
     Ok(())
 }
 
-fn work(peak: Peak, config: &BertConfig, lengths: &[usize]) -> Work {
-    let [operations, bytes] = encoder_forward(config, lengths, lengths.iter().sum());
-    Work::new(peak, operations, bytes)
+/// Weights count as they may be kept for a precision; attention is never computed in int8.
+fn work(precision: Precision, config: &BertConfig, lengths: &[usize]) -> Work {
+    let forward = EncoderForward::new(config, lengths, lengths.iter().sum());
+    let (bytes, of_attention) = match precision {
+        Precision::F32 => (4.0, precision),
+        Precision::Bf16 => (2.0, precision),
+        Precision::Int8 => (1.0, Precision::F32),
+    };
+    let linear = Work::new(precision, forward.linear, bytes * forward.weights);
+    linear.then(Work::new(of_attention, forward.attention, 0.0))
 }
 
 /// The model, saved and opened again.
@@ -50,20 +65,13 @@ fn opened<P: Pipeline>(config: &BertConfig, tokenizer: &Tokenizer) -> Result<P> 
     Ok(P::open(folder.path())?)
 }
 
-fn embed(config: &BertConfig, tokenizer: &Tokenizer, sentences: &[String]) -> Result<impl FnMut() -> Result<Duration>> {
-    let embedder: SentenceEmbedder = opened(config, tokenizer)?;
+fn embed(embedder: SentenceEmbedder, sentences: &[String]) -> Result<impl FnMut() -> Result<Duration>> {
     let sentences: Vec<&str> = sentences.iter().map(String::as_str).collect();
     Ok(move || timed(|| embedder.embed(&sentences)))
 }
 
-fn answer(
-    config: &BertConfig,
-    tokenizer: &Tokenizer,
-    question: String,
-    context: String,
-) -> Result<impl FnMut() -> Result<Duration>> {
-    let asked: QuestionAnswering = opened(config, tokenizer)?;
-    Ok(move || timed(|| asked.answer(&question, &context)))
+fn answer(asked: QuestionAnswering, question: &str, context: &str) -> Result<impl FnMut() -> Result<Duration>> {
+    Ok(move || timed(|| asked.answer(question, context)))
 }
 
 /// A question and a context of so many tokens together, special ones included.

@@ -8,7 +8,7 @@ use cloze::bert::{Batch, PreTrainingTargets};
 use cloze::prelude::*;
 use cloze::tensor::Sequences;
 use cloze::train::Optimizer;
-use common::{Peak, Result, Suite, Work, encoder_forward, testing, timed};
+use common::{EncoderForward, Result, Suite, Work, testing, timed};
 
 const VOCABULARY: usize = 30_522;
 
@@ -29,8 +29,11 @@ fn main() -> Result {
     for (name, config) in configs {
         for &(count, length) in batches {
             let tokens = count * length;
-            let work = work(Peak::F32, config, count, length)?;
-            suite.bench(format!("{name}/{tokens} tokens/f32"), work, || step(config, count, length));
+            for precision in [Precision::F32, Precision::Bf16] {
+                let work = work(precision, config, count, length)?;
+                let name = format!("{name}/{tokens} tokens/{precision}");
+                suite.bench(name, work, || step(precision, config, count, length));
+            }
         }
     }
     suite.finish();
@@ -43,15 +46,16 @@ fn masked(length: usize) -> usize {
 }
 
 /// Forward and backward of the matrix products, and after that what AdamW reads and writes, and the norm before it reads.
-fn work(peak: Peak, config: &BertConfig, count: usize, length: usize) -> Result<Work> {
-    let (lengths, targets) = (vec![length; count], (count * masked(length)) as f64);
-    let [encoder, weights] = encoder_forward(config, &lengths, count + count * masked(length));
-    let (hidden, vocabulary) = (config.hidden_size as f64, config.vocab_size as f64);
-    let head = 2.0 * targets * (hidden * hidden + hidden * vocabulary);
-    // The backward computes the scores of attention again.
-    let scores = (2 * count * length * length * config.hidden_size * config.num_hidden_layers) as f64;
+fn work(precision: Precision, config: &BertConfig, count: usize, length: usize) -> Result<Work> {
+    let targets = count * masked(length);
+    let encoder = EncoderForward::new(config, &vec![length; count], count + targets);
+    let (hidden, decoder) = (config.hidden_size as f64, (config.hidden_size * config.vocab_size) as f64);
+    let linear = encoder.linear + 2.0 * targets as f64 * (hidden * hidden + decoder);
     let parameters = BertForPreTraining::new(config, &Device::Cpu, 7)?.parameter_count() as f64;
-    let products = Work::new(peak, 3.0 * (encoder + head) + scores, 3.0 * (weights + 4.0 * hidden * vocabulary));
+    // The backward of a linear layer is two products, that of attention five where the forward is two. Weights are read
+    // twice, and their gradients written.
+    let bytes = 3.0 * 4.0 * (encoder.weights + decoder);
+    let products = Work::new(precision, 3.0 * linear + 3.5 * encoder.attention, bytes);
     Ok(products.then(Work::moving(32.0 * parameters)).of(count * length, "tokens"))
 }
 
@@ -67,14 +71,20 @@ fn batch(config: &BertConfig, count: usize, length: usize) -> Result<(Batch, Pre
     Ok((batch, PreTrainingTargets { rows, labels, next_sentence, divisors: None }))
 }
 
-fn step(config: &BertConfig, count: usize, length: usize) -> Result<impl FnMut() -> Result<Duration>> {
+fn step(
+    precision: Precision,
+    config: &BertConfig,
+    count: usize,
+    length: usize,
+) -> Result<impl FnMut() -> Result<Duration>> {
     let mut model = BertForPreTraining::new(config, &Device::Cpu, 7)?;
     let mut optimizer = Optimizer::new(AdamW::new(1e-4), &mut model, |_| true)?;
     let ((batch, targets), mut step) = (batch(config, count, length)?, 0);
     Ok(move || {
         step += 1;
         timed(|| -> Result<f64> {
-            let loss = model.loss(&batch, &targets, Mode::Train { seed: 7, step })?.loss;
+            let mode = Mode::Train { seed: 7, step };
+            let loss = precision.scope(|| model.loss(&batch, &targets, mode))?.loss;
             optimizer.backward(&loss)?;
             drop(loss);
             Ok(optimizer.step(&mut model, 1e-5, Some(1.0))?)

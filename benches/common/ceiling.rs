@@ -6,9 +6,10 @@
 use std::fmt;
 use std::time::Instant;
 
+use cloze::prelude::Precision;
 use rayon::prelude::*;
 
-use super::{Peak, Result};
+use super::Result;
 
 /// Windows of a measurement.
 const WINDOWS: usize = 4;
@@ -40,12 +41,29 @@ impl Ceilings {
         Ceilings { threads, f32: f32.unwrap_or_default(), bf16, int8, memory }
     }
 
+    /// The better of each.
+    pub fn max(self, other: Ceilings) -> Ceilings {
+        let faster = |one: Loop, other: Loop| if one.rate > other.rate { one } else { other };
+        Ceilings {
+            f32: faster(self.f32, other.f32),
+            bf16: self.bf16.zip(other.bf16).map(|(one, other)| faster(one, other)),
+            int8: self.int8.zip(other.int8).map(|(one, other)| faster(one, other)),
+            memory: self.memory.max(other.memory),
+            ..self
+        }
+    }
+
+    /// With this many bytes a second.
+    pub fn with_memory(self, memory: f64) -> Ceilings {
+        Ceilings { memory, ..self }
+    }
+
     /// Operations a second; in f32 where there are no instructions for the type.
-    pub fn peak(&self, peak: Peak) -> f64 {
-        match peak {
-            Peak::F32 => None,
-            Peak::Bf16 => self.bf16,
-            Peak::Int8 => self.int8,
+    pub fn peak(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::F32 => None,
+            Precision::Bf16 => self.bf16,
+            Precision::Int8 => self.int8,
         }
         .unwrap_or(self.f32)
         .rate

@@ -18,7 +18,7 @@ use criterion::{Criterion, SamplingMode};
 
 pub use data::{Texts, leaf, lengths, noise, tokenizer};
 use table::Table;
-pub use work::{Peak, Work, encoder_forward, linear_backward, linear_forward};
+pub use work::{EncoderForward, Work, linear_backward, linear_forward};
 
 pub type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -31,15 +31,19 @@ pub struct Suite {
     criterion: Criterion,
     memory: Option<Memory>,
     ceilings: Ceilings,
+    /// Bytes a second of memory, when it was last measured.
+    last_memory: f64,
     rows: Vec<Row>,
 }
 
-/// A line of the table: work and the median of its times in seconds, beside what the machine could do then.
+/// A line of the table.
 struct Row {
     name: String,
     work: Work,
+    /// Seconds.
     median: f64,
-    ceilings: Ceilings,
+    /// Bytes a second that memory gave then.
+    memory: f64,
 }
 
 impl Suite {
@@ -52,7 +56,7 @@ impl Suite {
         if memory.is_some() {
             println!("{ceilings}\n");
         }
-        Ok(Suite { name, criterion, memory, ceilings, rows: Vec::new() })
+        Ok(Suite { name, criterion, memory, ceilings, last_memory: ceilings.memory, rows: Vec::new() })
     }
 
     /// Measures what `setup` gives: each call does `work` once, and says how long that took. The setup runs only if the
@@ -93,23 +97,21 @@ impl Suite {
         let median = (samples[(samples.len() - 1) / 2] + samples[samples.len() / 2]) / 2.0;
         // The memory of a virtual machine may be half as fast again a minute later: each line has its own, the better of
         // before and after.
-        let before = std::mem::replace(&mut self.ceilings.memory, memory.measure());
-        let mut ceilings = self.ceilings;
-        ceilings.memory = before.max(ceilings.memory);
-        self.rows.push(Row { name, work, median, ceilings });
+        let before = std::mem::replace(&mut self.last_memory, memory.measure());
+        self.rows.push(Row { name, work, median, memory: before.max(self.last_memory) });
     }
 
     /// Prints the table.
-    pub fn finish(self) {
-        let memory = || self.rows.iter().map(|row| row.ceilings.memory / 1e9);
-        let (slowest, fastest) = (memory().fold(f64::INFINITY, f64::min), memory().fold(0.0, f64::max));
-        if self.rows.is_empty() {
-            return;
-        }
-        println!("{}; while measuring, memory {slowest:.1} to {fastest:.1} GB/s\n", self.ceilings);
-        let rows = self.rows.iter().map(|Row { name, work, median, ceilings }| {
-            let [items, arithmetic, memory, ceiling] = work.rates(*median, ceilings);
-            [name.clone(), time(*median), items, arithmetic, memory, ceiling]
+    pub fn finish(mut self) {
+        let Some(memory) = self.memory.as_mut().filter(|_| !self.rows.is_empty()) else { return };
+        // Whatever else ran on the machine at the beginning may be gone.
+        let ceilings = self.ceilings.max(Ceilings::measure(memory));
+        let measured = || self.rows.iter().map(|row| row.memory / 1e9);
+        let (slowest, fastest) = (measured().fold(f64::INFINITY, f64::min), measured().fold(0.0, f64::max));
+        println!("{ceilings}; beside the lines below memory {slowest:.1} to {fastest:.1} GB/s\n");
+        let rows = self.rows.iter().map(|Row { name, work, median, memory }| {
+            let [items, arithmetic, bytes, ceiling] = work.rates(*median, &ceilings.with_memory(*memory));
+            [name.clone(), time(*median), items, arithmetic, bytes, ceiling]
         });
         let rows: Vec<_> = rows.collect();
         // A column of nothing is left out.

@@ -1,27 +1,9 @@
 //! How much there is to do, and the least time that the machine can do it in.
 
-use cloze::bert::BertConfig;
+use cloze::prelude::{BertConfig, Precision};
 
 use super::Ceilings;
 use super::table::thousands;
-
-/// What multiplies and adds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peak {
-    F32,
-    Bf16,
-    Int8,
-}
-
-impl Peak {
-    fn name(self) -> &'static str {
-        match self {
-            Peak::F32 => "f32",
-            Peak::Bf16 => "bf16",
-            Peak::Int8 => "int8",
-        }
-    }
-}
 
 /// What must be done at least: operations of matrix products (a multiplication and an addition are two), and bytes that are
 /// read or written, each once.
@@ -35,26 +17,26 @@ pub struct Work {
 /// Work whose arithmetic and memory traffic overlap: the one that takes longer is its floor.
 #[derive(Clone, Copy, Debug)]
 struct Phase {
-    peak: Peak,
+    precision: Precision,
     operations: f64,
     bytes: f64,
 }
 
 impl Phase {
-    fn limit(&self, ceilings: &Ceilings) -> (f64, &'static str) {
-        let (arithmetic, memory) = (self.operations / ceilings.peak(self.peak), self.bytes / ceilings.memory);
-        if arithmetic > memory { (arithmetic, self.peak.name()) } else { (memory, "memory") }
+    fn limit(&self, ceilings: &Ceilings) -> (f64, String) {
+        let (arithmetic, memory) = (self.operations / ceilings.peak(self.precision), self.bytes / ceilings.memory);
+        if arithmetic > memory { (arithmetic, self.precision.to_string()) } else { (memory, "memory".into()) }
     }
 }
 
 impl Work {
-    pub fn new(peak: Peak, operations: f64, bytes: f64) -> Work {
-        Work { phases: vec![Phase { peak, operations, bytes }], items: None, text: 0.0 }
+    pub fn new(precision: Precision, operations: f64, bytes: f64) -> Work {
+        Work { phases: vec![Phase { precision, operations, bytes }], items: None, text: 0.0 }
     }
 
     /// Bytes read and written, with little to compute.
     pub fn moving(bytes: f64) -> Work {
-        Work::new(Peak::F32, 0.0, bytes)
+        Work::new(Precision::F32, 0.0, bytes)
     }
 
     /// Texts and the like: their number, and their bytes. The machine's ceilings say nothing of them.
@@ -96,7 +78,8 @@ impl Work {
             true => rate(self.text, 1e6, "MB/s", 1),
             false => rate(total(|phase| phase.bytes), 1e9, "GB/s", 1),
         };
-        let limits: Vec<&str> = self.phases.iter().map(|phase| phase.limit(ceilings).1).collect();
+        let mut limits: Vec<String> = self.phases.iter().map(|phase| phase.limit(ceilings).1).collect();
+        limits.dedup();
         let ceiling = match self.phases.is_empty() {
             true => String::new(),
             false => format!("{:.0} % ({})", 100.0 * self.floor(ceilings) / seconds, limits.join(" + ")),
@@ -106,26 +89,39 @@ impl Work {
 }
 
 /// `m` rows of `k` elements times the transpose of a weight [n, k], and a bias.
-pub fn linear_forward(peak: Peak, [m, n, k]: [usize; 3]) -> Work {
+pub fn linear_forward(precision: Precision, [m, n, k]: [usize; 3]) -> Work {
     let [m, n, k] = [m, n, k].map(|size| size as f64);
-    Work::new(peak, 2.0 * m * n * k, 4.0 * (m * k + n * k + m * n + n))
+    Work::new(precision, 2.0 * m * n * k, 4.0 * (m * k + n * k + m * n + n))
 }
 
 /// The gradients of all three operands.
-pub fn linear_backward(peak: Peak, [m, n, k]: [usize; 3]) -> Work {
+pub fn linear_backward(precision: Precision, [m, n, k]: [usize; 3]) -> Work {
     let [m, n, k] = [m, n, k].map(|size| size as f64);
-    Work::new(peak, 4.0 * m * n * k, 4.0 * (m * n + 2.0 * m * k + 2.0 * n * k + n))
+    Work::new(precision, 4.0 * m * n * k, 4.0 * (m * n + 2.0 * m * k + 2.0 * n * k + n))
 }
 
-/// Operations and bytes of weights of an encoder's forward over sequences of these lengths, of which `rows` rows are
-/// wanted: after the attention of the last layer nothing else is computed.
-pub fn encoder_forward(config: &BertConfig, lengths: &[usize], rows: usize) -> [f64; 2] {
-    let sizes = [config.hidden_size, config.intermediate_size, config.num_hidden_layers, rows];
-    let [hidden, inner, layers, rows] = sizes.map(|size| size as f64);
-    let tokens: f64 = lengths.iter().map(|&length| length as f64).sum();
-    let squares: f64 = lengths.iter().map(|&length| (length * length) as f64).sum();
-    let (projections, rest) = (3.0 * hidden * hidden, hidden * hidden + 2.0 * hidden * inner);
-    let a_layer = 2.0 * projections * tokens + 4.0 * squares * hidden;
-    let operations = layers * a_layer + 2.0 * rest * ((layers - 1.0) * tokens + rows);
-    [operations, 4.0 * layers * (projections + rest)]
+/// What an encoder's forward takes over sequences of these lengths, of which `rows` rows are wanted: after the attention of
+/// the last layer nothing else is computed.
+pub struct EncoderForward {
+    /// Operations of linear layers.
+    pub linear: f64,
+    /// Operations of attention.
+    pub attention: f64,
+    /// Elements of the linear layers' weights.
+    pub weights: f64,
+}
+
+impl EncoderForward {
+    pub fn new(config: &BertConfig, lengths: &[usize], rows: usize) -> EncoderForward {
+        let sizes = [config.hidden_size, config.intermediate_size, config.num_hidden_layers, rows];
+        let [hidden, inner, layers, rows] = sizes.map(|size| size as f64);
+        let tokens: f64 = lengths.iter().map(|&length| length as f64).sum();
+        let squares: f64 = lengths.iter().map(|&length| (length * length) as f64).sum();
+        let (projections, rest) = (3.0 * hidden * hidden, hidden * hidden + 2.0 * hidden * inner);
+        EncoderForward {
+            linear: 2.0 * (layers * projections * tokens + rest * ((layers - 1.0) * tokens + rows)),
+            attention: 4.0 * layers * squares * hidden,
+            weights: layers * (projections + rest),
+        }
+    }
 }
