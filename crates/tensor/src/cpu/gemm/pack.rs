@@ -19,6 +19,8 @@ pub(super) enum Format {
     RoundedF32,
     /// Two bf16.
     Bf16Pair,
+    /// Four int8; see [`super::pack_int8`].
+    Int8Quad,
 }
 
 impl Format {
@@ -27,6 +29,7 @@ impl Format {
         match self {
             Format::F32 | Format::RoundedF32 => 1,
             Format::Bf16Pair => 2,
+            Format::Int8Quad => 4,
         }
     }
 }
@@ -74,6 +77,7 @@ impl Operand {
                 Format::F32 => pack_f32::<P>(operand, count, from, units, to, sums),
                 Format::RoundedF32 => pack_rounded_f32::<P>(operand, count, from, units, to, sums),
                 Format::Bf16Pair => pack_bf16::<P>(operand, count, from, units, to, sums),
+                Format::Int8Quad => unreachable!("scales come first"),
             }
         }
     }
