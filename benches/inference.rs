@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use cloze::prelude::*;
-use common::{EncoderForward, Result, Suite, Texts, Work, testing, timed, tokenizer};
+use common::{EncoderForward, Result, Suite, Texts, Work, testing, timed, tokenizer, weight_bytes};
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
@@ -45,15 +45,11 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Weights count as they may be kept for a precision; attention is never computed in int8.
+/// Attention is never computed in int8.
 fn work(precision: Precision, config: &BertConfig, lengths: &[usize]) -> Work {
     let forward = EncoderForward::new(config, lengths, lengths.iter().sum());
-    let (bytes, of_attention) = match precision {
-        Precision::F32 => (4.0, precision),
-        Precision::Bf16 => (2.0, precision),
-        Precision::Int8 => (1.0, Precision::F32),
-    };
-    let linear = Work::new(precision, forward.linear, bytes * forward.weights);
+    let of_attention = if precision == Precision::Int8 { Precision::F32 } else { precision };
+    let linear = Work::new(precision, forward.linear, weight_bytes(precision) as f64 * forward.weights);
     linear.then(Work::new(of_attention, forward.attention, 0.0))
 }
 

@@ -1,4 +1,5 @@
-//! Linear layers in BERT's shapes: y = x Wᵀ + b for m tokens, and its backward.
+//! Linear layers in BERT's shapes: y = x Wᵀ + b for m tokens. *Forward* and *backward* are those of training; in *inference*
+//! no graph is recorded, and weights are kept as the products read them.
 
 mod common;
 
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use cloze::prelude::*;
 use cloze::tensor::Gradients;
-use common::{Result, Suite, leaf, linear_backward, linear_forward, noise, testing, timed};
+use common::{Result, Suite, Work, leaf, linear_backward, linear_forward, noise, testing, timed, weight_bytes};
 
 const VOCABULARY: usize = 30_522;
 
@@ -23,14 +24,19 @@ fn main() -> Result {
     let mut suite = Suite::new("matrix")?;
     let tokens = if testing() { &TOKENS[..1] } else { &TOKENS };
     for [n, k] in LAYERS {
-        // Logits are computed for masked tokens alone.
+        // Logits are computed for masked tokens alone: never for so many.
         for &m in tokens.iter().filter(|&&m| n < VOCABULARY || m <= 1024) {
-            for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-                let (name, size) = (|what| format!("{m} x {k} to {n}/{what}/{precision}"), [m, n, k]);
-                suite.bench(name("forward"), linear_forward(precision, size), || forward(precision, size));
-                if precision != Precision::Int8 {
-                    suite.bench(name("backward"), linear_backward(precision, size), || backward(precision, size));
-                }
+            let (name, size) = (|what, precision| format!("{m} x {k} to {n}/{what}/{precision}"), [m, n, k]);
+            for precision in [Precision::F32, Precision::Bf16] {
+                let (forward_work, backward_work) = (linear_forward(precision, size), linear_backward(precision, size));
+                suite.bench(name("forward", precision), forward_work, || forward(precision, size));
+                suite.bench(name("backward", precision), backward_work, || backward(precision, size));
+            }
+            let answering = if m <= 1024 { &[Precision::F32, Precision::Bf16, Precision::Int8][..] } else { &[] };
+            for &precision in answering {
+                suite.bench(name("inference", precision), inference_work(precision, size), || {
+                    inference(precision, size)
+                });
             }
         }
     }
@@ -38,22 +44,41 @@ fn main() -> Result {
     Ok(())
 }
 
-fn layers(n: usize, k: usize) -> Result<Vec<(Tensor, Tensor)>> {
-    let count = if testing() { 1 } else { WEIGHTS / (4 * n * k) + 1 };
+/// Layers of which each weight has `bytes` bytes an element.
+fn layers(n: usize, k: usize, bytes: usize) -> Result<Vec<(Tensor, Tensor)>> {
+    let count = if testing() { 1 } else { WEIGHTS / (bytes * n * k) + 1 };
     (0..count).map(|_| Ok((leaf(&[n, k], 0.05)?, leaf(&[n], 0.05)?))).collect()
 }
 
 fn forward(precision: Precision, [m, n, k]: [usize; 3]) -> Result<impl FnMut() -> Result<Duration>> {
-    let (x, mut layers) = (noise(&[m, k], 1.0)?, layers(n, k)?);
+    let (x, mut layers) = (leaf(&[m, k], 1.0)?, layers(n, k, 4)?);
     Ok(move || {
         layers.rotate_left(1);
         let (weight, bias) = &layers[0];
-        timed(|| precision.scope(|| no_grad(|| x.linear(weight, bias))))
+        timed(|| precision.scope(|| x.linear(weight, bias)))
     })
 }
 
+fn inference_work(precision: Precision, [m, n, k]: [usize; 3]) -> Work {
+    let bytes = 4 * (m * k + m * n + n) + weight_bytes(precision) * n * k;
+    Work::new(precision, (2 * m * n * k) as f64, bytes as f64)
+}
+
+fn inference(precision: Precision, [m, n, k]: [usize; 3]) -> Result<impl FnMut() -> Result<Duration>> {
+    let (x, mut layers) = (noise(&[m, k], 1.0)?, layers(n, k, weight_bytes(precision))?);
+    let count = layers.len();
+    let mut answer = move || {
+        layers.rotate_left(1);
+        let (weight, bias) = &layers[0];
+        timed(|| no_grad(|| precision.scope(|| x.linear(weight, bias))))
+    };
+    // The first time a weight is used it is packed.
+    (0..count).try_for_each(|_| answer().map(drop))?;
+    Ok(answer)
+}
+
 fn backward(precision: Precision, [m, n, k]: [usize; 3]) -> Result<impl FnMut() -> Result<Duration>> {
-    let (x, dy, mut layers) = (leaf(&[m, k], 1.0)?, noise(&[m, n], 1.0)?, layers(n, k)?);
+    let (x, dy, mut layers) = (leaf(&[m, k], 1.0)?, noise(&[m, n], 1.0)?, layers(n, k, 4)?);
     let forward = move |(weight, bias): &(Tensor, Tensor)| precision.scope(|| x.linear(weight, bias));
     let mut outputs = layers.iter().map(&forward).collect::<Result<Vec<_>, _>>()?;
     Ok(move || {

@@ -18,7 +18,7 @@ use criterion::{Criterion, SamplingMode};
 
 pub use data::{Texts, leaf, lengths, noise, tokenizer};
 use table::Table;
-pub use work::{EncoderForward, Work, linear_backward, linear_forward};
+pub use work::{EncoderForward, Work, linear_backward, linear_forward, weight_bytes};
 
 pub type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -74,7 +74,7 @@ impl Suite {
         let mut group = self.criterion.benchmark_group(self.name);
         let floor = Duration::from_secs_f64(work.floor(&self.ceilings));
         group.warm_up_time(Duration::from_millis(100));
-        group.measurement_time(Duration::from_millis(400).max(floor * 2 * SAMPLES as u32));
+        group.measurement_time(Duration::from_millis(300).max(floor * 2 * SAMPLES as u32));
         group.sampling_mode(SamplingMode::Flat);
         group.bench_function(&name, |bencher| {
             // Called for each sample.

@@ -100,6 +100,15 @@ pub fn linear_backward(precision: Precision, [m, n, k]: [usize; 3]) -> Work {
     Work::new(precision, 4.0 * m * n * k, 4.0 * (m * n + 2.0 * m * k + 2.0 * n * k + n))
 }
 
+/// Bytes of an element of a weight that is kept for a precision, where no graph is recorded.
+pub fn weight_bytes(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+        Precision::Int8 => 1,
+    }
+}
+
 /// What an encoder's forward takes over sequences of these lengths, of which `rows` rows are wanted: after the attention of
 /// the last layer nothing else is computed.
 pub struct EncoderForward {
