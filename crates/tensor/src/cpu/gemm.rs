@@ -18,6 +18,7 @@ mod pack;
 mod pack_int8;
 #[cfg(target_arch = "x86_64")]
 mod packed;
+mod small;
 
 use super::column_sums::column_sums;
 use super::{Real, Target};
@@ -48,6 +49,12 @@ pub(crate) trait Multiply: Copy + PartialEq + Default + 'static {
 
     /// Computes a product that has elements.
     fn multiply(gemm: Gemm<'_, Self>, c: ViewMut<'_, Self>);
+
+    /// As [`Gemm::serial`], of a product that has elements.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn multiply_serially(gemm: Gemm<'_, Self>, c: *mut Self, stride: usize, space: &mut Workspace<Self>);
 }
 
 impl Multiply for f32 {
@@ -62,8 +69,7 @@ impl Multiply for f32 {
         match gemm.precision {
             Precision::F32 => by_crate(a, b, gemm.accumulate, c, gemm.epilogue),
             Precision::Bf16 => {
-                let rounded = |x: &[f32]| x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect::<Vec<f32>>();
-                let (a_data, b_data) = (rounded(a.data), rounded(b.data));
+                let (a_data, b_data) = (rounded_to_bf16(a), rounded_to_bf16(b));
                 let (a, b) = (View { data: &a_data, ..a }, View { data: &b_data, ..b });
                 by_crate(a, b, gemm.accumulate, c, gemm.epilogue);
             }
@@ -79,6 +85,22 @@ impl Multiply for f32 {
             sum_rows(gemm.a, sums);
         }
     }
+
+    #[inline]
+    unsafe fn multiply_serially(gemm: Gemm<'_, f32>, c: *mut f32, stride: usize, space: &mut Workspace<f32>) {
+        #[cfg(target_arch = "x86_64")]
+        if driver::multiplies(&gemm) {
+            // SAFETY: the caller's promise.
+            return unsafe { driver::run_serially(gemm, c, stride, &mut space.driver) };
+        }
+        let (a, b) = (gemm.a, gemm.b);
+        if gemm.precision == Precision::Bf16 {
+            let (a_data, b_data) = (rounded_to_bf16(a), rounded_to_bf16(b));
+            let (a, b) = (View { data: &a_data, ..a }, View { data: &b_data, ..b });
+            return small::multiply(a, b, c, stride, gemm.accumulate, &mut space.general);
+        }
+        small::multiply(a, b, c, stride, gemm.accumulate, &mut space.general);
+    }
 }
 
 impl Multiply for f64 {
@@ -89,6 +111,11 @@ impl Multiply for f64 {
         if let Some(sums) = gemm.row_sums {
             sum_rows(gemm.a, sums);
         }
+    }
+
+    #[inline]
+    unsafe fn multiply_serially(gemm: Gemm<'_, f64>, c: *mut f64, stride: usize, space: &mut Workspace<f64>) {
+        small::multiply(gemm.a, gemm.b, c, stride, gemm.accumulate, &mut space.general);
     }
 }
 
@@ -157,9 +184,38 @@ impl<'a, T: Real> Gemm<'a, T> {
     }
 }
 
+/// Working memory for [`Gemm::serial`].
+#[derive(Default)]
+pub(crate) struct Workspace<T> {
+    general: Vec<T>,
+    #[cfg(target_arch = "x86_64")]
+    driver: driver::Workspace,
+}
+
+impl<T: Real> Gemm<'_, T> {
+    /// Computes it on this thread alone, into where `c` points, its rows `stride` apart: for the small products of which a
+    /// task has many. Only precision and accumulation are heeded.
+    ///
+    /// # Safety
+    /// C must be writable, and nothing else may access its elements.
+    #[inline]
+    pub(crate) unsafe fn serial(self, c: *mut T, stride: usize, space: &mut Workspace<T>) {
+        if self.a.rows > 0 && self.b.cols > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { T::multiply_serially(self, c, stride, space) };
+        }
+    }
+}
+
 /// The sums of the rows of a column-major matrix.
 fn sum_rows<T: Real>(a: View<'_, T>, sums: Target<'_, T>) {
     column_sums(a.data, a.cols, a.col_stride, sums);
+}
+
+/// The elements that a matrix reaches over, rounded to bf16: for processors that do not multiply those.
+fn rounded_to_bf16(matrix: View<'_, f32>) -> Vec<f32> {
+    let View { data, rows, cols, row_stride, col_stride } = matrix;
+    data[..extent(rows, cols, row_stride, col_stride)].iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()
 }
 
 /// A product by the crate, then its epilogue.

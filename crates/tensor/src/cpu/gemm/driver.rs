@@ -8,6 +8,8 @@
 //! A tile's sum goes along k in one order, and blocks depend on sizes alone: results do not depend on the number of
 //! threads.
 
+use std::ops::Range;
+
 use super::epilogue::{Finish, Tile};
 use super::kernels::{Destination, MR, NR, bf16_tile, f32_tile, int8_tile};
 use super::pack::{Format, Operand};
@@ -30,6 +32,11 @@ const PACKED_A: usize = 12 << 20;
 
 /// Whether this processor has the instructions, and the strides are such that something lies side by side.
 pub(super) fn takes(gemm: &Gemm<'_, f32>, c: &ViewMut<'_, f32>) -> bool {
+    multiplies(gemm) && c.col_stride == 1
+}
+
+/// As [`takes`], of the operands.
+pub(super) fn multiplies(gemm: &Gemm<'_, f32>) -> bool {
     let is_unit = |view: &View<'_, f32>| view.row_stride == 1 || view.col_stride == 1;
     let fits = match format(gemm.precision) {
         None => false,
@@ -42,7 +49,7 @@ pub(super) fn takes(gemm: &Gemm<'_, f32>, c: &ViewMut<'_, f32>) -> bool {
         }
         Some(_) => is_unit(&gemm.a) && is_unit(&gemm.b),
     };
-    fits && level() == Level::Avx512 && c.col_stride == 1 && gemm.a.cols > 0
+    fits && level() == Level::Avx512 && gemm.a.cols > 0
 }
 
 /// What panels hold; `None` where the processor cannot multiply that.
@@ -78,47 +85,73 @@ impl<T> Shared<T> {
 
 /// Computes a product that [`takes`] accepts.
 pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
-    let Gemm { a, b, packed, precision, accumulate, epilogue, row_sums } = gemm;
-    let Some(format) = format(precision) else { return };
-    let (k, n) = (a.cols, b.cols);
-    let operand = |view: View<'_, f32>, outer, inner| Operand { data: view.data.as_ptr(), outer, inner, k };
-    let packed = packed.filter(|packed| (packed.format, packed.n, packed.k) == (format, n, k));
+    let Some(format) = format(gemm.precision) else { return };
+    let (k, n, is_int8) = (gemm.a.cols, gemm.b.cols, format == Format::Int8Quad);
+    let packed = gemm.packed.filter(|packed| (packed.format, packed.n, packed.k) == (format, n, k));
     // Rows of int8 are read twice, once for their scale, and rounded before they are packed.
     let packed_now = match packed {
-        None if format == Format::Int8Quad => PackedMatrix::new(&b.data[..n * k], n, k, precision),
+        None if is_int8 => PackedMatrix::new(&gemm.b.data[..n * k], n, k, gemm.precision),
         _ => None,
     };
-    let job = Job {
-        format,
-        units: k.div_ceil(format.elements()),
-        a,
-        a_operand: operand(a, a.row_stride, a.col_stride),
-        b: match packed.or(packed_now.as_ref()) {
-            Some(packed) => Right::Packed(packed),
-            None => Right::Strided(operand(b, b.col_stride, b.row_stride)),
-        },
-        c: Shared(c.data.as_mut_ptr()),
-        stride: c.row_stride,
-        cols: c.cols,
-        accumulate,
-        finish: epilogue.finish(),
-    };
-    let mut sums = row_sums;
+    let mut job = Job::new(&gemm, format, packed.or(packed_now.as_ref()), c.data.as_mut_ptr(), c.row_stride);
+    job.finish = gemm.epilogue.finish();
+    let mut sums = gemm.row_sums;
     let most = (PACKED_A / 4 / job.units / MR).max(1) * MR;
     let rows = c.rows.div_ceil(c.rows.div_ceil(most)).next_multiple_of(MR);
     let packed = Scratch::new(rows * job.units * 4);
-    let mut scales = vec![0.0; if format == Format::Int8Quad { rows } else { 0 }];
+    let mut scales = vec![0.0; if is_int8 { rows } else { 0 }];
     for first in (0..c.rows).step_by(rows) {
         let count = rows.min(c.rows - first);
         let (packed, scales) = (Shared(packed.pointer().cast().as_ptr()), Shared(scales.as_mut_ptr()));
         let block = RowBlock { first, count, packed, scales };
         let sums = sums.as_mut().map(|sums| (Shared(sums.data[first..first + count].as_mut_ptr()), sums.accumulate));
-        if format == Format::Int8Quad {
+        if is_int8 {
             job.quantize_a(&block);
         } else {
             job.pack_a(&block, sums);
         }
         job.multiply(&block);
+    }
+}
+
+/// Working memory of a thread's products.
+#[derive(Default)]
+pub(super) struct Workspace {
+    a: Vec<Line>,
+    b: Vec<Line>,
+}
+
+/// A cache line of words.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code, reason = "memory")] [u32; 16]);
+
+impl Workspace {
+    fn space(lines: &mut Vec<Line>, words: usize) -> *mut u32 {
+        lines.resize(words.div_ceil(16).max(lines.len()), Line::default());
+        lines.as_mut_ptr().cast()
+    }
+}
+
+/// Computes a product that [`multiplies`] accepts, on this thread.
+///
+/// # Safety
+/// `c` must be writable at the rows of the product, `stride` apart, and nothing else may access it.
+pub(super) unsafe fn run_serially(gemm: Gemm<'_, f32>, c: *mut f32, stride: usize, space: &mut Workspace) {
+    let Some(format) = format(gemm.precision) else { return };
+    let job = Job::new(&gemm, format, None, c, stride);
+    let count = gemm.a.rows;
+    let packed = Workspace::space(&mut space.a, count.next_multiple_of(MR) * job.units);
+    let block = RowBlock { first: 0, count, packed: Shared(packed), scales: Shared(std::ptr::null_mut()) };
+    for panel in 0..block.panels() {
+        // SAFETY: the panel is in the workspace, which has room for all.
+        unsafe { job.pack_panel(&block, panel, std::ptr::null_mut()) };
+    }
+    let panels = job.cols.div_ceil(NR);
+    let b = Workspace::space(&mut space.b, B_PANELS * NR * K_UNITS.min(job.units));
+    for first in (0..panels).step_by(B_PANELS) {
+        // SAFETY: as above; and C is this thread's.
+        unsafe { job.multiply_slice(&block, first..(first + B_PANELS).min(panels), 0..block.panels(), b) };
     }
 }
 
@@ -163,7 +196,30 @@ impl RowBlock {
     }
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(
+        gemm: &Gemm<'a, f32>,
+        format: Format,
+        packed: Option<&'a PackedMatrix>,
+        c: *mut f32,
+        stride: usize,
+    ) -> Job<'a> {
+        let (a, b, k) = (gemm.a, gemm.b, gemm.a.cols);
+        let operand = |view: View<'_, f32>, outer, inner| Operand { data: view.data.as_ptr(), outer, inner, k };
+        Job {
+            format,
+            units: k.div_ceil(format.elements()),
+            a,
+            a_operand: operand(a, a.row_stride, a.col_stride),
+            b: packed.map_or(Right::Strided(operand(b, b.col_stride, b.row_stride)), Right::Packed),
+            c: Shared(c),
+            stride,
+            cols: b.cols,
+            accumulate: gemm.accumulate,
+            finish: Finish::None,
+        }
+    }
+
     /// Calls `f` with working memory, the number of a panel of A, its first row in the block and how many it has.
     fn for_panels<S>(
         &self,
@@ -187,13 +243,8 @@ impl Job<'_> {
             |(), panel, start, count| {
                 let mut row_sums = [0f32; 16];
                 let to = if sums.is_some() { row_sums.as_mut_ptr() } else { std::ptr::null_mut() };
-                for (from, units) in blocks(self.units) {
-                    // SAFETY: these rows are A's, by the checks of its view; the panel is this task's.
-                    unsafe {
-                        let packed = block.panel(panel, from, units);
-                        self.a_operand.pack::<MR>(self.format, block.first + start, count, from, units, packed, to);
-                    }
-                }
+                // SAFETY: the panel is this task's.
+                unsafe { self.pack_panel(block, panel, to) };
                 if let Some((sums, accumulate)) = sums {
                     for (i, sum) in row_sums.iter().enumerate().take(count) {
                         // SAFETY: there is a sum for each row, and these are this task's.
@@ -203,6 +254,21 @@ impl Job<'_> {
                 }
             },
         );
+    }
+
+    /// Packs a panel of A, for all blocks of k, and adds its rows to `sums [16]`, if those are not null.
+    ///
+    /// # Safety
+    /// The panel must be writable.
+    unsafe fn pack_panel(&self, block: &RowBlock, panel: usize, sums: *mut f32) {
+        let (start, count) = (block.first + panel * MR, MR.min(block.count - panel * MR));
+        for (from, units) in blocks(self.units) {
+            // SAFETY: these rows are A's, by the checks of its view; the rest is the caller's promise.
+            unsafe {
+                let packed = block.panel(panel, from, units);
+                self.a_operand.pack::<MR>(self.format, start, count, from, units, packed, sums);
+            }
+        }
     }
 
     fn quantize_a(&self, block: &RowBlock) {
@@ -234,30 +300,42 @@ impl Job<'_> {
             let (slice, part) = (task / parts * B_PANELS, task % parts * height);
             let (slice, part) = (slice..(slice + B_PANELS).min(panels), part..(part + height).min(block.panels()));
             let space = scratch.pointer().cast::<u32>().as_ptr();
-            for (number, (from, units)) in blocks(self.units).enumerate() {
-                let b = |panel: usize| match self.b {
-                    Right::Strided(_) => space.wrapping_add((panel - slice.start) * NR * units),
-                    Right::Packed(packed) => packed.panel(panel, from, units),
-                };
-                if let Right::Strided(operand) = self.b {
-                    for panel in slice.clone() {
-                        let (start, count) = (panel * NR, NR.min(self.cols - panel * NR));
+            // SAFETY: the tiles and the scratch space are this task's.
+            unsafe { self.multiply_slice(block, slice, part, space) };
+        });
+    }
+
+    /// Computes the tiles of some panels of B and some of A, all of whose panels are packed. B is packed to `space`,
+    /// where that is still to be done.
+    ///
+    /// # Safety
+    /// Nothing else may access the tiles. `space` must have room for a block of k of these panels of B.
+    unsafe fn multiply_slice(&self, block: &RowBlock, slice: Range<usize>, part: Range<usize>, space: *mut u32) {
+        for (number, (from, units)) in blocks(self.units).enumerate() {
+            let b = |panel: usize| match self.b {
+                Right::Strided(_) => space.wrapping_add((panel - slice.start) * NR * units),
+                Right::Packed(packed) => packed.panel(panel, from, units),
+            };
+            if let Right::Strided(operand) = self.b {
+                for panel in slice.clone() {
+                    let (start, count) = (panel * NR, NR.min(self.cols - panel * NR));
+                    // SAFETY: these columns are B's, by the checks of its view.
+                    unsafe {
                         let to = b(panel);
-                        // SAFETY: these columns are B's, by the checks of its view; the scratch space is this task's.
-                        unsafe { operand.pack::<NR>(self.format, start, count, from, units, to, std::ptr::null_mut()) };
-                    }
-                }
-                for first in part.clone().step_by(A_BLOCK) {
-                    for panel in slice.clone() {
-                        for row_panel in first..(first + A_BLOCK).min(part.end) {
-                            let place = Place { panel, row_panel, number, from, units };
-                            // SAFETY: both panels are packed, and the tile is this task's.
-                            unsafe { self.tile(block, place, b(panel)) };
-                        }
+                        operand.pack::<NR>(self.format, start, count, from, units, to, std::ptr::null_mut());
                     }
                 }
             }
-        });
+            for first in part.clone().step_by(A_BLOCK) {
+                for panel in slice.clone() {
+                    for row_panel in first..(first + A_BLOCK).min(part.end) {
+                        let place = Place { panel, row_panel, number, from, units };
+                        // SAFETY: both panels are packed; the tile is the caller's.
+                        unsafe { self.tile(block, place, b(panel)) };
+                    }
+                }
+            }
+        }
     }
 
     /// The part of a tile's sum that a block of k has, and what follows the last.
