@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::epilogue::{Finish, Tile};
 use super::kernels::{Destination, MR, NR, bf16_tile, f32_tile, int8_tile};
-use super::pack::{Format, Operand};
+use super::pack::{Format, Operand, TOGETHER};
 use super::pack_int8::pack_activations;
 use super::packed::PackedMatrix;
 use super::{Gemm, View, ViewMut};
@@ -143,9 +143,9 @@ pub(super) unsafe fn run_serially(gemm: Gemm<'_, f32>, c: *mut f32, stride: usiz
     let count = gemm.a.rows;
     let packed = Workspace::space(&mut space.a, count.next_multiple_of(MR) * job.units);
     let block = RowBlock { first: 0, count, packed: Shared(packed), scales: Shared(std::ptr::null_mut()) };
-    for panel in 0..block.panels() {
-        // SAFETY: the panel is in the workspace, which has room for all.
-        unsafe { job.pack_panel(&block, panel, std::ptr::null_mut()) };
+    for first in (0..block.panels()).step_by(TOGETHER) {
+        // SAFETY: the panels are in the workspace, which has room for all.
+        unsafe { job.pack_panels(&block, first..(first + TOGETHER).min(block.panels()), std::ptr::null_mut()) };
     }
     let panels = job.cols.div_ceil(NR);
     let b = Workspace::space(&mut space.b, B_PANELS * NR * K_UNITS.min(job.units));
@@ -190,6 +190,11 @@ impl RowBlock {
         self.count.div_ceil(MR)
     }
 
+    /// The rows of the block that a panel has.
+    fn rows(&self, panel: usize) -> Range<usize> {
+        panel * MR..((panel + 1) * MR).min(self.count)
+    }
+
     /// Where the panel's units of the block of k that begins at unit `from` and has `units` begin.
     fn panel(&self, panel: usize, from: usize, units: usize) -> *mut u32 {
         self.packed.at((from * self.panels() + panel * units) * MR)
@@ -220,19 +225,10 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Calls `f` with working memory, the number of a panel of A, its first row in the block and how many it has.
-    fn for_panels<S>(
-        &self,
-        block: &RowBlock,
-        scratch: impl Fn() -> S + Sync,
-        f: impl Fn(&mut S, usize, usize, usize) + Sync,
-    ) {
-        // Some 64 KiB a task.
-        let together = (16_384 / (self.units * MR)).max(1);
-        for_tasks(block.panels().div_ceil(together), block.count * self.units, scratch, |scratch, task| {
-            for panel in task * together..((task + 1) * together).min(block.panels()) {
-                f(scratch, panel, panel * MR, MR.min(block.count - panel * MR));
-            }
+    /// Calls `f` with working memory and the numbers of some panels of A, for all of them.
+    fn for_panels<S>(&self, block: &RowBlock, scratch: impl Fn() -> S + Sync, f: impl Fn(&mut S, Range<usize>) + Sync) {
+        for_tasks(block.panels().div_ceil(TOGETHER), block.count * self.units, scratch, |scratch, task| {
+            f(scratch, task * TOGETHER..((task + 1) * TOGETHER).min(block.panels()));
         });
     }
 
@@ -240,45 +236,50 @@ impl<'a> Job<'a> {
         self.for_panels(
             block,
             || (),
-            |(), panel, start, count| {
-                let mut row_sums = [0f32; 16];
+            |(), panels| {
+                let mut row_sums = [0f32; 16 * TOGETHER];
                 let to = if sums.is_some() { row_sums.as_mut_ptr() } else { std::ptr::null_mut() };
-                // SAFETY: the panel is this task's.
-                unsafe { self.pack_panel(block, panel, to) };
+                // SAFETY: the panels are this task's.
+                unsafe { self.pack_panels(block, panels.clone(), to) };
                 if let Some((sums, accumulate)) = sums {
-                    for (i, sum) in row_sums.iter().enumerate().take(count) {
-                        // SAFETY: there is a sum for each row, and these are this task's.
-                        let to = unsafe { &mut *sums.at(start + i) };
-                        *to = if accumulate { *to + sum } else { *sum };
+                    for (panel, row_sums) in panels.zip(row_sums.chunks(16)) {
+                        for (row, sum) in block.rows(panel).zip(row_sums) {
+                            // SAFETY: there is a sum for each row, and these are this task's.
+                            let to = unsafe { &mut *sums.at(row) };
+                            *to = if accumulate { *to + sum } else { *sum };
+                        }
                     }
                 }
             },
         );
     }
 
-    /// Packs a panel of A, for all blocks of k, and adds its rows to `sums [16]`, if those are not null.
+    /// Packs some panels of A, for all blocks of k, and adds their rows to `sums [panels, 16]`, if those are not null.
     ///
     /// # Safety
-    /// The panel must be writable.
-    unsafe fn pack_panel(&self, block: &RowBlock, panel: usize, sums: *mut f32) {
-        let (start, count) = (block.first + panel * MR, MR.min(block.count - panel * MR));
+    /// The panels must be writable, and at most [`TOGETHER`].
+    unsafe fn pack_panels(&self, block: &RowBlock, panels: Range<usize>, sums: *mut f32) {
+        let rows = panels.start * MR..(panels.end * MR).min(block.count);
         for (from, units) in blocks(self.units) {
             // SAFETY: these rows are A's, by the checks of its view; the rest is the caller's promise.
             unsafe {
-                let packed = block.panel(panel, from, units);
-                self.a_operand.pack::<MR>(self.format, start, count, from, units, packed, sums);
+                let packed = block.panel(panels.start, from, units);
+                self.a_operand.pack::<MR>(self.format, block.first + rows.start, rows.len(), from, units, packed, sums);
             }
         }
     }
 
     fn quantize_a(&self, block: &RowBlock) {
-        self.for_panels(block, Vec::new, |row, panel, start, count| {
-            // SAFETY: the panel and its scales are this task's.
-            unsafe {
-                let scales = std::slice::from_raw_parts_mut(block.scales.at(start), count);
-                pack_activations(self.a, block.first + start, count, scales, row, |from, units| {
-                    block.panel(panel, from, units)
-                });
+        self.for_panels(block, Vec::new, |row, panels| {
+            for panel in panels {
+                let rows = block.rows(panel);
+                // SAFETY: the panel and its scales are this task's.
+                unsafe {
+                    let scales = std::slice::from_raw_parts_mut(block.scales.at(rows.start), rows.len());
+                    pack_activations(self.a, block.first + rows.start, scales, row, |from, units| {
+                        block.panel(panel, from, units)
+                    });
+                }
             }
         });
     }
@@ -317,13 +318,11 @@ impl<'a> Job<'a> {
                 Right::Packed(packed) => packed.panel(panel, from, units),
             };
             if let Right::Strided(operand) = self.b {
-                for panel in slice.clone() {
-                    let (start, count) = (panel * NR, NR.min(self.cols - panel * NR));
-                    // SAFETY: these columns are B's, by the checks of its view.
-                    unsafe {
-                        let to = b(panel);
-                        operand.pack::<NR>(self.format, start, count, from, units, to, std::ptr::null_mut());
-                    }
+                let columns = slice.start * NR..(slice.end * NR).min(self.cols);
+                // SAFETY: these columns are B's, by the checks of its view; there is room for them.
+                unsafe {
+                    let null = std::ptr::null_mut();
+                    operand.pack::<NR>(self.format, columns.start, columns.len(), from, units, space, null);
                 }
             }
             for first in part.clone().step_by(A_BLOCK) {
@@ -348,7 +347,7 @@ impl<'a> Job<'a> {
         let tile = Tile {
             row: block.first + row_panel * MR,
             column: panel * NR,
-            rows: MR.min(block.count - row_panel * MR),
+            rows: block.rows(row_panel).len(),
             cols: NR.min(self.cols - panel * NR),
         };
         let a = block.panel(row_panel, from, units);

@@ -50,22 +50,21 @@ pub(super) fn pack_weights(
     (scales, starts)
 }
 
-/// Packs `count` rows of activations from `start` on, of a row-major A; `panel(from, units)` is where the panel's part of
-/// a block of k goes. Writes the rows' scales. `row` is working memory.
+/// Packs rows of activations from `start` on, of a row-major A, one for each of `scales`; `panel(from, units)` is where the panel's part of
+/// a block of k goes. Writes the scales. `row` is working memory.
 ///
 /// # Safety
 /// The panel must be writable.
 pub(super) unsafe fn pack_activations(
     a: View<'_, f32>,
     start: usize,
-    count: usize,
     scales: &mut [f32],
     row: &mut Vec<i8>,
     panel: impl Fn(usize, usize) -> *mut u32,
 ) {
     let units = a.cols.div_ceil(ELEMENTS);
     row.resize(units * ELEMENTS, 0);
-    for (i, scale) in scales.iter_mut().enumerate().take(count) {
+    for (i, scale) in scales.iter_mut().enumerate() {
         *scale = quantize(&a.data[(start + i) * a.row_stride..][..a.cols], &mut row[..a.cols]);
         for (from, length) in blocks(units) {
             let to = panel(from, length);
