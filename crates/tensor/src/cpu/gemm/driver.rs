@@ -117,19 +117,14 @@ pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
 /// Working memory of a thread's products.
 #[derive(Default)]
 pub(super) struct Workspace {
-    a: Vec<Line>,
-    b: Vec<Line>,
+    a: Option<Scratch>,
+    b: Option<Scratch>,
 }
 
-/// A cache line of words.
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code, reason = "memory")] [u32; 16]);
-
 impl Workspace {
-    fn space(lines: &mut Vec<Line>, words: usize) -> *mut u32 {
-        lines.resize(words.div_ceil(16).max(lines.len()), Line::default());
-        lines.as_mut_ptr().cast()
+    fn space(scratch: &mut Option<Scratch>, words: usize) -> *mut u32 {
+        let fitting = scratch.take().filter(|scratch| scratch.len() >= 4 * words);
+        scratch.insert(fitting.unwrap_or_else(|| Scratch::new(4 * words))).pointer().cast().as_ptr()
     }
 }
 
