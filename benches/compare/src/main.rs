@@ -1,0 +1,191 @@
+//! Runs cloze and its peers on the same work, in turns, and prints the tables of `docs/benchmarks.md`.
+
+mod agreement;
+mod ceiling;
+mod contestants;
+mod machine;
+mod ours;
+mod peers;
+mod process;
+mod products;
+mod protocol;
+mod race;
+mod stats;
+mod table;
+mod workloads;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use contestants::{Contestant, Kind, Programs};
+use machine::Machine;
+use protocol::Dtype;
+use race::Race;
+use workloads::{Texts, Workload};
+
+/// Any error is one line.
+type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Runs cloze and its peers on the same work, in turns, after comparing their numbers. Prints Markdown.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// What to run [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    workload: Vec<Workload>,
+    /// What matrix products are computed in [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    dtype: Vec<Dtype>,
+    /// Who takes part [default: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Kind>,
+    /// Rounds that count
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Threads of each contestant [default: one a core]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// A Python with the packages of requirements.txt [default: one is made and they are installed]
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Folder with the vocabulary of BERT [default: vocab in the folder that CLOZE_DATA names]
+    #[arg(long, value_name = "DIR")]
+    vocab: Option<PathBuf>,
+    /// Folder of all-MiniLM-L6-v2 [default: random weights of its shape]
+    #[arg(long, value_name = "DIR")]
+    minilm: Option<PathBuf>,
+    /// Tiny models for some seconds, to see that everything works: no peers but the Python that is given
+    #[arg(long)]
+    smoke: bool,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Our contestant: answers the driver
+    #[command(hide = true)]
+    Ours,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.role {
+        Some(Role::Ours) => ours::serve(),
+        None => run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result {
+    let folder = folder()?;
+    let threads = match arguments.threads {
+        Some(threads) => usize::from(threads),
+        None => std::thread::available_parallelism()?.get(),
+    };
+    let data = std::env::var_os("CLOZE_DATA").map(PathBuf::from).filter(|_| !arguments.smoke);
+    let texts = Texts::new(data, arguments.vocab.as_deref())?;
+    let programs = programs(arguments, &folder, threads)?;
+    let machine = Machine::here(threads);
+    let races = compare(arguments, &folder, &texts, &programs)?;
+    println!("{}", report(arguments, &machine, &texts, &races));
+    let raw = folder.join("times.json");
+    std::fs::write(&raw, serde_json::to_string_pretty(&(&machine, &races))?)?;
+    eprintln!("all times: {}", raw.display());
+    Ok(())
+}
+
+/// Where everything is written: `compare` in the target folder.
+fn folder() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.parent().and_then(Path::parent).ok_or("this program is in no target folder")?;
+    let folder = target.join("compare");
+    std::fs::create_dir_all(folder.join("logs")).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(folder)
+}
+
+fn takes_part(arguments: &Arguments, kind: Kind) -> bool {
+    arguments.only.is_empty() || arguments.only.contains(&kind)
+}
+
+fn programs(arguments: &Arguments, folder: &Path, threads: usize) -> Result<Programs> {
+    let wanted = |kinds: &[Kind]| kinds.iter().any(|&kind| takes_part(arguments, kind));
+    let python = match &arguments.python {
+        Some(python) => Ok(python.clone()),
+        None if arguments.smoke => Err("no --python given".into()),
+        None if wanted(&[Kind::Torch, Kind::TorchCompile, Kind::Onnx]) => peers::python(folder),
+        None => Err("not asked for".into()),
+    };
+    let candle = match wanted(&[Kind::Candle]) && !arguments.smoke {
+        true => peers::candle(folder),
+        false => Err("not asked for".into()),
+    };
+    for why in [python.as_ref().err(), candle.as_ref().err()].into_iter().flatten() {
+        eprintln!("{why}");
+    }
+    Ok(Programs { python, candle, threads, logs: folder.join("logs") })
+}
+
+/// Who takes part in a race.
+fn contestants(arguments: &Arguments, dtype: Dtype) -> Vec<Contestant> {
+    let smoke = |kind: &Kind| match kind {
+        Kind::Ours => true,
+        Kind::Torch => arguments.python.is_some(),
+        _ => false,
+    };
+    let there = |kind: &Kind| takes_part(arguments, *kind) && (!arguments.smoke || smoke(kind));
+    let mut contestants: Vec<Contestant> =
+        Kind::ALL.into_iter().filter(there).map(|kind| Contestant { kind, dtype }).collect();
+    if dtype == Dtype::Int8 && takes_part(arguments, Kind::Ours) {
+        contestants.push(Contestant { kind: Kind::Ours, dtype: Dtype::F32 });
+    }
+    contestants
+}
+
+fn compare(arguments: &Arguments, folder: &Path, texts: &Texts, programs: &Programs) -> Result<Vec<Race>> {
+    let mut races = Vec::new();
+    let all = |given: &[Workload]| if given.is_empty() { Workload::ALL.to_vec() } else { given.to_vec() };
+    for workload in all(&arguments.workload) {
+        if let Some(why) = texts.lacks(workload) {
+            eprintln!("{}: not run: {why}", workload.name());
+            continue;
+        }
+        let minilm = arguments.minilm.as_deref().filter(|_| workload == Workload::Embed && !arguments.smoke);
+        let files = workload.write(folder, texts, minilm, arguments.smoke)?;
+        eprintln!("{}: {}", workload.name(), workload.description(texts));
+        let (kind, reference) = race::reference(programs, workload, &files)?;
+        eprintln!("  compared with the numbers of {} in f32", kind.name());
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8] {
+            let wanted = arguments.dtype.is_empty() || arguments.dtype.contains(&dtype);
+            if !wanted || (dtype == Dtype::Int8 && workload.task().trains()) {
+                continue;
+            }
+            eprintln!("  {}", dtype.name());
+            let contestants = contestants(arguments, dtype);
+            let rounds = usize::from(if arguments.smoke { 2 } else { arguments.rounds });
+            races.push(race::race(programs, (workload, dtype), &contestants, &files, &reference, rounds)?);
+        }
+    }
+    Ok(races)
+}
+
+fn report(arguments: &Arguments, machine: &Machine, texts: &Texts, races: &[Race]) -> String {
+    let mut text = format!("{}\n{}.\n\n", machine.markdown(), table::versions(races));
+    text += &table::times(races);
+    text += "\n";
+    for workload in Workload::ALL.into_iter().filter(|workload| races.iter().any(|race| race.workload == *workload)) {
+        text += &format!("- {}: {}\n", workload.name(), workload.description(texts));
+    }
+    if arguments.minilm.is_none() && races.iter().any(|race| race.workload == Workload::Embed) {
+        text += "- embed has random weights\n";
+    }
+    text + "\n" + &table::checks(races)
+}
