@@ -13,6 +13,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gradients::{Entry, Gradients, Like, Slot, Table};
+use crate::profile::{Pass, timed};
 use crate::tensor::{Origin, Tensor, TensorId};
 use crate::{Error, Result};
 
@@ -80,7 +81,8 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-fn is_recorded(inputs: &[&Tensor]) -> bool {
+/// Whether an operation on these becomes part of a graph.
+pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
     RECORDING.get() && inputs.iter().any(|input| input.tracks_grad())
 }
 
@@ -209,7 +211,8 @@ fn walk(root: &Edge, table: &RefCell<Table>) -> Result<()> {
         #[cfg(test)]
         let gradient = mutation::applied(node.op, gradient)?;
         let slot = |edge: &Edge| Slot::new(table, edge.id, edge.like.as_ref(), edge.node.is_none());
-        backward(gradient, node.inputs.iter().map(slot).collect())?;
+        let slots = node.inputs.iter().map(slot).collect();
+        timed(node.op, Pass::Backward, || backward(gradient, slots))?;
         for edge in &node.inputs {
             pending.extend(edge.node.clone().map(|node| Pending { gradient_of: edge.id, node }));
         }

@@ -222,6 +222,11 @@ impl<'t> Slot<'t> {
         Slot { table, key: like.map(|like| Key { id, leaf, like: like.clone() }) }
     }
 
+    /// A slot that wants nothing.
+    pub(crate) fn none(&self) -> Slot<'t> {
+        Slot { table: self.table, key: None }
+    }
+
     /// Contributes a finished tensor: for gradients that cost nothing (a view, the output's own).
     pub(crate) fn give(self, contribution: Tensor) -> Result<()> {
         match &self.key {

@@ -39,6 +39,8 @@ mod memory;
 mod ops;
 pub mod optim;
 mod parameters;
+mod precision;
+mod profile;
 pub mod random;
 mod storage;
 mod tensor;
@@ -58,4 +60,6 @@ pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences};
 #[doc(hidden)]
 pub use parameters::join_name;
 pub use parameters::{Module, ParameterArena, ParameterRange};
+pub use precision::Precision;
+pub use profile::{OperationTime, Pass, Profile, profile};
 pub use tensor::Tensor;

@@ -4,8 +4,11 @@
 //! system come back as untouched pages, and faulting those in costs as much as computing on them; so
 //! freed blocks wait here, by size class, for the next tensor of about that size. Blocks are zeroed when
 //! they are first made and so are always initialised memory, with old contents when reused.
+//!
+//! Blocks of several mebibytes are mapped on their own, in huge pages where the system gives them: with pages of 4 KiB
+//! a pass over the parameters of BERT-base misses the processor's table of pages hundreds of thousands of times.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -25,10 +28,19 @@ const SLACK_PART: usize = 32;
 /// and by this much.
 const SLACK: usize = 32 << 20;
 
+/// Blocks at least this large are mapped on their own.
+const MAPPED: usize = 4 << 20;
+
+/// Memory of the system's: `capacity` bytes from the first aligned one on.
 struct Block {
-    /// As the system gave it.
-    start: NonNull<u8>,
+    memory: Memory,
     capacity: usize,
+}
+
+enum Memory {
+    /// As the allocator gave it.
+    Heap(NonNull<u8>),
+    Mapped(memmap2::MmapMut),
 }
 
 // SAFETY: a block is plain memory without thread affinity.
@@ -44,23 +56,35 @@ impl Block {
     /// `None` where the system has not so much memory.
     fn new(capacity: usize) -> Option<Block> {
         let layout = Block::layout(capacity)?;
-        // SAFETY: `capacity` comes from `size_class`, which is never zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Block { start, capacity })
+        let memory = if capacity >= MAPPED {
+            let map = memmap2::MmapMut::map_anon(capacity).ok()?;
+            // Where there are no huge pages, small ones do.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            Memory::Mapped(map)
+        } else {
+            // SAFETY: `capacity` comes from `size_class`, which is never zero.
+            Memory::Heap(NonNull::new(unsafe { alloc_zeroed(layout) })?)
+        };
+        Some(Block { memory, capacity })
     }
 
     /// The first aligned byte.
-    fn pointer(&self) -> NonNull<u8> {
-        // SAFETY: the layout has room for moving up to the next multiple of ALIGNMENT.
-        unsafe { self.start.add(self.start.align_offset(ALIGNMENT)) }
+    fn pointer(&mut self) -> NonNull<u8> {
+        match &mut self.memory {
+            // SAFETY: the layout has room for moving up to the next multiple of ALIGNMENT.
+            Memory::Heap(start) => unsafe { start.add(start.align_offset(ALIGNMENT)) },
+            // Pages are aligned to more than that. A map of 4 MiB or more has an address.
+            Memory::Mapped(map) => NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling()),
+        }
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if let Some(layout) = Block::layout(self.capacity) {
+        if let (Memory::Heap(start), Some(layout)) = (&self.memory, Block::layout(self.capacity)) {
             // SAFETY: made by `Block::new` with this very layout, and dropped once.
-            unsafe { dealloc(self.start.as_ptr(), layout) }
+            unsafe { dealloc(start.as_ptr(), layout) }
         }
     }
 }
@@ -164,7 +188,7 @@ impl Buffer {
         let capacity = size_class(bytes).ok_or_else(lacking)?;
         let reused = pool().take(capacity);
         let is_fresh = reused.is_none();
-        let block = match reused {
+        let mut block = match reused {
             Some(block) => block,
             None => {
                 pool().make_room(capacity);
@@ -233,6 +257,22 @@ impl Drop for Buffer {
         {
             pool().put(block);
         }
+    }
+}
+
+/// Working memory of a kernel, with arbitrary contents. As with a `Vec`, the process ends where there is none.
+pub(crate) struct Scratch(Buffer);
+
+impl Scratch {
+    pub(crate) fn new(bytes: usize) -> Scratch {
+        Scratch(Buffer::new("scratch", bytes).unwrap_or_else(|_| {
+            handle_alloc_error(Layout::from_size_align(bytes, ALIGNMENT).unwrap_or(Layout::new::<u8>()))
+        }))
+    }
+
+    /// Its first byte, aligned to a cache line.
+    pub(crate) fn pointer(&self) -> NonNull<u8> {
+        self.0.pointer
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cpu::adamw;
 use crate::gradients::Flat;
+use crate::profile::{Pass, timed};
 use crate::{DType, Error, Gradients, Result};
 
 /// One step of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017) with bias
@@ -41,7 +42,7 @@ impl AdamWStep {
             correction1: correction(self.beta1),
             correction2: correction(self.beta2),
         };
-        adamw::step(parameters, gradients, moments.0, moments.1, &step);
+        timed("adamw", Pass::Forward, || adamw::step(parameters, gradients, moments.0, moments.1, &step));
     }
 }
 
@@ -56,7 +57,7 @@ impl Gradients {
             Some(Flat { storage, dtype: DType::F32, .. }) => {
                 let flat = storage.cpu::<f32>();
                 let squares = self.written(flat.len()).into_iter().map(|range| adamw::sum_of_squares(&flat[range]));
-                Ok(squares.sum::<f64>().sqrt())
+                Ok(timed("gradient norm", Pass::Forward, || squares.sum::<f64>()).sqrt())
             }
             _ => Err(Error::gradient("norm", "the gradients do not mirror an arena of f32 parameters")),
         }

@@ -9,6 +9,7 @@ use crate::autograd::Node;
 use crate::element::{Element, TensorData};
 use crate::layout::{Dims, Layout};
 use crate::ops::element;
+use crate::profile::{Pass, timed};
 use crate::random::Stream;
 use crate::storage::Storage;
 use crate::{DType, Device, Error, Result};
@@ -99,7 +100,7 @@ impl Tensor {
         let elements = layout.elements();
         let storage = Storage::new(op, device, elements * T::DTYPE.size())?;
         // SAFETY: the storage was made here and is not shared yet.
-        fill(unsafe { storage.cpu_mut(0..elements) });
+        timed(op, Pass::Forward, || fill(unsafe { storage.cpu_mut(0..elements) }));
         Ok(Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant))
     }
 
@@ -122,11 +123,14 @@ impl Tensor {
     ) -> Result<[Tensor; N]> {
         let mut tensors = Vec::with_capacity(N);
         for shape in shapes {
-            tensors.push(Tensor::build(op, shape, device, |_: &mut [T]| {})?);
+            let layout = Layout::contiguous(op, shape)?;
+            let storage = Storage::new(op, device, layout.elements() * T::DTYPE.size())?;
+            tensors.push(Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant));
         }
         let tensors: [Tensor; N] = tensors.try_into().unwrap_or_else(|_| unreachable!("as many as shapes"));
         // SAFETY: the tensors were made here and are not shared yet.
-        fill(std::array::from_fn(|i| unsafe { tensors[i].storage().cpu_mut(0..tensors[i].elements()) }));
+        let all = std::array::from_fn(|i| unsafe { tensors[i].storage().cpu_mut(0..tensors[i].elements()) });
+        timed(op, Pass::Forward, || fill(all));
         Ok(tensors)
     }
 

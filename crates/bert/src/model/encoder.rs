@@ -61,13 +61,10 @@ impl Layer {
     /// `[T, H]` to `[R, H]`, for the R rows that are wanted: after attention no row looks at another.
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         let x = self.attention.forward(x, sequences, rows, mode).inside("attention")?; // [R, H]
-        let inner = self.intermediate.dense.forward_gelu(&x, self.gelu).inside("intermediate")?; // [R, I]
-        let output = || {
-            let y = self.output.dense.forward(&inner)?;
-            let dropout = mode.dropout(self.dropout, self.site)?;
-            self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates())
-        };
-        output().inside("output")
+        let dropout = mode.dropout(self.dropout, self.site)?;
+        let (inner, outer) = (&self.intermediate.dense, &self.output.dense);
+        let y = x.feed_forward((&inner.weight, &inner.bias), self.gelu, (&outer.weight, &outer.bias))?;
+        self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates()).inside("output")
     }
 }
 

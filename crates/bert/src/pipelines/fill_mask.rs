@@ -1,5 +1,7 @@
 //! What stands behind a mask?
 
+use cloze_tensor::Precision;
+
 use super::{Asked, Pipeline, check_finite};
 use crate::{BertForMaskedLM, Encoding, Error, Mode, Result, Tokenizer};
 
@@ -42,6 +44,11 @@ impl Pipeline for FillMask {
 
     fn new(model: BertForMaskedLM, tokenizer: Tokenizer) -> Result<FillMask> {
         Ok(FillMask { asked: Asked::new(model, tokenizer)? })
+    }
+
+    fn precision(mut self, precision: Precision) -> Self {
+        self.asked.precision = precision;
+        self
     }
 }
 

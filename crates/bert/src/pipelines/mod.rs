@@ -15,7 +15,7 @@ mod token_classification;
 use std::ops::Range;
 use std::path::Path;
 
-use cloze_tensor::{Device, Tensor, no_grad};
+use cloze_tensor::{Device, Precision, Tensor, no_grad};
 
 pub use fill_mask::{FillMask, FilledMask, Guess};
 pub use next_sentence::NextSentence;
@@ -65,6 +65,9 @@ pub trait Pipeline: Sized {
         check_head::<Self::Model>(place, model.config())?;
         Self::new(model, Tokenizer::open(place)?)
     }
+
+    /// What matrix products are computed in: f32 unless this says otherwise.
+    fn precision(self, precision: Precision) -> Self;
 }
 
 /// Models whose heads have one name, `classifier`, and may have one shape.
@@ -94,6 +97,7 @@ const BATCH_TOKENS: usize = 4096;
 struct Asked<M> {
     model: M,
     tokenizer: Tokenizer,
+    precision: Precision,
 }
 
 impl<M: PreTrainedModel> Asked<M> {
@@ -101,7 +105,7 @@ impl<M: PreTrainedModel> Asked<M> {
         tokenizer.check_vocab_size(model.config())?;
         let max_length = tokenizer.max_length().min(model.config().max_position_embeddings);
         let tokenizer = tokenizer.with_max_length(max_length);
-        Ok(Asked { model, tokenizer })
+        Ok(Asked { model, tokenizer, precision: Precision::F32 })
     }
 
     /// Encodes texts, each alone or with a second one; errors say which.
@@ -131,13 +135,14 @@ impl<M: PreTrainedModel> Asked<M> {
         encodings: &[Encoding],
         mut run: impl FnMut(&M, &Batch, &[Encoding]) -> Result<()>,
     ) -> Result<()> {
-        no_grad(|| {
+        let run_all = || {
             for range in batches(encodings) {
                 let encodings = &encodings[range];
                 run(&self.model, &Batch::from_encodings(encodings)?, encodings)?;
             }
             Ok(())
-        })
+        };
+        no_grad(|| self.precision.scope(run_all))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Does one sentence follow another?
 
+use cloze_tensor::Precision;
+
 use super::{Asked, Pipeline};
 use crate::{BertForNextSentencePrediction, Mode, Result, Tokenizer};
 
@@ -13,6 +15,11 @@ impl Pipeline for NextSentence {
 
     fn new(model: BertForNextSentencePrediction, tokenizer: Tokenizer) -> Result<NextSentence> {
         Ok(NextSentence { asked: Asked::new(model, tokenizer)? })
+    }
+
+    fn precision(mut self, precision: Precision) -> Self {
+        self.asked.precision = precision;
+        self
     }
 }
 

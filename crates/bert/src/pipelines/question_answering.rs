@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use cloze_tensor::Precision;
+
 use super::spans::{self, Span};
 use super::{Asked, Characters, Pipeline, finite};
 use crate::{
@@ -50,6 +52,11 @@ impl Pipeline for QuestionAnswering {
     fn new(model: BertForQuestionAnswering, tokenizer: Tokenizer) -> Result<QuestionAnswering> {
         let asked = Asked::new(model, tokenizer)?;
         Ok(QuestionAnswering { asked, max_length: 384, stride: 128, longest: 30, no_answer: false })
+    }
+
+    fn precision(mut self, precision: Precision) -> Self {
+        self.asked.precision = precision;
+        self
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cloze_tensor::Device;
+use cloze_tensor::{Device, Precision};
 
 use super::{Asked, Pipeline, finite};
 use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
@@ -31,6 +31,11 @@ impl Pipeline for SentenceEmbedder {
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<SentenceEmbedder> {
         let (model, _) = SentenceEncoder::open(&place, device)?;
         SentenceEmbedder::new(model, SentenceEncoder::tokenizer(place)?)
+    }
+
+    fn precision(mut self, precision: Precision) -> Self {
+        self.asked.precision = precision;
+        self
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cloze_tensor::Device;
+use cloze_tensor::{Device, Precision};
 
 use super::{Pipeline, SentenceEmbedder};
 use crate::{Result, SentenceEncoder, Tokenizer};
@@ -28,6 +28,10 @@ impl Pipeline for Similarity {
 
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<Similarity> {
         Ok(Similarity { embedder: SentenceEmbedder::open_on(place, device)? })
+    }
+
+    fn precision(self, precision: Precision) -> Similarity {
+        Similarity { embedder: self.embedder.precision(precision) }
     }
 }
 

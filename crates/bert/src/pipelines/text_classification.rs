@@ -1,5 +1,7 @@
 //! What kind of text is it?
 
+use cloze_tensor::Precision;
+
 use super::{Asked, Pipeline, finite, largest, softmax};
 use crate::config::ProblemType;
 use crate::{BertForSequenceClassification, Mode, PreTrainedModel, Result, Tokenizer};
@@ -29,6 +31,11 @@ impl Pipeline for TextClassification {
 
     fn new(model: BertForSequenceClassification, tokenizer: Tokenizer) -> Result<TextClassification> {
         Ok(TextClassification { asked: Asked::new(model, tokenizer)?, truncate: false })
+    }
+
+    fn precision(mut self, precision: Precision) -> Self {
+        self.asked.precision = precision;
+        self
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use cloze_tensor::Precision;
+
 use super::{Asked, Characters, Pipeline, finite, largest, softmax};
 use crate::{
     BertForTokenClassification, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
@@ -61,6 +63,11 @@ impl Pipeline for TokenClassification {
 
     fn new(model: BertForTokenClassification, tokenizer: Tokenizer) -> Result<TokenClassification> {
         Ok(TokenClassification { asked: Asked::new(model, tokenizer)?, aggregation: Aggregation::default() })
+    }
+
+    fn precision(mut self, precision: Precision) -> Self {
+        self.asked.precision = precision;
+        self
     }
 }
 

@@ -77,7 +77,7 @@ mod tests {
     use crate::autograd::mutation;
     use crate::cpu::simd;
     use crate::ops;
-    use crate::{DType, Error};
+    use crate::{DType, Error, Precision};
 
     #[test]
     fn gradients_agree_with_finite_differences() {
@@ -93,9 +93,14 @@ mod tests {
             for case in ops::cases().0 {
                 // Relative to the largest value. All but soft_cross_entropy, whose targets here have signs and cancel,
                 // hold 3e-6.
-                for (dtype, tolerance) in [(DType::F32, 5e-6), (DType::BF16, 4e-2)] {
-                    if let Err(message) = checks::narrow_types(&case, dtype, tolerance) {
-                        failures.push(format!("{} in {dtype}, {level:?}: {message}", case.label));
+                let types = [
+                    (DType::F32, Precision::F32, 5e-6),
+                    (DType::F32, Precision::Bf16, 2e-2),
+                    (DType::BF16, Precision::F32, 4e-2),
+                ];
+                for (dtype, precision, tolerance) in types {
+                    if let Err(message) = precision.scope(|| checks::narrow_types(&case, dtype, tolerance)) {
+                        failures.push(format!("{} of {dtype} in {precision}, {level:?}: {message}", case.label));
                     }
                 }
             }

@@ -10,10 +10,9 @@ const BLOCK: usize = 128;
 
 simd! {
     /// Adds four rows at a time, so that sums are read and written a quarter as often.
-    fn add_rows<T: Real>(matrix: &[T], width: usize, start: usize, sums: &mut [T]) {
+    fn add_rows<T: Real>(matrix: &[T], rows: usize, stride: usize, start: usize, sums: &mut [T]) {
         let count = sums.len();
-        let part = |row: usize| &matrix[row * width + start..][..count];
-        let rows = matrix.len() / width;
+        let part = |row: usize| &matrix[row * stride + start..][..count];
         let mut row = 0;
         while row + 4 <= rows {
             let (a, b, c, d) = (part(row), part(row + 1), part(row + 2), part(row + 3));
@@ -32,19 +31,17 @@ simd! {
     }
 }
 
-/// `sums` = the sums of columns `start ..` of a row-major matrix `width` wide.
-pub(crate) fn column_sums<T: Real>(matrix: &[T], width: usize, start: usize, sums: Target<T>) {
+/// `sums` = the sums of the columns of a matrix of `rows` rows, which are `stride` apart.
+pub(crate) fn column_sums<T: Real>(matrix: &[T], rows: usize, stride: usize, sums: Target<T>) {
     let Target { data, accumulate } = sums;
     if !accumulate {
         data.fill(T::ZERO);
     }
-    if matrix.is_empty() {
-        return;
+    if rows > 0 {
+        for_blocks(data.len(), BLOCK, rows, RowsMut::new(data, 1), |columns, sums| {
+            add_rows(matrix, rows, stride, columns.start, sums.data);
+        });
     }
-    let rows = matrix.len() / width;
-    for_blocks(data.len(), BLOCK, rows, RowsMut::new(data, 1), |columns, sums| {
-        add_rows(matrix, width, start + columns.start, sums.data);
-    });
 }
 
 #[cfg(test)]
@@ -57,7 +54,7 @@ mod tests {
         let matrix: Vec<f32> = (0..rows * width).map(|i| (i % 13) as f32).collect();
         for accumulate in [false, true] {
             let mut sums = vec![1.0; 200];
-            column_sums(&matrix, width, 100, Target::new(&mut sums, accumulate));
+            column_sums(&matrix[100..], rows, width, Target::new(&mut sums, accumulate));
             for (i, sum) in sums.iter().enumerate() {
                 let expected: f32 = (0..rows).map(|row| matrix[row * width + 100 + i]).sum();
                 assert_eq!(*sum, expected + if accumulate { 1.0 } else { 0.0 });

@@ -1,61 +1,145 @@
-//! Matrix products: the one file in front of the crate that computes them.
+//! Matrix products: the one file in front of what computes them.
 //!
-//! `gemm` packs, blocks for the caches and picks its instructions at run time (its own choice, which
-//! [`super::simd::force_level`] does not reach). It gives the same bits for any number of threads; the test below
-//! holds it to that, and the version is pinned exactly. Measured beside it, `gemmkit` 0.1.2 is level with it but for
-//! transposed left operands, the gradients of weights, where it reaches half as much.
+//! Two engines. On x86-64 with AVX-512 the [`driver`] of ours takes the f32 products whose operands have unit strides: it
+//! reads operands once, rounds them to a smaller type on the way where that is asked for, and finishes each element of
+//! the result ([`Epilogue`]) while it is in the first-level cache. Everything else goes to the crate `gemm`, with the
+//! epilogue as a pass of its own. Both give the same bits for any number of threads; the tests below hold them to
+//! that, and the crate's version is pinned exactly.
 
-use super::Real;
+#[cfg(target_arch = "x86_64")]
+mod driver;
+mod epilogue;
+#[cfg(target_arch = "x86_64")]
+mod kernels;
+#[cfg(target_arch = "x86_64")]
+mod pack;
 
-/// Products of a type. A trait of its own so that the crate is named in this file alone.
-pub(crate) trait Product: Copy + PartialEq + Default + 'static {
+use super::column_sums::column_sums;
+use super::{Real, Target};
+use crate::Precision;
+pub(crate) use epilogue::Epilogue;
+
+/// What a type needs to be multiplied in matrices.
+pub(crate) trait Multiply: Copy + PartialEq + Default + 'static {
     /// The number 1.
     const UNIT: Self;
+
+    /// Computes a product that has elements.
+    fn multiply(gemm: Gemm<'_, Self>, c: ViewMut<'_, Self>);
 }
 
-impl Product for f32 {
+impl Multiply for f32 {
     const UNIT: f32 = 1.0;
+
+    fn multiply(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
+        #[cfg(target_arch = "x86_64")]
+        if driver::takes(&gemm, &c) {
+            return driver::run(gemm, c);
+        }
+        if gemm.precision == Precision::Bf16 {
+            let rounded = |x: &[f32]| x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect::<Vec<f32>>();
+            let (a, b) = (rounded(gemm.a.data), rounded(gemm.b.data));
+            by_crate(View { data: &a, ..gemm.a }, View { data: &b, ..gemm.b }, gemm.accumulate, c, gemm.epilogue);
+        } else {
+            by_crate(gemm.a, gemm.b, gemm.accumulate, c, gemm.epilogue);
+        }
+        if let Some(sums) = gemm.row_sums {
+            sum_rows(gemm.a, sums);
+        }
+    }
 }
 
-impl Product for f64 {
+impl Multiply for f64 {
     const UNIT: f64 = 1.0;
+
+    fn multiply(gemm: Gemm<'_, f64>, c: ViewMut<'_, f64>) {
+        by_crate(gemm.a, gemm.b, gemm.accumulate, c, gemm.epilogue);
+        if let Some(sums) = gemm.row_sums {
+            sum_rows(gemm.a, sums);
+        }
+    }
 }
 
-/// `C = A B`, or `C += A B` when `accumulate`, with A `[m, k]`, B `[k, n]` and C `[m, n]`, each given by a pointer and
-/// (row, column) strides in elements. Without `accumulate`, C is overwritten without being read.
-///
-/// # Safety
-/// A and B must be readable, and C writable, at every element that sizes and strides name (A and B at none when `k`
-/// is 0). C must not overlap A or B, nor itself.
-unsafe fn gemm<T: Real>(
-    (m, n, k): (usize, usize, usize),
-    (a, a_row, a_col): (*const T, isize, isize),
-    (b, b_row, b_col): (*const T, isize, isize),
-    (c, c_row, c_col): (*mut T, isize, isize),
+/// A matrix product that is to be computed: `C = A B`, with A `[m, k]`, B `[k, n]` and C `[m, n]`.
+pub(crate) struct Gemm<'a, T> {
+    a: View<'a, T>,
+    b: View<'a, T>,
+    precision: Precision,
     accumulate: bool,
-) {
+    epilogue: Epilogue<'a, T>,
+    row_sums: Option<Target<'a, T>>,
+}
+
+impl<'a, T: Real> Gemm<'a, T> {
+    /// `A B`; panics when their sizes do not fit.
+    pub(crate) fn new(a: View<'a, T>, b: View<'a, T>) -> Self {
+        assert_eq!(a.cols, b.rows, "sizes of a matrix product");
+        Gemm { a, b, precision: Precision::F32, accumulate: false, epilogue: Epilogue::None, row_sums: None }
+    }
+
+    /// With operands rounded to bf16, where that is said and they are f32.
+    pub(crate) fn precision(self, precision: Precision) -> Self {
+        Gemm { precision, ..self }
+    }
+
+    /// `C += A B` where true.
+    pub(crate) fn accumulate(self, accumulate: bool) -> Self {
+        Gemm { accumulate, ..self }
+    }
+
+    pub(crate) fn epilogue(self, epilogue: Epilogue<'a, T>) -> Self {
+        Gemm { epilogue, ..self }
+    }
+
+    /// Also sums the rows of A, which is read anyway: `[m]`, not rounded. For the gradient of a bias, where A is the
+    /// transpose of a gradient; A must be column-major.
+    pub(crate) fn row_sums(self, sums: Option<Target<'a, T>>) -> Self {
+        Gemm { row_sums: sums, ..self }
+    }
+
+    /// Computes it. Without [`accumulate`](Gemm::accumulate), `c` is overwritten without being read.
+    pub(crate) fn into(self, c: ViewMut<'_, T>) {
+        assert!(self.a.rows == c.rows && self.b.cols == c.cols, "sizes of a matrix product");
+        self.epilogue.check(&c);
+        let (rows, is_column_major) = (self.a.rows, self.a.row_stride == 1);
+        assert!(self.row_sums.as_ref().is_none_or(|sums| sums.data.len() == rows && is_column_major));
+        if rows > 0 && c.cols > 0 {
+            T::multiply(self, c);
+        } else if let Some(sums) = self.row_sums {
+            sum_rows(self.a, sums);
+        }
+    }
+}
+
+/// The sums of the rows of a column-major matrix.
+fn sum_rows<T: Real>(a: View<'_, T>, sums: Target<'_, T>) {
+    column_sums(a.data, a.cols, a.col_stride, sums);
+}
+
+/// A product by the crate, then its epilogue.
+fn by_crate<T: Real>(a: View<'_, T>, b: View<'_, T>, accumulate: bool, c: ViewMut<'_, T>, epilogue: Epilogue<'_, T>) {
     let parallelism = match rayon::current_num_threads() {
         1 => gemm::Parallelism::None,
         threads => gemm::Parallelism::Rayon(threads),
     };
     // The crate computes C = scale C + factor A B.
     let scale = if accumulate { T::UNIT } else { T::default() };
-    // SAFETY: the caller's promises are those that the crate asks for.
+    // SAFETY: the views were checked against their slices, and C, borrowed mutably, overlaps neither A, B nor itself.
     unsafe {
         gemm::gemm(
-            m,
-            n,
-            k,
-            c,
-            c_col,
-            c_row,
+            c.rows,
+            c.cols,
+            a.cols,
+            c.data.as_mut_ptr(),
+            c.col_stride as isize,
+            c.row_stride as isize,
             accumulate,
-            a,
-            a_col,
-            a_row,
-            b,
-            b_col,
-            b_row,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
             scale,
             T::UNIT,
             false,
@@ -64,6 +148,7 @@ unsafe fn gemm<T: Real>(
             parallelism,
         );
     }
+    epilogue::apply(epilogue, c);
 }
 
 /// A strided matrix to be read.
@@ -134,25 +219,6 @@ impl<'a, T> ViewMut<'a, T> {
     }
 }
 
-/// `C = A B`, or `C += A B` when `accumulate`, over views; panics when their sizes do not fit. Without `accumulate`, C is
-/// overwritten without being read.
-pub(crate) fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: ViewMut<'_, T>, accumulate: bool) {
-    assert!(a.rows == c.rows && a.cols == b.rows && b.cols == c.cols, "sizes of a matrix product");
-    if c.rows == 0 || c.cols == 0 {
-        return;
-    }
-    // SAFETY: the views were checked against their slices, and C, borrowed mutably, overlaps neither A nor B.
-    unsafe {
-        gemm(
-            (c.rows, c.cols, a.cols),
-            (a.data.as_ptr(), a.row_stride as isize, a.col_stride as isize),
-            (b.data.as_ptr(), b.row_stride as isize, b.col_stride as isize),
-            (c.data.as_mut_ptr(), c.row_stride as isize, c.col_stride as isize),
-            accumulate,
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +248,10 @@ mod tests {
         (1, 2000, 1000),
         (2000, 1, 1000),
     ];
+
+    fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: ViewMut<'_, T>, accumulate: bool) {
+        Gemm::new(a, b).accumulate(accumulate).into(c);
+    }
 
     /// A matrix stored row-major or column-major, with a gap between rows.
     fn stored<T: Real>(rows: usize, cols: usize, transposed: bool, gap: usize, seed: u64) -> (Vec<T>, (usize, usize)) {
@@ -232,8 +302,79 @@ mod tests {
 
     #[test]
     fn same_bits_for_any_number_of_threads_and_right() {
+        let _steady = crate::cpu::simd::testing::steady_level();
         against_naive::<f32>(5e-6);
         against_naive::<f64>(1e-14);
+    }
+
+    /// Products with everything that goes along with them, against f64: operands that bf16 holds exactly.
+    fn epilogues(precision: Precision) {
+        use crate::cpu::testing::{close, wide};
+        let exact = |n, seed| random(n, seed).into_iter().map(|x| half::bf16::from_f64(x).to_f32()).collect::<Vec<_>>();
+        for (m, n, k) in [(1, 1, 1), (5, 33, 7), (12, 32, 64), (25, 100, 13), (70, 130, 500), (130, 40, 801)] {
+            let (a, b) = (exact(k * m, 1), exact(n * k, 2));
+            let (bias, u, before) = (exact(n, 3), exact(m * n, 4), exact(m * n, 5));
+            let at = |i: usize, j: usize| (0..k).map(|l| a[l * m + i] as f64 * b[j * k + l] as f64).sum::<f64>();
+            let product: Vec<f64> = (0..m * n).map(|e| at(e / n, e % n)).collect();
+            let biased: Vec<f64> = (0..m * n).map(|e| product[e] + bias[e % n] as f64).collect();
+            let gelus: Vec<f64> = biased.iter().map(|x| x * x.normal().0).collect();
+            let slope = |x: f64| x.normal().0 + x * x.normal().1;
+            let case = format!("{m} {n} {k} {precision}");
+            let check = |gemm: Gemm<'_, f32>, want: &[f64]| {
+                let mut c = if gemm.accumulate { before.clone() } else { vec![f32::NAN; m * n] };
+                gemm.precision(precision).into(ViewMut::rows(&mut c, m, n));
+                close(&c, want, 2e-6, &case);
+            };
+            let (a_view, b_view) = (View::new(&a, m, k, 1, m), View::new(&b, k, n, 1, k));
+            let gelu = crate::Gelu::Erf;
+            let mut out = vec![f32::NAN; m * n];
+            check(Gemm::new(a_view, b_view).epilogue(Epilogue::Bias(&bias)), &biased);
+            check(Gemm::new(a_view, b_view).epilogue(Epilogue::BiasGelu(&bias, gelu)), &gelus);
+            check(Gemm::new(a_view, b_view).epilogue(Epilogue::BiasAndGelu(&bias, gelu, &mut out)), &biased);
+            close(&out, &gelus, 2e-6, &case);
+            let want: Vec<f64> = (0..m * n).map(|e| product[e] * slope(u[e] as f64)).collect();
+            check(Gemm::new(a_view, b_view).epilogue(Epilogue::GeluGradient(&u, gelu, &mut out)), &want);
+            close(&out, &wide(&u).iter().map(|x| x * x.normal().0).collect::<Vec<_>>(), 2e-6, &case);
+            let want: Vec<f64> = (0..m * n).map(|e| product[e] + before[e] as f64).collect();
+            for accumulate in [false, true] {
+                let mut sums = vec![1.0; m];
+                let target = Target::new(&mut sums, accumulate);
+                check(Gemm::new(a_view, b_view).accumulate(true).row_sums(Some(target)), &want);
+                let row = |i: usize| (0..k).map(|l| a[l * m + i] as f64).sum::<f64>() + f64::from(u8::from(accumulate));
+                close(&sums, &(0..m).map(row).collect::<Vec<_>>(), 2e-6, &case);
+            }
+        }
+    }
+
+    #[test]
+    fn epilogues_and_row_sums() {
+        use crate::cpu::simd::testing::at_each_level;
+        at_each_level(|_| {
+            epilogues(Precision::F32);
+            epilogues(Precision::Bf16);
+        });
+    }
+
+    /// What is rounded is rounded to the nearest, ties to even, whichever engine does it.
+    #[test]
+    fn operands_are_rounded_to_bf16() {
+        use crate::cpu::simd::testing::at_each_level;
+        at_each_level(|level| {
+            let (n, k) = (40, 50);
+            let (a, b): (Vec<f32>, Vec<f32>) = (stored(1, k, false, 0, 1).0, stored(k, n, false, 0, 2).0);
+            for transposed in [false, true] {
+                let mut c = vec![0.0; n];
+                let b_view = if transposed { View::new(&b, k, n, 1, k) } else { View::rows(&b, k, n) };
+                let product = Gemm::new(View::rows(&a, 1, k), b_view).precision(Precision::Bf16);
+                product.into(ViewMut::rows(&mut c, 1, n));
+                let round = |x: f32| half::bf16::from_f32(x).to_f64();
+                for (j, &c) in c.iter().enumerate() {
+                    let b = |l: usize| b[if transposed { j * k + l } else { l * n + j }];
+                    let want: f64 = (0..k).map(|l| round(a[l]) * round(b(l))).sum();
+                    assert!((c as f64 - want).abs() < 1e-5, "{c} against {want} at {level:?}");
+                }
+            }
+        });
     }
 
     #[test]

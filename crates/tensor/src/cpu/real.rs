@@ -20,7 +20,7 @@ pub(crate) trait Real:
     + PartialOrd
     + std::fmt::Debug
     + bytemuck::Pod
-    + super::gemm::Product
+    + super::gemm::Multiply
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>

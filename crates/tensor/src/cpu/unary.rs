@@ -6,7 +6,7 @@
 //! GELU: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016. BERT's is `x Phi(x)`; the `tanh` form
 //! approximates it.
 
-use super::parallel::{RowsMut, for_rows};
+use super::parallel::for_rows;
 use super::simd::simd;
 use super::{Real, Target};
 
@@ -96,24 +96,6 @@ simd! {
             }
         }
     }
-
-    fn bias_forward_block<T: Real, F: Unary>(u: &mut [T], bias: &[T], y: &mut [T]) {
-        for (u, y) in u.chunks_exact_mut(bias.len()).zip(y.chunks_exact_mut(bias.len())) {
-            for ((u, y), &b) in u.iter_mut().zip(y).zip(bias) {
-                let v = *u + b;
-                *u = v;
-                *y = F::value(v);
-            }
-        }
-    }
-
-    fn bias_block<T: Real>(u: &mut [T], bias: &[T]) {
-        for u in u.chunks_exact_mut(bias.len()) {
-            for (u, &b) in u.iter_mut().zip(bias) {
-                *u += b;
-            }
-        }
-    }
 }
 
 /// `y = f(x)`.
@@ -129,30 +111,6 @@ pub(crate) fn backward<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: Target<T>) 
     for_rows(dx.len(), COST, dx, |range, dx| {
         backward_block::<T, F>(&saved[range.clone()], &dy[range], dx, accumulate);
     });
-}
-
-/// For a product `u [R, C]`: adds `bias [C]` to `u` in place, and `y = f(u)`, in one pass.
-pub(crate) fn bias_forward<T: Real, F: Unary>(u: &mut [T], bias: &[T], y: &mut [T]) {
-    assert_eq!(u.len(), y.len());
-    let width = bias.len();
-    if width == 0 {
-        return assert!(u.is_empty());
-    }
-    assert_eq!(u.len() % width, 0);
-    let rows = (RowsMut::new(u, width), RowsMut::new(y, width));
-    for_rows(rows.0.data.len() / width, width * COST, rows, |_, (u, y)| {
-        bias_forward_block::<T, F>(u.data, bias, y.data)
-    });
-}
-
-/// Adds `bias [C]` to each row of `u [R, C]`.
-pub(crate) fn add_bias<T: Real>(u: &mut [T], bias: &[T]) {
-    let width = bias.len();
-    if width == 0 {
-        return assert!(u.is_empty());
-    }
-    assert_eq!(u.len() % width, 0);
-    for_rows(u.len() / width, width, RowsMut::new(u, width), |_, u| bias_block(u.data, bias));
 }
 
 #[cfg(test)]
@@ -235,21 +193,5 @@ mod tests {
             extremes::<f64, GeluTanh>(true);
             extremes::<f32, Tanh>(false);
         });
-    }
-
-    #[test]
-    fn bias_variants_equal_separate_steps() {
-        for (rows, width) in [(0, 3), (5, 1), (7, 17), (40, 3072)] {
-            let (u, bias) = (random_in::<f32>(rows * width, 1), random_in::<f32>(width, 2));
-            let sum: Vec<f32> = u.iter().enumerate().map(|(i, u)| u + bias[i % width]).collect();
-            let (mut fused, mut y, mut want) = (u.clone(), vec![0.0; u.len()], vec![0.0; u.len()]);
-            bias_forward::<f32, Gelu>(&mut fused, &bias, &mut y);
-            forward::<f32, Gelu>(&sum, &mut want);
-            assert_eq!(fused, sum);
-            close(&y, &wide(&want), 1e-7, "bias and GELU");
-            let mut added = u;
-            add_bias(&mut added, &bias);
-            assert_eq!(added, sum);
-        }
     }
 }

@@ -52,14 +52,6 @@ pub(super) fn cpu_backward<T: Real>(kind: Gelu, x: &[T], dy: &[T], dx: Target<'_
     }
 }
 
-/// Adds the bias to each row of `u` and writes its GELU to `y`, in one pass.
-pub(super) fn cpu_bias_forward<T: Real>(kind: Gelu, u: &mut [T], bias: &[T], y: &mut [T]) {
-    match kind {
-        Gelu::Erf => unary::bias_forward::<T, unary::Gelu>(u, bias, y),
-        Gelu::Tanh => unary::bias_forward::<T, unary::GeluTanh>(u, bias, y),
-    }
-}
-
 #[cfg(test)]
 pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     use crate::conformance::normal;

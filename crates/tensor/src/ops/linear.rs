@@ -3,16 +3,16 @@
 //! With dy the gradient of y: dx = dy W, dW = dyᵀ x, db = the column sums of dy. With GELU only the
 //! pre-activation u = x Wᵀ + b is kept, and du = dy * gelu'(u).
 
-use crate::autograd::{differentiable, differentiable_many};
-use crate::cpu::column_sums::column_sums;
+use crate::autograd::{differentiable, differentiable_many, is_recorded};
 use crate::cpu::Real;
-use crate::cpu::gemm::{View, ViewMut, matmul};
+use crate::cpu::column_sums::column_sums;
+use crate::cpu::gemm::{Epilogue, Gemm, View, ViewMut};
 use crate::element::Element;
 use crate::gradients::{Destination, Slot};
-use crate::ops::gelu::{cpu_backward, cpu_bias_forward};
+use crate::ops::gelu::cpu_backward;
 use crate::ops::{Gelu, alike, float, in_f32, rows_and_width};
 use crate::tensor::Tensor;
-use crate::{Error, Result, cpu};
+use crate::{Error, Precision, Result, cpu};
 
 impl Tensor {
     /// `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
@@ -23,12 +23,12 @@ impl Tensor {
         if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear(w, b))? {
             return Ok(y);
         }
-        let inputs = Inputs::checked("linear", self, &[(weight, bias)])?;
-        let output = inputs.forward("linear")?;
+        let layers = Layers::checked("linear", self, &[(weight, bias)])?;
+        let output = layers.forward("linear")?;
         let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?];
-        let outputs = [weight.size(0)];
+        let (outputs, precision) = ([weight.size(0)], layers.precision);
         Ok(differentiable("linear", [self, weight, bias], keeps, output, move |[x, weight], dy, [dx, dw, db]| {
-            backward(&x, &[weight], &outputs, &dy, dx, vec![dw], vec![db])
+            backward(precision, &x, &[weight], &outputs, &dy, dx, vec![(dw, db)])
         }))
     }
 
@@ -41,15 +41,20 @@ impl Tensor {
         if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear_gelu(w, b, gelu))? {
             return Ok(y);
         }
-        let layer = Inputs::checked(OP, self, &[(weight, bias)])?;
-        let shape = layer.output_shape();
+        let layers = Layers::checked(OP, self, &[(weight, bias)])?;
+        let (shape, device, precision) = (layers.output_shape(), self.device(), layers.precision);
+        let inputs = [self, weight, bias];
+        if !is_recorded(&inputs) {
+            return float!(OP, self.dtype(), T => {
+                Tensor::build(OP, &shape, &device, |y: &mut [T]| layers.multiply(y, |b| Epilogue::BiasGelu(b, gelu)))
+            });
+        }
         let [u, output] = float!(OP, self.dtype(), T => {
-            Tensor::build_all(OP, [&shape[..], &shape], &self.device(), |[u, y]: [&mut [T]; 2]| {
-                layer.multiply(u);
-                cpu_bias_forward(gelu, u, &layer.biases(), y);
+            Tensor::build_all(OP, [&shape[..], &shape], &device, |[u, y]: [&mut [T]; 2]| {
+                let mut y = Some(y);
+                layers.multiply(u, |bias| Epilogue::BiasAndGelu(bias, gelu, y.take().unwrap_or_default()));
             })?
         });
-        let inputs = [self, weight, bias];
         let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?, &u];
         let outputs = [weight.size(0)];
         Ok(differentiable(OP, inputs, keeps, output, move |[x, weight, u], dy, [dx, dw, db]| {
@@ -59,7 +64,7 @@ impl Tensor {
                     cpu_backward(gelu, u_values, dy, cpu::Target::new(du, false));
                 })?
             });
-            backward(&x, &[weight], &outputs, &du, dx, vec![dw], vec![db])
+            backward(precision, &x, &[weight], &outputs, &du, dx, vec![(dw, db)])
         }))
     }
 
@@ -73,7 +78,8 @@ impl Tensor {
         if layers.is_empty() {
             return Err(Error::invalid(OP, "no layers given"));
         }
-        let projections = Inputs::checked(OP, self, layers)?;
+        let projections = Layers::checked(OP, self, layers)?;
+        let precision = projections.precision;
         if self.dtype().is_half() {
             let outputs = layers.iter().map(|(w, b)| self.linear(w, b)).collect::<Result<Vec<_>>>()?;
             return Tensor::concat(&outputs.iter().collect::<Vec<_>>(), self.rank() - 1);
@@ -91,19 +97,20 @@ impl Tensor {
             let db = slots.split_off(1 + outputs.len());
             let dw = slots.split_off(1);
             let (Some((x, weights)), Some(dx)) = (kept.split_first(), slots.pop()) else { return Ok(()) };
-            backward(x, weights, &outputs, &dy, dx, dw, db)
+            backward(precision, x, weights, &outputs, &dy, dx, dw.into_iter().zip(db).collect())
         }))
     }
 }
 
-/// The operands of one or more layers over one input, row-major.
-struct Inputs {
+/// One or more layers over one input, their operands row-major.
+pub(super) struct Layers {
     x: Tensor,
     layers: Vec<(Tensor, Tensor)>,
+    pub(super) precision: Precision,
 }
 
-impl Inputs {
-    fn checked(op: &'static str, x: &Tensor, layers: &[(&Tensor, &Tensor)]) -> Result<Inputs> {
+impl Layers {
+    pub(super) fn checked(op: &'static str, x: &Tensor, layers: &[(&Tensor, &Tensor)]) -> Result<Layers> {
         if x.rank() == 0 {
             return Err(Error::shape(op, "the input has no dimension", &[("input", x.shape())]));
         }
@@ -120,10 +127,10 @@ impl Inputs {
             }
         }
         let layers = layers.iter().map(|(w, b)| Ok((w.values()?, b.values()?))).collect::<Result<Vec<_>>>()?;
-        Ok(Inputs { x: x.values()?, layers })
+        Ok(Layers { x: x.values()?, layers, precision: Precision::current() })
     }
 
-    fn output_shape(&self) -> Vec<usize> {
+    pub(super) fn output_shape(&self) -> Vec<usize> {
         let mut shape = self.x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = self.layers.iter().map(|(weight, _)| weight.size(0)).sum();
@@ -131,66 +138,70 @@ impl Inputs {
         shape
     }
 
-    fn biases<T: Real + Element>(&self) -> Vec<T> {
-        self.layers.iter().flat_map(|(_, bias)| bias.slice::<T>()).copied().collect()
-    }
-
-    /// `to` [rows, all outputs] = the products without the biases: each layer writes its columns.
-    fn multiply<T: Real + Element>(&self, to: &mut [T]) {
+    /// `to` [rows, all outputs] = the products, with an epilogue that each layer's bias goes into; each layer writes
+    /// its columns.
+    pub(super) fn multiply<'a, T: Real + Element>(
+        &'a self,
+        to: &mut [T],
+        mut epilogue: impl FnMut(&'a [T]) -> Epilogue<'a, T>,
+    ) {
         let (rows, inputs) = rows_and_width(self.x.shape());
         if rows == 0 {
             return;
         }
         let x = View::rows(self.x.slice::<T>(), rows, inputs);
         let (width, mut start) = (to.len() / rows, 0);
-        for (weight, _) in &self.layers {
+        for (weight, bias) in &self.layers {
             let outputs = weight.size(0);
-            let weight = View::rows(weight.slice::<T>(), outputs, inputs);
-            matmul(x, weight.transposed(), ViewMut::new(&mut to[start..], rows, outputs, width, 1), false);
+            let weight = View::rows(weight.slice::<T>(), outputs, inputs).transposed();
+            let product = Gemm::new(x, weight).precision(self.precision).epilogue(epilogue(bias.slice()));
+            product.into(ViewMut::new(&mut to[start..], rows, outputs, width, 1));
             start += outputs;
         }
     }
 
-    fn forward(&self, op: &'static str) -> Result<Tensor> {
+    pub(super) fn forward(&self, op: &'static str) -> Result<Tensor> {
         float!(op, self.x.dtype(), T => {
-            Tensor::build(op, &self.output_shape(), &self.x.device(), |to: &mut [T]| {
-                self.multiply(to);
-                cpu::unary::add_bias(to, &self.biases());
-            })
+            Tensor::build(op, &self.output_shape(), &self.x.device(), |to: &mut [T]| self.multiply(to, Epilogue::Bias))
         })
     }
 }
 
-/// `x` is there where a `dw` is wanted, the weights where `dx` is.
-fn backward(
+/// `parameters` are the slots of each layer's weight and bias. `x` is there where a weight's gradient is wanted, the weights
+/// where that of `x` is.
+pub(super) fn backward(
+    precision: Precision,
     x: &Tensor,
     weights: &[Tensor],
     outputs: &[usize],
     dy: &Tensor,
     dx: Slot<'_>,
-    dw: Vec<Slot<'_>>,
-    db: Vec<Slot<'_>>,
+    parameters: Vec<(Slot<'_>, Slot<'_>)>,
 ) -> Result<()> {
     let x = x.contiguous()?;
     let (rows, width) = rows_and_width(dy.shape());
     let mut dx: Option<Destination<'_>> = dx.open()?;
     let mut start = 0;
     float!("linear", dy.dtype(), T => {
-        for (at, (((weight, &outputs), dw), db)) in weights.iter().zip(outputs).zip(dw).zip(db).enumerate() {
-            let columns = View::new(dy.slice::<T>().get(start..).unwrap_or_default(), rows, outputs, width, 1);
+        for (at, ((weight, &outputs), (dw, db))) in weights.iter().zip(outputs).zip(parameters).enumerate() {
+            let data = dy.slice::<T>().get(start..).unwrap_or_default();
+            let columns = View::new(data, rows, outputs, width, 1);
             if let Some(dx) = &mut dx {
                 let (weight, inputs) = (weight.contiguous()?, weight.width());
                 let dx = dx.target::<T>();
-                let weight = View::rows(weight.slice::<T>(), outputs, inputs);
-                matmul(columns, weight, ViewMut::rows(dx.data, rows, inputs), dx.accumulate || at > 0);
+                let product = Gemm::new(columns, View::rows(weight.slice::<T>(), outputs, inputs));
+                let product = product.precision(precision).accumulate(dx.accumulate || at > 0);
+                product.into(ViewMut::rows(dx.data, rows, inputs));
             }
+            let mut db = db.open()?;
+            let db = db.as_mut().map(Destination::target);
             if let Some(mut dw) = dw.open()? {
                 let (dw, inputs) = (dw.target::<T>(), x.width());
-                let x = View::rows(x.slice::<T>(), rows, inputs);
-                matmul(columns.transposed(), x, ViewMut::rows(dw.data, outputs, inputs), dw.accumulate);
-            }
-            if let Some(mut db) = db.open()? {
-                column_sums(dy.slice::<T>(), width, start, db.target());
+                let product = Gemm::new(columns.transposed(), View::rows(x.slice::<T>(), rows, inputs));
+                let product = product.precision(precision).accumulate(dw.accumulate).row_sums(db);
+                product.into(ViewMut::rows(dw.data, outputs, inputs));
+            } else if let Some(db) = db {
+                column_sums(data, rows, width, db);
             }
             start += outputs;
         }

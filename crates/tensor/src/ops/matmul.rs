@@ -4,10 +4,10 @@
 //! For C = A B, with dC the gradient of C: dA = dC Bᵀ and dB = Aᵀ dC.
 
 use crate::autograd::differentiable;
-use crate::cpu::gemm::{View, ViewMut, matmul};
+use crate::cpu::gemm::{Gemm, View, ViewMut};
 use crate::ops::{alike, float, in_f32};
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 impl Tensor {
     /// The matrix product of `self` [.., m, k] with `other` [.., k, n]: [.., m, n]. Leading dimensions
@@ -39,18 +39,19 @@ impl Tensor {
         }
         let batch = crate::layout::broadcast_shapes(OP, left, right)
             .map_err(|_| wrong("the leading dimensions do not broadcast".into()))?;
-        let output = product(self, other, &batch)?;
+        let precision = Precision::current();
+        let output = product(precision, self, other, &batch)?;
         let (a_dims, b_dims) = (self.dims(), other.dims());
         let keeps = [self.kept_if(other.tracks_grad())?, other.kept_if(self.tracks_grad())?];
         Ok(differentiable(OP, [self, other], [&keeps[0], &keeps[1]], output, move |[a, b], dy, [da, db]| {
-            da.give_with(|| product(&dy, &b.t()?, &batch)?.sum_to(&a_dims))?;
-            db.give_with(|| product(&a.t()?, &dy, &batch)?.sum_to(&b_dims))
+            da.give_with(|| product(precision, &dy, &b.t()?, &batch)?.sum_to(&a_dims))?;
+            db.give_with(|| product(precision, &a.t()?, &dy, &batch)?.sum_to(&b_dims))
         }))
     }
 }
 
 /// The product, with leading dimensions `batch`.
-fn product(a: &Tensor, b: &Tensor, batch: &[usize]) -> Result<Tensor> {
+fn product(precision: Precision, a: &Tensor, b: &Tensor, batch: &[usize]) -> Result<Tensor> {
     const OP: &str = "matmul";
     let (m, k, n) = (a.size(a.rank() - 2), a.width(), b.width());
     let whole = |rows: usize, columns: usize| [batch, &[rows, columns]].concat();
@@ -76,7 +77,7 @@ fn product(a: &Tensor, b: &Tensor, batch: &[usize]) -> Result<Tensor> {
                 let a = View::new(&a_data[a_start..], m, k, a_strides[0], a_strides[1]);
                 let b = View::new(&b_data[b_start..], k, n, b_strides[0], b_strides[1]);
                 let c = ViewMut::rows(&mut to[index * m * n..][..m * n], m, n);
-                matmul(a, b, c, false);
+                Gemm::new(a, b).precision(precision).into(c);
             }
         })
     })

@@ -32,6 +32,7 @@ ops! {
     cross_entropy: ["cross_entropy", "soft_cross_entropy"],
     dropout: ["dropout"],
     embedding: ["embedding", "embeddings_layer_norm"],
+    feed_forward: ["feed_forward"],
     gelu: ["gelu"],
     layer_norm: ["layer_norm", "residual_layer_norm"],
     linear: ["linear", "linear_gelu", "projections"],

@@ -5,7 +5,7 @@ mod progress;
 use std::time::{Duration, Instant};
 
 use cloze_bert::Mode;
-use cloze_tensor::{Module, Tensor};
+use cloze_tensor::{Module, Precision, Tensor};
 
 use crate::optimizer::check_clip_norm;
 use crate::{AdamW, Error, Optimizer, Result, Schedule};
@@ -109,6 +109,7 @@ pub struct Trainer<'m, M> {
     adamw: AdamW,
     schedule: Schedule,
     clip_norm: Option<f64>,
+    precision: Precision,
     batch_size: usize,
     budget: Budget,
     seed: u64,
@@ -138,6 +139,7 @@ impl<'m, M: Module> Trainer<'m, M> {
             adamw: AdamW::new(1e-4),
             schedule: Schedule::default(),
             clip_norm: Some(1.0),
+            precision: Precision::F32,
             batch_size: 32,
             budget: Budget::Epochs(1),
             seed: 0,
@@ -158,6 +160,11 @@ impl<'m, M: Module> Trainer<'m, M> {
     /// The most that the norm of all gradients together may be.
     pub fn clip_norm(self, norm: f64) -> Trainer<'m, M> {
         Trainer { clip_norm: Some(norm), ..self }
+    }
+
+    /// What matrix products are computed in; f32 or bf16. Parameters and the optimizer's state are f32 in any case.
+    pub fn precision(self, precision: Precision) -> Trainer<'m, M> {
+        Trainer { precision, ..self }
     }
 
     /// Sequences in a batch.
@@ -319,7 +326,8 @@ impl<'m, M: Module> Trainer<'m, M> {
     where
         M: Learn<D::Batch>,
     {
-        let loss = self.model.loss(batch, Mode::Train { seed: self.seed, step })?;
+        let mode = Mode::Train { seed: self.seed, step };
+        let loss = self.precision.scope(|| self.model.loss(batch, mode))?;
         optimizer.backward(&loss)?;
         let value = loss.item()?;
         drop(loss);

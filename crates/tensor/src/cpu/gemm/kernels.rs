@@ -1,0 +1,114 @@
+//! The innermost loops: products of two packed panels, kept in registers.
+//!
+//! A panel is a sequence of units, one for each step along k; a unit of A holds [`MR`] words of 32 bits, one for each
+//! row, a unit of B [`NR`], one for each column. A word is an f32, or two bf16 that follow one another along k. So one
+//! shape of tile and one way of packing serve both. 12 by 32 takes 24 of the 32 registers for sums, enough to hide the
+//! latency of a multiply-add, and 14 loads for 24 of them.
+
+// Loops over a tile count its coordinates.
+#![allow(clippy::needless_range_loop)]
+
+use std::arch::x86_64::*;
+
+/// Rows of a tile.
+pub(super) const MR: usize = 12;
+/// Columns of a tile.
+pub(super) const NR: usize = 32;
+
+/// Where a tile of C goes.
+#[derive(Clone, Copy)]
+pub(super) struct Destination {
+    pub(super) c: *mut f32,
+    /// From one row to the next.
+    pub(super) stride: usize,
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    /// Whether to add to what is there.
+    pub(super) accumulate: bool,
+}
+
+/// The mask of the first `n` of 16 lanes.
+#[inline(always)]
+pub(super) fn first(n: usize) -> __mmask16 {
+    if n >= 16 { !0 } else { (1 << n) - 1 }
+}
+
+macro_rules! kernel {
+    ($(#[$doc:meta])* $name:ident, $rows:ident, $features:literal, $multiply_add:expr) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The processor must have the features; `a` and `b` must be readable at `units` units, and the destination
+        /// writable.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $name(units: usize, a: *const u32, b: *const u32, to: Destination) {
+            // SAFETY: the caller's promises.
+            unsafe {
+                match to.rows {
+                    0..=4 => $rows::<4>(units, a, b, to),
+                    5..=8 => $rows::<8>(units, a, b, to),
+                    _ => $rows::<MR>(units, a, b, to),
+                }
+            }
+        }
+
+        /// Of the first R rows.
+        ///
+        /// # Safety
+        /// As above.
+        #[target_feature(enable = $features)]
+        unsafe fn $rows<const R: usize>(units: usize, a: *const u32, b: *const u32, to: Destination) {
+            // SAFETY: the caller's promises. Rows and columns that the destination has not are neither read nor
+            // written.
+            unsafe {
+                let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
+                for i in 0..to.rows {
+                    let row = to.c.wrapping_add(i * to.stride).cast::<i8>();
+                    _mm_prefetch::<_MM_HINT_T0>(row);
+                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64));
+                }
+                let mut sums = [[_mm512_setzero_ps(); 2]; R];
+                for _ in 0..units {
+                    let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+                    for i in 0..R {
+                        let a = _mm512_set1_ps(*a.add(i));
+                        sums[i][0] = $multiply_add(a, b0, sums[i][0]);
+                        sums[i][1] = $multiply_add(a, b1, sums[i][1]);
+                    }
+                    a = a.add(MR);
+                    b = b.add(NR);
+                }
+                let (low, high) = (first(to.cols), first(to.cols.saturating_sub(16)));
+                for i in 0..R {
+                    if i < to.rows {
+                        let c = to.c.add(i * to.stride);
+                        if to.accumulate {
+                            sums[i][0] = _mm512_add_ps(sums[i][0], _mm512_maskz_loadu_ps(low, c));
+                            sums[i][1] = _mm512_add_ps(sums[i][1], _mm512_maskz_loadu_ps(high, c.wrapping_add(16)));
+                        }
+                        _mm512_mask_storeu_ps(c, low, sums[i][0]);
+                        _mm512_mask_storeu_ps(c.wrapping_add(16), high, sums[i][1]);
+                    }
+                }
+            }
+        }
+    };
+}
+
+kernel!(
+    /// A tile of a product of f32.
+    f32_tile,
+    f32_rows,
+    "avx512f",
+    |a, b, sum| _mm512_fmadd_ps(a, b, sum)
+);
+kernel!(
+    /// A tile of a product of pairs of bf16.
+    bf16_tile,
+    bf16_rows,
+    "avx512f,avx512bf16",
+    |a, b, sum| {
+        let [a, b] = [a, b].map(|pairs| std::mem::transmute::<__m512, __m512bh>(pairs));
+        _mm512_dpbf16_ps(sum, a, b)
+    }
+);

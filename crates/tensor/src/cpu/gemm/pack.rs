@@ -1,0 +1,227 @@
+//! Copying strided matrices of f32 into panels (see [`super::kernels`]), rounded to a smaller type on the way.
+//!
+//! An operand is packed once for each time it is multiplied, so this is where it is read, where its rows are summed for
+//! the gradient of a bias, and where memory is asked for ahead of time: a panel reads from more places at once than the
+//! processor's own prefetchers follow.
+
+// Loops over 16 registers count them.
+#![allow(clippy::needless_range_loop)]
+
+use std::arch::x86_64::*;
+
+use super::kernels::first;
+
+/// What a word of a panel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    F32,
+    /// An f32 that is rounded to bf16: where the processor cannot multiply those.
+    RoundedF32,
+    /// Two bf16.
+    Bf16Pair,
+}
+
+impl Format {
+    /// Elements along k in a word.
+    pub(super) fn elements(self) -> usize {
+        match self {
+            Format::F32 | Format::RoundedF32 => 1,
+            Format::Bf16Pair => 2,
+        }
+    }
+}
+
+/// A strided operand: element (i, l), for row i of A or column i of B and l along k, is at `i * outer + l * inner`. One
+/// of the strides is 1.
+#[derive(Clone, Copy)]
+pub(super) struct Operand {
+    pub(super) data: *const f32,
+    pub(super) outer: usize,
+    pub(super) inner: usize,
+    /// Length along k.
+    pub(super) k: usize,
+}
+
+// SAFETY: only read, while the slice that it points into is borrowed.
+unsafe impl Send for Operand {}
+// SAFETY: as above.
+unsafe impl Sync for Operand {}
+
+/// How many steps along k ahead memory is asked for, where columns lie side by side.
+const AHEAD: usize = 24;
+
+impl Operand {
+    /// Packs `units` units from unit `from` on of the rows or columns `start..start + count` (at most `P`) into
+    /// `to [units, P]`, zeros beyond `count` and k. Adds the rows' elements to `sums [16]`, if those are not null:
+    /// for operands whose `outer` is 1.
+    ///
+    /// # Safety
+    /// The operand must be readable there, `to` writable, and the processor have AVX-512 (for pairs, AVX512-BF16).
+    pub(super) unsafe fn pack<const P: usize>(
+        self,
+        format: Format,
+        start: usize,
+        count: usize,
+        from: usize,
+        units: usize,
+        to: *mut u32,
+        sums: *mut f32,
+    ) {
+        let operand = Operand { data: self.data.wrapping_add(start * self.outer), ..self };
+        // SAFETY: the caller's promises.
+        unsafe {
+            match format {
+                Format::F32 => pack_f32::<P>(operand, count, from, units, to, sums),
+                Format::RoundedF32 => pack_rounded_f32::<P>(operand, count, from, units, to, sums),
+                Format::Bf16Pair => pack_bf16::<P>(operand, count, from, units, to, sums),
+            }
+        }
+    }
+}
+
+macro_rules! pack {
+    ($name:ident, $features:literal, $elements:literal, $along:expr, $across:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const P: usize>(
+            operand: Operand,
+            count: usize,
+            from: usize,
+            units: usize,
+            to: *mut u32,
+            sums: *mut f32,
+        ) {
+            let Operand { data, outer, inner, k } = operand;
+            for group in (0..P).step_by(16) {
+                let (width, rows) = (first(P - group), count.saturating_sub(group).min(16));
+                // SAFETY: the caller's promises: rows beyond `count` and elements beyond k are masked out.
+                unsafe {
+                    if outer != 1 {
+                        for unit in (0..units).step_by(16) {
+                            let l = (from + unit) * $elements;
+                            let mut words = [_mm512_setzero_si512(); 16];
+                            for i in 0..rows {
+                                let left = (k - l).min((units - unit) * $elements);
+                                words[i] = $along(data.add((group + i) * outer + l), left);
+                                // The panel's next 16 rows, which come 16 rows later.
+                                let next = data.wrapping_add((group + 16 + i) * outer + l);
+                                for line in 0..$elements {
+                                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(16 * line).cast());
+                                }
+                            }
+                            transpose(&mut words);
+                            let to = to.add(unit * P + group);
+                            for j in 0..16.min(units - unit) {
+                                _mm512_mask_storeu_epi32(to.add(j * P).cast(), width, words[j]);
+                            }
+                        }
+                    } else {
+                        let mask = first(rows.min(P - group));
+                        let mut sum = _mm512_setzero_ps();
+                        for unit in 0..units {
+                            let l = (from + unit) * $elements;
+                            for line in 0..$elements {
+                                let ahead = data.wrapping_add((l + AHEAD + line) * inner + group);
+                                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                            }
+                            let at = data.wrapping_add(l * inner + group);
+                            let word = $across(at, mask, inner, l + 1 < k, &mut sum);
+                            _mm512_mask_storeu_epi32(to.add(unit * P + group).cast(), width, word);
+                        }
+                        if !sums.is_null() {
+                            _mm512_storeu_ps(sums, _mm512_add_ps(sum, _mm512_loadu_ps(sums)));
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+pack!(
+    pack_f32,
+    "avx512f,avx512bw",
+    1,
+    |p, left| _mm512_castps_si512(_mm512_maskz_loadu_ps(first(left), p)),
+    |p, mask, _, _, sum: &mut __m512| {
+        let x = _mm512_maskz_loadu_ps(mask, p);
+        *sum = _mm512_add_ps(*sum, x);
+        _mm512_castps_si512(x)
+    }
+);
+pack!(
+    pack_rounded_f32,
+    "avx512f,avx512bw",
+    1,
+    |p, left| round_to_bf16(_mm512_maskz_loadu_ps(first(left), p)),
+    |p, mask, _, _, sum: &mut __m512| {
+        let x = _mm512_maskz_loadu_ps(mask, p);
+        *sum = _mm512_add_ps(*sum, x);
+        round_to_bf16(x)
+    }
+);
+pack!(
+    pack_bf16,
+    "avx512f,avx512bw,avx512bf16",
+    2,
+    |p: *const f32, left: usize| {
+        let low = _mm512_maskz_loadu_ps(first(left), p);
+        let high = _mm512_maskz_loadu_ps(first(left.saturating_sub(16)), p.wrapping_add(16));
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    },
+    |p: *const f32, mask, inner: usize, has_second: bool, sum: &mut __m512| {
+        let low = _mm512_maskz_loadu_ps(mask, p);
+        let mask = if has_second { mask } else { 0 };
+        let high = _mm512_maskz_loadu_ps(mask, p.wrapping_add(inner));
+        *sum = _mm512_add_ps(*sum, _mm512_add_ps(low, high));
+        let halves = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        // (low 0, high 0), (low 1, high 1), ...
+        let order = _mm512_add_epi32(
+            _mm512_set1_epi32(0x0010_0000),
+            _mm512_mullo_epi32(
+                _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                _mm512_set1_epi32(0x0001_0001),
+            ),
+        );
+        _mm512_permutexvar_epi16(order, halves)
+    }
+);
+
+/// f32 rounded to the nearest bf16, ties to even, as f32. NaN stays NaN.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn round_to_bf16(x: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(x);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+    let kept = _mm512_mask_mov_epi32(rounded, is_nan, bits);
+    _mm512_and_si512(kept, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+}
+
+/// Transposes 16 rows of 16 words.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transpose(rows: &mut [__m512i; 16]) {
+    let mut t = [_mm512_setzero_si512(); 16];
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    for i in 0..4 {
+        for half in 0..2 {
+            rows[4 * i + 2 * half] = _mm512_unpacklo_epi64(t[4 * i + half], t[4 * i + 2 + half]);
+            rows[4 * i + 2 * half + 1] = _mm512_unpackhi_epi64(t[4 * i + half], t[4 * i + 2 + half]);
+        }
+    }
+    // Now lane group q of rows[4 i + c] holds column 4 q + c of rows 4 i to 4 i + 3.
+    for c in 0..4 {
+        let (a, b, d, e) = (rows[c], rows[4 + c], rows[8 + c], rows[12 + c]);
+        let (x0, x1) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));
+        let (y0, y1) = (_mm512_shuffle_i32x4::<0x88>(d, e), _mm512_shuffle_i32x4::<0xdd>(d, e));
+        t[c] = _mm512_shuffle_i32x4::<0x88>(x0, y0);
+        t[4 + c] = _mm512_shuffle_i32x4::<0x88>(x1, y1);
+        t[8 + c] = _mm512_shuffle_i32x4::<0xdd>(x0, y0);
+        t[12 + c] = _mm512_shuffle_i32x4::<0xdd>(x1, y1);
+    }
+    *rows = t;
+}
