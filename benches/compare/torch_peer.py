@@ -3,7 +3,7 @@
 Its user is careful: padded batches as the course makes them, `torch.autocast` for bf16 (entered once for inference, so
 that weights are rounded once), `torch.compile` where asked, no gradients where none are needed.
 
-`torch_peer.py --first-answer FOLDER` prints the first number of the first sentence vector instead.
+`torch_peer.py --first-answer FOLDER SENTENCE` prints the vector of a sentence instead.
 """
 
 import contextlib
@@ -73,7 +73,9 @@ class Inference:
         self.torch = torch
         self.model = inference_model(ask["task"], ask["model"])
         if ask["dtype"] == "int8":
-            self.model = torch.ao.quantization.quantize_dynamic(self.model, {torch.nn.Linear}, dtype=torch.qint8)
+            # A scale for each output.
+            linear = {torch.nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
+            self.model = torch.ao.quantization.quantize_dynamic(self.model, linear)
         self.forward = torch.compile(self.model) if ask["compile"] else self.model
         self.contexts = contextlib.ExitStack()
         self.contexts.enter_context(torch.no_grad())
@@ -160,19 +162,19 @@ def serve(prepare):
         print(json.dumps(reply), file=REPLIES, flush=True)
 
 
-def first_answer(folder):
+def first_answer(folder, sentence):
     import torch
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = inference_model("embedding", folder)
     with torch.no_grad():
-        vectors = model(**tokenizer(["A man is eating a piece of bread."], return_tensors="pt"))
-    print(vectors[0, 0].item(), file=REPLIES, flush=True)
+        vectors = model(**tokenizer([sentence], return_tensors="pt"))
+    print(json.dumps(vectors[0].tolist()), file=REPLIES, flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--first-answer"]:
-        first_answer(sys.argv[2])
+        first_answer(*sys.argv[2:])
     else:
         serve(prepare)

@@ -49,6 +49,7 @@ impl Kind {
         match (self, dtype) {
             (Kind::Onnx | Kind::Candle, _) if task.trains() => Some("cannot train BERT"),
             (Kind::Onnx | Kind::Candle, Dtype::Bf16) => Some("no bf16 products on a CPU"),
+            (Kind::TorchCompile, Dtype::Int8) => Some("see eager"),
             (Kind::Candle, Dtype::Int8) => Some("no int8 BERT"),
             _ => None,
         }

@@ -3,6 +3,7 @@
 mod agreement;
 mod ceiling;
 mod contestants;
+mod first_answer;
 mod machine;
 mod ours;
 mod peers;
@@ -12,6 +13,7 @@ mod protocol;
 mod race;
 mod stats;
 mod table;
+mod tokens;
 mod workloads;
 
 use std::path::{Path, PathBuf};
@@ -58,9 +60,15 @@ struct Arguments {
     /// Folder of all-MiniLM-L6-v2 [default: random weights of its shape]
     #[arg(long, value_name = "DIR")]
     minilm: Option<PathBuf>,
-    /// Tiny models for some seconds, to see that everything works: no peers but the Python that is given
+    /// Tiny models for some seconds, to see that everything works; of the peers, torch alone and only with --python
     #[arg(long)]
     smoke: bool,
+    /// What a token costs in our dense step of 1,024, 4,096 and 16,384 tokens, and nothing else
+    #[arg(long, conflicts_with = "smoke")]
+    tokens: bool,
+    /// Time from the start of a process to the first vector of the sentence encoder in this folder, and nothing else
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["smoke", "tokens"])]
+    first_answer: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -68,12 +76,16 @@ enum Role {
     /// Our contestant: answers the driver
     #[command(hide = true)]
     Ours,
+    /// Prints the vector of a sentence
+    #[command(hide = true)]
+    FirstAnswer { folder: PathBuf, sentence: String },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match arguments.role {
+    let result = match &arguments.role {
         Some(Role::Ours) => ours::serve(),
+        Some(Role::FirstAnswer { folder, sentence }) => first_answer::answer(folder, sentence),
         None => run(&arguments),
     };
     match result {
@@ -95,6 +107,19 @@ fn run(arguments: &Arguments) -> Result {
     let texts = Texts::new(data, arguments.vocab.as_deref())?;
     let programs = programs(arguments, &folder, threads)?;
     let machine = Machine::here(threads);
+    eprintln!("{}", machine.markdown());
+    let rounds = usize::from(arguments.rounds);
+    if arguments.tokens {
+        println!("{}\n", machine.markdown());
+        for dtype in dtypes(arguments).filter(|dtype| *dtype != Dtype::Int8) {
+            println!("{}", tokens::measure(&programs, &folder, dtype, rounds)?);
+        }
+        return Ok(());
+    }
+    if let Some(model) = &arguments.first_answer {
+        println!("{}\n\n{}", machine.markdown(), first_answer::measure(&programs, model, rounds)?);
+        return Ok(());
+    }
     let races = compare(arguments, &folder, &texts, &programs)?;
     println!("{}", report(arguments, &machine, &texts, &races));
     let raw = folder.join("times.json");
@@ -112,25 +137,29 @@ fn folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The types that were asked for.
+fn dtypes(arguments: &Arguments) -> impl Iterator<Item = Dtype> {
+    let all = [Dtype::F32, Dtype::Bf16, Dtype::Int8].into_iter();
+    all.filter(|dtype| arguments.dtype.is_empty() || arguments.dtype.contains(dtype))
+}
+
 fn takes_part(arguments: &Arguments, kind: Kind) -> bool {
     arguments.only.is_empty() || arguments.only.contains(&kind)
 }
 
 fn programs(arguments: &Arguments, folder: &Path, threads: usize) -> Result<Programs> {
-    let wanted = |kinds: &[Kind]| kinds.iter().any(|&kind| takes_part(arguments, kind));
+    let nobody = arguments.tokens;
+    let wanted = |kinds: &[Kind]| !nobody && kinds.iter().any(|&kind| takes_part(arguments, kind));
     let python = match &arguments.python {
         Some(python) => Ok(python.clone()),
         None if arguments.smoke => Err("no --python given".into()),
         None if wanted(&[Kind::Torch, Kind::TorchCompile, Kind::Onnx]) => peers::python(folder),
         None => Err("not asked for".into()),
     };
-    let candle = match wanted(&[Kind::Candle]) && !arguments.smoke {
+    let candle = match wanted(&[Kind::Candle]) && !arguments.smoke && arguments.first_answer.is_none() {
         true => peers::candle(folder),
         false => Err("not asked for".into()),
     };
-    for why in [python.as_ref().err(), candle.as_ref().err()].into_iter().flatten() {
-        eprintln!("{why}");
-    }
     Ok(Programs { python, candle, threads, logs: folder.join("logs") })
 }
 
@@ -160,12 +189,11 @@ fn compare(arguments: &Arguments, folder: &Path, texts: &Texts, programs: &Progr
         }
         let minilm = arguments.minilm.as_deref().filter(|_| workload == Workload::Embed && !arguments.smoke);
         let files = workload.write(folder, texts, minilm, arguments.smoke)?;
-        eprintln!("{}: {}", workload.name(), workload.description(texts));
+        eprintln!("{}: {}; {}", workload.name(), workload.description(), texts.source(workload));
         let (kind, reference) = race::reference(programs, workload, &files)?;
         eprintln!("  compared with the numbers of {} in f32", kind.name());
-        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8] {
-            let wanted = arguments.dtype.is_empty() || arguments.dtype.contains(&dtype);
-            if !wanted || (dtype == Dtype::Int8 && workload.task().trains()) {
+        for dtype in dtypes(arguments) {
+            if dtype == Dtype::Int8 && workload.task().trains() {
                 continue;
             }
             eprintln!("  {}", dtype.name());
@@ -181,8 +209,17 @@ fn report(arguments: &Arguments, machine: &Machine, texts: &Texts, races: &[Race
     let mut text = format!("{}\n{}.\n\n", machine.markdown(), table::versions(races));
     text += &table::times(races);
     text += "\n";
-    for workload in Workload::ALL.into_iter().filter(|workload| races.iter().any(|race| race.workload == *workload)) {
-        text += &format!("- {}: {}\n", workload.name(), workload.description(texts));
+    for (index, race) in races.iter().enumerate() {
+        if races[..index].iter().any(|earlier| earlier.workload == race.workload) {
+            continue;
+        }
+        let what = match arguments.smoke {
+            true => "a tiny model in the place of the real one",
+            false => race.workload.description(),
+        };
+        let (tokens, padded) = (race.tokens, race.padded_tokens);
+        let (name, source) = (race.workload.name(), texts.source(race.workload));
+        text += &format!("- {name}: {what}; {source}; {tokens:.0} of {padded:.0} tokens are no padding\n");
     }
     if arguments.minilm.is_none() && races.iter().any(|race| race.workload == Workload::Embed) {
         text += "- embed has random weights\n";

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use cloze::bert::PreTrainingTargets;
@@ -29,9 +30,6 @@ fn answer(request: Request, subject: &mut Option<Box<dyn Subject>>) -> Result<Re
     let ready = subject.as_mut().ok_or("asked before it was prepared");
     Ok(match request {
         Request::Prepare(preparation) => {
-            if preparation.dtype != Dtype::F32 {
-                return Ok(Reply::Unable(format!("computes in f32, not in {}", preparation.dtype.name())));
-            }
             *subject = Some(prepare(preparation)?);
             Reply::Ready(BTreeMap::from([("cloze".into(), env!("CARGO_PKG_VERSION").into())]))
         }
@@ -42,17 +40,25 @@ fn answer(request: Request, subject: &mut Option<Box<dyn Subject>>) -> Result<Re
 
 fn prepare(preparation: Preparation) -> Result<Box<dyn Subject>> {
     let batches: Vec<PaddedBatch> = serde_json::from_reader(BufReader::new(File::open(&preparation.batches)?))?;
-    let rate = preparation.learning_rate;
-    let place = preparation.model;
-    Ok(match preparation.task {
-        Task::PreTraining => Box::new(Training::new(open(place)?, batches, rate, pre_training_loss)?),
-        Task::Classification => Box::new(Training::new(open(place)?, batches, rate, classification_loss)?),
-        Task::QuestionAnswering => Box::new(Inference { model: open(place)?, batches, runs: 0, forward: answer_logits }),
-        Task::Embedding => Box::new(Inference { model: open(place)?, batches, runs: 0, forward: embeddings }),
+    let Preparation { task, model: place, learning_rate, .. } = preparation;
+    let work = Work { batches, precision: precision(preparation.dtype), runs: 0 };
+    Ok(match task {
+        Task::PreTraining => Box::new(Training::new(open(place)?, work, learning_rate, pre_training_loss)?),
+        Task::Classification => Box::new(Training::new(open(place)?, work, learning_rate, classification_loss)?),
+        Task::QuestionAnswering => Box::new(Inference { model: open(place)?, work, forward: answer_logits }),
+        Task::Embedding => Box::new(Inference { model: open(place)?, work, forward: embeddings }),
     })
 }
 
-fn open<M: PreTrainedModel>(place: std::path::PathBuf) -> Result<M> {
+fn precision(dtype: Dtype) -> Precision {
+    match dtype {
+        Dtype::F32 => Precision::F32,
+        Dtype::Bf16 => Precision::Bf16,
+        Dtype::Int8 => Precision::Int8,
+    }
+}
+
+fn open<M: PreTrainedModel>(place: PathBuf) -> Result<M> {
     Ok(M::open(place, &Device::Cpu)?.0)
 }
 
@@ -62,29 +68,48 @@ trait Subject {
     fn run(&mut self) -> Result<f64>;
 }
 
+/// The batches, and how many runs there have been.
+struct Work {
+    batches: Vec<PaddedBatch>,
+    precision: Precision,
+    runs: usize,
+}
+
+impl Work {
+    fn batch(&self, index: usize) -> &PaddedBatch {
+        &self.batches[index % self.batches.len()]
+    }
+
+    /// The number of the next run, from 0.
+    fn next(&mut self) -> usize {
+        self.runs += 1;
+        self.runs - 1
+    }
+}
+
 /// Optimizer steps.
 struct Training<M> {
     model: M,
     optimizer: Optimizer,
-    batches: Vec<PaddedBatch>,
+    work: Work,
     learning_rate: f64,
     loss: fn(&M, &PaddedBatch, Mode) -> Result<Tensor>,
-    runs: usize,
 }
 
 impl<M: PreTrainedModel> Training<M> {
     fn new(
         mut model: M,
-        batches: Vec<PaddedBatch>,
+        work: Work,
         learning_rate: f64,
         loss: fn(&M, &PaddedBatch, Mode) -> Result<Tensor>,
     ) -> Result<Training<M>> {
         let optimizer = Optimizer::new(AdamW::new(learning_rate).decay_everything(), &mut model, |_| true)?;
-        Ok(Training { model, optimizer, batches, learning_rate, loss, runs: 0 })
+        Ok(Training { model, optimizer, work, learning_rate, loss })
     }
 
     fn step(&mut self, index: usize, mode: Mode) -> Result<f64> {
-        let loss = (self.loss)(&self.model, &self.batches[index % self.batches.len()], mode)?;
+        let batch = self.work.batch(index);
+        let loss = self.work.precision.scope(|| (self.loss)(&self.model, batch, mode))?;
         self.optimizer.backward(&loss)?;
         let value = loss.item()?;
         drop(loss);
@@ -99,8 +124,7 @@ impl<M: PreTrainedModel> Subject for Training<M> {
     }
 
     fn run(&mut self) -> Result<f64> {
-        let (index, start) = (self.runs, Instant::now());
-        self.runs += 1;
+        let (index, start) = (self.work.next(), Instant::now());
         self.step(index, Mode::Train { seed: 7, step: index as u32 })?;
         Ok(start.elapsed().as_secs_f64())
     }
@@ -125,14 +149,14 @@ fn classification_loss(model: &BertForSequenceClassification, batch: &PaddedBatc
 /// Forwards.
 struct Inference<M> {
     model: M,
-    batches: Vec<PaddedBatch>,
-    runs: usize,
+    work: Work,
     forward: fn(&M, &PaddedBatch) -> Result<Tensor>,
 }
 
 impl<M> Inference<M> {
     fn outputs(&self, index: usize) -> Result<Vec<f32>> {
-        no_grad(|| Ok((self.forward)(&self.model, &self.batches[index % self.batches.len()])?.to_vec()?))
+        let forward = || Ok((self.forward)(&self.model, self.work.batch(index))?.to_vec()?);
+        self.work.precision.scope(|| no_grad(forward))
     }
 }
 
@@ -142,8 +166,7 @@ impl<M> Subject for Inference<M> {
     }
 
     fn run(&mut self) -> Result<f64> {
-        let (index, start) = (self.runs, Instant::now());
-        self.runs += 1;
+        let (index, start) = (self.work.next(), Instant::now());
         self.outputs(index)?;
         Ok(start.elapsed().as_secs_f64())
     }

@@ -21,7 +21,7 @@ const WARM_UP: usize = 3;
 /// training is one step.
 const FORWARDS: usize = 3;
 /// Before each turn, so that the threads of the one before stop waiting for more work.
-const PAUSE: Duration = Duration::from_millis(300);
+pub const PAUSE: Duration = Duration::from_millis(300);
 
 /// What came of it.
 #[derive(Serialize)]
@@ -32,8 +32,9 @@ pub struct Race {
     /// In each round: GFLOP of our matrix products, and GFLOP/s that the machine could do then.
     pub gflop: Vec<f64>,
     pub peak: Vec<f64>,
-    /// Real tokens in a batch, on average.
+    /// Tokens in a batch, on average, and with padding.
     pub tokens: f64,
+    pub padded_tokens: f64,
     /// Of the model's weights in f32.
     pub weight_bytes: u64,
 }
@@ -86,7 +87,10 @@ impl Race {
 }
 
 /// A contestant that is ready, or why it is not.
-fn ready(programs: &Programs, contestant: Contestant, workload: Workload, files: &Files) -> Result<Lane, String> {
+///
+/// # Errors
+/// Why it is not.
+pub fn ready(programs: &Programs, contestant: Contestant, workload: Workload, files: &Files) -> Result<Lane, String> {
     let refused = |error: Box<dyn std::error::Error>| error.to_string();
     let mut process = programs.start(contestant).map_err(refused)?;
     let preparation = Preparation {
@@ -126,6 +130,11 @@ impl Lane {
         self.process = None;
     }
 
+    /// The most memory that its process had so far.
+    pub fn memory(&self) -> Option<u64> {
+        self.process.as_ref().and_then(Process::peak_bytes)
+    }
+
     fn numbers(&mut self) -> Result<Vec<f64>> {
         match self.process.as_mut().ok_or("has ended")?.ask(&Request::Check)? {
             Reply::Numbers(numbers) => Ok(numbers),
@@ -134,7 +143,7 @@ impl Lane {
     }
 
     /// What a turn took.
-    fn turn(&mut self, trains: bool) -> Result<f64> {
+    pub fn turn(&mut self, trains: bool) -> Result<f64> {
         if trains {
             return self.run();
         }
@@ -197,10 +206,12 @@ pub fn race(
         };
         let who = format!("{} {} on {}", contestant.kind.name(), contestant.dtype.name(), workload.name());
         match lane.numbers() {
-            Ok(numbers) => {
-                let agreement = compare(workload.task(), contestant.dtype, &numbers, reference);
-                lane.agreement = Some(agreement.map_err(|error| format!("{who} {error}"))?);
-            }
+            Ok(numbers) => match compare(workload.task(), contestant.dtype, &numbers, reference) {
+                Ok(agreement) => lane.agreement = Some(agreement),
+                // What a peer loses in int8 is its own.
+                Err(error) if contestant.dtype == Dtype::Int8 && contestant.kind != Kind::Ours => lane.stopped(error),
+                Err(error) => return Err(format!("{who} {error}").into()),
+            },
             Err(error) if contestant.kind == Kind::Ours => return Err(format!("{who}: {error}").into()),
             Err(error) => lane.stopped(error.to_string()),
         }
@@ -238,11 +249,12 @@ pub fn race(
         }
     }
     for lane in &mut lanes {
-        lane.peak_bytes = lane.process.as_ref().and_then(Process::peak_bytes);
+        lane.peak_bytes = lane.memory();
         lane.process = None;
     }
-    let tokens = files.padded.iter().flat_map(|batch| batch.lengths()).sum::<usize>() as f64;
-    let tokens = tokens / files.padded.len() as f64;
+    let mean = |sum: usize| sum as f64 / files.padded.len() as f64;
+    let tokens = mean(files.padded.iter().flat_map(|batch| batch.lengths()).sum());
+    let padded_tokens = mean(files.padded.iter().map(|batch| batch.ids.len()).sum());
     let weight_bytes = std::fs::metadata(files.model.join("model.safetensors")).map_or(0, |file| file.len());
-    Ok(Race { workload, dtype, lanes, gflop: work, peak, tokens, weight_bytes })
+    Ok(Race { workload, dtype, lanes, gflop: work, peak, tokens, padded_tokens, weight_bytes })
 }

@@ -23,6 +23,11 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// Memory; a dash where the system does not say.
+pub fn gib(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "-".into(), |bytes| format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64))
+}
+
 /// Peers that took part in any race.
 fn peers(races: &[Race]) -> Vec<Kind> {
     let there = |kind: &Kind| races.iter().any(|race| race.lanes.iter().any(|lane| lane.contestant.kind == *kind));
@@ -83,13 +88,12 @@ pub fn checks(races: &[Race]) -> String {
     let mut rows = vec![head.map(String::from).to_vec()];
     for race in races {
         for lane in race.lanes.iter().filter(|lane| !lane.seconds.is_empty()) {
-            let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64);
             let weights = |bytes: u64| format!("{:.2}", bytes as f64 / race.weight_bytes as f64);
             rows.push(vec![
                 race.workload.name().into(),
                 lane.contestant.dtype.name().into(),
                 lane.contestant.kind.name().into(),
-                lane.peak_bytes.map_or_else(|| "-".into(), gib),
+                gib(lane.peak_bytes),
                 lane.peak_bytes.map_or_else(|| "-".into(), weights),
                 lane.agreement.map_or_else(|| "-".into(), |agreement| format!("{:.1e}", agreement.difference)),
                 lane.agreement.map_or_else(|| "-".into(), |agreement| format!("{:.0e}", agreement.limit)),

@@ -100,23 +100,16 @@ impl Workload {
         }
     }
 
-    /// What the workload is, for a table.
-    pub fn description(self, texts: &Texts) -> String {
-        let drawn = |there: bool, text: &str, drawn: &str| if there { text.to_string() } else { drawn.to_string() };
+    /// What the workload is, but for whose words.
+    pub fn description(self) -> &'static str {
         match self {
-            Workload::Pretrain => {
-                let pairs = drawn(texts.has_course(), "the course's pairs", "random tokens, as many as the course's pairs");
-                format!("BERT-base, step on 8 pairs padded to 64 ({pairs})")
-            }
-            Workload::Dense => "BERT-base, step on 8 x 128 tokens, no padding".into(),
-            Workload::Finetune => {
-                let rows = drawn(texts.has_course(), "the course's rows", "random tokens, as many as the course's rows");
-                format!("BERT-base, step on 16 sentences padded to 128 ({rows})")
-            }
-            Workload::FinetuneDynamic => "BERT-base, step on 32 sentences of SST-2, padded to the longest".into(),
-            Workload::Qa384 => "BERT-large, forward of 1 x 384 tokens".into(),
-            Workload::Qa55 => "BERT-large, forward of 1 x 55 tokens".into(),
-            Workload::Embed => "MiniLM-L6, 32 sentences of 6 to 128 tokens".into(),
+            Workload::Pretrain => "BERT-base, optimizer step on 8 pairs padded to 64",
+            Workload::Dense => "BERT-base, optimizer step on 8 pairs of 128 tokens",
+            Workload::Finetune => "BERT-base, optimizer step on 16 sentences padded to 128, 2 classes",
+            Workload::FinetuneDynamic => "BERT-base, optimizer step on 32 sentences padded to the longest, 2 classes",
+            Workload::Qa384 => "BERT-large, forward of 1 x 384 tokens",
+            Workload::Qa55 => "BERT-large, forward of 1 x 55 tokens",
+            Workload::Embed => "MiniLM-L6, vectors of 32 sentences of 6 to 128 tokens, padded to 128",
         }
     }
 
@@ -136,10 +129,27 @@ impl Workload {
             save(self.task(), &config, &model)?;
         }
         let batches = folder.join("batches.json");
-        let file = File::create(&batches).map_err(|error| format!("{}: {error}", batches.display()))?;
-        serde_json::to_writer(BufWriter::new(file), &padded)?;
+        write(&batches, &padded)?;
         Ok(Files { model, batches, config, padded })
     }
+}
+
+impl Files {
+    /// The same model with batches of random tokens: so many sequences of 128, without padding, to pre-train on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn resized(&self, sequences: usize) -> Result<Files> {
+        let batches = self.batches.with_file_name(format!("batches-{sequences}.json"));
+        let padded = batches::dense(sequences, self.config.vocab_size);
+        write(&batches, &padded)?;
+        Ok(Files { model: self.model.clone(), batches, config: self.config.clone(), padded })
+    }
+}
+
+fn write(path: &Path, batches: &[PaddedBatch]) -> Result {
+    let file = File::create(path).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
+    Ok(serde_json::to_writer(BufWriter::new(file), batches)?)
 }
 
 /// Saves a model with random weights.

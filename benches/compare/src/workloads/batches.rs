@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{MaskedExample, Selection};
+use cloze::train::{MaskedExample, PairExample, Sanitized, Selection};
 
 use super::{SEED, Workload};
 use crate::Result;
@@ -69,9 +69,18 @@ impl Texts {
         path.is_file().then_some(path).zip(self.tokenizer.as_ref())
     }
 
-    /// Whether the course's texts are there.
-    pub fn has_course(&self) -> bool {
-        self.file(PAIRS).is_some() && self.file(ROWS).is_some()
+    /// What the tokens of a workload are, in words.
+    pub fn source(&self, workload: Workload) -> &'static str {
+        let there = |name| self.file(name).is_some();
+        match workload {
+            Workload::Pretrain if there(PAIRS) => "the course's pairs",
+            Workload::Pretrain => "random tokens, as many as the course's pairs have",
+            Workload::Finetune if there(ROWS) => "the course's sentences",
+            Workload::Finetune => "random tokens, as many as the course's sentences have",
+            Workload::FinetuneDynamic => "sentences of SST-2",
+            Workload::Embed if there(SST2) => "words of SST-2",
+            _ => "random tokens",
+        }
     }
 
     /// Why a workload cannot be run, if it needs texts that are not there.
@@ -81,14 +90,13 @@ impl Texts {
 
     /// The batches of a workload, for a model with `vocab_size` tokens.
     pub(super) fn batches(&self, workload: Workload, vocab_size: usize) -> Result<Vec<PaddedBatch>> {
-        let stream = Stream::new(SEED, Purpose::User, workload as u32, 0, 0);
-        let mut drawn = Drawn { stream, vocab_size };
+        let mut drawn = Drawn::new(workload, vocab_size);
         match workload {
             Workload::Pretrain => match self.file(PAIRS) {
                 Some((path, tokenizer)) => course_pairs(&path, tokenizer),
                 None => Ok(repeat(|| drawn.pairs(8, 13..19, 64))),
             },
-            Workload::Dense => Ok(repeat(|| drawn.pairs(8, 128..129, 128))),
+            Workload::Dense => Ok(dense(8, vocab_size)),
             Workload::Finetune => match self.file(ROWS) {
                 Some((path, tokenizer)) => labelled(&path, tokenizer, 16, Some(128)),
                 None => Ok(repeat(|| drawn.labelled(16, 7..14, 128))),
@@ -97,11 +105,23 @@ impl Texts {
                 Some((path, tokenizer)) => labelled(&path, tokenizer, 32, None),
                 None => Err(NO_SST2.into()),
             },
+            Workload::Embed => {
+                if let Some((path, tokenizer)) = self.file(SST2) {
+                    drawn.words = words(&path, tokenizer)?;
+                }
+                let lengths = [SENTENCES, SENTENCES].concat();
+                Ok(repeat(|| drawn.sentences(&lengths, 128)))
+            }
             Workload::Qa384 => Ok(repeat(|| drawn.sentences(&[384], 384))),
             Workload::Qa55 => Ok(repeat(|| drawn.sentences(&[55], 55))),
-            Workload::Embed => Ok(repeat(|| drawn.sentences(&[SENTENCES, SENTENCES].concat(), 128))),
         }
     }
+}
+
+/// Batches of so many pairs of 128 tokens.
+pub(super) fn dense(sequences: usize, vocab_size: usize) -> Vec<PaddedBatch> {
+    let mut drawn = Drawn::new(Workload::Dense, vocab_size);
+    repeat(|| drawn.pairs(sequences, 128..129, 128))
 }
 
 fn repeat(batch: impl FnMut() -> PaddedBatch) -> Vec<PaddedBatch> {
@@ -116,7 +136,7 @@ fn course_pairs(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<PaddedBatch>> 
         .masking(Masking::bert().selection(Selection::Bernoulli))
         .seed(SEED);
     let pairs = data.epoch(0)?;
-    let batch = |(step, pairs): (usize, &[cloze::train::PairExample])| {
+    let batch = |(step, pairs): (usize, &[PairExample])| {
         let example = |(number, pair)| data.example(pair, step as u32, number as u32);
         let examples = pairs.iter().enumerate().map(example).collect::<Result<Vec<_>, _>>()?;
         let rows: Vec<Row> = examples.iter().map(masked_row).collect();
@@ -136,9 +156,7 @@ fn masked_row(example: &MaskedExample) -> Row {
 
 /// Labelled sentences in random order, padded to `length` or else to the longest of each batch.
 fn labelled(path: &Path, tokenizer: &Tokenizer, size: usize, length: Option<usize>) -> Result<Vec<PaddedBatch>> {
-    let rows = read_rows(path, &Columns::new())?;
-    let names = label_names(&rows)?;
-    let clean = sanitize("train", rows, Some(&names));
+    let clean = rows(path)?;
     let mut stream = Stream::new(SEED, Purpose::Shuffle, 0, 0, 0);
     let mut order: Vec<usize> = Vec::new();
     while order.len() < size * BATCHES {
@@ -160,23 +178,49 @@ fn labelled(path: &Path, tokenizer: &Tokenizer, size: usize, length: Option<usiz
     order.chunks_exact(size).take(BATCHES).map(batch).collect()
 }
 
-/// Random tokens.
+/// The texts of a file in token ids, one after the other.
+fn words(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let mut words = Vec::new();
+    for text in rows(path)?.texts {
+        tokenizer.ids_into(&text, &mut words)?;
+    }
+    Ok(words)
+}
+
+/// The labelled texts of a file.
+fn rows(path: &Path) -> Result<Sanitized> {
+    let rows = read_rows(path, &Columns::new())?;
+    let names = label_names(&rows)?;
+    Ok(sanitize("rows", rows, Some(&names)))
+}
+
+/// Random tokens, or pieces of a text.
 struct Drawn {
     stream: Stream,
     vocab_size: usize,
+    /// The text, in token ids; tokens are random if there is none.
+    words: Vec<u32>,
 }
 
 impl Drawn {
+    fn new(workload: Workload, vocab_size: usize) -> Drawn {
+        Drawn { stream: Stream::new(SEED, Purpose::User, workload as u32, 0, 0), vocab_size, words: Vec::new() }
+    }
+
     /// A pair `[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]`, of `length` tokens.
     fn row(&mut self, length: usize, pair: bool) -> Row {
         let middle = if pair { length / 2 } else { length - 1 };
         let mut row = Row { labels: vec![IGNORED; length], ..Row::default() };
+        let first_word = self.stream.below(self.words.len().saturating_sub(length));
         for at in 0..length {
             row.token_types.push(u32::from(at > middle));
             row.ids.push(match at {
                 0 => CLS,
                 _ if at == middle || at + 1 == length => SEP,
-                _ => ORDINARY + self.stream.below(self.vocab_size - ORDINARY as usize) as u32,
+                _ => match self.words.get(first_word + at) {
+                    Some(&word) => word,
+                    None => ORDINARY + self.stream.below(self.vocab_size - ORDINARY as usize) as u32,
+                },
             });
         }
         row
