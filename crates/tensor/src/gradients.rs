@@ -82,8 +82,8 @@ impl Entry {
     /// The gradient so far, in memory that nobody else sees. The flat gradients are such memory, since
     /// `Gradients::get` hands out copies of them.
     fn take_exclusive(&mut self) -> Result<Option<Tensor>> {
-        let Some(mut value) = self.value.take() else { return Ok(None) };
-        if self.place.is_some() || value.is_exclusive() { Ok(Some(value)) } else { value.copied().map(Some) }
+        let Some(value) = self.value.take() else { return Ok(None) };
+        if self.place.is_some() { Ok(Some(value)) } else { value.into_exclusive().map(Some) }
     }
 
     /// Adds a contribution: the first one moves in (or is copied to its place), later ones are added.

@@ -9,6 +9,7 @@
 //! a pass over the parameters of BERT-base misses the processor's table of pages hundreds of thousands of times.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -112,11 +113,13 @@ fn size_class(bytes: usize) -> Option<usize> {
 }
 
 impl Pool {
-    /// A kept block of this capacity.
+    /// A kept block of this capacity, or of up to twice that: at the turn from forward to backward, when the most is in
+    /// use, there is no room for a free block of every size.
     fn take(&mut self, capacity: usize) -> Option<Block> {
-        let block = self.free.get_mut(&capacity).and_then(Vec::pop)?;
-        self.free_bytes -= capacity;
-        self.count(capacity);
+        let fitting = self.free.range_mut(capacity..=capacity.saturating_mul(2));
+        let block = fitting.filter_map(|(_, blocks)| blocks.pop()).next()?;
+        self.free_bytes -= block.capacity;
+        self.count(block.capacity);
         Some(block)
     }
 
@@ -158,7 +161,7 @@ impl Pool {
 
 enum Source {
     Pooled(Option<Block>),
-    Mapped(#[allow(dead_code, reason = "keeps the mapping alive")] Arc<memmap2::Mmap>),
+    Mapped(Arc<memmap2::Mmap>),
 }
 
 /// Bytes that tensors view: memory of the pool, or part of a mapped file (never written).
@@ -166,6 +169,8 @@ pub(crate) struct Buffer {
     pointer: NonNull<u8>,
     bytes: usize,
     source: Source,
+    /// What was computed from the contents and is kept for as long as they stay.
+    derived: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 // SAFETY: `Buffer` is memory; who may write to it is decided by `slice_mut`'s contract.
@@ -180,6 +185,10 @@ impl Buffer {
     /// For `op`: when there is not so much.
     pub(crate) fn new(op: &'static str, bytes: usize) -> Result<Buffer> {
         Ok(Buffer::pooled(op, bytes)?.0)
+    }
+
+    fn of(pointer: NonNull<u8>, bytes: usize, source: Source) -> Buffer {
+        Buffer { pointer, bytes, source, derived: Mutex::new(Vec::new()) }
     }
 
     /// A buffer, and whether its memory is fresh: zero.
@@ -197,7 +206,7 @@ impl Buffer {
                 block
             }
         };
-        Ok((Buffer { pointer: block.pointer(), bytes, source: Source::Pooled(Some(block)) }, is_fresh))
+        Ok((Buffer::of(block.pointer(), bytes, Source::Pooled(Some(block))), is_fresh))
     }
 
     /// `bytes` zero bytes.
@@ -217,12 +226,59 @@ impl Buffer {
     pub(crate) fn mapped(map: Arc<memmap2::Mmap>, range: Range<usize>) -> Option<Buffer> {
         let bytes = map.get(range)?;
         let pointer = NonNull::new(bytes.as_ptr().cast_mut())?;
-        Some(Buffer { pointer, bytes: bytes.len(), source: Source::Mapped(map) })
+        let bytes = bytes.len();
+        Some(Buffer::of(pointer, bytes, Source::Mapped(map)))
     }
 
     /// Whether this is a view of a file, which must not be written.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.source, Source::Mapped(_))
+    }
+
+    fn derived(&self) -> MutexGuard<'_, Vec<Arc<dyn Any + Send + Sync>>> {
+        self.derived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something computed from the contents, which `is_wanted` tells from others of its type: as it was kept, or made
+    /// now and kept until the contents change. Whoever asks at the same time may make it too: nobody waits.
+    ///
+    /// The contents are then read less, so the pages of a mapped file are given back to the system, which reads them
+    /// again when they are needed.
+    pub(crate) fn derive<D: Any + Send + Sync>(
+        &self,
+        is_wanted: impl Fn(&D) -> bool,
+        make: impl FnOnce() -> Option<D>,
+    ) -> Option<Arc<D>> {
+        let find = |kept: &[Arc<dyn Any + Send + Sync>]| {
+            kept.iter().filter_map(|derived| derived.clone().downcast::<D>().ok()).find(|derived| is_wanted(derived))
+        };
+        if let Some(derived) = find(&self.derived()) {
+            return Some(derived);
+        }
+        let made = Arc::new(make()?);
+        let mut kept = self.derived();
+        let derived = find(&kept).unwrap_or_else(|| {
+            kept.push(made.clone());
+            made
+        });
+        drop(kept);
+        self.give_pages_back();
+        Some(derived)
+    }
+
+    fn give_pages_back(&self) {
+        #[cfg(unix)]
+        if let Source::Mapped(map) = &self.source {
+            let start = self.pointer.as_ptr().addr() - map.as_ptr().addr();
+            // SAFETY: the map is of a file and never written, so what comes back is what is there now.
+            // Where the system refuses, the pages stay.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, self.bytes) };
+        }
+    }
+
+    /// Number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -244,6 +300,7 @@ impl Buffer {
     pub(crate) unsafe fn slice_mut<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
         let size = size_of::<T>();
         assert!(range.start <= range.end && range.end <= self.bytes / size && !self.is_mapped());
+        self.derived().clear();
         // SAFETY: in bounds by the assertion, aligned to 64 bytes at the start, initialised, and exclusive by
         // this function's contract.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.cast::<T>().as_ptr().add(range.start), range.len()) }
@@ -296,6 +353,20 @@ mod tests {
         unsafe { first.slice_mut::<u8>(0..bytes) }.fill(7);
         drop(first);
         assert!(Buffer::zeroed("test", bytes)?.as_bytes().iter().all(|&byte| byte == 0));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_derived_is_kept_until_the_contents_change() -> Result<()> {
+        let buffer = Buffer::new("test", 64)?;
+        let first = |make: u32| buffer.derive(|_: &u32| true, || Some(make)).map(|derived| *derived);
+        assert_eq!((first(1), first(2)), (Some(1), Some(1)));
+        let other = buffer.derive(|&derived: &u32| derived > 5, || Some(7));
+        assert_eq!((other.as_deref(), first(3)), (Some(&7), Some(1)));
+        assert!(buffer.derive(|_: &u64| true, || None).is_none());
+        // SAFETY: nobody else has it.
+        unsafe { buffer.slice_mut::<u8>(0..1).fill(1) };
+        assert_eq!(first(4), Some(4));
         Ok(())
     }
 

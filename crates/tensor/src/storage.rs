@@ -1,5 +1,6 @@
 //! The memory behind a tensor: one variant per backend that is compiled in.
 
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,6 +26,20 @@ impl Storage {
     pub(crate) fn zeroed(op: &'static str, device: &Device, bytes: usize) -> Result<Storage> {
         match device {
             Device::Cpu => Ok(Storage::Cpu(Arc::new(Buffer::zeroed(op, bytes)?))),
+        }
+    }
+
+    /// As [`Buffer::derive`] for what is derived from all of the `bytes` bytes that a tensor has; `None` where it is only
+    /// a part of this memory.
+    pub(crate) fn derive<D: Any + Send + Sync>(
+        &self,
+        bytes: usize,
+        is_wanted: impl Fn(&D) -> bool,
+        make: impl FnOnce() -> Option<D>,
+    ) -> Option<Arc<D>> {
+        match self {
+            Storage::Cpu(buffer) if buffer.len() == bytes => buffer.derive(is_wanted, make),
+            Storage::Cpu(_) => None,
         }
     }
 

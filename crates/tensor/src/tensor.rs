@@ -287,6 +287,21 @@ impl Tensor {
         Arc::get_mut(&mut self.0).is_some_and(|inner| inner.layout.is_contiguous() && inner.storage.is_exclusive())
     }
 
+    /// The same elements in memory that nobody else sees: this memory, or a copy.
+    pub(crate) fn into_exclusive(mut self) -> Result<Tensor> {
+        if self.is_exclusive() { Ok(self) } else { self.copied() }
+    }
+
+    /// The elements for writing, of a tensor [made exclusive](Tensor::into_exclusive).
+    pub(crate) fn exclusive_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        if !self.is_exclusive() {
+            return Err(Error::invalid("write", "others see the elements"));
+        }
+        let start = self.layout().offset;
+        // SAFETY: nobody else sees this memory, and `self` is borrowed exclusively.
+        Ok(unsafe { self.storage().cpu_mut(start..start + self.elements()) })
+    }
+
     /// The same elements as a leaf whose gradient backward computes. A tensor that [tracks
     /// gradients](Tensor::tracks_grad) already stays what it is, with its graph; [`detach`](Tensor::detach)
     /// it to make a new leaf. One whose type is not [float](DType::is_float) stays a constant.

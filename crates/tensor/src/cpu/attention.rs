@@ -14,17 +14,17 @@
 //!
 //! Dropout masks are made by blocks of 16 x 32 scores in the layout of [`Dropout::attention_counter`].
 
-use crate::Dropout;
+use crate::{Dropout, Precision};
 
 use super::dropout::philox_lanes;
+use super::gemm::{Gemm, View, Workspace};
 use super::parallel::{Disjoint, RowsMut, for_blocks, for_tasks};
 use super::real::{LANES, max, sum, sum2};
 use super::simd::simd;
-use super::small_gemm::{pack, pack_transposed, packed_len, product, product_at};
 use super::{Real, Target};
 
 /// Query rows of a block; a multiple of 16.
-const BLOCK: usize = 64;
+const BLOCK: usize = 128;
 
 /// What attention goes by.
 #[derive(Clone, Copy)]
@@ -39,6 +39,8 @@ pub(crate) struct Attention<'a> {
     pub(crate) sequences: &'a [u32],
     /// Of probabilities.
     pub(crate) dropout: Dropout,
+    /// Of the products.
+    pub(crate) precision: Precision,
 }
 
 impl Attention<'_> {
@@ -65,6 +67,11 @@ impl Attention<'_> {
     /// The dropout's number of a sequence.
     fn number(&self, sequence: usize) -> u32 {
         if self.dropout.is_none() { 0 } else { self.sequences[sequence] }
+    }
+
+    #[inline(always)]
+    fn product<'a, T: Real>(&self, a: View<'a, T>, b: View<'a, T>) -> Gemm<'a, T> {
+        Gemm::new(a, b).precision(self.precision)
     }
 
     fn check(&self) {
@@ -132,25 +139,21 @@ fn mask_bytes(
 
 /// Scratch space of a thread.
 struct Scratch<T> {
-    /// Packed K^T, V (forward) or K^T, V^T, K, Q, dO (backward).
-    packed: Vec<T>,
     scores: Vec<T>,
     gradients: Vec<T>,
     bytes: Vec<u8>,
+    space: Workspace<T>,
 }
 
 impl<T: Real> Scratch<T> {
     fn new(attention: &Attention<'_>, backward: bool) -> Self {
-        let (len, size) = (attention.longest(), attention.head_size);
-        let square = BLOCK * padded(len);
-        let (over_keys, over_size) = (packed_len(size, len), packed_len(len, size));
-        let packed =
-            if backward { 2 * over_keys + over_size + 2 * packed_len(BLOCK, size) } else { over_keys + over_size };
+        let len = attention.longest();
+        let square = BLOCK.min(len) * padded(len);
         Scratch {
-            packed: vec![T::ZERO; packed],
             scores: vec![T::ZERO; square],
             gradients: vec![T::ZERO; if backward { square } else { 0 }],
             bytes: vec![0; if attention.dropout.is_none() { 0 } else { mask_len(len) }],
+            space: Workspace::default(),
         }
     }
 }
@@ -184,15 +187,16 @@ simd! {
         let (start, len, stride) = (attention.start(sequence), attention.len(sequence), 3 * hidden);
         let (scale, wide) = (T::from_f64(attention.scale), padded(len));
         let (q, k, v) = (head * size, hidden + head * size, 2 * hidden + head * size);
-        let (keys, values) = scratch.packed.split_at_mut(packed_len(size, len));
-        pack_transposed(&qkv[k..], stride, size, len, keys);
-        pack(&qkv[v..], stride, len, size, values);
+        let part = |start: usize, rows: usize| View::new(&qkv[start..], rows, size, stride, 1);
+        let (keys, values) = (part(k, len), part(v, len));
         let dropout = &attention.dropout;
         let (threshold, kept) = (dropout.threshold(), T::from_f64(dropout.scale()));
         for first in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - first);
             let scores = &mut scratch.scores[..rows * wide];
-            product((rows, len, size), &qkv[first * stride + q..], (stride, 1), keys, scores, wide, wide, false);
+            let query = part(first * stride + q, rows);
+            // SAFETY: `scores` has as many rows, which are as wide.
+            unsafe { attention.product(query, keys.transposed()).serial(scores.as_mut_ptr(), wide, &mut scratch.space) };
             if !dropout.is_none() {
                 let at = (attention.number(sequence), head as u32);
                 mask_bytes(dropout, at, first, rows, len, &mut scratch.bytes);
@@ -219,7 +223,7 @@ simd! {
             }
             let to = out.strided((start + first) * hidden + q, rows, size, hidden);
             // SAFETY: these columns of these rows are in bounds, and belong to this task alone.
-            unsafe { product_at((rows, size, len), scores, (wide, 1), values, to, hidden, size, false) };
+            unsafe { attention.product(View::new(scores, rows, len, wide, 1), values).serial(to, hidden, &mut scratch.space) };
         }
     }
 
@@ -241,22 +245,21 @@ simd! {
         let (start, len, stride) = (attention.start(sequence), attention.len(sequence), 3 * hidden);
         let (scale, wide) = (T::from_f64(attention.scale), padded(len));
         let (q, k, v) = (head * size, hidden + head * size, 2 * hidden + head * size);
-        let over_keys = packed_len(size, len);
-        let (keys_t, rest) = scratch.packed.split_at_mut(over_keys);
-        let (values_t, rest) = rest.split_at_mut(over_keys);
-        let (keys, rest) = rest.split_at_mut(packed_len(len, size));
-        let (queries, douts) = rest.split_at_mut(packed_len(BLOCK, size));
-        pack_transposed(&qkv[k..], stride, size, len, keys_t);
-        pack_transposed(&qkv[v..], stride, size, len, values_t);
-        pack(&qkv[k..], stride, len, size, keys);
+        let part = |start: usize, rows: usize| View::new(&qkv[start..], rows, size, stride, 1);
+        let (keys, values) = (part(k, len), part(v, len));
+        let space = &mut scratch.space;
         let dropout = &attention.dropout;
         let (threshold, kept) = (dropout.threshold(), T::from_f64(dropout.scale()));
         for first in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - first);
             let (p, ds) = (&mut scratch.scores[..rows * wide], &mut scratch.gradients[..rows * wide]);
-            let (query, dhead) = (&qkv[first * stride + q..], &dout[first * hidden + q..]);
-            product((rows, len, size), query, (stride, 1), keys_t, p, wide, wide, false);
-            product((rows, len, size), dhead, (hidden, 1), values_t, ds, wide, wide, false);
+            let query = part(first * stride + q, rows);
+            let dhead = View::new(&dout[first * hidden + q..], rows, size, hidden, 1);
+            // SAFETY: both have as many rows, which are as wide.
+            unsafe {
+                attention.product(query, keys.transposed()).serial(p.as_mut_ptr(), wide, space);
+                attention.product(dhead, values.transposed()).serial(ds.as_mut_ptr(), wide, space);
+            }
             if !dropout.is_none() {
                 let at = (attention.number(sequence), head as u32);
                 mask_bytes(dropout, at, first, rows, len, &mut scratch.bytes);
@@ -286,16 +289,15 @@ simd! {
                     }
                 }
             }
-            pack(query, stride, rows, size, queries);
-            pack(dhead, hidden, rows, size, douts);
             let later = accumulate || first > 0;
             let [to_q, to_k, to_v] = [(first, rows, q), (0, len, k), (0, len, v)]
                 .map(|(row, rows, column)| dqkv.strided((start + row) * stride + column, rows, size, stride));
             // SAFETY: these columns of the sequence's rows are in bounds, and belong to this task alone.
             unsafe {
-                product_at((rows, size, len), ds, (wide, 1), keys, to_q, stride, size, accumulate);
-                product_at((len, size, rows), ds, (1, wide), queries, to_k, stride, size, later);
-                product_at((len, size, rows), p, (1, wide), douts, to_v, stride, size, later);
+                let (p, ds) = (View::new(p, rows, len, wide, 1), View::new(ds, rows, len, wide, 1));
+                attention.product(ds, keys).accumulate(accumulate).serial(to_q, stride, space);
+                attention.product(ds.transposed(), query).accumulate(later).serial(to_k, stride, space);
+                attention.product(p.transposed(), dhead).accumulate(later).serial(to_v, stride, space);
             }
         }
     }
@@ -305,12 +307,14 @@ simd! {
         let (hidden, stride) = (heads * size, 3 * heads * size);
         let len = qkv.len() / stride;
         let wide = padded(len);
-        let (mut keys, mut scores) = (vec![T::ZERO; packed_len(size, len)], vec![T::ZERO; BLOCK * wide]);
-        pack_transposed(&qkv[hidden + head * size..], stride, size, len, &mut keys);
+        let (mut space, mut scores) = (Workspace::default(), vec![T::ZERO; BLOCK * wide]);
+        let part = |start: usize, rows: usize| View::new(&qkv[start..], rows, size, stride, 1);
+        let keys = part(hidden + head * size, len).transposed();
         for first in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - first);
-            let query = &qkv[first * stride + head * size..];
-            product((rows, len, size), query, (stride, 1), &keys, &mut scores, wide, wide, false);
+            let query = part(first * stride + head * size, rows);
+            // SAFETY: `scores` has as many rows, which are as wide.
+            unsafe { Gemm::new(query, keys).serial(scores.as_mut_ptr(), wide, &mut space) };
             for (row, out) in scores.chunks_exact_mut(wide).zip(out[first * len..].chunks_exact_mut(len)).take(rows) {
                 let (reciprocal, _) = exponentials(row, len, scale);
                 for (out, &x) in out.iter_mut().zip(&*row) {
@@ -467,7 +471,15 @@ mod tests {
             for (heads, head_size, cu, dropout) in cases() {
                 let numbers = sequences(&cu);
                 let scale = 0.3;
-                let attention = Attention { heads, head_size, scale, cu_seqlens: &cu, sequences: &numbers, dropout };
+                let attention = Attention {
+                    heads,
+                    head_size,
+                    scale,
+                    cu_seqlens: &cu,
+                    sequences: &numbers,
+                    dropout,
+                    precision: Precision::F32,
+                };
                 let qkv = random_in::<f32>(attention.tokens() * 3 * attention.hidden(), 1);
                 let dout = random_in::<f32>(attention.tokens() * attention.hidden(), 2);
                 let (want, want_lse) = reference(&attention, &wide(&qkv));
@@ -488,8 +500,15 @@ mod tests {
             for (heads, head_size, cu) in [(2, 3, vec![0, 1, 6, 6, 23]), (1, 2, vec![0, 66])] {
                 for dropout in [Dropout::NONE, Dropout::new(0.3, 1, 2, 3).unwrap()] {
                     let numbers = sequences(&cu);
-                    let attention =
-                        Attention { heads, head_size, scale: 0.7, cu_seqlens: &cu, sequences: &numbers, dropout };
+                    let attention = Attention {
+                        heads,
+                        head_size,
+                        scale: 0.7,
+                        cu_seqlens: &cu,
+                        sequences: &numbers,
+                        dropout,
+                        precision: Precision::F32,
+                    };
                     let qkv = random(attention.tokens() * 3 * attention.hidden(), 1);
                     let dout = random(attention.tokens() * attention.hidden(), 2);
                     let got = run(&attention, &qkv, &dout);
@@ -511,8 +530,15 @@ mod tests {
         let cu = [0, 128, 143, 150, 400, 401];
         let numbers = sequences(&cu);
         let dropout = Dropout::new(0.1, 1, 2, 3).unwrap();
-        let attention =
-            Attention { heads: 4, head_size: 64, scale: 0.125, cu_seqlens: &cu, sequences: &numbers, dropout };
+        let attention = Attention {
+            heads: 4,
+            head_size: 64,
+            scale: 0.125,
+            cu_seqlens: &cu,
+            sequences: &numbers,
+            dropout,
+            precision: Precision::F32,
+        };
         let qkv = random_in::<f32>(401 * 3 * 256, 1);
         let dout = random_in::<f32>(401 * 256, 2);
         let [one, two, five] = with_threads(|| run(&attention, &qkv, &dout));
@@ -530,6 +556,7 @@ mod tests {
                 cu_seqlens: &cu,
                 sequences: &[],
                 dropout: Dropout::NONE,
+                precision: Precision::F32,
             };
             let qkv: Vec<f32> = random(21 * 48, 1).iter().map(|x| 1e4 * x.signum() as f32).collect();
             let [out, lse, dqkv] = run(&attention, &qkv, &vec![1.0; 21 * 16]);
@@ -558,6 +585,7 @@ mod tests {
                 cu_seqlens: &cu,
                 sequences: &[],
                 dropout: Dropout::NONE,
+                precision: Precision::F32,
             };
             let out = reference(&attention, &qkv).0;
             for head in 0..heads {
@@ -578,6 +606,7 @@ mod tests {
                 cu_seqlens: cu,
                 sequences: &[],
                 dropout: Dropout::NONE,
+                precision: Precision::F32,
             };
             forward::<f32>(&attention, &[], &mut [], &mut []);
             backward::<f32>(&attention, &[], &[], &[], &[], Target::new(&mut [], false));

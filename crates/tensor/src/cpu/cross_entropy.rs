@@ -29,17 +29,12 @@ simd! {
         (lse, -sum2(x, p, |x, p| p * (x - lse)))
     }
 
-    fn backward_row<T: Real>(x: &[T], lse: T, target: usize, scale: T, dx: &mut [T], accumulate: bool) {
-        if accumulate {
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx += (x - lse).exp() * scale;
-            }
-        } else {
-            for (dx, &x) in dx.iter_mut().zip(x) {
-                *dx = (x - lse).exp() * scale;
-            }
+    /// Logits become their gradients.
+    fn backward_row<T: Real>(x: &mut [T], lse: T, target: usize, scale: T) {
+        for x in x.iter_mut() {
+            *x = (*x - lse).exp() * scale;
         }
-        dx[target] -= scale;
+        x[target] -= scale;
     }
 
     fn soft_backward_row<T: Real>(x: &[T], lse: T, p: &[T], scale: T, dx: &mut [T], accumulate: bool) {
@@ -82,27 +77,25 @@ pub(crate) fn forward<T: Real>(
     });
 }
 
-/// `dlogits[r] (+)= (softmax(logits[r]) - onehot(targets[r])) scale(r)`, 0 where the target is `ignore_index`.
+/// Logits become their gradients: `(softmax(logits[r]) - onehot(targets[r])) scale(r)`, 0 where the target is
+/// `ignore_index`. In place, because logits over a vocabulary are large and nobody needs them afterwards.
 pub(crate) fn backward<T: Real>(
-    logits: &[T],
+    logits: &mut [T],
     targets: &[i64],
     ignore_index: i64,
     classes: usize,
     lse: &[T],
     scale: impl Fn(usize) -> T + Sync,
-    dlogits: Target<T>,
 ) {
     let count = targets.len();
-    assert!(logits.len() == count * classes && dlogits.data.len() == logits.len() && lse.len() == count);
-    let accumulate = dlogits.accumulate;
-    for_rows(count, COST * classes, RowsMut::new(dlogits.data, classes), |range, dlogits| {
+    assert!(logits.len() == count * classes && lse.len() == count);
+    for_rows(count, COST * classes, RowsMut::new(logits, classes), |range, logits| {
         for (i, row) in range.enumerate() {
-            let dx = &mut dlogits.data[i * classes..][..classes];
+            let x = &mut logits.data[i * classes..][..classes];
             if targets[row] != ignore_index {
-                let x = &logits[row * classes..][..classes];
-                backward_row(x, lse[row], targets[row] as usize, scale(row), dx, accumulate);
-            } else if !accumulate {
-                dx.fill(T::ZERO);
+                backward_row(x, lse[row], targets[row] as usize, scale(row));
+            } else {
+                x.fill(T::ZERO);
             }
         }
     });
@@ -189,12 +182,10 @@ mod tests {
                     want[r * classes + c] = (logs[r][c].exp() - hot) * scale(r);
                 }
             }
-            let mut dx = vec![T::from_f64(f64::NAN); x.len()];
+            let mut dx = x.clone();
             let scale_t = |row: usize| T::from_f64(scale(row));
-            backward(&x, &targets, -100, classes, &lse, scale_t, Target::new(&mut dx, false));
+            backward(&mut dx, &targets, -100, classes, &lse, scale_t);
             close(&dx, &want, tolerance, "gradient");
-            backward(&x, &targets, -100, classes, &lse, scale_t, Target::new(&mut dx, true));
-            close(&dx, &twice(&want), tolerance, "gradient accumulated");
 
             // Soft targets that sum to something other than 1.
             let p: Vec<T> = random(x.len(), 2).iter().map(|p| T::from_f64(p.abs() / classes as f64)).collect();
@@ -247,13 +238,13 @@ mod tests {
     #[test]
     fn extremes_are_finite() {
         at_each_level(|_| {
-            let (mut loss, mut lse, mut dx) = ([0f32; 2], [0f32; 2], [0f32; 6]);
-            let x = [1e4, -1e4, 0.0, -1e4, -1e4, -1e4];
+            let (mut loss, mut lse) = ([0f32; 2], [0f32; 2]);
+            let mut x = [1e4, -1e4, 0.0, -1e4, -1e4, -1e4];
             forward(&x, &[1, 2], -100, 3, &mut loss, &mut lse);
             close(&loss, &[2e4, 3f64.ln()], 1e-6, "loss");
-            backward(&x, &[1, 2], -100, 3, &lse, |_| 1.0, Target::new(&mut dx, false));
+            backward(&mut x, &[1, 2], -100, 3, &lse, |_| 1.0);
             let third = 1.0 / 3.0;
-            close(&dx, &[1.0, -1.0, 0.0, third, third, third - 1.0], 2e-3, "gradient");
+            close(&x, &[1.0, -1.0, 0.0, third, third, third - 1.0], 2e-3, "gradient");
         });
     }
 }

@@ -9,15 +9,38 @@
 #[cfg(target_arch = "x86_64")]
 mod driver;
 mod epilogue;
+mod int8;
 #[cfg(target_arch = "x86_64")]
 mod kernels;
 #[cfg(target_arch = "x86_64")]
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pack_int8;
+#[cfg(target_arch = "x86_64")]
+mod packed;
+mod small;
 
 use super::column_sums::column_sums;
 use super::{Real, Target};
 use crate::Precision;
 pub(crate) use epilogue::Epilogue;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use packed::PackedMatrix;
+
+/// B of a product in the form in which it is multiplied: here there is none.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) enum PackedMatrix {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl PackedMatrix {
+    pub(crate) fn new(_: &[f32], _: usize, _: usize, _: Precision) -> Option<PackedMatrix> {
+        None
+    }
+
+    pub(crate) fn is_for(&self, _: Precision) -> bool {
+        match *self {}
+    }
+}
 
 /// What a type needs to be multiplied in matrices.
 pub(crate) trait Multiply: Copy + PartialEq + Default + 'static {
@@ -26,6 +49,12 @@ pub(crate) trait Multiply: Copy + PartialEq + Default + 'static {
 
     /// Computes a product that has elements.
     fn multiply(gemm: Gemm<'_, Self>, c: ViewMut<'_, Self>);
+
+    /// As [`Gemm::serial`], of a product that has elements.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn multiply_serially(gemm: Gemm<'_, Self>, c: *mut Self, stride: usize, space: &mut Workspace<Self>);
 }
 
 impl Multiply for f32 {
@@ -36,16 +65,41 @@ impl Multiply for f32 {
         if driver::takes(&gemm, &c) {
             return driver::run(gemm, c);
         }
-        if gemm.precision == Precision::Bf16 {
-            let rounded = |x: &[f32]| x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect::<Vec<f32>>();
-            let (a, b) = (rounded(gemm.a.data), rounded(gemm.b.data));
-            by_crate(View { data: &a, ..gemm.a }, View { data: &b, ..gemm.b }, gemm.accumulate, c, gemm.epilogue);
-        } else {
-            by_crate(gemm.a, gemm.b, gemm.accumulate, c, gemm.epilogue);
+        let (a, b) = (gemm.a, gemm.b);
+        match gemm.precision {
+            Precision::F32 => by_crate(a, b, gemm.accumulate, c, gemm.epilogue),
+            Precision::Bf16 => {
+                let (a_data, b_data) = (rounded_to_bf16(a), rounded_to_bf16(b));
+                let (a, b) = (View { data: &a_data, ..a }, View { data: &b_data, ..b });
+                by_crate(a, b, gemm.accumulate, c, gemm.epilogue);
+            }
+            Precision::Int8 => {
+                assert!(a.col_stride == 1 && b.row_stride == 1, "rows of both operands lie side by side");
+                let a_data = int8::rounded(a.data, a.rows, a.cols, a.row_stride);
+                let b_data = int8::rounded(b.data, b.cols, b.rows, b.col_stride);
+                let (a, b) = (View::rows(&a_data, a.rows, a.cols), View::rows(&b_data, b.cols, b.rows).transposed());
+                by_crate(a, b, gemm.accumulate, c, gemm.epilogue);
+            }
         }
         if let Some(sums) = gemm.row_sums {
             sum_rows(gemm.a, sums);
         }
+    }
+
+    #[inline]
+    unsafe fn multiply_serially(gemm: Gemm<'_, f32>, c: *mut f32, stride: usize, space: &mut Workspace<f32>) {
+        #[cfg(target_arch = "x86_64")]
+        if driver::multiplies(&gemm) {
+            // SAFETY: the caller's promise.
+            return unsafe { driver::run_serially(gemm, c, stride, &mut space.driver) };
+        }
+        let (a, b) = (gemm.a, gemm.b);
+        if gemm.precision == Precision::Bf16 {
+            let (a_data, b_data) = (rounded_to_bf16(a), rounded_to_bf16(b));
+            let (a, b) = (View { data: &a_data, ..a }, View { data: &b_data, ..b });
+            return small::multiply(a, b, c, stride, gemm.accumulate, &mut space.general);
+        }
+        small::multiply(a, b, c, stride, gemm.accumulate, &mut space.general);
     }
 }
 
@@ -58,12 +112,18 @@ impl Multiply for f64 {
             sum_rows(gemm.a, sums);
         }
     }
+
+    #[inline]
+    unsafe fn multiply_serially(gemm: Gemm<'_, f64>, c: *mut f64, stride: usize, space: &mut Workspace<f64>) {
+        small::multiply(gemm.a, gemm.b, c, stride, gemm.accumulate, &mut space.general);
+    }
 }
 
 /// A matrix product that is to be computed: `C = A B`, with A `[m, k]`, B `[k, n]` and C `[m, n]`.
 pub(crate) struct Gemm<'a, T> {
     a: View<'a, T>,
     b: View<'a, T>,
+    packed: Option<&'a PackedMatrix>,
     precision: Precision,
     accumulate: bool,
     epilogue: Epilogue<'a, T>,
@@ -74,10 +134,23 @@ impl<'a, T: Real> Gemm<'a, T> {
     /// `A B`; panics when their sizes do not fit.
     pub(crate) fn new(a: View<'a, T>, b: View<'a, T>) -> Self {
         assert_eq!(a.cols, b.rows, "sizes of a matrix product");
-        Gemm { a, b, precision: Precision::F32, accumulate: false, epilogue: Epilogue::None, row_sums: None }
+        Gemm {
+            a,
+            b,
+            packed: None,
+            precision: Precision::F32,
+            accumulate: false,
+            epilogue: Epilogue::None,
+            row_sums: None,
+        }
     }
 
-    /// With operands rounded to bf16, where that is said and they are f32.
+    /// With the packed form of B, where there is one.
+    pub(crate) fn packed(self, packed: Option<&'a PackedMatrix>) -> Self {
+        Gemm { packed, ..self }
+    }
+
+    /// With operands rounded to this, where they are f32. For int8 rows of A and columns of B must lie side by side.
     pub(crate) fn precision(self, precision: Precision) -> Self {
         Gemm { precision, ..self }
     }
@@ -111,9 +184,38 @@ impl<'a, T: Real> Gemm<'a, T> {
     }
 }
 
+/// Working memory for [`Gemm::serial`].
+#[derive(Default)]
+pub(crate) struct Workspace<T> {
+    general: Vec<T>,
+    #[cfg(target_arch = "x86_64")]
+    driver: driver::Workspace,
+}
+
+impl<T: Real> Gemm<'_, T> {
+    /// Computes it on this thread alone, into where `c` points, its rows `stride` apart: for the small products of which a
+    /// task has many. Only precision and accumulation are heeded.
+    ///
+    /// # Safety
+    /// C must be writable, and nothing else may access its elements.
+    #[inline]
+    pub(crate) unsafe fn serial(self, c: *mut T, stride: usize, space: &mut Workspace<T>) {
+        if self.a.rows > 0 && self.b.cols > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { T::multiply_serially(self, c, stride, space) };
+        }
+    }
+}
+
 /// The sums of the rows of a column-major matrix.
 fn sum_rows<T: Real>(a: View<'_, T>, sums: Target<'_, T>) {
     column_sums(a.data, a.cols, a.col_stride, sums);
+}
+
+/// The elements that a matrix reaches over, rounded to bf16: for processors that do not multiply those.
+fn rounded_to_bf16(matrix: View<'_, f32>) -> Vec<f32> {
+    let View { data, rows, cols, row_stride, col_stride } = matrix;
+    data[..extent(rows, cols, row_stride, col_stride)].iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()
 }
 
 /// A product by the crate, then its epilogue.
@@ -375,6 +477,61 @@ mod tests {
                 }
             }
         });
+    }
+
+    /// The nearest of 255 evenly spaced numbers, by the definition.
+    fn nearest(x: &[f32]) -> Vec<f64> {
+        let largest = x.iter().fold(0f64, |largest, &x| largest.max(f64::from(x).abs()));
+        x.iter().map(|&x| (f64::from(x) * 127.0 / largest).round() * largest / 127.0).collect()
+    }
+
+    #[test]
+    fn rows_and_columns_are_rounded_to_int8() {
+        use crate::cpu::simd::testing::at_each_level;
+        at_each_level(|level| {
+            for (m, n, k) in [(1, 1, 1), (13, 40, 7), (5, 33, 1600), (30, 64, 4000)] {
+                let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, false, 0, 1).0, stored(n, k, false, 0, 2).0);
+                let rounded = |x: &[f32]| x.chunks(k).map(nearest).collect::<Vec<_>>();
+                let (a_rounded, b_rounded) = (rounded(&a), rounded(&b));
+                let mut c = vec![f32::NAN; m * n];
+                let product = Gemm::new(View::rows(&a, m, k), View::rows(&b, n, k).transposed());
+                product.precision(Precision::Int8).into(ViewMut::rows(&mut c, m, n));
+                for (e, &c) in c.iter().enumerate() {
+                    let want: f64 = a_rounded[e / n].iter().zip(&b_rounded[e % n]).map(|(a, b)| a * b).sum();
+                    // Half a step may round either way in f32.
+                    assert!(
+                        (f64::from(c) - want).abs() < 2e-2 * (k as f64).sqrt().max(1.0),
+                        "{c}, {want} at {level:?}"
+                    );
+                    assert!(k > 7 || (f64::from(c) - want).abs() < 1e-6, "{c}, {want} at {level:?}");
+                }
+            }
+            let (x, bad) = ([1.0f32, 2.0], [1.0, f32::NAN]);
+            for (a, b) in [(&x, &bad), (&bad, &x)] {
+                let mut c = [0.0];
+                let product = Gemm::new(View::rows(a, 1, 2), View::rows(b, 1, 2).transposed());
+                product.precision(Precision::Int8).into(ViewMut::rows(&mut c, 1, 1));
+                assert!(c[0].is_nan());
+            }
+        });
+    }
+
+    #[test]
+    fn packed_matrices_give_the_same_bits() {
+        let _steady = crate::cpu::simd::testing::steady_level();
+        for (m, n, k) in [(1, 1, 1), (13, 40, 7), (5, 100, 1601)] {
+            let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, false, 0, 1).0, stored(n, k, false, 0, 2).0);
+            for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+                let packed = PackedMatrix::new(&b, n, k, precision);
+                let results = [None, packed.as_ref()].map(|packed| {
+                    let mut c = vec![f32::NAN; m * n];
+                    let product = Gemm::new(View::rows(&a, m, k), View::rows(&b, n, k).transposed());
+                    product.packed(packed).precision(precision).into(ViewMut::rows(&mut c, m, n));
+                    c
+                });
+                assert_eq!(results[0], results[1]);
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,6 @@ pub(crate) mod pointwise_loss;
 pub(crate) mod pooling;
 pub(crate) mod real;
 pub(crate) mod simd;
-pub(crate) mod small_gemm;
 pub(crate) mod softmax;
 pub(crate) mod strided;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::autograd::differentiable;
 use crate::dropout::{Dropout, RowCoordinate};
 use crate::ops::{alike, float, in_f32};
 use crate::tensor::Tensor;
-use crate::{Error, Result, cpu};
+use crate::{Error, Precision, Result, cpu};
 
 /// Dropout's counter has 11 bits for blocks of 32 columns of scores: beyond that draws would come twice.
 const LONGEST_WITH_DROPOUT: usize = 1 << 16;
@@ -123,12 +123,12 @@ impl Tensor {
             let reason = format!("a sequence of {} tokens, at most {LONGEST_WITH_DROPOUT} with dropout", sequences.longest());
             return Err(Error::invalid(OP, reason));
         }
-        let qkv = self.values()?;
+        let (qkv, precision) = (self.values()?, Precision::current());
         let tokens = sequences.tokens();
         let shapes = [&[tokens, hidden][..], &[tokens, heads]];
         let [output, log_sums] = float!(OP, qkv.dtype(), T => {
             Tensor::build_all(OP, shapes, &qkv.device(), |[out, log_sums]: [&mut [T]; 2]| {
-                cpu::attention::forward(&plan(sequences, hidden, heads, dropout), qkv.slice(), out, log_sums);
+                cpu::attention::forward(&plan(sequences, hidden, heads, dropout, precision), qkv.slice(), out, log_sums);
             })?
         });
         let (sequences, dropout) = (sequences.clone(), *dropout);
@@ -136,7 +136,7 @@ impl Tensor {
         Ok(differentiable(OP, [self], keeps, output, move |[qkv, out, log_sums], dy, [dqkv]| {
             let Some(mut dqkv) = dqkv.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => {
-                let plan = plan(&sequences, hidden, heads, &dropout);
+                let plan = plan(&sequences, hidden, heads, &dropout, precision);
                 let (qkv, out, log_sums) = (qkv.slice::<T>(), out.slice(), log_sums.slice());
                 cpu::attention::backward(&plan, qkv, out, log_sums, dy.slice(), dqkv.target());
             });
@@ -155,7 +155,7 @@ impl Tensor {
         let dtype = self.dtype();
         let qkv = if dtype.is_half() { self.detach().to_dtype(crate::DType::F32)? } else { self.detach() };
         let qkv = qkv.contiguous()?;
-        let plan = plan(sequences, hidden, heads, &Dropout::NONE);
+        let plan = plan(sequences, hidden, heads, &Dropout::NONE, Precision::F32);
         sequences
             .cu_seqlens()
             .windows(2)
@@ -190,7 +190,13 @@ impl Tensor {
     }
 }
 
-fn plan<'a>(sequences: &'a Sequences, hidden: usize, heads: usize, dropout: &Dropout) -> cpu::attention::Attention<'a> {
+fn plan<'a>(
+    sequences: &'a Sequences,
+    hidden: usize,
+    heads: usize,
+    dropout: &Dropout,
+    precision: Precision,
+) -> cpu::attention::Attention<'a> {
     let head_size = hidden / heads;
     cpu::attention::Attention {
         heads,
@@ -199,6 +205,7 @@ fn plan<'a>(sequences: &'a Sequences, hidden: usize, heads: usize, dropout: &Dro
         cu_seqlens: sequences.cu_seqlens(),
         sequences: sequences.numbers(),
         dropout: *dropout,
+        precision: if precision == Precision::Bf16 { precision } else { Precision::F32 },
     }
 }
 

@@ -92,13 +92,15 @@ impl Tensor {
         });
         let targets = targets.to_vec();
         Ok(differentiable(OP, [self], [&x, &log_sums], output, move |[x, log_sums], dy, [dx]| {
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => {
-                let scale = dy.slice::<T>()[0] / divisor as T;
-                let (x, log_sums) = (x.slice::<T>(), log_sums.slice());
-                cpu::cross_entropy::backward(x, &targets, ignore, classes, log_sums, |_| scale, dx.target());
-            });
-            Ok(())
+            dx.give_with(|| {
+                let mut logits = x.into_exclusive()?;
+                float!(OP, dy.dtype(), T => {
+                    let scale = dy.slice::<T>()[0] / divisor as T;
+                    let (x, log_sums) = (logits.exclusive_slice::<T>()?, log_sums.slice());
+                    cpu::cross_entropy::backward(x, &targets, ignore, classes, log_sums, |_| scale);
+                });
+                Ok(logits)
+            })
         }))
     }
 

@@ -3,16 +3,18 @@
 //! With dy the gradient of y: dx = dy W, dW = dyᵀ x, db = the column sums of dy. With GELU only the
 //! pre-activation u = x Wᵀ + b is kept, and du = dy * gelu'(u).
 
+use std::sync::Arc;
+
 use crate::autograd::{differentiable, differentiable_many, is_recorded};
 use crate::cpu::Real;
 use crate::cpu::column_sums::column_sums;
-use crate::cpu::gemm::{Epilogue, Gemm, View, ViewMut};
+use crate::cpu::gemm::{Epilogue, Gemm, PackedMatrix, View, ViewMut};
 use crate::element::Element;
 use crate::gradients::{Destination, Slot};
 use crate::ops::gelu::cpu_backward;
 use crate::ops::{Gelu, alike, float, in_f32, rows_and_width};
 use crate::tensor::Tensor;
-use crate::{Error, Precision, Result, cpu};
+use crate::{DType, Error, Precision, Result, cpu};
 
 impl Tensor {
     /// `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
@@ -105,8 +107,15 @@ impl Tensor {
 /// One or more layers over one input, their operands row-major.
 pub(super) struct Layers {
     x: Tensor,
-    layers: Vec<(Tensor, Tensor)>,
+    layers: Vec<Layer>,
     pub(super) precision: Precision,
+}
+
+struct Layer {
+    weight: Tensor,
+    bias: Tensor,
+    /// Where no graph is recorded: the weight as the product reads it. It is made once, and stays with the weight.
+    packed: Option<Arc<PackedMatrix>>,
 }
 
 impl Layers {
@@ -126,14 +135,25 @@ impl Layers {
                 return Err(Error::shape(op, format!("the bias must be [{}]", weight.size(0)), &operands));
             }
         }
-        let layers = layers.iter().map(|(w, b)| Ok((w.values()?, b.values()?))).collect::<Result<Vec<_>>>()?;
-        Ok(Layers { x: x.values()?, layers, precision: Precision::current() })
+        let precision = Precision::current();
+        let recorded = is_recorded(&[x]) || layers.iter().any(|(weight, bias)| is_recorded(&[weight, bias]));
+        if recorded && precision == Precision::Int8 {
+            let reason = "an input requires a gradient, and int8 is for answering only: use no_grad, or bf16";
+            return Err(Error::gradient(op, reason));
+        }
+        let layer = |(weight, bias): &(&Tensor, &Tensor)| {
+            let (weight, bias) = (weight.values()?, bias.values()?);
+            let packed = if recorded { None } else { packed(&weight, precision) };
+            Ok(Layer { weight, bias, packed })
+        };
+        let layers = layers.iter().map(layer).collect::<Result<Vec<_>>>()?;
+        Ok(Layers { x: x.values()?, layers, precision })
     }
 
     pub(super) fn output_shape(&self) -> Vec<usize> {
         let mut shape = self.x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
-            *last = self.layers.iter().map(|(weight, _)| weight.size(0)).sum();
+            *last = self.layers.iter().map(|layer| layer.weight.size(0)).sum();
         }
         shape
     }
@@ -151,10 +171,11 @@ impl Layers {
         }
         let x = View::rows(self.x.slice::<T>(), rows, inputs);
         let (width, mut start) = (to.len() / rows, 0);
-        for (weight, bias) in &self.layers {
+        for Layer { weight, bias, packed } in &self.layers {
             let outputs = weight.size(0);
             let weight = View::rows(weight.slice::<T>(), outputs, inputs).transposed();
-            let product = Gemm::new(x, weight).precision(self.precision).epilogue(epilogue(bias.slice()));
+            let product = Gemm::new(x, weight).packed(packed.as_deref()).precision(self.precision);
+            let product = product.epilogue(epilogue(bias.slice()));
             product.into(ViewMut::new(&mut to[start..], rows, outputs, width, 1));
             start += outputs;
         }
@@ -165,6 +186,16 @@ impl Layers {
             Tensor::build(op, &self.output_shape(), &self.x.device(), |to: &mut [T]| self.multiply(to, Epilogue::Bias))
         })
     }
+}
+
+/// The packed form of a weight; `None` where it is only a part of its memory, as the parameters of a model in training are.
+fn packed(weight: &Tensor, precision: Precision) -> Option<Arc<PackedMatrix>> {
+    let &[outputs, inputs] = weight.shape() else { return None };
+    if weight.dtype() != DType::F32 {
+        return None;
+    }
+    let make = || PackedMatrix::new(weight.slice(), outputs, inputs, precision);
+    weight.storage().derive(4 * weight.elements(), |packed: &PackedMatrix| packed.is_for(precision), make)
 }
 
 /// `parameters` are the slots of each layer's weight and bias. `x` is there where a weight's gradient is wanted, the weights
@@ -228,7 +259,27 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::{Gelu, Tensor};
+    use crate::{Device, Gelu, Precision, Result, Tensor, no_grad};
+
+    fn leaf(rows: usize, columns: usize) -> Result<Tensor> {
+        let number = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 50.0;
+        let numbers = (0..rows * columns).map(number).collect();
+        Ok(Tensor::from_vec(numbers, &[rows, columns], &Device::Cpu)?.requires_grad())
+    }
+
+    #[test]
+    fn int8_answers_and_does_not_learn() -> Result<()> {
+        let (x, w, b) = (leaf(9, 64)?, leaf(40, 64)?, leaf(1, 40)?.reshape(&[40])?);
+        let Err(error) = Precision::Int8.scope(|| x.linear(&w, &b)) else { panic!("accepted") };
+        assert!(error.to_string().contains("int8 is for answering only: use no_grad, or bf16"), "{error}");
+        let exact = no_grad(|| x.linear(&w, &b))?.to_vec::<f32>()?;
+        for _ in 0..2 {
+            let rounded = no_grad(|| Precision::Int8.scope(|| x.linear(&w, &b)))?.to_vec::<f32>()?;
+            let error = rounded.iter().zip(&exact).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+            assert!(error > 0.0 && error < 0.1, "{error}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn fused_equals_composed() {

@@ -1,8 +1,8 @@
 //! The innermost loops: products of two packed panels, kept in registers.
 //!
 //! A panel is a sequence of units, one for each step along k; a unit of A holds [`MR`] words of 32 bits, one for each
-//! row, a unit of B [`NR`], one for each column. A word is an f32, or two bf16 that follow one another along k. So one
-//! shape of tile and one way of packing serve both. 12 by 32 takes 24 of the 32 registers for sums, enough to hide the
+//! row, a unit of B [`NR`], one for each column. A word is an f32, or two bf16 or four int8 that follow one another along
+//! k. So one shape of tile serves all. 12 by 32 takes 24 of the 32 registers for sums, enough to hide the
 //! latency of a multiply-add, and 14 loads for 24 of them.
 
 // Loops over a tile count its coordinates.
@@ -93,6 +93,79 @@ macro_rules! kernel {
             }
         }
     };
+}
+
+/// A tile of a product of int8 in quads, unsigned by signed, added to `starts`; an element of C is its sum times
+/// both scales.
+///
+/// # Safety
+/// As [`f32_tile`]; there must be a scale for each row, and one for each of 32 columns.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn int8_tile(
+    units: usize,
+    a: *const u32,
+    b: *const u32,
+    starts: &[i32; NR],
+    row_scales: *const f32,
+    column_scales: *const f32,
+    to: Destination,
+) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        match to.rows {
+            0..=4 => int8_rows::<4>(units, a, b, starts, row_scales, column_scales, to),
+            5..=8 => int8_rows::<8>(units, a, b, starts, row_scales, column_scales, to),
+            _ => int8_rows::<MR>(units, a, b, starts, row_scales, column_scales, to),
+        }
+    }
+}
+
+/// Of the first R rows.
+///
+/// # Safety
+/// As above.
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn int8_rows<const R: usize>(
+    units: usize,
+    a: *const u32,
+    b: *const u32,
+    starts: &[i32; NR],
+    row_scales: *const f32,
+    column_scales: *const f32,
+    to: Destination,
+) {
+    // SAFETY: the caller's promises. Rows and columns that the destination has not are neither read nor written.
+    unsafe {
+        let (mut a, mut b) = (a.cast::<i32>(), b.cast::<i32>());
+        let starts = starts.as_ptr();
+        let mut sums = [[_mm512_loadu_epi32(starts), _mm512_loadu_epi32(starts.add(16))]; R];
+        for _ in 0..units {
+            let (b0, b1) = (_mm512_loadu_epi32(b), _mm512_loadu_epi32(b.add(16)));
+            for i in 0..R {
+                let a = _mm512_set1_epi32(*a.add(i));
+                sums[i][0] = _mm512_dpbusd_epi32(sums[i][0], a, b0);
+                sums[i][1] = _mm512_dpbusd_epi32(sums[i][1], a, b1);
+            }
+            a = a.add(MR);
+            b = b.add(NR);
+        }
+        let (s0, s1) = (_mm512_loadu_ps(column_scales), _mm512_loadu_ps(column_scales.add(16)));
+        let (low, high) = (first(to.cols), first(to.cols.saturating_sub(16)));
+        for i in 0..R {
+            if i < to.rows {
+                let c = to.c.add(i * to.stride);
+                let scale = _mm512_set1_ps(*row_scales.add(i));
+                let mut x0 = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][0]), _mm512_mul_ps(scale, s0));
+                let mut x1 = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][1]), _mm512_mul_ps(scale, s1));
+                if to.accumulate {
+                    x0 = _mm512_add_ps(x0, _mm512_maskz_loadu_ps(low, c));
+                    x1 = _mm512_add_ps(x1, _mm512_maskz_loadu_ps(high, c.wrapping_add(16)));
+                }
+                _mm512_mask_storeu_ps(c, low, x0);
+                _mm512_mask_storeu_ps(c.wrapping_add(16), high, x1);
+            }
+        }
+    }
 }
 
 kernel!(

@@ -19,6 +19,8 @@ pub(super) enum Format {
     RoundedF32,
     /// Two bf16.
     Bf16Pair,
+    /// Four int8; see [`super::pack_int8`].
+    Int8Quad,
 }
 
 impl Format {
@@ -27,6 +29,7 @@ impl Format {
         match self {
             Format::F32 | Format::RoundedF32 => 1,
             Format::Bf16Pair => 2,
+            Format::Int8Quad => 4,
         }
     }
 }
@@ -50,10 +53,16 @@ unsafe impl Sync for Operand {}
 /// How many steps along k ahead memory is asked for, where columns lie side by side.
 const AHEAD: usize = 24;
 
+/// Most panels that are packed together.
+pub(super) const TOGETHER: usize = 4;
+
 impl Operand {
-    /// Packs `units` units from unit `from` on of the rows or columns `start..start + count` (at most `P`) into
-    /// `to [units, P]`, zeros beyond `count` and k. Adds the rows' elements to `sums [16]`, if those are not null:
-    /// for operands whose `outer` is 1.
+    /// Packs `units` units from unit `from` on of the rows or columns `start..start + count`, `P` to a panel, zeros
+    /// beyond `count` and k: to `to [panels, units, P]`, at most [`TOGETHER`] panels. Adds the rows' elements to
+    /// `sums [panels, 16]`, if those are not null: for operands whose `outer` is 1, and P of at most 16.
+    ///
+    /// Where columns lie side by side, the panels together take whole cache lines: rows that are a power of two apart
+    /// push one another out of the caches before the next panel comes to the rest of a line.
     ///
     /// # Safety
     /// The operand must be readable there, `to` writable, and the processor have AVX-512 (for pairs, AVX512-BF16).
@@ -67,6 +76,7 @@ impl Operand {
         to: *mut u32,
         sums: *mut f32,
     ) {
+        debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= 16));
         let operand = Operand { data: self.data.wrapping_add(start * self.outer), ..self };
         // SAFETY: the caller's promises.
         unsafe {
@@ -74,6 +84,7 @@ impl Operand {
                 Format::F32 => pack_f32::<P>(operand, count, from, units, to, sums),
                 Format::RoundedF32 => pack_rounded_f32::<P>(operand, count, from, units, to, sums),
                 Format::Bf16Pair => pack_bf16::<P>(operand, count, from, units, to, sums),
+                Format::Int8Quad => unreachable!("scales come first"),
             }
         }
     }
@@ -91,44 +102,62 @@ macro_rules! pack {
             sums: *mut f32,
         ) {
             let Operand { data, outer, inner, k } = operand;
-            for group in (0..P).step_by(16) {
-                let (width, rows) = (first(P - group), count.saturating_sub(group).min(16));
-                // SAFETY: the caller's promises: rows beyond `count` and elements beyond k are masked out.
-                unsafe {
-                    if outer != 1 {
+            // Up to 16 rows or columns of a panel: where they begin, how many words there are room for and how many
+            // there are.
+            let groups = (0..count.div_ceil(P)).flat_map(|panel| {
+                (0..P).step_by(16).map(move |group| {
+                    let start = panel * P + group;
+                    let width = (P - group).min(16);
+                    (start, to.wrapping_add(panel * units * P + group), width, count.saturating_sub(start).min(width))
+                })
+            });
+            // SAFETY: the caller's promises: rows beyond `count` and elements beyond k are masked out.
+            unsafe {
+                if outer != 1 {
+                    for (start, to, width, rows) in groups {
                         for unit in (0..units).step_by(16) {
                             let l = (from + unit) * $elements;
                             let mut words = [_mm512_setzero_si512(); 16];
                             for i in 0..rows {
                                 let left = (k - l).min((units - unit) * $elements);
-                                words[i] = $along(data.add((group + i) * outer + l), left);
-                                // The panel's next 16 rows, which come 16 rows later.
-                                let next = data.wrapping_add((group + 16 + i) * outer + l);
+                                words[i] = $along(data.add((start + i) * outer + l), left);
+                                // The next 16 rows, which come 16 rows later.
+                                let next = data.wrapping_add((start + 16 + i) * outer + l);
                                 for line in 0..$elements {
                                     _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(16 * line).cast());
                                 }
                             }
                             transpose(&mut words);
-                            let to = to.add(unit * P + group);
+                            let to = to.add(unit * P);
                             for j in 0..16.min(units - unit) {
-                                _mm512_mask_storeu_epi32(to.add(j * P).cast(), width, words[j]);
+                                _mm512_mask_storeu_epi32(to.add(j * P).cast(), first(width), words[j]);
                             }
                         }
-                    } else {
-                        let mask = first(rows.min(P - group));
-                        let mut sum = _mm512_setzero_ps();
-                        for unit in 0..units {
-                            let l = (from + unit) * $elements;
+                    }
+                } else {
+                    let mut all = [(0, to, 0, 0); 2 * TOGETHER];
+                    let mut used = 0;
+                    for (start, to, width, rows) in groups {
+                        all[used] = (start, to, first(width), first(rows));
+                        used += 1;
+                    }
+                    let mut totals = [_mm512_setzero_ps(); 2 * TOGETHER];
+                    for unit in 0..units {
+                        let l = (from + unit) * $elements;
+                        for (&(start, to, width, rows), total) in all[..used].iter().zip(&mut totals) {
                             for line in 0..$elements {
-                                let ahead = data.wrapping_add((l + AHEAD + line) * inner + group);
+                                let ahead = data.wrapping_add((l + AHEAD + line) * inner + start);
                                 _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                             }
-                            let at = data.wrapping_add(l * inner + group);
-                            let word = $across(at, mask, inner, l + 1 < k, &mut sum);
-                            _mm512_mask_storeu_epi32(to.add(unit * P + group).cast(), width, word);
+                            let at = data.wrapping_add(l * inner + start);
+                            let word = $across(at, rows, inner, l + 1 < k, total);
+                            _mm512_mask_storeu_epi32(to.add(unit * P).cast(), width, word);
                         }
-                        if !sums.is_null() {
-                            _mm512_storeu_ps(sums, _mm512_add_ps(sum, _mm512_loadu_ps(sums)));
+                    }
+                    if !sums.is_null() {
+                        for (panel, &total) in totals[..used].iter().enumerate() {
+                            let to = sums.add(16 * panel);
+                            _mm512_storeu_ps(to, _mm512_add_ps(total, _mm512_loadu_ps(to)));
                         }
                     }
                 }

@@ -1,8 +1,7 @@
 //! Small matrix products on one thread, for the blocks that attention works on.
 //!
 //! A general matrix product spends longer deciding and packing than multiplying when sequences have 15 tokens. Here B
-//! is packed once, for several products, into panels of [`PANEL`] columns, zero-padded, so that the inner loop has no
-//! edge; A is read where it lies, with any strides, because its elements are only ever broadcast. A tile of 4 rows by a
+//! is packed into panels of [`PANEL`] columns, zero-padded, so that the inner loop has no edge; A is read where it lies, with any strides, because its elements are only ever broadcast. A tile of 4 rows by a
 //! panel stays in registers: 8 AVX-512 accumulators in `f32`, just enough to hide the latency of a multiply-add.
 //!
 //! The order of summation is that of k, whatever the sizes.
@@ -10,21 +9,47 @@
 // Loops over a tile count its coordinates.
 #![allow(clippy::needless_range_loop)]
 
-use super::Real;
+use super::View;
+use crate::cpu::Real;
+use crate::cpu::simd::simd;
+
+simd! {
+    /// `C (+)= A B` with C where `c` points, its rows `stride` apart. The columns or the rows of B must lie side by side.
+    /// `space` is working memory. The caller promises that nothing else accesses C.
+    pub(super) fn multiply<T: Real>(
+        a: View<'_, T>,
+        b: View<'_, T>,
+        c: *mut T,
+        stride: usize,
+        accumulate: bool,
+        space: &mut Vec<T>,
+    ) {
+        let (k, n) = (b.rows, b.cols);
+        space.resize(packed_len(k, n).max(space.len()), T::ZERO);
+        if b.col_stride == 1 {
+            pack(b.data, b.row_stride, k, n, space);
+        } else {
+            assert_eq!(b.row_stride, 1);
+            pack_transposed(b.data, b.col_stride, k, n, space);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { product((a.rows, n, k), a.data, (a.row_stride, a.col_stride), space, c, stride, accumulate) };
+    }
+}
 
 /// Columns of a panel.
-pub(crate) const PANEL: usize = 32;
+const PANEL: usize = 32;
 /// Rows of a tile.
 const ROWS: usize = 4;
 
 /// Elements that a packed matrix of `k` rows and `n` columns takes.
-pub(crate) fn packed_len(k: usize, n: usize) -> usize {
+fn packed_len(k: usize, n: usize) -> usize {
     n.div_ceil(PANEL) * PANEL * k
 }
 
 /// Packs B `[k, n]`, whose rows are `stride` apart, into panels.
 #[inline(always)]
-pub(crate) fn pack<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
+fn pack<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
     for (panel, packed) in packed[..packed_len(k, n)].chunks_exact_mut(PANEL * k).enumerate() {
         let first = panel * PANEL;
         let width = PANEL.min(n - first);
@@ -42,7 +67,7 @@ pub(crate) fn pack<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: 
 
 /// Packs the transpose `[k, n]` of B `[n, k]`, whose rows are `stride` apart, into panels.
 #[inline(always)]
-pub(crate) fn pack_transposed<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
+fn pack_transposed<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
     for (panel, packed) in packed[..packed_len(k, n)].chunks_exact_mut(PANEL * k).enumerate() {
         let first = panel * PANEL;
         let width = PANEL.min(n - first);
@@ -69,51 +94,25 @@ pub(crate) fn pack_transposed<T: Real>(b: &[T], stride: usize, k: usize, n: usiz
     }
 }
 
-/// `C (+)= A B` with A `[m, k]` at strides (row, column), B packed, and C `[m, n]` with rows `stride` apart. C's rows
-/// are written up to `padded` columns (`n <= padded <= stride`), where the product is zero.
-///
-/// Panics where A or C is too short.
-#[inline(always)]
-pub(crate) fn product<T: Real>(
-    size: (usize, usize, usize),
-    a: &[T],
-    a_strides: (usize, usize),
-    packed: &[T],
-    c: &mut [T],
-    stride: usize,
-    padded: usize,
-    accumulate: bool,
-) {
-    if size.0 > 0 && size.1 > 0 {
-        assert!(padded <= stride && c.len() >= (size.0 - 1) * stride + padded);
-        // SAFETY: the assertion.
-        unsafe { product_at(size, a, a_strides, packed, c.as_mut_ptr(), stride, padded, accumulate) }
-    }
-}
-
-/// As [`product`], with C where `c` points: for a matrix between whose rows other threads write.
+/// `C (+)= A B` with B packed.
 ///
 /// # Safety
-/// `c` must be writable at `padded` elements of `m` rows `stride` apart, and nothing else may access those.
+/// `to` must be writable, and nothing else may access it.
 #[inline(always)]
-pub(crate) unsafe fn product_at<T: Real>(
+unsafe fn product<T: Real>(
     (m, n, k): (usize, usize, usize),
     a: &[T],
     (a_row, a_col): (usize, usize),
     packed: &[T],
     c: *mut T,
     stride: usize,
-    padded: usize,
     accumulate: bool,
 ) {
-    if m == 0 || n == 0 {
-        return;
-    }
     assert!(k == 0 || a.len() > (m - 1) * a_row + (k - 1) * a_col);
-    assert!(n <= padded && padded <= n.next_multiple_of(PANEL) && packed.len() >= packed_len(k, n));
+    assert!(packed.len() >= packed_len(k, n));
     for first in (0..n).step_by(PANEL) {
         let b = &packed[first * k..][..PANEL * k].as_chunks::<PANEL>().0;
-        let width = PANEL.min(padded - first);
+        let width = PANEL.min(n - first);
         let mut row = 0;
         while row < m {
             let rows = if m - row >= ROWS { ROWS } else { 1 };
@@ -223,22 +222,11 @@ unsafe fn cut_tile<T: Real, const R: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::simd::{simd, testing::at_each_level};
+    use crate::cpu::simd::testing::at_each_level;
     use crate::cpu::testing::{close, random_in, wide};
 
-    simd! {
-        fn run<T: Real>(size: (usize, usize, usize), a: &[T], strides: (usize, usize), b: &[T], transposed: bool, c: &mut [T], stride: usize, accumulate: bool) {
-            let (_, n, k) = size;
-            let mut packed = vec![T::from_f64(f64::NAN); packed_len(k, n)];
-            if transposed { pack_transposed(b, k, k, n, &mut packed) } else { pack(b, n, k, n, &mut packed) }
-            product(size, a, strides, &packed, c, stride, n, accumulate);
-        }
-    }
-
     fn check<T: Real>(tolerance: f64) {
-        for (m, n, k) in
-            [(0, 3, 2), (3, 0, 2), (1, 1, 1), (3, 15, 16), (4, 16, 17), (5, 33, 1), (17, 64, 31), (9, 70, 40)]
-        {
+        for (m, n, k) in [(1, 1, 1), (3, 15, 16), (4, 16, 17), (5, 33, 1), (17, 64, 31), (9, 70, 40)] {
             for layout in 0..8 {
                 let (a, b, c) = (random_in::<T>(m * k, 1), random_in::<T>(k * n, 2), random_in::<T>(m * (n + 3), 3));
                 let strides = if layout & 1 == 0 { (k, 1) } else { (1, m) };
@@ -253,7 +241,9 @@ mod tests {
                     }
                 }
                 let mut got = c.clone();
-                run((m, n, k), &a, strides, &b, transposed, &mut got, n + 3, accumulate);
+                let b_view = if transposed { View::rows(&b, n, k).transposed() } else { View::rows(&b, k, n) };
+                let a_view = View::new(&a, m, k, strides.0, strides.1);
+                multiply(a_view, b_view, got.as_mut_ptr(), n + 3, accumulate, &mut vec![T::from_f64(f64::NAN); 3]);
                 // The gap between rows must come through untouched, so the whole buffer is compared.
                 close(&got, &want, tolerance, &format!("{m} {n} {k} layout {layout}"));
             }

@@ -1,0 +1,90 @@
+//! Asking models, text in and answers out: random weights, saved to a folder and opened from it, as a user's are.
+
+mod common;
+
+use std::time::Duration;
+
+use cloze::prelude::*;
+use common::{EncoderForward, Result, Suite, Texts, Work, testing, timed, tokenizer, weight_bytes};
+
+const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
+
+fn main() -> Result {
+    let mut suite = Suite::new("inference")?;
+    let layers = |layers: usize| if testing() { 1 } else { layers };
+    // The shape of all-MiniLM-L6-v2.
+    let minilm = BertConfig {
+        num_hidden_layers: layers(6),
+        hidden_size: 384,
+        num_attention_heads: 12,
+        intermediate_size: 1536,
+        ..BertConfig::base()
+    };
+    let tokenizer = tokenizer()?;
+    let mut texts = Texts::new();
+    let sentences: Vec<String> = (0..32).map(|number| texts.sentence(4 + 2 * number)).collect();
+    let lengths: Vec<usize> =
+        sentences.iter().map(|sentence| Ok(tokenizer.encode(sentence)?.len())).collect::<Result<_>>()?;
+    for precision in PRECISIONS {
+        let work = work(precision, &minilm, &lengths).of(sentences.len(), "sentences");
+        suite.bench(format!("embed/32 sentences/{precision}"), work, || {
+            embed(opened::<SentenceEmbedder>(&minilm, &tokenizer)?.precision(precision), &sentences)
+        });
+    }
+    let base = BertConfig { num_hidden_layers: layers(4), ..BertConfig::base() };
+    for tokens in [55, 384] {
+        let (question, context) = question(&tokenizer, tokens)?;
+        for precision in PRECISIONS {
+            let work = work(precision, &base, &[tokens]).of(1, "questions");
+            suite.bench(format!("question answering/{tokens} tokens/{precision}"), work, || {
+                answer(opened::<QuestionAnswering>(&base, &tokenizer)?.precision(precision), &question, &context)
+            });
+        }
+    }
+    suite.finish();
+    Ok(())
+}
+
+/// Attention is never computed in int8.
+fn work(precision: Precision, config: &BertConfig, lengths: &[usize]) -> Work {
+    let forward = EncoderForward::new(config, lengths, lengths.iter().sum());
+    let of_attention = if precision == Precision::Int8 { Precision::F32 } else { precision };
+    let linear = Work::new(precision, forward.linear, weight_bytes(precision) as f64 * forward.weights);
+    linear.then(Work::new(of_attention, forward.attention, 0.0))
+}
+
+/// The model, saved and opened again.
+fn opened<P: Pipeline>(config: &BertConfig, tokenizer: &Tokenizer) -> Result<P> {
+    let folder = tempfile::tempdir()?;
+    P::Model::new(config, &Device::Cpu, 7)?.save(folder.path())?;
+    tokenizer.save(folder.path())?;
+    Ok(P::open(folder.path())?)
+}
+
+fn embed(embedder: SentenceEmbedder, sentences: &[String]) -> Result<impl FnMut() -> Result<Duration>> {
+    let sentences: Vec<&str> = sentences.iter().map(String::as_str).collect();
+    Ok(move || timed(|| embedder.embed(&sentences)))
+}
+
+fn answer(asked: QuestionAnswering, question: &str, context: &str) -> Result<impl FnMut() -> Result<Duration>> {
+    Ok(move || timed(|| asked.answer(question, context)))
+}
+
+/// A question and a context of so many tokens together, special ones included.
+fn question(tokenizer: &Tokenizer, tokens: usize) -> Result<(String, String)> {
+    let mut texts = Texts::new();
+    // Words that are one token each.
+    let mut words = |count: usize| -> Result<String> {
+        let mut words = Vec::new();
+        while words.len() < count {
+            let word = texts.word();
+            if tokenizer.ids(word)?.len() == 1 {
+                words.push(word.to_string());
+            }
+        }
+        Ok(words.join(" "))
+    };
+    let (question, context) = (words(9)?, words(tokens - 12)?);
+    assert_eq!(tokenizer.encode_pair(&question, &context)?.len(), tokens);
+    Ok((question, context))
+}

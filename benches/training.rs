@@ -1,0 +1,93 @@
+//! A step of pre-training (masked words and next sentences, dropout 0.1, clipping, AdamW): the same batch again and again.
+
+mod common;
+
+use std::time::Duration;
+
+use cloze::bert::{Batch, PreTrainingTargets};
+use cloze::prelude::*;
+use cloze::tensor::Sequences;
+use cloze::train::Optimizer;
+use common::{EncoderForward, Result, Suite, Work, testing, timed};
+
+const VOCABULARY: usize = 30_522;
+
+/// Sequences and their length: the course's sentence pairs, and BERT's examples.
+const BATCHES: [(usize, usize); 2] = [(8, 15), (8, 128)];
+
+fn main() -> Result {
+    let mut suite = Suite::new("training")?;
+    let shape = |layers, hidden| BertConfig {
+        num_hidden_layers: layers,
+        hidden_size: hidden,
+        num_attention_heads: hidden / 64,
+        intermediate_size: 4 * hidden,
+        ..BertConfig::base()
+    };
+    let configs = [("mini", BertConfig::mini(VOCABULARY)), ("small", shape(4, 512)), ("base, 2 layers", shape(2, 768))];
+    let (configs, batches) = if testing() { (&configs[..1], &BATCHES[..1]) } else { (&configs[..], &BATCHES[..]) };
+    for (name, config) in configs {
+        for &(count, length) in batches {
+            let tokens = count * length;
+            for precision in [Precision::F32, Precision::Bf16] {
+                let work = work(precision, config, count, length)?;
+                let name = format!("{name}/{tokens} tokens/{precision}");
+                suite.bench(name, work, || step(precision, config, count, length));
+            }
+        }
+    }
+    suite.finish();
+    Ok(())
+}
+
+/// Rows that are predicted: 15 %.
+fn masked(length: usize) -> usize {
+    (length * 15).div_ceil(100)
+}
+
+/// Forward and backward of the matrix products, and after that what AdamW reads and writes, and the norm before it reads.
+fn work(precision: Precision, config: &BertConfig, count: usize, length: usize) -> Result<Work> {
+    let targets = count * masked(length);
+    let encoder = EncoderForward::new(config, &vec![length; count], count + targets);
+    let (hidden, decoder) = (config.hidden_size as f64, (config.hidden_size * config.vocab_size) as f64);
+    let linear = encoder.linear + 2.0 * targets as f64 * (hidden * hidden + decoder);
+    let parameters = BertForPreTraining::new(config, &Device::Cpu, 7)?.parameter_count() as f64;
+    // The backward of a linear layer is two products, that of attention five where the forward is two. Weights are read
+    // twice, and their gradients written.
+    let bytes = 3.0 * 4.0 * (encoder.weights + decoder);
+    let products = Work::new(precision, 3.0 * linear + 3.5 * encoder.attention, bytes);
+    Ok(products.then(Work::moving(32.0 * parameters)).of(count * length, "tokens"))
+}
+
+fn batch(config: &BertConfig, count: usize, length: usize) -> Result<(Batch, PreTrainingTargets)> {
+    let id = |token: usize| (5 + token * 7919 % (config.vocab_size - 5)) as u32;
+    let tokens = count * length;
+    let token_types = (0..tokens).map(|token| u32::from(token % length > length / 2)).collect();
+    let batch = Batch::packed((0..tokens).map(id).collect(), token_types, Sequences::new(&vec![length; count])?)?;
+    let rows = (0..count).flat_map(|sequence| (1..=masked(length)).map(move |at| (sequence * length + at) as u32));
+    let rows: Vec<u32> = rows.collect();
+    let labels = rows.iter().map(|&row| i64::from(id(row as usize))).collect();
+    let next_sentence = (0..count).map(|sequence| (sequence % 2) as i64).collect();
+    Ok((batch, PreTrainingTargets { rows, labels, next_sentence, divisors: None }))
+}
+
+fn step(
+    precision: Precision,
+    config: &BertConfig,
+    count: usize,
+    length: usize,
+) -> Result<impl FnMut() -> Result<Duration>> {
+    let mut model = BertForPreTraining::new(config, &Device::Cpu, 7)?;
+    let mut optimizer = Optimizer::new(AdamW::new(1e-4), &mut model, |_| true)?;
+    let ((batch, targets), mut step) = (batch(config, count, length)?, 0);
+    Ok(move || {
+        step += 1;
+        timed(|| -> Result<f64> {
+            let mode = Mode::Train { seed: 7, step };
+            let loss = precision.scope(|| model.loss(&batch, &targets, mode))?.loss;
+            optimizer.backward(&loss)?;
+            drop(loss);
+            Ok(optimizer.step(&mut model, 1e-5, Some(1.0))?)
+        })
+    })
+}
