@@ -74,7 +74,7 @@ mod tests {
         assert!((compare(Dtype::F32, &[10.0, 0.1009]).unwrap().difference - 0.9e-4).abs() < 1e-9);
         assert!(compare(Dtype::F32, &[10.0, 0.1011]).is_err());
         assert!(compare(Dtype::Int8, &[20.0, 0.2]).unwrap().difference < 1e-12);
-        assert!(compare(Dtype::Int8, &[10.0, 3.0]).is_err());
+        assert!(compare(Dtype::Int8, &[10.0, 5.0]).is_err());
     }
 
     #[test]

@@ -62,7 +62,9 @@ pub fn measure(programs: &Programs, folder: &Path, rounds: usize) -> Result<Stri
             }
         }
     }
-    let mut rows = vec![["first answer of a fresh process", "median", "smallest to largest", "times cloze"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["first answer of a fresh process", "median", "smallest to largest", "times cloze"].map(String::from).to_vec(),
+    ];
     for (name, _, seconds) in &lanes {
         let spread = Spread::of(seconds.iter().copied());
         let mut ratios: Vec<f64> = seconds.iter().zip(&lanes[0].2).map(|(theirs, ours)| theirs / ours).collect();

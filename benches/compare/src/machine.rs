@@ -5,8 +5,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::ceiling::{bandwidth_gbs, matrix_gflops};
-use crate::protocol::Dtype;
+use crate::Result;
+use crate::ceiling::{Ceilings, Memory};
 
 /// The machine and the versions of what was built on it.
 #[derive(Clone, Debug, Serialize)]
@@ -19,17 +19,18 @@ pub struct Machine {
     rustc: String,
     commit: String,
     date: String,
-    /// GFLOP/s, where this program can measure them.
-    peak_f32: Option<f64>,
-    peak_bf16: Option<f64>,
-    bandwidth_gbs: f64,
+    /// What it can do at most, in words.
+    ceilings: String,
 }
 
 impl Machine {
     /// This one. What the system does not say is `unknown`.
-    pub fn here(threads: usize) -> Machine {
+    ///
+    /// # Errors
+    /// When there is no memory to measure its speed with.
+    pub fn here(threads: usize) -> Result<Machine> {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        Machine {
+        Ok(Machine {
             processor: processor(),
             caches: caches(),
             memory_gib: memory_gib(),
@@ -38,20 +39,16 @@ impl Machine {
             rustc: said(Command::new(rustc).arg("--version")),
             commit: commit(),
             date: said(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"])),
-            peak_f32: matrix_gflops(Dtype::F32, threads),
-            peak_bf16: matrix_gflops(Dtype::Bf16, threads),
-            bandwidth_gbs: bandwidth_gbs(threads),
-        }
+            ceilings: Ceilings::measure(&mut Memory::new()?).to_string(),
+        })
     }
 
     /// In three lines of Markdown.
     pub fn markdown(&self) -> String {
-        let Machine { processor, caches, memory_gib, threads, system, rustc, commit, date, bandwidth_gbs, .. } = self;
-        let peak = |gflops: Option<f64>| gflops.map_or_else(|| "not measured".into(), |rate| format!("{rate:.0} GFLOP/s"));
-        let (peak_f32, peak_bf16) = (peak(self.peak_f32), peak(self.peak_bf16));
+        let Machine { processor, caches, memory_gib, threads, system, rustc, commit, date, ceilings } = self;
         format!(
             "{processor}; caches {caches}; {memory_gib:.0} GiB; {system}; {threads} threads for everybody.\n\
-             Matrix peak {peak_f32} in f32, {peak_bf16} in bf16; memory {bandwidth_gbs:.0} GB/s.\n\
+             Measured before: {ceilings}.\n\
              Commit {commit}, {rustc}, {date}."
         )
     }

@@ -1,6 +1,9 @@
 //! Runs cloze and its peers on the same work, in turns, and prints the tables of `docs/benchmarks.md`.
 
 mod agreement;
+// The benches use the rest of it.
+#[allow(dead_code)]
+#[path = "../../common/ceiling.rs"]
 mod ceiling;
 mod contestants;
 mod first_answer;
@@ -11,6 +14,7 @@ mod process;
 mod products;
 mod protocol;
 mod race;
+mod report;
 mod stats;
 mod table;
 mod tokens;
@@ -103,12 +107,14 @@ fn run(arguments: &Arguments) -> Result {
         Some(threads) => usize::from(threads),
         None => std::thread::available_parallelism()?.get(),
     };
+    // What the machine can do is measured with as many.
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let data = std::env::var_os("CLOZE_DATA").map(PathBuf::from).filter(|_| !arguments.smoke);
     let texts = Texts::new(data, arguments.vocab.as_deref())?;
     let programs = programs(arguments, &folder, threads)?;
-    let machine = Machine::here(threads);
+    let machine = Machine::here(threads)?;
     eprintln!("{}", machine.markdown());
-    let rounds = usize::from(arguments.rounds);
+    let rounds = rounds(arguments);
     if arguments.tokens {
         println!("{}\n", machine.markdown());
         for dtype in dtypes(arguments).filter(|dtype| *dtype != Dtype::Int8) {
@@ -121,7 +127,8 @@ fn run(arguments: &Arguments) -> Result {
         return Ok(());
     }
     let races = compare(arguments, &folder, &texts, &programs)?;
-    println!("{}", report(arguments, &machine, &texts, &races));
+    println!("{}\n{}.\n", machine.markdown(), table::versions(&races));
+    print!("{}", report::report(&races, &texts, rounds, arguments.smoke, arguments.minilm.is_some()));
     let raw = folder.join("times.json");
     std::fs::write(&raw, serde_json::to_string_pretty(&(&machine, &races))?)?;
     eprintln!("all times: {}", raw.display());
@@ -135,6 +142,10 @@ fn folder() -> Result<PathBuf> {
     let folder = target.join("compare");
     std::fs::create_dir_all(folder.join("logs")).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(folder)
+}
+
+fn rounds(arguments: &Arguments) -> usize {
+    usize::from(if arguments.smoke { 2 } else { arguments.rounds })
 }
 
 /// The types that were asked for.
@@ -198,31 +209,9 @@ fn compare(arguments: &Arguments, folder: &Path, texts: &Texts, programs: &Progr
             }
             eprintln!("  {}", dtype.name());
             let contestants = contestants(arguments, dtype);
-            let rounds = usize::from(if arguments.smoke { 2 } else { arguments.rounds });
+            let rounds = rounds(arguments);
             races.push(race::race(programs, (workload, dtype), &contestants, &files, &reference, rounds)?);
         }
     }
     Ok(races)
-}
-
-fn report(arguments: &Arguments, machine: &Machine, texts: &Texts, races: &[Race]) -> String {
-    let mut text = format!("{}\n{}.\n\n", machine.markdown(), table::versions(races));
-    text += &table::times(races);
-    text += "\n";
-    for (index, race) in races.iter().enumerate() {
-        if races[..index].iter().any(|earlier| earlier.workload == race.workload) {
-            continue;
-        }
-        let what = match arguments.smoke {
-            true => "a tiny model in the place of the real one",
-            false => race.workload.description(),
-        };
-        let (tokens, padded) = (race.tokens, race.padded_tokens);
-        let (name, source) = (race.workload.name(), texts.source(race.workload));
-        text += &format!("- {name}: {what}; {source}; {tokens:.0} of {padded:.0} tokens are no padding\n");
-    }
-    if arguments.minilm.is_none() && races.iter().any(|race| race.workload == Workload::Embed) {
-        text += "- embed has random weights\n";
-    }
-    text + "\n" + &table::checks(races)
 }

@@ -11,7 +11,7 @@ use cloze::prelude::*;
 use cloze::train::Optimizer;
 
 use crate::Result;
-use crate::protocol::{CHECKED_STEPS, Dtype, PaddedBatch, Preparation, Reply, Request, Task};
+use crate::protocol::{CHECKED_STEPS, PaddedBatch, Preparation, Reply, Request, Task};
 
 /// Answers the driver until it says nothing more.
 pub fn serve() -> Result {
@@ -40,22 +40,14 @@ fn answer(request: Request, subject: &mut Option<Box<dyn Subject>>) -> Result<Re
 
 fn prepare(preparation: Preparation) -> Result<Box<dyn Subject>> {
     let batches: Vec<PaddedBatch> = serde_json::from_reader(BufReader::new(File::open(&preparation.batches)?))?;
-    let Preparation { task, model: place, learning_rate, .. } = preparation;
-    let work = Work { batches, precision: precision(preparation.dtype), runs: 0 };
+    let Preparation { task, model: place, dtype, learning_rate, .. } = preparation;
+    let work = Work { batches, precision: dtype.precision(), runs: 0 };
     Ok(match task {
         Task::PreTraining => Box::new(Training::new(open(place)?, work, learning_rate, pre_training_loss)?),
         Task::Classification => Box::new(Training::new(open(place)?, work, learning_rate, classification_loss)?),
         Task::QuestionAnswering => Box::new(Inference { model: open(place)?, work, forward: answer_logits }),
         Task::Embedding => Box::new(Inference { model: open(place)?, work, forward: embeddings }),
     })
-}
-
-fn precision(dtype: Dtype) -> Precision {
-    match dtype {
-        Dtype::F32 => Precision::F32,
-        Dtype::Bf16 => Precision::Bf16,
-        Dtype::Int8 => Precision::Int8,
-    }
 }
 
 fn open<M: PreTrainedModel>(place: PathBuf) -> Result<M> {

@@ -27,9 +27,7 @@ pub fn gflop(task: Task, config: &BertConfig, batch: &PaddedBatch) -> f64 {
     let attention = tokens * hidden * 3 * hidden + 2 * squares * hidden;
     let of_a_row = hidden * hidden + 2 * hidden * inner;
     let head = match task {
-        Task::PreTraining => {
-            targets * hidden * (hidden + config.vocab_size) + sequences * hidden * (hidden + 2)
-        }
+        Task::PreTraining => targets * hidden * (hidden + config.vocab_size) + sequences * hidden * (hidden + 2),
         Task::Classification => sequences * hidden * (hidden + config.num_labels()),
         Task::QuestionAnswering => tokens * hidden * 2,
         Task::Embedding => 0,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use cloze::prelude::Precision;
 use serde::{Deserialize, Serialize};
 
 /// What is computed.
@@ -44,6 +45,15 @@ impl Dtype {
             Dtype::F32 => "f32",
             Dtype::Bf16 => "bf16",
             Dtype::Int8 => "int8",
+        }
+    }
+
+    /// Its name in the library.
+    pub fn precision(self) -> Precision {
+        match self {
+            Dtype::F32 => Precision::F32,
+            Dtype::Bf16 => Precision::Bf16,
+            Dtype::Int8 => Precision::Int8,
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::agreement::{Agreement, compare};
-use crate::ceiling::matrix_gflops;
+use crate::ceiling::peak_now;
 use crate::contestants::{Contestant, Kind, Programs};
 use crate::process::Process;
 use crate::products::gflop;
@@ -29,7 +29,8 @@ pub struct Race {
     pub workload: Workload,
     pub dtype: Dtype,
     pub lanes: Vec<Lane>,
-    /// In each round: GFLOP of our matrix products, and GFLOP/s that the machine could do then.
+    /// In each round: GFLOP of our matrix products, and GFLOP/s that the machine could do then; nothing for int8, where
+    /// attention is f32.
     pub gflop: Vec<f64>,
     pub peak: Vec<f64>,
     /// Tokens in a batch, on average, and with padding.
@@ -240,7 +241,7 @@ pub fn race(
         }
         if round >= WARM_UP {
             std::thread::sleep(PAUSE);
-            peak.extend(matrix_gflops(dtype, programs.threads));
+            peak.extend(peak_now(dtype.precision()).filter(|_| dtype != Dtype::Int8).map(|rate| rate / 1e9));
             work.push(gflop(workload.task(), &files.config, batch(round)));
             let times = lanes.iter().filter_map(|lane| Some((lane.contestant, lane.seconds.last()?)));
             let times: Vec<String> =
@@ -257,4 +258,38 @@ pub fn race(
     let padded_tokens = mean(files.padded.iter().map(|batch| batch.ids.len()).sum());
     let weight_bytes = std::fs::metadata(files.model.join("model.safetensors")).map_or(0, |file| file.len());
     Ok(Race { workload, dtype, lanes, gflop: work, peak, tokens, padded_tokens, weight_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(kind: Kind, dtype: Dtype, seconds: &[f64]) -> Lane {
+        Lane { seconds: seconds.to_vec(), ..idle(Contestant { kind, dtype }, None) }
+    }
+
+    #[test]
+    fn ratios_are_of_rounds() {
+        let lanes = vec![
+            lane(Kind::Ours, Dtype::F32, &[9.0, 9.0, 9.0]),
+            lane(Kind::Ours, Dtype::Bf16, &[1.0, 2.0, 4.0]),
+            lane(Kind::Torch, Dtype::Bf16, &[3.0, 8.0, 4.0]),
+            lane(Kind::Candle, Dtype::Bf16, &[]),
+        ];
+        let race = Race {
+            workload: Workload::Dense,
+            dtype: Dtype::Bf16,
+            lanes,
+            gflop: vec![10.0, 10.0, 40.0],
+            peak: vec![20.0, 10.0, 20.0],
+            tokens: 1.0,
+            padded_tokens: 1.0,
+            weight_bytes: 1,
+        };
+        // 3, 4, 1; the ratio of the medians would be 2.
+        assert_eq!(race.ratio(race.lane(Kind::Torch, Dtype::Bf16).unwrap()), Some(3.0));
+        assert_eq!(race.ratio(race.lane(Kind::Ours, Dtype::F32).unwrap()), Some(4.5));
+        assert!(race.lane(Kind::Candle, Dtype::Bf16).is_none());
+        assert_eq!(race.fraction_of_peak(), Some(0.5));
+    }
 }

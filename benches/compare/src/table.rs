@@ -43,10 +43,13 @@ pub fn times(races: &[Race]) -> String {
     for race in races {
         let ours = race.lane(Kind::Ours, race.dtype);
         let mut own = ours.map_or_else(|| why(race, Kind::Ours), time);
-        if let Some(ratio) = race.lane(Kind::Ours, Dtype::F32).filter(|_| race.dtype != Dtype::F32).and_then(|lane| race.ratio(lane)) {
+        if let Some(ratio) =
+            race.lane(Kind::Ours, Dtype::F32).filter(|_| race.dtype != Dtype::F32).and_then(|lane| race.ratio(lane))
+        {
             own += &format!(", {ratio:.2}x its f32");
         }
-        let fraction = race.fraction_of_peak().map_or_else(|| "-".into(), |fraction| format!("{:.0} %", 100.0 * fraction));
+        let fraction =
+            race.fraction_of_peak().map_or_else(|| "-".into(), |fraction| format!("{:.0} %", 100.0 * fraction));
         let mut row = vec![race.workload.name().into(), race.dtype.name().into(), own, fraction];
         let best = [Kind::Torch, Kind::TorchCompile]
             .into_iter()
@@ -119,7 +122,10 @@ mod tests {
 
     #[test]
     fn times_have_three_digits() {
-        assert_eq!([0.0123, 0.0996, 0.1234, 0.9996, 12.345].map(seconds), ["12.3 ms", "100 ms", "123 ms", "1.00 s", "12.35 s"]);
+        assert_eq!(
+            [0.0123, 0.0996, 0.1234, 0.9996, 12.345].map(seconds),
+            ["12.3 ms", "100 ms", "123 ms", "1.00 s", "12.35 s"]
+        );
     }
 
     #[test]

@@ -155,10 +155,11 @@ fn write(path: &Path, batches: &[PaddedBatch]) -> Result {
 /// Saves a model with random weights.
 fn save(task: Task, config: &BertConfig, folder: &Path) -> Result {
     let device = &Device::Cpu;
-    Ok(match task {
+    match task {
         Task::PreTraining => BertForPreTraining::new(config, device, SEED)?.save(folder)?,
         Task::Classification => BertForSequenceClassification::new(config, device, SEED)?.save(folder)?,
         Task::QuestionAnswering => BertForQuestionAnswering::new(config, device, SEED)?.save(folder)?,
         Task::Embedding => SentenceEncoder::new(config, device, SEED)?.normalized(true).save(folder)?,
-    })
+    }
+    Ok(())
 }

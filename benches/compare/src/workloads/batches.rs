@@ -283,3 +283,52 @@ fn padded(rows: &[Row], length: usize, labelled: bool) -> PaddedBatch {
     }
     batch
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(workload: Workload) -> Vec<PaddedBatch> {
+        Texts::default().batches(workload, 30_522).unwrap()
+    }
+
+    #[test]
+    fn random_batches_have_the_promised_shapes() {
+        for (workload, rows, length, lengths) in [
+            (Workload::Pretrain, 8, 64, 13..=18),
+            (Workload::Dense, 8, 128, 128..=128),
+            (Workload::Finetune, 16, 128, 7..=13),
+            (Workload::Qa384, 1, 384, 384..=384),
+            (Workload::Qa55, 1, 55, 55..=55),
+            (Workload::Embed, 32, 128, 6..=128),
+        ] {
+            let drawn = batches(workload);
+            assert_eq!((drawn.len(), &drawn), (BATCHES, &batches(workload)));
+            assert_ne!(drawn[0], drawn[1]);
+            for batch in drawn {
+                assert_eq!(
+                    (batch.length, batch.ids.len(), batch.token_types.len()),
+                    (length, rows * length, rows * length)
+                );
+                assert_eq!(batch.lengths().len(), rows);
+                assert!(batch.lengths().iter().all(|tokens| lengths.contains(tokens)), "{:?}", batch.lengths());
+                assert!(batch.ids.iter().all(|&id| id < 30_522));
+                let padding = batch.ids.iter().zip(&batch.attention_mask).filter(|(_, mask)| **mask == 0);
+                assert!(padding.into_iter().all(|(&id, _)| id == PAD));
+            }
+        }
+        assert!(Texts::default().lacks(Workload::FinetuneDynamic).is_some());
+    }
+
+    #[test]
+    fn masked_tokens_are_labelled() {
+        for batch in batches(Workload::Dense) {
+            let share = batch.targets() as f64 / batch.ids.len() as f64;
+            assert!((0.1..0.2).contains(&share), "{share}");
+            for (&id, &label) in batch.ids.iter().zip(&batch.labels) {
+                assert_eq!(id == MASK, label != IGNORED);
+                assert!(label == IGNORED || label >= i64::from(ORDINARY));
+            }
+        }
+    }
+}
