@@ -70,6 +70,17 @@ impl Ceilings {
     }
 }
 
+/// Operations a second that all threads do now; `None` where there are no instructions for the type.
+pub fn peak_now(precision: Precision) -> Option<f64> {
+    let [f32, bf16, int8] = loops();
+    let kernel = match precision {
+        Precision::F32 => f32,
+        Precision::Bf16 => bf16,
+        Precision::Int8 => int8,
+    };
+    kernel.map(|kernel| kernel.measure().rate)
+}
+
 impl fmt::Display for Ceilings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ceilings of {} threads:", self.threads)?;

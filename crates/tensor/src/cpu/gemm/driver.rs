@@ -95,6 +95,7 @@ pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
     };
     let mut job = Job::new(&gemm, format, packed.or(packed_now.as_ref()), c.data.as_mut_ptr(), c.row_stride);
     job.finish = gemm.epilogue.finish();
+    job.stream = gemm.is_for_later && job.can_stream();
     let mut sums = gemm.row_sums;
     let most = (PACKED_A / 4 / job.units / MR).max(1) * MR;
     let rows = c.rows.div_ceil(c.rows.div_ceil(most)).next_multiple_of(MR);
@@ -168,6 +169,8 @@ struct Job<'a> {
     stride: usize,
     cols: usize,
     accumulate: bool,
+    /// Whether C is written past the caches; then every row of C begins on a cache line.
+    stream: bool,
     finish: Finish<f32>,
 }
 
@@ -216,8 +219,16 @@ impl<'a> Job<'a> {
             stride,
             cols: b.cols,
             accumulate: gemm.accumulate,
+            stream: false,
             finish: Finish::None,
         }
+    }
+
+    /// Whether C may be written past the caches: complete at once, by cache lines.
+    fn can_stream(&self) -> bool {
+        let is_aligned = self.c.0.addr().is_multiple_of(64) && self.stride.is_multiple_of(16);
+        let is_complete = blocks(self.units).count() == 1 && !self.accumulate && matches!(self.finish, Finish::None);
+        is_aligned && is_complete && self.format != Format::Int8Quad
     }
 
     /// Calls `f` with working memory and the numbers of some panels of A, for all of them.
@@ -330,6 +341,11 @@ impl<'a> Job<'a> {
                 }
             }
         }
+        if self.stream {
+            // Other threads must not see what follows before they see what was written past the caches.
+            // SAFETY: every x86-64 has it.
+            unsafe { std::arch::x86_64::_mm_sfence() };
+        }
     }
 
     /// The part of a tile's sum that a block of k has, and what follows the last.
@@ -358,6 +374,7 @@ impl<'a> Job<'a> {
                 rows: tile.rows,
                 cols: tile.cols,
                 accumulate: self.accumulate || from > 0,
+                stream: self.stream && tile.cols == NR,
             };
             match (self.format, &self.b) {
                 (Format::Int8Quad, Right::Packed(packed)) => {

@@ -25,6 +25,9 @@ pub(super) struct Destination {
     pub(super) cols: usize,
     /// Whether to add to what is there.
     pub(super) accumulate: bool,
+    /// Whether to write past the caches, which then need not read what is overwritten. For whole tiles that are not
+    /// added to, aligned to cache lines.
+    pub(super) stream: bool,
 }
 
 /// The mask of the first `n` of 16 lanes.
@@ -62,10 +65,12 @@ macro_rules! kernel {
             // written.
             unsafe {
                 let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
-                for i in 0..to.rows {
-                    let row = to.c.wrapping_add(i * to.stride).cast::<i8>();
-                    _mm_prefetch::<_MM_HINT_T0>(row);
-                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64));
+                if !to.stream {
+                    for i in 0..to.rows {
+                        let row = to.c.wrapping_add(i * to.stride).cast::<i8>();
+                        _mm_prefetch::<_MM_HINT_T0>(row);
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64));
+                    }
                 }
                 let mut sums = [[_mm512_setzero_ps(); 2]; R];
                 for _ in 0..units {
@@ -82,6 +87,11 @@ macro_rules! kernel {
                 for i in 0..R {
                     if i < to.rows {
                         let c = to.c.add(i * to.stride);
+                        if to.stream {
+                            _mm512_stream_ps(c, sums[i][0]);
+                            _mm512_stream_ps(c.add(16), sums[i][1]);
+                            continue;
+                        }
                         if to.accumulate {
                             sums[i][0] = _mm512_add_ps(sums[i][0], _mm512_maskz_loadu_ps(low, c));
                             sums[i][1] = _mm512_add_ps(sums[i][1], _mm512_maskz_loadu_ps(high, c.wrapping_add(16)));

@@ -1,0 +1,87 @@
+//! Do two contestants compute the same?
+
+use serde::Serialize;
+
+use crate::protocol::{Dtype, Task};
+
+/// How far a contestant's numbers are from the reference's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Agreement {
+    /// Largest relative difference of a loss; largest difference of an output, of the largest output; for int8 what the
+    /// cosine of the outputs lacks to 1.
+    pub difference: f64,
+    pub limit: f64,
+}
+
+/// Compares what a check gave with the reference, which is in f32.
+///
+/// # Errors
+/// When there are not as many numbers, one is not finite, or they differ by more than the type allows.
+pub fn compare(task: Task, dtype: Dtype, numbers: &[f64], reference: &[f64]) -> Result<Agreement, String> {
+    if numbers.is_empty() || numbers.len() != reference.len() {
+        return Err(format!("gives {} numbers, the reference {}", numbers.len(), reference.len()));
+    }
+    if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
+        return Err(format!("gives {number}"));
+    }
+    let limit = match (task.trains(), dtype) {
+        (_, Dtype::F32) => 1e-4,
+        (true, _) => 2e-2,
+        (false, Dtype::Bf16) => 3e-2,
+        (false, Dtype::Int8) => 5e-2,
+    };
+    let largest = reference.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+    let differences = numbers.iter().zip(reference).map(|(x, y)| {
+        let scale = if task.trains() { y.abs() } else { largest };
+        (x - y).abs() / scale
+    });
+    let (worst, difference) = differences
+        .enumerate()
+        .fold((0, 0f64), |worst, (index, difference)| if difference > worst.1 { (index, difference) } else { worst });
+    let difference = if dtype == Dtype::Int8 { 1.0 - cosine(numbers, reference) } else { difference };
+    if difference <= limit {
+        return Ok(Agreement { difference, limit });
+    }
+    let what = if dtype == Dtype::Int8 { "1 - cosine" } else { "relative difference" };
+    Err(format!(
+        "computes something else: {what} {difference:.2e}, limit {limit:.0e}; number {worst} is {} where the reference has {}",
+        numbers[worst], reference[worst]
+    ))
+}
+
+fn cosine(a: &[f64], b: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_compared_one_by_one() {
+        let compare = |dtype, numbers: &[f64]| super::compare(Task::PreTraining, dtype, numbers, &[10.0, 0.1]);
+        assert!(compare(Dtype::F32, &[10.0009, 0.100009]).is_ok());
+        let error = compare(Dtype::F32, &[10.0, 0.10002]).unwrap_err();
+        assert!(error.contains("number 1 is 0.10002 where the reference has 0.1"), "{error}");
+        assert!(compare(Dtype::Bf16, &[10.0, 0.101]).is_ok());
+        assert!(compare(Dtype::Bf16, &[10.0, 0.103]).is_err());
+    }
+
+    #[test]
+    fn outputs_are_compared_with_the_largest() {
+        let compare = |dtype, numbers: &[f64]| super::compare(Task::Embedding, dtype, numbers, &[10.0, 0.1]);
+        assert!((compare(Dtype::F32, &[10.0, 0.1009]).unwrap().difference - 0.9e-4).abs() < 1e-9);
+        assert!(compare(Dtype::F32, &[10.0, 0.1011]).is_err());
+        assert!(compare(Dtype::Int8, &[20.0, 0.2]).unwrap().difference < 1e-12);
+        assert!(compare(Dtype::Int8, &[10.0, 5.0]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_result_is_refused() {
+        let compare = |numbers: &[f64]| super::compare(Task::Embedding, Dtype::Int8, numbers, &[1.0, 2.0]);
+        assert_eq!(compare(&[1.0]).unwrap_err(), "gives 1 numbers, the reference 2");
+        assert_eq!(compare(&[1.0, f64::NAN]).unwrap_err(), "gives NaN");
+        assert!(super::compare(Task::Embedding, Dtype::F32, &[], &[]).is_err());
+    }
+}

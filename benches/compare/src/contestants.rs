@@ -1,0 +1,108 @@
+//! Who takes part, and what they cannot do.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::Result;
+use crate::process::Process;
+use crate::protocol::{Dtype, Task};
+
+/// A library, in a way of using it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Ours,
+    /// PyTorch and transformers
+    Torch,
+    /// The same through `torch.compile`
+    TorchCompile,
+    /// ONNX Runtime
+    Onnx,
+    Candle,
+}
+
+/// A library and what it computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Contestant {
+    pub kind: Kind,
+    pub dtype: Dtype,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Ours, Kind::Torch, Kind::TorchCompile, Kind::Onnx, Kind::Candle];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ours => "cloze",
+            Kind::Torch => "torch eager",
+            Kind::TorchCompile => "torch.compile",
+            Kind::Onnx => "ONNX Runtime",
+            Kind::Candle => "candle",
+        }
+    }
+
+    /// What it cannot do, if it cannot do this.
+    pub fn lacks(self, task: Task, dtype: Dtype) -> Option<&'static str> {
+        match (self, dtype) {
+            (Kind::Onnx | Kind::Candle, _) if task.trains() => Some("cannot train BERT"),
+            (Kind::Onnx | Kind::Candle, Dtype::Bf16) => Some("no bf16 products on a CPU"),
+            (Kind::TorchCompile, Dtype::Int8) => Some("see eager"),
+            (Kind::Candle, Dtype::Int8) => Some("no int8 BERT"),
+            _ => None,
+        }
+    }
+}
+
+/// Where the contestants' programs are, or why they are not there.
+pub struct Programs {
+    pub python: Result<PathBuf, String>,
+    pub candle: Result<PathBuf, String>,
+    pub threads: usize,
+    /// Where their standard error goes.
+    pub logs: PathBuf,
+}
+
+impl Programs {
+    /// Starts the process of a contestant.
+    ///
+    /// # Errors
+    /// When its program is not there or cannot be started.
+    pub fn start(&self, contestant: Contestant) -> Result<Process> {
+        let mut command = match contestant.kind {
+            Kind::Ours => self.ours(&["ours"])?,
+            Kind::Torch | Kind::TorchCompile => self.script("torch_peer.py")?,
+            Kind::Onnx => self.script("onnx_peer.py")?,
+            Kind::Candle => Command::new(self.candle.clone()?),
+        };
+        self.limit(&mut command);
+        let name = format!("{}-{}.log", contestant.kind.name().replace([' ', '.'], "-"), contestant.dtype.name());
+        Process::start(command, &self.logs.join(name))
+    }
+
+    /// This program with other arguments.
+    pub fn ours(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments);
+        self.limit(&mut command);
+        Ok(command)
+    }
+
+    /// A script of this folder.
+    pub fn script(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new(self.python.clone()?);
+        // No cache is written into the repository, and nothing is downloaded.
+        command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).env("HF_HUB_OFFLINE", "1");
+        self.limit(&mut command);
+        Ok(command)
+    }
+
+    /// Everybody has the same number of threads.
+    fn limit(&self, command: &mut Command) {
+        for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
+            command.env(variable, self.threads.to_string());
+        }
+    }
+}
