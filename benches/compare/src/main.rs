@@ -126,14 +126,15 @@ fn run(arguments: &Arguments) -> Result {
         println!("{}\n\n{}", machine.markdown(), first_answer::measure(&programs, model, rounds)?);
         return Ok(());
     }
-    let races = compare(arguments, &folder, &texts, &programs)?;
+    let races = compare(arguments, &folder, &texts, &programs, &machine)?;
     println!("{}\n{}.\n", machine.markdown(), table::versions(&races));
     print!("{}", report::report(&races, &texts, rounds, arguments.smoke, arguments.minilm.is_some()));
-    let raw = folder.join("times.json");
-    std::fs::write(&raw, serde_json::to_string_pretty(&(&machine, &races))?)?;
-    eprintln!("all times: {}", raw.display());
+    eprintln!("all times: {}", folder.join(TIMES).display());
     Ok(())
 }
+
+/// The file of all times.
+const TIMES: &str = "times.json";
 
 /// Where everything is written: `compare` in the target folder.
 fn folder() -> Result<PathBuf> {
@@ -190,7 +191,13 @@ fn contestants(arguments: &Arguments, dtype: Dtype) -> Vec<Contestant> {
     contestants
 }
 
-fn compare(arguments: &Arguments, folder: &Path, texts: &Texts, programs: &Programs) -> Result<Vec<Race>> {
+fn compare(
+    arguments: &Arguments,
+    folder: &Path,
+    texts: &Texts,
+    programs: &Programs,
+    machine: &Machine,
+) -> Result<Vec<Race>> {
     let mut races = Vec::new();
     let all = |given: &[Workload]| if given.is_empty() { Workload::ALL.to_vec() } else { given.to_vec() };
     for workload in all(&arguments.workload) {
@@ -211,6 +218,8 @@ fn compare(arguments: &Arguments, folder: &Path, texts: &Texts, programs: &Progr
             let contestants = contestants(arguments, dtype);
             let rounds = rounds(arguments);
             races.push(race::race(programs, (workload, dtype), &contestants, &files, &reference, rounds)?);
+            // What was measured stays, whatever happens later.
+            std::fs::write(folder.join(TIMES), serde_json::to_string_pretty(&(machine, &races))?)?;
         }
     }
     Ok(races)
