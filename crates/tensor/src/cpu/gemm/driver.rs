@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::epilogue::{Finish, Tile};
-use super::kernels::{Ahead, Destination, MR, NR, bf16_tile, f32_tile, int8_tile};
+use super::kernels::{Destination, MR, NR, bf16_tile, f32_tile, int8_tile};
 use super::pack::{Format, Operand, TOGETHER};
 use super::pack_int8::pack_activations;
 use super::packed::PackedMatrix;
@@ -27,8 +27,6 @@ const K_UNITS: usize = 384;
 const A_BLOCK: usize = 24;
 /// Panels of B that a task has.
 const B_PANELS: usize = 2;
-/// Bytes of B below which it is taken to be in some cache already.
-const IN_CACHE: usize = 1 << 20;
 /// Bytes of A that are packed at once.
 const PACKED_A: usize = 12 << 20;
 
@@ -333,13 +331,10 @@ impl<'a> Job<'a> {
                     operand.pack::<NR>(self.format, columns.start, columns.len(), from, units, space, null);
                 }
             }
-            let mut tiles = 0;
             for first in part.clone().step_by(A_BLOCK) {
                 for panel in slice.clone() {
                     for row_panel in first..(first + A_BLOCK).min(part.end) {
-                        let ahead = self.ahead(&slice, from, units, tiles).unwrap_or(Ahead::nothing(b(panel)));
-                        tiles += 1;
-                        let place = Place { panel, row_panel, number, from, units, ahead };
+                        let place = Place { panel, row_panel, number, from, units };
                         // SAFETY: both panels are packed; the tile is the caller's.
                         unsafe { self.tile(block, place, b(panel)) };
                     }
@@ -353,46 +348,13 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// What the block of B that comes after this one reads, in parts: one for each tile, the first tile's first. Packing waits
-    /// for memory and multiplying does not, so memory would idle without. The block is the next of k, or the first of the
-    /// slice that this thread will have next if threads keep step.
-    #[inline]
-    fn ahead(&self, slice: &Range<usize>, from: usize, units: usize, tile: usize) -> Option<Ahead> {
-        let Right::Strided(Operand { data, outer, inner, k }) = self.b else { return None };
-        let size = size_of::<f32>();
-        if k * self.cols * size < IN_CACHE {
-            return None;
-        }
-        let (columns, length) = (slice.len() * NR, units * self.format.elements());
-        let (column, step) = match from + units < self.units {
-            true => (slice.start * NR, (from + units) * self.format.elements()),
-            false => ((slice.start + rayon::current_num_threads() * B_PANELS) * NR, 0),
-        };
-        let place = |column: usize, step: usize| data.wrapping_add(column * outer + step * inner).cast::<i8>();
-        if outer == 1 {
-            // Along k, a line a step.
-            let tiles = length.div_ceil(units);
-            let line = tile / tiles;
-            (line < columns * size / 64).then(|| Ahead {
-                start: place(column + line * 64 / size, step + tile % tiles * units),
-                step: inner * size,
-                lines: usize::MAX,
-                stride: 0,
-            })
-        } else {
-            let lines = (length * size).div_ceil(64);
-            let row = tile * units.div_ceil(lines);
-            (row < columns).then(|| Ahead { start: place(column + row, step), step: 64, lines, stride: outer * size })
-        }
-    }
-
     /// The part of a tile's sum that a block of k has, and what follows the last.
     ///
     /// # Safety
     /// Both panels must be packed, B's at `b`, and nothing else may access the tile.
     #[inline]
     unsafe fn tile(&self, block: &RowBlock, place: Place, b: *const u32) {
-        let Place { panel, row_panel, number, from, units, .. } = place;
+        let Place { panel, row_panel, number, from, units } = place;
         let tile = Tile {
             row: block.first + row_panel * MR,
             column: panel * NR,
@@ -419,8 +381,8 @@ impl<'a> Job<'a> {
                     let (rows, columns) = (block.scales.at(row_panel * MR), packed.scales[panel * NR..].as_ptr());
                     int8_tile(units, a, b, packed.start(number, panel), rows, columns, to);
                 }
-                (Format::Bf16Pair, _) => bf16_tile(units, a, b, to, place.ahead),
-                _ => f32_tile(units, a, b, to, place.ahead),
+                (Format::Bf16Pair, _) => bf16_tile(units, a, b, to),
+                _ => f32_tile(units, a, b, to),
             }
             if last {
                 finish(self.finish, self.c.0, self.stride, tile);
@@ -436,8 +398,6 @@ struct Place {
     number: usize,
     from: usize,
     units: usize,
-    /// What is needed next.
-    ahead: Ahead,
 }
 
 /// # Safety
