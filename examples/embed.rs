@@ -19,6 +19,9 @@ struct Arguments {
     sentences: Vec<String>,
     #[command(flatten)]
     model: ModelArgument,
+    /// What matrix products are computed in: f32, bf16 or int8, the faster the less exact
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Read a sentence a line from this file, or from standard input: -
     #[arg(long, value_name = "FILE", conflicts_with = "sentences")]
     input: Option<PathBuf>,
@@ -54,7 +57,7 @@ fn run(arguments: &Arguments) -> Result {
         true => common::texts(&arguments.sentences, &SENTENCES),
         false => lines.lines().collect(),
     };
-    let model = SentenceEmbedder::open(arguments.model.place())?;
+    let model = SentenceEmbedder::open(arguments.model.place())?.precision(arguments.precision);
     let vectors = model.embed(&sentences)?;
 
     let mut text = String::new();

@@ -32,6 +32,9 @@ struct Arguments {
     /// A model that answers questions: a folder, or a name on the hub where cloze is built with it
     #[arg(long, value_name = "DIR_OR_NAME")]
     model: Option<PathBuf>,
+    /// What matrix products are computed in: f32, bf16 or int8, the faster the less exact
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Find the best start and the best end each by itself, as the course does, not the best pair of them
     #[arg(long)]
     independent: bool,
@@ -80,6 +83,7 @@ fn run(arguments: &Arguments) -> Result {
         None => small(arguments)?,
     };
     let pipeline = pipeline
+        .precision(arguments.precision)
         .max_length(arguments.max_length)
         .max_answer_length(arguments.max_answer_length)
         .no_answer(arguments.no_answer);

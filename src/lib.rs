@@ -14,7 +14,7 @@ pub mod prelude {
         SentenceEmbedder, SentenceEncoder, SequenceLabels, Similarity, TextClassification, TokenClassification,
         Tokenizer, TokenizerOptions, TrainOptions, Truncation,
     };
-    pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad};
+    pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
     pub use cloze_train::{
         AdamW, ClassificationEvaluation, Columns, Corpus, LabelledData, Masking, PairSampler, PreTraining,
         PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,

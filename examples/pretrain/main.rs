@@ -68,6 +68,12 @@ struct Arguments {
     /// Dropout of hidden states and attention [default: 0.1 with pairs, which are seen many times; 0 without]
     #[arg(long)]
     dropout: Option<f64>,
+    /// What matrix products are computed in: f32, or bf16, which processors with AVX512-BF16 compute twice as fast
+    #[arg(long, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// Also print where the time of training went, by operation
+    #[arg(long)]
+    profile: bool,
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -178,6 +184,7 @@ fn run(arguments: &Arguments) -> Result {
         .optimizer(AdamW::new(learning_rate))
         .schedule(Schedule::Linear { warmup: WARMUP })
         .clip_norm(1.0)
+        .precision(arguments.precision)
         .batch_size(setup.batch)
         .budget(setup.budget)
         .seed(arguments.seed);
@@ -190,7 +197,13 @@ fn run(arguments: &Arguments) -> Result {
         |part: f64| if arguments.pairs().is_some() { 0 } else { (part * f64::from(steps)) as usize * setup.batch };
     let training = LengthWarmup::new(setup.training, places(SHORT.0), places(SHORT.1));
     let mut log = report::Log::new(&setup.held_out, &setup.evaluation, &setup.unigram);
-    let trained = trainer.steps(steps).run_with(&training, |model, step: &Step| log.step(model, step))?;
+    let train = || trainer.steps(steps).run_with(&training, |model, step: &Step| log.step(model, step));
+    let (trained, profile) = if arguments.profile {
+        let (trained, profile) = profile(train);
+        (trained?, Some(profile))
+    } else {
+        (train()?, None)
+    };
     println!(
         "{} steps, {} tokens in {:.1} s: {:.0} tokens/s; mean loss of the last 100 steps {:.4}",
         trained.losses.len(),
@@ -199,6 +212,9 @@ fn run(arguments: &Arguments) -> Result {
         trained.tokens as f64 / trained.elapsed.as_secs_f64(),
         trained.mean_of_last(100),
     );
+    if let Some(profile) = profile {
+        println!("\n{profile}");
+    }
     let held_out = log.finish(&model)?;
     let inspected = inspect::run(&model, &tokenizer, &pairs_to_inspect)?;
 

@@ -50,6 +50,9 @@ pub(crate) struct Entry {
     /// Where in the flat gradients it lies; `None`: memory of its own.
     place: Option<(Storage, usize)>,
     value: Option<Tensor>,
+    /// Of a flat gradient of which only these rows were written: the memory of all others is zero. So the gradient of a
+    /// table of embeddings costs what was looked up, not what the table holds.
+    rows: Option<Vec<u32>>,
     /// A destination is being written.
     open: bool,
     /// A contribution that came while it was.
@@ -58,7 +61,36 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn new(like: Like, place: Option<(Storage, usize)>) -> Entry {
-        Entry { like, place, value: None, open: false, late: None }
+        // Flat memory is made zero.
+        let rows = place.is_some().then(Vec::new);
+        Entry { like, place, value: None, rows, open: false, late: None }
+    }
+
+    /// Forgets a flat gradient. Rows that were written become zero again.
+    fn clear(&mut self) {
+        self.value = None;
+        let (Some((storage, offset)), Some(rows)) = (&self.place, &mut self.rows) else { return };
+        let (width, size) = (self.like.shape.last().copied().unwrap_or(1), self.like.dtype.size());
+        for row in rows.drain(..) {
+            let start = (offset + row as usize * width) * size;
+            // SAFETY: nobody else sees flat gradients: `Gradients::get` hands out copies.
+            unsafe { storage.cpu_mut::<u8>(start..start + width * size) }.fill(0);
+        }
+    }
+
+    /// The parts of the flat buffer that hold the gradient, where there is one; what is not among them is zero.
+    fn ranges(&self) -> Vec<Range<usize>> {
+        let (Some(value), Some((_, start))) = (&self.value, &self.place) else { return Vec::new() };
+        match &self.rows {
+            Some(rows) => {
+                let (width, mut rows) = (value.width(), rows.clone());
+                rows.sort_unstable();
+                rows.dedup();
+                let range = |row: u32| start + row as usize * width..start + (row as usize + 1) * width;
+                rows.into_iter().map(range).collect()
+            }
+            None => std::iter::once(*start..start + value.elements()).collect(),
+        }
     }
 
     pub(crate) fn into_tensor(self) -> Option<Tensor> {
@@ -88,6 +120,7 @@ impl Entry {
 
     /// Adds a contribution: the first one moves in (or is copied to its place), later ones are added.
     fn add(&mut self, contribution: Tensor) -> Result<()> {
+        self.rows = None;
         if self.open {
             let sum = match self.late.take() {
                 Some(earlier) => add_in_place(earlier.copied()?, &contribution)?,
@@ -175,18 +208,22 @@ impl Gradients {
     /// Forgets the gradients, but keeps the memory for the next step.
     pub fn clear(&mut self) {
         self.entries.retain(|_, entry| entry.place.is_some());
-        self.entries.values_mut().for_each(|entry| entry.value = None);
+        self.entries.values_mut().for_each(Entry::clear);
     }
 
-    /// The parts of the flat buffer that hold gradients, in order: one range where every parameter has one.
+    /// The parts of the flat buffer that hold gradients, in order: one range where every parameter has a dense one.
     pub(crate) fn written(&self, elements: usize) -> Vec<Range<usize>> {
-        let placed = || self.entries.values().filter_map(|entry| Some((entry, entry.place.as_ref()?.1)));
-        if placed().all(|(entry, _)| entry.value.is_some()) {
+        let mut placed = self.entries.values().filter(|entry| entry.place.is_some());
+        if placed.all(|entry| entry.value.is_some() && entry.rows.is_none()) {
             return std::iter::once(0..elements).collect();
         }
-        let range = |(entry, start): (&Entry, usize)| entry.value.as_ref().map(|value| start..start + value.elements());
-        let mut ranges: Vec<Range<usize>> = placed().filter_map(range).collect();
+        let mut ranges: Vec<Range<usize>> = self.entries.values().flat_map(Entry::ranges).collect();
         ranges.sort_unstable_by_key(|range| range.start);
+        ranges.dedup_by(|next, range| {
+            let is_next = next.start == range.end;
+            range.end = if is_next { next.end } else { range.end };
+            is_next
+        });
         ranges
     }
 }
@@ -259,8 +296,9 @@ impl<'t> Slot<'t> {
             None => entry.allocate(entry.place.as_ref().filter(|_| owner))?,
         };
         entry.open = true;
+        let rows = if owner { entry.rows.take() } else { None };
         drop(table);
-        Ok(Some(Destination { table: self.table, key, value: Some(value), owner, accumulate }))
+        Ok(Some(Destination { table: self.table, key, value: Some(value), rows, owner, accumulate }))
     }
 }
 
@@ -269,6 +307,8 @@ pub(crate) struct Destination<'t> {
     table: &'t RefCell<Table>,
     key: Key,
     value: Option<Tensor>,
+    /// As [`Entry::rows`].
+    rows: Option<Vec<u32>>,
     owner: bool,
     accumulate: bool,
 }
@@ -276,6 +316,19 @@ pub(crate) struct Destination<'t> {
 impl Destination<'_> {
     /// The elements, and whether to add to them (else: overwrite, they are arbitrary).
     pub(crate) fn target<T: Element>(&mut self) -> cpu::Target<'_, T> {
+        self.rows = None;
+        self.any_target()
+    }
+
+    /// As [`target`](Destination::target), for adding to the rows `ids` of a matrix alone, and where the others become
+    /// zero if what is there counts for nothing.
+    pub(crate) fn rows_target<T: Element>(&mut self, ids: &[u32]) -> cpu::Target<'_, T> {
+        let is_sparse = self.rows.as_mut().map(|rows| rows.extend_from_slice(ids)).is_some();
+        let target = self.any_target();
+        cpu::Target { accumulate: target.accumulate || is_sparse, ..target }
+    }
+
+    fn any_target<T: Element>(&mut self) -> cpu::Target<'_, T> {
         // SAFETY: `open` gave memory that nobody else sees, and `self` is borrowed exclusively.
         let data = self.value.as_ref().map_or(&mut [][..], |value| unsafe { exclusive(value) });
         cpu::Target::new(data, self.accumulate)
@@ -302,6 +355,7 @@ impl Drop for Destination<'_> {
         }
         entry.open = false;
         entry.value = Some(value);
+        entry.rows = self.rows.take();
         if let Some(late) = entry.late.take() {
             let _ = entry.add(late);
         }
@@ -354,6 +408,41 @@ mod tests {
         let again = loss.add(&x.sum_all()?)?;
         assert!(again.backward_into(&mut gradients).is_err());
         assert!(!gradients.contains(&x));
+        Ok(())
+    }
+
+    /// Two steps whose look-ups differ, the second in two parts, against the same through a matrix of zeros and ones.
+    #[test]
+    fn rows_that_were_looked_up_are_all_that_is_written() -> Result<()> {
+        struct Table {
+            table: Tensor,
+        }
+        module!(Table { table });
+        let numbers: Vec<f32> = (0..15).map(|i| i as f32).collect();
+        let mut model = Table { table: Tensor::from_vec(numbers, &[5, 3], &Device::Cpu)? };
+        let arena = ParameterArena::gather(&mut model, |_| true)?;
+        let mut gradients = arena.gradients()?;
+        for parts in [vec![vec![1u32, 3, 1]], vec![vec![0, 3], vec![3]], vec![vec![]], vec![vec![4]]] {
+            let mut want = vec![0f32; 15];
+            for ids in &parts {
+                model.table.embedding(ids)?.mul_scalar(2.0)?.sum_all()?.backward_into(&mut gradients)?;
+                ids.iter().for_each(|&id| want[id as usize * 3..][..3].iter_mut().for_each(|x| *x += 2.0));
+            }
+            assert_eq!(gradients.get(&model.table).expect("wanted").to_vec::<f32>()?, want);
+            let norm = want.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
+            assert!((gradients.norm()? - norm).abs() < 1e-12);
+            let touched = parts.concat().len();
+            assert!(gradients.written(32).len() <= touched, "rows that nobody looked up count as written");
+            gradients.clear();
+        }
+        // A dense contribution makes it dense.
+        model.table.embedding(&[2])?.sum_all()?.add(&model.table.sum_all()?)?.backward_into(&mut gradients)?;
+        let mut want = vec![1f32; 15];
+        want[6..9].fill(2.0);
+        assert_eq!(gradients.get(&model.table).expect("wanted").to_vec::<f32>()?, want);
+        gradients.clear();
+        model.table.embedding(&[0])?.sum_all()?.backward_into(&mut gradients)?;
+        assert!((gradients.norm()? - 3f64.sqrt()).abs() < 1e-12);
         Ok(())
     }
 

@@ -327,6 +327,17 @@ impl Scratch {
         }))
     }
 
+    /// It as elements.
+    pub(crate) fn slice_mut<T: Pod>(&mut self) -> &mut [T] {
+        // SAFETY: nobody else has this memory.
+        unsafe { self.0.slice_mut(0..self.0.bytes / size_of::<T>()) }
+    }
+
+    /// Number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.bytes
+    }
+
     /// Its first byte, aligned to a cache line.
     pub(crate) fn pointer(&self) -> NonNull<u8> {
         self.0.pointer

@@ -12,7 +12,8 @@ use crate::{Error, Result};
 /// On the CPU operands are rounded on their way into a product, so no second copy of anything exists. Processors with
 /// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32, those with
 /// AVX512-VNNI int8 at up to four times that. Everywhere else the results are as good and nothing is gained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// f32.
     #[default]

@@ -14,7 +14,7 @@
 //!
 //! Dropout masks are made by blocks of 16 x 32 scores in the layout of [`Dropout::attention_counter`].
 
-use crate::{Dropout, Precision};
+use crate::{Dropout, Precision, memory};
 
 use super::dropout::philox_lanes;
 use super::gemm::{Gemm, View, Workspace};
@@ -139,9 +139,9 @@ fn mask_bytes(
 
 /// Scratch space of a thread.
 struct Scratch<T> {
-    scores: Vec<T>,
-    gradients: Vec<T>,
-    bytes: Vec<u8>,
+    scores: memory::Scratch,
+    gradients: memory::Scratch,
+    bytes: memory::Scratch,
     space: Workspace<T>,
 }
 
@@ -149,10 +149,11 @@ impl<T: Real> Scratch<T> {
     fn new(attention: &Attention<'_>, backward: bool) -> Self {
         let len = attention.longest();
         let square = BLOCK.min(len) * padded(len);
+        let block = |wanted: bool, bytes: usize| memory::Scratch::new(if wanted { bytes } else { 0 });
         Scratch {
-            scores: vec![T::ZERO; square],
-            gradients: vec![T::ZERO; if backward { square } else { 0 }],
-            bytes: vec![0; if attention.dropout.is_none() { 0 } else { mask_len(len) }],
+            scores: block(true, square * size_of::<T>()),
+            gradients: block(backward, square * size_of::<T>()),
+            bytes: block(!attention.dropout.is_none(), mask_len(len)),
             space: Workspace::default(),
         }
     }
@@ -193,13 +194,14 @@ simd! {
         let (threshold, kept) = (dropout.threshold(), T::from_f64(dropout.scale()));
         for first in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - first);
-            let scores = &mut scratch.scores[..rows * wide];
+            let scores = &mut scratch.scores.slice_mut::<T>()[..rows * wide];
             let query = part(first * stride + q, rows);
             // SAFETY: `scores` has as many rows, which are as wide.
             unsafe { attention.product(query, keys.transposed()).serial(scores.as_mut_ptr(), wide, &mut scratch.space) };
+            let bytes = scratch.bytes.slice_mut::<u8>();
             if !dropout.is_none() {
                 let at = (attention.number(sequence), head as u32);
-                mask_bytes(dropout, at, first, rows, len, &mut scratch.bytes);
+                mask_bytes(dropout, at, first, rows, len, bytes);
             }
             for (i, row) in scores.chunks_exact_mut(wide).enumerate() {
                 let (reciprocal, log) = exponentials(row, len, scale);
@@ -210,7 +212,7 @@ simd! {
                         }
                     }
                 } else {
-                    let (reciprocal, bytes) = (reciprocal * kept, &scratch.bytes[i * wide..]);
+                    let (reciprocal, bytes) = (reciprocal * kept, &bytes[i * wide..]);
                     for (x, bytes) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(bytes.as_chunks::<LANES>().0) {
                         for (x, &byte) in x.iter_mut().zip(bytes) {
                             *x *= if (byte as u32) < threshold { T::ZERO } else { reciprocal };
@@ -252,7 +254,7 @@ simd! {
         let (threshold, kept) = (dropout.threshold(), T::from_f64(dropout.scale()));
         for first in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - first);
-            let (p, ds) = (&mut scratch.scores[..rows * wide], &mut scratch.gradients[..rows * wide]);
+            let (p, ds) = (&mut scratch.scores.slice_mut::<T>()[..rows * wide], &mut scratch.gradients.slice_mut::<T>()[..rows * wide]);
             let query = part(first * stride + q, rows);
             let dhead = View::new(&dout[first * hidden + q..], rows, size, hidden, 1);
             // SAFETY: both have as many rows, which are as wide.
@@ -260,9 +262,10 @@ simd! {
                 attention.product(query, keys.transposed()).serial(p.as_mut_ptr(), wide, space);
                 attention.product(dhead, values.transposed()).serial(ds.as_mut_ptr(), wide, space);
             }
+            let bytes = scratch.bytes.slice_mut::<u8>();
             if !dropout.is_none() {
                 let at = (attention.number(sequence), head as u32);
-                mask_bytes(dropout, at, first, rows, len, &mut scratch.bytes);
+                mask_bytes(dropout, at, first, rows, len, bytes);
             }
             for (i, (p, ds)) in p.chunks_exact_mut(wide).zip(ds.chunks_exact_mut(wide)).enumerate() {
                 let at = (first + i) * hidden + q;
@@ -278,7 +281,7 @@ simd! {
                         }
                     }
                 } else {
-                    let bytes = scratch.bytes[i * wide..].as_chunks::<LANES>().0;
+                    let bytes = bytes[i * wide..].as_chunks::<LANES>().0;
                     for ((p, ds), bytes) in p.iter_mut().zip(ds).zip(bytes) {
                         for ((p, ds), &byte) in p.iter_mut().zip(ds).zip(bytes) {
                             let mask = if (byte as u32) < threshold { T::ZERO } else { kept };

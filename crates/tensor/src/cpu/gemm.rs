@@ -126,6 +126,7 @@ pub(crate) struct Gemm<'a, T> {
     packed: Option<&'a PackedMatrix>,
     precision: Precision,
     accumulate: bool,
+    is_for_later: bool,
     epilogue: Epilogue<'a, T>,
     row_sums: Option<Target<'a, T>>,
 }
@@ -140,6 +141,7 @@ impl<'a, T: Real> Gemm<'a, T> {
             packed: None,
             precision: Precision::F32,
             accumulate: false,
+            is_for_later: false,
             epilogue: Epilogue::None,
             row_sums: None,
         }
@@ -158,6 +160,12 @@ impl<'a, T: Real> Gemm<'a, T> {
     /// `C += A B` where true.
     pub(crate) fn accumulate(self, accumulate: bool) -> Self {
         Gemm { accumulate, ..self }
+    }
+
+    /// Says that C is not read soon, so that it need not take the place of something else in the caches: the gradients of
+    /// weights.
+    pub(crate) fn for_later(self) -> Self {
+        Gemm { is_for_later: true, ..self }
     }
 
     pub(crate) fn epilogue(self, epilogue: Epilogue<'a, T>) -> Self {
@@ -514,6 +522,26 @@ mod tests {
                 assert!(c[0].is_nan());
             }
         });
+    }
+
+    #[test]
+    fn what_is_written_past_the_caches_has_the_same_bits() {
+        let _steady = crate::cpu::simd::testing::steady_level();
+        for (m, n, k) in [(30, 64, 100), (12, 48, 7), (25, 96, 900)] {
+            let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, true, 0, 1).0, stored(k, n, false, 0, 2).0);
+            let results = with_threads(|| {
+                [false, true].map(|later| {
+                    let mut memory = vec![f32::NAN; m * n + 16];
+                    let start =
+                        (0..16).find(|&at| memory[at..].as_ptr().addr().is_multiple_of(64)).expect("a line begins");
+                    let product = Gemm::new(View::new(&a, m, k, 1, m), View::rows(&b, k, n));
+                    let product = if later { product.for_later() } else { product };
+                    product.into(ViewMut::rows(&mut memory[start..][..m * n], m, n));
+                    memory[start..][..m * n].to_vec()
+                })
+            });
+            assert!(results.iter().flatten().all(|c| *c == results[0][0]));
+        }
     }
 
     #[test]

@@ -96,10 +96,12 @@ impl Tensor {
             let gamma = gamma.values()?;
             float!(OP, dy.dtype(), T => {
                 let (mean, rstd) = statistics.slice::<T>().split_at(tokens);
-                let mut targets = opened.iter_mut().map(|slot| slot.as_mut().map(Destination::target));
-                let mut next = || targets.next().flatten();
-                let tables = [next(), next(), next()];
                 let ids = [&ids[0][..], &ids[1], &ids[2]];
+                let (tables, rest) = opened.split_at_mut(ids.len());
+                let mut tables = tables.iter_mut().zip(ids).map(|(slot, ids)| slot.as_mut().map(|slot| slot.rows_target(ids)));
+                let tables = std::array::from_fn(|_| tables.next().flatten());
+                let mut rest = rest.iter_mut().map(|slot| slot.as_mut().map(Destination::target));
+                let mut next = || rest.next().flatten();
                 let (dy, z) = (dy.slice(), z.slice());
                 cpu::embedding::embed_backward(dy, z, gamma.slice(), mean, rstd, ids, tables, next(), next());
             });

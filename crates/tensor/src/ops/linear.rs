@@ -229,7 +229,7 @@ pub(super) fn backward(
             if let Some(mut dw) = dw.open()? {
                 let (dw, inputs) = (dw.target::<T>(), x.width());
                 let product = Gemm::new(columns.transposed(), View::rows(x.slice::<T>(), rows, inputs));
-                let product = product.precision(precision).accumulate(dw.accumulate).row_sums(db);
+                let product = product.precision(precision).accumulate(dw.accumulate).for_later().row_sums(db);
                 product.into(ViewMut::rows(dw.data, outputs, inputs));
             } else if let Some(db) = db {
                 column_sums(data, rows, width, db);

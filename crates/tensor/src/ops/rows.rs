@@ -57,7 +57,7 @@ pub(super) fn gather(op: &'static str, what: &'static str, x: &Tensor, indices: 
     let indices = indices.to_vec();
     Ok(differentiable(op, [x], [], output, move |[], dy, [dx]| {
         let Some(mut dx) = dx.open()? else { return Ok(()) };
-        float!(op, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.target(), width, &indices, dy.slice()));
+        float!(op, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.rows_target(&indices), width, &indices, dy.slice()));
         Ok(())
     }))
 }

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::epilogue::{Finish, Tile};
-use super::kernels::{Destination, MR, NR, bf16_tile, f32_tile, int8_tile};
+use super::kernels::{Ahead, Destination, MR, NR, bf16_tile, f32_tile, int8_tile};
 use super::pack::{Format, Operand, TOGETHER};
 use super::pack_int8::pack_activations;
 use super::packed::PackedMatrix;
@@ -27,6 +27,8 @@ const K_UNITS: usize = 384;
 const A_BLOCK: usize = 24;
 /// Panels of B that a task has.
 const B_PANELS: usize = 2;
+/// Bytes of B below which it is taken to be in some cache already.
+const IN_CACHE: usize = 1 << 20;
 /// Bytes of A that are packed at once.
 const PACKED_A: usize = 12 << 20;
 
@@ -95,6 +97,7 @@ pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
     };
     let mut job = Job::new(&gemm, format, packed.or(packed_now.as_ref()), c.data.as_mut_ptr(), c.row_stride);
     job.finish = gemm.epilogue.finish();
+    job.stream = gemm.is_for_later && job.can_stream();
     let mut sums = gemm.row_sums;
     let most = (PACKED_A / 4 / job.units / MR).max(1) * MR;
     let rows = c.rows.div_ceil(c.rows.div_ceil(most)).next_multiple_of(MR);
@@ -117,19 +120,14 @@ pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
 /// Working memory of a thread's products.
 #[derive(Default)]
 pub(super) struct Workspace {
-    a: Vec<Line>,
-    b: Vec<Line>,
+    a: Option<Scratch>,
+    b: Option<Scratch>,
 }
 
-/// A cache line of words.
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code, reason = "memory")] [u32; 16]);
-
 impl Workspace {
-    fn space(lines: &mut Vec<Line>, words: usize) -> *mut u32 {
-        lines.resize(words.div_ceil(16).max(lines.len()), Line::default());
-        lines.as_mut_ptr().cast()
+    fn space(scratch: &mut Option<Scratch>, words: usize) -> *mut u32 {
+        let fitting = scratch.take().filter(|scratch| scratch.len() >= 4 * words);
+        scratch.insert(fitting.unwrap_or_else(|| Scratch::new(4 * words))).pointer().cast().as_ptr()
     }
 }
 
@@ -173,6 +171,8 @@ struct Job<'a> {
     stride: usize,
     cols: usize,
     accumulate: bool,
+    /// Whether C is written past the caches; then every row of C begins on a cache line.
+    stream: bool,
     finish: Finish<f32>,
 }
 
@@ -221,8 +221,16 @@ impl<'a> Job<'a> {
             stride,
             cols: b.cols,
             accumulate: gemm.accumulate,
+            stream: false,
             finish: Finish::None,
         }
+    }
+
+    /// Whether C may be written past the caches: complete at once, by cache lines.
+    fn can_stream(&self) -> bool {
+        let is_aligned = self.c.0.addr().is_multiple_of(64) && self.stride.is_multiple_of(16);
+        let is_complete = blocks(self.units).count() == 1 && !self.accumulate && matches!(self.finish, Finish::None);
+        is_aligned && is_complete && self.format != Format::Int8Quad
     }
 
     /// Calls `f` with working memory and the numbers of some panels of A, for all of them.
@@ -325,15 +333,56 @@ impl<'a> Job<'a> {
                     operand.pack::<NR>(self.format, columns.start, columns.len(), from, units, space, null);
                 }
             }
+            let mut tiles = 0;
             for first in part.clone().step_by(A_BLOCK) {
                 for panel in slice.clone() {
                     for row_panel in first..(first + A_BLOCK).min(part.end) {
-                        let place = Place { panel, row_panel, number, from, units };
+                        let ahead = self.ahead(&slice, from, units, tiles).unwrap_or(Ahead::nothing(b(panel)));
+                        tiles += 1;
+                        let place = Place { panel, row_panel, number, from, units, ahead };
                         // SAFETY: both panels are packed; the tile is the caller's.
                         unsafe { self.tile(block, place, b(panel)) };
                     }
                 }
             }
+        }
+        if self.stream {
+            // Other threads must not see what follows before they see what was written past the caches.
+            // SAFETY: every x86-64 has it.
+            unsafe { std::arch::x86_64::_mm_sfence() };
+        }
+    }
+
+    /// What the block of B that comes after this one reads, in parts: one for each tile, the first tile's first. Packing waits
+    /// for memory and multiplying does not, so memory would idle without. The block is the next of k, or the first of the
+    /// slice that this thread will have next if threads keep step.
+    #[inline]
+    fn ahead(&self, slice: &Range<usize>, from: usize, units: usize, tile: usize) -> Option<Ahead> {
+        let Right::Strided(Operand { data, outer, inner, k }) = self.b else { return None };
+        let size = size_of::<f32>();
+        if k * self.cols * size < IN_CACHE {
+            return None;
+        }
+        let (columns, length) = (slice.len() * NR, units * self.format.elements());
+        let (column, step) = match from + units < self.units {
+            true => (slice.start * NR, (from + units) * self.format.elements()),
+            false => ((slice.start + rayon::current_num_threads() * B_PANELS) * NR, 0),
+        };
+        let place = |column: usize, step: usize| data.wrapping_add(column * outer + step * inner).cast::<i8>();
+        if outer == 1 {
+            // Along k, a line a step.
+            let tiles = length.div_ceil(units);
+            let line = tile / tiles;
+            (line < columns * size / 64).then(|| Ahead {
+                start: place(column + line * 64 / size, step + tile % tiles * units),
+                step: inner * size,
+                lines: usize::MAX,
+                stride: 0,
+            })
+        } else {
+            let lines = (length * size).div_ceil(64);
+            let row = tile * units.div_ceil(lines);
+            (row < columns).then(|| Ahead { start: place(column + row, step), step: 64, lines, stride: outer * size })
         }
     }
 
@@ -343,7 +392,7 @@ impl<'a> Job<'a> {
     /// Both panels must be packed, B's at `b`, and nothing else may access the tile.
     #[inline]
     unsafe fn tile(&self, block: &RowBlock, place: Place, b: *const u32) {
-        let Place { panel, row_panel, number, from, units } = place;
+        let Place { panel, row_panel, number, from, units, .. } = place;
         let tile = Tile {
             row: block.first + row_panel * MR,
             column: panel * NR,
@@ -363,14 +412,15 @@ impl<'a> Job<'a> {
                 rows: tile.rows,
                 cols: tile.cols,
                 accumulate: self.accumulate || from > 0,
+                stream: self.stream && tile.cols == NR,
             };
             match (self.format, &self.b) {
                 (Format::Int8Quad, Right::Packed(packed)) => {
                     let (rows, columns) = (block.scales.at(row_panel * MR), packed.scales[panel * NR..].as_ptr());
                     int8_tile(units, a, b, packed.start(number, panel), rows, columns, to);
                 }
-                (Format::Bf16Pair, _) => bf16_tile(units, a, b, to),
-                _ => f32_tile(units, a, b, to),
+                (Format::Bf16Pair, _) => bf16_tile(units, a, b, to, place.ahead),
+                _ => f32_tile(units, a, b, to, place.ahead),
             }
             if last {
                 finish(self.finish, self.c.0, self.stride, tile);
@@ -386,6 +436,8 @@ struct Place {
     number: usize,
     from: usize,
     units: usize,
+    /// What is needed next.
+    ahead: Ahead,
 }
 
 /// # Safety

@@ -25,6 +25,26 @@ pub(super) struct Destination {
     pub(super) cols: usize,
     /// Whether to add to what is there.
     pub(super) accumulate: bool,
+    /// Whether to write past the caches, which then need not read what is overwritten. For whole tiles that are not
+    /// added to, aligned to cache lines.
+    pub(super) stream: bool,
+}
+
+/// Memory that is asked for while a tile is computed, a cache line with every unit: `lines` of them `step` bytes apart, then
+/// as many from `stride` bytes after the first on, and so on.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) start: *const i8,
+    pub(super) step: usize,
+    pub(super) lines: usize,
+    pub(super) stride: usize,
+}
+
+impl Ahead {
+    /// Nothing but the line at `start`, which is there.
+    pub(super) fn nothing(start: *const u32) -> Ahead {
+        Ahead { start: start.cast(), step: 0, lines: usize::MAX, stride: 0 }
+    }
 }
 
 /// The mask of the first `n` of 16 lanes.
@@ -41,13 +61,13 @@ macro_rules! kernel {
         /// The processor must have the features; `a` and `b` must be readable at `units` units, and the destination
         /// writable.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name(units: usize, a: *const u32, b: *const u32, to: Destination) {
+        pub(super) unsafe fn $name(units: usize, a: *const u32, b: *const u32, to: Destination, ahead: Ahead) {
             // SAFETY: the caller's promises.
             unsafe {
                 match to.rows {
-                    0..=4 => $rows::<4>(units, a, b, to),
-                    5..=8 => $rows::<8>(units, a, b, to),
-                    _ => $rows::<MR>(units, a, b, to),
+                    0..=4 => $rows::<4>(units, a, b, to, ahead),
+                    5..=8 => $rows::<8>(units, a, b, to, ahead),
+                    _ => $rows::<MR>(units, a, b, to, ahead),
                 }
             }
         }
@@ -57,31 +77,47 @@ macro_rules! kernel {
         /// # Safety
         /// As above.
         #[target_feature(enable = $features)]
-        unsafe fn $rows<const R: usize>(units: usize, a: *const u32, b: *const u32, to: Destination) {
+        unsafe fn $rows<const R: usize>(units: usize, a: *const u32, b: *const u32, to: Destination, ahead: Ahead) {
             // SAFETY: the caller's promises. Rows and columns that the destination has not are neither read nor
             // written.
             unsafe {
                 let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
-                for i in 0..to.rows {
-                    let row = to.c.wrapping_add(i * to.stride).cast::<i8>();
-                    _mm_prefetch::<_MM_HINT_T0>(row);
-                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64));
+                if !to.stream {
+                    for i in 0..to.rows {
+                        let row = to.c.wrapping_add(i * to.stride).cast::<i8>();
+                        _mm_prefetch::<_MM_HINT_T0>(row);
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(64));
+                    }
                 }
                 let mut sums = [[_mm512_setzero_ps(); 2]; R];
-                for _ in 0..units {
-                    let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
-                    for i in 0..R {
-                        let a = _mm512_set1_ps(*a.add(i));
-                        sums[i][0] = $multiply_add(a, b0, sums[i][0]);
-                        sums[i][1] = $multiply_add(a, b1, sums[i][1]);
+                let (mut left, mut row) = (units, ahead.start);
+                while left > 0 {
+                    let now = left.min(ahead.lines);
+                    let mut line = row;
+                    for _ in 0..now {
+                        _mm_prefetch::<_MM_HINT_T1>(line);
+                        line = line.wrapping_add(ahead.step);
+                        let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+                        for i in 0..R {
+                            let a = _mm512_set1_ps(*a.add(i));
+                            sums[i][0] = $multiply_add(a, b0, sums[i][0]);
+                            sums[i][1] = $multiply_add(a, b1, sums[i][1]);
+                        }
+                        a = a.add(MR);
+                        b = b.add(NR);
                     }
-                    a = a.add(MR);
-                    b = b.add(NR);
+                    row = row.wrapping_add(ahead.stride);
+                    left -= now;
                 }
                 let (low, high) = (first(to.cols), first(to.cols.saturating_sub(16)));
                 for i in 0..R {
                     if i < to.rows {
                         let c = to.c.add(i * to.stride);
+                        if to.stream {
+                            _mm512_stream_ps(c, sums[i][0]);
+                            _mm512_stream_ps(c.add(16), sums[i][1]);
+                            continue;
+                        }
                         if to.accumulate {
                             sums[i][0] = _mm512_add_ps(sums[i][0], _mm512_maskz_loadu_ps(low, c));
                             sums[i][1] = _mm512_add_ps(sums[i][1], _mm512_maskz_loadu_ps(high, c.wrapping_add(16)));
