@@ -6,9 +6,9 @@ BERT made no difference here.) For int8 the linear layers are quantized, activat
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 import torch_peer
@@ -21,12 +21,15 @@ class Inference:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = ask["threads"]
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "f32.onnx")
-            # In a process of its own: PyTorch is no part of what answers afterwards.
-            subprocess.run([sys.executable, "-B", __file__, "--export", json.dumps(ask), path], check=True)
-            path = quantized(path) if ask["dtype"] == "int8" else path
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        # Beside the batches: what a process that was killed leaves there, the next one overwrites.
+        folder = os.path.join(os.path.dirname(ask["batches"]), "onnx")
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, "f32.onnx")
+        # In a process of its own: PyTorch is no part of what answers afterwards.
+        subprocess.run([sys.executable, "-B", __file__, "--export", json.dumps(ask), path], check=True)
+        path = quantized(path) if ask["dtype"] == "int8" else path
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        shutil.rmtree(folder)
         inputs = [value.name for value in self.session.get_inputs()]
         names = {"input_ids": "ids", "token_type_ids": "token_types", "attention_mask": "attention_mask"}
         batches = json.load(open(ask["batches"]))
@@ -70,7 +73,7 @@ def export(ask, path):
 
 
 def quantized(path):
-    return path.replace("f32", "int8")
+    return os.path.join(os.path.dirname(path), "int8.onnx")
 
 
 def prepare(ask):

@@ -23,6 +23,15 @@ pub enum Task {
 }
 
 impl Task {
+    pub fn name(self) -> &'static str {
+        match self {
+            Task::PreTraining => "pre_training",
+            Task::Classification => "classification",
+            Task::QuestionAnswering => "question_answering",
+            Task::Embedding => "embedding",
+        }
+    }
+
     /// Whether a run is an optimizer step.
     pub fn trains(self) -> bool {
         matches!(self, Task::PreTraining | Task::Classification)

@@ -118,16 +118,19 @@ impl Workload {
     /// # Errors
     /// When texts that this workload needs are not there, or a file cannot be written.
     pub fn write(self, folder: &Path, texts: &Texts, model: Option<&Path>, smoke: bool) -> Result<Files> {
-        let folder = folder.join(if smoke { "smoke" } else { "" }).join(self.name());
-        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let folder = if smoke { folder.join("smoke") } else { folder.to_path_buf() };
         let (config, model) = match model {
             Some(place) => (BertModel::open(place, &Device::Cpu)?.0.config().clone(), place.to_path_buf()),
-            None => (self.config(smoke), folder.join("model")),
+            None => {
+                // Workloads of the same task have the same.
+                let (config, place) = (self.config(smoke), folder.join("models").join(self.task().name()));
+                save(self.task(), &config, &place)?;
+                (config, place)
+            }
         };
         let padded = texts.batches(self, config.vocab_size)?;
-        if model.starts_with(&folder) {
-            save(self.task(), &config, &model)?;
-        }
+        let folder = folder.join(self.name());
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let batches = folder.join("batches.json");
         write(&batches, &padded)?;
         Ok(Files { model, batches, config, padded })
