@@ -124,7 +124,7 @@ impl Memory {
         Ok(Memory { a: array()?, b: array()? })
     }
 
-    /// Bytes a second of a[i] = s a[i] + b[i] or of a sum, whichever are more. The first is the triad of J. D. McCalpin's
+    /// Bytes a second of `a[i] = s a[i] + b[i]` or of a sum, whichever are more. The first is the triad of J. D. McCalpin's
     /// STREAM in a form where no line is fetched only to be overwritten.
     pub fn measure(&mut self) -> f64 {
         let Memory { a, b } = self;
