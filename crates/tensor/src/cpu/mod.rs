@@ -21,6 +21,7 @@ pub(crate) mod real;
 pub(crate) mod simd;
 pub(crate) mod softmax;
 pub(crate) mod strided;
+pub(crate) mod team;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod unary;

@@ -1,4 +1,4 @@
-//! Work sharing over rayon, such that results do not depend on the number of threads.
+//! Work sharing, such that results do not depend on the number of threads.
 //!
 //! Work is cut into blocks whose size follows from the sizes of the operands alone. Threads take blocks; a block is
 //! computed the same way whoever takes it; partial sums of blocks are added in the order of the blocks. Work that
@@ -10,9 +10,14 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::team::work_together;
 
 /// Cost of one block, in elements of light arithmetic (about 10 microseconds).
 const BLOCK_COST: usize = 1 << 15;
+/// Pieces a thread.
+const PIECES: usize = 4;
 /// Work below this total cost runs serially.
 const SERIAL_COST: usize = 1 << 16;
 
@@ -138,15 +143,29 @@ fn serial<R: Rows>(range: Range<usize>, block: usize, mut rows: R, f: &impl Fn(R
     }
 }
 
-fn share<R: Rows>(range: Range<usize>, block: usize, rows: R, f: &(impl Fn(Range<usize>, R) + Sync)) {
-    let blocks = range.len().div_ceil(block);
-    if blocks <= 1 {
-        return f(range, rows);
+fn share<R: Rows>(range: Range<usize>, block: usize, mut rows: R, f: &(impl Fn(Range<usize>, R) + Sync)) {
+    let (count, threads) = (range.len().div_ceil(block), rayon::current_num_threads());
+    // A few pieces for each thread, so that one that is held up leaves its pieces to others.
+    let piece = count.div_ceil(PIECES * threads) * block;
+    let mut pieces = Vec::with_capacity(PIECES * threads);
+    let mut start = range.start;
+    while range.end - start > piece {
+        let (first, rest) = rows.split(piece);
+        pieces.push(Mutex::new(Some((start..start + piece, first))));
+        rows = rest;
+        start += piece;
     }
-    let middle = blocks / 2 * block;
-    let (a, b) = rows.split(middle);
-    let middle = range.start + middle;
-    rayon::join(|| share(range.start..middle, block, a, f), || share(middle..range.end, block, b, f));
+    pieces.push(Mutex::new(Some((start..range.end, rows))));
+    take_turns(
+        pieces.len(),
+        threads,
+        || (),
+        |(), piece| {
+            let taken = pieces[piece].lock().unwrap_or_else(PoisonError::into_inner).take();
+            let (range, rows) = taken.expect("a piece is taken once");
+            serial(range, block, rows, f);
+        },
+    );
 }
 
 /// Calls `f` for each of `0..count`, in no particular order but starting with the first: for a few tasks of
@@ -166,8 +185,13 @@ pub(crate) fn for_tasks<S>(
         let mut scratch = scratch();
         return (0..count).for_each(|task| f(&mut scratch, task));
     }
+    take_turns(count, threads, scratch, f);
+}
+
+/// Threads take one task after the other.
+fn take_turns<S>(count: usize, threads: usize, scratch: impl Fn() -> S + Sync, f: impl Fn(&mut S, usize) + Sync) {
     let next = AtomicUsize::new(0);
-    let work = || {
+    work_together(threads, &|| {
         let mut task = next.fetch_add(1, Ordering::Relaxed);
         if task < count {
             let mut scratch = scratch();
@@ -176,12 +200,6 @@ pub(crate) fn for_tasks<S>(
                 task = next.fetch_add(1, Ordering::Relaxed);
             }
         }
-    };
-    rayon::in_place_scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| work());
-        }
-        work();
     });
 }
 
