@@ -18,7 +18,7 @@ use crate::workloads::{Files, Workload};
 /// Rounds before the first that counts: caches fill, models compile.
 const WARM_UP: usize = 3;
 /// Forwards of a turn of inference, after one that is not timed and wakes the threads: the median counts. A turn of
-/// training is one step.
+/// training is one step after another.
 const FORWARDS: usize = 3;
 /// Before each turn, so that the threads of the one before stop waiting for more work.
 pub const PAUSE: Duration = Duration::from_millis(300);
@@ -145,11 +145,9 @@ impl Lane {
 
     /// What a turn took.
     pub fn turn(&mut self, trains: bool) -> Result<f64> {
-        if trains {
-            return self.run();
-        }
         self.run()?;
-        let mut seconds = (0..FORWARDS).map(|_| self.run()).collect::<Result<Vec<_>>>()?;
+        let counted = if trains { 1 } else { FORWARDS };
+        let mut seconds = (0..counted).map(|_| self.run()).collect::<Result<Vec<_>>>()?;
         Ok(median(&mut seconds))
     }
 
@@ -219,7 +217,8 @@ pub fn race(
         lanes.push(lane);
     }
 
-    let batch = |round: usize| &files.padded[round % files.padded.len()];
+    // That of the second run of a turn.
+    let batch = |round: usize| &files.padded[(2 * round + 1) % files.padded.len()];
     let (mut peak, mut work) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + rounds {
         if lanes.iter().all(|lane| lane.process.is_none()) {

@@ -6,10 +6,11 @@ use crate::workloads::{Texts, Workload};
 
 /// How to read the first table, but for the number of rounds.
 const TIMES: &str = "\
-In a round everybody has the same batch, one after the other, in an order that rotates. `x`: a peer's time by cloze's of the
-same round, the median of the rounds; bold is the better of torch's two ways. *Of the matrix peak*: how fast the step would be
-if it were its matrix products alone, done as fast as all threads do multiply-adds from registers; that speed is measured in
-each round. Steps have dropout 0.1, clipping and AdamW in them. torch's bf16 is `torch.autocast`; int8 is dynamic everywhere.";
+In a round everybody has the same batch, one after the other, in an order that rotates, and times a step that follows another,
+or forwards that follow another. `x`: a peer's time by cloze's of the same round, the median of the rounds; bold is the better
+of torch's two ways. *Of the matrix peak*: how fast the step would be if it were its matrix products alone, done as fast as all
+threads do multiply-adds from registers; that speed is measured in each round. Steps have dropout 0.1, clipping and AdamW in
+them. torch's bf16 is `torch.autocast`; int8 is dynamic everywhere.";
 
 /// How to read the second table.
 const CHECKS: &str = "\
