@@ -2,19 +2,46 @@
 
 use crate::{Error, Result};
 
-/// The learning rate of each step, as a factor of the peak: a linear warm-up from 0, then a linear decay to
-/// 0 at the end. The same numbers as `get_linear_schedule_with_warmup` of transformers.
+/// The learning rate of each step, as a factor of the peak: a linear warm-up from 0 over a part of all steps, then what the name says. The same
+/// numbers as the schedules of transformers.
+///
+/// ```
+/// use cloze_train::Schedule;
+/// assert_eq!(Schedule::Cosine { warmup: 0.0 }.factor(50, 100), 0.5);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Schedule {
-    /// Warm-up over this part of the steps, then linear decay to 0.
+    /// Linear decay to 0 at the end.
     Linear {
         /// Part of all steps, in [0, 1].
         warmup: f64,
     },
-    /// Warm-up over this part of the steps, then constant.
+    /// Always the peak.
     Constant {
         /// Part of all steps, in [0, 1].
         warmup: f64,
+    },
+    /// Half a wave of a cosine, from the peak to 0 at the end.
+    Cosine {
+        /// Part of all steps, in [0, 1].
+        warmup: f64,
+    },
+    /// The same several times, each time from the peak (I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent with warm
+    /// restarts", 2017, with cycles of one length).
+    CosineRestarts {
+        /// Part of all steps, in [0, 1].
+        warmup: f64,
+        /// How often it decays, at least once.
+        cycles: u32,
+    },
+    /// The part of the steps that is left, to this power, from the peak to `end`.
+    Polynomial {
+        /// Part of all steps, in [0, 1].
+        warmup: f64,
+        /// Above 0; 1 is linear.
+        power: f64,
+        /// The last factor, in [0, 1].
+        end: f64,
     },
 }
 
@@ -25,26 +52,56 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    pub(crate) fn check(self) -> Result<()> {
-        let (Schedule::Linear { warmup } | Schedule::Constant { warmup }) = self;
-        match (0.0..=1.0).contains(&warmup) {
-            true => Ok(()),
-            false => Err(Error::invalid("warmup", warmup, "from 0 to 1")),
+    fn warmup(self) -> f64 {
+        match self {
+            Schedule::Linear { warmup }
+            | Schedule::Constant { warmup }
+            | Schedule::Cosine { warmup }
+            | Schedule::CosineRestarts { warmup, .. }
+            | Schedule::Polynomial { warmup, .. } => warmup,
         }
     }
 
-    /// The factor of step `step` (from 0) of `total`, in [0, 1]. A warm-up that is not a number counts as none.
+    pub(crate) fn check(self) -> Result<()> {
+        let part = 0.0..=1.0;
+        if !part.contains(&self.warmup()) {
+            return Err(Error::invalid("warmup", self.warmup(), "from 0 to 1"));
+        }
+        match self {
+            Schedule::CosineRestarts { cycles: 0, .. } => Err(Error::invalid("cycles", 0, "at least 1")),
+            Schedule::Polynomial { power, .. } if !(power > 0.0 && power.is_finite()) => {
+                Err(Error::invalid("power", power, "above 0, and finite"))
+            }
+            Schedule::Polynomial { end, .. } if !part.contains(&end) => Err(Error::invalid("end", end, "from 0 to 1")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The factor of step `step` (from 0) of `total`, in [0, 1]. A setting that makes no sense counts as the nearest that does, one that is not a
+    /// number as 0.
     pub fn factor(self, step: u32, total: u32) -> f64 {
-        let (Schedule::Linear { warmup } | Schedule::Constant { warmup }) = self;
-        let part = if warmup.is_nan() { 0.0 } else { warmup.clamp(0.0, 1.0) };
-        let warmup = (part * f64::from(total)).round();
+        let part = |x: f64| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
+        let warmup = (part(self.warmup()) * f64::from(total)).round();
         let (step, total) = (f64::from(step), f64::from(total));
         if step < warmup {
             return step / warmup;
         }
+        // What has passed of what follows the warm-up.
+        let passed = (step - warmup) / (total - warmup).max(1.0);
+        let cosine = |passed: f64| 0.5 * (1.0 + (std::f64::consts::PI * passed).cos());
         match self {
             Schedule::Constant { .. } => 1.0,
             Schedule::Linear { .. } => ((total - step) / (total - warmup).max(1.0)).max(0.0),
+            _ if step >= total => match self {
+                Schedule::Polynomial { end, .. } => part(end),
+                _ => 0.0,
+            },
+            Schedule::Cosine { .. } => cosine(passed),
+            Schedule::CosineRestarts { cycles, .. } => cosine((f64::from(cycles.max(1)) * passed).fract()),
+            Schedule::Polynomial { power, end, .. } => {
+                let (power, end) = (if power.is_nan() { 0.0 } else { power.max(0.0) }, part(end));
+                (1.0 - end) * (1.0 - passed).powf(power) + end
+            }
         }
     }
 }
@@ -65,10 +122,55 @@ mod tests {
         assert_eq!(Schedule::Linear { warmup: 0.0 }.factor(0, 0), 0.0);
     }
 
+    fn all(warmup: f64) -> [Schedule; 5] {
+        [
+            Schedule::Linear { warmup },
+            Schedule::Constant { warmup },
+            Schedule::Cosine { warmup },
+            Schedule::CosineRestarts { warmup, cycles: 3 },
+            Schedule::Polynomial { warmup, power: 2.0, end: 0.1 },
+        ]
+    }
+
+    /// By transformers 5.23, from step 3 of 10 with a warm-up of 2: `get_cosine_schedule_with_warmup`,
+    /// `get_cosine_with_hard_restarts_schedule_with_warmup` with `num_cycles=3`, `get_polynomial_decay_schedule_with_warmup` of a
+    /// peak of 1 with `lr_end=0.1, power=2`.
+    #[test]
+    fn decays_as_transformers() {
+        let expected = [
+            [0.961939766, 0.853553391, 0.691341716, 0.5, 0.308658284, 0.146446609, 0.038060234, 0.0],
+            [0.691341716, 0.146446609, 0.961939766, 0.5, 0.038060234, 0.853553391, 0.308658284, 0.0],
+            [0.7890625, 0.60625, 0.4515625, 0.325, 0.2265625, 0.15625, 0.1140625, 0.1],
+        ];
+        for (schedule, expected) in all(0.2)[2..].iter().zip(expected) {
+            assert_eq!([0, 1, 2].map(|step| schedule.factor(step, 10)), [0.0, 0.5, 1.0]);
+            for (step, expected) in (3..).zip(expected) {
+                let found = schedule.factor(step, 10);
+                assert!((found - expected).abs() < 1e-9, "{schedule:?}: {found} at {step}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_errors() {
+        let said = |schedule: Schedule| schedule.check().unwrap_err().to_string();
+        assert_eq!(said(Schedule::CosineRestarts { warmup: 0.0, cycles: 0 }), "cycles is 0, must be at least 1");
+        for power in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let polynomial = Schedule::Polynomial { warmup: 0.0, power, end: 0.0 };
+            assert_eq!(said(polynomial), format!("power is {power}, must be above 0, and finite"));
+            assert!((0.0..=1.0).contains(&polynomial.factor(5, 10)));
+        }
+        for end in [-0.1, 1.5, f64::NAN] {
+            let polynomial = Schedule::Polynomial { warmup: 0.0, power: 1.0, end };
+            assert_eq!(said(polynomial), format!("end is {end}, must be from 0 to 1"));
+            assert!((0.0..=1.0).contains(&polynomial.factor(5, 10)));
+        }
+    }
+
     #[test]
     fn factors_stay_between_0_and_1() {
         for warmup in [f64::NAN, -3.0, f64::NEG_INFINITY, 7.0, f64::INFINITY, 0.0, 0.3, 1.0] {
-            for schedule in [Schedule::Linear { warmup }, Schedule::Constant { warmup }] {
+            for schedule in all(warmup) {
                 for (step, total) in [(0, 1000), (1, 1000), (999, 1000), (1000, 1000), (1001, 1000), (0, 0), (5, 1)] {
                     let factor = schedule.factor(step, total);
                     assert!((0.0..=1.0).contains(&factor), "{schedule:?} gives {factor} at {step} of {total}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check;
-use crate::Result;
+use crate::{Error, Result};
 
 /// How the F1 of several classes become one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,56 @@ pub fn accuracy(predictions: &[i64], labels: &[i64]) -> Result<f64> {
 /// # Errors
 /// When there is no prediction, or there are not as many labels.
 pub fn f1(predictions: &[i64], labels: &[i64], average: Average) -> Result<f64> {
+    let classes = count(predictions, labels)?;
+    Ok(match average {
+        Average::Binary(class) => classes.get(&class).map_or(0.0, Counts::f1),
+        Average::Macro => classes.values().map(Counts::f1).sum::<f64>() / classes.len() as f64,
+        Average::Weighted => {
+            classes.values().map(|class| class.f1() * class.labelled as f64).sum::<f64>() / labels.len() as f64
+        }
+    })
+}
+
+/// Matthews' correlation of predicted and true classes, from -1 to 1; 0 where the predictions or the labels are all one class.
+///
+/// Source: B. W. Matthews, "Comparison of the predicted and observed secondary structure of T4 phage lysozyme", 1975; of more than two classes: J. Gorodkin,
+/// "Comparing two K-category assignments by a K-category correlation coefficient", 2004. The numbers are scikit-learn's `matthews_corrcoef`.
+///
+/// # Errors
+/// When there is no prediction, or there are not as many labels.
+pub fn matthews(predictions: &[i64], labels: &[i64]) -> Result<f64> {
+    let classes = count(predictions, labels)?;
+    let (mut right, mut both, mut predicted, mut labelled) = (0.0, 0.0, 0.0, 0.0);
+    for class in classes.values() {
+        let [r, p, l] = [class.right, class.predicted, class.labelled].map(|count| count as f64);
+        (right, both, predicted, labelled) = (right + r, both + p * l, predicted + p * p, labelled + l * l);
+    }
+    let all = labels.len() as f64;
+    let spread = (all * all - predicted) * (all * all - labelled);
+    Ok(if spread > 0.0 { (right * all - both) / spread.sqrt() } else { 0.0 })
+}
+
+/// How often each class (row) is predicted to be each class (column), of the classes 0 to `classes` - 1.
+///
+/// # Errors
+/// When there is no prediction, there are not as many labels, or one of either is not such a class.
+pub fn confusion_matrix(predictions: &[i64], labels: &[i64], classes: usize) -> Result<Vec<Vec<usize>>> {
+    check(predictions.len(), labels.len())?;
+    let mut matrix = vec![vec![0; classes]; classes];
+    let index = |class: i64| match usize::try_from(class) {
+        Ok(index) if index < classes => Ok(index),
+        _ => {
+            Err(Error::data("confusion matrix", format!("there is a class {class} among 0 to {}", classes as i64 - 1)))
+        }
+    };
+    for (&prediction, &label) in predictions.iter().zip(labels) {
+        matrix[index(label)?][index(prediction)?] += 1;
+    }
+    Ok(matrix)
+}
+
+/// Of each class that is a prediction or a label.
+fn count(predictions: &[i64], labels: &[i64]) -> Result<BTreeMap<i64, Counts>> {
     check(predictions.len(), labels.len())?;
     let mut classes: BTreeMap<i64, Counts> = BTreeMap::new();
     for (&prediction, &label) in predictions.iter().zip(labels) {
@@ -43,13 +93,7 @@ pub fn f1(predictions: &[i64], labels: &[i64], average: Average) -> Result<f64> 
         class.labelled += 1;
         class.right += usize::from(prediction == label);
     }
-    Ok(match average {
-        Average::Binary(class) => classes.get(&class).map_or(0.0, Counts::f1),
-        Average::Macro => classes.values().map(Counts::f1).sum::<f64>() / classes.len() as f64,
-        Average::Weighted => {
-            classes.values().map(|class| class.f1() * class.labelled as f64).sum::<f64>() / labels.len() as f64
-        }
-    })
+    Ok(classes)
 }
 
 #[derive(Default)]
@@ -96,6 +140,29 @@ mod tests {
     fn more_classes_as_scikit_learn() {
         let (predictions, labels) = ([0, 1, 2, 2, 1, 0, 7, 2, 1, 0], [0, 1, 2, 1, 1, 2, 0, 2, 5, 0]);
         assert_close(scores(&predictions, &labels), [0.6, 0.6666666666666666, 0.4, 0.6]);
+    }
+
+    /// By scikit-learn 1.9.1: `matthews_corrcoef(y, p)`.
+    #[test]
+    fn correlation_as_scikit_learn() {
+        let close = |predictions: &[i64], labels: &[i64], expected: f64| {
+            let found = matthews(predictions, labels).unwrap();
+            assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
+        };
+        close(&[1, 1, 0, 1, 0, 0, 1, 0, 1, 1], &[1, 0, 0, 1, 1, 0, 1, 0, 0, 1], 0.408248290463863);
+        close(&[0, 1, 2, 2, 1, 0, 7, 2, 1, 0], &[0, 1, 2, 1, 1, 2, 0, 2, 5, 0], 0.4583333333333333);
+        close(&[1, 0, 1], &[0, 1, 0], -1.0);
+        close(&[0, 0, 0], &[0, 1, 0], 0.0);
+    }
+
+    #[test]
+    fn a_matrix_has_labels_down_and_predictions_across() {
+        let matrix = confusion_matrix(&[0, 1, 1, 2], &[0, 0, 1, 1], 3).unwrap();
+        assert_eq!(matrix, [[1, 1, 0], [0, 1, 1], [0, 0, 0]]);
+        for (predictions, labels, class) in [([3], [0], 3), ([0], [-1], -1)] {
+            let error = confusion_matrix(&predictions, &labels, 3).unwrap_err().to_string();
+            assert_eq!(error, format!("confusion matrix: there is a class {class} among 0 to 2"));
+        }
     }
 
     #[test]

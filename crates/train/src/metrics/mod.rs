@@ -3,7 +3,7 @@
 mod classification;
 mod correlation;
 
-pub use classification::{Average, accuracy, f1};
+pub use classification::{Average, accuracy, confusion_matrix, f1, matthews};
 pub use correlation::{pearson, spearman};
 
 use crate::{Error, Result};
