@@ -217,7 +217,7 @@ pub fn race(
         lanes.push(lane);
     }
 
-    // That of the second run of a turn.
+    // That of the second step of a turn; batches of forwards are all of one size.
     let batch = |round: usize| &files.padded[(2 * round + 1) % files.padded.len()];
     let (mut peak, mut work) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + rounds {

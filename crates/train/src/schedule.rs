@@ -2,8 +2,8 @@
 
 use crate::{Error, Result};
 
-/// The learning rate of each step, as a factor of the peak: a linear warm-up from 0 over a part of all steps, then what the name says. The same
-/// numbers as the schedules of transformers.
+/// The learning rate of each step, as a factor of the peak: a linear warm-up from 0 over a part of all steps, then what
+/// the name says. The same numbers as the schedules of transformers.
 ///
 /// ```
 /// use cloze_train::Schedule;
@@ -26,8 +26,8 @@ pub enum Schedule {
         /// Part of all steps, in [0, 1].
         warmup: f64,
     },
-    /// The same several times, each time from the peak (I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent with warm
-    /// restarts", 2017, with cycles of one length).
+    /// The same several times, each time from the peak (I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent
+    /// with warm restarts", 2017, with cycles of one length).
     CosineRestarts {
         /// Part of all steps, in [0, 1].
         warmup: f64,
@@ -77,8 +77,8 @@ impl Schedule {
         }
     }
 
-    /// The factor of step `step` (from 0) of `total`, in [0, 1]. A setting that makes no sense counts as the nearest that does, one that is not a
-    /// number as 0.
+    /// The factor of step `step` (from 0) of `total`, in [0, 1]. A setting that makes no sense counts as the nearest that
+    /// does, one that is not a number as 0.
     pub fn factor(self, step: u32, total: u32) -> f64 {
         let part = |x: f64| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
         let warmup = (part(self.warmup()) * f64::from(total)).round();
@@ -87,16 +87,13 @@ impl Schedule {
             return step / warmup;
         }
         // What has passed of what follows the warm-up.
-        let passed = (step - warmup) / (total - warmup).max(1.0);
+        let passed = ((step - warmup) / (total - warmup).max(1.0)).min(1.0);
         let cosine = |passed: f64| 0.5 * (1.0 + (std::f64::consts::PI * passed).cos());
         match self {
             Schedule::Constant { .. } => 1.0,
             Schedule::Linear { .. } => ((total - step) / (total - warmup).max(1.0)).max(0.0),
-            _ if step >= total => match self {
-                Schedule::Polynomial { end, .. } => part(end),
-                _ => 0.0,
-            },
             Schedule::Cosine { .. } => cosine(passed),
+            Schedule::CosineRestarts { .. } if passed == 1.0 => 0.0,
             Schedule::CosineRestarts { cycles, .. } => cosine((f64::from(cycles.max(1)) * passed).fract()),
             Schedule::Polynomial { power, end, .. } => {
                 let (power, end) = (if power.is_nan() { 0.0 } else { power.max(0.0) }, part(end));

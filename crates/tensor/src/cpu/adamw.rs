@@ -148,7 +148,7 @@ mod tests {
     fn squares_do_not_depend_on_the_number_of_threads() {
         let _steady = steady_level();
         let x = random_in::<f32>(300_000, 3);
-        let [one, two, five] = with_threads(|| sum_of_squares(&x));
-        assert!(one == two && one == five);
+        let [one, two, five, team] = with_threads(|| sum_of_squares(&x));
+        assert!(one == two && one == five && one == team);
     }
 }

@@ -544,8 +544,8 @@ mod tests {
         };
         let qkv = random_in::<f32>(401 * 3 * 256, 1);
         let dout = random_in::<f32>(401 * 256, 2);
-        let [one, two, five] = with_threads(|| run(&attention, &qkv, &dout));
-        assert!(one == two && one == five);
+        let [one, two, five, team] = with_threads(|| run(&attention, &qkv, &dout));
+        assert!(one == two && one == five && one == team);
     }
 
     #[test]

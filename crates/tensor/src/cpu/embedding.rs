@@ -178,12 +178,12 @@ mod tests {
         let _steady = steady_level();
         let (width, count) = (768, 500);
         let (ids, rows) = (random_ids(count, 11, 1), random_in::<f32>(count * width, 2));
-        let [one, two, five] = with_threads(|| {
+        let [one, two, five, team] = with_threads(|| {
             let mut table = vec![f32::NAN; 11 * width];
             scatter_add(Target::new(&mut table, false), width, &ids, &rows);
             table
         });
-        assert!(one == two && one == five);
+        assert!(one == two && one == five && one == team);
     }
 
     #[test]

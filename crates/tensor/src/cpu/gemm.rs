@@ -19,6 +19,7 @@ mod pack_int8;
 #[cfg(target_arch = "x86_64")]
 mod packed;
 mod small;
+mod view;
 
 use super::column_sums::column_sums;
 use super::{Real, Target};
@@ -26,6 +27,8 @@ use crate::Precision;
 pub(crate) use epilogue::Epilogue;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use packed::PackedMatrix;
+use view::extent;
+pub(crate) use view::{View, ViewMut};
 
 /// B of a product in the form in which it is multiplied: here there is none.
 #[cfg(not(target_arch = "x86_64"))]
@@ -261,74 +264,6 @@ fn by_crate<T: Real>(a: View<'_, T>, b: View<'_, T>, accumulate: bool, c: ViewMu
     epilogue::apply(epilogue, c);
 }
 
-/// A strided matrix to be read.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a, T> {
-    data: &'a [T],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-/// A strided matrix to be written.
-pub(crate) struct ViewMut<'a, T> {
-    data: &'a mut [T],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-/// Elements that a strided matrix reaches over.
-fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
-    if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 }
-}
-
-impl<'a, T> View<'a, T> {
-    /// Panics when the matrix reaches past the slice.
-    pub(crate) fn new(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
-        assert!(extent(rows, cols, row_stride, col_stride) <= data.len());
-        View { data, rows, cols, row_stride, col_stride }
-    }
-
-    /// A contiguous row-major matrix.
-    pub(crate) fn rows(data: &'a [T], rows: usize, cols: usize) -> Self {
-        View::new(data, rows, cols, cols, 1)
-    }
-
-    pub(crate) fn transposed(self) -> Self {
-        View {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            data: self.data,
-        }
-    }
-}
-
-impl<'a, T> ViewMut<'a, T> {
-    /// Panics when the matrix reaches past the slice, or overlaps itself.
-    pub(crate) fn new(data: &'a mut [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
-        assert!(extent(rows, cols, row_stride, col_stride) <= data.len());
-        let apart = |inner: usize, n: usize, outer: usize, m: usize| {
-            m <= 1 || (inner > 0 || n <= 1) && outer >= extent(n, 1, inner, 0).max(1)
-        };
-        assert!(
-            rows * cols <= 1
-                || apart(col_stride, cols, row_stride, rows) && (cols <= 1 || col_stride > 0)
-                || apart(row_stride, rows, col_stride, cols) && (rows <= 1 || row_stride > 0)
-        );
-        ViewMut { data, rows, cols, row_stride, col_stride }
-    }
-
-    /// A contiguous row-major matrix.
-    pub(crate) fn rows(data: &'a mut [T], rows: usize, cols: usize) -> Self {
-        ViewMut::new(data, rows, cols, cols, 1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,10 +323,7 @@ mod tests {
                         c
                     });
                     let bytes = results.each_ref().map(|c| bytemuck::cast_slice::<T, u8>(c));
-                    assert!(
-                        bytes[0] == bytes[1] && bytes[0] == bytes[2],
-                        "{m} {n} {k} layout {layout} differs by threads"
-                    );
+                    assert!(bytes.iter().all(|c| *c == bytes[0]), "{m} {n} {k} layout {layout} differs by threads");
                     // A sample of the elements: the corners and some between.
                     for (i, j) in [(0, 0), (m - 1, n - 1), (m / 2, n / 3), (m / 3, n - 1), (m - 1, n / 2)] {
                         let terms = (0..k).map(|l| a[i * sa.0 + l * sa.1].to_f64() * b[l * sb.0 + j * sb.1].to_f64());

@@ -391,8 +391,8 @@ mod tests {
             got
         }
         let want = run(&wide(&z), &wide(&dy), &wide(&gamma));
-        let [one, two, five] = with_threads(|| run(&z, &dy, &gamma));
-        assert!(one == two && one == five);
+        let [one, two, five, team] = with_threads(|| run(&z, &dy, &gamma));
+        assert!(one == two && one == five && one == team);
         for (got, want) in one.iter().zip(&want) {
             close(got, want, 2e-6, "LN backward in f32");
         }

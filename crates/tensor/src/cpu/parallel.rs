@@ -16,7 +16,7 @@ use super::team::work_together;
 
 /// Cost of one block, in elements of light arithmetic (about 10 microseconds).
 const BLOCK_COST: usize = 1 << 15;
-/// Pieces a thread.
+/// Pieces of work for each thread.
 const PIECES: usize = 4;
 /// Work below this total cost runs serially.
 const SERIAL_COST: usize = 1 << 16;
@@ -243,9 +243,10 @@ impl<'a, T> Disjoint<'a, T> {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    /// Runs `f` in pools of one, two and five threads and returns the three results.
-    pub(crate) fn with_threads<R: Send>(f: impl Fn() -> R + Sync) -> [R; 3] {
-        [1, 2, 5].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(&f))
+    /// Runs `f` in pools of one, two and five threads, and with the team's; gives the four results.
+    pub(crate) fn with_threads<R: Send>(f: impl Fn() -> R + Sync) -> [R; 4] {
+        let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(&f);
+        [pool(1), pool(2), pool(5), f()]
     }
 }
 
@@ -256,7 +257,7 @@ mod tests {
     #[test]
     fn each_row_is_visited_once_with_its_own_block() {
         for count in [0, 1, 7, 100, 4096, 4097] {
-            let [a, b, c] = testing::with_threads(|| {
+            let [a, b, c, team] = testing::with_threads(|| {
                 let (mut wide, mut narrow) = (vec![0usize; count * 3], vec![0usize; count]);
                 let rows = (RowsMut::new(&mut wide, 3), &mut narrow[..]);
                 for_rows(count, 100, rows, |range, (wide, narrow)| {
@@ -269,7 +270,7 @@ mod tests {
                 (wide, narrow)
             });
             assert!(a.0.chunks(3).enumerate().all(|(i, row)| row == [i + 1; 3]));
-            assert!(a == b && b == c, "blocks depend on the number of threads");
+            assert!(a == b && b == c && c == team, "blocks depend on the number of threads");
         }
     }
 
@@ -287,7 +288,7 @@ mod tests {
                     },
                 )
             });
-            assert!(counts.iter().all(|n| n.load(Ordering::Relaxed) == 3));
+            assert!(counts.iter().all(|n| n.load(Ordering::Relaxed) == 4));
         }
     }
 }

@@ -20,11 +20,11 @@ const AWAKE: Duration = Duration::from_micros(200);
 /// Set in [`Team::door`] while there is no work to enter.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// Runs `work` on the calling thread and, at the same time, on `threads - 1` others at most. It must be such that any
-/// number of threads may run it, or only one: each takes what the others left.
+/// Runs `work` on the calling thread and, at the same time, on the team's or on `threads - 1` of rayon's. It must be such that
+/// any number of threads may run it, once or again, or only one: each takes what the others left.
 pub(crate) fn work_together(threads: usize, work: &(dyn Fn() + Sync)) {
-    let alone = rayon::current_thread_index().is_none() && team().is_some_and(|team| team.run(work));
-    if !alone {
+    let by_team = rayon::current_thread_index().is_none() && team().is_some_and(|team| team.run(work));
+    if !by_team {
         rayon::in_place_scope(|scope| {
             for _ in 1..threads {
                 scope.spawn(|_| work());
@@ -88,9 +88,9 @@ impl Default for Team {
 impl Team {
     /// Runs `work` on the team's threads and this one; `false`, with nothing done, if another thread's work has them.
     fn run(&self, work: &Work<'_>) -> bool {
-        let Ok(_owner) = self.owner.try_lock() else { return false };
-        // SAFETY: the door is closed and nobody inside, so this is the only access; and whoever enters has left
-        // before this returns, so that no reference outlives the work.
+        let Ok(owner) = self.owner.try_lock() else { return false };
+        // SAFETY: the door is closed and nobody inside, so this is the only access; and whoever enters has left, and the
+        // reference is gone, before this returns.
         unsafe { *self.work.get() = Some(std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work)) };
         self.door.store(0, SeqCst);
         self.round.fetch_add(1, SeqCst);
@@ -101,8 +101,10 @@ impl Team {
         let own = catch_unwind(AssertUnwindSafe(work));
         self.door.fetch_or(CLOSED, SeqCst);
         wait(None, || self.door.load(SeqCst) == CLOSED);
+        // SAFETY: as above.
+        unsafe { *self.work.get() = None };
         let others = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(_owner);
+        drop(owner);
         if let Some(panic) = own.err().or(others) {
             resume_unwind(panic);
         }

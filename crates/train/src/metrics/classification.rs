@@ -45,10 +45,12 @@ pub fn f1(predictions: &[i64], labels: &[i64], average: Average) -> Result<f64> 
     })
 }
 
-/// Matthews' correlation of predicted and true classes, from -1 to 1; 0 where the predictions or the labels are all one class.
+/// Matthews' correlation of predicted and true classes, from -1 to 1; 0 where the predictions or the labels are all one
+/// class.
 ///
-/// Source: B. W. Matthews, "Comparison of the predicted and observed secondary structure of T4 phage lysozyme", 1975; of more than two classes: J. Gorodkin,
-/// "Comparing two K-category assignments by a K-category correlation coefficient", 2004. The numbers are scikit-learn's `matthews_corrcoef`.
+/// Source: B. W. Matthews, "Comparison of the predicted and observed secondary structure of T4 phage lysozyme", 1975; of
+/// more than two classes: J. Gorodkin, "Comparing two K-category assignments by a K-category correlation coefficient",
+/// 2004. The numbers are scikit-learn's `matthews_corrcoef`.
 ///
 /// # Errors
 /// When there is no prediction, or there are not as many labels.
@@ -73,9 +75,7 @@ pub fn confusion_matrix(predictions: &[i64], labels: &[i64], classes: usize) -> 
     let mut matrix = vec![vec![0; classes]; classes];
     let index = |class: i64| match usize::try_from(class) {
         Ok(index) if index < classes => Ok(index),
-        _ => {
-            Err(Error::data("confusion matrix", format!("there is a class {class} among 0 to {}", classes as i64 - 1)))
-        }
+        _ => Err(Error::data("confusion matrix", format!("class {class} is not one of the {classes}, from 0 on"))),
     };
     for (&prediction, &label) in predictions.iter().zip(labels) {
         matrix[index(label)?][index(prediction)?] += 1;
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(matrix, [[1, 1, 0], [0, 1, 1], [0, 0, 0]]);
         for (predictions, labels, class) in [([3], [0], 3), ([0], [-1], -1)] {
             let error = confusion_matrix(&predictions, &labels, 3).unwrap_err().to_string();
-            assert_eq!(error, format!("confusion matrix: there is a class {class} among 0 to 2"));
+            assert_eq!(error, format!("confusion matrix: class {class} is not one of the 3, from 0 on"));
         }
     }
 
