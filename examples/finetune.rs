@@ -2,7 +2,8 @@
 //! and F1 after every epoch; then classifies some sentences.
 //!
 //! With no arguments, on a few built-in reviews and the small model of this repository. On data of your own:
-//! `--train FILE --validation FILE`, TSV, CSV or JSON Lines; on a real model: `--model DIR_OR_NAME`.
+//! `--train FILE --validation FILE`, TSV, CSV or JSON Lines; on a real model: `--model DIR_OR_NAME`. With `--out DIR` a run
+//! that was stopped, by Ctrl-C or by a power failure, goes on with `--resume`.
 
 mod common;
 
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::train::metrics::Average;
-use cloze::train::{Row, Sanitized, Step};
+use cloze::train::{Row, Sanitized, Step, Stopped};
 use common::{ModelArgument, Result};
 use serde::Serialize;
 
@@ -42,9 +43,30 @@ struct Arguments {
     /// Sentences in a batch [default: 16, or 8 for the built-in reviews]
     #[arg(long)]
     batch: Option<usize>,
+    /// Instead: as many sentences in a batch as have at most so many tokens
+    #[arg(long, conflicts_with = "batch")]
+    batch_tokens: Option<usize>,
+    /// Batches of an optimizer step
+    #[arg(long, default_value_t = 1)]
+    accumulate: usize,
     /// Peak learning rate [default: 2e-5, or 1e-3 for the small model]
     #[arg(long)]
     lr: Option<f64>,
+    /// Part of the steps in which the learning rate rises
+    #[arg(long, default_value_t = 0.1)]
+    warmup: f64,
+    /// What the learning rate of each layer is multiplied with once for every layer above it
+    #[arg(long, default_value_t = 1.0)]
+    layer_decay: f64,
+    /// Evaluate every so many steps, not after each epoch
+    #[arg(long)]
+    evaluate_every: Option<u32>,
+    /// Keep the model of the best accuracy, and stop after so many evaluations that are no better
+    #[arg(long)]
+    patience: Option<u32>,
+    /// Train adapters of this rank beside the queries and values of the encoder, and the head, instead of all weights
+    #[arg(long)]
+    lora: Option<usize>,
     /// Most tokens of a sentence; longer ones are cut
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
@@ -57,9 +79,15 @@ struct Arguments {
     /// Threads; the result does not depend on them [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
-    /// Save the model and its tokenizer to this folder
+    /// Save the model and its tokenizer to this folder, and checkpoints on the way
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Go on where a run that was stopped left its last checkpoint in the folder of --out
+    #[arg(long, requires = "out")]
+    resume: bool,
+    /// Write a checkpoint every so many steps, not after each epoch
+    #[arg(long, requires = "out")]
+    checkpoint_every: Option<u32>,
     /// Also write what is printed to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -67,10 +95,11 @@ struct Arguments {
     sentences: Vec<String>,
 }
 
-/// What is known after an epoch.
+/// What an evaluation found, most often that after an epoch.
 #[derive(Clone, Serialize)]
 struct Epoch {
     epoch: u32,
+    step: u32,
     training_loss: f64,
     loss: f64,
     accuracy: f64,
@@ -105,7 +134,6 @@ fn run(arguments: &Arguments) -> Result {
     if let Some(out) = &arguments.out {
         common::check_writable(out)?;
     }
-    let is_built_in = arguments.train.is_none();
     let (training, validation) = match (&arguments.train, &arguments.validation) {
         (Some(training), Some(validation)) => (rows(training, arguments)?, rows(validation, arguments)?),
         _ => {
@@ -134,28 +162,15 @@ fn run(arguments: &Arguments) -> Result {
     let training = training.seed(arguments.seed);
     let (validation, _) = data(&validation)?;
 
-    let is_small = arguments.model.is_small();
-    let trainer = Trainer::new(&mut model)
-        .optimizer(AdamW::new(arguments.lr.unwrap_or(if is_small { 1e-3 } else { 2e-5 })))
-        .batch_size(arguments.batch.unwrap_or(if is_built_in { 8 } else { 16 }))
-        .epochs(arguments.epochs.unwrap_or(if is_built_in { 30 } else { 2 }))
-        .precision(arguments.precision)
-        .seed(arguments.seed);
-    let (mut epochs, mut losses) = (Vec::new(), Vec::new());
-    println!("\nepoch  training loss  validation loss  accuracy      F1");
-    trainer.run_with(&training, |model, step: &Step| {
-        losses.push(step.loss);
-        if step.epoch_ends {
-            let found = ClassificationEvaluation::run(model, &validation, 32)?;
-            let training_loss = losses.iter().sum::<f64>() / losses.len() as f64;
-            let (loss, accuracy, f1) = (found.loss, found.accuracy()?, found.f1(Average::Weighted)?);
-            println!("{:5}  {training_loss:13.4}  {loss:15.4}  {accuracy:8.4}  {f1:6.4}", step.epoch);
-            epochs.push(Epoch { epoch: step.epoch, training_loss, loss, accuracy, f1 });
-            losses.clear();
-        }
-        Ok(())
-    })?;
-
+    if let Some(rank) = arguments.lora {
+        model.add_adapters(&LoraConfig::new(rank), arguments.seed)?;
+    }
+    let (epochs, stopped) = train(arguments, &mut model, &training, &validation)?;
+    if stopped {
+        println!("\nstopped after a checkpoint: --resume goes on");
+        return Ok(());
+    }
+    model.merge_adapters()?;
     if let Some(out) = &arguments.out {
         model.save(out)?;
         tokenizer.save(out)?;
@@ -171,6 +186,61 @@ fn run(arguments: &Arguments) -> Result {
     let predictions = sentences.iter().zip(found).map(|(text, found)| (*text, found.label, found.scores)).collect();
     let report = Report { arguments, labels: &labels, epochs: &epochs, predictions };
     common::write_json(arguments.json.as_deref(), &report)
+}
+
+/// Trains, printing each evaluation; gives them, and whether it was stopped on the way.
+fn train(
+    arguments: &Arguments,
+    model: &mut BertForSequenceClassification,
+    training: &LabelledData<i64>,
+    validation: &LabelledData<i64>,
+) -> Result<(Vec<Epoch>, bool)> {
+    let is_built_in = arguments.train.is_none();
+    let every = |steps: Option<u32>| steps.map_or(Every::Epoch, Every::Steps);
+    let learning_rate = arguments.lr.unwrap_or(if arguments.model.is_small() { 1e-3 } else { 2e-5 });
+    let mut trainer = Trainer::new(model)
+        .optimizer(AdamW::new(learning_rate).layer_decay(arguments.layer_decay))
+        .schedule(Schedule::Linear { warmup: arguments.warmup })
+        .batch_size(arguments.batch.unwrap_or(if is_built_in { 8 } else { 16 }))
+        .accumulate(arguments.accumulate)
+        .epochs(arguments.epochs.unwrap_or(if is_built_in { 30 } else { 2 }))
+        .precision(arguments.precision)
+        .seed(arguments.seed)
+        .evaluate(every(arguments.evaluate_every), |model| {
+            let found = ClassificationEvaluation::run(model, validation, 32)?;
+            let (accuracy, f1) = (found.accuracy()?, found.f1(Average::Weighted)?);
+            Ok(Evaluation::maximize("accuracy", accuracy).and("f1", f1).and("loss", found.loss))
+        })
+        .stop_on_signals();
+    if let Some(tokens) = arguments.batch_tokens {
+        trainer = trainer.batch_tokens(tokens);
+    }
+    if let Some(patience) = arguments.patience {
+        trainer = trainer.early_stopping(patience);
+    }
+    if arguments.lora.is_some() {
+        trainer = trainer.freeze(|name| !LoraConfig::trains(name));
+    }
+    if let Some(out) = &arguments.out {
+        trainer = trainer.directory(out).resume(arguments.resume).checkpoint(every(arguments.checkpoint_every), 2);
+    }
+    let (mut epochs, mut losses) = (Vec::new(), Vec::new());
+    println!("\nepoch  training loss  validation loss  accuracy      F1");
+    let report = trainer.run_with(training, |_, step: &Step| {
+        losses.push(step.loss);
+        if let Some(evaluation) = &step.evaluation {
+            let training_loss = losses.iter().sum::<f64>() / losses.len() as f64;
+            let [accuracy, f1, loss] = ["accuracy", "f1", "loss"].map(|name| evaluation.get(name).unwrap_or(f64::NAN));
+            println!("{:5}  {training_loss:13.4}  {loss:15.4}  {accuracy:8.4}  {f1:6.4}", step.epoch);
+            epochs.push(Epoch { epoch: step.epoch, step: step.step, training_loss, loss, accuracy, f1 });
+            losses.clear();
+        }
+        Ok(())
+    })?;
+    if let (Some(_), Some((step, best))) = (arguments.patience, &report.best) {
+        println!("the best was after step {step}: {best}");
+    }
+    Ok((epochs, report.stopped == Some(Stopped::BySignal)))
 }
 
 /// A single class is nothing to learn, and to the library a regression.

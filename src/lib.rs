@@ -10,13 +10,13 @@ pub mod prelude {
     pub use cloze_bert::{
         Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
         BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, EncodeOptions,
-        Encoding, FillMask, Mode, NextSentence, OpenOptions, Pipeline, PreTrainedModel, QuestionAnswering, SaveOptions,
-        SentenceEmbedder, SentenceEncoder, SequenceLabels, Similarity, TextClassification, TokenClassification,
-        Tokenizer, TokenizerOptions, TrainOptions, Truncation,
+        Encoding, FillMask, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline, PreTrainedModel, QuestionAnswering,
+        SaveOptions, SentenceEmbedder, SentenceEncoder, SequenceLabels, Similarity, TextClassification,
+        TokenClassification, Tokenizer, TokenizerOptions, TrainOptions, Truncation,
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
     pub use cloze_train::{
-        AdamW, ClassificationEvaluation, Columns, Corpus, LabelledData, Masking, PairSampler, PreTraining,
-        PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,
+        AdamW, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking, PairSampler,
+        PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,
     };
 }

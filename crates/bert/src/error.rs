@@ -132,7 +132,8 @@ pub(crate) trait Inside<T> {
 
 impl<T> Inside<T> for Result<T> {
     fn inside(self, name: impl fmt::Display) -> Result<T> {
-        self.map_err(|error| match *error.0 {
+        let finite = self.and_then(|value| cloze_tensor::found().map_or(Ok(value), |error| Err(error.into())));
+        finite.map_err(|error| match *error.0 {
             ErrorKind::Tensor(error) => ErrorKind::Tensor(error.inside(name)).into(),
             other => other.into(),
         })

@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::finite;
 use crate::gradients::{Entry, Gradients, Like, Slot, Table};
 use crate::profile::{Pass, timed};
 use crate::tensor::{Origin, Tensor, TensorId};
@@ -71,13 +72,22 @@ thread_local! {
 /// # Ok::<(), cloze_tensor::Error>(())
 /// ```
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    recording(false, f)
+}
+
+/// Runs `f` with a graph being recorded, also inside of [`no_grad`] and of a backward.
+pub(crate) fn with_grad<R>(f: impl FnOnce() -> R) -> R {
+    recording(true, f)
+}
+
+fn recording<R>(on: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             RECORDING.set(self.0);
         }
     }
-    let _restore = Restore(RECORDING.replace(false));
+    let _restore = Restore(RECORDING.replace(on));
     f()
 }
 
@@ -120,6 +130,7 @@ pub(crate) fn differentiable_many(
     output: Tensor,
     backward: impl FnOnce(Vec<Tensor>, Tensor, Vec<Slot<'_>>) -> Result<()> + Send + 'static,
 ) -> Tensor {
+    finite::look(op, &output);
     if !is_recorded(inputs) {
         return output;
     }

@@ -73,6 +73,16 @@ pub enum ErrorKind {
         /// Why.
         reason: String,
     },
+    /// A result that is not finite, where [`check_finite`](crate::check_finite) looked.
+    #[error("{op}: the result has {value} at element {position}")]
+    NotFinite {
+        /// The operation.
+        op: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+        /// Where it stands among the elements of the result, the first that does.
+        position: usize,
+    },
     /// A file that could not be read or written.
     #[error("{}: {action}: {source}", path.display())]
     Io {
@@ -179,6 +189,6 @@ pub trait Inside<T> {
 
 impl<T> Inside<T> for Result<T> {
     fn inside(self, name: impl fmt::Display) -> Result<T> {
-        self.map_err(|error| error.inside(name))
+        self.and_then(|value| crate::finite::found().map_or(Ok(value), Err)).map_err(|error| error.inside(name))
     }
 }

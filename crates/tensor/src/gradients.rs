@@ -200,6 +200,11 @@ impl Gradients {
         if entry.place.is_some() { value.copied().ok() } else { Some(value.clone()) }
     }
 
+    /// Takes out the gradient with respect to `leaf`, if there is one.
+    pub(crate) fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
+        self.entries.remove(&leaf.id())?.into_tensor()
+    }
+
     /// Whether `leaf` has a gradient.
     pub fn contains(&self, leaf: &Tensor) -> bool {
         self.entries.get(&leaf.id()).is_some_and(|entry| entry.value.is_some())

@@ -32,6 +32,7 @@ mod dtype;
 mod element;
 mod error;
 mod files;
+mod finite;
 mod gradients;
 mod interop;
 mod layout;
@@ -54,9 +55,12 @@ pub use error::{Error, ErrorKind, Inside, Result};
 pub use files::{TensorFile, save_safetensors};
 #[doc(hidden)]
 pub use files::{replace_with, write_file_atomically};
+pub use finite::check_finite;
+#[doc(hidden)]
+pub use finite::found;
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
-pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences};
+pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences, recompute};
 #[doc(hidden)]
 pub use parameters::join_name;
 pub use parameters::{Module, ParameterArena, ParameterRange};

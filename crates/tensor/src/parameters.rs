@@ -289,14 +289,41 @@ impl ParameterArena {
         step: impl FnOnce(&mut [T], &[T], &[ParameterRange]),
     ) -> Result<()> {
         const OP: &str = "optimizer step";
-        if T::DTYPE != self.dtype {
-            let expected = self.dtype.to_string();
-            return Err(crate::ErrorKind::DType { op: OP, operand: "parameters", found: T::DTYPE, expected }.into());
-        }
         let flat = gradients.flat.as_ref().filter(|flat| flat.arena == self.id);
         let Some(Flat { storage: flat, .. }) = flat else {
             return Err(Error::gradient(OP, "the gradients do not mirror this arena; make them with gradients()"));
         };
+        let values = self.exclusive::<T>(OP, model, |tensor| gradients.contains(tensor))?;
+        step(values, flat.cpu::<T>(), &self.parameters);
+        Ok(())
+    }
+
+    /// Lets `edit` change the flat parameters, given what is where: to exchange them for an average of theirs, or for
+    /// those of a file.
+    ///
+    /// # Errors
+    /// As [`ParameterArena::update`], gradients apart.
+    pub fn edit<T: Element>(
+        &self,
+        model: &mut impl Module,
+        edit: impl FnOnce(&mut [T], &[ParameterRange]),
+    ) -> Result<()> {
+        edit(self.exclusive("change of parameters", model, |_| true)?, &self.parameters);
+        Ok(())
+    }
+
+    /// The flat parameters for writing, once it is certain that `model` alone has them and that each `has_gradient`.
+    #[allow(clippy::mut_from_ref, reason = "they are the model's, which is borrowed exclusively")]
+    fn exclusive<'a, T: Element>(
+        &'a self,
+        op: &'static str,
+        model: &'a mut impl Module,
+        has_gradient: impl Fn(&Tensor) -> bool,
+    ) -> Result<&'a mut [T]> {
+        if T::DTYPE != self.dtype {
+            let expected = self.dtype.to_string();
+            return Err(crate::ErrorKind::DType { op, operand: "parameters", found: T::DTYPE, expected }.into());
+        }
         let mut complaint = None;
         let mut expected = self.parameters.iter();
         model.visit_mut("", &mut |name, tensor| {
@@ -314,7 +341,7 @@ impl ParameterArena {
                     "{name} is still held by a graph or by {handles} other handle(s): drop the loss or run its \
                      backward, and drop clones of the parameter"
                 ));
-            } else if !gradients.contains(tensor) {
+            } else if !has_gradient(tensor) {
                 complaint = Some(format!(
                     "{name} has no gradient: the loss does not depend on it; freeze it when the arena is gathered, if \
                      that is meant"
@@ -330,14 +357,12 @@ impl ParameterArena {
             complaint = Some("a view of a parameter is still held by a graph or another handle".to_string());
         }
         if let Some(reason) = complaint {
-            return Err(Error::gradient(OP, reason));
+            return Err(Error::gradient(op, reason));
         }
         // What others read through handles that they have dropped comes before what is written now.
         fence(Ordering::Acquire);
         // SAFETY: the parameters are distinct tensors of `model`, none has another handle, no other tensor has
         // this storage, and `model` is borrowed exclusively.
-        let values = unsafe { self.storage.cpu_mut::<T>(0..self.elements) };
-        step(values, flat.cpu::<T>(), &self.parameters);
-        Ok(())
+        Ok(unsafe { self.storage.cpu_mut::<T>(0..self.elements) })
     }
 }

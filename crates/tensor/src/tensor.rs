@@ -292,8 +292,15 @@ impl Tensor {
         if self.is_exclusive() { Ok(self) } else { self.copied() }
     }
 
-    /// The elements for writing, of a tensor [made exclusive](Tensor::into_exclusive).
-    pub(crate) fn exclusive_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+    /// The elements for writing, in row-major order, of a tensor that nobody else sees: an optimizer's state.
+    ///
+    /// # Errors
+    /// When another handle, a view or a graph shares the memory, it is mapped from a file or not row-major; when `T` is
+    /// not the element type.
+    pub fn exclusive_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        if T::DTYPE != self.dtype() {
+            return Err(crate::ops::wrong_dtype("write", "tensor", self.dtype(), &T::DTYPE.to_string()));
+        }
         if !self.is_exclusive() {
             return Err(Error::invalid("write", "others see the elements"));
         }

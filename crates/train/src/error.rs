@@ -91,6 +91,14 @@ impl Error {
         ErrorKind::Data { what, why: why.into(), path: Some(path.into()), line: None }.into()
     }
 
+    /// The same error, with something more to know where it is one of data.
+    pub(crate) fn with_note(mut self, note: impl fmt::Display) -> Error {
+        if let ErrorKind::Data { why, .. } = &mut *self.0 {
+            why.push_str(&format!("; {note}"));
+        }
+        self
+    }
+
     /// A setting that makes no sense.
     pub fn invalid(setting: &'static str, value: impl fmt::Display, limit: impl Into<String>) -> Error {
         ErrorKind::Invalid { setting, value: value.to_string(), limit: limit.into() }.into()

@@ -3,7 +3,7 @@
 use cloze_bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets, Rows};
 use cloze_tensor::{CrossEntropy, Reduction, Sequences, Tensor, no_grad};
 
-use crate::trainer::{DataSet, Learn};
+use crate::trainer::{DataSet, Learn, Size};
 use crate::{Error, PackedExamples, PairExample, PreTraining, Result, TargetKind, Unigram};
 
 impl PackedExamples {
@@ -29,8 +29,20 @@ impl PackedExamples {
 }
 
 impl Learn<PackedExamples> for BertForPreTraining {
-    fn loss(&self, batch: &PackedExamples, mode: Mode) -> Result<Tensor> {
-        Ok(BertForPreTraining::loss(self, &batch.to_batch()?, &batch.targets(), mode)?.loss)
+    /// Of masked words and of pairs.
+    fn counts(&self, batch: &PackedExamples) -> Vec<usize> {
+        vec![batch.target_ids.len(), batch.next_sentence_labels.len()]
+    }
+
+    fn loss(&self, batch: &PackedExamples, counts: &[usize], mode: Mode) -> Result<Tensor> {
+        let own = Learn::counts(self, batch);
+        // A batch that is a step is divided by its own numbers, which says better what is wrong where it has none.
+        let divisors = match counts {
+            [targets, pairs] if own != counts => Some((*targets as f64, (*pairs).max(1) as f64)),
+            _ => None,
+        };
+        let targets = PreTrainingTargets { divisors, ..batch.targets() };
+        Ok(BertForPreTraining::loss(self, &batch.to_batch()?, &targets, mode)?.loss)
     }
 
     /// Without labels for next sentences their head, and the pooler before it, is not trained.
@@ -44,16 +56,20 @@ impl DataSet for PreTraining {
     type Example = PairExample;
     type Batch = PackedExamples;
 
-    fn epoch(&self, epoch: u32) -> Result<Vec<PairExample>> {
-        PreTraining::epoch(self, epoch)
+    fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<PairExample>> + '_> {
+        Ok(PreTraining::epoch(self, epoch)?.into_iter().map(Ok))
     }
 
     fn batch(&self, examples: &[PairExample], step: u32, first_sequence: u32) -> Result<PackedExamples> {
         PreTraining::batch(self, examples, step, first_sequence)
     }
 
-    fn tokens(batch: &PackedExamples) -> usize {
-        batch.token_count()
+    fn size(&self, example: &PairExample) -> Size {
+        Size { sequences: 1, tokens: example.token_count() }
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        Some(PreTraining::fingerprint(self))
     }
 }
 

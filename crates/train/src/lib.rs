@@ -31,11 +31,11 @@ pub use labelled::{
 };
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};
-pub use optimizer::{AdamW, Optimizer};
+pub use optimizer::{AdamW, Optimizer, ParameterGroup};
 pub use pairs::{IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_data::{MaskedExample, PackedExamples, PreTraining};
 pub use rows::{Cell, Columns, Row, read_rows};
 pub use sanitize::{DropReason, Dropped, DroppedRow, Sanitized, sanitize};
 pub use schedule::Schedule;
-pub use trainer::{Budget, DataSet, Learn, Step, Trainer, TrainingReport};
+pub use trainer::{Budget, DataSet, Evaluation, Every, Learn, Size, Step, Stopped, Trainer, TrainingReport, share};
 pub use unigram::Unigram;

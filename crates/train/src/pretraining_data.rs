@@ -9,6 +9,7 @@ use std::sync::Arc;
 use cloze_bert::Tokenizer;
 use cloze_tensor::random::{Purpose, Stream};
 
+use crate::trainer::Fingerprint;
 use crate::{
     Corpus, Error, Masking, PairExample, PairSampler, Result, Target, TargetKind, TokenizedCorpus, VocabularyTable,
 };
@@ -182,6 +183,15 @@ impl PreTraining {
     /// The largest number of tokens of an example.
     pub(crate) fn longest(&self) -> usize {
         self.pairs.longest()
+    }
+
+    /// A number that another corpus, or other settings, would not have.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut print = Fingerprint::new();
+        self.corpus.ids().iter().for_each(|id| print.add(&id.to_le_bytes()));
+        let settings = format!("{:?} {:?} {} {:?}", self.pairs, self.masking, self.seed, self.examples);
+        print.add(settings.as_bytes());
+        print.finish()
     }
 
     /// The corpus.

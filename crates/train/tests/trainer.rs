@@ -50,8 +50,12 @@ impl Watched {
 }
 
 impl Learn<PackedExamples> for Watched {
-    fn loss(&self, batch: &PackedExamples, mode: Mode) -> cloze_train::Result<Tensor> {
-        let loss = Learn::loss(&self.model, batch, mode)?;
+    fn counts(&self, batch: &PackedExamples) -> Vec<usize> {
+        Learn::counts(&self.model, batch)
+    }
+
+    fn loss(&self, batch: &PackedExamples, counts: &[usize], mode: Mode) -> cloze_train::Result<Tensor> {
+        let loss = Learn::loss(&self.model, batch, counts, mode)?;
         let number = self.forwards.replace(self.forwards.get() + 1);
         Ok(if number >= self.broken_from { loss.mul_scalar(f64::NAN)? } else { loss })
     }
@@ -164,6 +168,7 @@ fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
     let mut model = Watched { broken_from: 3, ..Watched::new(&config)? };
     let error = trainer(&mut model).steps(10).run(&data).err().ok_or("the run goes on")?.to_string();
     assert!(error.contains("loss") && error.contains("NaN") && error.contains("step 4"), "{error}");
+    assert!(error.contains("(first: mul_scalar: the result has NaN at element 0)"), "{error}");
 
     let mut until_then = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
     let mut after_three = Vec::new();
@@ -179,7 +184,8 @@ fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
     model.model.save(folder.path())?;
     let (read, _) = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
     let batch = data.batch(&data.evaluation()?[..4], 0, 0)?;
-    assert!(Learn::loss(&read, &batch, Mode::Eval)?.item()?.is_finite());
+    let counts = Learn::counts(&read, &batch);
+    assert!(Learn::loss(&read, &batch, &counts, Mode::Eval)?.item()?.is_finite());
     Ok(())
 }
 
@@ -209,8 +215,8 @@ impl DataSet for NoTargets {
     type Example = cloze_train::PairExample;
     type Batch = PackedExamples;
 
-    fn epoch(&self, epoch: u32) -> cloze_train::Result<Vec<Self::Example>> {
-        self.0.epoch(epoch)
+    fn epoch(&self, epoch: u32) -> cloze_train::Result<impl Iterator<Item = cloze_train::Result<Self::Example>> + '_> {
+        DataSet::epoch(&self.0, epoch)
     }
 
     fn batch(&self, examples: &[Self::Example], step: u32, first: u32) -> cloze_train::Result<PackedExamples> {
@@ -218,8 +224,8 @@ impl DataSet for NoTargets {
         Ok(PackedExamples { target_rows: vec![], target_ids: vec![], target_kinds: vec![], ..batch })
     }
 
-    fn tokens(batch: &PackedExamples) -> usize {
-        batch.token_count()
+    fn size(&self, example: &Self::Example) -> cloze_train::Size {
+        self.0.size(example)
     }
 }
 

@@ -9,6 +9,7 @@ use cloze_tensor::{DType, Module, Tensor, save_safetensors};
 use serde_json::{Value, json};
 
 use super::{WEIGHTS_FILE, WEIGHTS_INDEX_FILE, names};
+use crate::model::check_merged;
 use crate::{BertConfig, Error, Result, SaveOptions, files};
 
 /// Writes a model into folder `dir`.
@@ -26,6 +27,7 @@ pub(crate) fn save(
         DType::F64 => "float64",
         other => return Err(Error::config(format!("dtype is {other}: weights are saved in f32, bf16, f16 or f64"))),
     };
+    check_merged(model)?;
     fs::create_dir_all(dir).map_err(|error| Error::io(dir, "cannot make the folder", error))?;
     let stored = |(name, tensor): (String, Tensor)| {
         Ok((names::stored(&name, config.model_type), tensor.detach().to_dtype(options.dtype)?))

@@ -37,7 +37,17 @@ impl SelfAttention {
 
     /// Queries, keys and values of all heads side by side: `[T, H]` to `[T, 3H]`.
     fn projections(&self, x: &Tensor) -> cloze_tensor::Result<Tensor> {
-        x.projections(&[&self.query, &self.key, &self.value].map(|linear| (&linear.weight, &linear.bias)))
+        let layers = [&self.query, &self.key, &self.value];
+        let qkv = x.projections(&layers.map(|linear| (&linear.weight, &linear.bias)))?;
+        if layers.iter().all(|linear| linear.adapter.is_none()) {
+            return Ok(qkv);
+        }
+        let correction = |linear: &Linear| match &linear.adapter {
+            Some(adapter) => adapter.forward(x),
+            None => Tensor::zeros(x.shape(), x.dtype(), &x.device()),
+        };
+        let corrections = layers.map(correction).into_iter().collect::<cloze_tensor::Result<Vec<_>>>()?;
+        qkv.add(&Tensor::concat(&corrections.iter().collect::<Vec<_>>(), x.rank() - 1)?)
     }
 
     /// `[T, H]` to `[T, H]`

@@ -1,6 +1,6 @@
 //! The encoder: layers of attention and feed-forward networks.
 
-use cloze_tensor::{Gelu, Sequences, Tensor, module};
+use cloze_tensor::{Gelu, Sequences, Tensor, module, recompute};
 
 use super::{Attention, LayerNorm, Linear, Mode, Rows};
 use crate::error::Inside;
@@ -63,8 +63,44 @@ impl Layer {
         let x = self.attention.forward(x, sequences, rows, mode).inside("attention")?; // [R, H]
         let dropout = mode.dropout(self.dropout, self.site)?;
         let (inner, outer) = (&self.intermediate.dense, &self.output.dense);
-        let y = x.feed_forward((&inner.weight, &inner.bias), self.gelu, (&outer.weight, &outer.bias))?;
+        let y = match (&inner.adapter, &outer.adapter) {
+            (None, None) => x.feed_forward((&inner.weight, &inner.bias), self.gelu, (&outer.weight, &outer.bias))?,
+            _ => outer.forward(&inner.forward_gelu(&x, self.gelu)?)?,
+        };
         self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates()).inside("output")
+    }
+}
+
+impl Layer {
+    /// Its linear layers with their names.
+    pub(super) fn linears(&self) -> [(&'static str, &Linear); 6] {
+        let attention = &self.attention.self_attention;
+        [
+            ("attention.self.query", &attention.query),
+            ("attention.self.key", &attention.key),
+            ("attention.self.value", &attention.value),
+            ("attention.output.dense", &self.attention.output.dense),
+            ("intermediate.dense", &self.intermediate.dense),
+            ("output.dense", &self.output.dense),
+        ]
+    }
+
+    /// As [`Layer::linears`], to change.
+    pub(super) fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 6] {
+        let Attention { self_attention: attention, output } = &mut self.attention;
+        [
+            ("attention.self.query", &mut attention.query),
+            ("attention.self.key", &mut attention.key),
+            ("attention.self.value", &mut attention.value),
+            ("attention.output.dense", &mut output.dense),
+            ("intermediate.dense", &mut self.intermediate.dense),
+            ("output.dense", &mut self.output.dense),
+        ]
+    }
+
+    fn forward_recomputed(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
+        let (sequences, rows) = (sequences.clone(), rows.to_static());
+        recompute(self, x, move |layer, x| layer.forward(x, &sequences, &rows, mode))
     }
 }
 
@@ -78,6 +114,9 @@ fn first_site(index: usize) -> u32 {
 pub struct Encoder {
     /// From the embeddings upwards.
     pub layer: Vec<Layer>,
+    /// Whether each layer keeps its input alone for backward, which then computes the layer again
+    /// ([`recompute`]): a third more time, and memory for the activations of one layer instead of all.
+    pub gradient_checkpointing: bool,
 }
 module!(Encoder { layer });
 
@@ -85,7 +124,8 @@ impl Encoder {
     pub(super) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<Encoder> {
         let layers = weights.at("layer");
         let layer = |index: usize| Layer::new(layers.at(&index.to_string()), config, first_site(index));
-        Ok(Encoder { layer: (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()? })
+        let layer = (0..config.num_hidden_layers).map(layer).collect::<Result<_>>()?;
+        Ok(Encoder { layer, gradient_checkpointing: false })
     }
 
     /// The dropout site after all layers'.
@@ -107,7 +147,10 @@ impl Encoder {
         let all = Rows::all(sequences);
         for (index, layer) in self.layer.iter().enumerate() {
             let rows = if index + 1 == self.layer.len() { rows } else { &all };
-            let step = watch(layer, &x).and_then(|()| layer.forward(&x, sequences, rows, mode));
+            let step = watch(layer, &x).and_then(|()| match self.gradient_checkpointing {
+                true => layer.forward_recomputed(&x, sequences, rows, mode),
+                false => layer.forward(&x, sequences, rows, mode),
+            });
             x = step.inside(format_args!("encoder.layer.{index}"))?;
         }
         Ok(x)

@@ -1,7 +1,8 @@
 //! What every part is made of: linear maps, normalisations, tables.
 
-use cloze_tensor::{Dropout, Gelu, RowCoordinate, Tensor, module};
+use cloze_tensor::{Dropout, Gelu, Module, RowCoordinate, Tensor, join_name, module};
 
+use super::lora::Adapter;
 use crate::Result;
 use crate::weights::{Init, Weights};
 
@@ -12,8 +13,23 @@ pub struct Linear {
     pub weight: Tensor,
     /// `[outputs]`
     pub bias: Tensor,
+    /// What y is corrected by, if it is.
+    pub adapter: Option<Adapter>,
 }
-module!(Linear { weight, bias });
+
+impl Module for Linear {
+    fn visit(&self, name: &str, visitor: &mut dyn FnMut(&str, &Tensor)) {
+        self.weight.visit(&join_name(name, "weight"), visitor);
+        self.bias.visit(&join_name(name, "bias"), visitor);
+        self.adapter.visit(name, visitor);
+    }
+
+    fn visit_mut(&mut self, name: &str, visitor: &mut dyn FnMut(&str, &mut Tensor)) {
+        self.weight.visit_mut(&join_name(name, "weight"), visitor);
+        self.bias.visit_mut(&join_name(name, "bias"), visitor);
+        self.adapter.visit_mut(name, visitor);
+    }
+}
 
 impl Linear {
     /// A map of `inputs` to `outputs`, from `weight` and `bias` of these weights.
@@ -22,17 +38,24 @@ impl Linear {
     /// When the weights are of other shapes.
     pub fn new(weights: Weights<'_>, inputs: usize, outputs: usize) -> Result<Linear> {
         let weight = weights.parameter("weight", &[outputs, inputs], Init::Normal)?;
-        Ok(Linear { weight, bias: weights.parameter("bias", &[outputs], Init::Zeros)? })
+        Ok(Linear { weight, bias: weights.parameter("bias", &[outputs], Init::Zeros)?, adapter: None })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.linear(&self.weight, &self.bias)?)
+        let y = x.linear(&self.weight, &self.bias)?;
+        Ok(match &self.adapter {
+            Some(adapter) => y.add(&adapter.forward(x)?)?,
+            None => y,
+        })
     }
 
     /// As [`Linear::forward`], with GELU fused.
     pub fn forward_gelu(&self, x: &Tensor, gelu: Gelu) -> Result<Tensor> {
-        Ok(x.linear_gelu(&self.weight, &self.bias, gelu)?)
+        match &self.adapter {
+            Some(_) => Ok(self.forward(x)?.gelu(gelu)?),
+            None => Ok(x.linear_gelu(&self.weight, &self.bias, gelu)?),
+        }
     }
 }
 

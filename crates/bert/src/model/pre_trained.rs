@@ -6,6 +6,7 @@ use cloze_tensor::random::{Purpose, Stream};
 use cloze_tensor::{DType, Device, Module, Tensor};
 
 use super::BertModel;
+use super::lora::{self, LoraConfig};
 use crate::checkpoint::{self, LoadReport};
 use crate::config::CONFIG_FILE;
 use crate::folder::Folder;
@@ -105,6 +106,41 @@ pub trait PreTrainedModel: Module + Sized {
     /// As [`save`](PreTrainedModel::save).
     fn save_with(&self, dir: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         checkpoint::save(dir.as_ref(), self, self.config(), Self::ARCHITECTURE, options)
+    }
+
+    /// Gives linear layers of the encoder low-rank adapters, the only parameters of it that are then to be trained:
+    /// freeze what [`LoraConfig::trains`] does not name. The model computes what it did until they are.
+    ///
+    /// # Errors
+    /// When the rank is 0 or no layer is a target.
+    fn add_adapters(&mut self, config: &LoraConfig, seed: u64) -> Result<()> {
+        lora::add(self, config, seed)
+    }
+
+    /// Writes the adapters and the head, as `peft` does, into folder `dir`, making it if need be.
+    ///
+    /// # Errors
+    /// When the model has no adapters, or a file cannot be written.
+    fn save_adapters(&self, dir: impl AsRef<Path>) -> Result<()> {
+        lora::save(self, dir.as_ref())
+    }
+
+    /// Reads the adapters in folder `dir` and the head beside them, as `peft` or
+    /// [`save_adapters`](PreTrainedModel::save_adapters) wrote them.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is of another kind of adapter or does not fit the model.
+    fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<()> {
+        lora::load(self, dir.as_ref())
+    }
+
+    /// Adds what adapters learned to the weights, and takes the adapters away: the model computes the same, at its
+    /// old speed, and can be [saved](PreTrainedModel::save).
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    fn merge_adapters(&mut self) -> Result<()> {
+        lora::merge(self)
     }
 
     /// Gives the table of word embeddings, and the bias of a decoder tied to it, `vocab_size` rows: for tokens that

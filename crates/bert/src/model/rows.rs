@@ -10,7 +10,7 @@ use crate::Result;
 /// the masked tokens and `[CLS]`.
 #[derive(Clone, Debug)]
 pub struct Rows<'a> {
-    picked: Option<&'a [u32]>,
+    picked: Option<Cow<'a, [u32]>>,
     coordinates: Cow<'a, [RowCoordinate]>,
 }
 
@@ -23,7 +23,7 @@ impl<'a> Rows<'a> {
     /// The rows `picked`, in that order. Those that are out of range are reported when the model runs.
     pub fn some(sequences: &Sequences, picked: &'a [u32]) -> Rows<'a> {
         let coordinate = |&row: &u32| sequences.rows().get(row as usize).copied().unwrap_or_default();
-        Rows { picked: Some(picked), coordinates: picked.iter().map(coordinate).collect() }
+        Rows { picked: Some(picked.into()), coordinates: picked.iter().map(coordinate).collect() }
     }
 
     /// The `[CLS]` row of each sequence.
@@ -33,10 +33,16 @@ impl<'a> Rows<'a> {
 
     /// These rows of a tensor `[T, ..]`.
     pub(super) fn of(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match self.picked {
+        Ok(match &self.picked {
             Some(picked) => x.gather_rows(picked)?,
             None => x.clone(),
         })
+    }
+
+    /// The same rows, for whoever outlives the batch.
+    pub(super) fn to_static(&self) -> Rows<'static> {
+        let picked = self.picked.as_ref().map(|picked| picked.to_vec().into());
+        Rows { picked, coordinates: self.coordinates.to_vec().into() }
     }
 
     /// Where each of them stands.

@@ -39,6 +39,7 @@ ops! {
     matmul: ["matmul"],
     pointwise_loss: ["binary_cross_entropy", "mean_squared_error"],
     pooling: ["pool"],
+    recompute: ["recompute"],
     reduce: ["sum"],
     rows: ["gather_rows", "scatter_rows"],
     softmax: ["softmax", "log_softmax"],
@@ -53,6 +54,7 @@ pub use cross_entropy::{CrossEntropy, Reduction};
 pub use embedding::EmbeddingIds;
 pub use gelu::Gelu;
 pub use pooling::Pooling;
+pub use recompute::recompute;
 
 /// Runs `$body` with `$T` as the Rust type of a float dtype that the CPU computes in.
 macro_rules! float {

@@ -15,7 +15,7 @@ pub use choices::ChoiceExample;
 pub use report::EncodingReport;
 pub use tags::{TaggedSentence, tag_names};
 
-use crate::trainer::DataSet;
+use crate::trainer::{DataSet, Fingerprint, Size};
 use crate::{Error, Result};
 
 /// `Purpose::Shuffle` at this site orders the examples of an epoch.
@@ -55,7 +55,7 @@ impl From<Encoding> for Sequence {
 /// let tokenizer = Tokenizer::train(texts, 60, &TrainOptions::new())?;
 /// let (data, report) = LabelledData::of_texts(&texts, vec![1i64, 0, 1], &tokenizer, 128)?;
 /// println!("{report}");
-/// let order = data.epoch(0)?;
+/// let order = data.epoch(0)?.collect::<cloze_train::Result<Vec<_>>>()?;
 /// let batch = data.batch(&order[..2], 0, 0)?;
 /// assert_eq!((batch.batch.len(), batch.labels.len()), (2, 2));
 /// # Ok::<(), cloze_train::Error>(())
@@ -122,6 +122,19 @@ impl<L> LabelledData<L> {
         &self.sequences
     }
 
+    /// The sequences of an example; none where there is no such example.
+    fn sequences_of(&self, example: usize) -> &[Sequence] {
+        let each = self.sequences.len() / self.example_count();
+        self.sequences.get(example * each..(example + 1) * each).unwrap_or_default()
+    }
+
+    /// The examples of an epoch, shuffled.
+    fn order(&self, epoch: u32) -> Vec<usize> {
+        let mut examples: Vec<usize> = (0..self.example_count()).collect();
+        Stream::new(self.seed, Purpose::Shuffle, EPOCH_SITE, epoch, 0).shuffle(&mut examples);
+        examples
+    }
+
     /// The label of each example.
     pub fn labels(&self) -> &[L] {
         &self.labels
@@ -150,16 +163,13 @@ impl<L: Clone> DataSet for LabelledData<L> {
     type Example = usize;
     type Batch = LabelledBatch<L>;
 
-    fn epoch(&self, epoch: u32) -> Result<Vec<usize>> {
-        let mut examples: Vec<usize> = (0..self.example_count()).collect();
-        Stream::new(self.seed, Purpose::Shuffle, EPOCH_SITE, epoch, 0).shuffle(&mut examples);
-        Ok(examples)
+    fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<usize>> + '_> {
+        Ok(self.order(epoch).into_iter().map(Ok))
     }
 
     fn batch(&self, examples: &[usize], _step: u32, first_sequence: u32) -> Result<LabelledBatch<L>> {
         let (mut ids, mut token_types, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
         let (mut numbers, mut labels) = (Vec::new(), Vec::new());
-        let each = self.sequences.len() / self.example_count();
         for &example in examples {
             let label = self.labels.get(example).ok_or_else(|| {
                 Error::invalid(
@@ -169,7 +179,7 @@ impl<L: Clone> DataSet for LabelledData<L> {
                 )
             })?;
             labels.push(label.clone());
-            for sequence in &self.sequences[example * each..(example + 1) * each] {
+            for sequence in self.sequences_of(example) {
                 ids.extend_from_slice(&sequence.ids);
                 token_types.extend_from_slice(&sequence.token_types);
                 numbers.push(first_sequence.wrapping_add(lengths.len() as u32));
@@ -180,8 +190,24 @@ impl<L: Clone> DataSet for LabelledData<L> {
         Ok(LabelledBatch { batch, labels })
     }
 
-    fn tokens(batch: &LabelledBatch<L>) -> usize {
-        batch.batch.tokens()
+    fn size(&self, example: &usize) -> Size {
+        let sequences = self.sequences_of(*example);
+        Size { sequences: sequences.len(), tokens: sequences.iter().map(|sequence| sequence.ids.len()).sum() }
+    }
+
+    fn name(&self, example: &usize) -> Option<String> {
+        Some(example.to_string())
+    }
+
+    /// Of the sequences and of the order; labels may be anything.
+    fn fingerprint(&self) -> Option<u64> {
+        let mut print = Fingerprint::new();
+        print.add(&self.seed.to_le_bytes());
+        for sequence in &self.sequences {
+            print.add(&(sequence.ids.len() as u64).to_le_bytes());
+            sequence.ids.iter().chain(&sequence.token_types).for_each(|id| print.add(&id.to_le_bytes()));
+        }
+        Some(print.finish())
     }
 }
 
@@ -199,10 +225,10 @@ mod tests {
     #[test]
     fn epochs_are_orders_of_all_examples() {
         let data = data(50, 1).seed(3);
-        let (first, second) = (data.epoch(0).unwrap(), data.epoch(1).unwrap());
-        assert_eq!(first, data.epoch(0).unwrap());
+        let (first, second) = (data.order(0), data.order(1));
+        assert_eq!(first, data.order(0));
         assert_ne!(first, second);
-        assert_ne!(first, data.clone().seed(4).epoch(0).unwrap());
+        assert_ne!(first, data.clone().seed(4).order(0));
         for mut order in [first, second] {
             assert!(!order.is_sorted());
             order.sort_unstable();
@@ -218,7 +244,7 @@ mod tests {
         assert_eq!(batch.batch.token_types(), [vec![0; 6], vec![1; 8]].concat());
         assert_eq!(batch.batch.sequences().cu_seqlens(), [0, 5, 6, 14]);
         assert_eq!(batch.batch.sequences().numbers(), [10, 11, 12]);
-        assert_eq!((batch.choices(), LabelledData::<u32>::tokens(&batch)), (1, 14));
+        assert_eq!((batch.choices(), data(9, 1).size(&4)), (1, Size { sequences: 1, tokens: 5 }));
     }
 
     #[test]

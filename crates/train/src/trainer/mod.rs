@@ -1,52 +1,24 @@
 //! The training loop: for any model and data set that implement two small traits.
 
+mod batching;
+mod checkpoint;
+mod data_set;
+mod directory;
+mod evaluation;
 mod progress;
+mod run;
+mod signals;
 
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use cloze_bert::Mode;
-use cloze_tensor::{Module, Precision, Tensor};
+use cloze_tensor::{Module, Precision};
 
-use crate::optimizer::check_clip_norm;
-use crate::{AdamW, Error, Optimizer, Result, Schedule};
-use progress::Progress;
-
-/// A model that learns from batches `B`.
-pub trait Learn<B>: Module {
-    /// The loss of a batch, as a number with a graph.
-    ///
-    /// # Errors
-    /// When the batch does not fit the model.
-    fn loss(&self, batch: &B, mode: Mode) -> Result<Tensor>;
-
-    /// Whether the parameter `name` is trained on batches like `batch`. All are, unless this says otherwise.
-    fn is_trainable(&self, _name: &str, _batch: &B) -> bool {
-        true
-    }
-}
-
-/// Examples, in an order that depends on the epoch, and the batches made of them.
-pub trait DataSet {
-    /// What is shuffled.
-    type Example;
-    /// What a model learns from.
-    type Batch;
-
-    /// The examples of an epoch, in the order of training.
-    ///
-    /// # Errors
-    /// When a setting makes no sense.
-    fn epoch(&self, epoch: u32) -> Result<Vec<Self::Example>>;
-
-    /// The batch of some of them. `first_sequence` numbers the first within optimizer step `step`.
-    ///
-    /// # Errors
-    /// When a setting makes no sense.
-    fn batch(&self, examples: &[Self::Example], step: u32, first_sequence: u32) -> Result<Self::Batch>;
-
-    /// Number of tokens in a batch, for the display.
-    fn tokens(batch: &Self::Batch) -> usize;
-}
+use crate::{AdamW, Result, Schedule};
+use batching::{Batching, Limit};
+pub(crate) use checkpoint::Fingerprint;
+pub use data_set::{DataSet, Learn, Size, share};
+pub use evaluation::{Evaluation, Every};
 
 /// How long to train.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,7 +32,7 @@ pub enum Budget {
 }
 
 /// One step, as a callback sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Step {
     /// Number of the step, from 1.
@@ -71,14 +43,27 @@ pub struct Step {
     pub epoch: u32,
     /// Whether it is the last step of its epoch, or of the run: the time to evaluate.
     pub epoch_ends: bool,
-    /// Loss of the batch, in nats.
+    /// Loss of the step, in nats.
     pub loss: f64,
     /// Learning rate.
     pub learning_rate: f64,
     /// Norm of the gradients before clipping.
     pub gradient_norm: f64,
+    /// Tokens trained on since training started.
+    pub tokens: usize,
     /// Since training started.
     pub elapsed: Duration,
+    /// What was found after this step, where it was [time to evaluate](Trainer::evaluate).
+    pub evaluation: Option<Evaluation>,
+}
+
+/// Why a run ended before its last step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// [No evaluation was better for long](Trainer::early_stopping).
+    Early,
+    /// [A signal asked for it](Trainer::stop_on_signals).
+    BySignal,
 }
 
 /// What a run did.
@@ -91,8 +76,12 @@ pub struct TrainingReport {
     pub epochs: u32,
     /// Tokens trained on.
     pub tokens: usize,
-    /// Time of the steps and of what callbacks did between them.
+    /// Time of the steps, of evaluations and of what callbacks did between them.
     pub elapsed: Duration,
+    /// The best evaluation, and after which step it was.
+    pub best: Option<(u32, Evaluation)>,
+    /// Why it ended before its last step, if it did.
+    pub stopped: Option<Stopped>,
 }
 
 impl TrainingReport {
@@ -103,32 +92,50 @@ impl TrainingReport {
     }
 }
 
+type Evaluate<'m, M> = Box<dyn FnMut(&M) -> Result<Evaluation> + 'm>;
+
 /// Trains a model. Every knob is a builder method; the defaults are BERT's.
+///
+/// ```no_run
+/// # use cloze_train::*;
+/// # use cloze_bert::BertForSequenceClassification;
+/// # fn f(mut model: BertForSequenceClassification, data: LabelledData<i64>, held_out: LabelledData<i64>) -> Result<()> {
+/// let report = Trainer::new(&mut model)
+///     .optimizer(AdamW::new(5e-5).layer_decay(0.95))
+///     .batch_size(32)
+///     .epochs(3)
+///     .evaluate(Every::Epoch, |model| {
+///         let found = ClassificationEvaluation::run(model, &held_out, 32)?;
+///         Ok(Evaluation::maximize("accuracy", found.accuracy()?).and("loss", found.loss))
+///     })
+///     .keep_best()
+///     .directory("runs/sst2")      // checkpoints; with `resume` it goes on where they end
+///     .resume(true)
+///     .stop_on_signals()
+///     .run(&data)?;
+/// # Ok(()) }
+/// ```
 pub struct Trainer<'m, M> {
     model: &'m mut M,
     adamw: AdamW,
     schedule: Schedule,
     clip_norm: Option<f64>,
     precision: Precision,
-    batch_size: usize,
+    batching: Batching,
     budget: Budget,
     seed: u64,
+    average: Option<f64>,
+    frozen: Option<Box<dyn Fn(&str) -> bool + 'm>>,
+    evaluate: Option<(Every, Evaluate<'m, M>)>,
+    keep_best: bool,
+    patience: Option<u32>,
+    directory: Option<PathBuf>,
+    checkpoint: Every,
+    keep_checkpoints: usize,
+    resume: bool,
+    signals: bool,
     progress: bool,
 }
-
-/// Most steps that are timed to find how many fit into a time.
-const TIMED_STEPS: usize = 20;
-
-/// The examples of an epoch, of which there must be some.
-fn examples_of<D: DataSet>(data: &D, epoch: u32) -> Result<Vec<D::Example>> {
-    let examples = data.epoch(epoch)?;
-    match examples.is_empty() {
-        true => Err(Error::data("examples", format!("there is none to train on in epoch {}", epoch + 1))),
-        false => Ok(examples),
-    }
-}
-
-type Callback<'c, M> = &'c mut dyn FnMut(&M, &Step) -> Result<()>;
 
 impl<'m, M: Module> Trainer<'m, M> {
     /// A trainer of `model`: one epoch of batches of 32, AdamW at 1e-4, warm-up over a tenth of the steps and
@@ -140,9 +147,19 @@ impl<'m, M: Module> Trainer<'m, M> {
             schedule: Schedule::default(),
             clip_norm: Some(1.0),
             precision: Precision::F32,
-            batch_size: 32,
+            batching: Batching { limit: Limit::Examples(32), by_length: false, accumulate: 1 },
             budget: Budget::Epochs(1),
             seed: 0,
+            average: None,
+            frozen: None,
+            evaluate: None,
+            keep_best: false,
+            patience: None,
+            directory: None,
+            checkpoint: Every::Epoch,
+            keep_checkpoints: 2,
+            resume: false,
+            signals: false,
             progress: true,
         }
     }
@@ -167,9 +184,31 @@ impl<'m, M: Module> Trainer<'m, M> {
         Trainer { precision, ..self }
     }
 
-    /// Sequences in a batch.
-    pub fn batch_size(self, sequences: usize) -> Trainer<'m, M> {
-        Trainer { batch_size: sequences, ..self }
+    /// Examples in a batch.
+    pub fn batch_size(mut self, examples: usize) -> Trainer<'m, M> {
+        self.batching.limit = Limit::Examples(examples);
+        self
+    }
+
+    /// In the place of a number of examples: as many in a batch as have at most so many tokens together, but at least
+    /// one. Steps then take about the same time and memory, whatever the lengths are.
+    pub fn batch_tokens(mut self, tokens: usize) -> Trainer<'m, M> {
+        self.batching.limit = Limit::Tokens(tokens);
+        self
+    }
+
+    /// Puts examples of about the same length into a batch. Nothing is padded here, so it saves no time but in
+    /// attention; it is for recipes that have it.
+    pub fn group_by_length(mut self) -> Trainer<'m, M> {
+        self.batching.by_length = true;
+        self
+    }
+
+    /// Makes a step of so many batches: it is a step of a batch of their sum, in the memory of one. The last step of an
+    /// epoch has what is left.
+    pub fn accumulate(mut self, batches: usize) -> Trainer<'m, M> {
+        self.batching.accumulate = batches;
+        self
     }
 
     /// How long to train.
@@ -177,7 +216,7 @@ impl<'m, M: Module> Trainer<'m, M> {
         Trainer { budget, ..self }
     }
 
-    /// Trains for this many passes over the data.
+    /// Trains for this many passes over the data. How many steps that is, is counted by going through the order of each.
     pub fn epochs(self, epochs: u32) -> Trainer<'m, M> {
         self.budget(Budget::Epochs(epochs))
     }
@@ -192,7 +231,58 @@ impl<'m, M: Module> Trainer<'m, M> {
         Trainer { seed, ..self }
     }
 
-    /// Whether a progress bar is drawn, where standard error is a terminal.
+    /// Leaves parameters as they are: those whose name `is_frozen`, as `|name| name.starts_with("bert.embeddings.")`.
+    pub fn freeze(self, is_frozen: impl Fn(&str) -> bool + 'm) -> Trainer<'m, M> {
+        Trainer { frozen: Some(Box::new(is_frozen)), ..self }
+    }
+
+    /// Keeps an exponential moving average of the parameters, of which each step keeps the part `decay`. It is what is
+    /// evaluated, and what the model has at the end ([`Optimizer::with_average`](crate::Optimizer::with_average)).
+    pub fn average(self, decay: f64) -> Trainer<'m, M> {
+        Trainer { average: Some(decay), ..self }
+    }
+
+    /// Evaluates the model now and then. Callbacks, the display and the report see what was found.
+    pub fn evaluate(self, every: Every, evaluate: impl FnMut(&M) -> Result<Evaluation> + 'm) -> Trainer<'m, M> {
+        Trainer { evaluate: Some((every, Box::new(evaluate))), ..self }
+    }
+
+    /// At the end the model is the one of the best evaluation, by its first number.
+    pub fn keep_best(self) -> Trainer<'m, M> {
+        Trainer { keep_best: true, ..self }
+    }
+
+    /// Ends the run when so many evaluations, one after the other, were no better than the best before them; and
+    /// [keeps the best](Trainer::keep_best).
+    pub fn early_stopping(self, patience: u32) -> Trainer<'m, M> {
+        Trainer { patience: Some(patience), keep_best: true, ..self }
+    }
+
+    /// The directory of the run, which is made if need be: its checkpoints are there. One run at a time.
+    pub fn directory(self, path: impl AsRef<Path>) -> Trainer<'m, M> {
+        Trainer { directory: Some(path.as_ref().to_path_buf()), ..self }
+    }
+
+    /// When a checkpoint is written to the directory; if nothing is said, after each epoch. The last `keep` are kept, and
+    /// the best parameters beside them.
+    pub fn checkpoint(self, every: Every, keep: usize) -> Trainer<'m, M> {
+        Trainer { checkpoint: every, keep_checkpoints: keep, ..self }
+    }
+
+    /// Whether the run goes on from the last checkpoint of its directory, if there is one: it gives the bits of a run that
+    /// was never stopped. Otherwise a directory that has one is an error.
+    pub fn resume(self, resume: bool) -> Trainer<'m, M> {
+        Trainer { resume, ..self }
+    }
+
+    /// At SIGINT (Ctrl-C) or SIGTERM finishes the step, writes a checkpoint if there is a directory, and ends; at a second
+    /// one the process ends at once. Until the run is over these signals do nothing else in the process.
+    pub fn stop_on_signals(self) -> Trainer<'m, M> {
+        Trainer { signals: true, ..self }
+    }
+
+    /// Whether it is shown on standard error how far the run is: a line that is drawn anew where that is a terminal, one
+    /// every half minute otherwise.
     pub fn progress(self, progress: bool) -> Trainer<'m, M> {
         Trainer { progress, ..self }
     }
@@ -212,19 +302,19 @@ impl<'m, M: Module> Trainer<'m, M> {
     /// disturb the progress bar.
     ///
     /// # Errors
-    /// When a setting makes no sense, the data are empty or do not fit the model, the loss stops being a
-    /// number, or the callback fails.
+    /// When a setting makes no sense, the data are empty or do not fit the model, the evaluation or the callback fails;
+    /// when the loss or a gradient is no finite number: says in which step, of which examples, and which operation was the
+    /// first to give what is none. When the directory cannot be written, another run has it, or what is to be resumed
+    /// there had other data, another model or other settings.
     pub fn run_with<D: DataSet>(
-        mut self,
+        self,
         data: &D,
         mut after_step: impl FnMut(&M, &Step) -> Result<()>,
     ) -> Result<TrainingReport>
     where
         M: Learn<D::Batch>,
     {
-        let (examples, mut optimizer) = self.start(data)?;
-        let steps = self.budget_steps(data, &examples, &mut optimizer)?;
-        self.train(data, examples, steps, &mut optimizer, &mut after_step)
+        run::run(self, data, &mut after_step)
     }
 
     /// How many steps [`Trainer::run`] would make on `data`. Asked for by number, they are the same run.
@@ -235,137 +325,6 @@ impl<'m, M: Module> Trainer<'m, M> {
     where
         M: Learn<D::Batch>,
     {
-        let (examples, mut optimizer) = self.start(data)?;
-        self.budget_steps(data, &examples, &mut optimizer)
-    }
-
-    fn budget_steps<D: DataSet>(&mut self, data: &D, examples: &[D::Example], optimizer: &mut Optimizer) -> Result<u32>
-    where
-        M: Learn<D::Batch>,
-    {
-        match self.budget {
-            Budget::Steps(steps) => Ok(steps),
-            Budget::Epochs(epochs) => u32::try_from(examples.len().div_ceil(self.batch_size))
-                .ok()
-                .and_then(|steps| steps.checked_mul(epochs))
-                .ok_or_else(|| Error::invalid("epochs", epochs, "fewer: there are 2^32 steps or more")),
-            Budget::Time(time) => self.time_steps(time, data, examples, optimizer),
-        }
-    }
-
-    /// Checks the settings, and gives the first epoch's examples and an optimizer.
-    fn start<D: DataSet>(&mut self, data: &D) -> Result<(Vec<D::Example>, Optimizer)>
-    where
-        M: Learn<D::Batch>,
-    {
-        if self.batch_size == 0 {
-            return Err(Error::invalid("batch size", 0, "at least 1"));
-        }
-        check_clip_norm(self.clip_norm)?;
-        self.schedule.check()?;
-        let examples = examples_of(data, 0)?;
-        self.batch_size = self.batch_size.min(examples.len());
-        let first = data.batch(&examples[..self.batch_size], 0, 0)?;
-        let trainable: Vec<(String, bool)> = {
-            let mut names = Vec::new();
-            self.model.visit("", &mut |name, _| names.push((name.to_string(), self.model.is_trainable(name, &first))));
-            names
-        };
-        let is_trainable = |name: &str| trainable.iter().any(|(other, trained)| *trained && other == name);
-        let optimizer = Optimizer::new(self.adamw, self.model, is_trainable)?;
-        Ok((examples, optimizer))
-    }
-
-    fn train<D: DataSet>(
-        &mut self,
-        data: &D,
-        mut examples: Vec<D::Example>,
-        steps: u32,
-        optimizer: &mut Optimizer,
-        after_step: Callback<'_, M>,
-    ) -> Result<TrainingReport>
-    where
-        M: Learn<D::Batch>,
-    {
-        let start = Instant::now();
-        let mut progress = Progress::new(steps, self.progress);
-        let mut report = TrainingReport::default();
-        let mut at = 0;
-        for step in 0..steps {
-            if at >= examples.len() {
-                report.epochs += 1;
-                (examples, at) = (examples_of(data, report.epochs)?, 0);
-            }
-            let end = (at + self.batch_size).min(examples.len());
-            let batch = data.batch(&examples[at..end], step, 0)?;
-            at = end;
-            let learning_rate = self.adamw.learning_rate * self.schedule.factor(step, steps);
-            let (loss, gradient_norm) = self.step::<D>(&batch, step, learning_rate, optimizer)?;
-            report.losses.push(loss);
-            report.tokens += D::tokens(&batch);
-            let (epoch, elapsed) = (report.epochs + 1, start.elapsed());
-            let (step, epoch_ends) = (step + 1, at >= examples.len() || step + 1 == steps);
-            let step = Step { step, steps, epoch, epoch_ends, loss, learning_rate, gradient_norm, elapsed };
-            progress.update(&step, report.tokens);
-            progress.aside(|| after_step(self.model, &step))?;
-        }
-        progress.finish();
-        report.epochs += u32::from(steps > 0);
-        report.elapsed = start.elapsed();
-        Ok(report)
-    }
-
-    /// Forward, backward, update; gives the loss and the norm of its gradients.
-    fn step<D: DataSet>(
-        &mut self,
-        batch: &D::Batch,
-        step: u32,
-        learning_rate: f64,
-        optimizer: &mut Optimizer,
-    ) -> Result<(f64, f64)>
-    where
-        M: Learn<D::Batch>,
-    {
-        let mode = Mode::Train { seed: self.seed, step };
-        let loss = self.precision.scope(|| self.model.loss(batch, mode))?;
-        optimizer.backward(&loss)?;
-        let value = loss.item()?;
-        drop(loss);
-        if !value.is_finite() {
-            let why = format!("it is {value} in optimizer step {}: lower the learning rate", step + 1);
-            return Err(Error::data("loss", why));
-        }
-        let norm = optimizer.step(self.model, learning_rate, self.clip_norm)?;
-        Ok((value, norm))
-    }
-
-    /// Times some steps at learning rate 0, which change nothing, and gives how many fit into what is left of
-    /// `time`. So a run of this many steps, asked for by number, is the same run.
-    fn time_steps<D: DataSet>(
-        &mut self,
-        time: Duration,
-        data: &D,
-        examples: &[D::Example],
-        optimizer: &mut Optimizer,
-    ) -> Result<u32>
-    where
-        M: Learn<D::Batch>,
-    {
-        let start = Instant::now();
-        let mut seconds: Vec<f64> = Vec::new();
-        while seconds.len() < TIMED_STEPS && (seconds.is_empty() || start.elapsed() < time / 4) {
-            let (number, begun) = (seconds.len(), Instant::now());
-            let at = number * self.batch_size % examples.len();
-            let end = (at + self.batch_size).min(examples.len());
-            let batch = data.batch(&examples[at..end], number as u32, 0)?;
-            self.step::<D>(&batch, number as u32, 0.0, optimizer)?;
-            seconds.push(begun.elapsed().as_secs_f64());
-        }
-        optimizer.reset();
-        // The first steps fill caches and pools.
-        let warm = &seconds[seconds.len() / 4..];
-        let a_step = (warm.iter().sum::<f64>() / warm.len() as f64).max(1e-9);
-        let left = time.saturating_sub(start.elapsed()).as_secs_f64();
-        Ok((left / a_step).clamp(1.0, f64::from(u32::MAX)) as u32)
+        run::count_steps(self, data)
     }
 }

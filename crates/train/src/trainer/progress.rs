@@ -1,36 +1,58 @@
-//! The progress bar: loss, learning rate, tokens a second, time left.
+//! The line that says how far a run is: loss, learning rate, norm of the gradients, tokens a second, time left.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Step;
 
 /// Weight of the newest loss in the smoothed one that is shown.
 const SMOOTHING: f64 = 0.05;
 
+/// Where there is no terminal a line is written this often: a log should not be all progress.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
+
 pub(super) struct Progress {
     bar: ProgressBar,
+    shown: bool,
     loss: Option<f64>,
+    begun: Instant,
+    /// Steps and tokens of before, in a run that is resumed.
+    before: (u32, usize),
+    last_line: Instant,
 }
 
 impl Progress {
-    /// A bar over `steps` steps, on standard error where that is a terminal.
-    pub(super) fn new(steps: u32, shown: bool) -> Progress {
+    /// A line that is drawn over and over on standard error, if that is a terminal; otherwise a new line now and then.
+    pub(super) fn new(steps: u32, before: (u32, usize), shown: bool) -> Progress {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(steps.into()), target);
-        let template = "{wide_bar} {pos}/{len} {msg} left {eta}";
+        let bar = ProgressBar::with_draw_target(Some(steps.into()), target).with_position(before.0.into());
+        let template = "{wide_bar} {pos}/{len} {msg}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Progress { bar, loss: None }
+        let begun = Instant::now();
+        Progress { bar, shown, loss: None, begun, before, last_line: begun }
     }
 
-    pub(super) fn update(&mut self, step: &Step, tokens: usize) {
+    pub(super) fn update(&mut self, step: &Step) {
         let loss = self.loss.map_or(step.loss, |loss| loss + SMOOTHING * (step.loss - loss));
         self.loss = Some(loss);
-        if self.bar.is_hidden() {
+        let is_line = self.bar.is_hidden() && self.last_line.elapsed() >= BETWEEN_LINES;
+        if !self.shown || (self.bar.is_hidden() && !is_line) {
             return;
         }
-        let rate = tokens as f64 / step.elapsed.as_secs_f64().max(1e-9);
-        self.bar.set_position(step.step.into());
-        self.bar.set_message(format!("loss {loss:.3} lr {:.1e} {rate:.0} tokens/s", step.learning_rate));
+        let seconds = self.begun.elapsed().as_secs_f64().max(1e-9);
+        let (done, left) = (step.step - self.before.0, step.steps - step.step);
+        let rate = (step.tokens - self.before.1) as f64 / seconds;
+        let left = HumanDuration(Duration::from_secs_f64(seconds / f64::from(done.max(1)) * f64::from(left)));
+        let (learning_rate, norm) = (step.learning_rate, step.gradient_norm);
+        let said = format!("loss {loss:.3}  lr {learning_rate:.1e}  |g| {norm:.2}  {rate:.0} tokens/s  {left:#} left");
+        if is_line {
+            self.last_line = Instant::now();
+            eprintln!("step {}/{}  {said}", step.step, step.steps);
+        } else {
+            self.bar.set_position(step.step.into());
+            self.bar.set_message(said);
+        }
     }
 
     /// Runs `f`, which may print, with the bar out of the way.

@@ -1,0 +1,464 @@
+//! AdamW over the flat parameters of a model, with clipping by the global norm.
+
+mod groups;
+
+use cloze_tensor::optim::AdamWStep;
+use cloze_tensor::{Gradients, Module, ParameterArena, Tensor, TensorFile};
+use rayon::prelude::*;
+
+use crate::{Error, Result};
+pub use groups::ParameterGroup;
+use groups::{Rules, Treatment};
+
+/// Settings of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017). The defaults
+/// are BERT's: betas 0.9 and 0.999, eps 1e-8, decay 0.01 on everything but biases and LayerNorm.
+///
+/// ```
+/// let adamw = cloze_train::AdamW::new(5e-5).weight_decay(0.01).decay_everything();
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW {
+    pub(crate) learning_rate: f64,
+    betas: (f64, f64),
+    eps: f64,
+    rules: Rules,
+}
+
+impl AdamW {
+    /// With this learning rate: the peak that the schedule of a [`Trainer`](crate::Trainer) scales.
+    /// [`Optimizer::step`] is given the learning rate of each step instead.
+    pub fn new(learning_rate: f64) -> AdamW {
+        let rules = Rules { weight_decay: 0.01, decay_everything: false, layer_decay: 1.0, groups: Vec::new() };
+        AdamW { learning_rate, betas: (0.9, 0.999), eps: 1e-8, rules }
+    }
+
+    /// Parameters shrink by `learning_rate * weight_decay` in each step.
+    pub fn weight_decay(mut self, weight_decay: f64) -> AdamW {
+        self.rules.weight_decay = weight_decay;
+        self
+    }
+
+    /// Decays biases and LayerNorm too, as PyTorch does when it is given all parameters in one group.
+    pub fn decay_everything(mut self) -> AdamW {
+        self.rules.decay_everything = true;
+        self
+    }
+
+    /// Multiplies the learning rate of each layer of the encoder with `factor` once for every layer above it, and once
+    /// for the head; that of the embeddings with one more.
+    ///
+    /// Source: J. Howard, S. Ruder, "Universal language model fine-tuning for text classification", 2018, section 3.2,
+    /// where the factor is 1 / 2.6; for BERT 0.9 to 0.95 is common.
+    pub fn layer_decay(mut self, factor: f64) -> AdamW {
+        self.rules.layer_decay = factor;
+        self
+    }
+
+    /// Treats some parameters otherwise. Of the groups that have a parameter the one that was given last counts.
+    pub fn group(mut self, group: ParameterGroup) -> AdamW {
+        self.rules.groups.push(group);
+        self
+    }
+
+    /// Decays of the means of gradients and of squared gradients.
+    pub fn betas(self, beta1: f64, beta2: f64) -> AdamW {
+        AdamW { betas: (beta1, beta2), ..self }
+    }
+
+    /// Added to the root of the mean of squared gradients.
+    pub fn eps(self, eps: f64) -> AdamW {
+        AdamW { eps, ..self }
+    }
+
+    fn check(&self) -> Result<()> {
+        let below_one = |x: f64| (0.0..1.0).contains(&x);
+        check_learning_rate(self.learning_rate)?;
+        self.rules.check()?;
+        if !below_one(self.betas.0) || !below_one(self.betas.1) {
+            return Err(Error::invalid("betas", format!("{:?}", self.betas), "0 or more and below 1"));
+        }
+        if !(self.eps > 0.0 && self.eps.is_finite()) {
+            return Err(Error::invalid("eps", self.eps, "above 0, and finite"));
+        }
+        Ok(())
+    }
+}
+
+fn check_learning_rate(learning_rate: f64) -> Result<()> {
+    match learning_rate >= 0.0 && learning_rate.is_finite() {
+        true => Ok(()),
+        false => Err(Error::invalid("learning rate", learning_rate, "0 or more, and finite")),
+    }
+}
+
+pub(crate) fn check_clip_norm(clip_norm: Option<f64>) -> Result<()> {
+    match clip_norm {
+        Some(norm) if !(norm > 0.0 && norm.is_finite()) => {
+            Err(Error::invalid("clip_norm", norm, "above 0, and finite"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The optimizer of one model: its flat parameters, their gradients, and AdamW's two means.
+///
+/// ```
+/// use cloze_tensor::{module, Device, Tensor};
+/// use cloze_train::{AdamW, Optimizer};
+/// struct Model { weight: Tensor }
+/// module!(Model { weight });
+/// let mut model = Model { weight: Tensor::new(&[3f32, -2.0], &Device::Cpu)? };
+/// let mut optimizer = Optimizer::new(AdamW::new(0.5), &mut model, |_| true)?;
+/// for _ in 0..100 {
+///     optimizer.backward(&model.weight.mul(&model.weight)?.sum_all()?)?;
+///     optimizer.step(&mut model, 0.1, Some(1.0))?;
+/// }
+/// assert!(model.weight.to_vec::<f32>()?.iter().all(|x| x.abs() < 0.1));
+/// # Ok::<(), cloze_train::Error>(())
+/// ```
+pub struct Optimizer {
+    adamw: AdamW,
+    arena: ParameterArena,
+    /// Of each parameter of the arena.
+    treatments: Vec<Treatment>,
+    gradients: Gradients,
+    /// The means of the gradients and of their squares, laid out as the arena.
+    means: [Tensor; 2],
+    average: Option<Average>,
+    steps: u32,
+}
+
+/// The exponential moving average of the parameters, laid out as the arena.
+struct Average {
+    decay: f64,
+    values: Tensor,
+}
+
+/// Elements that one task averages.
+const CHUNK: usize = 1 << 16;
+
+impl Optimizer {
+    /// Moves the parameters of `model` that are `trainable`, by name, to the optimizer's arena.
+    ///
+    /// # Errors
+    /// When a setting makes no sense, nothing is trainable, or parameters are not f32.
+    pub fn new(adamw: AdamW, model: &mut impl Module, trainable: impl Fn(&str) -> bool) -> Result<Optimizer> {
+        adamw.check()?;
+        let arena = ParameterArena::gather(model, trainable)?;
+        let names: Vec<&str> = arena.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+        let treatments = adamw.rules.of(&names)?;
+        let gradients = arena.gradients()?;
+        let means = [arena.zeros()?, arena.zeros()?];
+        Ok(Optimizer { adamw, arena, treatments, gradients, means, average: None, steps: 0 })
+    }
+
+    /// Also keeps a moving average of the parameters: after the first step the parameters, after every other `decay`
+    /// times the average and `1 - decay` times the parameters.
+    ///
+    /// Source: B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the numbers
+    /// are those of PyTorch's `get_ema_multi_avg_fn`.
+    ///
+    /// # Errors
+    /// When `decay` is not 0 or more and below 1.
+    pub fn with_average(self, decay: f64) -> Result<Optimizer> {
+        if !(0.0..1.0).contains(&decay) {
+            return Err(Error::invalid("decay of the average", decay, "0 or more and below 1"));
+        }
+        let average = Some(Average { decay, values: self.arena.zeros()? });
+        Ok(Optimizer { average, ..self })
+    }
+
+    /// Adds the gradients of `loss` to those of this step.
+    ///
+    /// # Errors
+    /// As [`Tensor::backward_into`]; the gradients of this step are then forgotten.
+    pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
+        let walked = loss.backward_into(&mut self.gradients);
+        if walked.is_err() {
+            self.gradients.clear();
+        }
+        Ok(walked?)
+    }
+
+    /// The gradients of this step so far.
+    pub fn gradients(&self) -> &Gradients {
+        &self.gradients
+    }
+
+    /// Forgets the gradients of this step.
+    pub fn clear(&mut self) {
+        self.gradients.clear();
+    }
+
+    /// Number of trainable parameter elements.
+    pub fn parameter_count(&self) -> usize {
+        self.arena.parameters().iter().map(|parameter| parameter.range.len()).sum()
+    }
+
+    /// One step with this learning rate: an absolute one, whatever [`AdamW::new`] was given. Gradients are scaled so that
+    /// their norm, over all parameters together, is at most `clip_norm`; gives the norm before that.
+    ///
+    /// # Errors
+    /// When the learning rate is not 0 or more and finite, or `clip_norm` not above 0 and finite; when a
+    /// parameter has no gradient or is still held by a graph (see [`ParameterArena::update`]); or when the
+    /// gradients are not finite, which forgets them. The parameters are then as they were.
+    pub fn step(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
+        check_learning_rate(learning_rate)?;
+        check_clip_norm(clip_norm)?;
+        let norm = self.gradients.norm()?;
+        if !norm.is_finite() {
+            let of = self.last_not_finite(model);
+            let why = format!("their norm is {norm} in optimizer step {}{of}: lower the learning rate", self.steps + 1);
+            self.gradients.clear();
+            return Err(Error::data("gradients", why));
+        }
+        // As PyTorch: the small number keeps the factor finite for gradients of zero.
+        let gradient_scale = clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
+        let (adamw, treatments, steps) = (&self.adamw, &self.treatments, self.steps + 1);
+        let [mean, square] = &mut self.means;
+        let (mean, square) = (mean.exclusive_slice::<f32>()?, square.exclusive_slice::<f32>()?);
+        let average = self
+            .average
+            .as_mut()
+            .map(|average| Ok::<_, Error>((average.decay, average.values.exclusive_slice::<f32>()?)));
+        let average = average.transpose()?;
+        self.arena.update(model, &self.gradients, |values: &mut [f32], gradients, parameters| {
+            for (parameter, treatment) in parameters.iter().zip(treatments) {
+                let range = parameter.range.clone();
+                let step = AdamWStep {
+                    gradient_scale,
+                    learning_rate: learning_rate * treatment.factor,
+                    weight_decay: treatment.weight_decay,
+                    beta1: adamw.betas.0,
+                    beta2: adamw.betas.1,
+                    eps: adamw.eps,
+                    step: steps,
+                };
+                let moments = (&mut mean[range.clone()], &mut square[range.clone()]);
+                step.apply(&mut values[range.clone()], &gradients[range], moments);
+            }
+            if let Some((decay, average)) = average {
+                move_average(average, values, if steps == 1 { 0.0 } else { decay });
+            }
+        })?;
+        self.steps = steps;
+        self.gradients.clear();
+        Ok(norm)
+    }
+
+    /// The last parameter of the model whose gradient is not finite: backward comes to it first.
+    fn last_not_finite(&self, model: &impl Module) -> String {
+        let mut last = String::new();
+        model.visit("", &mut |name, parameter| {
+            let gradient = self.gradients.get(parameter).and_then(|gradient| gradient.to_vec::<f32>().ok());
+            if gradient.is_some_and(|gradient| gradient.iter().any(|x| !x.is_finite())) {
+                last = format!(", first at {name}");
+            }
+        });
+        last
+    }
+
+    /// Exchanges the parameters for their average, and the average for them; whether there is one.
+    ///
+    /// # Errors
+    /// When a parameter is still held by a graph.
+    pub fn swap_average(&mut self, model: &mut impl Module) -> Result<bool> {
+        match &mut self.average {
+            Some(average) if self.steps > 0 => {
+                let average = average.values.exclusive_slice::<f32>()?;
+                self.arena.edit(model, |values: &mut [f32], _| values.swap_with_slice(average))?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Forgets the steps so far: zero means, step 0. The parameters stay.
+    ///
+    /// # Errors
+    /// None but of the system's.
+    pub fn reset(&mut self) -> Result<()> {
+        for mean in &mut self.means {
+            mean.exclusive_slice::<f32>()?.fill(0.0);
+        }
+        self.gradients.clear();
+        self.steps = 0;
+        Ok(())
+    }
+
+    /// The trained parameters of `model`, as they are in the arena.
+    pub(crate) fn parameters(&self, model: &impl Module) -> Vec<(String, Tensor)> {
+        let mut tensors = Vec::new();
+        let mut places = self.arena.parameters().iter().peekable();
+        model.visit("", &mut |name, parameter| {
+            if places.next_if(|place| place.name == name).is_some() {
+                tensors.push((name.to_string(), parameter.detach()));
+            }
+        });
+        tensors
+    }
+
+    /// Puts these values in the place of the trained parameters.
+    ///
+    /// # Errors
+    /// When `file` lacks one, or has it in another shape.
+    pub(crate) fn set_parameters(&self, model: &mut impl Module, file: &TensorFile, prefix: &str) -> Result<()> {
+        let flat = self.flat(file, prefix)?;
+        Ok(self.arena.edit(model, |values: &mut [f32], _| values.copy_from_slice(&flat))?)
+    }
+
+    /// The trained parameters, laid out as the arena.
+    ///
+    /// # Errors
+    /// As [`ParameterArena::edit`].
+    pub(crate) fn copy_parameters(&self, model: &mut impl Module) -> Result<Vec<f32>> {
+        let mut copy = Vec::new();
+        self.arena.edit(model, |values: &mut [f32], _| copy.extend_from_slice(values))?;
+        Ok(copy)
+    }
+
+    /// Puts a copy of the trained parameters in their place.
+    ///
+    /// # Errors
+    /// As [`ParameterArena::edit`].
+    pub(crate) fn paste_parameters(&self, model: &mut impl Module, copy: &[f32]) -> Result<()> {
+        Ok(self.arena.edit(model, |values: &mut [f32], _| values.copy_from_slice(copy))?)
+    }
+
+    /// All that a later step depends on but the parameters: views of it, to be dropped before the next step.
+    pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut tensors = Vec::new();
+        let average = self.average.as_ref().map(|average| (AVERAGE, &average.values));
+        for (kind, flat) in MEANS.into_iter().zip(&self.means).chain(average) {
+            for parameter in self.arena.parameters() {
+                let tensor = flat.narrow(0, parameter.range.start, parameter.range.len())?.reshape(&parameter.shape)?;
+                tensors.push((format!("{kind}{}", parameter.name), tensor));
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Takes the state of a file that [`Optimizer::state`] was written to after `steps` steps.
+    ///
+    /// # Errors
+    /// When the file lacks a part of it, or has it in another shape.
+    pub(crate) fn restore(&mut self, file: &TensorFile, steps: u32) -> Result<()> {
+        for (kind, at) in MEANS.into_iter().zip(0..) {
+            let flat = self.flat(file, kind)?;
+            self.means[at].exclusive_slice::<f32>()?.copy_from_slice(&flat);
+        }
+        if self.average.is_some() {
+            let flat = self.flat(file, AVERAGE)?;
+            if let Some(average) = &mut self.average {
+                average.values.exclusive_slice::<f32>()?.copy_from_slice(&flat);
+            }
+        }
+        self.steps = steps;
+        Ok(())
+    }
+
+    /// A tensor for each parameter, laid out as the arena.
+    fn flat(&self, file: &TensorFile, kind: &str) -> Result<Vec<f32>> {
+        let mut flat = vec![0.0; self.arena.elements()];
+        for parameter in self.arena.parameters() {
+            let name = format!("{kind}{}", parameter.name);
+            let tensor = file.tensor(&name, &cloze_tensor::Device::Cpu)?;
+            if tensor.shape() != parameter.shape {
+                let why = format!("{name} has shape {:?}, the model's {:?}", tensor.shape(), parameter.shape);
+                return Err(Error::data_in(file.path(), "checkpoint", why));
+            }
+            flat[parameter.range.clone()].copy_from_slice(&tensor.to_vec::<f32>()?);
+        }
+        Ok(flat)
+    }
+}
+
+/// What names of the state begin with.
+const MEANS: [&str; 2] = ["mean.", "mean_square."];
+const AVERAGE: &str = "average.";
+
+/// `average = decay * average + (1 - decay) * values`, as PyTorch interpolates.
+fn move_average(average: &mut [f32], values: &[f32], decay: f64) {
+    let weight = (1.0 - decay) as f32;
+    let chunks = average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    chunks.for_each(|(average, values)| {
+        for (average, value) in average.iter_mut().zip(values) {
+            // Where the weight is 1 the sum would not be the value in all its bits.
+            *average = if weight < 0.5 {
+                *average + weight * (value - *average)
+            } else {
+                value - (value - *average) * (1.0 - weight)
+            };
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use cloze_tensor::{Device, module};
+
+    use super::*;
+
+    struct Model {
+        weight: Tensor,
+    }
+    module!(Model { weight });
+
+    impl Model {
+        fn optimized() -> (Model, Optimizer) {
+            let mut model = Model { weight: Tensor::new([3f32, -2.0], &Device::Cpu).unwrap() };
+            let optimizer = Optimizer::new(AdamW::new(0.5), &mut model, |_| true).unwrap();
+            (model, optimizer)
+        }
+
+        fn loss(&self, factor: f64) -> Tensor {
+            self.weight.mul(&self.weight).unwrap().sum_all().unwrap().mul_scalar(factor).unwrap()
+        }
+
+        fn bits(&self) -> Vec<u32> {
+            self.weight.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        }
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_do_not_reach_the_next_step() {
+        for factor in [f64::NAN, f64::INFINITY] {
+            let (mut model, mut optimizer) = Model::optimized();
+            let before = model.bits();
+            optimizer.backward(&model.loss(factor)).unwrap();
+            assert!(optimizer.step(&mut model, 0.1, Some(1.0)).unwrap_err().to_string().contains("optimizer step 1"));
+            assert_eq!(model.bits(), before);
+            optimizer.backward(&model.loss(1.0)).unwrap();
+            let norm = optimizer.step(&mut model, 0.1, Some(1.0)).unwrap();
+            assert!((norm - 52f64.sqrt()).abs() < 1e-5, "{norm}");
+        }
+    }
+
+    #[test]
+    fn a_backward_that_fails_leaves_no_gradients() {
+        let (model, mut optimizer) = Model::optimized();
+        let loss = model.loss(1.0);
+        optimizer.backward(&loss).unwrap();
+        assert!(optimizer.gradients().contains(&model.weight));
+        assert!(optimizer.backward(&loss).is_err(), "the graph has been walked");
+        assert!(!optimizer.gradients().contains(&model.weight));
+    }
+
+    #[test]
+    fn settings_of_a_step_are_checked_before_it() {
+        let (mut model, mut optimizer) = Model::optimized();
+        let before = model.bits();
+        optimizer.backward(&model.loss(1.0)).unwrap();
+        for rate in [f64::NAN, -0.1, f64::INFINITY] {
+            let error = optimizer.step(&mut model, rate, None).unwrap_err().to_string();
+            assert_eq!(error, format!("learning rate is {rate}, must be 0 or more, and finite"));
+        }
+        for norm in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
+            let error = optimizer.step(&mut model, 0.1, Some(norm)).unwrap_err().to_string();
+            assert_eq!(error, format!("clip_norm is {norm}, must be above 0, and finite"));
+        }
+        assert_eq!(model.bits(), before);
+        optimizer.step(&mut model, 0.1, Some(1.0)).unwrap();
+        assert_ne!(model.bits(), before);
+    }
+}

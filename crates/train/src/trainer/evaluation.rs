@@ -1,0 +1,148 @@
+//! What is found out about a model now and then while it trains.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// When something is done in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    /// After each epoch, and at the end.
+    Epoch,
+    /// After every so many optimizer steps, and at the end.
+    Steps(u32),
+}
+
+impl Every {
+    pub(super) fn check(self, setting: &'static str) -> Result<()> {
+        match self {
+            Every::Steps(0) => Err(Error::invalid(setting, "every 0 steps", "every step or fewer")),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn is_due(self, step: u32, epoch_ends: bool, is_last: bool) -> bool {
+        is_last
+            || match self {
+                Every::Epoch => epoch_ends,
+                Every::Steps(steps) => step.is_multiple_of(steps),
+            }
+    }
+}
+
+/// Numbers that an evaluation found. The first says how good the model is: [the best](crate::Trainer::keep_best) is kept
+/// by it.
+///
+/// ```
+/// use cloze_train::Evaluation;
+/// let evaluation = Evaluation::maximize("accuracy", 0.91).and("f1", 0.89).and("loss", 0.25);
+/// assert_eq!(evaluation.get("f1"), Some(0.89));
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    metrics: Vec<(String, f64)>,
+    is_minimized: bool,
+}
+
+impl Evaluation {
+    /// An evaluation by a number that is the better the larger it is.
+    pub fn maximize(name: impl Into<String>, value: f64) -> Evaluation {
+        Evaluation { metrics: vec![(name.into(), value)], is_minimized: false }
+    }
+
+    /// An evaluation by a number that is the better the smaller it is: a loss.
+    pub fn minimize(name: impl Into<String>, value: f64) -> Evaluation {
+        Evaluation { metrics: vec![(name.into(), value)], is_minimized: true }
+    }
+
+    /// Another number, to be shown.
+    pub fn and(mut self, name: impl Into<String>, value: f64) -> Evaluation {
+        self.metrics.push((name.into(), value));
+        self
+    }
+
+    /// All numbers with their names, the one that decides first.
+    pub fn metrics(&self) -> &[(String, f64)] {
+        &self.metrics
+    }
+
+    /// The number of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.metrics.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
+    }
+
+    /// Whether it is better than another. What is no number is better than nothing.
+    pub(super) fn is_better_than(&self, other: &Evaluation) -> bool {
+        let value = |evaluation: &Evaluation| evaluation.metrics.first().map_or(f64::NAN, |(_, value)| *value);
+        let (new, old) = (value(self), value(other));
+        match self.is_minimized {
+            true => new < old || (old.is_nan() && !new.is_nan()),
+            false => new > old || (old.is_nan() && !new.is_nan()),
+        }
+    }
+}
+
+/// `accuracy 0.9100, loss 0.2500`
+impl std::fmt::Display for Evaluation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, (name, value)) in self.metrics.iter().enumerate() {
+            write!(f, "{}{name} {value:.4}", if at == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+/// The best evaluation so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Best {
+    pub(super) step: u32,
+    pub(super) evaluation: Evaluation,
+    /// Evaluations since then.
+    pub(super) since: u32,
+}
+
+impl Best {
+    /// Takes an evaluation in; whether it is the best one.
+    pub(super) fn update(best: &mut Option<Best>, step: u32, evaluation: &Evaluation) -> bool {
+        match best {
+            Some(best) if !evaluation.is_better_than(&best.evaluation) => {
+                best.since += 1;
+                false
+            }
+            _ => {
+                *best = Some(Best { step, evaluation: evaluation.clone(), since: 0 });
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_is_the_first_of_equals() {
+        for (evaluation, values) in [
+            (Evaluation::maximize as fn(&'static str, f64) -> Evaluation, [f64::NAN, 0.3, 0.5, 0.5, f64::NAN, 0.4]),
+            (Evaluation::minimize, [f64::NAN, 0.3, 0.1, 0.1, f64::NAN, 0.2]),
+        ] {
+            let mut best = None;
+            let taken = (1..).zip(values).map(|(step, value)| Best::update(&mut best, step, &evaluation("m", value)));
+            assert_eq!(taken.collect::<Vec<_>>(), [true, true, true, false, false, false]);
+            let best = best.unwrap();
+            assert_eq!((best.step, best.since), (3, 3));
+        }
+    }
+
+    #[test]
+    fn due() {
+        let due = |every: Every| (1..=7).filter(|&s| every.is_due(s, s % 3 == 0, s == 7)).collect::<Vec<u32>>();
+        assert_eq!(due(Every::Epoch), [3, 6, 7]);
+        assert_eq!(due(Every::Steps(2)), [2, 4, 6, 7]);
+        assert_eq!(
+            Every::Steps(0).check("evaluation").unwrap_err().to_string(),
+            "evaluation is every 0 steps, must be every step or fewer"
+        );
+    }
+}

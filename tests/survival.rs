@@ -1,0 +1,155 @@
+//! Runs that are killed, asked to stop, or out of room, and go on: with the example that people fine-tune with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use cloze::tensor::random::{Purpose, Stream};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The example, which `cargo test` builds beside the tests.
+fn program() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
+    Ok(target.join("examples").join(format!("finetune{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// A run of 24 steps, made of two batches each, with a checkpoint every fifth: so most are inside of an epoch.
+fn finetune(out: &Path) -> Result<Command> {
+    let mut command = Command::new(program()?);
+    command.args([
+        "--epochs",
+        "6",
+        "--batch",
+        "4",
+        "--accumulate",
+        "2",
+        "--checkpoint-every",
+        "5",
+        "--resume",
+        "--out",
+    ]);
+    command.arg(out).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+fn weights(out: &Path) -> Result<Vec<u8>> {
+    Ok(fs::read(out.join("model.safetensors"))?)
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A run that is never stopped: its weights, and how long it takes.
+fn whole(folder: &Path) -> Result<(Vec<u8>, Duration)> {
+    let (out, begun) = (folder.join("whole"), Instant::now());
+    let output = finetune(&out)?.output()?;
+    assert!(output.status.success(), "{}", said(&output));
+    Ok((weights(&out)?, begun.elapsed()))
+}
+
+#[test]
+fn killed_at_twenty_moments_and_resumed() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (expected, time) = whole(folder.path())?;
+    let mut stream = Stream::new(11, Purpose::User, 0, 0, 0);
+    let (mut kills, mut runs) = (0, 0);
+    while kills < 20 {
+        runs += 1;
+        let out = folder.path().join(format!("run-{runs}"));
+        loop {
+            let mut child = finetune(&out)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+            std::thread::sleep(time.mul_f64(stream.below(1000) as f64 / 1000.0));
+            let ended = child.try_wait()?;
+            // On Unix this is SIGKILL: nothing in the process learns of it.
+            child.kill()?;
+            child.wait()?;
+            if let Some(status) = ended {
+                assert!(status.success());
+                break;
+            }
+            kills += 1;
+            if kills >= 20 {
+                let output = finetune(&out)?.output()?;
+                assert!(output.status.success(), "{}", said(&output));
+                break;
+            }
+        }
+        assert!(weights(&out)? == expected, "run {runs}, after {kills} kills in all");
+    }
+    println!("{kills} kills in {runs} runs of {time:?}");
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn asked_to_stop_it_saves_and_succeeds() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (expected, time) = whole(folder.path())?;
+    for signal in ["INT", "TERM"] {
+        let out = folder.path().join(signal);
+        let child = finetune(&out)?.spawn()?;
+        // Once there is a lock, the run has begun.
+        let begun = Instant::now();
+        while !out.join("lock").exists() && begun.elapsed() < 20 * time {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(time / 10);
+        Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status()?;
+        let output = child.wait_with_output()?;
+        assert!(output.status.success(), "{signal}: {}", said(&output));
+        if !out.join("model.safetensors").exists() {
+            assert!(said(&output).contains("--resume goes on"), "{}", said(&output));
+        }
+        let output = finetune(&out)?.output()?;
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(weights(&out)? == expected, "{signal}");
+    }
+    Ok(())
+}
+
+/// A limit on the size of files takes the place of a full disk: the system refuses to write more.
+#[cfg(unix)]
+#[test]
+fn without_room_the_last_checkpoint_stays() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (expected, _) = whole(folder.path())?;
+    let out = folder.path().join("full");
+    let checkpoints = || -> Result<Vec<String>> {
+        let names = fs::read_dir(&out)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names: Vec<String> = names.collect::<Result<_>>()?;
+        Ok(names
+            .into_iter()
+            .filter(|name| name != "lock" && !name.ends_with(".json") && !name.ends_with("l"))
+            .collect())
+    };
+    // One checkpoint, and no more steps.
+    let mut first = finetune(&out)?;
+    let mut child = first.spawn()?;
+    let begun = Instant::now();
+    while !out.join("checkpoint-00000005").exists() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill()?;
+    child.wait()?;
+    let before = checkpoints()?;
+    assert!(!before.is_empty());
+
+    let run = finetune(&out)?;
+    let arguments: Vec<String> = run.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    let output = Command::new("sh").args(["-c", limited]).arg(program()?).args(&arguments).output()?;
+    assert!(!output.status.success());
+    assert!(said(&output).contains("state.safetensors: cannot write"), "{}", said(&output));
+    let unfinished = checkpoints()?.into_iter().find(|name| name.starts_with('.'));
+    assert_eq!(unfinished, None);
+    assert!(before.iter().all(|name| out.join(name).join("state.safetensors").exists()));
+
+    let output = finetune(&out)?.output()?;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(weights(&out)? == expected);
+    Ok(())
+}
