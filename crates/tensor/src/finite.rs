@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use crate::cpu::Real;
 use crate::ops::float;
 use crate::tensor::Tensor;
 use crate::{Error, ErrorKind, Result};

@@ -92,6 +92,7 @@ impl TrainingReport {
     }
 }
 
+type IsFrozen<'m> = Box<dyn Fn(&str) -> bool + 'm>;
 type Evaluate<'m, M> = Box<dyn FnMut(&M) -> Result<Evaluation> + 'm>;
 
 /// Trains a model. Every knob is a builder method; the defaults are BERT's.
@@ -125,7 +126,7 @@ pub struct Trainer<'m, M> {
     budget: Budget,
     seed: u64,
     average: Option<f64>,
-    frozen: Option<Box<dyn Fn(&str) -> bool + 'm>>,
+    frozen: Option<IsFrozen<'m>>,
     evaluate: Option<(Every, Evaluate<'m, M>)>,
     keep_best: bool,
     patience: Option<u32>,
