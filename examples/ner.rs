@@ -13,8 +13,8 @@ use cloze::bert::Aggregation;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::Average;
-use cloze::train::{TaggedSentence, tag_names};
-use common::Result;
+use cloze::train::tag_names;
+use common::{Result, invented};
 
 /// Finds names of people, places and organisations.
 #[derive(Parser)]
@@ -98,7 +98,7 @@ fn run(arguments: &Arguments) -> Result {
 fn small(arguments: &Arguments) -> Result<TokenClassification> {
     let place = common::model(None);
     let mut random = Stream::new(arguments.seed, Purpose::User, 0, 0, 0);
-    let mut sentences = |count| (0..count).map(|_| sentence(&mut random)).collect::<Vec<_>>();
+    let mut sentences = |count| (0..count).map(|_| invented::tagged_sentence(&mut random)).collect::<Vec<_>>();
     let (training, held_out) = (sentences(3000), sentences(200));
     let tags = tag_names(&training);
     let options = OpenOptions::new().labels(&tags).fresh_head().seed(arguments.seed);
@@ -118,42 +118,4 @@ fn small(arguments: &Arguments) -> Result<TokenClassification> {
         found.f1(Average::Macro)?
     );
     Ok(TokenClassification::new(model, tokenizer)?)
-}
-
-/// Sentences; PER, LOC and ORG are to be filled.
-const SENTENCES: [&str; 10] = [
-    "PER works for ORG in LOC .",
-    "Yesterday PER took the train to LOC .",
-    "The office of ORG is in LOC .",
-    "PER and PER live in LOC .",
-    "ORG gave PER a new boat .",
-    "The river runs from LOC to LOC .",
-    "A PER mora em LOC e trabalha na ORG .",
-    "O PER foi de LOC para LOC .",
-    "A casa do PER fica em LOC .",
-    "A ORG abriu uma loja em LOC .",
-];
-
-/// What invented names are made of.
-const SYLLABLES: [&str; 24] = [
-    "ba", "be", "bri", "ca", "co", "de", "do", "fa", "ga", "hu", "jo", "la", "le", "lis", "ma", "mo", "na", "pra",
-    "re", "ro", "sa", "tei", "vi", "xa",
-];
-
-/// A sentence with invented names: what is around a name says what it is.
-fn sentence(random: &mut Stream) -> TaggedSentence {
-    let mut sentence = TaggedSentence::default();
-    for word in SENTENCES[random.below(SENTENCES.len())].split(' ') {
-        if !["PER", "LOC", "ORG"].contains(&word) {
-            sentence.words.push(word.to_string());
-            sentence.tags.push("O".to_string());
-            continue;
-        }
-        for place in ["B", "I"].iter().take(1 + random.below(2)) {
-            let syllables = 2 + random.below(2);
-            sentence.words.push((0..syllables).map(|_| SYLLABLES[random.below(SYLLABLES.len())]).collect());
-            sentence.tags.push(format!("{place}-{word}"));
-        }
-    }
-    sentence
 }

@@ -12,9 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::bert::Answer;
 use cloze::prelude::*;
-use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{AnswerSpan, QuestionExample};
-use common::Result;
+use common::{Result, invented};
 use serde::{Deserialize, Serialize};
 
 /// Finds the answer to a question in a text.
@@ -134,7 +132,7 @@ fn asked(arguments: &Arguments) -> Result<Asked> {
 
 /// A tiny model, trained from scratch on invented voyages.
 fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
-    let voyages = voyages(4000, arguments.seed);
+    let voyages = invented::voyages(4000, arguments.seed);
     let texts = voyages.iter().flat_map(|voyage| [&voyage.question, &voyage.context]);
     let tokenizer = Tokenizer::train(texts, 1000, &TrainOptions::new())?;
     let config = BertConfig {
@@ -154,57 +152,4 @@ fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
     let first = report.losses.first().ok_or("--steps is 0: must be at least 1")?;
     println!("loss {:.4} at first, {:.4} at last\n", first, report.mean_of_last(20));
     Ok(QuestionAnswering::new(model, tokenizer)?)
-}
-
-const PEOPLE: [&str; 12] = [
-    "Rosa Medeiros",
-    "Pedro Lima",
-    "Ana",
-    "Tom Prado",
-    "Maria Costa",
-    "João",
-    "Inês Vaz",
-    "Luís Pires",
-    "Clara",
-    "Paulo Serra",
-    "Teresa Brandão",
-    "Nuno",
-];
-const DEEDS: [&str; 5] = ["discovered", "visited", "painted", "described", "left"];
-const PLACES: [&str; 8] = [
-    "the golden island",
-    "the old harbour",
-    "the white tower",
-    "Rio Claro",
-    "the lost village",
-    "Bela Vista",
-    "the long bridge",
-    "the green coast",
-];
-const JOURNEYS: [&str; 4] = ["a long voyage", "a spring storm", "the second journey", "a walk"];
-const REMARKS: [&str; 4] =
-    ["The weather was good.", "Many people know the story.", "It was told again and again.", "Nobody knows why."];
-
-/// Who did what, where and when: questions, each with a text that answers it.
-fn voyages(count: usize, seed: u64) -> Vec<QuestionExample> {
-    let mut random = Stream::new(seed, Purpose::User, 0, 0, 0);
-    let voyage = |_| {
-        let mut pick = |words: &[&'static str]| words[random.below(words.len())];
-        let (person, deed, place, journey) = (pick(&PEOPLE), pick(&DEEDS), pick(&PLACES), pick(&JOURNEYS));
-        let remark = pick(&REMARKS);
-        let year = (1400 + random.below(200)).to_string();
-        let (question, answer) = match random.below(3) {
-            0 => (format!("Who {deed} {place}?"), person),
-            1 => (format!("What was it that {person} {deed}?"), place),
-            _ => (format!("When was it that {person} {deed} {place}?"), year.as_str()),
-        };
-        let fact = match random.below(2) {
-            0 => format!("{person} {deed} {place} in the year {year} during {journey}."),
-            _ => format!("In the year {year}, during {journey}, {person} {deed} {place}."),
-        };
-        let context = if random.below(2) == 0 { format!("{fact} {remark}") } else { format!("{remark} {fact}") };
-        let start = context.find(answer).map_or(0, |byte| context[..byte].chars().count());
-        QuestionExample { question, answer: Some(AnswerSpan { text: answer.to_string(), start }), context }
-    };
-    (0..count).map(voyage).collect()
 }

@@ -4,8 +4,10 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod exit;
+pub mod invented;
 mod model;
 mod table;
+mod training;
 
 use std::path::Path;
 
@@ -14,6 +16,7 @@ use cloze::prelude::*;
 pub use exit::Result;
 pub use model::{ModelArgument, model};
 pub use table::{Table, thousands};
+pub use training::{Recipe, TrainingArguments};
 
 const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
 

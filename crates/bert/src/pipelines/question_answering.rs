@@ -60,6 +60,9 @@ impl Pipeline for QuestionAnswering {
     }
 }
 
+/// So many questions are encoded at once, which bounds the memory that their windows take.
+const QUESTIONS_AT_ONCE: usize = 64;
+
 /// A window over a context, and its tokens' logits.
 struct Window {
     encoding: Encoding,
@@ -108,7 +111,30 @@ impl QuestionAnswering {
     /// # Errors
     /// As [`answer`](QuestionAnswering::answer).
     pub fn top_k(&self, question: &str, context: &str, k: usize) -> Result<Vec<Answer>> {
-        let windows = self.windows(question, context)?;
+        Ok(self.best(&self.ask(question, context)?, context, k))
+    }
+
+    /// The `k` best answers to each of many questions, each with its context: as [`top_k`](QuestionAnswering::top_k), with
+    /// the windows of several questions in one batch.
+    ///
+    /// # Errors
+    /// As [`answer`](QuestionAnswering::answer); says which question, from 0.
+    pub fn top_k_of_each(&self, questions: &[(&str, &str)], k: usize) -> Result<Vec<Vec<Answer>>> {
+        let mut answers = Vec::with_capacity(questions.len());
+        for asked in questions.chunks(QUESTIONS_AT_ONCE) {
+            let before = answers.len();
+            let encode = |(at, (question, context)): (usize, &(&str, &str))| {
+                let named = |error| Error::input(format!("question {}: {error}", before + at));
+                self.encode(question, context).map_err(named)
+            };
+            let windows = self.windows(asked.iter().enumerate().map(encode).collect::<Result<_>>()?)?;
+            answers.extend(windows.iter().zip(asked).map(|(windows, (_, context))| self.best(windows, context, k)));
+        }
+        Ok(answers)
+    }
+
+    /// The best answers that windows over a context have.
+    fn best(&self, windows: &[Window], context: &str, k: usize) -> Vec<Answer> {
         let mut answers: HashMap<(usize, usize), Answer> = HashMap::new();
         let mut possible = LogSum::default();
         let mut keep = |answer: Answer| {
@@ -119,7 +145,7 @@ impl QuestionAnswering {
         };
         let characters = Characters::new(context);
         // As many of each window, because what two windows have counts once.
-        for window in &windows {
+        for window in windows {
             let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
             all.for_each(|span| possible.add(span.score.into()));
             let best = spans::best(&window.starts, &window.ends, &window.allowed, self.longest, k);
@@ -137,7 +163,7 @@ impl QuestionAnswering {
         answers.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.start, a.end).cmp(&(b.start, b.end))));
         answers.truncate(k);
         answers.iter_mut().for_each(|answer| answer.probability = possible.part(answer.score));
-        Ok(answers)
+        answers
     }
 
     /// The answer from the best first token to the best last token, each found by itself (see
@@ -146,7 +172,7 @@ impl QuestionAnswering {
     /// # Errors
     /// As [`answer`](QuestionAnswering::answer).
     pub fn independent(&self, question: &str, context: &str) -> Result<Answer> {
-        let windows = self.windows(question, context)?;
+        let windows = self.ask(question, context)?;
         let found = windows.iter().filter_map(|window| {
             let span = spans::independent(&window.starts, &window.ends, &window.allowed)?;
             Some((window, span))
@@ -186,8 +212,14 @@ impl QuestionAnswering {
         Ok([vec![first], others].concat())
     }
 
-    fn windows(&self, question: &str, context: &str) -> Result<Vec<Window>> {
-        let encodings = self.encode(question, context)?;
+    fn ask(&self, question: &str, context: &str) -> Result<Vec<Window>> {
+        Ok(self.windows(vec![self.encode(question, context)?])?.pop().unwrap_or_default())
+    }
+
+    /// The logits of the windows of each of some questions.
+    fn windows(&self, questions: Vec<Vec<Encoding>>) -> Result<Vec<Vec<Window>>> {
+        let counts: Vec<usize> = questions.iter().map(Vec::len).collect();
+        let encodings = questions.concat();
         let mut windows = Vec::with_capacity(encodings.len());
         self.asked.in_batches(&encodings, |model, batch, encodings| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, 2]
@@ -199,7 +231,8 @@ impl QuestionAnswering {
             }
             Ok(())
         })?;
-        Ok(windows)
+        let mut windows = windows.into_iter();
+        Ok(counts.into_iter().map(|count| windows.by_ref().take(count).collect()).collect())
     }
 
     /// The configuration of the model.

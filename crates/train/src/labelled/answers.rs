@@ -50,7 +50,7 @@ impl LabelledData<(u32, u32)> {
         let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::OnlySecond).stride(stride);
         let encode = |(number, question): (usize, &QuestionExample)| {
             let named = |why: String| Error::data("question", format!("number {number}: {why}"));
-            let span = question.answer.as_ref().map(|answer| span(answer, &question.context)).transpose();
+            let span = question.answer.as_ref().map(|answer| answer_span(answer, &question.context)).transpose();
             let span = span.map_err(named)?;
             let encoding = tokenizer.encode_with(&question.question, Some(&question.context), &options);
             Ok(windows(encoding.map_err(|error| named(error.to_string()))?, span))
@@ -89,9 +89,10 @@ fn windows(mut encoding: Encoding, span: Option<Span>) -> Windows {
 }
 
 /// Characters of the context, from the first to before the last.
-type Span = (usize, usize);
+pub(crate) type Span = (usize, usize);
 
-fn span(answer: &AnswerSpan, context: &str) -> std::result::Result<Span, String> {
+/// The characters of an answer, or why it has none.
+pub(crate) fn answer_span(answer: &AnswerSpan, context: &str) -> std::result::Result<Span, String> {
     let AnswerSpan { text, start } = answer;
     let length = text.chars().count();
     let found: String = context.chars().skip(*start).take(length).collect();

@@ -10,10 +10,12 @@ use cloze_bert::{Batch, Encoding};
 use cloze_tensor::Sequences;
 use cloze_tensor::random::{Purpose, Stream};
 
+pub(crate) use answers::answer_span;
 pub use answers::{AnswerSpan, QuestionExample};
 pub use choices::ChoiceExample;
 pub use report::EncodingReport;
 pub use tags::{TaggedSentence, tag_names};
+pub(crate) use tags::{classes, encode_sentences};
 
 use crate::trainer::{DataSet, Fingerprint, Size};
 use crate::{Error, Result};
@@ -43,6 +45,7 @@ impl From<Encoding> for Sequence {
 /// |---|---|---|
 /// | `i64`: a class | [`of_texts`](Self::of_texts), [`of_pairs`](Self::of_pairs) | sequence classification, next sentence |
 /// | `f32`: a number | the same | sequence classification with one label: regression |
+/// | `f32`: a similarity; `()`: none | [`of_sentences`](Self::of_sentences) | sentence encoder |
 /// | `Vec<bool>`: which labels apply | the same | sequence classification |
 /// | `Vec<i64>`: a class for each token, -100 for none | [`of_words`](LabelledData::of_words) | token classification |
 /// | `(u32, u32)`: first and last token of the answer | [`of_questions`](LabelledData::of_questions) | question answering |

@@ -41,15 +41,8 @@ impl LabelledData<Vec<i64>> {
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<(LabelledData<Vec<i64>>, EncodingReport)> {
-        if max_length < 2 {
-            return Err(Error::invalid("max_length", max_length, "at least 2, the special tokens"));
-        }
-        let classes: HashMap<&str, i64> = tag_names.iter().map(String::as_str).zip(0..).collect();
-        let encode = |(number, sentence): (usize, &TaggedSentence)| {
-            let labels = labels(number, sentence, &classes)?;
-            encode(&sentence.words, &labels, tokenizer, max_length)
-        };
-        let encoded: Vec<Encoded> = sentences.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
+        let classes = classes(sentences, tag_names)?;
+        let encoded = encode_sentences(sentences, &classes, tokenizer, max_length)?;
         let report = EncodingReport {
             examples: sentences.len(),
             max_length,
@@ -57,7 +50,7 @@ impl LabelledData<Vec<i64>> {
             lost_labels: encoded.iter().map(|encoded| encoded.lost).sum(),
             ..EncodingReport::default()
         };
-        let with_words = encoded.into_iter().filter(|encoded| encoded.labels.iter().any(|&label| label != IGNORED));
+        let with_words = encoded.into_iter().filter(Encoded::has_word);
         let (sequences, labels) = with_words.map(|encoded| (encoded.sequence, encoded.labels)).unzip();
         Ok((LabelledData::new(sequences, labels)?, report))
     }
@@ -66,11 +59,46 @@ impl LabelledData<Vec<i64>> {
 /// What a loss does not count.
 const IGNORED: i64 = -100;
 
-struct Encoded {
-    sequence: Sequence,
-    labels: Vec<i64>,
+/// A sentence in pieces.
+pub(crate) struct Encoded {
+    pub(crate) sequence: Sequence,
+    /// Of the first piece of each word what was given for the word, -100 of all others.
+    pub(crate) labels: Vec<i64>,
     cut: bool,
     lost: usize,
+}
+
+impl Encoded {
+    pub(crate) fn has_word(&self) -> bool {
+        self.labels.iter().any(|&label| label != IGNORED)
+    }
+}
+
+/// The class of each tag of each sentence.
+///
+/// # Errors
+/// As [`LabelledData::of_words`].
+pub(crate) fn classes(sentences: &[TaggedSentence], tag_names: &[String]) -> Result<Vec<Vec<i64>>> {
+    let classes: HashMap<&str, i64> = tag_names.iter().map(String::as_str).zip(0..).collect();
+    sentences.iter().enumerate().map(|(number, sentence)| labels(number, sentence, &classes)).collect()
+}
+
+/// Sentences in pieces, the first piece of each word with its label in `labels`.
+///
+/// # Errors
+/// When `max_length` has no room for special tokens.
+pub(crate) fn encode_sentences(
+    sentences: &[TaggedSentence],
+    labels: &[Vec<i64>],
+    tokenizer: &Tokenizer,
+    max_length: usize,
+) -> Result<Vec<Encoded>> {
+    if max_length < 2 {
+        return Err(Error::invalid("max_length", max_length, "at least 2, the special tokens"));
+    }
+    let encode =
+        |(sentence, labels): (&TaggedSentence, &Vec<i64>)| encode(&sentence.words, labels, tokenizer, max_length);
+    sentences.par_iter().zip(labels).map(encode).collect()
 }
 
 fn labels(number: usize, sentence: &TaggedSentence, classes: &HashMap<&str, i64>) -> Result<Vec<i64>> {

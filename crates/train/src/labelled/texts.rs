@@ -43,6 +43,28 @@ impl<L> LabelledData<L> {
         let (sequences, report) = encode(&pairs.collect::<Vec<_>>(), tokenizer, max_length)?;
         Ok((LabelledData::new(sequences, labels)?, report))
     }
+
+    /// Pairs of sentences with their labels, each sentence by itself as `[CLS] sentence [SEP]`, for a
+    /// [`SentenceEncoder`](cloze_bert::SentenceEncoder): an example has two sequences. Numbers, `f32`, say how similar both
+    /// are, in [-1, 1]; pairs that belong together need no label but `()`. The end of a sentence of more than `max_length`
+    /// tokens, special tokens included, is cut; the report says of how many.
+    ///
+    /// # Errors
+    /// As [`of_pairs`](Self::of_pairs).
+    pub fn of_sentences<S: AsRef<str> + Sync>(
+        first: &[S],
+        second: &[S],
+        labels: Vec<L>,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+    ) -> Result<(LabelledData<L>, EncodingReport)> {
+        as_many("first texts", first.len(), "second texts", second.len())?;
+        as_many("pairs", first.len(), "labels", labels.len())?;
+        let texts =
+            first.iter().zip(second).flat_map(|(first, second)| [(first.as_ref(), None), (second.as_ref(), None)]);
+        let (sequences, report) = encode(&texts.collect::<Vec<_>>(), tokenizer, max_length)?;
+        Ok((LabelledData::new(sequences, labels)?, EncodingReport { examples: first.len(), ..report }))
+    }
 }
 
 fn as_many(what: &'static str, count: usize, of_other: &str, other: usize) -> Result<()> {

@@ -84,7 +84,7 @@ pub fn confusion_matrix(predictions: &[i64], labels: &[i64], classes: usize) -> 
 }
 
 /// Of each class that is a prediction or a label.
-fn count(predictions: &[i64], labels: &[i64]) -> Result<BTreeMap<i64, Counts>> {
+pub(super) fn count(predictions: &[i64], labels: &[i64]) -> Result<BTreeMap<i64, Counts>> {
     check(predictions.len(), labels.len())?;
     let mut classes: BTreeMap<i64, Counts> = BTreeMap::new();
     for (&prediction, &label) in predictions.iter().zip(labels) {
@@ -97,10 +97,10 @@ fn count(predictions: &[i64], labels: &[i64]) -> Result<BTreeMap<i64, Counts>> {
 }
 
 #[derive(Default)]
-struct Counts {
-    right: usize,
-    predicted: usize,
-    labelled: usize,
+pub(super) struct Counts {
+    pub(super) right: usize,
+    pub(super) predicted: usize,
+    pub(super) labelled: usize,
 }
 
 impl Counts {

@@ -13,12 +13,14 @@ const LISTED: usize = 20;
 /// ```
 /// use cloze_train::Columns;
 /// let of_pairs = Columns::new().text("premise").second_text("hypothesis").label("gold_label");
+/// let of_sts_b = Columns::numbered().second_text("2").label("3"); // CSV without a header
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
     text: Option<String>,
     second_text: Option<String>,
     label: Option<String>,
+    numbered: bool,
 }
 
 /// Where the columns are among those of a file.
@@ -33,6 +35,17 @@ impl Columns {
     /// The default names.
     pub fn new() -> Columns {
         Columns::default()
+    }
+
+    /// The columns of TSV or CSV without a header, called by their numbers, `1`, `2`, ... By default the text is the first,
+    /// the label the last.
+    pub fn numbered() -> Columns {
+        Columns { numbered: true, ..Columns::default() }
+    }
+
+    /// Whether TSV and CSV begin with the names of the columns.
+    pub(super) fn has_header(&self) -> bool {
+        !self.numbered
     }
 
     /// The column of texts.
@@ -57,10 +70,12 @@ impl Columns {
             let found = wanted.iter().find_map(|name| there.iter().position(|column| column.as_ref() == *name));
             found.ok_or_else(|| format!("there is no column {}: the file has {}", either(&wanted), list(there)))
         };
+        let last = there.len().to_string();
+        let (text, label) = if self.numbered { (&["1"][..], &[last.as_str()][..]) } else { (TEXT, LABEL) };
         Ok(Found {
-            text: find(&self.text, TEXT)?,
+            text: find(&self.text, text)?,
             second_text: self.second_text.is_some().then(|| find(&self.second_text, &[])).transpose()?,
-            label: find(&self.label, LABEL)?,
+            label: find(&self.label, label)?,
         })
     }
 }
@@ -92,6 +107,8 @@ mod tests {
         assert_eq!(Columns::new().find(&["text", "sentence", "label"]), found(1, None, 2));
         let pairs = Columns::new().text("b").second_text("a").label("c");
         assert_eq!(pairs.find(&["a", "b", "c", "label", "text"]), found(1, Some(0), 2));
+        assert_eq!(Columns::numbered().find(&["1", "2", "3"]), found(0, None, 2));
+        assert_eq!(Columns::numbered().second_text("3").label("2").find(&["1", "2", "3"]), found(0, Some(2), 1));
     }
 
     #[test]

@@ -1,39 +1,102 @@
 //! JSON Lines: a JSON object a line.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::columns::Found;
+use super::utf8::{Utf8Reader, read_error};
 use super::{Cell, Columns, Row};
 use crate::{Error, ErrorKind, Result};
 
 /// What Python's `json` writes where JSON has no word.
 const NON_FINITE: &[(&str, f64)] = &[("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)];
 
-pub(super) fn read(path: &Path, text: &str, columns: &Columns) -> Result<Vec<Row>> {
-    let mut objects = Vec::new();
-    let (mut there, mut seen) = (Vec::new(), HashSet::new());
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line_of = |why| ErrorKind::Data { what: "row", why, path: Some(path.into()), line: Some(number + 1) };
-        let object = object(line).map_err(line_of)?;
-        for name in object.keys() {
-            if !seen.contains(name) {
-                seen.insert(name.clone());
-                there.push(name.clone());
+/// The rows of a file, one after the other.
+pub(super) struct JsonLines {
+    path: PathBuf,
+    source: BufReader<Utf8Reader>,
+    line: usize,
+    columns: Columns,
+    /// What the columns are called, once some objects have been looked at.
+    names: Option<(String, Option<String>, String)>,
+    /// How many objects are looked at to find the columns.
+    ahead: usize,
+    pending: VecDeque<(usize, Object)>,
+}
+
+type Object = BTreeMap<String, Cell>;
+
+impl JsonLines {
+    pub(super) fn new(path: &Path, source: Utf8Reader, columns: &Columns, ahead: usize) -> JsonLines {
+        let (path, source, columns) = (path.into(), BufReader::new(source), columns.clone());
+        JsonLines { path, source, line: 0, columns, names: None, ahead, pending: VecDeque::new() }
+    }
+
+    /// The next object and its line.
+    fn object(&mut self) -> Result<Option<(usize, Object)>> {
+        let mut text = String::new();
+        loop {
+            text.clear();
+            if self.source.read_line(&mut text).map_err(|error| read_error(&self.path, error))? == 0 {
+                return Ok(None);
+            }
+            self.line += 1;
+            if !text.trim().is_empty() {
+                let path = || Some(self.path.clone());
+                let wrong = |why| ErrorKind::Data { what: "row", why, path: path(), line: Some(self.line) };
+                return Ok(Some((self.line, object(text.trim_end_matches(['\r', '\n'])).map_err(wrong)?)));
             }
         }
-        objects.push((number + 1, object));
     }
-    if objects.is_empty() {
-        return Ok(Vec::new());
+
+    /// Looks at the first objects for the columns; gives nothing when there is no object.
+    fn look_ahead(&mut self) -> Result<Option<(String, Option<String>, String)>> {
+        let (mut there, mut seen) = (Vec::new(), HashSet::new());
+        while self.pending.len() < self.ahead
+            && let Some((line, object)) = self.object()?
+        {
+            for name in object.keys() {
+                if !seen.contains(name) {
+                    seen.insert(name.clone());
+                    there.push(name.clone());
+                }
+            }
+            self.pending.push_back((line, object));
+        }
+        if self.pending.is_empty() {
+            return Ok(None);
+        }
+        let Found { text, second_text, label } =
+            self.columns.find(&there).map_err(|why| Error::data_in(&self.path, "columns", why))?;
+        let name = |column: usize| there[column].clone();
+        Ok(Some((name(text), second_text.map(name), name(label))))
     }
-    let found = columns.find(&there).map_err(|why| Error::data_in(path, "columns", why))?;
-    let row = |(line, mut object): (usize, BTreeMap<String, Cell>)| {
-        let mut cell = |column: usize| object.remove(&there[column]).unwrap_or(Value::Null.into());
-        Row { line, text: cell(found.text), second_text: found.second_text.map(&mut cell), label: cell(found.label) }
-    };
-    Ok(objects.into_iter().map(row).collect())
+
+    fn row(&mut self) -> Result<Option<Row>> {
+        if self.names.is_none() {
+            self.names = self.look_ahead()?;
+        }
+        let object = match self.pending.pop_front() {
+            Some(object) => Some(object),
+            None => self.object()?,
+        };
+        let (Some((line, mut object)), Some((text, second_text, label))) = (object, &self.names) else {
+            return Ok(None);
+        };
+        let mut cell = |name: &String| object.remove(name).unwrap_or(Value::Null.into());
+        Ok(Some(Row { line, text: cell(text), second_text: second_text.as_ref().map(&mut cell), label: cell(label) }))
+    }
+}
+
+impl Iterator for JsonLines {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        self.row().transpose()
+    }
 }
 
 fn object(line: &str) -> Result<BTreeMap<String, Cell>, String> {
@@ -112,7 +175,21 @@ mod tests {
     use super::*;
 
     fn rows(text: &str, columns: &Columns) -> Result<Vec<Row>> {
-        read(Path::new("a.jsonl"), text, columns)
+        rows_ahead(text, columns, usize::MAX)
+    }
+
+    fn rows_ahead(text: &str, columns: &Columns, ahead: usize) -> Result<Vec<Row>> {
+        let source = Utf8Reader::new(std::io::Cursor::new(text.to_string().into_bytes())).unwrap();
+        JsonLines::new(Path::new("a.jsonl"), source, columns, ahead).collect()
+    }
+
+    #[test]
+    fn columns_are_looked_for_in_the_first_rows() {
+        let text = "{\"text\": \"a\", \"label\": 1}\n\n{\"label\": 2}\n{\"sentence\": \"b\", \"label\": 3}\n";
+        let texts = |ahead| rows_ahead(text, &Columns::new(), ahead).unwrap().into_iter().map(|row| row.text).collect();
+        let null = || Cell::from(Value::Null);
+        let (near, far): (Vec<Cell>, Vec<Cell>) = (texts(2), texts(3));
+        assert_eq!((near, far), (vec!["a".into(), null(), null()], vec![null(), null(), "b".into()]));
     }
 
     #[test]

@@ -1,65 +1,85 @@
 //! Columns with a separator between them: TSV and CSV.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use csv::{ReaderBuilder, StringRecord};
 use serde_json::{Number, Value};
 
+use super::columns::Found;
+use super::utf8::{Utf8Reader, read_error};
 use super::{Cell, Columns, Row};
 use crate::{Error, ErrorKind, Result};
 
-pub(super) fn tsv(path: &Path, text: &str, columns: &Columns) -> Result<Vec<Row>> {
-    read(path, text, columns, ReaderBuilder::new().delimiter(b'\t').quoting(false))
+pub(super) fn tsv(path: &Path, source: Utf8Reader, columns: &Columns) -> Result<Separated> {
+    Separated::new(path, source, columns, ReaderBuilder::new().delimiter(b'\t').quoting(false))
 }
 
-pub(super) fn csv(path: &Path, text: &str, columns: &Columns) -> Result<Vec<Row>> {
-    read(path, text, columns, &mut ReaderBuilder::new())
+pub(super) fn csv(path: &Path, source: Utf8Reader, columns: &Columns) -> Result<Separated> {
+    Separated::new(path, source, columns, &mut ReaderBuilder::new())
 }
 
-fn read(path: &Path, text: &str, columns: &Columns, form: &mut ReaderBuilder) -> Result<Vec<Row>> {
-    // The number of columns is compared here, where it can be said on which line it differs.
-    let mut reader = form.flexible(true).from_reader(text.as_bytes());
-    let wrong = |error: csv::Error| Error::data_in(path, "rows", error.to_string());
-    let header: Vec<String> = reader.headers().map_err(wrong)?.iter().map(str::to_string).collect();
-    let found = columns.find(&header).map_err(|why| Error::data_in(path, "columns", why))?;
+/// The rows of a file, one after the other.
+pub(super) struct Separated {
+    path: PathBuf,
+    reader: csv::Reader<Utf8Reader>,
+    /// What the number of columns is said to be in: `the header`.
+    first: &'static str,
+    width: usize,
+    found: Found,
+    record: StringRecord,
+    /// Whether `record` has a row already, the first of a file without a header.
+    is_read: bool,
+}
 
-    let (mut rows, mut record) = (Vec::new(), StringRecord::new());
-    let mut lines = Lines { bytes: text.as_bytes(), at: 0, line: 1 };
-    while reader.read_record(&mut record).map_err(wrong)? {
-        let line = lines.of(record.position().map_or(0, |position| position.byte() as usize));
-        if record.len() != header.len() {
-            let why = format!("{} columns, but the header has {}", record.len(), header.len());
-            return Err(ErrorKind::Data { what: "row", why, path: Some(path.into()), line: Some(line) }.into());
-        }
-        let cell = |column: usize| record.get(column).unwrap_or_default();
-        rows.push(Row {
-            line,
-            text: cell(found.text).into(),
-            second_text: found.second_text.map(|column| cell(column).into()),
-            label: label(cell(found.label)),
-        });
+impl Separated {
+    fn new(path: &Path, source: Utf8Reader, columns: &Columns, form: &mut ReaderBuilder) -> Result<Separated> {
+        // The number of columns is compared here, where it can be said on which line it differs.
+        let mut reader = form.flexible(true).has_headers(false).from_reader(source);
+        let mut record = StringRecord::new();
+        let is_read = reader.read_record(&mut record).map_err(|error| wrong(path, error))?;
+        let (first, names) = match columns.has_header() {
+            true => ("the header", record.iter().map(str::to_string).collect::<Vec<_>>()),
+            false => ("the first row", (1..=record.len()).map(|number| number.to_string()).collect()),
+        };
+        let found = columns.find(&names).map_err(|why| Error::data_in(path, "columns", why))?;
+        let is_read = is_read && !columns.has_header();
+        Ok(Separated { path: path.into(), reader, first, width: names.len(), found, record, is_read })
     }
-    Ok(rows)
-}
 
-/// Lines of a text, counted as one goes along.
-struct Lines<'t> {
-    bytes: &'t [u8],
-    at: usize,
-    line: usize,
-}
-
-impl Lines<'_> {
-    /// The line of the first character from `byte` on that ends no line: what comes before it, blank lines among it,
-    /// the reader counts to the row that follows.
-    fn of(&mut self, byte: usize) -> usize {
-        while let Some(next) = self.bytes.get(self.at)
-            && (self.at < byte || matches!(next, b'\r' | b'\n'))
-        {
-            self.line += usize::from(*next == b'\n');
-            self.at += 1;
+    fn row(&mut self) -> Result<Option<Row>> {
+        if !self.is_read && !self.reader.read_record(&mut self.record).map_err(|error| wrong(&self.path, error))? {
+            return Ok(None);
         }
-        self.line
+        self.is_read = false;
+        // The reader counts the blank lines before a row to the row.
+        let line = self.reader.get_mut().line_of(self.record.position().map_or(0, |position| position.byte()));
+        if self.record.len() != self.width {
+            let why = format!("{} columns, but {} has {}", self.record.len(), self.first, self.width);
+            return Err(ErrorKind::Data { what: "row", why, path: Some(self.path.clone()), line: Some(line) }.into());
+        }
+        let cell = |column: usize| self.record.get(column).unwrap_or_default();
+        Ok(Some(Row {
+            line,
+            text: cell(self.found.text).into(),
+            second_text: self.found.second_text.map(|column| cell(column).into()),
+            label: label(cell(self.found.label)),
+        }))
+    }
+}
+
+impl Iterator for Separated {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Result<Row>> {
+        self.row().transpose()
+    }
+}
+
+fn wrong(path: &Path, error: csv::Error) -> Error {
+    let said = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => read_error(path, error),
+        _ => Error::data_in(path, "rows", said),
     }
 }
 
@@ -72,10 +92,27 @@ fn label(text: &str) -> Cell {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    type Form = fn(&Path, Utf8Reader, &Columns) -> Result<Separated>;
+
+    fn read(form: Form, name: &str, text: &str, columns: &Columns) -> Result<Vec<Row>> {
+        let source = Utf8Reader::new(Cursor::new(text.to_string().into_bytes())).unwrap();
+        form(Path::new(name), source, columns)?.collect()
+    }
+
+    fn tsv(text: &str, columns: &Columns) -> Result<Vec<Row>> {
+        read(super::tsv, "a.tsv", text, columns)
+    }
+
+    fn csv(text: &str, columns: &Columns) -> Result<Vec<Row>> {
+        read(super::csv, "a.csv", text, columns)
+    }
 
     fn cells(rows: &[Row]) -> Vec<(usize, String, String)> {
         rows.iter().map(|row| (row.line, row.text.to_string(), row.label.to_string())).collect()
@@ -84,7 +121,7 @@ mod tests {
     #[test]
     fn tabs_and_quotation_marks_as_they_are() {
         let text = "sentence\tlabel\nsay \"no , \"\" it 's \t1\r\n\n\"open\t0\n\t1.0\n x \tgood one\n";
-        let rows = tsv(Path::new("a.tsv"), text, &Columns::new()).unwrap();
+        let rows = tsv(text, &Columns::new()).unwrap();
         let expected = [
             (2, json!("say \"no , \"\" it 's "), json!(1)),
             (4, json!("\"open"), json!(0)),
@@ -98,7 +135,7 @@ mod tests {
     fn commas_and_quoted_columns() {
         let text = "label,a,b\n1,\"one, \"\"two\"\"\nand three\",x\n-2,y,\"\"\nNaN,z,w";
         let columns = Columns::new().text("a").second_text("b");
-        let rows = csv(Path::new("a.csv"), text, &columns).unwrap();
+        let rows = csv(text, &columns).unwrap();
         let expected = [
             (2, json!("one, \"two\"\nand three").to_string(), "1".to_string()),
             (4, json!("y").to_string(), "-2".to_string()),
@@ -110,14 +147,27 @@ mod tests {
     }
 
     #[test]
+    fn without_a_header_columns_have_numbers() {
+        let text = "\n\"A plane, off.\",A plane.,5.0\nA man.,A dog.,0.25\n";
+        let rows = csv(text, &Columns::numbered().second_text("2")).unwrap();
+        let expected = [(2, json!("A plane, off."), json!(5.0)), (3, json!("A man."), json!(0.25))];
+        assert_eq!(cells(&rows), expected.map(|(line, text, label)| (line, text.to_string(), label.to_string())));
+        assert_eq!(rows[1].second_text, Some("A dog.".into()));
+        let said = |text: &str| tsv(text, &Columns::numbered().label("3")).unwrap_err().to_string();
+        assert_eq!(said("a\tb\n"), "a.tsv: columns: there is no column 3: the file has 1, 2");
+        assert_eq!(said("a\tb\t1\nc\t1\n"), "a.tsv:2: row: 2 columns, but the first row has 3");
+        assert_eq!(said(""), "a.tsv: columns: there is no column 1: the file has none");
+    }
+
+    #[test]
     fn a_line_with_other_columns_is_named() {
         for (text, what) in [
             ("sentence\tlabel\na\t1\nb\n", "a.tsv:3: row: 1 columns, but the header has 2"),
             ("sentence\tlabel\na\tb\t1\n", "a.tsv:2: row: 3 columns, but the header has 2"),
         ] {
-            assert_eq!(tsv(Path::new("a.tsv"), text, &Columns::new()).unwrap_err().to_string(), what);
+            assert_eq!(tsv(text, &Columns::new()).unwrap_err().to_string(), what);
         }
-        let error = csv(Path::new("a.csv"), "review,stars\na,1\n", &Columns::new()).unwrap_err().to_string();
+        let error = csv("review,stars\na,1\n", &Columns::new()).unwrap_err().to_string();
         assert_eq!(error, "a.csv: columns: there is no column sentence, text or content: the file has review, stars");
     }
 
@@ -134,7 +184,7 @@ mod tests {
             }
             let expected = text.lines().enumerate().skip(1).filter(|(_, line)| !line.is_empty());
             let expected: Vec<(usize, &str)> = expected.map(|(n, line)| (n + 1, line.split('\t').next().unwrap())).collect();
-            let rows = tsv(Path::new("a.tsv"), &text, &Columns::new()).unwrap();
+            let rows = tsv(&text, &Columns::new()).unwrap();
             let found: Vec<(usize, String)> = rows.iter().map(|row| (row.line, row.text.to_string())).collect();
             let expected = expected.into_iter().map(|(line, text)| (line, Value::from(text).to_string()));
             prop_assert_eq!(found, expected.collect::<Vec<_>>());
@@ -143,11 +193,11 @@ mod tests {
         #[test]
         fn any_text_is_taken_or_refused(text in "(text|label|[\t,\n\r\"ab1é ]){0,30}") {
             for read in [tsv, csv] {
-                if let Ok(rows) = read(Path::new("a"), &format!("text\tlabel\n{text}"), &Columns::new()) {
+                if let Ok(rows) = read(&format!("text\tlabel\n{text}"), &Columns::new()) {
                     let lines = text.lines().count() + 1;
                     prop_assert!(rows.iter().all(|row| row.line <= lines.max(2)));
                 }
-                let _ = read(Path::new("a"), &text, &Columns::new());
+                let _ = read(&text, &Columns::new());
             }
         }
     }

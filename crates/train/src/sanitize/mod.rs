@@ -1,125 +1,67 @@
-//! Cleaning rows: from whatever stands in a file to texts and class labels.
+//! Cleaning rows: from whatever stands in a file to texts and labels.
 //!
 //! What can be read as text is; what cannot is dropped, counted and shown, never silently.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+mod dropped;
+mod text;
 
+use std::collections::HashMap;
+
+use cloze_bert::Tokenizer;
 use serde_json::Value;
+
+pub use dropped::{BadRows, DropReason, Dropped, DroppedRow};
 
 use crate::class_labels::integer;
 use crate::rows::{Cell, Row};
-
-/// Of so many dropped rows the sample is kept.
-const SHOWN: usize = 5;
+use crate::{EncodingReport, LabelledData, Result};
+use text::text;
 
 /// Characters of a text, and of a label, that are shown of a sample.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// Keys of an object whose string is its text, the likelier first.
-const TEXT_KEYS: &[&str] = &["text", "sentence", "content"];
-
-/// Rows that were fit to use.
+/// Rows that were fit to use; their labels are classes, or numbers (`f32`).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Sanitized {
+pub struct Sanitized<L = i64> {
     /// The texts, none of them blank, without white space around them.
     pub texts: Vec<String>,
     /// The second texts, as many; empty where rows are no pairs.
     pub second_texts: Vec<String>,
-    /// The classes, as many.
-    pub labels: Vec<i64>,
+    /// The labels, as many.
+    pub labels: Vec<L>,
     /// What was not fit.
     pub dropped: Dropped,
 }
 
-/// Why a row was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum DropReason {
-    /// The text is `null`, or its column was not there.
-    Null,
-    /// The text is not a number.
-    NaN,
-    /// The text is a list with no text in it.
-    NoText,
-    /// The text is white space.
-    Blank,
-    /// The label is no integer, and no name of a class.
-    BadLabel,
-    /// The label is an integer that is no class's.
-    UnknownClass,
-}
-
-impl fmt::Display for DropReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DropReason::Null => "null",
-            DropReason::NaN => "NaN",
-            DropReason::NoText => "no text",
-            DropReason::Blank => "blank",
-            DropReason::BadLabel => "bad label",
-            DropReason::UnknownClass => "unknown class",
-        })
-    }
-}
-
-/// A row that was dropped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DroppedRow {
-    /// Its [line](Row::line).
-    pub line: usize,
-    /// Why.
-    pub reason: DropReason,
-    /// What was wrong, shortened: the text; or the text and the label, where that is what was wrong.
-    pub sample: String,
-}
-
-/// What [`sanitize`] dropped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Dropped {
-    /// What the rows are for: `train`.
-    pub name: String,
-    /// How many were dropped for each reason.
-    pub counts: BTreeMap<DropReason, usize>,
-    /// The first five.
-    pub first: Vec<DroppedRow>,
-}
-
-impl Dropped {
-    /// How many were dropped.
-    pub fn total(&self) -> usize {
-        self.counts.values().sum()
+impl<L> Sanitized<L> {
+    /// The same rows, if they will do.
+    ///
+    /// ```
+    /// use cloze_train::{BadRows, Row, sanitize};
+    /// let rows = [Row::new(2, "good", 1), Row::new(3, "bad", "?")];
+    /// let error = sanitize("train", rows, None).check(BadRows::Fail).unwrap_err();
+    /// let said = "line 3: rows: train: 1 of 2 cannot be used, this one because of: bad label: (\"bad\", \"?\")";
+    /// assert_eq!(error.to_string(), said);
+    /// ```
+    ///
+    /// # Errors
+    /// When none is left; when any was dropped and `bad` is [`BadRows::Fail`] (names the first).
+    pub fn check(self, bad: BadRows) -> Result<Sanitized<L>> {
+        self.dropped.check(self.texts.len(), bad)?;
+        Ok(self)
     }
 
-    fn push(&mut self, line: usize, reason: DropReason, sample: impl FnOnce() -> String) {
-        *self.counts.entry(reason).or_default() += 1;
-        if self.first.len() < SHOWN {
-            self.first.push(DroppedRow { line, reason, sample: sample() });
-        }
-    }
-}
-
-/// ```text
-/// [train] 7 sample(s) dropped as invalid.
-///   #1 reason=NaN  sample=nan  line=3
-///   ...
-///   and 2 more; in all: NaN 4, bad label 3
-/// ```
-impl fmt::Display for Dropped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {} sample(s) dropped as invalid.", self.name, self.total())?;
-        for (number, DroppedRow { line, reason, sample }) in (1..).zip(&self.first) {
-            write!(f, "\n  #{number} reason={reason}  sample={sample}  line={line}")?;
-        }
-        match self.total() - self.first.len() {
-            0 => Ok(()),
-            more => {
-                let counts: Vec<String> = self.counts.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
-                write!(f, "\n  and {more} more; in all: {}", counts.join(", "))
-            }
+    /// The rows as a model reads them: [texts](LabelledData::of_texts) or [pairs](LabelledData::of_pairs) of at most
+    /// `max_length` tokens.
+    ///
+    /// # Errors
+    /// When there is no row, some rows are pairs and some are not, or `max_length` has no room for special tokens.
+    pub fn encode(self, tokenizer: &Tokenizer, max_length: usize) -> Result<(LabelledData<L>, EncodingReport)> {
+        self.dropped.check(self.texts.len(), BadRows::Drop)?;
+        match self.second_texts.is_empty() {
+            true => LabelledData::of_texts(&self.texts, self.labels, tokenizer, max_length),
+            false => LabelledData::of_pairs(&self.texts, &self.second_texts, self.labels, tokenizer, max_length),
         }
     }
 }
@@ -149,12 +91,30 @@ impl fmt::Display for Dropped {
 /// assert_eq!((clean.texts, clean.labels), (vec!["good".to_string(), "so so".to_string()], vec![1, 0]));
 /// assert_eq!(
 ///     clean.dropped.to_string(),
-///     "[train] 1 sample(s) dropped as invalid.\n  #1 reason=null  sample=null  line=2",
-/// );
-/// ```
 pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Option<&[String]>) -> Sanitized {
     let by_name: Option<HashMap<&str, i64>> =
         label_names.map(|names| names.iter().map(String::as_str).zip(0..).collect());
+    sanitize_by(name, rows, |label| class(label, by_name.as_ref()))
+}
+
+/// As [`sanitize`], of rows whose labels are numbers, as the scores of STS-B: those that JSON or CSV writes so, and strings
+/// that read so. NaN, infinities and what is no number are dropped.
+///
+/// ```
+/// use cloze_train::{Row, sanitize_scores};
+/// let rows = [Row::new(1, "a", 4.5), Row::new(2, "b", " 3 "), Row::new(3, "c", "high")];
+/// let clean = sanitize_scores("train", rows);
+/// assert_eq!((clean.labels, clean.dropped.total()), (vec![4.5, 3.0], 1));
+/// ```
+pub fn sanitize_scores(name: &str, rows: impl IntoIterator<Item = Row>) -> Sanitized<f32> {
+    sanitize_by(name, rows, score)
+}
+
+fn sanitize_by<L>(
+    name: &str,
+    rows: impl IntoIterator<Item = Row>,
+    label: impl Fn(&Cell) -> Result<L, DropReason>,
+) -> Sanitized<L> {
     let mut clean = Sanitized {
         texts: Vec::new(),
         second_texts: Vec::new(),
@@ -168,7 +128,7 @@ pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Op
             clean.dropped.push(row.line, *reason, || shortened(cell));
             continue;
         }
-        match class(&row.label, by_name.as_ref()) {
+        match label(&row.label) {
             Ok(label) => {
                 let [first, second] = texts.map(|text| text.and_then(|(_, text)| text.ok()));
                 clean.texts.extend(first);
@@ -184,46 +144,6 @@ pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Op
     clean
 }
 
-fn text(cell: &Cell) -> Result<String, DropReason> {
-    let value = match cell {
-        Cell::NonFinite(number) if number.is_nan() => return Err(DropReason::NaN),
-        Cell::NonFinite(_) => return Ok(cell.to_string()),
-        Cell::Json(value) => value,
-    };
-    let text = parts(value).join(" ");
-    match value {
-        _ if !text.is_empty() => Ok(text),
-        Value::Null => Err(DropReason::Null),
-        Value::Array(_) => Err(DropReason::NoText),
-        _ => Err(DropReason::Blank),
-    }
-}
-
-/// The texts in a value, in order, none of them blank. A list of open lists stands for recursion, which a list in a
-/// list in a list could make too deep.
-fn parts(value: &Value) -> Vec<String> {
-    let (mut parts, mut open) = (Vec::new(), vec![value]);
-    while let Some(value) = open.pop() {
-        let part = match value {
-            Value::Null => continue,
-            Value::Array(items) => {
-                open.extend(items.iter().rev());
-                continue;
-            }
-            Value::String(text) => text.trim().to_string(),
-            Value::Object(object) => match TEXT_KEYS.iter().find_map(|key| object.get(*key)?.as_str()) {
-                Some(text) => text.trim().to_string(),
-                None => value.to_string(),
-            },
-            Value::Bool(_) | Value::Number(_) => value.to_string(),
-        };
-        if !part.is_empty() {
-            parts.push(part);
-        }
-    }
-    parts
-}
-
 fn class(label: &Cell, names: Option<&HashMap<&str, i64>>) -> Result<i64, DropReason> {
     let Some(names) = names else { return integer(label).ok_or(DropReason::BadLabel) };
     let named = match label {
@@ -234,11 +154,25 @@ fn class(label: &Cell, names: Option<&HashMap<&str, i64>>) -> Result<i64, DropRe
     if let Some(class) = named {
         return Ok(*class);
     }
-    let class = integer(label).ok_or(DropReason::BadLabel)?;
+    let is_name = matches!(label, Cell::Json(Value::String(name)) if !name.trim().is_empty());
+    let Some(class) = integer(label) else {
+        return Err(if is_name { DropReason::UnknownClass } else { DropReason::BadLabel });
+    };
     match usize::try_from(class).is_ok_and(|class| class < names.len()) {
         true => Ok(class),
         false => Err(DropReason::UnknownClass),
     }
+}
+
+/// The number that a label is, as a finite f32.
+fn score(label: &Cell) -> Result<f32, DropReason> {
+    let number = match label {
+        Cell::Json(Value::Number(number)) => number.as_f64(),
+        Cell::Json(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let number = number.map(|number| number as f32);
+    number.filter(|number| number.is_finite()).ok_or(DropReason::BadLabel)
 }
 
 /// The beginning of a cell, as it prints.
@@ -252,6 +186,8 @@ fn shortened(cell: &Cell) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -259,55 +195,6 @@ mod tests {
 
     fn rows<T: Into<Cell>, L: Into<Cell>>(rows: impl IntoIterator<Item = (T, L)>) -> Vec<Row> {
         (1..).zip(rows).map(|(line, (text, label))| Row::new(line, text, label)).collect()
-    }
-
-    /// The texts are those of the course's `clean_xy`, section 5.6, run on the same values; it drops the same ones.
-    #[test]
-    fn texts_are_the_courses() {
-        let kept = [
-            (json!(" a b\n"), "a b"),
-            (json!(7), "7"),
-            (json!(-1.5), "-1.5"),
-            (json!({"text": " t ", "sentence": "s"}), "t"),
-            (json!({"content": "c", "sentence": "s"}), "s"),
-            (json!({"text": 3, "content": "c"}), "c"),
-            (json!(["a", [" b ", ["c"]], "", {"content": "d"}, 5, " "]), "a b c d 5"),
-        ];
-        for (value, expected) in kept {
-            assert_eq!(text(&value.clone().into()), Ok(expected.to_string()), "{value}");
-        }
-        assert_eq!(text(&Cell::NonFinite(f64::NEG_INFINITY)), Ok("-inf".to_string()));
-        for (cell, reason) in [
-            (json!(null).into(), DropReason::Null),
-            (Cell::NonFinite(f64::NAN), DropReason::NaN),
-            (json!([]).into(), DropReason::NoText),
-            (json!([[], " ", [[""]]]).into(), DropReason::NoText),
-            (json!(" \t\u{2003}").into(), DropReason::Blank),
-            (json!({"text": " "}).into(), DropReason::Blank),
-        ] {
-            assert_eq!(text(&cell), Err(reason), "{cell}");
-        }
-    }
-
-    /// What the course leaves to Python's way of printing.
-    #[test]
-    fn texts_that_are_ours() {
-        assert_eq!(text(&json!({"a": [1, null]}).into()), Ok(r#"{"a":[1,null]}"#.to_string()));
-        assert_eq!(text(&json!(true).into()), Ok("true".to_string()));
-        assert_eq!(text(&json!(["a", null, "b"]).into()), Ok("a b".to_string()));
-    }
-
-    #[test]
-    fn a_list_may_be_as_deep_as_it_likes() {
-        let mut deep = json!("a");
-        for _ in 0..100_000 {
-            deep = Value::Array(vec![deep]);
-        }
-        assert_eq!(parts(&deep), ["a"]);
-        // Dropped inside out: the crate drops by recursion.
-        while let Value::Array(mut items) = deep {
-            deep = items.pop().unwrap();
-        }
     }
 
     #[test]
@@ -320,7 +207,7 @@ mod tests {
         let names = ["bad", "good"].map(String::from);
         let named = sanitize("a", rows(labels.map(|label| ("a", label))), Some(&names));
         assert_eq!(named.labels, [1, 1, 0]);
-        assert_eq!(named.dropped.counts, BTreeMap::from([(DropReason::BadLabel, 2), (DropReason::UnknownClass, 2)]));
+        assert_eq!(named.dropped.counts, BTreeMap::from([(DropReason::BadLabel, 1), (DropReason::UnknownClass, 3)]));
 
         // A name comes before a number.
         let numbers = ["2", "1"].map(String::from);
@@ -401,9 +288,9 @@ mod tests {
                 if let Some(names) = names {
                     prop_assert!(clean.labels.iter().all(|&label| (0..names.len() as i64).contains(&label)));
                 }
-                prop_assert_eq!(clean.dropped.first.len(), clean.dropped.total().min(SHOWN));
+                prop_assert_eq!(clean.dropped.first.len(), clean.dropped.total().min(dropped::SHOWN));
                 prop_assert_eq!(clean.dropped.to_string().lines().count(),
-                    1 + clean.dropped.first.len() + usize::from(clean.dropped.total() > SHOWN));
+                    1 + clean.dropped.first.len() + usize::from(clean.dropped.total() > dropped::SHOWN));
             }
         }
     }

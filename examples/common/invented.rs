@@ -1,0 +1,95 @@
+//! Invented data: names of people, places and organisations; voyages, and questions about them.
+
+use cloze::tensor::random::{Purpose, Stream};
+use cloze::train::{AnswerSpan, QuestionExample, TaggedSentence};
+
+/// Sentences; PER, LOC and ORG are to be filled.
+const SENTENCES: [&str; 10] = [
+    "PER works for ORG in LOC .",
+    "Yesterday PER took the train to LOC .",
+    "The office of ORG is in LOC .",
+    "PER and PER live in LOC .",
+    "ORG gave PER a new boat .",
+    "The river runs from LOC to LOC .",
+    "A PER mora em LOC e trabalha na ORG .",
+    "O PER foi de LOC para LOC .",
+    "A casa do PER fica em LOC .",
+    "A ORG abriu uma loja em LOC .",
+];
+
+/// What invented names are made of.
+const SYLLABLES: [&str; 24] = [
+    "ba", "be", "bri", "ca", "co", "de", "do", "fa", "ga", "hu", "jo", "la", "le", "lis", "ma", "mo", "na", "pra",
+    "re", "ro", "sa", "tei", "vi", "xa",
+];
+
+/// A sentence with invented names: what is around a name says what it is.
+pub fn tagged_sentence(random: &mut Stream) -> TaggedSentence {
+    let mut sentence = TaggedSentence::default();
+    for word in SENTENCES[random.below(SENTENCES.len())].split(' ') {
+        if !["PER", "LOC", "ORG"].contains(&word) {
+            sentence.words.push(word.to_string());
+            sentence.tags.push("O".to_string());
+            continue;
+        }
+        for place in ["B", "I"].iter().take(1 + random.below(2)) {
+            let syllables = 2 + random.below(2);
+            sentence.words.push((0..syllables).map(|_| SYLLABLES[random.below(SYLLABLES.len())]).collect());
+            sentence.tags.push(format!("{place}-{word}"));
+        }
+    }
+    sentence
+}
+
+const PEOPLE: [&str; 12] = [
+    "Rosa Medeiros",
+    "Pedro Lima",
+    "Ana",
+    "Tom Prado",
+    "Maria Costa",
+    "João",
+    "Inês Vaz",
+    "Luís Pires",
+    "Clara",
+    "Paulo Serra",
+    "Teresa Brandão",
+    "Nuno",
+];
+const DEEDS: [&str; 5] = ["discovered", "visited", "painted", "described", "left"];
+const PLACES: [&str; 8] = [
+    "the golden island",
+    "the old harbour",
+    "the white tower",
+    "Rio Claro",
+    "the lost village",
+    "Bela Vista",
+    "the long bridge",
+    "the green coast",
+];
+const JOURNEYS: [&str; 4] = ["a long voyage", "a spring storm", "the second journey", "a walk"];
+const REMARKS: [&str; 4] =
+    ["The weather was good.", "Many people know the story.", "It was told again and again.", "Nobody knows why."];
+
+/// Who did what, where and when: questions, each with a text that answers it.
+pub fn voyages(count: usize, seed: u64) -> Vec<QuestionExample> {
+    let mut random = Stream::new(seed, Purpose::User, 0, 0, 0);
+    let voyage = |_| {
+        let mut pick = |words: &[&'static str]| words[random.below(words.len())];
+        let (person, deed, place, journey) = (pick(&PEOPLE), pick(&DEEDS), pick(&PLACES), pick(&JOURNEYS));
+        let remark = pick(&REMARKS);
+        let year = (1400 + random.below(200)).to_string();
+        let (question, answer) = match random.below(3) {
+            0 => (format!("Who {deed} {place}?"), person),
+            1 => (format!("What was it that {person} {deed}?"), place),
+            _ => (format!("When was it that {person} {deed} {place}?"), year.as_str()),
+        };
+        let fact = match random.below(2) {
+            0 => format!("{person} {deed} {place} in the year {year} during {journey}."),
+            _ => format!("In the year {year}, during {journey}, {person} {deed} {place}."),
+        };
+        let context = if random.below(2) == 0 { format!("{fact} {remark}") } else { format!("{remark} {fact}") };
+        let start = context.find(answer).map_or(0, |byte| context[..byte].chars().count());
+        QuestionExample { question, answer: Some(AnswerSpan { text: answer.to_string(), start }), context }
+    };
+    (0..count).map(voyage).collect()
+}
