@@ -5,6 +5,8 @@
 
 pub mod exit;
 mod model;
+mod picture;
+mod reviews;
 mod table;
 
 use std::path::Path;
@@ -13,6 +15,8 @@ use cloze::prelude::*;
 
 pub use exit::Result;
 pub use model::{ModelArgument, model};
+pub use picture::{PictureArgument, is_svg};
+pub use reviews::{LabelledTexts, TextsArgument};
 pub use table::{Table, thousands};
 
 const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
