@@ -14,6 +14,7 @@ fn of_char(c: char) -> f64 {
         'A'..='Z' => 0.72,
         // Combining marks.
         '\u{300}'..='\u{36f}' => 0.0,
+        '\u{2018}'..='\u{201f}' => 0.45,
         // From Hangul on, scripts are mostly wide.
         '\u{1100}'.. => 1.0,
         _ => 0.65,
@@ -26,7 +27,7 @@ pub(super) fn fitted(text: &str, size: f64, room: f64) -> String {
         return text.to_string();
     }
     let mut cut = String::new();
-    let mut left = room - 0.9 * size;
+    let mut left = room - size;
     for c in text.chars() {
         left -= of_char(c) * size;
         if left < 0.0 {

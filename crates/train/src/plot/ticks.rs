@@ -35,7 +35,7 @@ fn multiples(low: f64, high: f64, step: f64) -> Ticks {
     // 0.00002 is hard to read and 2,000,000 takes much room: the axis says the power of ten instead.
     let exponent = match largest {
         1e-3..1e6 | 0.0 => 0,
-        _ => largest.log10().floor() as i32,
+        _ => (largest.log10().floor() as i32).max(-300),
     };
     let unit = 10f64.powi(exponent);
     let decimals = (exponent - (step.log10() + 1e-9).floor() as i32).clamp(0, 12) as usize;
@@ -109,14 +109,16 @@ pub(crate) fn significant(value: f64) -> String {
     if value.is_infinite() {
         return if value < 0.0 { "−∞" } else { "∞" }.to_string();
     }
-    match value.abs() {
-        0.0 => "0".to_string(),
-        1e-3..1e9 => decimal(value, (3 - value.abs().log10().floor() as i32).clamp(0, 6) as usize),
-        size => {
-            let power = size.log10().floor() as i32;
-            format!("{}×10{}", decimal(value / 10f64.powi(power), 2), superscript(power))
-        }
+    let size = value.abs();
+    if size < 1e9 && value.fract() == 0.0 {
+        return decimal(value, 0);
     }
+    if (1e-3..1e9).contains(&size) {
+        return decimal(value, (3 - size.log10().floor() as i32).clamp(0, 6) as usize);
+    }
+    let text = format!("{value:.2e}");
+    let (number, power) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("{}×10{}", number.replace('-', "−"), superscript(power.parse().unwrap_or(0)))
 }
 
 /// A whole number as an exponent: ⁻³.
@@ -156,8 +158,8 @@ mod tests {
 
     #[test]
     fn values_are_short() {
-        let said = [0.0, 0.89678, 1234567.0, 12.3456, 2e-5, -0.5, f64::NAN].map(significant);
-        assert_eq!(said, ["0", "0.8968", "1,234,567", "12.35", "2.00×10⁻⁵", "−0.5000", "undefined"]);
+        let said = [0.0, 0.89678, 1234567.0, 12.3456, 2e-5, -0.5, -8e-309, f64::NAN].map(significant);
+        assert_eq!(said, ["0", "0.8968", "1,234,567", "12.35", "2.00×10⁻⁵", "−0.5000", "−8.00×10⁻³⁰⁹", "undefined"]);
     }
 
     proptest! {
