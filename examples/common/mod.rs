@@ -6,6 +6,8 @@
 pub mod exit;
 pub mod invented;
 mod model;
+mod picture;
+mod reviews;
 mod table;
 mod training;
 
@@ -15,6 +17,8 @@ use cloze::prelude::*;
 
 pub use exit::Result;
 pub use model::{ModelArgument, model};
+pub use picture::{PictureArgument, is_svg};
+pub use reviews::{LabelledTexts, TextsArgument};
 pub use table::{Table, thousands};
 pub use training::{Recipe, TrainingArguments};
 

@@ -1,0 +1,41 @@
+//! Where the pictures of an example go.
+
+use std::path::{Path, PathBuf};
+
+use super::Result;
+
+/// `--out`
+#[derive(clap::Args)]
+pub struct PictureArgument {
+    /// Where the picture goes: an .html page, or an .svg file [default: an .html page in the folder `target`]
+    #[arg(long = "out", value_name = "FILE")]
+    asked: Option<PathBuf>,
+}
+
+impl PictureArgument {
+    /// The file, in a folder that exists, or else the page of the example's name. Asked before there is any work, so that it
+    /// is not done for nothing.
+    pub fn file(&self, example: &str) -> Result<PathBuf> {
+        let path = match &self.asked {
+            Some(path) => path.clone(),
+            None => Path::new("target").join(format!("{example}.html")),
+        };
+        let known = path.extension().is_some_and(|kind| kind == "html" || kind == "svg");
+        if !known {
+            return Err(format!("--out is {}: must end in .html or .svg", path.display()).into());
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if self.asked.is_none() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| format!("{}: cannot make it: {error}", folder.display()))?;
+        }
+        let writable = tempfile::NamedTempFile::new_in(folder);
+        writable.map_err(|error| format!("{}: cannot write: {}", path.display(), error.kind()))?;
+        Ok(path)
+    }
+}
+
+/// Whether the file is to be a picture alone, and no page.
+pub fn is_svg(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "svg")
+}

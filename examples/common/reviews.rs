@@ -1,0 +1,89 @@
+//! Texts with classes: files that are given, or a few built-in reviews.
+
+use std::path::{Path, PathBuf};
+
+use cloze::prelude::*;
+use cloze::train::{Row, Sanitized};
+
+use super::Result;
+
+const TRAIN: &str = include_str!("../data/reviews-train.tsv");
+const VALIDATION: &str = include_str!("../data/reviews-validation.tsv");
+
+/// `--train`, `--validation`, and their columns.
+#[derive(clap::Args)]
+pub struct TextsArgument {
+    /// Rows to train on: .tsv, .csv or .jsonl [default: a few built-in reviews]
+    #[arg(long, value_name = "FILE", requires = "validation")]
+    train: Option<PathBuf>,
+    /// Rows to look at
+    #[arg(long, value_name = "FILE", requires = "train")]
+    validation: Option<PathBuf>,
+    /// Column of the texts [default: sentence, text or content]
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// Column of the labels
+    #[arg(long, value_name = "NAME", default_value = "label")]
+    label_column: String,
+    /// Names of the classes 0, 1, ..., with commas between them [default: as the labels say]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    labels: Vec<String>,
+}
+
+/// Cleaned rows, and the names of their classes.
+pub struct LabelledTexts {
+    pub training: Sanitized,
+    pub validation: Sanitized,
+    pub labels: Vec<String>,
+}
+
+impl TextsArgument {
+    /// Whether they are the built-in reviews.
+    pub fn is_built_in(&self) -> bool {
+        self.train.is_none()
+    }
+
+    /// Reads and cleans the rows; says what was dropped.
+    pub fn read(&self) -> Result<LabelledTexts> {
+        let (training, validation) = match (&self.train, &self.validation) {
+            (Some(training), Some(validation)) => (self.rows(training)?, self.rows(validation)?),
+            _ => (built_in(TRAIN), built_in(VALIDATION)),
+        };
+        let labels = match self.labels.is_empty() {
+            true => label_names(&training).map_err(|error| format!("train: {error}"))?,
+            false => self.labels.clone(),
+        };
+        if let [only] = &labels[..] {
+            return Err(
+                format!("{only} is the only class: to classify takes at least two (--labels names them)").into()
+            );
+        }
+        let (training, validation) = (clean("train", training, &labels)?, clean("validation", validation, &labels)?);
+        Ok(LabelledTexts { training, validation, labels })
+    }
+
+    fn rows(&self, path: &Path) -> Result<Vec<Row>> {
+        let columns = Columns::new().label(&self.label_column);
+        let columns = match &self.text_column {
+            Some(name) => columns.text(name),
+            None => columns,
+        };
+        Ok(read_rows(path, &columns)?)
+    }
+}
+
+fn built_in(text: &str) -> Vec<Row> {
+    let rows = (2..).zip(text.lines().skip(1)).filter_map(|(line, row)| Some((line, row.split_once('\t')?)));
+    rows.map(|(line, (text, label))| Row::new(line, text, label)).collect()
+}
+
+fn clean(name: &str, rows: Vec<Row>, labels: &[String]) -> Result<Sanitized> {
+    let clean = sanitize(name, rows, Some(labels));
+    if clean.dropped.total() > 0 {
+        println!("{}", clean.dropped);
+    }
+    match clean.texts.is_empty() {
+        true => Err(format!("{name}: no row is left after cleaning").into()),
+        false => Ok(clean),
+    }
+}
