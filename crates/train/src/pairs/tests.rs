@@ -9,7 +9,8 @@ fn place(id: u32) -> (u32, u32) {
 }
 
 fn ends(corpus: &TokenizedCorpus, segment: &Range<usize>) -> ((u32, u32), (u32, u32)) {
-    (place(corpus.ids()[segment.start]), place(corpus.ids()[segment.end - 1]))
+    let ids = corpus.ids_of(segment.clone());
+    (place(ids[0]), place(ids[ids.len() - 1]))
 }
 
 /// Checks an example of whole sentences: neighbours for `IsNext`, two documents for `NotNext`.
