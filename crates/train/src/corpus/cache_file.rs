@@ -230,7 +230,7 @@ pub(super) fn write(
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut other = None;
     let written = replace_with(path, |file| {
-        let mut write = || {
+        let write = || {
             let mut writer = Writer::new(file, folder, vocab_size, key)?;
             parts(&mut writer)?;
             writer.finish()

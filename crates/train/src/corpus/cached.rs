@@ -243,7 +243,7 @@ mod tests {
         File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
         assert_eq!(count(&file, &uncased), 2);
         assert_eq!(count(&file, &tokenizer(TokenizerOptions::default().lowercase(false))), 3);
-        assert_eq!(count(&file, &uncased.add_tokens(["words"]).unwrap()), 4);
+        assert_eq!(count(&file, &uncased.add_tokens(["has the words"]).unwrap()), 4);
     }
 
     #[test]

@@ -36,6 +36,7 @@ impl Progress {
     }
 
     /// Shows nothing.
+    #[cfg(test)]
     pub(super) fn hidden() -> Progress {
         Progress::new("", None, false)
     }

@@ -44,7 +44,9 @@ impl Blocks {
         let count = corpus.document_count();
         let first = first(count, |document| corpus.sentences_of(document).end > sentences.start);
         let end = self::first(count, |document| corpus.sentences_of(document).start >= sentences.end);
-        Block { number, sentences, documents: first..end.max(first) }
+        // A long sentence may leave none to begin within a block that lies in it.
+        let documents = if sentences.is_empty() { first..first } else { first..end.max(first) };
+        Block { number, sentences, documents }
     }
 }
 
