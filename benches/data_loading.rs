@@ -26,6 +26,8 @@ fn main() -> Result {
     let corpus = Corpus::from_documents(documents)?;
     suite.bench("corpus/tokenize", text(), || Ok(|| timed(|| TokenizedCorpus::new(&corpus, &tokenizer))));
 
+    suite.bench("corpus/read, tokenize into a file", text(), || tokenized_file(&sentences, &tokenizer));
+
     for (name, form) in [("tsv", tsv as fn(&str) -> String), ("jsonl", json)] {
         let work = Work::text(sentences.len(), "rows", bytes);
         suite.bench(format!("rows/{name}"), work, || rows(&sentences, name, form));
@@ -58,6 +60,15 @@ fn corpus_file(sentences: &[String]) -> Result<impl FnMut() -> Result<Duration>>
     let file = folder.path().join("corpus.txt");
     std::fs::write(&file, documents.collect::<Vec<_>>().join("\n\n"))?;
     opening(folder, |folder| Corpus::open(folder.join("corpus.txt")))
+}
+
+fn tokenized_file<'a>(
+    sentences: &[String],
+    tokenizer: &'a Tokenizer,
+) -> Result<impl FnMut() -> Result<Duration> + use<'a>> {
+    let (folder, documents) = (tempfile::tempdir()?, sentences.chunks(DOCUMENT).map(|document| document.join("\n")));
+    let text = documents.collect::<Vec<_>>().join("\n\n");
+    Ok(move || timed(|| TokenizedCorpus::from_reader(text.as_bytes(), tokenizer, folder.path().join("tokens"))))
 }
 
 fn corpus_folder(sentences: &[String]) -> Result<impl FnMut() -> Result<Duration>> {

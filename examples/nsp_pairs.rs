@@ -157,7 +157,7 @@ impl Way {
         }
 
         let texts = |example: &PairExample| -> Result<(String, String)> {
-            let text = |range: Range<usize>| tokenizer.decode(&corpus.ids()[range], false);
+            let text = |range: Range<usize>| tokenizer.decode(&corpus.ids_of(range), false);
             Ok((text(example.first())?, text(example.second().unwrap_or_default())?))
         };
         let texts = first.iter().map(texts).collect::<Result<Vec<_>>>()?;

@@ -27,6 +27,10 @@ struct Arguments {
     /// corpus that comes with this example]
     #[arg(long)]
     corpus: Option<PathBuf>,
+    /// Keep the tokens of the corpus in this folder, and read them from there the next time: for text that is larger
+    /// than memory
+    #[arg(long, requires = "corpus", requires = "vocab")]
+    cache: Option<PathBuf>,
     /// Size of the model: tiny, mini, base or large
     #[arg(long, default_value = "tiny")]
     config: String,
@@ -147,12 +151,15 @@ fn run(arguments: &Arguments) -> Result {
     }
 
     let start = Instant::now();
-    let corpus = match &arguments.corpus {
-        Some(path) => Corpus::open(path)?,
-        None => common::mini_corpus()?,
+    // Text that goes through a cache is never in memory as a whole.
+    let cached = arguments.cache.as_ref().zip(arguments.corpus.as_ref());
+    let text = match &arguments.corpus {
+        Some(_) if cached.is_some() => None,
+        Some(path) => Some(Corpus::open(path)?),
+        None => Some(common::mini_corpus()?),
     };
     let (read, vocabulary) = (start.elapsed(), Instant::now());
-    let tokenizer = tokenizer(arguments, &corpus)?;
+    let tokenizer = tokenizer(arguments, text.as_ref())?;
     let (trained, tokenizing) = (vocabulary.elapsed(), Instant::now());
     let dropout = arguments.dropout.unwrap_or(if arguments.pairs().is_some() { 0.1 } else { 0.0 });
     let config = BertConfig {
@@ -160,6 +167,14 @@ fn run(arguments: &Arguments) -> Result {
         attention_probs_dropout_prob: dropout,
         ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
     };
+    let corpus = match (&text, cached) {
+        (Some(text), _) => TokenizedCorpus::new(text, &tokenizer)?,
+        (None, cached) => {
+            let (cache, path) = cached.ok_or("--cache needs --corpus")?;
+            TokenizedCorpus::cached([path], &tokenizer, cache)?
+        }
+    };
+    drop(text);
     let (documents, sentences) = (corpus.document_count(), corpus.sentence_count());
     let setup = Setup::new(arguments, corpus, &tokenizer, &config)?;
     println!(
@@ -246,12 +261,13 @@ fn default_learning_rate(config: &str) -> f64 {
     }
 }
 
-fn tokenizer(arguments: &Arguments, corpus: &Corpus) -> Result<Tokenizer> {
+fn tokenizer(arguments: &Arguments, text: Option<&Corpus>) -> Result<Tokenizer> {
     let options = arguments.tokenizer_options();
-    Ok(match &arguments.vocab {
-        Some(path) if path.is_dir() => Tokenizer::open(path)?,
-        Some(path) => Tokenizer::from_vocab_file(path, &options)?,
-        None => Tokenizer::train(corpus.sentences(), arguments.vocab_size, &TrainOptions::from(options))?,
+    Ok(match (&arguments.vocab, text) {
+        (Some(path), _) if path.is_dir() => Tokenizer::open(path)?,
+        (Some(path), _) => Tokenizer::from_vocab_file(path, &options)?,
+        (None, Some(text)) => Tokenizer::train(text.sentences(), arguments.vocab_size, &TrainOptions::from(options))?,
+        (None, None) => return Err("--cache needs --vocab".into()),
     })
 }
 
@@ -270,7 +286,12 @@ struct Setup {
 const HELD_OUT: (f64, f64) = (0.05, 0.1);
 
 impl Setup {
-    fn new(arguments: &Arguments, corpus: Corpus, tokenizer: &Tokenizer, config: &BertConfig) -> Result<Setup> {
+    fn new(
+        arguments: &Arguments,
+        corpus: TokenizedCorpus,
+        tokenizer: &Tokenizer,
+        config: &BertConfig,
+    ) -> Result<Setup> {
         let (pairs, seq_len) = (arguments.pairs(), arguments.seq_len);
         if seq_len > config.max_position_embeddings {
             let limit = config.max_position_embeddings;
@@ -278,9 +299,6 @@ impl Setup {
                 format!("--seq-len is {seq_len}: max_position_embeddings of {} is {limit}", arguments.config).into()
             );
         }
-        let text = corpus;
-        let corpus = TokenizedCorpus::new(&text, tokenizer)?;
-        drop(text);
         let (tokens, seed) = (corpus.token_count(), arguments.seed);
         let vocabulary = VocabularyTable::new(tokenizer)?;
         let data = |corpus, sampler| PreTraining::from_tokenized(corpus, vocabulary.clone()).pairs(sampler).seed(seed);
@@ -308,7 +326,7 @@ impl Setup {
                 (data(training, PairSampler::bert().seq_len(seq_len)), held_out, evaluation)
             }
         };
-        let unigram = Unigram::fit(training.corpus().ids().iter().copied(), tokenizer.vocab_size())?;
+        let unigram = Unigram::fit(training.corpus().ids(), tokenizer.vocab_size())?;
         let budget = match (arguments.steps, arguments.minutes) {
             (Some(steps), _) => Budget::Steps(steps),
             (_, Some(minutes)) => Budget::Time(

@@ -57,7 +57,7 @@ impl DataSet for PreTraining {
     type Batch = PackedExamples;
 
     fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<PairExample>> + '_> {
-        Ok(PreTraining::epoch(self, epoch)?.into_iter().map(Ok))
+        PreTraining::stream(self, epoch, 0)
     }
 
     fn batch(&self, examples: &[PairExample], step: u32, first_sequence: u32) -> Result<PackedExamples> {

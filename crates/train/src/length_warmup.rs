@@ -5,7 +5,7 @@
 //! for nine tenths of their steps and on 512 for the rest; this is the same at a smaller scale.
 
 use crate::trainer::{DataSet, Fingerprint, Size};
-use crate::{PackedExamples, PairExample, PreTraining, Result};
+use crate::{ExampleStream, PackedExamples, PairExample, PreTraining, Result};
 
 /// Pre-training data whose first batches hold several short sequences in the place of each long one: of a
 /// quarter of the length at first, then of half of it. The number of tokens of a batch stays about the same.
@@ -23,6 +23,50 @@ impl LengthWarmup {
     pub fn new(data: PreTraining, quarter: usize, half: usize) -> LengthWarmup {
         LengthWarmup { data, stages: [(4, quarter), (2, half)] }
     }
+
+    /// The places of epoch `epoch` one after the other, without the first `skip`: see [`PreTraining::stream`].
+    ///
+    /// # Errors
+    /// As [`PreTraining::epoch`].
+    pub fn stream(
+        &self,
+        epoch: u32,
+        mut skip: usize,
+    ) -> Result<impl Iterator<Item = Result<Vec<PairExample>>> + use<>> {
+        let mut short = Vec::new();
+        if epoch == 0 {
+            for (sequences, count) in self.stages {
+                let mut stream = self.data.clone().seq_len(self.data.longest() / sequences).stream(0, 0)?;
+                let passed = stream.advance(sequences.saturating_mul(skip.min(count))).div_ceil(sequences);
+                skip -= passed;
+                short.push(places(stream, sequences).take(count - passed));
+            }
+        }
+        Ok(short.into_iter().flatten().chain(places(self.data.stream(epoch, skip)?, 1)))
+    }
+
+    /// The number of places of epoch `epoch`: see [`PreTraining::example_count`].
+    ///
+    /// # Errors
+    /// As [`PreTraining::epoch`].
+    pub fn example_count(&self, epoch: u32) -> Result<usize> {
+        let mut places = self.data.example_count(epoch)?;
+        if epoch == 0 {
+            for (sequences, count) in self.stages {
+                let mut stream = self.data.clone().seq_len(self.data.longest() / sequences).stream(0, 0)?;
+                places += stream.advance(sequences.saturating_mul(count)).div_ceil(sequences);
+            }
+        }
+        Ok(places)
+    }
+}
+
+/// So many sequences at a time.
+fn places(mut stream: ExampleStream, sequences: usize) -> impl Iterator<Item = Result<Vec<PairExample>>> {
+    std::iter::from_fn(move || {
+        let place: Result<Vec<PairExample>> = stream.by_ref().take(sequences).collect();
+        place.map(|place| (!place.is_empty()).then_some(place)).transpose()
+    })
 }
 
 impl DataSet for LengthWarmup {
@@ -31,7 +75,7 @@ impl DataSet for LengthWarmup {
     type Batch = PackedExamples;
 
     fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<Vec<PairExample>>> + '_> {
-        Ok(self.places(epoch)?.into_iter().map(Ok))
+        self.stream(epoch, 0)
     }
 
     fn batch(&self, examples: &[Vec<PairExample>], step: u32, first_sequence: u32) -> Result<PackedExamples> {
@@ -49,30 +93,20 @@ impl DataSet for LengthWarmup {
     }
 }
 
-impl LengthWarmup {
-    fn places(&self, epoch: u32) -> Result<Vec<Vec<PairExample>>> {
-        let mut places = Vec::new();
-        if epoch == 0 {
-            for (sequences, count) in self.stages {
-                let short = self.data.clone().seq_len(self.data.longest() / sequences).epoch(0)?;
-                places.extend(short.chunks(sequences).map(<[PairExample]>::to_vec).take(count));
-            }
-        }
-        places.extend(self.data.epoch(epoch)?.into_iter().map(|example| vec![example]));
-        Ok(places)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::VocabularyTable;
     use crate::corpus::numbered;
 
+    fn all(data: &LengthWarmup, epoch: u32) -> Vec<Vec<PairExample>> {
+        data.stream(epoch, 0).unwrap().collect::<Result<_>>().unwrap()
+    }
+
     #[test]
     fn batches_grow_in_length_and_keep_their_size() {
         let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000)).seq_len(64);
-        let places = LengthWarmup::new(data.clone(), 8, 12).places(0).unwrap();
+        let places = all(&LengthWarmup::new(data.clone(), 8, 12), 0);
         let longest = |places: &[Vec<PairExample>]| places.iter().flatten().map(PairExample::token_count).max();
         assert_eq!(longest(&places[..8]), Some(16));
         assert_eq!(longest(&places[8..20]), Some(32));
@@ -80,6 +114,23 @@ mod tests {
         assert!(places[..8].iter().all(|place| place.len() == 4) && places[8..20].iter().all(|place| place.len() == 2));
         let rest: Vec<PairExample> = places[20..].concat();
         assert_eq!(rest, data.epoch(0).unwrap());
-        assert_eq!(LengthWarmup::new(data.clone(), 8, 12).places(1).unwrap().concat(), data.epoch(1).unwrap());
+        assert_eq!(all(&LengthWarmup::new(data.clone(), 8, 12), 1).concat(), data.epoch(1).unwrap());
+    }
+
+    #[test]
+    fn passing_over_places_is_taking_them() {
+        let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000)).seq_len(64);
+        // The last one asks for more short places than there are.
+        for (quarter, half) in [(8, 12), (0, 0), (5, 100_000), (100_000, 3)] {
+            let data = LengthWarmup::new(data.clone(), quarter, half);
+            for epoch in [0, 1] {
+                let all = all(&data, epoch);
+                assert_eq!(data.example_count(epoch).unwrap(), all.len());
+                for skip in [0, 3, 8, 9, 20, 21, all.len() / 2, all.len() - 1, all.len(), all.len() + 5] {
+                    let rest: Result<Vec<_>> = data.stream(epoch, skip).unwrap().collect();
+                    assert_eq!(rest.unwrap(), all[skip.min(all.len())..], "{quarter} {half} {epoch} {skip}");
+                }
+            }
+        }
     }
 }

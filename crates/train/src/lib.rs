@@ -34,7 +34,7 @@ mod unigram;
 pub use class_labels::label_names;
 pub use classification::{ClassificationEvaluation, Classify};
 pub use conll::{ConllFormat, ConllReport, read_conll};
-pub use corpus::{Corpus, TokenizedCorpus};
+pub use corpus::{Corpus, CorpusFiles, TokenizedCorpus};
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::PreTrainingEvaluation;
 pub use labelled::{
@@ -44,7 +44,7 @@ pub use labelled::{
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};
 pub use optimizer::{AdamW, Optimizer, ParameterGroup};
-pub use pairs::{IS_NEXT, NOT_NEXT, PairExample, PairSampler};
+pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_data::{MaskedExample, PackedExamples, PreTraining};
 pub use question_evaluation::QuestionAnsweringEvaluation;
 pub use regression::{Regress, RegressionEvaluation};

@@ -12,16 +12,23 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result, TokenizedCorpus, VocabularyTable};
 
 mod bert;
+mod blocks;
 mod course;
+mod stream;
+
+use blocks::Block;
+pub use stream::ExampleStream;
 
 /// The label of a pair whose second segment follows the first.
 pub const IS_NEXT: u32 = 0;
 /// The label of a pair whose second segment comes from another document.
 pub const NOT_NEXT: u32 = 1;
 
-/// `Purpose::Pairing` at these sites is for the course's pairs and for BERT's.
+/// `Purpose::Pairing` at these sites is for the course's pairs, for BERT's, and for BERT's of the document that goes on
+/// from one block to the next.
 const COURSE_SITE: u32 = 0;
 const BERT_SITE: u32 = 1;
+const CONTINUED_SITE: u32 = 2;
 
 /// Dropout has room for this many positions, as 16-bit blocks of 16 and of 32 positions.
 const LONGEST: usize = 1 << 16;
@@ -36,7 +43,7 @@ pub struct PairExample {
 }
 
 impl PairExample {
-    /// Where the first segment stands in [`TokenizedCorpus::ids`].
+    /// Where the first segment stands in the corpus: see [`TokenizedCorpus::ids_of`].
     pub fn first(&self) -> Range<usize> {
         self.first.clone()
     }
@@ -64,7 +71,7 @@ impl PairExample {
         let mut ids = Vec::with_capacity(self.token_count());
         ids.push(vocabulary.cls_id());
         for segment in std::iter::once(&self.first).chain(&self.second) {
-            ids.extend_from_slice(&corpus.ids()[segment.clone()]);
+            corpus.append_ids(segment.clone(), &mut ids);
             ids.push(vocabulary.sep_id());
         }
         ids
@@ -72,7 +79,7 @@ impl PairExample {
 
     /// Checks that the segments lie in `corpus`.
     pub(crate) fn check(&self, corpus: &TokenizedCorpus) -> Result<()> {
-        let tokens = corpus.token_count();
+        let tokens = corpus.token_limit();
         match std::iter::once(&self.first).chain(&self.second).find(|segment| segment.end > tokens) {
             None => Ok(()),
             Some(Range { start, end }) => {
@@ -190,32 +197,64 @@ impl PairSampler {
     /// # Errors
     /// When a setting makes no sense, or pairs are asked of a corpus of one document.
     pub fn sample(&self, corpus: &TokenizedCorpus, seed: u64, epoch: u32) -> Result<Vec<PairExample>> {
+        self.check_with(corpus)?;
+        Ok(match self.kind {
+            Kind::Course { pairs } => self.course_pairs(corpus, 0..pairs, seed, epoch),
+            Kind::Bert { .. } => self.in_block(corpus, &Block::whole(corpus), seed, epoch),
+        })
+    }
+
+    /// Checks the settings, and that the corpus has what they need.
+    fn check_with(&self, corpus: &TokenizedCorpus) -> Result<()> {
         self.check()?;
         if self.next_sentence && corpus.document_count() < 2 {
             let why = "next-sentence prediction needs at least two documents, there is one \
                        (blank lines separate the documents of a file); or turn next_sentence off";
             return Err(Error::data("corpus", why));
         }
-        match self.kind {
-            Kind::Course { pairs } => Ok((0..pairs)
-                .into_par_iter()
-                .map(|pair| {
-                    let mut stream = Stream::new(seed, Purpose::Pairing, COURSE_SITE, epoch, pair as u32);
-                    course::draw(corpus, self.room(), self.next_sentence, &mut stream)
-                })
-                .collect()),
-            Kind::Bert { short } => {
-                let documents: Vec<Vec<PairExample>> = (0..corpus.document_count())
-                    .into_par_iter()
-                    .map(|document| {
-                        let stream = Stream::new(seed, Purpose::Pairing, BERT_SITE, epoch, document as u32);
-                        let settings = bert::Settings { room: self.room(), short, next_sentence: self.next_sentence };
-                        bert::document(corpus, document, settings, stream)
-                    })
-                    .collect();
-                Ok(documents.into_iter().flatten().collect())
-            }
-        }
+        Ok(())
+    }
+
+    /// Some of the course's pairs, by their numbers.
+    fn course_pairs(&self, corpus: &TokenizedCorpus, pairs: Range<usize>, seed: u64, epoch: u32) -> Vec<PairExample> {
+        let draw = |pair| {
+            let mut stream = Stream::new(seed, Purpose::Pairing, COURSE_SITE, epoch, pair as u32);
+            course::draw(corpus, self.room(), self.next_sentence, &mut stream)
+        };
+        pairs.into_par_iter().map(draw).collect()
+    }
+
+    /// BERT's examples of a block, in the order of the corpus.
+    fn in_block(&self, corpus: &TokenizedCorpus, block: &Block, seed: u64, epoch: u32) -> Vec<PairExample> {
+        let of_document = |document| self.in_document(corpus, block, document, seed, epoch).collect();
+        let documents: Vec<Vec<PairExample>> = block.documents.clone().into_par_iter().map(of_document).collect();
+        documents.into_iter().flatten().collect()
+    }
+
+    /// The number of [these](Self::in_block).
+    fn count_in_block(&self, corpus: &TokenizedCorpus, block: &Block, seed: u64, epoch: u32) -> usize {
+        let count = |document| self.in_document(corpus, block, document, seed, epoch).count();
+        block.documents.clone().into_par_iter().map(count).sum()
+    }
+
+    /// BERT's examples of what a block has of a document.
+    fn in_document(
+        &self,
+        corpus: &TokenizedCorpus,
+        block: &Block,
+        document: usize,
+        seed: u64,
+        epoch: u32,
+    ) -> impl Iterator<Item = PairExample> {
+        let short = if let Kind::Bert { short } = self.kind { short } else { 0.0 };
+        let settings = bert::Settings { room: self.room(), short, next_sentence: self.next_sentence };
+        let all = corpus.sentences_of(document);
+        let own = all.start.max(block.sentences.start)..all.end.min(block.sentences.end);
+        // A block has at most one document that began before it.
+        let (site, number) =
+            if own.start == all.start { (BERT_SITE, document) } else { (CONTINUED_SITE, block.number) };
+        let stream = Stream::new(seed, Purpose::Pairing, site, epoch, number as u32);
+        bert::examples(corpus, document, own, settings, stream)
     }
 
     fn special_count(&self) -> usize {

@@ -4,18 +4,17 @@
 //! the examples (by epoch), and the masking (by step and sequence). So a batch is a function of seed, epoch
 //! and step, and training can resume anywhere.
 
-use std::sync::Arc;
-
 use cloze_bert::Tokenizer;
 use cloze_tensor::random::{Purpose, Stream};
 
 use crate::trainer::Fingerprint;
 use crate::{
-    Corpus, Error, Masking, PairExample, PairSampler, Result, Target, TargetKind, TokenizedCorpus, VocabularyTable,
+    Corpus, Error, ExampleStream, Masking, PairExample, PairSampler, Result, Target, TargetKind, TokenizedCorpus,
+    VocabularyTable,
 };
 
-/// `Purpose::Shuffle` at this site orders the examples of an epoch.
-const EPOCH_SITE: u32 = 0;
+/// Tokens whose examples are shuffled together: some 400,000 examples of 128 tokens, 20 MB.
+const SHUFFLE_BUFFER: usize = 1 << 25;
 
 /// The epoch and the step that evaluation draws for, so that every evaluation sees the same examples with the
 /// same targets. Training does not get there.
@@ -120,11 +119,12 @@ impl PackedExamples {
 /// ```
 #[derive(Clone, Debug)]
 pub struct PreTraining {
-    corpus: Arc<TokenizedCorpus>,
+    corpus: TokenizedCorpus,
     vocabulary: VocabularyTable,
     pairs: PairSampler,
     masking: Masking,
     seed: u64,
+    shuffle_buffer: usize,
     examples: Option<Vec<PairExample>>,
 }
 
@@ -141,11 +141,12 @@ impl PreTraining {
     /// The data set of a corpus already tokenized, such as either part of [`TokenizedCorpus::split`].
     pub fn from_tokenized(corpus: TokenizedCorpus, vocabulary: VocabularyTable) -> PreTraining {
         PreTraining {
-            corpus: Arc::new(corpus),
+            corpus,
             vocabulary,
             pairs: PairSampler::default(),
             masking: Masking::default(),
             seed: 0,
+            shuffle_buffer: SHUFFLE_BUFFER,
             examples: None,
         }
     }
@@ -175,6 +176,12 @@ impl PreTraining {
         PreTraining { seed, ..self }
     }
 
+    /// Tokens whose examples are shuffled together; 2^25 by default. A larger corpus is divided into blocks of a 32nd of it,
+    /// which come in an order of the epoch. Examples of about so many tokens are in memory at a time.
+    pub fn shuffle_buffer(self, tokens: usize) -> PreTraining {
+        PreTraining { shuffle_buffer: tokens, ..self }
+    }
+
     /// Uses these examples in every epoch, in an order of its own, instead of sampling new ones.
     pub fn examples(self, examples: Vec<PairExample>) -> PreTraining {
         PreTraining { examples: Some(examples), ..self }
@@ -188,7 +195,7 @@ impl PreTraining {
     /// A number that another corpus, or other settings, would not have.
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut print = Fingerprint::new();
-        self.corpus.ids().iter().for_each(|id| print.add(&id.to_le_bytes()));
+        self.corpus.ids().for_each(|id| print.add(&id.to_le_bytes()));
         let settings = format!("{:?} {:?} {} {:?}", self.pairs, self.masking, self.seed, self.examples);
         print.add(settings.as_bytes());
         print.finish()
@@ -204,15 +211,39 @@ impl PreTraining {
         &self.vocabulary
     }
 
-    /// The examples of epoch `epoch`, in the order of training.
+    /// The examples of epoch `epoch`, in the order of training, all at once. For large corpora, see
+    /// [`stream`](Self::stream).
     ///
     /// # Errors
     /// When a setting makes no sense, pairs are asked of a corpus of one document, or the
     /// [given examples](Self::examples) are of a larger corpus.
     pub fn epoch(&self, epoch: u32) -> Result<Vec<PairExample>> {
-        let mut examples = self.sample(epoch)?;
-        Stream::new(self.seed, Purpose::Shuffle, EPOCH_SITE, epoch, 0).shuffle(&mut examples);
-        Ok(examples)
+        self.stream(epoch, 0)?.collect()
+    }
+
+    /// The examples of epoch `epoch` one after the other, in the order of training, without the first `skip`. Memory does not
+    /// grow with the corpus; passing over examples costs a small part of what training on them does.
+    ///
+    /// # Errors
+    /// As [`epoch`](Self::epoch).
+    pub fn stream(&self, epoch: u32, skip: usize) -> Result<ExampleStream> {
+        self.check()?;
+        let (corpus, seed) = (self.corpus.clone(), self.seed);
+        let mut stream = match &self.examples {
+            Some(examples) => ExampleStream::given(corpus, examples.clone(), seed, epoch),
+            None => ExampleStream::sampled(corpus, self.pairs.clone(), self.shuffle_buffer, seed, epoch)?,
+        };
+        stream.advance(skip);
+        Ok(stream)
+    }
+
+    /// The number of examples of epoch `epoch`. It is known for the course's pairs and for given examples; BERT's are drawn
+    /// and counted, on all threads. Epochs differ by a little.
+    ///
+    /// # Errors
+    /// As [`epoch`](Self::epoch).
+    pub fn example_count(&self, epoch: u32) -> Result<usize> {
+        Ok(self.stream(epoch, 0)?.remaining())
     }
 
     /// The examples to evaluate on: the same at every call, in the order of the sampler.
@@ -220,19 +251,17 @@ impl PreTraining {
     /// # Errors
     /// As [`epoch`](Self::epoch).
     pub fn evaluation(&self) -> Result<Vec<PairExample>> {
-        self.sample(EVALUATION)
+        self.check()?;
+        match &self.examples {
+            Some(examples) => Ok(examples.clone()),
+            None => self.pairs.sample(&self.corpus, self.seed, EVALUATION),
+        }
     }
 
-    fn sample(&self, epoch: u32) -> Result<Vec<PairExample>> {
+    fn check(&self) -> Result<()> {
         self.masking.check()?;
-        self.vocabulary.check(self.corpus.ids())?;
-        match &self.examples {
-            Some(examples) => {
-                examples.iter().try_for_each(|example| example.check(&self.corpus))?;
-                Ok(examples.clone())
-            }
-            None => self.pairs.sample(&self.corpus, self.seed, epoch),
-        }
+        self.vocabulary.check(&[self.corpus.largest_id()])?;
+        self.examples.iter().flatten().try_for_each(|example| example.check(&self.corpus))
     }
 
     /// Masks an example as sequence `sequence` of optimizer step `step`.
@@ -379,7 +408,7 @@ mod tests {
     fn epochs_are_shuffled_and_differ() {
         let data = data();
         let shuffled = data.epoch(1).unwrap();
-        let sampled = data.sample(1).unwrap();
+        let sampled = data.pairs.sample(&data.corpus, 3, 1).unwrap();
         assert_ne!(shuffled, sampled);
         let sorted = |mut pairs: Vec<PairExample>| {
             pairs.sort_by_key(|pair| pair.first().start);
@@ -389,6 +418,19 @@ mod tests {
         assert_eq!(shuffled, data.epoch(1).unwrap());
         assert_ne!(sorted(shuffled.clone()), sorted(data.epoch(0).unwrap()));
         assert_ne!(shuffled, data.seed(4).epoch(1).unwrap());
+    }
+
+    #[test]
+    fn streams_are_epochs() {
+        for data in [data(), data().shuffle_buffer(64), data().pairs(PairSampler::course(50))] {
+            let all = data.epoch(1).unwrap();
+            assert_eq!(data.example_count(1).unwrap(), all.len());
+            for skip in [0, 1, all.len() / 2, all.len(), all.len() + 1] {
+                let rest: Vec<PairExample> = data.stream(1, skip).unwrap().collect::<Result<_>>().unwrap();
+                assert_eq!(rest, all[skip.min(all.len())..]);
+            }
+        }
+        assert_ne!(data().epoch(1).unwrap(), data().shuffle_buffer(64).epoch(1).unwrap());
     }
 
     #[test]
@@ -441,6 +483,6 @@ mod tests {
         assert!(data.clone().masking(Masking::bert().probability(2.0)).epoch(0).is_err());
         assert!(data.clone().seq_len(3).epoch(0).is_err());
         let other = PreTraining::from_tokenized(data.corpus().clone(), VocabularyTable::small(2_000));
-        assert!(other.epoch(0).unwrap_err().to_string().starts_with("token id is 2000"));
+        assert!(other.epoch(0).unwrap_err().to_string().starts_with("token id is 3303"));
     }
 }

@@ -242,7 +242,7 @@ fn a_batch_without_targets_is_not_blamed_on_the_learning_rate() -> Result {
 fn an_evaluation_with_nothing_behind_a_mask_says_so() -> Result {
     let (data, config) = data()?;
     let model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
-    let unigram = Unigram::fit(data.corpus().ids().iter().copied(), config.vocab_size)?;
+    let unigram = Unigram::fit(data.corpus().ids(), config.vocab_size)?;
     let evaluate = |data: &PreTraining, count: usize| -> Result<PreTrainingEvaluation> {
         Ok(PreTrainingEvaluation::run(&model, data, &data.evaluation()?[..count], &unigram, 4)?)
     };

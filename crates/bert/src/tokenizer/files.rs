@@ -163,6 +163,14 @@ impl Tokenizer {
         Ok(Tokenizer::from_inner(Inner::new(pipeline, inner.names.clone())?, self.max_length()))
     }
 
+    /// The vocabulary and everything that is done to text, as `tokenizer.json` has it: what ids depend on.
+    ///
+    /// # Errors
+    /// None that a tokenizer from here could cause.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner().pipeline.to_string(false).map_err(|error| Error::tokenizer(error.to_string()))
+    }
+
     /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, which
     /// `transformers` opens, into the folder `dir` (made if missing). Older files are replaced whole, one after
     /// the other.

@@ -4,12 +4,21 @@
 //! of ends say where sentences and documents stop. So a corpus takes the bytes of its text and eight bytes a
 //! sentence, whatever the sentences' number.
 
-mod read;
+mod assemble;
+mod cache_file;
+mod cached;
+mod content;
+mod files;
+mod pieces;
+mod progress;
 mod sentences;
+mod store;
 mod tokenized;
 
 use std::ops::Range;
 
+pub use files::CorpusFiles;
+use pieces::Part;
 pub use tokenized::TokenizedCorpus;
 #[cfg(test)]
 pub(crate) use tokenized::tests::numbered;
@@ -57,7 +66,9 @@ impl Corpus {
     pub fn from_prose(documents: &[impl AsRef<str>]) -> Result<Corpus> {
         let mut corpus = Corpus::default();
         for document in documents {
-            corpus.push_prose(document.as_ref());
+            let document = document.as_ref();
+            corpus.append(&Part::of_prose(document.strip_prefix('\u{feff}').unwrap_or(document)));
+            corpus.end_document();
         }
         corpus.not_empty().ok_or_else(|| Error::data("corpus", "has no sentence"))
     }
@@ -105,17 +116,15 @@ impl Corpus {
         }
     }
 
-    fn push_prose(&mut self, document: &str) {
-        let document = document.strip_prefix('\u{feff}').unwrap_or(document);
-        sentences::of_document(document, |sentence| self.push_sentence(sentence));
-        self.end_document();
-    }
-
-    fn append(&mut self, other: &Corpus) {
+    fn append(&mut self, part: &Part) {
         let (bytes, sentences) = (self.text.len(), self.sentence_ends.len());
-        self.text.push_str(&other.text);
-        self.sentence_ends.extend(other.sentence_ends.iter().map(|end| end + bytes));
-        self.document_ends.extend(other.document_ends.iter().map(|end| end + sentences));
+        self.text.push_str(&part.text);
+        self.sentence_ends.extend(part.sentence_ends.iter().map(|end| end + bytes));
+        for end in part.document_ends.iter().map(|end| end + sentences) {
+            if self.document_ends.last().copied().unwrap_or(0) < end {
+                self.document_ends.push(end);
+            }
+        }
     }
 
     fn not_empty(self) -> Option<Corpus> {

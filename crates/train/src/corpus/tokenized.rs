@@ -1,12 +1,15 @@
 //! A corpus as token ids.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use cloze_bert::Tokenizer;
 use cloze_tensor::random::{Purpose, Stream};
 use rayon::prelude::*;
 
-use super::{Corpus, span};
+use super::Corpus;
+use super::assemble::{InMemory, TokenPart};
+use super::store::{Store, span};
 use crate::{Error, Result};
 
 /// Sentences that one task tokenizes: enough to outweigh the cost of the task.
@@ -15,16 +18,24 @@ const CHUNK: usize = 1024;
 /// `Purpose::Shuffle` at this site decides which documents are held out.
 const HOLDOUT_SITE: u32 = 1;
 
-/// The token ids of a [`Corpus`], without special tokens: one list of ids, in which consecutive sentences are
-/// consecutive ranges. There is at least one document, no document without a sentence, and no sentence
-/// without a token.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// The token ids of a corpus, without special tokens: one list of ids, in which consecutive sentences of a document are
+/// consecutive ranges. There is at least one document, no document without a sentence, and no sentence without a token.
+///
+/// The ids lie in memory or, for text of any size, in a [file](TokenizedCorpus::cached) that is mapped. A copy shares them,
+/// and so do the parts of a [split](TokenizedCorpus::split): in those, sentences and tokens keep the numbers that they have
+/// in the whole, documents are numbered anew.
+#[derive(Clone)]
 pub struct TokenizedCorpus {
-    ids: Vec<u32>,
-    /// Where each sentence ends in `ids`; it begins where the one before ends.
-    sentence_ends: Vec<usize>,
-    /// Where each document ends, counted in sentences.
-    document_ends: Vec<usize>,
+    store: Arc<Store>,
+    /// The documents that belong to it, ascending, where not all do.
+    selected: Option<Selected>,
+}
+
+#[derive(Clone)]
+struct Selected {
+    documents: Arc<[u32]>,
+    sentences: usize,
+    tokens: usize,
 }
 
 impl TokenizedCorpus {
@@ -34,35 +45,21 @@ impl TokenizedCorpus {
     /// # Errors
     /// When the tokenizer fails, or no sentence has a token.
     pub fn new(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<TokenizedCorpus> {
-        let chunks: Vec<Result<(Vec<u32>, Vec<usize>)>> = (0..corpus.sentence_count().div_ceil(CHUNK))
+        let parts: Vec<Result<TokenPart>> = (0..corpus.sentence_count().div_ceil(CHUNK))
             .into_par_iter()
             .map(|chunk| {
                 let sentences = chunk * CHUNK..((chunk + 1) * CHUNK).min(corpus.sentence_count());
-                let (mut ids, mut ends) = (Vec::new(), Vec::with_capacity(sentences.len()));
-                for index in sentences {
-                    ids.extend(tokenizer.ids(corpus.sentence(index))?);
-                    ends.push(ids.len());
-                }
-                Ok((ids, ends))
+                let first = corpus.document_ends.partition_point(|&end| end <= sentences.start);
+                let ends = corpus.document_ends[first..].iter().take_while(|&&end| end <= sentences.end);
+                let document_ends = ends.map(|end| end - sentences.start).collect();
+                TokenPart::new(sentences.map(|index| corpus.sentence(index)), document_ends, tokenizer)
             })
             .collect();
-
-        let mut tokenized = TokenizedCorpus::default();
-        let mut index = 0;
-        let mut documents = corpus.document_ends.iter().copied().peekable();
-        for chunk in chunks {
-            let (ids, ends) = chunk?;
-            let mut start = 0;
-            for end in ends {
-                tokenized.push_sentence(&ids[start..end]);
-                start = end;
-                index += 1;
-                if documents.next_if_eq(&index).is_some() {
-                    tokenized.end_document();
-                }
-            }
+        let mut whole = InMemory::default();
+        for part in parts {
+            whole.push(&part?);
         }
-        tokenized.not_empty()
+        Ok(TokenizedCorpus::of_store(whole.finish()?))
     }
 
     /// A corpus given as documents of sentences of ids.
@@ -70,32 +67,67 @@ impl TokenizedCorpus {
     /// # Errors
     /// When no sentence has a token.
     pub fn from_ids(documents: &[Vec<Vec<u32>>]) -> Result<TokenizedCorpus> {
-        let mut tokenized = TokenizedCorpus::default();
-        for document in documents {
-            document.iter().for_each(|sentence| tokenized.push_sentence(sentence));
-            tokenized.end_document();
+        let mut part = TokenPart::default();
+        for sentences in documents {
+            for sentence in sentences {
+                part.ids.extend_from_slice(sentence);
+                part.sentence_ends.push(part.ids.len());
+            }
+            part.document_ends.push(part.sentence_ends.len());
         }
-        tokenized.not_empty()
+        let mut whole = InMemory::default();
+        whole.push(&part);
+        Ok(TokenizedCorpus::of_store(whole.finish()?))
+    }
+
+    pub(super) fn of_store(store: Store) -> TokenizedCorpus {
+        TokenizedCorpus { store: Arc::new(store), selected: None }
     }
 
     /// The number of documents.
     pub fn document_count(&self) -> usize {
-        self.document_ends.len()
+        self.selected.as_ref().map_or(self.store.document_ends.len(), |selected| selected.documents.len())
     }
 
     /// The number of sentences in all documents.
     pub fn sentence_count(&self) -> usize {
-        self.sentence_ends.len()
+        self.selected.as_ref().map_or(self.store.sentence_ends.len(), |selected| selected.sentences)
     }
 
     /// The number of tokens in all documents.
     pub fn token_count(&self) -> usize {
-        self.ids.len()
+        self.selected.as_ref().map_or(self.store.ids.len(), |selected| selected.tokens)
     }
 
     /// The ids of all documents, in order.
-    pub fn ids(&self) -> &[u32] {
-        &self.ids
+    pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        let documents = (0..self.document_count()).map(|document| self.tokens_of_document(document));
+        documents.flatten().map(|token| self.store.ids.get(token))
+    }
+
+    /// The ids of some tokens, such as those of a sentence.
+    ///
+    /// # Panics
+    /// When there are no such tokens.
+    pub fn ids_of(&self, tokens: Range<usize>) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(tokens.len());
+        self.store.ids.append_to(tokens, &mut ids);
+        ids
+    }
+
+    /// Appends the ids of some tokens.
+    pub(crate) fn append_ids(&self, tokens: Range<usize>, to: &mut Vec<u32>) {
+        self.store.ids.append_to(tokens, to);
+    }
+
+    /// No id is larger; one of them is, or in a part of a corpus may be, this one.
+    pub(crate) fn largest_id(&self) -> u32 {
+        self.store.largest_id
+    }
+
+    /// Tokens are numbered below this.
+    pub(crate) fn token_limit(&self) -> usize {
+        self.store.ids.len()
     }
 
     /// The numbers of the sentences of document `document`.
@@ -103,19 +135,40 @@ impl TokenizedCorpus {
     /// # Panics
     /// When there is no such document.
     pub fn sentences_of(&self, document: usize) -> Range<usize> {
-        span(&self.document_ends, document)
+        let document = self.selected.as_ref().map_or(document, |selected| selected.documents[document] as usize);
+        span(&self.store.document_ends, document)
     }
 
-    /// Where the tokens of sentence `sentence` stand in [`ids`](Self::ids).
+    /// Where the tokens of sentence `sentence` stand among those of the corpus: see [`ids_of`](Self::ids_of).
     ///
     /// # Panics
     /// When there is no such sentence.
     pub fn tokens_of(&self, sentence: usize) -> Range<usize> {
-        span(&self.sentence_ends, sentence)
+        span(&self.store.sentence_ends, sentence)
+    }
+
+    fn tokens_of_document(&self, document: usize) -> Range<usize> {
+        let sentences = self.sentences_of(document);
+        self.tokens_of(sentences.start).start..self.tokens_of(sentences.end - 1).end
+    }
+
+    /// The number of the first sentence that begins at `token` or behind it; that of all sentences where there is none.
+    pub(crate) fn first_sentence_from(&self, token: usize) -> usize {
+        let ends = &self.store.sentence_ends;
+        match token {
+            0 => 0,
+            token => (ends.partition_point(|&end| end < token as u64) + 1).min(ends.len()),
+        }
+    }
+
+    /// Lets go of what was read of a file: see [`Store::release`].
+    pub(crate) fn release(&self) {
+        self.store.release();
     }
 
     /// Splits the documents, at random, into those to train on and those held out: the fraction `holdout` of
-    /// their number, rounded, but at least one and not all. Both keep the order of the corpus.
+    /// their number, rounded, but at least one and not all. Both keep the order of the corpus, and take four bytes a
+    /// document.
     ///
     /// # Errors
     /// When `holdout` is not in (0, 1), or there is only one document.
@@ -128,43 +181,41 @@ impl TokenizedCorpus {
             return Err(Error::data("corpus", "holding documents out needs at least two documents, there is one"));
         }
         let held_out = ((holdout * count as f64).round() as usize).clamp(1, count - 1);
-        let mut order: Vec<usize> = (0..count).collect();
+        // Fewer than 2^32 documents is what a store may have.
+        let mut order: Vec<u32> = (0..count as u32).collect();
         Stream::new(seed, Purpose::Shuffle, HOLDOUT_SITE, 0, 0).shuffle(&mut order);
-        let mut is_held_out = vec![false; count];
-        order[..held_out].iter().for_each(|&document| is_held_out[document] = true);
-
-        let mut parts = [TokenizedCorpus::default(), TokenizedCorpus::default()];
-        for (document, &part) in is_held_out.iter().enumerate() {
-            let part = &mut parts[part as usize];
-            for sentence in self.sentences_of(document) {
-                part.push_sentence(&self.ids[self.tokens_of(sentence)]);
-            }
-            part.end_document();
-        }
-        let [training, held_out] = parts;
-        Ok((training, held_out))
+        let (held_out, training) = order.split_at_mut(held_out);
+        Ok((self.select(training), self.select(held_out)))
     }
 
-    fn push_sentence(&mut self, ids: &[u32]) {
-        if !ids.is_empty() {
-            self.ids.extend_from_slice(ids);
-            self.sentence_ends.push(self.ids.len());
+    /// The part with these documents.
+    fn select(&self, documents: &mut [u32]) -> TokenizedCorpus {
+        documents.sort_unstable();
+        let (mut sentences, mut tokens) = (0, 0);
+        for &document in &*documents {
+            sentences += self.sentences_of(document as usize).len();
+            tokens += self.tokens_of_document(document as usize).len();
         }
-    }
-
-    fn end_document(&mut self) {
-        if self.document_ends.last().copied().unwrap_or(0) < self.sentence_ends.len() {
-            self.document_ends.push(self.sentence_ends.len());
-        }
-    }
-
-    fn not_empty(self) -> Result<TokenizedCorpus> {
-        match self.ids.is_empty() {
-            true => Err(Error::data("corpus", "no sentence has a token")),
-            false => Ok(self),
-        }
+        self.release();
+        let own = |&document: &u32| self.selected.as_ref().map_or(document, |all| all.documents[document as usize]);
+        let documents = documents.iter().map(own).collect();
+        TokenizedCorpus { store: self.store.clone(), selected: Some(Selected { documents, sentences, tokens }) }
     }
 }
+
+/// Whether they have the same documents.
+impl PartialEq for TokenizedCorpus {
+    fn eq(&self, other: &TokenizedCorpus) -> bool {
+        fn lengths(corpus: &TokenizedCorpus) -> impl Iterator<Item = Vec<usize>> {
+            let of =
+                |document| corpus.sentences_of(document).map(|sentence| corpus.tokens_of(sentence).len()).collect();
+            (0..corpus.document_count()).map(of)
+        }
+        lengths(self).eq(lengths(other)) && self.ids().eq(other.ids())
+    }
+}
+
+impl Eq for TokenizedCorpus {}
 
 impl std::fmt::Debug for TokenizedCorpus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -186,8 +237,8 @@ pub(crate) mod tests {
         TokenizedCorpus::from_ids(&documents).unwrap()
     }
 
-    fn lists(corpus: &TokenizedCorpus) -> Vec<Vec<&[u32]>> {
-        let sentence = |index| &corpus.ids()[corpus.tokens_of(index)];
+    pub(crate) fn lists(corpus: &TokenizedCorpus) -> Vec<Vec<Vec<u32>>> {
+        let sentence = |index| corpus.ids_of(corpus.tokens_of(index));
         (0..corpus.document_count()).map(|document| corpus.sentences_of(document).map(sentence).collect()).collect()
     }
 
@@ -214,7 +265,8 @@ pub(crate) mod tests {
     fn what_has_no_token_is_left_out() {
         let given = [vec![vec![1], vec![], vec![2, 3]], vec![vec![]], vec![], vec![vec![4]]];
         let corpus = TokenizedCorpus::from_ids(&given).unwrap();
-        assert_eq!(lists(&corpus), [vec![&[1][..], &[2, 3]], vec![&[4]]]);
+        assert_eq!(lists(&corpus), [vec![vec![1], vec![2, 3]], vec![vec![4]]]);
+        assert_eq!(corpus.ids().collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(corpus.token_count(), 4);
         assert!(TokenizedCorpus::from_ids(&[vec![vec![]]]).is_err());
     }
@@ -231,7 +283,23 @@ pub(crate) mod tests {
         assert!(lists(&training).is_sorted() && lists(&held_out).is_sorted());
 
         assert!(corpus.split(0.3, 7).unwrap().1 == held_out);
+        let counts = |part: &TokenizedCorpus| (part.sentence_count(), part.token_count(), part.ids().count());
+        let sentences: usize = lists(&training).iter().map(Vec::len).sum();
+        assert_eq!(counts(&training), (sentences, 4 * sentences, 4 * sentences));
+        let (inner, rest) = training.split(0.5, 1).unwrap();
+        let mut documents = [lists(&inner), lists(&rest)].concat();
+        documents.sort();
+        assert_eq!(documents, lists(&training));
+        assert!(training != held_out && training == corpus.split(0.3, 7).unwrap().0);
+
         assert!((0..20).any(|seed| corpus.split(0.3, seed).unwrap().1 != held_out), "the seed changes nothing");
+    }
+
+    #[test]
+    fn sentences_are_found_by_token() {
+        let corpus = TokenizedCorpus::from_ids(&[vec![vec![1, 2, 3], vec![4]], vec![vec![5, 6]]]).unwrap();
+        let found: Vec<usize> = (0..8).map(|token| corpus.first_sentence_from(token)).collect();
+        assert_eq!(found, [0, 1, 1, 1, 2, 3, 3, 3]);
     }
 
     #[test]

@@ -16,17 +16,19 @@ pub(super) struct Settings {
     pub next_sentence: bool,
 }
 
-/// The examples of one document, in order.
-pub(super) fn document(
+/// The examples of sentences of one document, in order.
+pub(super) fn examples(
     corpus: &TokenizedCorpus,
     document: usize,
+    mut sentences: Range<usize>,
     settings: Settings,
     mut stream: Stream,
-) -> Vec<PairExample> {
-    let sentences = corpus.sentences_of(document);
-    let mut examples = Vec::new();
-    let mut start = sentences.start;
-    while start < sentences.end {
+) -> impl Iterator<Item = PairExample> {
+    std::iter::from_fn(move || {
+        let start = sentences.start;
+        if start >= sentences.end {
+            return None;
+        }
         let target = target_length(settings, &mut stream);
         let end = collect(corpus, start..sentences.end, target);
         let (example, used) = if settings.next_sentence {
@@ -38,10 +40,9 @@ pub(super) fn document(
             }
             (PairExample { first, second: None, label: None }, end)
         };
-        examples.push(example);
-        start = used;
-    }
-    examples
+        sentences.start = used;
+        Some(example)
+    })
 }
 
 /// A pair whose first segment is of `sentences`, and where the next example begins.

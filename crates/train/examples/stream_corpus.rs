@@ -1,0 +1,212 @@
+//! Streams text of any size through the input of pre-training, and says how much memory and time that takes:
+//!
+//! ```text
+//! cargo run --release -p cloze-train --example stream_corpus -- GIGABYTES FOLDER [file|pipe] [VOCABULARY]
+//! ```
+//!
+//! The text is made on the way: random words in sentences in documents, the same for the same size. With `file` it is
+//! written to the folder first and then read through the cache, as a corpus of one's own would be; with `pipe` only its
+//! tokens ever get there. Then an epoch of BERT's pairs is drawn, masked and packed into batches; then the second half of it
+//! once more, as if a run was resumed. The folder is emptied at the end.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
+
+use cloze_bert::{Tokenizer, TokenizerOptions, TrainOptions};
+use cloze_tensor::random::{Purpose, Stream};
+use cloze_train::{CorpusFiles, PairExample, PreTraining, TokenizedCorpus, VocabularyTable};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
+
+const USAGE: &str = "usage: stream_corpus GIGABYTES FOLDER [file|pipe] [VOCABULARY]";
+
+/// Examples in a batch.
+const BATCH: usize = 256;
+
+fn main() -> Result {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [gigabytes, folder, rest @ ..] = &arguments[..] else { return Err(USAGE.into()) };
+    let bytes = (gigabytes.parse::<f64>()? * 1e9) as usize;
+    let folder = Path::new(folder).join("stream_corpus");
+    fs::create_dir_all(&folder)?;
+    let vocabulary = rest.get(1).map(PathBuf::from);
+    let streamed = match rest.first().map(String::as_str) {
+        Some("file") => run(bytes, &folder, true, vocabulary),
+        Some("pipe") | None => run(bytes, &folder, false, vocabulary),
+        Some(_) => Err(USAGE.into()),
+    };
+    fs::remove_dir_all(&folder)?;
+    streamed
+}
+
+fn run(bytes: usize, folder: &Path, is_file: bool, vocabulary: Option<PathBuf>) -> Result {
+    let mut words = Words::new();
+    let tokenizer = match vocabulary {
+        Some(path) => Tokenizer::from_vocab_file(path, &TokenizerOptions::uncased())?,
+        None => {
+            let mut some = Vec::new();
+            (0..3_000).for_each(|_| words.document(&mut some));
+            Tokenizer::train(String::from_utf8(some)?.lines(), 30_000, &TrainOptions::new())?
+        }
+    };
+    println!("{bytes} bytes of text, vocabulary of {}: {}", tokenizer.vocab_size(), Memory::now());
+
+    let (corpus, seconds) = if is_file {
+        let path = folder.join("text.txt");
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+        for text in text(bytes) {
+            file.write_all(&text)?;
+        }
+        file.into_inner()?.sync_all()?;
+        println!("written: {}", Memory::now());
+        let start = Instant::now();
+        drop(CorpusFiles::at([&path])?.tokenize(&tokenizer, folder)?);
+        let (made, start) = (start.elapsed().as_secs_f64(), Instant::now());
+        let corpus = CorpusFiles::at([&path])?.tokenize(&tokenizer, folder)?;
+        println!("opened again, text and tokens checked, in {:.1?}", start.elapsed());
+        fs::remove_file(path)?;
+        (corpus, made)
+    } else {
+        let start = Instant::now();
+        let text = Pipe { text: text(bytes), current: Vec::new(), at: 0 };
+        let corpus = TokenizedCorpus::from_reader(text, &tokenizer, folder.join("corpus.tokens"))?;
+        (corpus, start.elapsed().as_secs_f64())
+    };
+    println!("{corpus:?}: {}", Memory::now());
+    println!("read, tokenized, written, checked in {seconds:.1} s: {:.1} MB/s", bytes as f64 / 1e6 / seconds);
+
+    let data = PreTraining::from_tokenized(corpus, VocabularyTable::new(&tokenizer)?).seq_len(128).seed(1);
+    let start = Instant::now();
+    let count = data.example_count(0)?;
+    println!("{count} examples, counted in {:.1?}: {}", start.elapsed(), Memory::now());
+    for skip in [0, count / 2] {
+        let (start, mut batch) = (Instant::now(), Vec::<PairExample>::with_capacity(BATCH));
+        let (mut tokens, mut targets, mut examples, mut step) = (0usize, 0usize, skip, 0);
+        let mut stream = data.stream(0, skip)?;
+        let first = stream.next();
+        let passed = start.elapsed();
+        for example in first.into_iter().chain(stream) {
+            batch.push(example?);
+            examples += 1;
+            if batch.len() == BATCH || examples == count {
+                let packed = data.batch(&batch, step, 0)?;
+                (tokens, targets, step) = (tokens + packed.token_count(), targets + packed.target_ids.len(), step + 1);
+                batch.clear();
+            }
+        }
+        assert_eq!(examples, count, "an epoch has another number of examples than was counted");
+        let seconds = (start.elapsed() - passed).as_secs_f64();
+        println!(
+            "from example {skip} on ({passed:.1?} to get there): {step} batches, {tokens} tokens, {targets} targets in \
+             {seconds:.1} s, {:.1} million tokens/s: {}",
+            tokens as f64 / 1e6 / seconds,
+            Memory::now()
+        );
+    }
+    Ok(())
+}
+
+/// What the process has in memory, in MiB, and the most that it ever had.
+struct Memory(String);
+
+impl Memory {
+    fn now() -> Memory {
+        Memory(fs::read_to_string("/proc/self/status").unwrap_or_default())
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = |name| {
+            let line = self.0.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<usize>().ok().map(|kib| kib / 1024)
+        };
+        match (mib("VmHWM"), mib("RssAnon"), mib("RssFile")) {
+            (Some(peak), Some(own), Some(mapped)) => {
+                write!(f, "peak {peak} MiB; now {own} of its own, {mapped} mapped")
+            }
+            _ => write!(f, "memory unknown"),
+        }
+    }
+}
+
+/// Random text as a reader.
+struct Pipe {
+    text: Receiver<Vec<u8>>,
+    current: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        if self.at == self.current.len() {
+            (self.current, self.at) = (self.text.recv().unwrap_or_default(), 0);
+        }
+        let read = (&self.current[self.at..]).read(to)?;
+        self.at += read;
+        Ok(read)
+    }
+}
+
+/// About so many bytes of text, made on a thread of its own.
+fn text(bytes: usize) -> Receiver<Vec<u8>> {
+    let (to, text) = sync_channel(4);
+    std::thread::spawn(move || {
+        let (mut words, mut made) = (Words::new(), 0);
+        while made < bytes {
+            let mut some = Vec::with_capacity((1 << 20) + (1 << 16));
+            while some.len() < 1 << 20 && made + some.len() < bytes {
+                words.document(&mut some);
+            }
+            made += some.len();
+            if to.send(some).is_err() {
+                break;
+            }
+        }
+    });
+    text
+}
+
+/// Words of syllables, drawn as often as words of their rank are (Zipf's law).
+struct Words {
+    words: Vec<String>,
+    /// Words by draw, each as often as it is frequent.
+    drawn: Vec<u16>,
+    stream: Stream,
+}
+
+impl Words {
+    fn new() -> Words {
+        let mut stream = Stream::new(11, Purpose::User, 0, 0, 0);
+        let syllable = |stream: &mut Stream| {
+            let mut letter = |letters: &[u8]| letters[stream.below(letters.len())] as char;
+            [letter(b"bcdfghklmnprstvw"), letter(b"aeiou"), letter(b"lnrst ")]
+        };
+        let mut word = || -> String {
+            let count = 1 + stream.below(3);
+            (0..count).flat_map(|_| syllable(&mut stream)).filter(|c| *c != ' ').collect()
+        };
+        let words: Vec<String> = (0..30_000).map(|_| word()).collect();
+        let total: f64 = (1..=words.len()).map(|rank| 1.0 / rank as f64).sum();
+        let times = |rank: usize| ((1 << 20) as f64 / total / (rank + 1) as f64).ceil() as usize;
+        let drawn = (0..words.len()).flat_map(|rank| std::iter::repeat_n(rank as u16, times(rank))).collect();
+        Words { words, drawn, stream: Stream::new(12, Purpose::User, 0, 0, 0) }
+    }
+
+    /// 4 to 67 sentences of 4 to 35 words.
+    fn document(&mut self, to: &mut Vec<u8>) {
+        for _ in 0..4 + self.stream.below(64) {
+            let words = 4 + self.stream.below(32);
+            for number in 0..words {
+                let draw = (self.stream.word() as u64 * self.drawn.len() as u64) >> 32;
+                to.extend_from_slice(self.words[self.drawn[draw as usize] as usize].as_bytes());
+                to.extend_from_slice(if number + 1 == words { b".\n" } else { b" " });
+            }
+        }
+        to.push(b'\n');
+    }
+}

@@ -1,0 +1,214 @@
+//! The files of a corpus: a file of sentences, or a folder of prose.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Corpus;
+use super::pieces::{Form, Pieces};
+use super::progress::Progress;
+use crate::{Error, Result};
+
+/// The files that a corpus is made of. They are read piece by piece, and all threads of the rayon pool work on the
+/// pieces; what comes of it does not depend on their number.
+///
+/// - A file has a sentence a line and a blank line between documents.
+/// - A folder has a document in each file whose name ends in `.txt` (folders within it are not searched), in the order of
+///   their names: prose, with blank lines between paragraphs. It is split at the sentence boundaries of UAX #29, less those
+///   after abbreviations of English and Portuguese (`Mr.`, `Sra.`, `D.`), initials, and before words in lower case
+///   (`"Why?" he asked.`).
+///
+/// No document goes on from a file to the next.
+#[derive(Clone, Debug)]
+pub struct CorpusFiles {
+    /// What was asked for, for errors.
+    pub(super) path: PathBuf,
+    pub(super) files: Vec<(PathBuf, Form)>,
+    bytes: u64,
+    pub(super) progress: bool,
+}
+
+impl CorpusFiles {
+    /// The files at `paths`, each a file or a folder, in this order.
+    ///
+    /// # Errors
+    /// When there is no path, one is neither a file nor a folder or cannot be read, or a folder has no `.txt` file.
+    pub fn at<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<CorpusFiles> {
+        let mut found = CorpusFiles { path: PathBuf::new(), files: Vec::new(), bytes: 0, progress: true };
+        for path in paths {
+            let path = path.as_ref();
+            if found.files.is_empty() {
+                found.path = path.to_path_buf();
+            }
+            let metadata = fs::metadata(path).map_err(|source| Error::io(path, "cannot read", source))?;
+            if metadata.is_dir() {
+                found.add_folder(path)?;
+            } else if metadata.is_file() {
+                found.bytes += metadata.len();
+                found.files.push((path.to_path_buf(), Form::Lines));
+            } else {
+                return Err(Error::data_in(path, "corpus", "is neither a file nor a folder"));
+            }
+        }
+        match found.files.is_empty() {
+            true => Err(Error::data("corpus", "there is no file to read")),
+            false => Ok(found),
+        }
+    }
+
+    /// Whether a progress bar is drawn, or a line printed now and then where standard error is no terminal.
+    pub fn progress(self, progress: bool) -> CorpusFiles {
+        CorpusFiles { progress, ..self }
+    }
+
+    /// The number of bytes of all files.
+    pub fn byte_count(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads all of it into memory.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is not UTF-8, or there is no sentence.
+    pub fn read(&self) -> Result<Corpus> {
+        let mut corpus = Corpus::default();
+        corpus.text.reserve_exact(usize::try_from(self.bytes).unwrap_or(0));
+        let take = |part| {
+            corpus.append(&part);
+            Ok(())
+        };
+        Pieces::of_files(self.files.clone()).for_each(&mut self.bar("reading"), Ok, take)?;
+        corpus.end_document();
+        corpus.not_empty().ok_or_else(|| self.without_sentence())
+    }
+
+    pub(super) fn bar(&self, what: &'static str) -> Progress {
+        Progress::new(what, Some(self.bytes), self.progress)
+    }
+
+    pub(super) fn without_sentence(&self) -> Error {
+        Error::data_in(&self.path, "corpus", "has no sentence")
+    }
+
+    fn add_folder(&mut self, folder: &Path) -> Result<()> {
+        let cannot_read = |source| Error::io(folder, "cannot read", source);
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).map_err(cannot_read)? {
+            let path = entry.map_err(cannot_read)?.path();
+            let is_text = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
+            if is_text && !path.is_dir() {
+                let metadata = fs::metadata(&path).map_err(|source| Error::io(&path, "cannot read", source))?;
+                self.bytes += metadata.len();
+                files.push((path, Form::Prose));
+            }
+        }
+        if files.is_empty() {
+            return Err(Error::data_in(folder, "corpus", "the folder has no .txt file"));
+        }
+        files.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.files.extend(files);
+        Ok(())
+    }
+}
+
+impl Corpus {
+    /// Reads the corpus of a file or folder into memory: see [`CorpusFiles`].
+    ///
+    /// # Errors
+    /// When `path` cannot be read, a file is not UTF-8, a folder has no `.txt` file, or there is no sentence.
+    pub fn open(path: impl AsRef<Path>) -> Result<Corpus> {
+        CorpusFiles::at([path])?.progress(false).read()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ErrorKind;
+
+    fn lists(corpus: &Corpus) -> Vec<Vec<&str>> {
+        corpus.documents().map(|document| document.sentences().collect()).collect()
+    }
+
+    #[test]
+    fn file_has_a_sentence_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("corpus.txt");
+        fs::write(&file, "\u{feff}the cat sat. it slept.\r\nMr. X left.\r\n \r\n\r\n\nsecond document\n").unwrap();
+        let corpus = Corpus::open(&file).unwrap();
+        assert_eq!(lists(&corpus), [vec!["the cat sat. it slept.", "Mr. X left."], vec!["second document"]]);
+    }
+
+    #[test]
+    fn folder_has_a_document_a_file_in_order_of_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in (0..20).rev() {
+            let text = format!("\u{feff}First of {number}. Second\nof {number}.\n\nA heading\n\nThe end!");
+            fs::write(folder.path().join(format!("{number:02}.txt")), text).unwrap();
+        }
+        fs::write(folder.path().join("notes.md"), "Not read.").unwrap();
+        fs::write(folder.path().join("99.TXT"), "\n").unwrap();
+        let corpus = Corpus::open(folder.path()).unwrap();
+        assert_eq!(corpus.document_count(), 20);
+        for (number, document) in lists(&corpus).into_iter().enumerate() {
+            let expected = [&format!("First of {number}."), &format!("Second of {number}."), "A heading", "The end!"];
+            assert_eq!(document, expected);
+        }
+    }
+
+    #[test]
+    fn files_and_folders_follow_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b, prose) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("prose"));
+        fs::write(&a, "one\ntwo").unwrap();
+        fs::write(&b, "three\n\nfour").unwrap();
+        fs::create_dir(&prose).unwrap();
+        fs::write(prose.join("c.txt"), "Five. Six.").unwrap();
+        let files = CorpusFiles::at([&b, &prose, &a]).unwrap().progress(false);
+        assert_eq!(files.byte_count(), 7 + 11 + 10);
+        assert_eq!(
+            lists(&files.read().unwrap()),
+            [vec!["three"], vec!["four"], vec!["Five.", "Six."], vec!["one", "two"]]
+        );
+    }
+
+    #[test]
+    fn folder_equals_prose_in_memory_for_any_number_of_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let documents: Vec<String> = (0..9).map(|n| format!("Document {n}. It has {n} words.\n\nMore? Yes.")).collect();
+        for (number, document) in documents.iter().enumerate() {
+            fs::write(folder.path().join(format!("{number}.txt")), document).unwrap();
+        }
+        let expected = Corpus::from_prose(&documents).unwrap();
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert!(pool.install(|| Corpus::open(folder.path())).unwrap() == expected);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let says = |error: Error, file: &Path, what: &str| {
+            let line = error.to_string();
+            assert!(line.contains(&file.display().to_string()) && line.contains(what), "{line}");
+        };
+        says(Corpus::open(path).unwrap_err(), path, "no .txt file");
+        assert_eq!(CorpusFiles::at([""; 0]).unwrap_err().to_string(), "corpus: there is no file to read");
+        says(Corpus::open(path.join("none")).unwrap_err(), &path.join("none"), "cannot read");
+
+        fs::write(path.join("a.txt"), " \n\n").unwrap();
+        says(Corpus::open(path).unwrap_err(), path, "has no sentence");
+        says(Corpus::open(path.join("a.txt")).unwrap_err(), &path.join("a.txt"), "has no sentence");
+
+        fs::write(path.join("b.txt"), b"ol\xc3\xa1 \xe9 mundo").unwrap();
+        fs::write(path.join("c.txt"), b"\xff").unwrap();
+        for opened in [path.to_path_buf(), path.join("b.txt")] {
+            let error = Corpus::open(opened).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Encoding { offset: 5, .. }), "{error}");
+            says(error, &path.join("b.txt"), "offset 5");
+        }
+    }
+}
