@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
-use cloze::train::metrics::Average;
+use cloze::train::metrics::{Average, confusion_matrix};
 use cloze::train::{Row, Sanitized, Step, Stopped};
 use common::{ModelArgument, Result};
 use serde::Serialize;
@@ -165,7 +165,7 @@ fn run(arguments: &Arguments) -> Result {
     if let Some(rank) = arguments.lora {
         model.add_adapters(&LoraConfig::new(rank), arguments.seed)?;
     }
-    let (epochs, stopped) = train(arguments, &mut model, &training, &validation)?;
+    let (epochs, stopped) = train(arguments, &mut model, &training, &validation, &labels)?;
     if stopped {
         println!("\nstopped after a checkpoint: --resume goes on");
         return Ok(());
@@ -194,6 +194,7 @@ fn train(
     model: &mut BertForSequenceClassification,
     training: &LabelledData<i64>,
     validation: &LabelledData<i64>,
+    labels: &[String],
 ) -> Result<(Vec<Epoch>, bool)> {
     let is_built_in = arguments.train.is_none();
     let every = |steps: Option<u32>| steps.map_or(Every::Epoch, Every::Steps);
@@ -209,7 +210,9 @@ fn train(
         .evaluate(every(arguments.evaluate_every), |model| {
             let found = ClassificationEvaluation::run(model, validation, 32)?;
             let (accuracy, f1) = (found.accuracy()?, found.f1(Average::Weighted)?);
-            Ok(Evaluation::maximize("accuracy", accuracy).and("f1", f1).and("loss", found.loss))
+            let confusion = confusion_matrix(&found.predictions, &found.labels, labels.len())?;
+            let evaluation = Evaluation::maximize("accuracy", accuracy).and("f1", f1).and("loss", found.loss);
+            Ok(evaluation.confusion(labels, confusion))
         })
         .stop_on_signals();
     if let Some(tokens) = arguments.batch_tokens {

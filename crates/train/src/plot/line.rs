@@ -230,7 +230,7 @@ impl Vertical {
             true => (y / low).ln() / (high / low).ln(),
             false => (y - low) / (high - low),
         };
-        part.is_finite().then(|| self.bottom - part * (self.bottom - self.top))
+        part.is_finite().then_some(self.bottom - part * (self.bottom - self.top))
     }
 }
 

@@ -11,7 +11,7 @@ use cloze_tensor::{Device, Module, Tensor, TensorFile, save_safetensors, write_f
 use serde::{Deserialize, Serialize};
 
 use super::directory::RunDirectory;
-use super::evaluation::Best;
+use super::evaluation::{Best, Confusion};
 use crate::files::read_text;
 use crate::{Error, Optimizer, Result};
 
@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) tokens: usize,
     pub(super) seconds: f64,
     pub(super) best: Option<Best>,
+    /// Of the last evaluation, where it had one.
+    pub(super) confusion: Option<Confusion>,
     /// What must not change in a run, by name.
     pub(super) settings: BTreeMap<String, String>,
     #[serde(skip)]

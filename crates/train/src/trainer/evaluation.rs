@@ -42,23 +42,40 @@ impl Every {
 pub struct Evaluation {
     metrics: Vec<(String, f64)>,
     is_minimized: bool,
+    #[serde(skip)]
+    confusion: Option<Confusion>,
 }
+
+/// Names of classes, and how often each (row) was predicted to be each (column).
+pub(super) type Confusion = (Vec<String>, Vec<Vec<usize>>);
 
 impl Evaluation {
     /// An evaluation by a number that is the better the larger it is.
     pub fn maximize(name: impl Into<String>, value: f64) -> Evaluation {
-        Evaluation { metrics: vec![(name.into(), value)], is_minimized: false }
+        Evaluation { metrics: vec![(name.into(), value)], is_minimized: false, confusion: None }
     }
 
     /// An evaluation by a number that is the better the smaller it is: a loss.
     pub fn minimize(name: impl Into<String>, value: f64) -> Evaluation {
-        Evaluation { metrics: vec![(name.into(), value)], is_minimized: true }
+        Evaluation { metrics: vec![(name.into(), value)], is_minimized: true, confusion: None }
     }
 
     /// Another number, to be shown.
     pub fn and(mut self, name: impl Into<String>, value: f64) -> Evaluation {
         self.metrics.push((name.into(), value));
         self
+    }
+
+    /// A confusion matrix of classes called `labels`, as [`confusion_matrix`](crate::metrics::confusion_matrix) counts:
+    /// the last one of a run is shown in its report.
+    pub fn confusion<S: AsRef<str>>(self, labels: &[S], counts: Vec<Vec<usize>>) -> Evaluation {
+        let labels = labels.iter().map(|label| label.as_ref().to_string()).collect();
+        Evaluation { confusion: Some((labels, counts)), ..self }
+    }
+
+    /// The confusion matrix, where there is one.
+    pub(super) fn confusion_matrix(&self) -> Option<&Confusion> {
+        self.confusion.as_ref()
     }
 
     /// All numbers with their names, the one that decides first.

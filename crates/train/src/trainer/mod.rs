@@ -259,7 +259,9 @@ impl<'m, M: Module> Trainer<'m, M> {
         Trainer { patience: Some(patience), keep_best: true, ..self }
     }
 
-    /// The directory of the run, which is made if need be: its checkpoints are there. One run at a time.
+    /// The directory of the run, which is made if need be. In it are the checkpoints, a [log](crate::RunLog) of every step
+    /// and evaluation (`metrics.jsonl`, and files for TensorBoard) and, when the run has ended, `report.html`, a page with
+    /// its curves, settings and times. One run at a time.
     pub fn directory(self, path: impl AsRef<Path>) -> Trainer<'m, M> {
         Trainer { directory: Some(path.as_ref().to_path_buf()), ..self }
     }

@@ -14,12 +14,15 @@ use super::progress::Progress;
 use super::signals::Signals;
 use super::{Budget, DataSet, Learn, Step, Stopped, Trainer, TrainingReport};
 use crate::optimizer::check_clip_norm;
-use crate::{Error, Optimizer, Result};
+use crate::{Error, Optimizer, Result, RunLog, RunReport, StepRecord};
 
 /// Most steps that are timed to find how many fit into a time.
 const TIMED_STEPS: usize = 20;
 /// Examples of a step that are listed in an error.
 const LISTED: usize = 16;
+
+/// The page about a run, in its directory.
+const REPORT: &str = "report.html";
 
 type Callback<'c, M> = &'c mut dyn FnMut(&M, &Step) -> Result<()>;
 
@@ -194,6 +197,7 @@ struct Run<'r, 'm, M> {
     trainer: &'r mut Trainer<'m, M>,
     optimizer: &'r mut Optimizer,
     directory: Option<RunDirectory>,
+    log: Option<RunLog>,
     state: State,
     /// The best parameters, where there is no directory to keep them in.
     best: Option<Vec<f32>>,
@@ -236,7 +240,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             }
             _ => State::new(budget_steps(trainer, data, optimizer)?, settings),
         };
-        Ok(Run { trainer, optimizer, directory, state, best: None, stopped: None, begun: Instant::now() })
+        let log = directory.as_ref().map(|directory| RunLog::resume(directory.path(), state.step)).transpose()?;
+        Ok(Run { trainer, optimizer, directory, log, state, best: None, stopped: None, begun: Instant::now() })
     }
 
     fn train<D: DataSet>(&mut self, data: &D, after_step: Callback<'_, M>) -> Result<()>
@@ -289,6 +294,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
                 elapsed,
                 evaluation,
             };
+            self.write_down(&step)?;
             progress.update(&step);
             progress.aside(|| after_step(self.trainer.model, &step))?;
             let stops = signals.came();
@@ -305,6 +311,24 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         }
         progress.finish();
         Ok(())
+    }
+
+    /// Adds a step to the log of the directory.
+    fn write_down(&mut self, step: &Step) -> Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        log.step(&StepRecord {
+            step: step.step,
+            epoch: step.epoch,
+            loss: step.loss,
+            learning_rate: step.learning_rate,
+            gradient_norm: step.gradient_norm,
+            tokens: step.tokens as u64,
+            elapsed: step.elapsed.as_secs_f64(),
+        })?;
+        match &step.evaluation {
+            Some(evaluation) => log.evaluation(step.step, evaluation.metrics()),
+            None => Ok(()),
+        }
     }
 
     /// Evaluates, if it is time to.
@@ -324,6 +348,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         if averaged {
             self.optimizer.swap_average(self.trainer.model)?;
         }
+        self.state.confusion = evaluation.confusion_matrix().cloned();
         Ok(Some(evaluation))
     }
 
@@ -350,8 +375,26 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         }
     }
 
+    /// Writes the page about the run into its directory.
+    fn write_report(&self, directory: &RunDirectory) -> Result<()> {
+        let record = RunLog::read(directory.path())?;
+        let title = directory.path().file_name().map_or("run".into(), |name| name.to_string_lossy().into_owned());
+        let settings = self.state.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let mut report = RunReport::new(title, &record).settings(settings);
+        if let Some(best) = &self.state.best {
+            report = report.note(format!("The best evaluation was after step {}: {}.", best.step, best.evaluation));
+        }
+        if let Some((labels, counts)) = &self.state.confusion {
+            report = report.confusion(labels, counts);
+        }
+        report.save(directory.path().join(REPORT))
+    }
+
     /// Gives the model what it is to have at the end, unless the run is to be resumed.
     fn finish(self) -> Result<TrainingReport> {
+        if let Some(directory) = &self.directory {
+            self.write_report(directory)?;
+        }
         let (state, model) = (self.state, &mut *self.trainer.model);
         if self.stopped != Some(Stopped::BySignal) {
             let file = self.directory.as_ref().map(RunDirectory::best).filter(|path| path.exists());
