@@ -1,10 +1,10 @@
 //! Parquet: the form that data sets have on the Hugging Face hub.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row as Record};
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// The rows of a file, one after the other; a row's line is its number.
 pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
     let file = File::open(path).map_err(|source| Error::io(path, "cannot read", source))?;
-    let reader = SerializedFileReader::new(file).map_err(|error| wrong(path, &error))?;
+    let reader = guarded(path, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let names: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
     let found = columns.find(&names).map_err(|why| Error::data_in(path, "columns", why))?;
@@ -29,9 +29,11 @@ pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
     let place = |column: usize| wanted.iter().position(|&other| other == column).unwrap_or_default();
     let places = (place(found.text), found.second_text.map(place), place(found.label));
     let fields: Vec<Arc<Type>> = wanted.iter().map(|&column| schema.get_fields()[column].clone()).collect();
-    let projection = Type::group_type_builder(schema.name()).with_fields(fields).build();
-    let records = projection.and_then(|projection| RowIter::from_file_into(Box::new(reader)).project(Some(projection)));
-    Ok(ParquetRows { path: path.into(), records: records.map_err(|error| wrong(path, &error))?, places, number: 0 })
+    let records = guarded(path, || {
+        let projection = Type::group_type_builder(schema.name()).with_fields(fields).build()?;
+        RowIter::from_file_into(Box::new(reader)).project(Some(projection))
+    })?;
+    Ok(ParquetRows { path: path.into(), records, places, number: 0 })
 }
 
 pub(super) struct ParquetRows {
@@ -46,9 +48,9 @@ impl Iterator for ParquetRows {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Result<Row>> {
-        let record = match self.records.next()? {
-            Ok(record) => record,
-            Err(error) => return Some(Err(wrong(&self.path, &error))),
+        let record = match guarded(&self.path, || self.records.next().transpose()) {
+            Ok(record) => record?,
+            Err(error) => return Some(Err(error)),
         };
         self.number += 1;
         let cells: Vec<Cell> = record.get_column_iter().map(|(_, field)| cell(field)).collect();
@@ -58,8 +60,15 @@ impl Iterator for ParquetRows {
     }
 }
 
-fn wrong(path: &Path, error: &ParquetError) -> Error {
-    Error::data_in(path, "rows", format!("cannot read Parquet: {error}"))
+/// Of some damaged files the crate (60.1) panics where it should give an error. What it was reading is not used again.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
+    let read = catch_unwind(AssertUnwindSafe(read));
+    let why = match read {
+        Ok(Ok(read)) => return Ok(read),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the file is damaged".to_string(),
+    };
+    Err(Error::data_in(path, "rows", format!("cannot read Parquet: {why}")))
 }
 
 fn cell(field: &Field) -> Cell {
@@ -110,5 +119,122 @@ fn key_of(field: &Field) -> String {
     match value(field) {
         Value::String(text) => text,
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{ErrorKind, read_rows};
+
+    const SCHEMA: &str = "message rows {
+        required binary text (UTF8);
+        required int64 label;
+        optional double score;
+        required float share;
+        required boolean yes;
+        optional group tags (LIST) { repeated group list { optional binary element (UTF8); } }
+        required group at { required int32 x; }
+    }";
+
+    fn strings(texts: &[&str]) -> Vec<ByteArray> {
+        texts.iter().map(|&text| ByteArray::from(text)).collect()
+    }
+
+    /// Three rows in each of two row groups.
+    fn write(path: &Path, compression: Compression) {
+        let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
+        let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+        let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, properties).unwrap();
+        for _ in 0..2 {
+            let mut group = writer.next_row_group().unwrap();
+            let mut number = 0;
+            while let Some(mut column) = group.next_column().unwrap() {
+                let written = match number {
+                    0 => column.typed::<ByteArrayType>().write_batch(&strings(&["olá", "", "b \"c\""]), None, None),
+                    1 => column.typed::<Int64Type>().write_batch(&[1, 0, i64::MIN], None, None),
+                    2 => column.typed::<DoubleType>().write_batch(&[4.5, f64::NAN], Some(&[1, 0, 1]), None),
+                    3 => column.typed::<FloatType>().write_batch(&[0.1, 2.0, f32::INFINITY], None, None),
+                    4 => column.typed::<BoolType>().write_batch(&[true, false, true], None, None),
+                    // ["x", null], [], null.
+                    5 => {
+                        let column = column.typed::<ByteArrayType>();
+                        column.write_batch(&strings(&["x"]), Some(&[3, 2, 1, 0]), Some(&[0, 1, 0, 0]))
+                    }
+                    _ => column.typed::<Int32Type>().write_batch(&[7, 8, 9], None, None),
+                };
+                written.unwrap();
+                column.close().unwrap();
+                number += 1;
+            }
+            group.close().unwrap();
+        }
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn columns_of_every_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        for compression in [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(Default::default()),
+            Compression::ZSTD(ZstdLevel::default()),
+        ] {
+            write(&path, compression);
+            let found = read_rows(&path, &Columns::new()).unwrap();
+            let texts = ["olá", "", "b \"c\""];
+            let expected = (1..=6).zip(texts.into_iter().zip([1, 0, i64::MIN]).cycle());
+            let expected: Vec<Row> = expected.map(|(line, (text, label))| Row::new(line, text, label)).collect();
+            assert_eq!(found, expected, "{compression}");
+
+            let shown = |columns: Columns| -> Vec<[String; 3]> {
+                let rows = read_rows(&path, &columns).unwrap().into_iter().take(3);
+                rows.map(|row| [row.text.to_string(), row.second_text.unwrap().to_string(), row.label.to_string()])
+                    .collect()
+            };
+            let found = shown(Columns::new().text("tags").second_text("at").label("score"));
+            let expected =
+                [["[\"x\",null]", "{\"x\":7}", "4.5"], ["[]", "{\"x\":8}", "null"], ["null", "{\"x\":9}", "nan"]];
+            assert_eq!(found, expected.map(|row| row.map(String::from)));
+            let found = shown(Columns::new().text("share").second_text("yes").label("share"));
+            let expected = [["0.1", "true", "0.1"], ["2.0", "false", "2.0"], ["inf", "true", "inf"]];
+            assert_eq!(found, expected.map(|row| row.map(String::from)));
+        }
+        assert_eq!(cell(&Field::Bytes(ByteArray::from("a"))), json!("a").into());
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, Compression::SNAPPY);
+        let error = read_rows(&path, &Columns::new().label("stars")).unwrap_err().to_string();
+        let why = "there is no column stars: the file has text, label, score, share, yes, tags, at";
+        assert!(error.ends_with(&format!("a.parquet: columns: {why}")), "{error}");
+        let bytes = std::fs::read(&path).unwrap();
+        // Cut off at every place.
+        for at in (0..bytes.len()).step_by(5) {
+            std::fs::write(&path, &bytes[..at]).unwrap();
+            let error = read_rows(&path, &Columns::new()).unwrap_err();
+            assert!(error.to_string().contains("a.parquet: rows: cannot read Parquet: "), "{error}");
+        }
+        // And with a byte of another value: read or refused.
+        for at in (0..bytes.len()).step_by(5) {
+            let mut wrong = bytes.clone();
+            wrong[at] ^= 0x55;
+            std::fs::write(&path, &wrong).unwrap();
+            let _ = read_rows(&path, &Columns::new().text("tags").second_text("text"));
+        }
+        let missing = read_rows(folder.path().join("b.parquet"), &Columns::new()).unwrap_err();
+        assert!(matches!(missing.kind(), ErrorKind::Io { .. }), "{missing}");
     }
 }
