@@ -103,7 +103,7 @@ mod tests {
         assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
 
         let of = |a: usize| {
-            let powers: Vec<f64> = (0..3).map(|b| (SCALE * cosine(a, b)).exp()).collect();
+            let powers: Vec<f64> = (0..3).map(|b| (20.0 * cosine(a, b)).exp()).collect();
             -(powers[a] / powers.iter().sum::<f64>()).ln()
         };
         let expected = (0..3).map(of).sum::<f64>() / 3.0;

@@ -225,6 +225,39 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_pairs() {
+        let pair = |line, label: Cell| Row { second_text: Some("b".into()), ..Row::new(line, "a", label) };
+        let labels =
+            [json!(4.5).into(), json!("-1e1").into(), json!(true).into(), json!(1e39).into(), json!("nan").into()];
+        let labels = labels.into_iter().chain([Cell::NonFinite(f64::NAN), json!(null).into()]);
+        let clean = sanitize_scores("train", (1..).zip(labels).map(|(line, label)| pair(line, label)));
+        assert_eq!((clean.labels.as_slice(), clean.second_texts.len()), (&[4.5, -10.0][..], 2));
+        assert_eq!(clean.dropped.counts, BTreeMap::from([(DropReason::BadLabel, 5)]));
+
+        let tokenizer = Tokenizer::train(["a b"], 30, &cloze_bert::TrainOptions::new()).unwrap();
+        let (data, _) = clean.encode(&tokenizer, 9).unwrap();
+        assert_eq!((data.labels(), data.sequences()[0].token_types.last()), (&[4.5, -10.0][..], Some(&1)));
+        let (data, _) = sanitize("train", rows([("a", 1)]), None).encode(&tokenizer, 9).unwrap();
+        assert_eq!((data.labels(), data.sequences()[0].token_types.last()), (&[1][..], Some(&0)));
+    }
+
+    #[test]
+    fn what_is_left_must_do() {
+        let names = ["bad", "good"].map(String::from);
+        let said = |rows: Vec<Row>, bad| match sanitize("validation", rows, Some(&names)).check(bad) {
+            Ok(clean) => format!("{} left", clean.texts.len()),
+            Err(error) => error.to_string(),
+        };
+        let some = rows([("a", "good"), ("b", "mixed")]);
+        assert_eq!(said(some.clone(), BadRows::Drop), "1 left");
+        let why = "1 of 2 cannot be used, this one because of: unknown class: (\"b\", \"mixed\")";
+        assert_eq!(said(some, BadRows::Fail), format!("line 2: rows: validation: {why}"));
+        assert_eq!(said(vec![], BadRows::Drop), "rows: validation: there is none");
+        let none = said(rows([("b", "mixed"), (" ", "bad")]), BadRows::Drop);
+        assert_eq!(none, "rows: validation: none is left, as all 2 were dropped; blank 1, unknown class 1");
+    }
+
+    #[test]
     fn the_report_is_readable() {
         let nothing = sanitize("val", rows([("a", 1)]), None).dropped;
         assert_eq!((nothing.total(), nothing.to_string()), (0, "[val] 0 sample(s) dropped as invalid.".to_string()));
