@@ -6,8 +6,8 @@
 //!
 //! The text is made on the way: random words in sentences in documents, the same for the same size. With `file` it is
 //! written to the folder first and then read through the cache, as a corpus of one's own would be; with `pipe` only its
-//! tokens ever get there. Then an epoch of BERT's pairs is drawn, masked and packed into batches; then the second half of it
-//! once more, as if a run was resumed. The folder is emptied at the end.
+//! tokens ever get there. Then an epoch of BERT's pairs is drawn, masked and packed into batches; then some batches of its
+//! middle once more, as if a run was resumed there. The folder is emptied at the end.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -26,6 +26,9 @@ const USAGE: &str = "usage: stream_corpus GIGABYTES FOLDER [file|pipe] [VOCABULA
 
 /// Examples in a batch.
 const BATCH: usize = 256;
+
+/// Examples that are made after a run was resumed.
+const RESUMED: usize = 1000 * BATCH;
 
 fn main() -> Result {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -83,22 +86,23 @@ fn run(bytes: usize, folder: &Path, is_file: bool, vocabulary: Option<PathBuf>) 
     let start = Instant::now();
     let count = data.example_count(0)?;
     println!("{count} examples, counted in {:.1?}: {}", start.elapsed(), Memory::now());
-    for skip in [0, count / 2] {
+    for (skip, most) in [(0, count), (count / 2, RESUMED)] {
+        let end = count.min(skip.saturating_add(most));
         let (start, mut batch) = (Instant::now(), Vec::<PairExample>::with_capacity(BATCH));
         let (mut tokens, mut targets, mut examples, mut step) = (0usize, 0usize, skip, 0);
         let mut stream = data.stream(0, skip)?;
         let first = stream.next();
         let passed = start.elapsed();
-        for example in first.into_iter().chain(stream) {
+        for example in first.into_iter().chain(stream).take(end - skip) {
             batch.push(example?);
             examples += 1;
-            if batch.len() == BATCH || examples == count {
+            if batch.len() == BATCH || examples == end {
                 let packed = data.batch(&batch, step, 0)?;
                 (tokens, targets, step) = (tokens + packed.token_count(), targets + packed.target_ids.len(), step + 1);
                 batch.clear();
             }
         }
-        assert_eq!(examples, count, "an epoch has another number of examples than was counted");
+        assert_eq!(examples, end, "an epoch has fewer examples than were counted");
         let seconds = (start.elapsed() - passed).as_secs_f64();
         println!(
             "from example {skip} on ({passed:.1?} to get there): {step} batches, {tokens} tokens, {targets} targets in \

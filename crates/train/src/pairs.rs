@@ -269,6 +269,7 @@ impl PairSampler {
 
 /// A document other than `document`, each with the same probability.
 fn other_document(corpus: &TokenizedCorpus, document: usize, stream: &mut Stream) -> usize {
+    corpus.visit();
     let drawn = stream.below(corpus.document_count() - 1);
     drawn + (drawn >= document) as usize
 }

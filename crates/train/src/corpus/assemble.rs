@@ -110,12 +110,9 @@ impl InMemory {
     pub(super) fn finish(mut self) -> Result<Store> {
         self.counts.end_document(&mut self.document_ends);
         self.counts.check()?;
-        Ok(Store {
-            ids: Ids::Wide(Section::Memory(self.ids)),
-            sentence_ends: Section::Memory(self.sentence_ends),
-            document_ends: Section::Memory(self.document_ends),
-            largest_id: self.counts.largest_id,
-        })
+        let ids = Ids::Wide(Section::Memory(self.ids));
+        let (sentence_ends, document_ends) = (Section::Memory(self.sentence_ends), Section::Memory(self.document_ends));
+        Ok(Store::new(ids, sentence_ends, document_ends, self.counts.largest_id))
     }
 }
 

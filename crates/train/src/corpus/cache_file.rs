@@ -270,15 +270,13 @@ pub(super) fn open(path: &Path) -> Result<(Store, u128)> {
     let sections = header.sections().filter(|[_, _, documents]| documents.end == length);
     let [ids, sentence_ends, document_ends] = sections
         .ok_or_else(|| wrong(format!("its length, {length} bytes, is not what its header says: it is cut off")))?;
-    let store = Store {
-        ids: match header.id_bytes {
-            2 => Ids::Narrow(Section::Mapped(map.clone(), ids)),
-            _ => Ids::Wide(Section::Mapped(map.clone(), ids)),
-        },
-        sentence_ends: Section::Mapped(map.clone(), sentence_ends),
-        document_ends: Section::Mapped(map, document_ends),
-        largest_id: u32::try_from(header.largest_id).map_err(|_| wrong("its header is damaged".to_string()))?,
+    let ids = match header.id_bytes {
+        2 => Ids::Narrow(Section::Mapped(map.clone(), ids)),
+        _ => Ids::Wide(Section::Mapped(map.clone(), ids)),
     };
+    let largest_id = u32::try_from(header.largest_id).map_err(|_| wrong("its header is damaged".to_string()))?;
+    let sentence_ends = Section::Mapped(map.clone(), sentence_ends);
+    let store = Store::new(ids, sentence_ends, Section::Mapped(map, document_ends), largest_id);
     check(&store, &header).map_err(wrong)?;
     Ok((store, header.key))
 }

@@ -2,9 +2,13 @@
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytemuck::AnyBitPattern;
 use memmap2::Mmap;
+
+/// Places of a mapped file that are read before its pages are let go of: the system maps some 64 KB around each.
+const PLACES: u32 = 1 << 10;
 
 /// Numbers in memory, or in part of a mapped file.
 pub(super) enum Section<T> {
@@ -63,9 +67,24 @@ pub(super) struct Store {
     /// Where each document ends, counted in sentences.
     pub(super) document_ends: Section<u64>,
     pub(super) largest_id: u32,
+    /// Places read so far.
+    places: AtomicU32,
 }
 
 impl Store {
+    pub(super) fn new(ids: Ids, sentence_ends: Section<u64>, document_ends: Section<u64>, largest_id: u32) -> Store {
+        Store { ids, sentence_ends, document_ends, largest_id, places: AtomicU32::new(0) }
+    }
+
+    /// A place somewhere in the corpus is being read. After some of those, pages are [let go of](Self::release).
+    pub(super) fn visit(&self) {
+        if matches!(self.sentence_ends, Section::Mapped(..))
+            && self.places.fetch_add(1, Ordering::Relaxed).is_multiple_of(PLACES)
+        {
+            self.release();
+        }
+    }
+
     /// Lets go of the pages of a mapped file that were read: what is read again comes from the system's cache, or from
     /// disk. So the memory of the process does not grow to the size of the file.
     pub(super) fn release(&self) {

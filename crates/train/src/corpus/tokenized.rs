@@ -161,9 +161,9 @@ impl TokenizedCorpus {
         }
     }
 
-    /// Lets go of what was read of a file: see [`Store::release`].
-    pub(crate) fn release(&self) {
-        self.store.release();
+    /// Says that a place somewhere in the corpus is about to be read, so that the pages of a file do not pile up.
+    pub(crate) fn visit(&self) {
+        self.store.visit();
     }
 
     /// Splits the documents, at random, into those to train on and those held out: the fraction `holdout` of
@@ -196,7 +196,7 @@ impl TokenizedCorpus {
             sentences += self.sentences_of(document as usize).len();
             tokens += self.tokens_of_document(document as usize).len();
         }
-        self.release();
+        self.store.release();
         let own = |&document: &u32| self.selected.as_ref().map_or(document, |all| all.documents[document as usize]);
         let documents = documents.iter().map(own).collect();
         TokenizedCorpus { store: self.store.clone(), selected: Some(Selected { documents, sentences, tokens }) }

@@ -20,9 +20,6 @@ const BLOCKS: usize = 32;
 /// The course's pairs that are drawn at once.
 const PAIRS: usize = 1 << 20;
 
-/// Examples after which the pages of a mapped corpus are let go of.
-const RELEASE: usize = 1 << 10;
-
 /// The examples of an epoch in the order of training.
 ///
 /// It is a function of the data set's settings and the epoch alone. It holds the examples of one buffer at a time, however
@@ -31,7 +28,6 @@ pub struct ExampleStream {
     plan: Plan,
     next_buffer: usize,
     buffer: std::vec::IntoIter<PairExample>,
-    given: usize,
 }
 
 /// Which examples come in which buffer.
@@ -89,7 +85,7 @@ impl ExampleStream {
     }
 
     fn new(plan: Plan) -> ExampleStream {
-        ExampleStream { plan, next_buffer: 0, buffer: Vec::new().into_iter(), given: 0 }
+        ExampleStream { plan, next_buffer: 0, buffer: Vec::new().into_iter() }
     }
 
     /// Passes over the next `count` examples, and gives how many there were. Those of whole buffers are only counted.
@@ -134,10 +130,7 @@ impl Iterator for ExampleStream {
         while self.buffer.len() == 0 && self.next_buffer < self.plan.buffer_count() {
             self.fill();
         }
-        self.given += 1;
-        if self.given.is_multiple_of(RELEASE) {
-            self.plan.corpus.release();
-        }
+        self.plan.corpus.visit();
         self.buffer.next().map(Ok)
     }
 }
@@ -159,9 +152,7 @@ impl Plan {
             Source::Bert { sampler, blocks, order } => {
                 let count = |&number: &u32| {
                     let block = blocks.get(&self.corpus, number as usize);
-                    let count = sampler.count_in_block(&self.corpus, &block, self.seed, self.epoch);
-                    self.corpus.release();
-                    count
+                    sampler.count_in_block(&self.corpus, &block, self.seed, self.epoch)
                 };
                 blocks_of(order, buffer).par_iter().map(count).sum()
             }
@@ -178,11 +169,7 @@ impl Plan {
                 sampler.course_pairs(corpus, start..(start + PAIRS).min(*pairs), seed, epoch)
             }
             Source::Bert { sampler, blocks, order } => {
-                let draw = |&number: &u32| {
-                    let examples = sampler.in_block(corpus, &blocks.get(corpus, number as usize), seed, epoch);
-                    corpus.release();
-                    examples
-                };
+                let draw = |&number: &u32| sampler.in_block(corpus, &blocks.get(corpus, number as usize), seed, epoch);
                 blocks_of(order, buffer).par_iter().map(draw).collect::<Vec<_>>().concat()
             }
         };
