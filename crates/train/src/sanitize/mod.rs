@@ -91,6 +91,9 @@ impl<L> Sanitized<L> {
 /// assert_eq!((clean.texts, clean.labels), (vec!["good".to_string(), "so so".to_string()], vec![1, 0]));
 /// assert_eq!(
 ///     clean.dropped.to_string(),
+///     "[train] 1 sample(s) dropped as invalid.\n  #1 reason=null  sample=null  line=2",
+/// );
+/// ```
 pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Option<&[String]>) -> Sanitized {
     let by_name: Option<HashMap<&str, i64>> =
         label_names.map(|names| names.iter().map(String::as_str).zip(0..).collect());
