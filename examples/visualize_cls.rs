@@ -197,15 +197,16 @@ fn like_neighbours(vectors: &[Vec<f32>], labels: &[i64]) -> f64 {
 
 /// Two rows, principal components and t-SNE; two columns, before and after.
 fn picture(shown: &Shown, both: [&Maps; 2]) -> Picture {
+    let classes = shown.groups.len() / 2;
     let plot = |title: String, points: &dyn Fn(usize) -> [f64; 2]| {
-        let all = 0..shown.texts.len();
-        let of_group = |group: usize| all.clone().filter(move |&index| shown.group[index] == group);
         let plot = shown.groups.iter().enumerate().fold(ScatterPlot::new(title), |plot, (group, name)| {
-            plot.class(name, of_group(group).map(|index| (points(index), shown.texts[index].as_str())))
+            let of_group = (0..shown.texts.len()).filter(|&index| shown.group[index] == group);
+            let points = of_group.map(|index| (points(index), shown.texts[index].as_str()));
+            if group < classes { plot.class(name, points) } else { plot.hollow_class(name, group - classes, points) }
         });
         plot.side(360.0).without_legend()
     };
-    let grid = Grid::new("[CLS] before and after fine-tuning", 2).classes(shown.groups.clone());
+    let grid = Grid::new("[CLS] before and after fine-tuning", 2).legend(&plot(String::new(), &|_| [0.0; 2]));
     let grid = both.into_iter().fold(grid, |grid, maps| {
         let title = format!("Principal components, {} fine-tuning", maps.when);
         let axis =
@@ -222,7 +223,7 @@ fn picture(shown: &Shown, both: [&Maps; 2]) -> Picture {
 
 fn page(arguments: &Arguments, picture: Picture) -> Page {
     let explanation = "Each point is the vector of [CLS] of one text, after the last layer. Principal components keep distances as \
-                       well as two numbers can; t-SNE keeps neighbours together, and its distances mean little. Rest the mouse on \
+                       well as two numbers can; t-SNE keeps neighbours together, and its distances mean little. Outlines are texts that were trained on. Rest the mouse on \
                        a point to read its text.";
     Page::new(format!("[CLS] of {} before and after fine-tuning", arguments.model.name()))
         .note(explanation)

@@ -165,3 +165,44 @@ fn embed() -> Result {
     }
     Ok(())
 }
+
+/// Rows of attention are probabilities, and the page has a map for each head of each layer.
+#[test]
+fn attention_map() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (page, json) = (folder.path().join("map.html"), folder.path().join("map.json"));
+    printed("attention_map", &["--out", &page.to_string_lossy(), "--json", &json.to_string_lossy()])?;
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    let tokens = list(&report["tokens"])?.len();
+    for head in list(&report["heads"])? {
+        let rows = list(&head["probabilities"])?.iter().map(numbers).collect::<Result<Vec<_>>>()?;
+        assert_eq!(rows.len(), tokens);
+        for row in rows {
+            assert!(row.len() == tokens && (row.iter().sum::<f64>() - 1.0).abs() < 1e-5, "{row:?}");
+        }
+    }
+    let page = std::fs::read_to_string(page)?;
+    assert_eq!((page.matches("<svg").count(), list(&report["heads"])?.len()), (4, 4));
+    let one = folder.path().join("map.svg");
+    printed("attention_map", &["--layer", "2", "--head", "1", "--out", &one.to_string_lossy(), "a cat"])?;
+    assert!(std::fs::read_to_string(one)?.contains("layer 2, head 1"));
+    Ok(())
+}
+
+/// Fine-tuning parts the classes: before it, neighbours are of the same class about as often as not.
+#[test]
+fn visualize_cls() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (picture, json) = (folder.path().join("cls.svg"), folder.path().join("cls.json"));
+    printed("visualize_cls", &["--out", &picture.to_string_lossy(), "--json", &json.to_string_lossy()])?;
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    let [before, after] = [0, 1].map(|index| &report["maps"][index]);
+    assert!(number(&after["neighbours"])? > 0.8 && number(&before["neighbours"])? < 0.7, "{before} {after}");
+    for maps in [before, after] {
+        for kind in ["pca", "tsne"] {
+            assert_eq!(list(&maps[kind])?.len(), list(&report["shown"]["texts"])?.len());
+        }
+    }
+    assert!(std::fs::read_to_string(picture)?.starts_with("<svg"));
+    Ok(())
+}

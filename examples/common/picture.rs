@@ -8,15 +8,15 @@ use super::Result;
 #[derive(clap::Args)]
 pub struct PictureArgument {
     /// Where the picture goes: an .html page, or an .svg file [default: an .html page in the folder `target`]
-    #[arg(long = "out", value_name = "FILE")]
-    asked: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 impl PictureArgument {
     /// The file, in a folder that exists, or else the page of the example's name. Asked before there is any work, so that it
     /// is not done for nothing.
     pub fn file(&self, example: &str) -> Result<PathBuf> {
-        let path = match &self.asked {
+        let path = match &self.out {
             Some(path) => path.clone(),
             None => Path::new("target").join(format!("{example}.html")),
         };
@@ -25,7 +25,7 @@ impl PictureArgument {
             return Err(format!("--out is {}: must end in .html or .svg", path.display()).into());
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if self.asked.is_none() {
+        if self.out.is_none() {
             std::fs::create_dir_all(folder)
                 .map_err(|error| format!("{}: cannot make it: {error}", folder.display()))?;
         }

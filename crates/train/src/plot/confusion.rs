@@ -45,22 +45,24 @@ impl ConfusionMatrix {
                     format!("class=\"ht\" shape-rendering=\"crispEdges\" fill-opacity=\"{}\"", number(part));
                 let said = format!("{} predicted as {}: {count} of {all}, {percent}", label(row), label(column));
                 svg.rect(&attributes, corner, (width, height), &tooltip(&said));
-                let count = decimal(count as f64, 0);
+                let (plain, count) = (count.to_string(), decimal(count as f64, 0));
                 let colour = if part > 0.55 { "on " } else { "" };
                 let (x, y) = (corner.0 + width / 2.0, corner.1 + height / 2.0);
-                let fits = |text: &str, size: f64| text::width(text, size) + 4.0 <= width;
+                let fits = |text: &str, size: f64| text::width(text, size) + 2.0 <= width;
                 if height >= 36.0 && fits(&percent, 10.5) {
                     svg.text(&format!("{colour}m st"), (x, y - 1.0), &count);
                     svg.text(&format!("{colour}m sm"), (x, y + 14.0), &percent);
                 } else if fits(&count, 10.5) {
                     svg.text(&format!("{colour}m sm"), (x, y + 4.0), &count);
+                } else if fits(&plain, 10.5) {
+                    svg.text(&format!("{colour}m sm"), (x, y + 4.0), &plain);
                 }
             }
         }
         let note = "Each row adds up to 100 %.";
         svg.text("mu sm", (cells.left, cells.bottom() + 18.0), note);
         let right = cells.label_reach(&columns).max(cells.left + text::width(note, 10.5));
-        let right = right.max(14.0 + text::width(&self.title, 16.0));
+        let right = right.max(14.0 + text::title_width(&self.title));
         Picture { size: (right + 14.0, cells.bottom() + 32.0), title: self.title.clone(), body: svg.0 }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::legend::{self, Swatch};
 use super::picture::Picture;
+use super::scatter::ScatterPlot;
 use super::svg::{Svg, number};
 use super::text;
 
@@ -10,7 +11,7 @@ use super::text;
 pub struct Grid {
     title: String,
     columns: usize,
-    classes: Vec<String>,
+    entries: Vec<(Swatch, String)>,
     pictures: Vec<Picture>,
 }
 
@@ -19,12 +20,12 @@ const MARGIN: f64 = 14.0;
 impl Grid {
     /// A grid with so many columns and nothing in it.
     pub fn new(title: impl Into<String>, columns: usize) -> Grid {
-        Grid { title: title.into(), columns: columns.max(1), classes: Vec::new(), pictures: Vec::new() }
+        Grid { title: title.into(), columns: columns.max(1), entries: Vec::new(), pictures: Vec::new() }
     }
 
-    /// Names of the classes in all plots.
-    pub fn classes<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Grid {
-        Grid { classes: names.into_iter().map(Into::into).collect(), ..self }
+    /// The legend of `plot`, for all of them, which are [without one](ScatterPlot::without_legend).
+    pub fn legend(self, plot: &ScatterPlot) -> Grid {
+        Grid { entries: plot.entries(), ..self }
     }
 
     /// Adds a picture: to the right of the last, or at the beginning of the next row.
@@ -40,14 +41,12 @@ impl Grid {
         let column =
             |column: usize| most(&mut self.pictures.iter().skip(column).step_by(self.columns).map(|p| p.size.0));
         let widths: Vec<f64> = (0..columns).map(column).collect();
-        let width = widths.iter().sum::<f64>().max(text::width(&self.title, 16.0) + 2.0 * MARGIN);
+        let width = widths.iter().sum::<f64>().max(text::title_width(&self.title) + 2.0 * MARGIN);
 
         let mut svg = Svg::default();
         svg.text("ti", (MARGIN, MARGIN + 12.0), &self.title);
         let mut y = if self.title.is_empty() { 0.0 } else { MARGIN + 22.0 };
-        let swatch = |(index, name): (usize, &String)| (Swatch::Point(index), name.clone());
-        let entries: Vec<(Swatch, String)> = self.classes.iter().enumerate().map(swatch).collect();
-        y += legend::draw(&mut svg, &entries, (MARGIN, y), width - 2.0 * MARGIN);
+        y += legend::draw(&mut svg, &self.entries, (MARGIN, y), width - 2.0 * MARGIN);
         for row in self.pictures.chunks(self.columns) {
             let mut x = 0.0;
             for (picture, width) in row.iter().zip(&widths) {

@@ -85,7 +85,7 @@ impl HeatMap {
         if !self.compact {
             right = right.max(self.draw_scale(&mut svg, (cells.right() + 22.0, cells.top), scale, &mut bottom));
         }
-        let heading = text::width(&self.title, if self.compact { 13.0 } else { 16.0 }) + 14.0;
+        let heading = if self.compact { text::width(&self.title, 14.5) } else { text::title_width(&self.title) } + 14.0;
         Picture { size: (right.max(heading) + 14.0, bottom + 14.0), title: self.title.clone(), body: svg.0 }
     }
 

@@ -10,12 +10,23 @@ const GAP: f64 = 18.0;
 const FONT: f64 = 12.0;
 
 /// How an entry is drawn beside its name.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Swatch {
     Line(usize),
+    /// A line with dots on it.
+    Marked(usize),
     /// A faint line: the measurements behind a smoothed one.
     Raw(usize),
-    Point(usize),
+    Point(Look),
+}
+
+/// How points of a class look.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Number of the class, for colour and shape.
+    pub(super) index: usize,
+    /// Whether there is an outline alone.
+    pub(super) hollow: bool,
 }
 
 /// The entries in rows that are as wide as `room`; gives the height.
@@ -30,8 +41,12 @@ pub(super) fn draw(svg: &mut Svg, entries: &[(Swatch, String)], (left, top): (f6
         let middle = y + ROW / 2.0;
         match *swatch {
             Swatch::Line(index) => svg.line(&format!("ln s{}", index % COLOURS), (x, middle), (x + 16.0, middle)),
-            Swatch::Raw(index) => svg.line(&format!("ra s{}", index % COLOURS), (x, middle), (x + 16.0, middle)),
-            Swatch::Point(index) => point(svg, index, (x + 8.0, middle), 5.0, ""),
+            Swatch::Marked(index) => {
+                svg.line(&format!("ln s{}", index % COLOURS), (x, middle), (x + 16.0, middle));
+                point(svg, Look { index, hollow: false }, (x + 8.0, middle), 3.6, "");
+            }
+            Swatch::Raw(index) => svg.line(&format!("ra rs s{}", index % COLOURS), (x, middle), (x + 16.0, middle)),
+            Swatch::Point(look) => point(svg, look, (x + 8.0, middle), 5.0, ""),
         }
         svg.text("", (x + SWATCH, middle + 4.0), &name);
         x += width + GAP;
@@ -39,10 +54,11 @@ pub(super) fn draw(svg: &mut Svg, entries: &[(Swatch, String)], (left, top): (f6
     if entries.is_empty() { 0.0 } else { y + ROW - top }
 }
 
-/// A point of class `index`, which has a colour and a shape, of about `radius` pixels; `inside` may be a tooltip.
-pub(super) fn point(svg: &mut Svg, index: usize, (x, y): (f64, f64), radius: f64, inside: &str) {
+/// A point of a class, which has a colour and a shape, of about `radius` pixels; `inside` may be a tooltip.
+pub(super) fn point(svg: &mut Svg, look: Look, (x, y): (f64, f64), radius: f64, inside: &str) {
     use super::svg::number;
-    let class = format!("dt f{}", index % COLOURS);
+    let Look { index, hollow } = look;
+    let class = if hollow { format!("ho s{}", index % COLOURS) } else { format!("dt f{}", index % COLOURS) };
     // When the colours begin again, the shapes are others.
     let shape = (index + index / COLOURS) % 6;
     let end = if inside.is_empty() {

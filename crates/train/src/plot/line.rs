@@ -1,6 +1,6 @@
 //! Line charts.
 
-use super::legend::{self, Swatch};
+use super::legend::{self, Look, Swatch};
 use super::picture::Picture;
 use super::style::COLOURS;
 use super::svg::{Svg, tooltip};
@@ -36,19 +36,19 @@ impl Series {
         self.window > 1.0
     }
 
-    /// The moving average, free of bias towards its start.
+    /// The moving average, free of bias towards its start; of logarithms, on an axis of those.
     ///
     /// Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015, section 3.
-    fn average(&self) -> Vec<(f64, f64)> {
+    fn average(&self, logarithmic: bool) -> Vec<(f64, f64)> {
         let weight = 1.0 / self.window.max(1.0);
         let (mut sum, mut total) = (0.0, 0.0);
         let average = |&(x, y): &(f64, f64)| {
-            if !ticks::is_drawable(y) {
+            if !ticks::is_drawable(y) || (logarithmic && y <= 0.0) {
                 return (x, y);
             }
-            sum = (1.0 - weight) * sum + weight * y;
+            sum = (1.0 - weight) * sum + weight * if logarithmic { y.ln() } else { y };
             total = (1.0 - weight) * total + weight;
-            (x, sum / total)
+            (x, if logarithmic { (sum / total).exp() } else { sum / total })
         };
         self.points.iter().map(average).collect()
     }
@@ -101,9 +101,9 @@ impl LineChart {
     pub fn draw(&self) -> Picture {
         let mut svg = Svg::default();
         let (width, height) = self.size;
-        svg.text("ti", (TOP, TOP + 12.0), &text::fitted(&self.title, 15.0, width - 2.0 * TOP));
+        svg.text("ti", (TOP, TOP + 12.0), &text::fitted_title(&self.title, width - 2.0 * TOP));
         let legend = legend::draw(&mut svg, &self.legend(), (TOP, TOP + 22.0), width - 2.0 * TOP);
-        let top = TOP + 22.0 + legend + 24.0;
+        let top = TOP + 22.0 + legend + if self.y.is_empty() { 12.0 } else { 30.0 };
         let bottom = height - 46.0;
         let y = Vertical::of(self, top, bottom);
         let tick_width = y.ticks.labels.iter().map(|label| text::width(label, FONT)).fold(0.0, f64::max);
@@ -128,7 +128,8 @@ impl LineChart {
                     if alone { "each".to_string() } else { format!("{}, each", series.name) },
                 ));
             } else if !alone {
-                entries.push((Swatch::Line(index), series.name.clone()));
+                let swatch = if series.markers { Swatch::Marked(index) } else { Swatch::Line(index) };
+                entries.push((swatch, series.name.clone()));
             }
         }
         entries
@@ -210,7 +211,7 @@ struct Vertical {
 impl Vertical {
     fn of(chart: &LineChart, top: f64, bottom: f64) -> Vertical {
         let values = chart.series.iter().flat_map(|series| &series.points).map(|(_, y)| *y);
-        let count = ((bottom - top) / 42.0).max(2.0) as usize;
+        let count = ((bottom - top) / 38.0).max(2.0) as usize;
         let positive = |y: &f64| (1e-150..1e150).contains(y);
         let logarithmic = chart.logarithmic && values.clone().any(|y| positive(&y));
         if logarithmic {
@@ -251,7 +252,11 @@ fn spread_within(values: impl Iterator<Item = f64>, around: impl Fn(f64) -> (f64
 fn draw_series(svg: &mut Svg, index: usize, series: &Series, x: &Horizontal, y: &Vertical) {
     let colour = index % COLOURS;
     let lines = match series.is_smoothed() {
-        true => vec![("ra", series.points.clone()), ("ln", series.average())],
+        true => {
+            // So many points are an area rather than a line.
+            let raw = if series.points.len() as f64 > x.right - x.left { "ra de" } else { "ra" };
+            vec![(raw, series.points.clone()), ("ln", series.average(y.logarithmic))]
+        }
         false => vec![("ln", series.points.clone())],
     };
     for (class, points) in lines {
@@ -263,7 +268,7 @@ fn draw_series(svg: &mut Svg, index: usize, series: &Series, x: &Horizontal, y: 
         for &(at, value) in &series.points {
             let Some(pixel) = y.pixel(value).filter(|_| ticks::is_drawable(at)) else { continue };
             let said = tooltip(&format!("{}: {} at {}", series.name, ticks::significant(value), ticks::decimal(at, 0)));
-            legend::point(svg, index, (x.pixel(at), pixel), 3.6, &said);
+            legend::point(svg, Look { index, hollow: false }, (x.pixel(at), pixel), 3.6, &said);
         }
     }
 }

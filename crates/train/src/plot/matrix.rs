@@ -58,13 +58,18 @@ impl Cells {
             degrees => longest * degrees.abs().to_radians().sin() + 14.0,
         };
         let title_room = if title.is_empty() { 0.0 } else { 22.0 };
-        let name_room = if columns.name.is_empty() { 0.0 } else { 20.0 };
+        // Beside turned labels there is room for their name in the corner.
+        let in_corner = degrees != 0.0 && text::width(&columns.name, FONT) <= left - name_room - MARGIN - 7.0;
+        let name_room = if columns.name.is_empty() || in_corner { 0.0 } else { 20.0 };
         let top = MARGIN + title_room + name_room + label_room;
         let cells = Cells { left, top, width, height, count: (row_count, column_count) };
         let (right, bottom) = (cells.right(), cells.bottom());
 
         svg.text(class, (MARGIN, MARGIN + 12.0), title);
-        svg.text("mu", (left, MARGIN + title_room + 12.0), &columns.name);
+        match in_corner {
+            true => svg.text("mu e", (left - 7.0, top - 8.0), &columns.name),
+            false => svg.text("mu", (left, MARGIN + title_room + 12.0), &columns.name),
+        }
         if !rows.name.is_empty() {
             svg.turned_text("mu m", (MARGIN + 11.0, (top + bottom) / 2.0), -90.0, &rows.name);
         }

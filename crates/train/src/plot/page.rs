@@ -34,9 +34,9 @@ h1{margin:0;color:var(--ink);font-size:27px;line-height:1.25;letter-spacing:-.01
 h2{margin:36px 0 12px;color:var(--ink);font-size:18px}\
 h3{margin:10px 0 2px;color:var(--ink);font-size:15px}\
 p{max-width:75ch;margin:10px 0 0;overflow-wrap:anywhere}\
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:12px;margin:24px 0 0}\
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(148px,1fr));gap:12px;margin:24px 0 0}\
 .tile,.card{background:var(--card);border:1px solid var(--edge);border-radius:10px}\
-.tile{padding:13px 16px}.tile dt{color:var(--muted);font-size:13px}\
+.tile{padding:13px 16px;display:flex;flex-direction:column;justify-content:space-between}.tile dt{color:var(--muted);font-size:13px}\
 .tile dd{margin:2px 0 0;color:var(--ink);font-size:22px;font-weight:600;line-height:1.3;\
 font-variant-numeric:tabular-nums;overflow-wrap:anywhere}\
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--width)),1fr));gap:16px;align-items:start}\

@@ -1,6 +1,6 @@
 //! Points of several classes in a plane.
 
-use super::legend::{self, Swatch};
+use super::legend::{self, Look, Swatch};
 use super::line::spread;
 use super::picture::Picture;
 use super::svg::{Svg, tooltip};
@@ -10,6 +10,7 @@ use super::ticks::{self, Ticks};
 #[derive(Clone, Debug)]
 struct Class {
     name: String,
+    look: Look,
     points: Vec<([f64; 2], String)>,
 }
 
@@ -51,14 +52,40 @@ impl ScatterPlot {
 
     /// Adds the points of a class, each with a text that a mouse finds. Those that are not finite are left out.
     pub fn class<S: Into<String>>(
-        mut self,
+        self,
         name: impl Into<String>,
+        points: impl IntoIterator<Item = ([f64; 2], S)>,
+    ) -> ScatterPlot {
+        let index = self.classes.iter().filter(|class| !class.look.hollow).count();
+        self.add(name.into(), Look { index, hollow: false }, points)
+    }
+
+    /// Adds further points of the class that was added as number `of`, from 0: outlines of its colour and shape, such as
+    /// for what was trained on beside what was held out.
+    pub fn hollow_class<S: Into<String>>(
+        self,
+        name: impl Into<String>,
+        of: usize,
+        points: impl IntoIterator<Item = ([f64; 2], S)>,
+    ) -> ScatterPlot {
+        self.add(name.into(), Look { index: of, hollow: true }, points)
+    }
+
+    fn add<S: Into<String>>(
+        mut self,
+        name: String,
+        look: Look,
         points: impl IntoIterator<Item = ([f64; 2], S)>,
     ) -> ScatterPlot {
         let points = points.into_iter().map(|(point, text)| (point, text.into()));
         let points = points.filter(|(point, _)| point.iter().all(|x| ticks::is_drawable(*x))).collect();
-        self.classes.push(Class { name: name.into(), points });
+        self.classes.push(Class { name, look, points });
         self
+    }
+
+    /// What the classes look like, and their names.
+    pub(super) fn entries(&self) -> Vec<(Swatch, String)> {
+        self.classes.iter().map(|class| (Swatch::Point(class.look), class.name.clone())).collect()
     }
 
     /// Writes the texts of the points beside them, of at most so many and only where there is room.
@@ -83,12 +110,10 @@ impl ScatterPlot {
         let tick_width = y.1.labels.iter().map(|label| text::width(label, FONT)).fold(0.0, f64::max);
         let left = MARGIN + 20.0 + tick_width + 8.0;
         let width = left + self.side + 18.0;
-        svg.text("ti", (MARGIN, MARGIN + 12.0), &text::fitted(&self.title, 15.0, width - 2.0 * MARGIN));
+        svg.text("ti", (MARGIN, MARGIN + 12.0), &text::fitted_title(&self.title, width - 2.0 * MARGIN));
         let mut top = MARGIN + 30.0;
         if self.legend {
-            let swatch = |(index, class): (usize, &Class)| (Swatch::Point(index), class.name.clone());
-            let entries: Vec<(Swatch, String)> = self.classes.iter().enumerate().map(swatch).collect();
-            top += legend::draw(&mut svg, &entries, (MARGIN, MARGIN + 22.0), width - 2.0 * MARGIN);
+            top += legend::draw(&mut svg, &self.entries(), (MARGIN, MARGIN + 22.0), width - 2.0 * MARGIN);
         }
         let bottom = top + self.side;
         let across = |value: f64| left + (value - x.0) / (x.2 - x.0) * self.side;
@@ -120,11 +145,13 @@ impl ScatterPlot {
         };
         let mut taken: Vec<Area> = Vec::new();
         let mut texts: Vec<((f64, f64), &str)> = Vec::new();
-        for (index, class) in self.classes.iter().enumerate() {
+        // Outlines lie below.
+        let (hollow, whole): (Vec<&Class>, Vec<&Class>) = self.classes.iter().partition(|class| class.look.hollow);
+        for class in hollow.into_iter().chain(whole) {
             for ([a, b], said) in &class.points {
                 let (a, b) = (across(*a), up(*b));
                 let tooltip = tooltip(&format!("{}: {said}", class.name));
-                legend::point(&mut svg, index, (a, b), radius, &tooltip);
+                legend::point(&mut svg, class.look, (a, b), radius, &tooltip);
                 taken.push([a - radius, b - radius, a + radius, b + radius]);
                 texts.push(((a, b), said));
             }
@@ -145,7 +172,7 @@ impl ScatterPlot {
         let length = ranges.iter().map(|(low, high)| high - low).fold(0.0, f64::max) * 1.1;
         ranges.map(|(low, high)| {
             let (low, high) = ((low + high - length) / 2.0, (low + high + length) / 2.0);
-            (low, ticks::linear(low, high, (self.side / 80.0) as usize), high)
+            (low, ticks::linear(low, high, (self.side / 60.0) as usize), high)
         })
     }
 }

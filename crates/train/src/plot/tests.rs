@@ -102,7 +102,8 @@ fn every_class_has_its_own_look() {
     let plot = (0..30).fold(ScatterPlot::new("classes"), |plot, class| {
         plot.class(format!("class {class}"), [([f64::from(class), f64::from(class % 5)], format!("point {class}"))])
     });
-    let svg = plot.labels(30).draw().svg();
+    let svg = plot.hollow_class("more of 3", 3, [([1.0, 1.0], "")]).labels(30).draw().svg();
+    assert_eq!(svg.matches("class=\"ho s3\"").count(), 2);
     assert_well_formed(&svg);
     let mut looks: Vec<(String, String)> = Vec::new();
     for class in 0..30 {
@@ -132,8 +133,12 @@ fn a_confusion_matrix_has_counts_and_parts_of_rows() {
 #[test]
 fn a_grid_holds_its_pictures() {
     let part = HeatMap::new("part", vec![vec![1.0]]).compact().draw();
-    let grid =
-        Grid::new("all", 2).classes(["a"]).picture(part.clone()).picture(part.clone()).picture(part.clone()).draw();
+    let grid = Grid::new("all", 2)
+        .legend(&ScatterPlot::new("").class("a", [([0.0; 2], "")]))
+        .picture(part.clone())
+        .picture(part.clone())
+        .picture(part.clone())
+        .draw();
     assert_eq!(grid.svg().matches(&part.body).count(), 3);
     assert!(grid.size.1 > 2.0 * part.size.1 && grid.size.0 >= 2.0 * part.size.0);
     assert_well_formed(&grid.svg());

@@ -21,6 +21,16 @@ fn of_char(c: char) -> f64 {
     }
 }
 
+/// Width of a picture's title: bold letters are wider.
+pub(super) fn title_width(title: &str) -> f64 {
+    width(title, 17.5)
+}
+
+/// As much of a title as fits into `room` pixels.
+pub(super) fn fitted_title(title: &str, room: f64) -> String {
+    fitted(title, 17.5, room)
+}
+
 /// As much of a text as fits into `room` pixels, with an ellipsis where it is cut.
 pub(super) fn fitted(text: &str, size: f64, room: f64) -> String {
     if width(text, size) <= room {

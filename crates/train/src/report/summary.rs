@@ -22,8 +22,8 @@ pub(super) fn training(record: &RunRecord) -> Lines {
     let mean = recent.iter().map(|step| step.loss).sum::<f64>() / recent.len() as f64;
     let name =
         if recent.len() > 1 { format!("training loss, last {} steps", recent.len()) } else { "training loss".into() };
-    let (steps, epochs) = (significant(f64::from(last.step)), last.epoch.to_string());
-    vec![(name, significant(mean)), ("steps".into(), steps), ("epochs".into(), epochs)]
+    let steps = format!("steps in {} epoch{}", last.epoch, if last.epoch == 1 { "" } else { "s" });
+    vec![(name, significant(mean)), (steps, significant(f64::from(last.step)))]
 }
 
 /// How long it took: the time, then the tokens per second, then the rest.
