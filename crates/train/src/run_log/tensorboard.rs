@@ -163,6 +163,14 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 
+    /// `masked_crc32c` of `tensorboard.compat.tensorflow_stub.pywrap_tensorflow`, tensorboard 2.21.0.
+    #[test]
+    fn frames_are_tensorflows() {
+        let (length, event) = (0x4524542_u32, 0x39fa8dc1_u32);
+        let expected = [&[4, 0, 0, 0, 0, 0, 0, 0][..], &length.to_le_bytes(), b"BERT", &event.to_le_bytes()].concat();
+        assert_eq!(frame(b"BERT"), expected);
+    }
+
     #[test]
     fn later_files_have_later_names() {
         let folder = tempfile::tempdir().unwrap();
