@@ -7,34 +7,21 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::train::metrics::{Average, confusion_matrix};
-use cloze::train::{Row, Sanitized, Step, Stopped};
-use common::{ModelArgument, Result};
+use cloze::train::{Sanitized, Step, Stopped};
+use common::{LabelledTexts, ModelArgument, Result, TextsArgument};
 use serde::Serialize;
 
 /// Fine-tunes BERT to classify sentences.
 #[derive(Parser, Serialize)]
 struct Arguments {
-    /// Rows to train on: .tsv, .csv or .jsonl [default: a few built-in reviews]
-    #[arg(long, requires = "validation")]
-    train: Option<PathBuf>,
-    /// Rows to evaluate on
-    #[arg(long, requires = "train")]
-    validation: Option<PathBuf>,
-    /// Column of the texts [default: sentence, text or content]
-    #[arg(long)]
-    text_column: Option<String>,
-    /// Column of the labels
-    #[arg(long, default_value = "label")]
-    label_column: String,
-    /// Names of the classes 0, 1, ..., with commas between them [default: as the labels say]
-    #[arg(long, value_delimiter = ',')]
-    labels: Vec<String>,
+    #[command(flatten)]
+    texts: TextsArgument,
     #[command(flatten)]
     model: ModelArgument,
     /// Passes over the data [default: 2, or 30 for the built-in reviews]
@@ -115,8 +102,6 @@ struct Report<'a> {
     predictions: Vec<(&'a str, String, Vec<f64>)>,
 }
 
-const TRAIN: &str = include_str!("data/reviews-train.tsv");
-const VALIDATION: &str = include_str!("data/reviews-validation.tsv");
 const SENTENCES: [&str; 4] = [
     "I absolutely loved this wonderful garden!",
     "A cold room and an awful night.",
@@ -134,20 +119,10 @@ fn run(arguments: &Arguments) -> Result {
     if let Some(out) = &arguments.out {
         common::check_writable(out)?;
     }
-    let (training, validation) = match (&arguments.train, &arguments.validation) {
-        (Some(training), Some(validation)) => (rows(training, arguments)?, rows(validation, arguments)?),
-        _ => {
-            println!("No --train and --validation: on the built-in reviews.");
-            (built_in(TRAIN), built_in(VALIDATION))
-        }
-    };
-    let labels = match arguments.labels.is_empty() {
-        true => label_names(&training).map_err(|error| format!("train: {error}"))?,
-        false => arguments.labels.clone(),
-    };
-    check_labels(&labels)?;
-    let training = clean("train", training, &labels)?;
-    let validation = clean("validation", validation, &labels)?;
+    if arguments.texts.is_built_in() {
+        println!("No --train and --validation: on the built-in reviews.");
+    }
+    let LabelledTexts { training, validation, labels } = arguments.texts.read()?;
     println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
 
     let place = arguments.model.place();
@@ -196,7 +171,7 @@ fn train(
     validation: &LabelledData<i64>,
     labels: &[String],
 ) -> Result<(Vec<Epoch>, bool)> {
-    let is_built_in = arguments.train.is_none();
+    let is_built_in = arguments.texts.is_built_in();
     let every = |steps: Option<u32>| steps.map_or(Every::Epoch, Every::Steps);
     let learning_rate = arguments.lr.unwrap_or(if arguments.model.is_small() { 1e-3 } else { 2e-5 });
     let mut trainer = Trainer::new(model)
@@ -244,41 +219,4 @@ fn train(
         println!("the best was after step {step}: {best}");
     }
     Ok((epochs, report.stopped == Some(Stopped::BySignal)))
-}
-
-/// A single class is nothing to learn, and to the library a regression.
-fn check_labels(labels: &[String]) -> Result {
-    if let [only] = labels {
-        return Err(format!("{only} is the only class: to classify takes at least two (--labels names them)").into());
-    }
-    match (1..labels.len()).find(|&at| labels[..at].contains(&labels[at])) {
-        Some(at) => Err(format!("--labels names {} twice", labels[at]).into()),
-        None => Ok(()),
-    }
-}
-
-fn rows(path: &Path, arguments: &Arguments) -> Result<Vec<Row>> {
-    let columns = Columns::new().label(&arguments.label_column);
-    let columns = match &arguments.text_column {
-        Some(name) => columns.text(name),
-        None => columns,
-    };
-    Ok(read_rows(path, &columns)?)
-}
-
-fn built_in(text: &str) -> Vec<Row> {
-    let rows = (2..).zip(text.lines().skip(1)).filter_map(|(line, row)| Some((line, row.split_once('\t')?)));
-    rows.map(|(line, (text, label))| Row::new(line, text, label)).collect()
-}
-
-/// The rows that serve; says what was dropped.
-fn clean(name: &str, rows: Vec<Row>, labels: &[String]) -> Result<Sanitized> {
-    let clean = sanitize(name, rows, Some(labels));
-    if clean.dropped.total() > 0 {
-        println!("{}", clean.dropped);
-    }
-    match clean.texts.is_empty() {
-        true => Err(format!("{name}: no row is left after cleaning").into()),
-        false => Ok(clean),
-    }
 }

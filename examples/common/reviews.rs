@@ -11,12 +11,12 @@ const TRAIN: &str = include_str!("../data/reviews-train.tsv");
 const VALIDATION: &str = include_str!("../data/reviews-validation.tsv");
 
 /// `--train`, `--validation`, and their columns.
-#[derive(clap::Args)]
+#[derive(clap::Args, serde::Serialize)]
 pub struct TextsArgument {
     /// Rows to train on: .tsv, .csv or .jsonl [default: a few built-in reviews]
     #[arg(long, value_name = "FILE", requires = "validation")]
     train: Option<PathBuf>,
-    /// Rows to look at
+    /// Rows to evaluate on
     #[arg(long, value_name = "FILE", requires = "train")]
     validation: Option<PathBuf>,
     /// Column of the texts [default: sentence, text or content]
@@ -53,11 +53,7 @@ impl TextsArgument {
             true => label_names(&training).map_err(|error| format!("train: {error}"))?,
             false => self.labels.clone(),
         };
-        if let [only] = &labels[..] {
-            return Err(
-                format!("{only} is the only class: to classify takes at least two (--labels names them)").into()
-            );
-        }
+        check_labels(&labels)?;
         let (training, validation) = (clean("train", training, &labels)?, clean("validation", validation, &labels)?);
         Ok(LabelledTexts { training, validation, labels })
     }
@@ -72,11 +68,23 @@ impl TextsArgument {
     }
 }
 
+/// A single class is nothing to learn, and to the library a regression.
+fn check_labels(labels: &[String]) -> Result {
+    if let [only] = labels {
+        return Err(format!("{only} is the only class: to classify takes at least two (--labels names them)").into());
+    }
+    match (1..labels.len()).find(|&at| labels[..at].contains(&labels[at])) {
+        Some(at) => Err(format!("--labels names {} twice", labels[at]).into()),
+        None => Ok(()),
+    }
+}
+
 fn built_in(text: &str) -> Vec<Row> {
     let rows = (2..).zip(text.lines().skip(1)).filter_map(|(line, row)| Some((line, row.split_once('\t')?)));
     rows.map(|(line, (text, label))| Row::new(line, text, label)).collect()
 }
 
+/// The rows that serve; says what was dropped.
 fn clean(name: &str, rows: Vec<Row>, labels: &[String]) -> Result<Sanitized> {
     let clean = sanitize(name, rows, Some(labels));
     if clean.dropped.total() > 0 {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cloze::prelude::*;
-use cloze::train::{DataSet, Learn, Step};
+use cloze::train::{DataSet, Error, Learn, Step};
 use serde::Serialize;
 
 use super::{ModelArgument, Result, check_json, check_writable, threads};
@@ -31,9 +31,12 @@ pub struct TrainingArguments {
     /// Threads; the result does not depend on them [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
-    /// Save the model and its tokenizer to this folder
+    /// Save the model and its tokenizer to this folder, and on the way a checkpoint after each epoch, a log and a report
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Go on where a run that was stopped left its last checkpoint in the folder of --out
+    #[arg(long, requires = "out")]
+    resume: bool,
     /// Also write what is printed to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -51,7 +54,7 @@ pub struct Recipe {
 pub struct Epoch {
     epoch: u32,
     training_loss: f64,
-    measures: Vec<(&'static str, f64)>,
+    measures: Vec<(String, f64)>,
 }
 
 impl TrainingArguments {
@@ -70,17 +73,25 @@ impl TrainingArguments {
         recipe: &Recipe,
         mut evaluate: impl FnMut(&M) -> cloze::train::Result<Vec<(&'static str, f64)>>,
     ) -> Result<Vec<Epoch>> {
-        let trainer = Trainer::new(model)
+        let mut trainer = Trainer::new(model)
             .optimizer(AdamW::new(self.lr.unwrap_or(recipe.lr)))
             .batch_size(self.batch.unwrap_or(recipe.batch))
             .epochs(self.epochs.unwrap_or(recipe.epochs))
             .precision(self.precision)
-            .seed(self.seed);
+            .seed(self.seed)
+            .evaluate(Every::Epoch, |model| {
+                let mut measures = evaluate(model)?.into_iter();
+                let (name, value) = measures.next().ok_or_else(|| Error::data("evaluation", "measures nothing"))?;
+                Ok(measures.fold(Evaluation::maximize(name, value), |found, (name, value)| found.and(name, value)))
+            });
+        if let Some(out) = &self.out {
+            trainer = trainer.directory(out).resume(self.resume);
+        }
         let (mut epochs, mut losses): (Vec<Epoch>, Vec<f64>) = (Vec::new(), Vec::new());
-        trainer.run_with(data, |model, step: &Step| {
+        trainer.run_with(data, |_, step: &Step| {
             losses.push(step.loss);
-            if step.epoch_ends {
-                let measures = evaluate(model)?;
+            if let Some(evaluation) = &step.evaluation {
+                let measures = evaluation.metrics().to_vec();
                 if epochs.is_empty() {
                     let names = measures.iter().map(|(name, _)| format!("  {name:>12}"));
                     println!("\nepoch  training loss{}", names.collect::<String>());

@@ -128,7 +128,8 @@ impl<L> LabelledData<L> {
     /// The sequences of an example; none where there is no such example.
     fn sequences_of(&self, example: usize) -> &[Sequence] {
         let each = self.sequences.len() / self.example_count();
-        self.sequences.get(example * each..(example + 1) * each).unwrap_or_default()
+        let start = example.saturating_mul(each);
+        self.sequences.get(start..start.saturating_add(each)).unwrap_or_default()
     }
 
     /// The examples of an epoch, shuffled.

@@ -8,6 +8,7 @@ mod evaluation;
 mod progress;
 mod run;
 mod signals;
+mod step;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cloze_bert::Mode;
-use cloze_tensor::{Module, check_finite};
+use cloze_tensor::Module;
 
 use super::batching::Steps;
 use super::checkpoint::{self, Fingerprint, State};
@@ -12,14 +11,13 @@ use super::directory::RunDirectory;
 use super::evaluation::Best;
 use super::progress::Progress;
 use super::signals::Signals;
+use super::step::optimizer_step;
 use super::{Budget, DataSet, Learn, Step, Stopped, Trainer, TrainingReport};
 use crate::optimizer::check_clip_norm;
 use crate::{Error, Optimizer, Result, RunLog, RunReport, StepRecord};
 
 /// Most steps that are timed to find how many fit into a time.
 const TIMED_STEPS: usize = 20;
-/// Examples of a step that are listed in an error.
-const LISTED: usize = 16;
 
 /// The page about a run, in its directory.
 const REPORT: &str = "report.html";
@@ -127,69 +125,6 @@ fn time_steps<D: DataSet, M: Learn<D::Batch>>(
     let a_step = (warm.iter().sum::<f64>() / warm.len() as f64).max(1e-9);
     let left = time.saturating_sub(start.elapsed()).as_secs_f64();
     Ok((left / a_step).clamp(1.0, f64::from(u32::MAX)) as u32)
-}
-
-/// What an optimizer step found.
-struct Found {
-    loss: f64,
-    gradient_norm: f64,
-    tokens: usize,
-}
-
-/// Forward and backward of every batch of a step, and the update.
-fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
-    trainer: &mut Trainer<'_, M>,
-    data: &D,
-    examples: &[Vec<D::Example>],
-    step: u32,
-    learning_rate: f64,
-    optimizer: &mut Optimizer,
-) -> Result<Found> {
-    let (mut batches, mut sequences, mut tokens) = (Vec::with_capacity(examples.len()), 0u32, 0);
-    for examples in examples {
-        batches.push(data.batch(examples, step, sequences)?);
-        for size in examples.iter().map(|example| data.size(example)) {
-            sequences = sequences.wrapping_add(size.sequences as u32);
-            tokens += size.tokens;
-        }
-    }
-    let own: Vec<Vec<usize>> = batches.iter().map(|batch| trainer.model.counts(batch)).collect();
-    let mut counts = own.first().cloned().unwrap_or_default();
-    for more in own.iter().skip(1) {
-        counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
-    }
-    let (model, mode) = (&*trainer.model, Mode::Train { seed: trainer.seed, step });
-    let mut loss = 0.0;
-    for ((batch, own), examples) in batches.iter().zip(&own).zip(examples) {
-        // A batch without predictions has no part in a step that has some.
-        if batches.len() > 1 && own.iter().all(|&count| count == 0) && counts.iter().any(|&count| count > 0) {
-            continue;
-        }
-        let forward = || trainer.precision.scope(|| model.loss(batch, &counts, mode));
-        let share = forward()?;
-        let value = share.item()?;
-        if !value.is_finite() {
-            optimizer.clear();
-            let first = check_finite(forward).map_or_else(|error| format!(" (first: {error})"), |_| String::new());
-            let of = names(data, examples);
-            let why = format!("it is {value} in optimizer step {}{of}{first}: lower the learning rate", step + 1);
-            return Err(Error::data("loss", why));
-        }
-        optimizer.backward(&share)?;
-        loss += value;
-    }
-    let gradient_norm = optimizer.step(trainer.model, learning_rate, trainer.clip_norm)?;
-    Ok(Found { loss, gradient_norm, tokens })
-}
-
-/// What the examples of a batch are called, for an error.
-fn names<D: DataSet>(data: &D, examples: &[D::Example]) -> String {
-    let names: Vec<String> = examples.iter().filter_map(|example| data.name(example)).collect();
-    match names.len() {
-        0 => String::new(),
-        count if count <= LISTED => format!(", of rows {}", names.join(", ")),
-        count => format!(", of rows {} and {} more", names[..LISTED].join(", "), count - LISTED),
-    }
 }
 
 /// A run on its way.
