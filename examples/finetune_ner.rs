@@ -68,17 +68,13 @@ fn run(arguments: &Arguments) -> Result {
         true => Recipe { epochs: 2, batch: 16, lr: 1e-3 },
         false => Recipe { epochs: 3, batch: 16, lr: 5e-5 },
     };
-    let epochs = arguments.training.train(&mut model, &data.seed(seed), &recipe, |model| {
+    let epochs = arguments.training.train("finetune_ner", &mut model, &data.seed(seed), &recipe, |model| {
         let found = evaluate(model, &validation)?;
         let scores = found.spans(SpanMode::Lenient)?.micro;
-        Ok(vec![
-            ("loss", found.loss),
-            ("precision", scores.precision),
-            ("recall", scores.recall),
-            ("F1", scores.f1),
-            ("accuracy", found.accuracy()),
-        ])
+        let evaluation = Evaluation::maximize("F1", scores.f1).and("precision", scores.precision);
+        Ok(evaluation.and("recall", scores.recall).and("accuracy", found.accuracy()).and("loss", found.loss))
     })?;
+    let Some(epochs) = epochs else { return Ok(()) };
 
     let (name, last) = if test.is_empty() { ("validation", &validation) } else { ("test", &test) };
     let found = evaluate(&model, last)?;

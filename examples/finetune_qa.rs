@@ -86,10 +86,11 @@ fn run(arguments: &Arguments) -> Result {
         true => Recipe { epochs: 6, batch: 16, lr: 1e-3 },
         false => Recipe { epochs: 2, batch: 16, lr: 3e-5 },
     };
-    let epochs = arguments.training.train(&mut model, &data.seed(seed), &recipe, |model| {
+    let epochs = arguments.training.train("finetune_qa", &mut model, &data.seed(seed), &recipe, |model| {
         let scores = evaluate(model)?.scores;
-        Ok(vec![("exact match", scores.exact_match), ("F1", scores.f1)])
+        Ok(Evaluation::maximize("F1", scores.f1).and("exact match", scores.exact_match))
     })?;
+    let Some(epochs) = epochs else { return Ok(()) };
 
     let found = evaluate(&model)?;
     if has_impossible {

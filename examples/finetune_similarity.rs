@@ -91,10 +91,16 @@ fn run(arguments: &Arguments) -> Result {
         let (data, report) = training.encode(&tokenizer, max_length)?;
         println!("{report}");
         let (validation, _) = validation.encode(&tokenizer, max_length)?;
-        let epochs = arguments.training.train(&mut model, &data.seed(seed), &recipe(arguments), |model| {
-            measures(model, &validation, arguments.training.precision)
-        })?;
-        arguments.training.save(&model, &tokenizer)?;
+        let epochs = arguments.training.train(
+            "finetune_similarity",
+            &mut model,
+            &data.seed(seed),
+            &recipe(arguments),
+            |model| measures(model, &validation),
+        )?;
+        if epochs.is_some() {
+            arguments.training.save(&model, &tokenizer)?;
+        }
         epochs
     } else {
         let (mut model, report) = SentenceEncoder::open_with(&place, &Device::Cpu, &OpenOptions::new())?;
@@ -105,12 +111,12 @@ fn run(arguments: &Arguments) -> Result {
             LabelledData::of_sentences(&clean.texts, &clean.second_texts, clean.labels.clone(), &tokenizer, max_length)
         };
         let (validation, _) = encode(&validation)?;
-        let evaluate = |model: &SentenceEncoder| measures(model, &validation, arguments.training.precision);
+        let evaluate = |model: &SentenceEncoder| measures(model, &validation);
         let recipe = recipe(arguments);
         let epochs = if arguments.objective == Objective::Cosine {
             let (data, report) = encode(&training)?;
             println!("{report}");
-            arguments.training.train(&mut model, &data.seed(seed), &recipe, evaluate)?
+            arguments.training.train("finetune_similarity", &mut model, &data.seed(seed), &recipe, evaluate)?
         } else {
             let is_partner = |&pair: &usize| training.labels[pair] >= arguments.partners_from;
             let partners: Vec<usize> = (0..training.texts.len()).filter(is_partner).collect();
@@ -119,11 +125,14 @@ fn run(arguments: &Arguments) -> Result {
             let labels = vec![(); partners.len()];
             let (data, report) = LabelledData::of_sentences(&first, &second, labels, &tokenizer, max_length)?;
             println!("partners: {report}");
-            arguments.training.train(&mut model, &data.seed(seed), &recipe, evaluate)?
+            arguments.training.train("finetune_similarity", &mut model, &data.seed(seed), &recipe, evaluate)?
         };
-        arguments.training.save(&model, &tokenizer)?;
+        if epochs.is_some() {
+            arguments.training.save(&model, &tokenizer)?;
+        }
         epochs
     };
+    let Some(epochs) = epochs else { return Ok(()) };
     arguments.training.write_json(&json!({"arguments": arguments, "epochs": epochs}))
 }
 
@@ -135,13 +144,9 @@ fn recipe(arguments: &Arguments) -> Recipe {
     }
 }
 
-fn measures(
-    model: &impl Regress,
-    data: &LabelledData<f32>,
-    precision: Precision,
-) -> cloze::train::Result<Vec<(&'static str, f64)>> {
-    let found = precision.scope(|| RegressionEvaluation::run(model, data, 32))?;
-    Ok(vec![("loss", found.loss), ("Pearson", found.pearson()?), ("Spearman", found.spearman()?)])
+fn measures(model: &impl Regress, data: &LabelledData<f32>) -> cloze::train::Result<Evaluation> {
+    let found = RegressionEvaluation::run(model, data, 32)?;
+    Ok(Evaluation::maximize("Spearman", found.spearman()?).and("Pearson", found.pearson()?).and("loss", found.loss))
 }
 
 /// The pairs that serve, with scores from 0 to 1; says what was dropped.

@@ -17,10 +17,10 @@ use cloze::prelude::*;
 
 pub use exit::Result;
 pub use model::{ModelArgument, model};
-pub use picture::{PictureArgument, is_svg};
+pub use picture::{PictureArgument, default_page, is_svg};
 pub use reviews::{LabelledTexts, TextsArgument};
 pub use table::{Table, thousands};
-pub use training::{Recipe, TrainingArguments};
+pub use training::{Epoch, Recipe, TrainingArguments};
 
 const MINI_CORPUS: &str = include_str!("../data/mini-corpus.txt");
 

@@ -16,23 +16,31 @@ impl PictureArgument {
     /// The file, in a folder that exists, or else the page of the example's name. Asked before there is any work, so that it
     /// is not done for nothing.
     pub fn file(&self, example: &str) -> Result<PathBuf> {
-        let path = match &self.out {
-            Some(path) => path.clone(),
-            None => Path::new("target").join(format!("{example}.html")),
-        };
+        let Some(path) = &self.out else { return default_page(example) };
         let known = path.extension().is_some_and(|kind| kind == "html" || kind == "svg");
         if !known {
             return Err(format!("--out is {}: must end in .html or .svg", path.display()).into());
         }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if self.out.is_none() {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| format!("{}: cannot make it: {error}", folder.display()))?;
-        }
-        let writable = tempfile::NamedTempFile::new_in(folder);
-        writable.map_err(|error| format!("{}: cannot write: {}", path.display(), error.kind()))?;
-        Ok(path)
+        check_file(path)?;
+        Ok(path.clone())
     }
+}
+
+/// Where the page of an example goes if nothing is said: into the folder `target`, which is made.
+pub fn default_page(example: &str) -> Result<PathBuf> {
+    let folder = Path::new("target");
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: cannot make it: {error}", folder.display()))?;
+    let path = folder.join(format!("{example}.html"));
+    check_file(&path)?;
+    Ok(path)
+}
+
+/// Fails, naming the file, when it could not be written.
+fn check_file(path: &Path) -> Result {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let writable = tempfile::NamedTempFile::new_in(folder);
+    writable.map_err(|error| format!("{}: cannot write: {}", path.display(), error.kind()))?;
+    Ok(())
 }
 
 /// Whether the file is to be a picture alone, and no page.

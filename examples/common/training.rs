@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use cloze::prelude::*;
-use cloze::train::{DataSet, Error, Learn, Step};
+use cloze::train::{DataSet, Learn, Step, Stopped};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::{ModelArgument, Result, check_json, check_writable, threads};
+use super::{ModelArgument, Result, check_json, check_writable, default_page, threads};
 
 /// Arguments of every fine-tuning example.
 #[derive(clap::Args, Serialize)]
@@ -19,9 +20,30 @@ pub struct TrainingArguments {
     /// Examples in a batch
     #[arg(long)]
     batch: Option<usize>,
+    /// Instead: as many examples in a batch as have at most so many tokens
+    #[arg(long, conflicts_with = "batch")]
+    batch_tokens: Option<usize>,
+    /// Batches of an optimizer step
+    #[arg(long, default_value_t = 1)]
+    accumulate: usize,
     /// Peak learning rate
     #[arg(long)]
     lr: Option<f64>,
+    /// Part of the steps in which the learning rate rises
+    #[arg(long, default_value_t = 0.1)]
+    warmup: f64,
+    /// What the learning rate of each layer is multiplied with once for every layer above it
+    #[arg(long, default_value_t = 1.0)]
+    layer_decay: f64,
+    /// Evaluate every so many steps, not after each epoch
+    #[arg(long)]
+    evaluate_every: Option<u32>,
+    /// Keep the model of the best evaluation, and stop after so many that are no better
+    #[arg(long)]
+    patience: Option<u32>,
+    /// Train adapters of this rank beside the queries and values of the encoder, and the head, instead of all weights
+    #[arg(long)]
+    lora: Option<usize>,
     /// What matrix products are computed in: f32, or bf16, which processors with AVX512-BF16 compute twice as fast
     #[arg(long, default_value_t = Precision::F32)]
     pub precision: Precision,
@@ -31,12 +53,15 @@ pub struct TrainingArguments {
     /// Threads; the result does not depend on them [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
-    /// Save the model and its tokenizer to this folder, and on the way a checkpoint after each epoch, a log and a report
+    /// Save the model and its tokenizer to this folder, and on the way checkpoints, a log and a report
     #[arg(long)]
     out: Option<PathBuf>,
     /// Go on where a run that was stopped left its last checkpoint in the folder of --out
     #[arg(long, requires = "out")]
     resume: bool,
+    /// Write a checkpoint every so many steps, not after each epoch
+    #[arg(long, requires = "out")]
+    checkpoint_every: Option<u32>,
     /// Also write what is printed to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -49,12 +74,14 @@ pub struct Recipe {
     pub lr: f64,
 }
 
-/// What is known after an epoch.
+/// What an evaluation found, most often that after an epoch.
 #[derive(Clone, Serialize)]
 pub struct Epoch {
     epoch: u32,
+    step: u32,
     training_loss: f64,
-    measures: Vec<(String, f64)>,
+    #[serde(flatten)]
+    metrics: Map<String, Value>,
 }
 
 impl TrainingArguments {
@@ -65,46 +92,69 @@ impl TrainingArguments {
         self.out.as_deref().map_or(Ok(()), check_writable)
     }
 
-    /// Trains by `recipe`, where no argument says otherwise, and evaluates after every epoch; prints what it finds.
-    pub fn train<M: Learn<D::Batch>, D: DataSet>(
+    /// Trains by `recipe`, where no argument says otherwise, and evaluates after every epoch; prints what it finds. The
+    /// report goes to the folder of `--out`, or else to `target/EXAMPLE.html`. Gives nothing if a signal stopped it.
+    pub fn train<M: PreTrainedModel + Learn<D::Batch>, D: DataSet>(
         &self,
+        example: &str,
         model: &mut M,
         data: &D,
         recipe: &Recipe,
-        mut evaluate: impl FnMut(&M) -> cloze::train::Result<Vec<(&'static str, f64)>>,
-    ) -> Result<Vec<Epoch>> {
+        mut evaluate: impl FnMut(&M) -> cloze::train::Result<Evaluation>,
+    ) -> Result<Option<Vec<Epoch>>> {
+        if let Some(rank) = self.lora {
+            model.add_adapters(&LoraConfig::new(rank), self.seed)?;
+        }
+        let every = |steps: Option<u32>| steps.map_or(Every::Epoch, Every::Steps);
         let mut trainer = Trainer::new(model)
-            .optimizer(AdamW::new(self.lr.unwrap_or(recipe.lr)))
+            .optimizer(AdamW::new(self.lr.unwrap_or(recipe.lr)).layer_decay(self.layer_decay))
+            .schedule(Schedule::Linear { warmup: self.warmup })
             .batch_size(self.batch.unwrap_or(recipe.batch))
+            .accumulate(self.accumulate)
             .epochs(self.epochs.unwrap_or(recipe.epochs))
             .precision(self.precision)
             .seed(self.seed)
-            .evaluate(Every::Epoch, |model| {
-                let mut measures = evaluate(model)?.into_iter();
-                let (name, value) = measures.next().ok_or_else(|| Error::data("evaluation", "measures nothing"))?;
-                Ok(measures.fold(Evaluation::maximize(name, value), |found, (name, value)| found.and(name, value)))
-            });
-        if let Some(out) = &self.out {
-            trainer = trainer.directory(out).resume(self.resume);
+            .evaluate(every(self.evaluate_every), |model| self.precision.scope(|| evaluate(model)))
+            .stop_on_signals();
+        if let Some(tokens) = self.batch_tokens {
+            trainer = trainer.batch_tokens(tokens);
         }
-        let (mut epochs, mut losses): (Vec<Epoch>, Vec<f64>) = (Vec::new(), Vec::new());
-        trainer.run_with(data, |_, step: &Step| {
+        if let Some(patience) = self.patience {
+            trainer = trainer.early_stopping(patience);
+        }
+        if self.lora.is_some() {
+            trainer = trainer.freeze(|name| !LoraConfig::trains(name));
+        }
+        let page = match &self.out {
+            Some(out) => {
+                trainer = trainer.directory(out).resume(self.resume).checkpoint(every(self.checkpoint_every), 2);
+                out.join("report.html")
+            }
+            None => default_page(example)?,
+        };
+        let (mut epochs, mut losses) = (Vec::new(), Vec::new());
+        let report = trainer.report(&page).run_with(data, |_, step: &Step| {
             losses.push(step.loss);
             if let Some(evaluation) = &step.evaluation {
-                let measures = evaluation.metrics().to_vec();
-                if epochs.is_empty() {
-                    let names = measures.iter().map(|(name, _)| format!("  {name:>12}"));
-                    println!("\nepoch  training loss{}", names.collect::<String>());
-                }
                 let training_loss = losses.iter().sum::<f64>() / losses.len() as f64;
-                let values = measures.iter().map(|(_, value)| format!("  {value:12.4}"));
-                println!("{:5}  {training_loss:13.4}{}", step.epoch, values.collect::<String>());
-                epochs.push(Epoch { epoch: step.epoch, training_loss, measures });
+                print_evaluation(step.epoch, training_loss, evaluation, epochs.is_empty());
+                let metrics = evaluation.metrics().iter().map(|(name, value)| (name.clone(), (*value).into()));
+                epochs.push(Epoch { epoch: step.epoch, step: step.step, training_loss, metrics: metrics.collect() });
                 losses.clear();
             }
             Ok(())
         })?;
-        Ok(epochs)
+        if let (Some(_), Some((step, best))) = (self.patience, &report.best) {
+            println!("the best was after step {step}: {best}");
+        }
+        println!("report: {}", page.display());
+        if report.stopped == Some(Stopped::BySignal) {
+            let how = if self.out.is_some() { " after a checkpoint: --resume goes on" } else { "; nothing is kept" };
+            println!("\nstopped{how}");
+            return Ok(None);
+        }
+        model.merge_adapters()?;
+        Ok(Some(epochs))
     }
 
     /// Saves model and tokenizer where `--out` says.
@@ -121,4 +171,15 @@ impl TrainingArguments {
     pub fn write_json(&self, report: &impl Serialize) -> Result {
         super::write_json(self.json.as_deref(), report)
     }
+}
+
+/// A line of a table, the first one under its header.
+fn print_evaluation(epoch: u32, training_loss: f64, evaluation: &Evaluation, is_first: bool) {
+    let metrics = evaluation.metrics();
+    if is_first {
+        let names = metrics.iter().map(|(name, _)| format!("  {name:>12}"));
+        println!("\nepoch  training loss{}", names.collect::<String>());
+    }
+    let values = metrics.iter().map(|(_, value)| format!("  {value:12.4}"));
+    println!("{epoch:5}  {training_loss:13.4}{}", values.collect::<String>());
 }

@@ -4,6 +4,7 @@
 //! of your own: `--corpus FILE` (a sentence a line, a blank line between documents) or `--corpus FOLDER`
 //! (a prose file a document).
 
+mod batches;
 #[path = "../common/mod.rs"]
 mod common;
 mod inspect;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{Budget, LengthWarmup, PairExample, Step, TokenizedCorpus, VocabularyTable};
+use cloze::train::{Budget, LengthWarmup, PairExample, Step, Stopped, TokenizedCorpus, VocabularyTable};
 use common::Result;
 use serde::Serialize;
 
@@ -84,15 +85,26 @@ struct Arguments {
     /// Threads; the result does not depend on them [default: one a core]
     #[arg(long)]
     threads: Option<usize>,
-    /// Save the model and its tokenizer to this folder
+    /// Save the model and its tokenizer to this folder, and on the way checkpoints, a log and a report
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Go on where a run that was stopped left its last checkpoint in the folder of --out; one that was begun with
+    /// --minutes says at its start for which --steps that is
+    #[arg(long, requires = "out", conflicts_with = "minutes")]
+    resume: bool,
+    /// Steps between two checkpoints
+    #[arg(long, default_value_t = 1000)]
+    checkpoint_every: u32,
     /// Type of the weights that are saved
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     dtype: String,
     /// Sentence pairs to inspect, as JSON: [{"a": "..", "b": ".. [MASK] .."}, ..]
     #[arg(long)]
     inspect: Option<PathBuf>,
+    /// Before training, write the batches that it trains and evaluates on to this file, one a line, as JSON: for another
+    /// library to do the same
+    #[arg(long)]
+    write_batches: Option<PathBuf>,
     /// Also write what is printed to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -195,6 +207,7 @@ fn run(arguments: &Arguments) -> Result {
         rayon::current_num_threads()
     );
     let learning_rate = arguments.lr.unwrap_or_else(|| default_learning_rate(&arguments.config));
+    let held_out = report::HeldOutText::new(&setup.held_out, &setup.evaluation, &setup.unigram);
     let mut trainer = Trainer::new(&mut model)
         .optimizer(AdamW::new(learning_rate))
         .schedule(Schedule::Linear { warmup: WARMUP })
@@ -211,8 +224,24 @@ fn run(arguments: &Arguments) -> Result {
     let places =
         |part: f64| if arguments.pairs().is_some() { 0 } else { (part * f64::from(steps)) as usize * setup.batch };
     let training = LengthWarmup::new(setup.training, places(SHORT.0), places(SHORT.1));
-    let mut log = report::Log::new(&setup.held_out, &setup.evaluation, &setup.unigram);
-    let train = || trainer.steps(steps).run_with(&training, |model, step: &Step| log.step(model, step));
+    if let Some(every) = held_out.every(steps) {
+        trainer = trainer.evaluate(every, |model| held_out.evaluate(model));
+    }
+    if let Some(path) = &arguments.write_batches {
+        let evaluation = report::last_examples(&setup.evaluation);
+        batches::write(path, &training, (steps, setup.batch), (&setup.held_out, evaluation))?;
+    }
+    let page = match &arguments.out {
+        Some(out) => {
+            let every = Every::Steps(arguments.checkpoint_every);
+            trainer = trainer.directory(out).resume(arguments.resume).checkpoint(every, 2);
+            out.join("report.html")
+        }
+        None => common::default_page("pretrain")?,
+    };
+    let mut log = report::Log::default();
+    trainer = trainer.steps(steps).report(&page).stop_on_signals();
+    let train = || trainer.run_with(&training, |_, step: &Step| log.step(step));
     let (trained, profile) = if arguments.profile {
         let (trained, profile) = profile(train);
         (trained?, Some(profile))
@@ -230,7 +259,17 @@ fn run(arguments: &Arguments) -> Result {
     if let Some(profile) = profile {
         println!("\n{profile}");
     }
-    let held_out = log.finish(&model)?;
+    println!("report: {}", page.display());
+    if trained.stopped == Some(Stopped::BySignal) {
+        let goes_on = if arguments.out.is_some() {
+            format!(" after a checkpoint: --resume --steps {steps} goes on")
+        } else {
+            "; nothing is kept".into()
+        };
+        println!("\nstopped{goes_on}");
+        return Ok(());
+    }
+    let held_out = held_out.at_the_end(&model)?;
     let inspected = inspect::run(&model, &tokenizer, &pairs_to_inspect)?;
 
     if let Some(out) = &arguments.out {

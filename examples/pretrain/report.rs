@@ -13,6 +13,11 @@ const EVALUATIONS: u32 = 5;
 /// Examples of an evaluation while training, and of the last one.
 const EXAMPLES: (usize, usize) = (256, 2048);
 
+/// What evaluations while training find, as reports call it.
+const MASKED: &str = "loss of masked words";
+const UNIGRAM: &str = "loss of the unigram model";
+const ACCURACY: &str = "accuracy of masked words";
+
 /// The last evaluation, for `--json`.
 #[derive(Serialize)]
 pub struct HeldOut {
@@ -27,47 +32,44 @@ pub struct HeldOut {
     nsp_accuracy: Option<f64>,
 }
 
-/// Prints mean losses and evaluates now and then.
-pub struct Log<'a> {
+/// Those of `examples` that the last evaluation is on.
+pub fn last_examples(examples: &[PairExample]) -> &[PairExample] {
+    &examples[..examples.len().min(EXAMPLES.1)]
+}
+
+/// Text that is held out.
+pub struct HeldOutText<'a> {
     data: &'a PreTraining,
     examples: &'a [PairExample],
     unigram: &'a Unigram,
-    sum: f64,
 }
 
-impl<'a> Log<'a> {
-    /// A log that evaluates on `examples` of `data`.
-    pub fn new(data: &'a PreTraining, examples: &'a [PairExample], unigram: &'a Unigram) -> Log<'a> {
-        Log { data, examples, unigram, sum: 0.0 }
+impl<'a> HeldOutText<'a> {
+    /// `examples` of `data`.
+    pub fn new(data: &'a PreTraining, examples: &'a [PairExample], unigram: &'a Unigram) -> HeldOutText<'a> {
+        HeldOutText { data, examples, unigram }
     }
 
-    /// Called after every step.
-    pub fn step(&mut self, model: &BertForPreTraining, step: &Step) -> cloze::train::Result<()> {
-        self.sum += step.loss;
-        if step.step.is_multiple_of(EVERY) {
-            let mean = self.sum / f64::from(EVERY);
-            println!("[epoch {} step {:03}] loss={mean:.4}", step.epoch, step.step);
-            self.sum = 0.0;
-        }
-        let between = (step.steps / EVALUATIONS).max(EVERY);
-        if step.step.is_multiple_of(between) && step.step < step.steps {
-            let held_out = self.evaluate(model, EXAMPLES.0)?;
-            println!(
-                "held out: loss of masked words {:.3} (unigram {:.3}), accuracy {:.1} %",
-                held_out.masked_loss,
-                held_out.unigram_loss,
-                100.0 * held_out.mlm_accuracy
-            );
-        }
-        Ok(())
+    /// When it is evaluated on in a run of so many steps, if there is any.
+    pub fn every(&self, steps: u32) -> Option<Every> {
+        (!self.examples.is_empty()).then_some(Every::Steps((steps / EVALUATIONS).max(EVERY)))
     }
 
-    /// The last evaluation; `None` where nothing is held out.
-    pub fn finish(&self, model: &BertForPreTraining) -> Result<Option<HeldOut>> {
+    /// An evaluation while training: on some examples.
+    pub fn evaluate(&self, model: &BertForPreTraining) -> cloze::train::Result<Evaluation> {
+        let found = self.on(model, EXAMPLES.0)?;
+        Ok(Evaluation::minimize(MASKED, found.masked_loss)
+            .and(UNIGRAM, found.unigram_loss)
+            .and("loss", found.mlm_loss)
+            .and(ACCURACY, found.mlm_accuracy))
+    }
+
+    /// The last evaluation, which is printed; `None` where nothing is held out.
+    pub fn at_the_end(&self, model: &BertForPreTraining) -> Result<Option<HeldOut>> {
         if self.examples.is_empty() {
             return Ok(None);
         }
-        let e = self.evaluate(model, EXAMPLES.1)?;
+        let e = self.on(model, EXAMPLES.1)?;
         let examples = self.examples.len().min(EXAMPLES.1);
         println!("\n=== Held out: {examples} examples, {} targets ===", e.targets);
         println!("loss of all targets            {:.4} nats, accuracy {:.2} %", e.mlm_loss, 100.0 * e.mlm_accuracy);
@@ -90,8 +92,33 @@ impl<'a> Log<'a> {
         }))
     }
 
-    fn evaluate(&self, model: &BertForPreTraining, examples: usize) -> cloze::train::Result<PreTrainingEvaluation> {
+    fn on(&self, model: &BertForPreTraining, examples: usize) -> cloze::train::Result<PreTrainingEvaluation> {
         let examples = &self.examples[..self.examples.len().min(examples)];
         PreTrainingEvaluation::run(model, self.data, examples, self.unigram, 32)
+    }
+}
+
+/// Prints mean losses, and what was found on text that is held out.
+#[derive(Default)]
+pub struct Log {
+    recent: Vec<f64>,
+}
+
+impl Log {
+    /// Called after every step.
+    pub fn step(&mut self, step: &Step) -> cloze::train::Result<()> {
+        self.recent.push(step.loss);
+        if step.step.is_multiple_of(EVERY) {
+            let mean = self.recent.iter().sum::<f64>() / self.recent.len() as f64;
+            println!("[epoch {} step {:03}] loss={mean:.4}", step.epoch, step.step);
+            self.recent.clear();
+        }
+        if let Some(found) = &step.evaluation {
+            let [masked, unigram, accuracy] =
+                [MASKED, UNIGRAM, ACCURACY].map(|name| found.get(name).unwrap_or(f64::NAN));
+            let accuracy = 100.0 * accuracy;
+            println!("held out: loss of masked words {masked:.3} (unigram {unigram:.3}), accuracy {accuracy:.1} %");
+        }
+        Ok(())
     }
 }

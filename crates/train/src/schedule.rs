@@ -1,5 +1,7 @@
 //! How the learning rate changes over a run.
 
+use std::fmt;
+
 use crate::{Error, Result};
 
 /// The learning rate of each step, as a factor of the peak: a linear warm-up from 0 over a part of all steps, then what
@@ -48,6 +50,22 @@ pub enum Schedule {
 impl Default for Schedule {
     fn default() -> Schedule {
         Schedule::Linear { warmup: 0.1 }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Schedule::Linear { .. } => f.write_str("linear")?,
+            Schedule::Constant { .. } => f.write_str("constant")?,
+            Schedule::Cosine { .. } => f.write_str("cosine")?,
+            Schedule::CosineRestarts { cycles, .. } => write!(f, "cosine, {cycles} cycles")?,
+            Schedule::Polynomial { power, end, .. } => write!(f, "polynomial, power {power}, to {end} of the peak")?,
+        }
+        match self.warmup() {
+            0.0 => Ok(()),
+            warmup => write!(f, ", warm-up over {warmup} of the steps"),
+        }
     }
 }
 

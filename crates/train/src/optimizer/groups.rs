@@ -53,6 +53,21 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// Names and values, in words.
+    pub(super) fn settings(&self) -> Vec<(String, String)> {
+        let spared = if self.decay_everything { "" } else { ", none for biases and LayerNorm" };
+        let mut settings = vec![("weight decay".to_string(), format!("{}{spared}", self.weight_decay))];
+        if self.layer_decay != 1.0 {
+            settings.push(("layer decay".to_string(), self.layer_decay.to_string()));
+        }
+        settings.extend(self.groups.iter().enumerate().map(|(index, group)| {
+            let decay = group.weight_decay.map_or(String::new(), |decay| format!(", weight decay {decay}"));
+            let value = format!("{:?}: learning rate times {}{decay}", group.part, group.factor);
+            (format!("parameter group {}", index + 1), value)
+        }));
+        settings
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let check = |setting, value: f64| match value >= 0.0 && value.is_finite() {
             true => Ok(()),

@@ -71,6 +71,17 @@ impl AdamW {
         AdamW { eps, ..self }
     }
 
+    /// Names and values, in words; those that are switched off are not there.
+    pub(crate) fn settings(&self) -> Vec<(String, String)> {
+        let (beta1, beta2) = self.betas;
+        let mut settings = vec![
+            ("optimizer".to_string(), format!("AdamW, betas {beta1} and {beta2}, eps {:e}", self.eps)),
+            ("learning rate".to_string(), format!("{:e}", self.learning_rate)),
+        ];
+        settings.extend(self.rules.settings());
+        settings
+    }
+
     fn check(&self) -> Result<()> {
         let below_one = |x: f64| (0.0..1.0).contains(&x);
         check_learning_rate(self.learning_rate)?;

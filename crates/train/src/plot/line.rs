@@ -122,7 +122,7 @@ impl LineChart {
         for (index, series) in self.series.iter().enumerate() {
             if series.is_smoothed() {
                 let points = decimal_points(series.window);
-                entries.push((Swatch::Line(index), format!("{}, mean of about {points}", series.name)));
+                entries.push((Swatch::Line(index), format!("{}, smoothed over about {points}", series.name)));
                 entries.push((
                     Swatch::Raw(index),
                     if alone { "each".to_string() } else { format!("{}, each", series.name) },

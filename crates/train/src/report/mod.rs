@@ -5,6 +5,7 @@ mod summary;
 
 use std::fmt::Display;
 use std::path::Path;
+use std::time::SystemTime;
 
 pub use machine::Machine;
 
@@ -35,6 +36,7 @@ pub struct RunReport<'r> {
     examples: Option<(Vec<String>, Vec<Vec<String>>)>,
     pictures: Vec<Picture>,
     machine: Machine,
+    written: SystemTime,
 }
 
 impl<'r> RunReport<'r> {
@@ -50,6 +52,7 @@ impl<'r> RunReport<'r> {
             examples: None,
             pictures: Vec::new(),
             machine: Machine::this(),
+            written: SystemTime::now(),
         }
     }
 
@@ -101,7 +104,7 @@ impl<'r> RunReport<'r> {
         let record = self.record;
         let mut tiles = if self.results.is_empty() { summary::last_evaluation(record) } else { self.results.clone() };
         tiles.extend(summary::training(record));
-        let time = summary::time(record);
+        let mut time = summary::time(record);
         tiles.extend(time.iter().take(2).cloned());
         let page = self.notes.iter().fold(Page::new(&self.title), Page::note).tiles(&tiles);
         let page = page
@@ -112,6 +115,7 @@ impl<'r> RunReport<'r> {
             Some((heads, rows)) => page.table("Examples", heads, rows),
             None => page,
         };
+        time.push(("written".to_string(), humantime::format_rfc3339_seconds(self.written).to_string()));
         let lists = [("Settings", self.settings.clone()), ("Time", time), ("Machine", self.machine.table())];
         page.lists("How it was made", &lists.map(|(name, lines)| (name.to_string(), lines)))
     }

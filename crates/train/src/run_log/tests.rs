@@ -133,6 +133,6 @@ proptest! {
         log.evaluation(7, &[(name.clone(), loss)]).unwrap();
         let read = RunLog::read(folder.path()).unwrap();
         let (found, value) = &read.evaluations[0].values[0];
-        prop_assert!(*found == name && (value - loss).abs() <= 4e-16 * loss.abs(), "{found}: {value}, not {loss}");
+        prop_assert!(*found == name && value.to_bits() == loss.to_bits(), "{found}: {value}, not {loss}");
     }
 }

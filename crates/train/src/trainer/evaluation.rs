@@ -1,5 +1,7 @@
 //! What is found out about a model now and then while it trains.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -11,6 +13,15 @@ pub enum Every {
     Epoch,
     /// After every so many optimizer steps, and at the end.
     Steps(u32),
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Every::Epoch => f.write_str("after each epoch"),
+            Every::Steps(steps) => write!(f, "every {steps} steps"),
+        }
+    }
 }
 
 impl Every {

@@ -7,6 +7,7 @@ mod directory;
 mod evaluation;
 mod progress;
 mod run;
+mod settings;
 mod signals;
 mod step;
 
@@ -132,6 +133,7 @@ pub struct Trainer<'m, M> {
     keep_best: bool,
     patience: Option<u32>,
     directory: Option<PathBuf>,
+    report: Option<PathBuf>,
     checkpoint: Every,
     keep_checkpoints: usize,
     resume: bool,
@@ -158,6 +160,7 @@ impl<'m, M: Module> Trainer<'m, M> {
             keep_best: false,
             patience: None,
             directory: None,
+            report: None,
             checkpoint: Every::Epoch,
             keep_checkpoints: 2,
             resume: false,
@@ -265,6 +268,12 @@ impl<'m, M: Module> Trainer<'m, M> {
     /// its curves, settings and times. One run at a time.
     pub fn directory(self, path: impl AsRef<Path>) -> Trainer<'m, M> {
         Trainer { directory: Some(path.as_ref().to_path_buf()), ..self }
+    }
+
+    /// Where the [report](crate::RunReport) goes when the run has ended, an HTML page, in the place of the directory's
+    /// `report.html`. Without a directory it is of what this call of [`run`](Trainer::run) trained.
+    pub fn report(self, path: impl AsRef<Path>) -> Trainer<'m, M> {
+        Trainer { report: Some(path.as_ref().to_path_buf()), ..self }
     }
 
     /// When a checkpoint is written to the directory; if nothing is said, after each epoch. The last `keep` are kept, and

@@ -1,20 +1,21 @@
 //! A run from its first step to its last, or from where it was stopped.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cloze_tensor::Module;
 
 use super::batching::Steps;
-use super::checkpoint::{self, Fingerprint, State};
+use super::checkpoint::{self, State};
 use super::directory::RunDirectory;
 use super::evaluation::Best;
 use super::progress::Progress;
+use super::settings::settings;
 use super::signals::Signals;
 use super::step::optimizer_step;
 use super::{Budget, DataSet, Learn, Step, Stopped, Trainer, TrainingReport};
 use crate::optimizer::check_clip_norm;
-use crate::{Error, Optimizer, Result, RunLog, RunReport, StepRecord};
+use crate::{Error, EvaluationRecord, Optimizer, Result, RunLog, RunRecord, RunReport, StepRecord};
 
 /// Most steps that are timed to find how many fit into a time.
 const TIMED_STEPS: usize = 20;
@@ -133,6 +134,8 @@ struct Run<'r, 'm, M> {
     optimizer: &'r mut Optimizer,
     directory: Option<RunDirectory>,
     log: Option<RunLog>,
+    /// What is reported where there is no log to read it from.
+    record: RunRecord,
     state: State,
     /// The best parameters, where there is no directory to keep them in.
     best: Option<Vec<f32>>,
@@ -176,7 +179,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             _ => State::new(budget_steps(trainer, data, optimizer)?, settings),
         };
         let log = directory.as_ref().map(|directory| RunLog::resume(directory.path(), state.step)).transpose()?;
-        Ok(Run { trainer, optimizer, directory, log, state, best: None, stopped: None, begun: Instant::now() })
+        let record = RunRecord::default();
+        Ok(Run { trainer, optimizer, directory, log, record, state, best: None, stopped: None, begun: Instant::now() })
     }
 
     fn train<D: DataSet>(&mut self, data: &D, after_step: Callback<'_, M>) -> Result<()>
@@ -248,10 +252,9 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         Ok(())
     }
 
-    /// Adds a step to the log of the directory.
+    /// Adds a step to the log of the directory, or to what is reported without one.
     fn write_down(&mut self, step: &Step) -> Result<()> {
-        let Some(log) = &mut self.log else { return Ok(()) };
-        log.step(&StepRecord {
+        let record = StepRecord {
             step: step.step,
             epoch: step.epoch,
             loss: step.loss,
@@ -259,11 +262,17 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             gradient_norm: step.gradient_norm,
             tokens: step.tokens as u64,
             elapsed: step.elapsed.as_secs_f64(),
-        })?;
-        match &step.evaluation {
-            Some(evaluation) => log.evaluation(step.step, evaluation.metrics()),
-            None => Ok(()),
+        };
+        let metrics = step.evaluation.as_ref().map(super::Evaluation::metrics);
+        if let Some(log) = &mut self.log {
+            log.step(&record)?;
+            metrics.map_or(Ok(()), |metrics| log.evaluation(step.step, metrics))?;
+        } else if self.trainer.report.is_some() {
+            self.record.steps.push(record);
+            let evaluation = metrics.map(|metrics| EvaluationRecord { step: step.step, values: metrics.to_vec() });
+            self.record.evaluations.extend(evaluation);
         }
+        Ok(())
     }
 
     /// Evaluates, if it is time to.
@@ -310,26 +319,32 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         }
     }
 
-    /// Writes the page about the run into its directory.
-    fn write_report(&self, directory: &RunDirectory) -> Result<()> {
-        let record = RunLog::read(directory.path())?;
-        let title = directory.path().file_name().map_or("run".into(), |name| name.to_string_lossy().into_owned());
+    /// Writes the page about the run, if there is a place for it.
+    fn write_report(&self) -> Result<()> {
+        let directory = self.directory.as_ref().map(RunDirectory::path);
+        let path = match (&self.trainer.report, directory) {
+            (Some(path), _) => path.clone(),
+            (None, Some(directory)) => directory.join(REPORT),
+            (None, None) => return Ok(()),
+        };
+        let logged = directory.map(RunLog::read).transpose()?;
+        let record = logged.as_ref().unwrap_or(&self.record);
+        let name = directory.map_or_else(|| path.file_stem(), Path::file_name);
+        let title = name.map_or("run".into(), |name| name.to_string_lossy().into_owned());
         let settings = self.state.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
-        let mut report = RunReport::new(title, &record).settings(settings);
+        let mut report = RunReport::new(title, record).settings(settings);
         if let Some(best) = &self.state.best {
             report = report.note(format!("The best evaluation was after step {}: {}.", best.step, best.evaluation));
         }
         if let Some((labels, counts)) = &self.state.confusion {
             report = report.confusion(labels, counts);
         }
-        report.save(directory.path().join(REPORT))
+        report.save(path)
     }
 
     /// Gives the model what it is to have at the end, unless the run is to be resumed.
     fn finish(self) -> Result<TrainingReport> {
-        if let Some(directory) = &self.directory {
-            self.write_report(directory)?;
-        }
+        self.write_report()?;
         let (state, model) = (self.state, &mut *self.trainer.model);
         if self.stopped != Some(Stopped::BySignal) {
             let file = self.directory.as_ref().map(RunDirectory::best).filter(|path| path.exists());
@@ -352,37 +367,4 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             stopped: self.stopped,
         })
     }
-}
-
-/// What must be the same in a run from its beginning to its end.
-fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>, data: &D) -> BTreeMap<String, String> {
-    let mut settings = BTreeMap::new();
-    let mut set = |name: &str, value: String| settings.insert(name.to_string(), value);
-    set("optimizer", format!("{:?}", trainer.adamw));
-    set("schedule", format!("{:?}", trainer.schedule));
-    set("clip norm", format!("{:?}", trainer.clip_norm));
-    set("precision", trainer.precision.to_string());
-    set("batches", format!("{:?}", trainer.batching));
-    set("seed", trainer.seed.to_string());
-    set("average", format!("{:?}", trainer.average));
-    set("evaluation", format!("{:?}", trainer.evaluate.as_ref().map(|(every, _)| every)));
-    set("patience", format!("{:?}", trainer.patience));
-    set("model", format!("{:016x}", fingerprint(trainer)));
-    set("data", data.fingerprint().map_or("unknown".into(), |print| format!("{print:016x}")));
-    settings
-}
-
-/// Of the model: names and shapes of its parameters and, as no checkpoint has them, the values of those that do not train.
-fn fingerprint<M: Module>(trainer: &Trainer<'_, M>) -> u64 {
-    let mut print = Fingerprint::new();
-    trainer.model.visit("", &mut |name, parameter| {
-        print.add(name.as_bytes());
-        parameter.shape().iter().for_each(|size| print.add(&size.to_le_bytes()));
-        if !parameter.tracks_grad()
-            && let Ok(values) = parameter.to_vec::<f32>()
-        {
-            values.iter().for_each(|value| print.add(&value.to_le_bytes()));
-        }
-    });
-    print.finish()
 }

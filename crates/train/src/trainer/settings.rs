@@ -1,0 +1,55 @@
+//! What a run was asked for, in words: what its report shows, and what must not change when it is resumed.
+
+use std::collections::BTreeMap;
+
+use cloze_tensor::Module;
+
+use super::batching::Limit;
+use super::checkpoint::Fingerprint;
+use super::{DataSet, Learn, Trainer};
+
+/// Settings by name. Those that are switched off are not there.
+pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>, data: &D) -> BTreeMap<String, String> {
+    let mut settings: BTreeMap<String, String> = trainer.adamw.settings().into_iter().collect();
+    let mut set = |name: &str, value: String| settings.insert(name.to_string(), value);
+    set("schedule", trainer.schedule.to_string());
+    set("precision", trainer.precision.to_string());
+    set("seed", trainer.seed.to_string());
+    let batching = &trainer.batching;
+    let order = if batching.by_length { ", grouped by length" } else { "" };
+    let batch = match batching.limit {
+        Limit::Examples(examples) => format!("{examples} examples{order}"),
+        Limit::Tokens(tokens) => format!("at most {tokens} tokens{order}"),
+    };
+    set("batch", batch);
+    set("batches of a step", batching.accumulate.to_string());
+    set("clip norm", trainer.clip_norm.map_or("none".into(), |norm| norm.to_string()));
+    if let Some(decay) = trainer.average {
+        set("average of the parameters", format!("keeps {decay} in a step"));
+    }
+    if let Some((every, _)) = &trainer.evaluate {
+        set("evaluation", every.to_string());
+    }
+    if let Some(patience) = trainer.patience {
+        set("early stopping", format!("after {patience} evaluations that are no better"));
+    }
+    let named = |print: u64| format!("fingerprint {print:016x}");
+    set("model", named(fingerprint(trainer)));
+    set("data", data.fingerprint().map_or("unknown".into(), named));
+    settings
+}
+
+/// Of the model: names and shapes of its parameters and, as no checkpoint has them, the values of those that do not train.
+fn fingerprint<M: Module>(trainer: &Trainer<'_, M>) -> u64 {
+    let mut print = Fingerprint::new();
+    trainer.model.visit("", &mut |name, parameter| {
+        print.add(name.as_bytes());
+        parameter.shape().iter().for_each(|size| print.add(&size.to_le_bytes()));
+        if !parameter.tracks_grad()
+            && let Ok(values) = parameter.to_vec::<f32>()
+        {
+            values.iter().for_each(|value| print.add(&value.to_le_bytes()));
+        }
+    });
+    print.finish()
+}
