@@ -1,4 +1,4 @@
-//! Runs that are killed, asked to stop, or out of room, and go on: with the example that people fine-tune with.
+//! Runs that are killed, asked to stop, or out of room, and go on: with the examples that people train with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use cloze::tensor::random::{Purpose, Stream};
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The example, which `cargo test` builds beside the tests.
-fn program() -> Result<PathBuf> {
+fn program(example: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
-    Ok(target.join("examples").join(format!("finetune{}", std::env::consts::EXE_SUFFIX)))
+    Ok(target.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX)))
 }
 
 /// A run of 24 steps, made of two batches each, with a checkpoint every fifth: so most are inside of an epoch.
 fn finetune(out: &Path) -> Result<Command> {
-    let mut command = Command::new(program()?);
+    let mut command = Command::new(program("finetune")?);
     command.args([
         "--epochs",
         "6",
@@ -32,6 +32,14 @@ fn finetune(out: &Path) -> Result<Command> {
         "--out",
     ]);
     command.arg(out).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// A run of 24 steps on a small corpus, with a checkpoint every fifth.
+fn pretrain(out: &Path) -> Result<Command> {
+    let mut command = Command::new(program("pretrain")?);
+    let settings = "--steps 24 --pairs 80 --batch 4 --seq-len 32 --vocab-size 300 --checkpoint-every 5 --resume --out";
+    command.args(settings.split(' ')).arg(out).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
 }
 
@@ -81,6 +89,27 @@ fn killed_at_twenty_moments_and_resumed() -> Result {
         assert!(weights(&out)? == expected, "run {runs}, after {kills} kills in all");
     }
     println!("{kills} kills in {runs} runs of {time:?}");
+    Ok(())
+}
+
+#[test]
+fn pre_training_goes_on_where_it_was_killed() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (expected, out) = (folder.path().join("whole"), folder.path().join("killed"));
+    let output = pretrain(&expected)?.output()?;
+    assert!(output.status.success(), "{}", said(&output));
+    for checkpoint in ["checkpoint-00000005", "checkpoint-00000015"] {
+        let mut child = pretrain(&out)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        while !out.join(checkpoint).exists() && child.try_wait()?.is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill()?;
+        child.wait()?;
+    }
+    let output = pretrain(&out)?.output()?;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(weights(&out)? == weights(&expected)?);
+    assert!(out.join("report.html").exists());
     Ok(())
 }
 
@@ -138,7 +167,7 @@ fn without_room_the_last_checkpoint_stays() -> Result {
     let run = finetune(&out)?;
     let arguments: Vec<String> = run.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
-    let output = Command::new("sh").args(["-c", limited]).arg(program()?).args(&arguments).output()?;
+    let output = Command::new("sh").args(["-c", limited]).arg(program("finetune")?).args(&arguments).output()?;
     assert!(!output.status.success());
     assert!(said(&output).contains("state.safetensors: cannot write"), "{}", said(&output));
     let unfinished = checkpoints()?.into_iter().find(|name| name.starts_with('.'));

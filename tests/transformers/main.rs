@@ -2,6 +2,7 @@
 //! environment variable CLOZE_PYTHON names a Python that has the packages of `tests/parity/requirements.txt`; elsewhere
 //! they print that they were skipped.
 
+mod adapters;
 mod models;
 mod python;
 mod sentences;

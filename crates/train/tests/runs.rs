@@ -330,3 +330,23 @@ fn shares_add_up() -> Result {
     assert!((loss - sum).abs() < 1e-6 && counts == [8], "{loss} and {sum}");
     Ok(())
 }
+
+#[test]
+fn a_report_needs_no_directory() -> Result {
+    let (data, folder) = (data(40)?, tempfile::tempdir()?);
+    let page = folder.path().join("page.html");
+    let evaluation = || Evaluation::maximize("score", 0.5).and("loss", 0.25);
+    let train = |trainer: Trainer<'_, BertForSequenceClassification>| {
+        trainer.epochs(2).evaluate(Every::Epoch, |_| Ok(evaluation())).report(&page).run(&data)
+    };
+    train(trainer(&mut model()?))?;
+    let alone = std::fs::read_to_string(&page)?;
+    train(trainer(&mut model()?).directory(folder.path().join("run")))?;
+    assert!(!folder.path().join("run/report.html").exists());
+    for written in [alone, std::fs::read_to_string(&page)?] {
+        for said in ["Learning rate", "Evaluation: score", "<dt>steps in 2 epochs</dt>", "AdamW, betas 0.9 and 0.999"] {
+            assert!(written.contains(said), "{said}");
+        }
+    }
+    Ok(())
+}

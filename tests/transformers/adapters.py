@@ -1,0 +1,44 @@
+"""python adapters.py DIRECTORY: adapters of cloze in peft, and adapters of peft for cloze.
+
+DIRECTORY has `model` and `ours`, which cloze wrote, and `outputs.safetensors`: a batch, and what the model with its adapters
+answers. Writes `theirs`, and what the model with those answers to `theirs.safetensors`.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from outputs import outputs, read_batch
+
+TOLERANCE = 1e-5
+
+
+def main(root):
+    torch.manual_seed(5)
+    stored = load_file(root / "outputs.safetensors")
+    batch = read_batch(stored)
+    plain = lambda: AutoModelForSequenceClassification.from_pretrained(root / "model")
+    answers = lambda adapted: outputs(adapted.base_model.model, batch)
+
+    ours = answers(PeftModel.from_pretrained(plain(), root / "ours"))
+    largest = float((ours - stored["adapted"]).abs().max())
+    print(f"adapters of cloze in peft: {largest:.1e}")
+    assert largest <= TOLERANCE, f"outputs differ by {largest:.1e}"
+
+    targets = ["query", "attention.output.dense", "intermediate.dense"]
+    config = LoraConfig(r=3, lora_alpha=12, target_modules=targets, modules_to_save=["classifier"])
+    theirs = get_peft_model(plain(), config)
+    for name, parameter in theirs.named_parameters():
+        # As training would leave them: no B is zero.
+        if "lora_B" in name or "modules_to_save" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    theirs.save_pretrained(root / "theirs")
+    save_file({"adapted": answers(theirs)}, root / "theirs.safetensors")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,69 @@
+//! Low-rank adapters, in peft and back.
+
+use cloze::prelude::*;
+use cloze::tensor::random::{Purpose, Stream};
+use cloze::tensor::{TensorFile, save_safetensors};
+
+use crate::Result;
+use crate::python::Python;
+
+/// As training would leave them: no B is zero.
+fn draw(model: &mut BertForSequenceClassification) -> Result {
+    let mut stream = Stream::new(3, Purpose::User, 0, 0, 0);
+    let mut drawn = Ok(());
+    model.visit_mut("", &mut |name, tensor| {
+        if name.ends_with("lora_B.weight") || name.starts_with("classifier.") {
+            match Tensor::randn(tensor.shape(), 0.5, &mut stream, &Device::Cpu) {
+                Ok(random) => *tensor = random.requires_grad(),
+                Err(error) => drawn = Err(error),
+            }
+        }
+    });
+    Ok(drawn?)
+}
+
+#[test]
+fn adapters_in_peft_and_back() -> Result {
+    let Some(python) = Python::of("adapters_in_peft_and_back") else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
+    let config = BertConfig {
+        num_attention_heads: 3,
+        hidden_size: 48,
+        intermediate_size: 80,
+        initializer_range: 0.1,
+        ..BertConfig::tiny(43)
+    };
+    let mut model = BertForSequenceClassification::new(&config.with_labels(["no", "maybe", "yes"]), &Device::Cpu, 11)?;
+    model.save(dir.path().join("model"))?;
+    model.add_adapters(&LoraConfig::new(4).alpha(6.0).targets(["query", "value", "output.dense"]), 2)?;
+    draw(&mut model)?;
+    model.save_adapters(dir.path().join("ours"))?;
+
+    let sequences = [vec![2, 9, 4, 17, 3], vec![2], vec![2, 5, 5, 30, 3, 7, 3], vec![2, 28, 3]];
+    let batch = Batch::new(&sequences.map(|ids: Vec<u32>| (ids.clone(), vec![0; ids.len()])))?;
+    let adapted: Vec<f32> = model.forward(&batch, Mode::Eval)?.to_vec()?;
+    let integers = |values: Vec<i64>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);
+    let tensors = vec![
+        ("ids".to_string(), integers(batch.ids().iter().map(|&id| id.into()).collect())?),
+        ("token_types".to_string(), integers(vec![0; batch.tokens()])?),
+        ("lengths".to_string(), integers(vec![5, 1, 7, 3])?),
+        ("adapted".to_string(), Tensor::from_slice(&adapted, &[adapted.len()], &Device::Cpu)?),
+    ];
+    save_safetensors(dir.path().join("outputs.safetensors"), tensors, &[])?;
+    python.run("adapters.py", &[dir.path()])?;
+
+    let (mut model, _) = BertForSequenceClassification::open(dir.path().join("model"), &Device::Cpu)?;
+    model.load_adapters(dir.path().join("theirs"))?;
+    let theirs = TensorFile::open(dir.path().join("theirs.safetensors"))?.tensor("adapted", &Device::Cpu)?;
+    let theirs: Vec<f32> = theirs.to_vec()?;
+    for merged in [false, true] {
+        if merged {
+            model.merge_adapters()?;
+        }
+        let ours: Vec<f32> = model.forward(&batch, Mode::Eval)?.to_vec()?;
+        let largest = ours.iter().zip(&theirs).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
+        println!("adapters of peft here, merged: {merged}: {largest:.1e}");
+        assert!(ours.len() == theirs.len() && largest <= 1e-5, "outputs differ by {largest:.1e}");
+    }
+    Ok(())
+}
