@@ -1,4 +1,5 @@
 //! The place of the CUDA kernels of [cloze](https://docs.rs/cloze).
 //!
-//! Nothing is here yet: the library computes on the CPU. The kernels, the cubins they compile to and the
-//! emulator that tests them without a GPU will live in this crate, so that a CPU build never sees them.
+//! The library computes on the CPU, and there is no kernel yet. What there is, in the repository: `cuda/platform.cuh` and
+//! `cuda/hopper.cuh`, in which kernels are written; `emulator/`, a CUDA driver whose device is the CPU, for tests without a
+//! GPU; and `build.sh`, which compiles the same sources for GPUs without a CUDA installation.

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# build.sh OUT [SOURCE.cu ..]: cubins of the kernels in OUT, by a compiler that is fetched from PyPI into OUT/python: no CUDA
+# installation, no GPU. 12.9 is the last whose cubins drivers from 525 on load.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+out="${1:?a folder to build in}"
+shift
+python="$out/python"
+[ -x "$python/bin/python" ] || python3 -m venv "$python"
+"$python/bin/pip" install --quiet --requirement "$here/requirements.txt"
+"$python/bin/python" "$here/compile.py" "$out" "$@"

@@ -1,0 +1,95 @@
+// sm_90a: barriers that count arrivals and bytes (mbarrier), tiles copied by the tensor memory accelerator (TMA), and products
+// of a warpgroup, four warps, from shared memory (wgmma).
+#pragma once
+
+#include "platform.cuh"
+
+#if defined(__CUDACC__)
+
+// As the driver's cuTensorMapEncodeTiled makes it; a kernel takes it as `const __grid_constant__ TensorMap`.
+struct __align__(64) TensorMap {
+  uint64_t opaque[16];
+};
+
+DEVICE void mbarrier_init(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+}
+// After all are initialised, before anybody uses them.
+DEVICE void mbarrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory");
+}
+DEVICE void mbarrier_arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+// Arrives, and has the phase wait for bytes that are to come.
+DEVICE void mbarrier_expect(uint64_t* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+}
+// Until the phase of this parity is over.
+DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
+          shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// The box at (column, row); its bytes are counted by the barrier.
+DEVICE void tma_load(void* to, const TensorMap* map, uint64_t* barrier, int column, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
+          shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(column), "r"(row)
+      : "memory");
+}
+
+DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING> DEVICE void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+
+// D = A B^T, or D += where `accumulate`: A 64 x 16, B 64 x 16, both bf16 in shared memory.
+DEVICE void wgmma(float (&d)[32], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
+      "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1, 0, 0;\n}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
+        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
+        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "l"(a), "l"(b), "r"(accumulate));
+}
+
+#else
+
+inline uint32_t shared_address(const void* at) { return uint32_t(static_cast<const uint8_t*>(at) - emu::shared_memory()); }
+inline void mbarrier_init(uint64_t* barrier, int arrivals) { emu::mbarrier_init(barrier, uint32_t(arrivals)); }
+inline void mbarrier_init_fence() {}
+inline void mbarrier_arrive(uint64_t* barrier) { emu::mbarrier_arrive(barrier, 0); }
+inline void mbarrier_expect(uint64_t* barrier, int bytes) { emu::mbarrier_arrive(barrier, uint32_t(bytes)); }
+inline void mbarrier_wait(uint64_t* barrier, uint32_t parity) { emu::mbarrier_wait(barrier, parity); }
+inline void tma_load(void* to, const TensorMap* map, uint64_t* barrier, int column, int row) {
+  emu::tma_load(to, map, barrier, column, row);
+}
+inline void wgmma_fence() {}
+inline void wgmma_commit() { emu::wgmma_commit(); }
+template <int PENDING> void wgmma_wait() {
+  emu::wgmma_wait(PENDING);
+  // The product wrote to registers behind the compiler's back.
+  asm volatile("" ::: "memory");
+}
+template <int N> void wgmma(float (&d)[N], uint64_t a, uint64_t b, int accumulate) {
+  emu::wgmma(d, 2 * N, a, b, accumulate != 0);
+}
+
+#endif
+
+// An operand of wgmma: rows of 64 16-bit numbers, 128 bytes with the 128-byte swizzle, in groups of 8 rows one after the
+// other. Where k goes on, 16 numbers on, add 2.
+DEVICE uint64_t wgmma_operand(const void* at) {
+  uint64_t start = (shared_address(at) & 0x3ffff) >> 4, group = 1024 >> 4, swizzle_128 = 1;
+  return start | uint64_t(1) << 16 | group << 32 | swizzle_128 << 62;
+}

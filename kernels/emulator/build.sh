@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# build.sh DIR SOURCE.cu ..: the emulator with these kernels as DIR/libcuda.so.1, and DIR/checked/libcuda.so.1, which looks for
+# races; FLAGS is passed on to the compiler. Needs g++.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+out="${1:?a folder to build in}"
+shift
+mkdir -p "$out/checked"
+compile=(g++ -std=c++20 -O2 -march=native -fPIC -Wall -Wextra)
+read -ra flags <<<"${FLAGS:-}"
+wait_for=()
+emulator=()
+for source in "$here"/*.cpp; do
+  object="$out/$(basename "$source" .cpp).o"
+  emulator+=("$object")
+  if [ ! "$object" -nt "$source" ]; then "${compile[@]}" -c "$source" -o "$object"; fi
+done
+plain=()
+checked=()
+for source in "$@"; do
+  name="$(basename "$source" .cu)"
+  "${compile[@]}" "${flags[@]}" -x c++ -c "$source" -o "$out/$name.cu.o"
+  "${compile[@]}" "${flags[@]}" -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -x c++ -c "$source" \
+    -o "$out/checked/$name.cu.o"
+  plain+=("$out/$name.cu.o")
+  checked+=("$out/checked/$name.cu.o")
+done
+g++ -shared -pthread "${emulator[@]}" "${plain[@]}" -o "$out/libcuda.so.1"
+g++ -shared -pthread "${emulator[@]}" "${checked[@]}" -o "$out/checked/libcuda.so.1"

@@ -1,0 +1,353 @@
+// libcuda.so.1 of a device that is this emulator: as much of the driver's interface as cudarc and cloze call.
+//
+// A call does its work before it returns. A stream that is being captured writes down its calls instead, and a graph runs
+// them again.
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <mutex>
+
+#include "launch.hpp"
+#include "race.hpp"
+#include "settings.hpp"
+
+using Result = int;
+using Pointer = unsigned long long;
+
+namespace {
+
+constexpr Result SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, NOT_FOUND = 500,
+                 ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900;
+
+using Work = std::function<Result()>;
+using Graph = std::vector<Work>;
+
+struct Stream {
+  bool is_captured = false;
+  Graph recorded;
+};
+
+struct Event {
+  double seconds = 0;
+};
+
+std::recursive_mutex mutex;
+// A kernel that failed leaves the context unusable, as on a device.
+Result sticky = SUCCESS;
+Stream null_stream;
+thread_local void* current_context = nullptr;
+int context, module;
+
+Stream& stream_of(void* stream) { return stream ? *static_cast<Stream*>(stream) : null_stream; }
+
+Result enqueue(void* stream, Work work) {
+  std::lock_guard lock(mutex);
+  Stream& to = stream_of(stream);
+  if (to.is_captured) {
+    to.recorded.push_back(std::move(work));
+    return SUCCESS;
+  }
+  return sticky ? sticky : work();
+}
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// ---- memory ------------------------------------------------------------------------------------------------------
+
+constexpr size_t PAGE = 4096, GRAIN = 256;
+
+struct Allocation {
+  void* mapped;
+  size_t mapped_bytes, bytes;
+};
+// By address.
+std::map<Pointer, Allocation> allocations;
+size_t used = 0;
+
+size_t rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+
+// Full of NaN, and followed by a page that faults.
+Result allocate(Pointer* pointer, size_t bytes) {
+  std::lock_guard lock(mutex);
+  size_t grains = rounded(bytes, GRAIN);
+  if (bytes == 0) return INVALID_VALUE;
+  if (grains > emu::settings().memory - used) return OUT_OF_MEMORY;
+  size_t mapped_bytes = rounded(grains, PAGE) + PAGE;
+  void* mapped = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return OUT_OF_MEMORY;
+  uint8_t* guard = static_cast<uint8_t*>(mapped) + mapped_bytes - PAGE;
+  mprotect(guard, PAGE, PROT_NONE);
+  uint8_t* begin = guard - grains;
+  memset(begin, 0xff, grains);
+  *pointer = Pointer(begin);
+  allocations[*pointer] = {mapped, mapped_bytes, bytes};
+  used += grains;
+  emu::race::watch(begin, bytes);
+  return SUCCESS;
+}
+
+Result release(Pointer pointer) {
+  std::lock_guard lock(mutex);
+  if (!pointer) return SUCCESS;
+  auto found = allocations.find(pointer);
+  if (found == allocations.end()) return INVALID_VALUE;
+  const Allocation& allocation = found->second;
+  size_t grains = rounded(allocation.bytes, GRAIN);
+  Result result = SUCCESS;
+  for (size_t i = allocation.bytes; i < grains && !result; i++)
+    if (reinterpret_cast<uint8_t*>(pointer)[i] != 0xff) {
+      fprintf(stderr, "emulator: something wrote past the end of an allocation of %zu bytes\n", allocation.bytes);
+      result = ILLEGAL_ADDRESS;
+    }
+  emu::race::unwatch(reinterpret_cast<void*>(pointer));
+  munmap(allocation.mapped, allocation.mapped_bytes);
+  allocations.erase(found);
+  used -= grains;
+  return result;
+}
+
+bool is_inside(Pointer pointer, size_t bytes) {
+  auto after = allocations.upper_bound(pointer);
+  if (after == allocations.begin()) return bytes == 0;
+  const auto& [begin, allocation] = *std::prev(after);
+  return pointer + bytes <= begin + allocation.bytes;
+}
+
+uint8_t* host(Pointer pointer) { return reinterpret_cast<uint8_t*>(pointer); }
+
+// ---- launches ----------------------------------------------------------------------------------------------------
+
+Result launch(const emu::Kernel* kernel, const emu::Shape& shape, void* stream, void** arguments) {
+  emu::Body body = kernel->bind(arguments);
+  return enqueue(stream, [=] {
+    std::string wrong = emu::launch(shape, body);
+    if (wrong.empty()) return SUCCESS;
+    fprintf(stderr, "emulator: %s: %s\n", kernel->name, wrong.c_str());
+    return sticky = LAUNCH_FAILED;
+  });
+}
+
+int attribute(int which) {
+  switch (which) {
+    case 10: return 32;                                   // lanes of a warp
+    case 16: return 4;                                    // multiprocessors
+    case 75: return emu::settings().architecture / 10;    // compute capability
+    case 76: return emu::settings().architecture % 10;
+    case 97: return int(emu::MOST_SHARED);                // shared memory of a block that asks for it
+    case 115: return 1;                                   // memory pools
+    default: return 0;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+Result cuInit(unsigned) { return SUCCESS; }
+Result cuDriverGetVersion(int* version) {
+  *version = emu::settings().driver;
+  return SUCCESS;
+}
+Result cuGetErrorName(Result result, const char** name) {
+  static const std::map<Result, const char*> names = {
+      {SUCCESS, "CUDA_SUCCESS"},
+      {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"},
+      {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
+      {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE"},
+      {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
+      {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
+      {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"},
+      {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
+  };
+  auto found = names.find(result);
+  if (found == names.end()) return INVALID_VALUE;
+  *name = found->second;
+  return SUCCESS;
+}
+Result cuGetErrorString(Result result, const char** text) { return cuGetErrorName(result, text); }
+
+// Devices and contexts.
+Result cuDeviceGetCount(int* count) {
+  *count = 1;
+  return SUCCESS;
+}
+Result cuDeviceGet(int* device, int ordinal) {
+  *device = ordinal;
+  return ordinal == 0 ? SUCCESS : INVALID_DEVICE;
+}
+Result cuDeviceGetName(char* name, int bytes, int) {
+  snprintf(name, size_t(bytes), "emulator");
+  return SUCCESS;
+}
+Result cuDeviceTotalMem_v2(size_t* bytes, int) {
+  *bytes = emu::settings().memory;
+  return SUCCESS;
+}
+Result cuDeviceGetAttribute(int* value, int which, int) {
+  *value = attribute(which);
+  return SUCCESS;
+}
+Result cuDevicePrimaryCtxRetain(void** to, int) {
+  *to = &context;
+  return SUCCESS;
+}
+Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+Result cuCtxSetCurrent(void* to) {
+  current_context = to;
+  return SUCCESS;
+}
+Result cuCtxGetCurrent(void** to) {
+  *to = current_context;
+  return SUCCESS;
+}
+Result cuCtxSynchronize() { return sticky; }
+
+// Streams, events, graphs.
+Result cuStreamCreate(void** stream, unsigned) {
+  *stream = new Stream;
+  return SUCCESS;
+}
+Result cuStreamDestroy_v2(void* stream) {
+  delete static_cast<Stream*>(stream);
+  return SUCCESS;
+}
+Result cuStreamSynchronize(void* stream) { return stream_of(stream).is_captured ? CAPTURE_UNSUPPORTED : sticky; }
+Result cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
+Result cuStreamBeginCapture_v2(void* stream, int) {
+  if (!stream) return CAPTURE_UNSUPPORTED;
+  stream_of(stream) = {true, {}};
+  return SUCCESS;
+}
+Result cuStreamEndCapture(void* stream, void** graph) {
+  Stream& captured = stream_of(stream);
+  *graph = new Graph(std::move(captured.recorded));
+  captured = {};
+  return SUCCESS;
+}
+Result cuStreamIsCapturing(void* stream, int* is_captured) {
+  *is_captured = stream_of(stream).is_captured;
+  return SUCCESS;
+}
+Result cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+  *executable = new Graph(*static_cast<Graph*>(graph));
+  return SUCCESS;
+}
+Result cuGraphLaunch(void* executable, void* stream) {
+  return enqueue(stream, [graph = static_cast<Graph*>(executable)] {
+    for (const Work& work : *graph)
+      if (Result result = work()) return result;
+    return SUCCESS;
+  });
+}
+Result cuGraphDestroy(void* graph) {
+  delete static_cast<Graph*>(graph);
+  return SUCCESS;
+}
+Result cuGraphExecDestroy(void* executable) { return cuGraphDestroy(executable); }
+Result cuEventCreate(void** event, unsigned) {
+  *event = new Event;
+  return SUCCESS;
+}
+Result cuEventDestroy_v2(void* event) {
+  delete static_cast<Event*>(event);
+  return SUCCESS;
+}
+Result cuEventRecord(void* event, void* stream) {
+  return enqueue(stream, [event] {
+    static_cast<Event*>(event)->seconds = now();
+    return SUCCESS;
+  });
+}
+Result cuEventQuery(void*) { return SUCCESS; }
+Result cuEventSynchronize(void*) { return sticky; }
+Result cuEventElapsedTime_v2(float* milliseconds, void* from, void* to) {
+  *milliseconds = float(1000 * (static_cast<Event*>(to)->seconds - static_cast<Event*>(from)->seconds));
+  return SUCCESS;
+}
+Result cuEventElapsedTime(float* milliseconds, void* from, void* to) {
+  return cuEventElapsedTime_v2(milliseconds, from, to);
+}
+
+// Memory.
+Result cuMemGetInfo_v2(size_t* free, size_t* total) {
+  *total = emu::settings().memory;
+  *free = *total - used;
+  return SUCCESS;
+}
+Result cuMemAlloc_v2(Pointer* pointer, size_t bytes) { return allocate(pointer, bytes); }
+Result cuMemAllocAsync(Pointer* pointer, size_t bytes, void*) { return allocate(pointer, bytes); }
+Result cuMemFree_v2(Pointer pointer) { return release(pointer); }
+Result cuMemFreeAsync(Pointer pointer, void*) { return release(pointer); }
+Result cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
+  *pointer = malloc(bytes);
+  return *pointer ? SUCCESS : OUT_OF_MEMORY;
+}
+Result cuMemFreeHost(void* pointer) {
+  free(pointer);
+  return SUCCESS;
+}
+Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void* stream) {
+  return enqueue(stream, [=] {
+    if (!is_inside(to, bytes)) return INVALID_VALUE;
+    memcpy(host(to), from, bytes);
+    return SUCCESS;
+  });
+}
+Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* stream) {
+  return enqueue(stream, [=] {
+    if (!is_inside(from, bytes)) return INVALID_VALUE;
+    memcpy(to, host(from), bytes);
+    return SUCCESS;
+  });
+}
+Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* stream) {
+  return enqueue(stream, [=] {
+    if (!is_inside(from, bytes) || !is_inside(to, bytes)) return INVALID_VALUE;
+    memmove(host(to), host(from), bytes);
+    return SUCCESS;
+  });
+}
+Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, void* stream) {
+  return enqueue(stream, [=] {
+    if (!is_inside(to, bytes)) return INVALID_VALUE;
+    memset(host(to), value, bytes);
+    return SUCCESS;
+  });
+}
+
+// Kernels: those that are linked into this library, whatever the module's image is.
+Result cuModuleLoadData(void** to, const void* image) {
+  *to = &module;
+  return image ? SUCCESS : INVALID_VALUE;
+}
+Result cuModuleUnload(void*) { return SUCCESS; }
+Result cuModuleGetFunction(void** function, void*, const char* name) {
+  const emu::Kernel* kernel = emu::find_kernel(name);
+  *function = const_cast<emu::Kernel*>(kernel);
+  return kernel ? SUCCESS : NOT_FOUND;
+}
+Result cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
+Result cuFuncGetAttribute(int* value, int, void*) {
+  *value = 0;
+  return SUCCESS;
+}
+Result cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                      unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments, void**) {
+  emu::Shape shape = {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared};
+  return launch(static_cast<emu::Kernel*>(function), shape, stream, arguments);
+}
+Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* base, const uint64_t* size,
+                              const uint64_t* row_bytes, const unsigned* box, const unsigned*, int interleave,
+                              int swizzle, int, int) {
+  // Of CUtensorMapDataType: u8, u16, u32, i32, u64, i64, f16, f32, f64, bf16.
+  static const uint32_t element_bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};
+  bool is_valid = rank == 2 && !interleave && type >= 0 && type < 10 && uintptr_t(map) % 64 == 0 &&
+                  uintptr_t(base) % 16 == 0 && row_bytes[0] % 16 == 0 && box[0] <= 256 && box[1] <= 256;
+  if (!is_valid) return INVALID_VALUE;
+  *map = {uint64_t(base), {size[0], size[1]}, row_bytes[0], {box[0], box[1]}, uint32_t(swizzle), element_bytes[type], {}};
+  return SUCCESS;
+}
+
+}  // extern "C"

@@ -1,0 +1,24 @@
+#include "settings.hpp"
+
+#include <cstdlib>
+#include <thread>
+
+namespace emu {
+
+static uint64_t read(const char* name, uint64_t otherwise) {
+  const char* value = getenv(name);
+  return value && *value ? strtoull(value, nullptr, 0) : otherwise;
+}
+
+const Settings& settings() {
+  static const Settings settings = {
+      .seed = read("CLOZE_EMU_SEED", 0),
+      .workers = unsigned(read("CLOZE_EMU_WORKERS", std::thread::hardware_concurrency())),
+      .memory = read("CLOZE_EMU_MEMORY", 4ull << 30),
+      .architecture = int(read("CLOZE_EMU_ARCH", 80)),
+      .driver = int(read("CLOZE_EMU_DRIVER", 13000)),
+  };
+  return settings;
+}
+
+}  // namespace emu

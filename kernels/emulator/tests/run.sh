@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# run.sh DIR: builds the emulator with the test kernels in DIR, runs them in three orders, plain and checked for races, and then
+# once with each planted bug, which must be found.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+out="${1:?a folder to build in}"
+"$here/../build.sh" "$out" "$here/primitives.cu"
+g++ -std=c++20 -O1 -Wall -Wextra "$here/primitives.cpp" -o "$out/primitives" -ldl
+
+# in_order LIBRARY SEED: an error or a deadlock is no success; nor is a run without end.
+in_order() {
+  LD_LIBRARY_PATH="$1" CLOZE_EMU_SEED="$2" CLOZE_EMU_ARCH=90 timeout 60 "$out/primitives"
+}
+
+for library in "$out" "$out/checked"; do
+  for seed in 0 1 2; do
+    in_order "$library" "$seed" >"$out/said" 2>&1 || { cat "$out/said"; exit 1; }
+  done
+done
+echo "right in every order, and no race"
+
+bugs="$(grep -o 'BUG [!=]= [0-9]*' "$here/primitives.cu" | grep -o '[0-9]*' | sort -n | tail -1)"
+for bug in $(seq 1 "$bugs"); do
+  FLAGS="-DBUG=$bug" "$here/../build.sh" "$out" "$here/primitives.cu"
+  found=""
+  for library in "$out/checked" "$out"; do
+    for seed in 0 1 2; do
+      in_order "$library" "$seed" >"$out/said" 2>&1 || { found="$(grep -m1 emulator: "$out/said" || grep -m1 FAILED "$out/said")"; break 2; }
+    done
+  done
+  if [ -z "$found" ]; then echo "bug $bug was not found"; exit 1; fi
+  echo "bug $bug: $found"
+done
