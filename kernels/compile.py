@@ -41,7 +41,7 @@ class Nvrtc:
         program = ctypes.c_void_p()
         code = source.read_bytes()
         self.call("nvrtcCreateProgram", ctypes.byref(program), code, source.name.encode(), 0, None, None)
-        options = [f"--gpu-architecture={architecture}", "--std=c++17", f"--include-path={source.parent}", "--ptxas-options=-v"]
+        options = [f"--gpu-architecture={architecture}", "--std=c++17", "-default-device", f"--include-path={source.parent}", "--ptxas-options=-v"]
         array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         try:
             self.call("nvrtcCompileProgram", program, len(options), array)

@@ -6,7 +6,7 @@ here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:?a folder to build in}"
 shift
 mkdir -p "$out/checked"
-compile=(g++ -std=c++20 -O2 -march=native -fPIC -Wall -Wextra)
+compile=(g++ -std=c++20 -O2 -march=native -fPIC -Wall -Wextra -Wno-unknown-pragmas)
 read -ra flags <<<"${FLAGS:-}"
 wait_for=()
 emulator=()

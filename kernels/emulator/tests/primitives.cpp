@@ -6,7 +6,7 @@
 #include <functional>
 #include <random>
 
-#include "device.hpp"
+#include "../../tests/device.hpp"
 
 static std::mt19937 generator(1);
 

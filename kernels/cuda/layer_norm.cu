@@ -1,0 +1,249 @@
+// Layer normalisation (J. L. Ba, J. R. Kiros, G. E. Hinton, 2016), alone and fused with what comes before it in BERT:
+// z = residual + dropout(x), y = (z - mean) rstd gamma + beta.
+//
+// A row is a warp's; it is read in pieces of 16 bytes a lane, and stays in registers between the passes for mean and variance
+// (the one-pass formula cancels). Where the width is no multiple of a piece, a lane takes one element at a time.
+//
+// With h = (z - mean) rstd and w = dy gamma: dz = rstd (w - mean(w) - h mean(w h)), dgamma = sum(dy h), dbeta = sum(dy). A
+// block sums its rows of dgamma and dbeta, and a second kernel the blocks, in their order: no atomics, the same bits every time.
+#include "random.cuh"
+#include "vector.cuh"
+
+constexpr int WARPS = 4;
+// Pieces of a row that a lane keeps in registers. A wider row is read again from the cache.
+constexpr int KEPT = 4;
+// Rows of a block in backward.
+constexpr int ROWS = 32;
+
+// What multiplies the `N` elements of a row from `column` on.
+template <int N> DEVICE void dropout_factors(float (&factors)[N], const Dropout& dropout, uint32_t sequence, uint32_t position,
+                                             int column, int width) {
+  uint32_t group = position * uint32_t((width + 15) / 16) + uint32_t(column / 16);
+  uint4 bytes = hidden_bytes(dropout, sequence, group);
+  float scale = kept_scale(dropout);
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    int at = (column + i) % 16;
+    factors[i] = byte_of(bytes, at / 4, at % 4) >= dropout.threshold ? scale : 0.0f;
+  }
+}
+
+// Where a row stands, for dropout: its sequence within the optimizer step, and its position in that.
+struct RowCoordinate {
+  uint32_t sequence, position;
+};
+
+template <class T> struct ForwardArguments {
+  const T* x;
+  const T* residual;  // none for plain layer normalisation
+  const RowCoordinate* coordinates;
+  Dropout dropout;
+  const float *gamma, *beta;
+  T *z, *y;  // z is kept where there is a residual
+  float *mean, *rstd;
+  int rows, width;
+  float eps;
+};
+
+template <class T, int N> DEVICE void forward_row(const ForwardArguments<T>& a, int row) {
+  int lane = threadIdx.x % 32;
+  const T* x = a.x + size_t(row) * a.width;
+  RowCoordinate at = a.dropout.threshold ? a.coordinates[row] : RowCoordinate{0, 0};
+  // z from `column` on: computed the first time, read afterwards.
+  auto compute = [&](float (&z)[N], int column) {
+    load(z, x + column);
+    if (!a.residual) return;
+    size_t offset = size_t(row) * a.width + column;
+    float residual[N], factors[N];
+    load(residual, a.residual + offset);
+    if (a.dropout.threshold) {
+      dropout_factors(factors, a.dropout, at.sequence, at.position, column, a.width);
+#pragma unroll
+      for (int i = 0; i < N; i++) z[i] *= factors[i];
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) z[i] = rounded<T>(z[i] + residual[i]);
+    store(a.z + offset, z);
+  };
+  auto again = [&](float (&z)[N], int column) { load(z, (a.residual ? a.z + size_t(row) * a.width : x) + column); };
+
+  float kept[KEPT][N], sum = 0;
+#pragma unroll
+  for (int piece = 0; piece < KEPT; piece++) {
+    int column = (piece * 32 + lane) * N;
+    if (column < a.width) {
+      compute(kept[piece], column);
+#pragma unroll
+      for (int i = 0; i < N; i++) sum += kept[piece][i];
+    }
+  }
+  for (int column = (KEPT * 32 + lane) * N; column < a.width; column += 32 * N) {
+    float z[N];
+    compute(z, column);
+#pragma unroll
+    for (int i = 0; i < N; i++) sum += z[i];
+  }
+  float mean = warp_sum(sum) / float(a.width), squares = 0;
+  auto add_squares = [&](const float (&z)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) squares += (z[i] - mean) * (z[i] - mean);
+  };
+#pragma unroll
+  for (int piece = 0; piece < KEPT; piece++)
+    if ((piece * 32 + lane) * N < a.width) add_squares(kept[piece]);
+  for (int column = (KEPT * 32 + lane) * N; column < a.width; column += 32 * N) {
+    float z[N];
+    again(z, column);
+    add_squares(z);
+  }
+  float rstd = 1.0f / sqrtf(warp_sum(squares) / float(a.width) + a.eps);
+  auto finish = [&](const float (&z)[N], int column) {
+    float gamma[N], beta[N], y[N];
+    load(gamma, a.gamma + column);
+    load(beta, a.beta + column);
+#pragma unroll
+    for (int i = 0; i < N; i++) y[i] = (z[i] - mean) * rstd * gamma[i] + beta[i];
+    store(a.y + size_t(row) * a.width + column, y);
+  };
+#pragma unroll
+  for (int piece = 0; piece < KEPT; piece++) {
+    int column = (piece * 32 + lane) * N;
+    if (column < a.width) finish(kept[piece], column);
+  }
+  for (int column = (KEPT * 32 + lane) * N; column < a.width; column += 32 * N) {
+    float z[N];
+    again(z, column);
+    finish(z, column);
+  }
+  if (lane == 0) {
+    a.mean[row] = mean;
+    a.rstd[row] = rstd;
+  }
+}
+
+template <class T> DEVICE void forward(const ForwardArguments<T>& a) {
+  int row = int(blockIdx.x) * WARPS + int(threadIdx.x) / 32;
+  if (row >= a.rows) return;
+  if (a.width % PER_16_BYTES<T> == 0)
+    forward_row<T, PER_16_BYTES<T>>(a, row);
+  else
+    forward_row<T, 1>(a, row);
+}
+
+template <class T> struct BackwardArguments {
+  const T *dy, *z;
+  const float *gamma, *mean, *rstd;
+  const RowCoordinate* coordinates;
+  Dropout dropout;
+  T *dz, *dx;     // of the residual, or of x where there is no dropout; and of x through the dropout: either may be none
+  int add_dz, add_dx;  // whether to what is there
+  float* sums;    // [blocks, 2, width]: dgamma and dbeta of each block, or none
+  int rows, width;
+};
+
+template <class T, int N> DEVICE void store_gradient(T* to, float (&gradient)[N], int add) {
+  if (add) {
+    float before[N];
+    load(before, to);
+#pragma unroll
+    for (int i = 0; i < N; i++) gradient[i] += before[i];
+  }
+  store(to, gradient);
+}
+
+// `sums` are the warp's own, [2, width]; a lane's columns are nobody else's.
+template <class T, int N> DEVICE void backward_row(const BackwardArguments<T>& a, int row, float* sums) {
+  int lane = threadIdx.x % 32;
+  float mean = a.mean[row], rstd = a.rstd[row];
+  const T* dy_row = a.dy + size_t(row) * a.width;
+  const T* z_row = a.z + size_t(row) * a.width;
+  float of_w = 0, of_wh = 0;
+  auto each = [&](int column, auto&& use) {
+    float dy[N], z[N], gamma[N];
+    load(dy, dy_row + column);
+    load(z, z_row + column);
+    load(gamma, a.gamma + column);
+    float h[N], w[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      h[i] = (z[i] - mean) * rstd;
+      w[i] = dy[i] * gamma[i];
+    }
+    use(dy, h, w);
+  };
+  for (int column = lane * N; column < a.width; column += 32 * N)
+    each(column, [&](const float (&dy)[N], const float (&h)[N], const float (&w)[N]) {
+#pragma unroll
+      for (int i = 0; i < N; i++) {
+        of_w += w[i];
+        of_wh += w[i] * h[i];
+        if (sums) {
+          sums[column + i] += dy[i] * h[i];
+          sums[a.width + column + i] += dy[i];
+        }
+      }
+    });
+  if (!a.dz && !a.dx) return;
+  float mean_w = warp_sum(of_w) / float(a.width), mean_wh = warp_sum(of_wh) / float(a.width);
+  RowCoordinate at = a.dropout.threshold ? a.coordinates[row] : RowCoordinate{0, 0};
+  for (int column = lane * N; column < a.width; column += 32 * N)
+    each(column, [&](const float (&)[N], const float (&h)[N], const float (&w)[N]) {
+      size_t offset = size_t(row) * a.width + column;
+      float dz[N];
+#pragma unroll
+      for (int i = 0; i < N; i++) dz[i] = rstd * (w[i] - mean_w - h[i] * mean_wh);
+      if (a.dx) {
+        float dx[N];
+        if (a.dropout.threshold) dropout_factors(dx, a.dropout, at.sequence, at.position, column, a.width);
+#pragma unroll
+        for (int i = 0; i < N; i++) dx[i] = a.dropout.threshold ? dx[i] * dz[i] : dz[i];
+        store_gradient(a.dx + offset, dx, a.add_dx);
+      }
+      if (a.dz) store_gradient(a.dz + offset, dz, a.add_dz);
+    });
+}
+
+// Shared memory: [WARPS, 2, width] floats, where sums are wanted.
+template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
+  SHARED_MEMORY(memory);
+  float* all = reinterpret_cast<float*>(memory);
+  int warp = int(threadIdx.x) / 32;
+  float* own = a.sums ? all + warp * 2 * a.width : nullptr;
+  if (a.sums) {
+    for (int i = threadIdx.x; i < WARPS * 2 * a.width; i += blockDim.x) all[i] = 0;
+    __syncthreads();
+  }
+  int first = int(blockIdx.x) * ROWS, end = min(first + ROWS, a.rows);
+  for (int row = first + warp; row < end; row += WARPS) {
+    if (a.width % PER_16_BYTES<T> == 0)
+      backward_row<T, PER_16_BYTES<T>>(a, row, own);
+    else
+      backward_row<T, 1>(a, row, own);
+  }
+  if (!a.sums) return;
+  __syncthreads();
+  for (int i = threadIdx.x; i < 2 * a.width; i += blockDim.x) {
+    float sum = 0;
+    for (int w = 0; w < WARPS; w++) sum += all[w * 2 * a.width + i];
+    a.sums[size_t(blockIdx.x) * 2 * a.width + i] = sum;
+  }
+}
+
+KERNEL(layer_norm_forward_f32)(ForwardArguments<float> a) { forward(a); }
+EMU_KERNEL(layer_norm_forward_f32)
+KERNEL(layer_norm_forward_bf16)(ForwardArguments<bf16> a) { forward(a); }
+EMU_KERNEL(layer_norm_forward_bf16)
+KERNEL(layer_norm_backward_f32)(BackwardArguments<float> a) { backward(a); }
+EMU_KERNEL(layer_norm_backward_f32)
+KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
+EMU_KERNEL(layer_norm_backward_bf16)
+
+// sums [width] = the sums over `parts` of [parts, stride], in their order; a thread a column.
+KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int stride, int width, int add) {
+  int column = blockIdx.x * blockDim.x + threadIdx.x;
+  if (column >= width) return;
+  float sum = add ? sums[column] : 0.0f;
+  for (int part = 0; part < count; part++) sum += parts[size_t(part) * stride + column];
+  sums[column] = sum;
+}
+EMU_KERNEL(column_sums_f32)

@@ -1,0 +1,126 @@
+// layer_norm [CUBIN]: the kernels of layer_norm.cu against f64.
+#include "device.hpp"
+#include "numbers.hpp"
+
+struct Dropout {
+  uint32_t threshold, key[2], site, step;
+};
+struct Coordinate {
+  uint32_t sequence, position;
+};
+
+// As the kernels take them.
+struct Forward {
+  Pointer x, residual, coordinates;
+  Dropout dropout;
+  Pointer gamma, beta, z, y, mean, rstd;
+  int rows, width;
+  float eps;
+};
+struct Backward {
+  Pointer dy, z, gamma, mean, rstd, coordinates;
+  Dropout dropout;
+  Pointer dz, dx;
+  int add_dz, add_dx;
+  Pointer sums;
+  int rows, width;
+};
+
+template <class Type> static void run(const Device& device, int rows, int width, uint32_t threshold, bool has_residual) {
+  using T = typename Type::Stored;
+  std::string name = Type::NAME + std::string(", ") + std::to_string(rows) + " x " + std::to_string(width) +
+                     ", threshold " + std::to_string(threshold) + ": ";
+  size_t count = size_t(rows) * size_t(width);
+  uint64_t seed = 0x123456789abcull;
+  Dropout dropout = {threshold, {uint32_t(seed), uint32_t(seed >> 32)}, 5, 3};
+  std::vector<T> x = normal<Type>(count, 1), residual = normal<Type>(count, 2), dy = normal<Type>(count, 3),
+                 before = normal<Type>(count, 4);
+  std::vector<float> gamma = normal<F32>(size_t(width), 5), beta = normal<F32>(size_t(width), 6);
+  std::vector<Coordinate> coordinates;
+  for (int row = 0; row < rows; row++) coordinates.push_back({uint32_t(row / 3), uint32_t(row % 3)});
+  float eps = 1e-5f;
+
+  // What should come out.
+  std::vector<double> z(count), y(count), dz(count), dx(count), dgamma(size_t(width), 0), dbeta(size_t(width), 0);
+  for (int row = 0; row < rows; row++) {
+    std::vector<double> factors(size_t(width), 1);
+    for (int column = 0; threshold && column < width; column++) {
+      uint32_t group = coordinates[row].position * uint32_t((width + 15) / 16) + uint32_t(column / 16);
+      auto bytes = philox_bytes(dropout.site << 8, dropout.step, coordinates[row].sequence, group, seed);
+      factors[column] = bytes[column % 16] >= threshold ? 256.0 / (256 - threshold) : 0;
+    }
+    double mean = 0, variance = 0;
+    size_t start = size_t(row) * size_t(width);
+    for (int c = 0; c < width; c++) {
+      double sum = Type::widen(x[start + c]) * factors[c] + (has_residual ? Type::widen(residual[start + c]) : 0);
+      z[start + c] = has_residual ? Type::widen(Type::store(sum)) : sum;
+      mean += z[start + c] / width;
+    }
+    for (int c = 0; c < width; c++) variance += (z[start + c] - mean) * (z[start + c] - mean) / width;
+    double rstd = 1 / std::sqrt(variance + eps), mean_w = 0, mean_wh = 0;
+    for (int c = 0; c < width; c++) {
+      double h = (z[start + c] - mean) * rstd, g = Type::widen(dy[start + c]), w = g * gamma[c];
+      y[start + c] = h * gamma[c] + beta[c];
+      mean_w += w / width;
+      mean_wh += w * h / width;
+      dgamma[c] += g * h;
+      dbeta[c] += g;
+    }
+    for (int c = 0; c < width; c++) {
+      double h = (z[start + c] - mean) * rstd, w = Type::widen(dy[start + c]) * gamma[c];
+      double gradient = rstd * (w - mean_w - h * mean_wh);
+      dz[start + c] = gradient + Type::widen(before[start + c]);
+      dx[start + c] = gradient * factors[c];
+    }
+  }
+
+  Array<T> of_x(device, x), of_residual(device, residual), of_z(device, count), of_y(device, count);
+  Array<float> of_gamma(device, gamma), of_beta(device, beta), of_mean(device, size_t(rows)), of_rstd(device, size_t(rows));
+  Array<Coordinate> of_coordinates(device, coordinates);
+  Forward forward = {of_x.pointer, has_residual ? of_residual.pointer : 0, of_coordinates.pointer, dropout,
+                     of_gamma.pointer, of_beta.pointer, of_z.pointer, of_y.pointer, of_mean.pointer, of_rstd.pointer,
+                     rows, width, eps};
+  std::string type = Type::NAME;
+  Device::check(device.launch(("layer_norm_forward_" + type).c_str(), {unsigned(rows + 3) / 4, 1, 1}, 128, 0, {&forward}),
+                name + "forward");
+  expect_near(widened<Type>(of_y.values()), y, Type::TOLERANCE, name + "y");
+  if (has_residual) expect_near(widened<Type>(of_z.values()), z, Type::TOLERANCE, name + "z");
+
+  unsigned blocks = unsigned(rows + 31) / 32;
+  Array<T> of_dy(device, dy), of_dz(device, before), of_dx(device, count);
+  Array<float> sums(device, blocks * 2 * size_t(width)), of_dgamma(device, size_t(width)), of_dbeta(device, size_t(width));
+  Backward backward = {of_dy.pointer, has_residual ? of_z.pointer : of_x.pointer, of_gamma.pointer, of_mean.pointer,
+                       of_rstd.pointer, of_coordinates.pointer, dropout, of_dz.pointer, of_dx.pointer, 1, 0, sums.pointer,
+                       rows, width};
+  unsigned shared = unsigned(4 * 2 * width * 4);
+  Device::check(device.launch(("layer_norm_backward_" + type).c_str(), {blocks, 1, 1}, 128, shared, {&backward}),
+                name + "backward");
+  int parts = int(blocks), stride = 2 * width, add = 0;
+  Pointer second = sums.pointer + size_t(width) * 4;
+  for (auto [from, to] : {std::pair{&sums.pointer, &of_dgamma.pointer}, std::pair{&second, &of_dbeta.pointer}})
+    Device::check(device.launch("column_sums_f32", {unsigned(width + 127) / 128, 1, 1}, 128, 0,
+                                {from, to, &parts, &stride, &width, &add}),
+                  name + "sums");
+  expect_near(widened<Type>(of_dz.values()), dz, Type::TOLERANCE, name + "dz");
+  expect_near(widened<Type>(of_dx.values()), dx, Type::TOLERANCE, name + "dx");
+  expect_near(widened<F32>(of_dgamma.values()), dgamma, Type::TOLERANCE, name + "dgamma");
+  expect_near(widened<F32>(of_dbeta.values()), dbeta, Type::TOLERANCE, name + "dbeta");
+}
+
+int main(int count, char** arguments) {
+  try {
+    Device device(count > 1 ? arguments[1] : nullptr);
+    for (auto [rows, width] : {std::pair{5, 33}, {70, 48}, {9, 768}, {3, 1400}})
+      for (uint32_t threshold : {0u, 26u}) {
+        run<F32>(device, rows, width, threshold, true);
+        run<Bf16>(device, rows, width, threshold, true);
+      }
+    run<F32>(device, 6, 64, 0, false);
+    run<Bf16>(device, 6, 3, 0, false);
+    printf("layer_norm: ok\n");
+    return 0;
+  } catch (std::exception& error) {
+    printf("layer_norm: FAILED: %s\n", error.what());
+    return 1;
+  }
+}
