@@ -1,0 +1,93 @@
+// AdamW over flat parameters (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019, as PyTorch computes it),
+// and the norm of all gradients, by which they are clipped. Each is one pass over memory: 28 bytes a parameter, and 4.
+//
+// What changes from step to step, learning rate, bias corrections and clip factor, is read from the device: a step is
+// launched the same way every time, or replayed as a graph.
+#include "vector.cuh"
+
+// Elements that a block sums; a number that no launch changes, so that the order of additions is always the same.
+constexpr int SEGMENT = 1 << 16;
+constexpr int THREADS = 256;
+
+// partials[block] = the sum of the squares of its segment: in f64, where those of f32 neither overflow nor vanish.
+KERNEL(sum_of_squares)(const float* x, double* partials, uint64_t count) {
+  SHARED_MEMORY(memory);
+  double* of_threads = reinterpret_cast<double*>(memory);
+  uint64_t start = uint64_t(blockIdx.x) * SEGMENT;
+  double sum = 0;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < SEGMENT; i += THREADS)
+    if (start + i < count) {
+      double value = x[start + i];
+      sum += value * value;
+    }
+  of_threads[threadIdx.x] = sum;
+  for (int half = THREADS / 2; half; half /= 2) {
+    __syncthreads();
+    if (int(threadIdx.x) < half) of_threads[threadIdx.x] += of_threads[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) partials[blockIdx.x] = of_threads[0];
+}
+EMU_KERNEL(sum_of_squares)
+
+// What an optimizer step reads and finds. The host writes the first three; `clip_factor` finds the others.
+struct StepState {
+  float learning_rate, correction1, correction2;  // corrections are 1 - beta^t, t the number of the step from 1
+  float norm, factor;                             // of the gradients before clipping, and what they are multiplied with
+};
+
+// One warp: adds the partials in their order. A `most` of 0 is no clipping; a norm that is not finite makes a factor of NaN,
+// which no step can hide.
+KERNEL(clip_factor)(const double* partials, int count, float most, StepState* state) {
+  double sum = 0;
+  for (int i = threadIdx.x; i < count; i += 32) sum += partials[i];
+  for (int lanes = 16; lanes; lanes /= 2) sum += __shfl_down_sync(ALL_LANES, sum, lanes);
+  if (threadIdx.x != 0) return;
+  double norm = sqrt(sum);
+  double factor = most > 0 ? most / (norm + 1e-6) : 1.0;
+  state->norm = float(norm);
+  state->factor = float(factor < 1.0 || !(norm == norm) ? factor : 1.0);
+}
+EMU_KERNEL(clip_factor)
+
+struct AdamWArguments {
+  float* parameters;
+  const float* gradients;
+  float *mean, *mean_of_squares;
+  const StepState* state;
+  uint64_t count;
+  float rate_factor;  // of these parameters, of the learning rate
+  float weight_decay, beta1, beta2, eps;
+};
+
+template <int N> DEVICE void adamw_at(const AdamWArguments& a, uint64_t at) {
+  StepState state = *a.state;
+  float learning_rate = state.learning_rate * a.rate_factor;
+  float keep = 1.0f - learning_rate * a.weight_decay, rate = learning_rate / state.correction1;
+  float root = 1.0f / sqrtf(state.correction2);
+  float p[N], g[N], m[N], v[N];
+  load(p, a.parameters + at);
+  load(g, a.gradients + at);
+  load(m, a.mean + at);
+  load(v, a.mean_of_squares + at);
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    float gradient = g[i] * state.factor;
+    m[i] += (gradient - m[i]) * (1.0f - a.beta1);
+    v[i] = v[i] * a.beta2 + (1.0f - a.beta2) * gradient * gradient;
+    p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + a.eps);
+  }
+  store(a.parameters + at, p);
+  store(a.mean + at, m);
+  store(a.mean_of_squares + at, v);
+}
+
+// Four parameters a thread; those of an arena begin at multiples of 16 bytes.
+KERNEL(adamw)(AdamWArguments a) {
+  uint64_t at = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+  if (at + 4 <= a.count)
+    adamw_at<4>(a, at);
+  else
+    for (; at < a.count; at++) adamw_at<1>(a, at);
+}
+EMU_KERNEL(adamw)

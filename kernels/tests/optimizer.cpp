@@ -1,0 +1,67 @@
+// optimizer [CUBIN]: the kernels of optimizer.cu against f64.
+#include "device.hpp"
+#include "numbers.hpp"
+
+struct StepState {
+  float learning_rate, correction1, correction2, norm, factor;
+};
+struct AdamW {
+  Pointer parameters, gradients, mean, mean_of_squares, state;
+  uint64_t count;
+  float rate_factor, weight_decay, beta1, beta2, eps;
+};
+
+// Three steps over `count` parameters, clipped to `most`.
+static void steps(const Device& device, size_t count, float most) {
+  std::string name = std::to_string(count) + " parameters, clipped to " + std::to_string(most) + ": ";
+  std::vector<double> p = widened<F32>(normal<F32>(count, 1)), m(count, 0), v(count, 0);
+  Array<float> parameters(device, normal<F32>(count, 1)), mean(device, std::vector<float>(count, 0)),
+      squares(device, std::vector<float>(count, 0));
+  unsigned blocks = unsigned((count + 65535) / 65536);
+  Array<double> partials(device, blocks);
+  float rate = 1e-2f, decay = 0.01f, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, rate_factor = 0.5f;
+  for (int step = 1; step <= 3; step++) {
+    std::vector<float> gradients = normal<F32>(count, 10 + unsigned(step));
+    double sum = 0;
+    for (float g : gradients) sum += double(g) * g;
+    double norm = std::sqrt(sum), factor = most > 0 ? std::fmin(1, most / (norm + 1e-6)) : 1;
+    double correction1 = 1 - std::pow(beta1, step), correction2 = 1 - std::pow(beta2, step);
+    for (size_t i = 0; i < count; i++) {
+      double g = gradients[i] * factor, lr = double(rate) * rate_factor;
+      m[i] = beta1 * m[i] + (1 - beta1) * g;
+      v[i] = beta2 * v[i] + (1 - beta2) * g * g;
+      p[i] = p[i] * (1 - lr * decay) - lr / correction1 * m[i] / (std::sqrt(v[i] / correction2) + eps);
+    }
+    Array<float> of_gradients(device, gradients);
+    Array<StepState> state(device, std::vector<StepState>{{rate, float(correction1), float(correction2), 0, 0}});
+    Device::check(device.launch("sum_of_squares", {blocks, 1, 1}, 256, 2048,
+                                {of_gradients.argument(), partials.argument(), &count}),
+                  name + "sum_of_squares");
+    int parts = int(blocks);
+    Device::check(device.launch("clip_factor", {1, 1, 1}, 32, 0, {partials.argument(), &parts, &most, state.argument()}),
+                  name + "clip_factor");
+    AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, count,
+                   rate_factor, decay, beta1, beta2, eps};
+    Device::check(device.launch("adamw", {unsigned((count + 1023) / 1024), 1, 1}, 256, 0, {&adamw}), name + "adamw");
+    StepState found = state.values()[0];
+    expect_near({found.norm, found.factor}, {norm, factor}, 1e-6, name + "norm and factor");
+    expect_near({found.factor}, {factor}, 1e-6, name + "factor");
+  }
+  expect_near(widened<F32>(parameters.values()), p, 2e-6, name + "parameters");
+  expect_near(widened<F32>(mean.values()), m, 2e-6, name + "mean");
+  expect_near(widened<F32>(squares.values()), v, 2e-6, name + "mean of squares");
+}
+
+int main(int count, char** arguments) {
+  try {
+    Device device(count > 1 ? arguments[1] : nullptr);
+    steps(device, 7, 0);
+    steps(device, 1000, 1);
+    steps(device, 150003, 1000);
+    printf("optimizer: ok\n");
+    return 0;
+  } catch (std::exception& error) {
+    printf("optimizer: FAILED: %s\n", error.what());
+    return 1;
+  }
+}
