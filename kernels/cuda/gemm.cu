@@ -1,0 +1,132 @@
+// Matrix products C = A B on tensor cores, A [m, k] and B [k, n] in bf16, sums in f32, C in bf16 or f32: forward, input gradient
+// and weight gradient of a linear layer, and the batches of attention's gradients.
+//
+// Either operand may lie along k or across it: `ldmatrix` transposes where it must. A block computes 128 x 128 of C from
+// pieces of 32 along k, which come by `cp.async` into a ring of four: while one is multiplied, three are on their way. Eight
+// warps have 64 x 32 each. Rows in shared memory are swizzled, chunk by chunk of 16 bytes, so that the eight rows that
+// `ldmatrix` reads at a time lie in different banks.
+//
+// Rows of A and B must begin at multiples of 16 bytes; `gemm_any` takes the others.
+#include "vector.cuh"
+#include "epilogue.cuh"
+
+constexpr int TILE_M = 128, TILE_N = 128, TILE_K = 32, STAGES = 4, THREADS = 256;
+constexpr int OPERAND = 128 * TILE_K;  // elements of a piece of A or B
+
+template <class C> struct GemmArguments {
+  const bf16 *a, *b;
+  C* c;
+  int m, n, k;
+  int row_a, row_b, row_c;                 // elements from row to row, of the matrix as it lies
+  size_t batch_a, batch_b, batch_c;        // and from product to product, grid.z of them
+  EpilogueArguments<C> epilogue;
+};
+
+// A piece of an operand in shared memory: [128, 32] where it lies along k, else [32, 128].
+template <bool ALONG_K> DEVICE bf16* chunk_at(bf16* piece, int row, int chunk) {
+  if (ALONG_K) return piece + row * 32 + (chunk ^ (row / 2 & 3)) * 8;
+  return piece + row * 128 + (chunk ^ (row & 7)) * 8;
+}
+
+// Fetches the piece of `outer` (m or n) from `first` on and of k from `at` on; what is outside is zeros.
+template <bool ALONG_K> DEVICE void fetch(bf16* piece, const bf16* from, int first, int outer, int at, int k, int row) {
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    int id = i * THREADS + int(threadIdx.x);
+    int r = ALONG_K ? id / 4 : id / 16, chunk = ALONG_K ? id % 4 : id % 16;
+    int of_row = (ALONG_K ? first : at) + r, of_column = (ALONG_K ? at : first) + chunk * 8;
+    bool inside = of_row < (ALONG_K ? outer : k) && of_column < (ALONG_K ? k : outer);
+    copy_async(chunk_at<ALONG_K>(piece, r, chunk), from + (inside ? size_t(of_row) * row + of_column : 0), inside);
+  }
+}
+
+template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmArguments<C>& g) {
+  SHARED_MEMORY(memory);
+  bf16* ring = reinterpret_cast<bf16*>(memory);
+  const bf16* a = g.a + blockIdx.z * g.batch_a;
+  const bf16* b = g.b + blockIdx.z * g.batch_b;
+  int first_m = int(blockIdx.y) * TILE_M, first_n = int(blockIdx.x) * TILE_N;
+  int pieces = (g.k + TILE_K - 1) / TILE_K;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
+
+  auto fetch_piece = [&](int piece) {
+    if (piece < pieces) {
+      bf16* stage = ring + piece % STAGES * 2 * OPERAND;
+      fetch<A_ALONG_K>(stage, a, first_m, g.m, piece * TILE_K, g.k, g.row_a);
+      fetch<B_ALONG_K>(stage + OPERAND, b, first_n, g.n, piece * TILE_K, g.k, g.row_b);
+    }
+    // A group for every piece, were it empty: so the wait below counts right to the end.
+    copy_async_commit();
+  };
+#pragma unroll
+  for (int piece = 0; piece < STAGES - 1; piece++) fetch_piece(piece);
+
+  float sums[4][4][4] = {};
+  for (int piece = 0; piece < pieces; piece++) {
+    copy_async_wait<STAGES - 2>();
+    __syncthreads();  // the piece is there for all; and nobody reads the one before, whose place is filled now
+    fetch_piece(piece + STAGES - 1);
+    bf16* of_a = ring + piece % STAGES * 2 * OPERAND;
+    bf16* of_b = of_a + OPERAND;
+#pragma unroll
+    for (int k = 0; k < TILE_K; k += 16) {
+      uint32_t left[4][4], right[4][2];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        int m = warp_m + i * 16;
+        if (A_ALONG_K)
+          load_matrices(left[i], chunk_at<true>(of_a, m + lane % 16, k / 8 + lane / 16));
+        else
+          load_matrices_transposed(left[i], chunk_at<false>(of_a, k + lane % 8 + lane / 16 * 8, m / 8 + lane / 8 % 2));
+      }
+#pragma unroll
+      for (int j = 0; j < 2; j++) {
+        int n = warp_n + j * 16;
+        uint32_t two[4];
+        if (B_ALONG_K)
+          load_matrices(two, chunk_at<true>(of_b, n + lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2));
+        else
+          load_matrices_transposed(two, chunk_at<false>(of_b, k + lane % 16, n / 8 + lane / 16));
+        right[2 * j][0] = two[0], right[2 * j][1] = two[1];
+        right[2 * j + 1][0] = two[2], right[2 * j + 1][1] = two[3];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) multiply(sums[i][j], left[i], right[j], bf16{});
+    }
+  }
+  copy_async_wait<0>();
+
+  C* c = g.c + blockIdx.z * g.batch_c;
+  EpilogueArguments<C> epilogue = g.epilogue;
+  if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        int row = first_m + warp_m + i * 16 + lane / 4 + e / 2 * 8;
+        int column = first_n + warp_n + j * 8 + lane % 4 * 2 + e % 2;
+        if (row >= g.m || column >= g.n) continue;
+        size_t offset = size_t(row) * g.row_c + column;
+        float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
+        store(c + offset, {finish(epilogue, sums[i][j][e], column, offset, before)});
+      }
+}
+
+// By how A and B lie: n for the usual order of their rows, [m, k] and [k, n], t for the transpose of that.
+#define GEMM(name, a_along_k, b_along_k)                                                                  \
+  extern "C" __global__ void __launch_bounds__(THREADS) gemm_##name##_bf16(GemmArguments<bf16> g) {       \
+    gemm<a_along_k, b_along_k>(g);                                                                        \
+  }                                                                                                       \
+  EMU_KERNEL(gemm_##name##_bf16)                                                                          \
+  extern "C" __global__ void __launch_bounds__(THREADS) gemm_##name##_f32(GemmArguments<float> g) {       \
+    gemm<a_along_k, b_along_k>(g);                                                                        \
+  }                                                                                                       \
+  EMU_KERNEL(gemm_##name##_f32)
+GEMM(nn, true, false)
+GEMM(nt, true, true)
+GEMM(tn, false, false)

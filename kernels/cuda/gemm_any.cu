@@ -1,0 +1,76 @@
+// Matrix products C = A B of any shape, with A and B as they lie, in f32 or bf16: sums in f32, by multiply-adds. f32 in full
+// precision comes this way, and what tensor cores cannot take: rows that begin at odd places.
+//
+// A block computes 64 x 64 of C from pieces of 16 along k; a thread 4 x 4, sixteen apart, so that neighbouring threads read
+// neighbouring words of shared memory.
+#include "vector.cuh"
+#include "epilogue.cuh"
+
+constexpr int TILE = 64, TILE_K = 16, THREADS = 256, PADDED = TILE + 1;
+
+template <class T> struct GemmAnyArguments {
+  const T *a, *b;
+  T* c;
+  int m, n, k;
+  int row_a, column_a, row_b, column_b, row_c;  // elements from one to the next
+  size_t batch_a, batch_b, batch_c;             // and from product to product, grid.z of them
+  EpilogueArguments<T> epilogue;
+};
+
+// `to` [16, 65]: element (outer, k) at to[k * 65 + outer]; what is outside is zeros. The faster index is the one that lies
+// together.
+template <class T> DEVICE void fetch(float* to, const T* from, int first, int outer, int at, int k, int of_outer, int of_k) {
+#pragma unroll
+  for (int i = 0; i < TILE * TILE_K / THREADS; i++) {
+    int id = i * THREADS + int(threadIdx.x);
+    int o = of_k == 1 ? id / TILE_K : id % TILE, x = of_k == 1 ? id % TILE_K : id / TILE;
+    bool inside = first + o < outer && at + x < k;
+    to[x * PADDED + o] = inside ? to_f32(from[size_t(first + o) * of_outer + size_t(at + x) * of_k]) : 0.0f;
+  }
+}
+
+template <class T> DEVICE void gemm_any(const GemmAnyArguments<T>& g) {
+  SHARED_MEMORY(memory);
+  float* of_a = reinterpret_cast<float*>(memory);
+  float* of_b = of_a + TILE_K * PADDED;
+  int first_m = int(blockIdx.y) * TILE, first_n = int(blockIdx.x) * TILE;
+  int x = threadIdx.x % 16, y = threadIdx.x / 16;
+  float sums[4][4] = {};
+  for (int at = 0; at < g.k; at += TILE_K) {
+    fetch(of_a, g.a + blockIdx.z * g.batch_a, first_m, g.m, at, g.k, g.row_a, g.column_a);
+    fetch(of_b, g.b + blockIdx.z * g.batch_b, first_n, g.n, at, g.k, g.column_b, g.row_b);
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < TILE_K; k++) {
+      float left[4], right[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        left[i] = of_a[k * PADDED + y + 16 * i];
+        right[i] = of_b[k * PADDED + x + 16 * i];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) sums[i][j] += left[i] * right[j];
+    }
+    __syncthreads();
+  }
+  T* c = g.c + blockIdx.z * g.batch_c;
+  EpilogueArguments<T> epilogue = g.epilogue;
+  if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      int row = first_m + y + 16 * i, column = first_n + x + 16 * j;
+      if (row >= g.m || column >= g.n) continue;
+      size_t offset = size_t(row) * g.row_c + column;
+      float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
+      store(c + offset, {finish(epilogue, sums[i][j], column, offset, before)});
+    }
+}
+
+KERNEL(gemm_any_f32)(GemmAnyArguments<float> g) { gemm_any(g); }
+EMU_KERNEL(gemm_any_f32)
+KERNEL(gemm_any_bf16)(GemmAnyArguments<bf16> g) { gemm_any(g); }
+EMU_KERNEL(gemm_any_bf16)
