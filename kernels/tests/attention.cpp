@@ -1,0 +1,83 @@
+// attention [CUBIN]: the kernels of attention_forward.cu against f64.
+#include <algorithm>
+
+#include "device.hpp"
+#include "numbers.hpp"
+
+struct Dropout {
+  uint32_t threshold, key[2], site, step;
+};
+struct Forward {
+  Pointer q, k, v, o, log_sums, starts, numbers;
+  int row_qkv, row_o, tokens;
+  float scale;
+  Dropout dropout;
+};
+
+// Whether a key is kept for a query, as design says.
+static bool is_kept(const Dropout& dropout, uint32_t sequence, int head, int query, int key) {
+  int i = query % 16, j = key % 32, lane = 4 * (i % 8) + j % 8 / 2, byte = 4 * (j / 8) + 2 * (i / 8) + j % 2;
+  uint32_t coordinates = uint32_t(query / 16) << 16 | uint32_t(key / 32) << 5 | uint32_t(lane);
+  uint64_t seed = uint64_t(dropout.key[1]) << 32 | dropout.key[0];
+  auto bytes = philox_bytes(1u << 28 | dropout.site << 8 | uint32_t(head), dropout.step, sequence, coordinates, seed);
+  return bytes[byte] >= dropout.threshold;
+}
+
+static void run(const Device& device, int size, uint32_t threshold, const std::vector<uint32_t>& lengths) {
+  std::string what = "heads of " + std::to_string(size) + ", threshold " + std::to_string(threshold) + ": ";
+  int heads = 2;
+  std::vector<uint32_t> starts = {0}, numbers;
+  for (uint32_t length : lengths) starts.push_back(starts.back() + length), numbers.push_back(10 + uint32_t(numbers.size()));
+  int tokens = int(starts.back()), row = 3 * heads * size, row_o = heads * size;
+  auto qkv = normal<Bf16>(size_t(tokens) * row, 1);
+  Dropout dropout = {threshold, {77, 88}, 4, 9};
+  double scale = 1 / std::sqrt(double(size));
+  std::vector<double> output(size_t(tokens) * row_o), log_sums(size_t(heads) * tokens);
+  auto at = [&](int token, int which, int head, int d) {
+    return Bf16::widen(qkv[size_t(token) * row + (which * heads + head) * size + d]);
+  };
+  for (size_t s = 0; s < lengths.size(); s++)
+    for (int head = 0; head < heads; head++)
+      for (int i = 0; i < int(lengths[s]); i++) {
+        int start = int(starts[s]), length = int(lengths[s]);
+        std::vector<double> p(length);
+        double largest = -1e300, sum = 0;
+        for (int j = 0; j < length; j++) {
+          for (int d = 0; d < size; d++) p[j] += at(start + i, 0, head, d) * at(start + j, 1, head, d) * scale;
+          largest = std::max(largest, p[j]);
+        }
+        for (double& x : p) sum += x = std::exp(x - largest);
+        log_sums[size_t(head) * tokens + start + i] = largest + std::log(sum);
+        for (int j = 0; j < length; j++) {
+          p[j] /= sum;
+          if (threshold) p[j] *= is_kept(dropout, numbers[s], head, i, j) ? 256.0 / (256 - threshold) : 0;
+          for (int d = 0; d < size; d++) output[size_t(start + i) * row_o + head * size + d] += p[j] * at(start + j, 2, head, d);
+        }
+      }
+  Array<uint16_t> of_qkv(device, qkv), of_o(device, output.size());
+  Array<float> of_log_sums(device, log_sums.size());
+  Array<uint32_t> of_starts(device, starts), of_numbers(device, numbers);
+  Pointer q = of_qkv.pointer, step = Pointer(heads * size * 2);
+  Forward forward = {q, q + step, q + 2 * step, of_o.pointer, of_log_sums.pointer, of_starts.pointer, of_numbers.pointer,
+                     row, row_o, tokens, float(scale), dropout};
+  unsigned longest = *std::max_element(lengths.begin(), lengths.end());
+  std::string kernel = "attention_forward_" + std::to_string(size);
+  Device::check(device.launch(kernel.c_str(), {(longest + 63) / 64, unsigned(heads), unsigned(lengths.size())}, 128,
+                              unsigned(5 * 64 * size * 2), {&forward}),
+                what);
+  expect_near(widened<Bf16>(of_o.values()), output, Bf16::TOLERANCE, what + "output");
+  expect_near(widened<F32>(of_log_sums.values()), log_sums, 1e-5, what + "log_sums");
+}
+
+int main(int count, char** arguments) {
+  try {
+    Device device(count > 1 ? arguments[1] : nullptr);
+    for (int size : {32, 64, 128})
+      for (uint32_t threshold : {0u, 26u}) run(device, size, threshold, {77, 1, 130, 64});
+    printf("attention: ok\n");
+    return 0;
+  } catch (std::exception& error) {
+    printf("attention: FAILED: %s\n", error.what());
+    return 1;
+  }
+}
