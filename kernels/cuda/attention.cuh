@@ -22,10 +22,10 @@ template <int D> DEVICE bf16* chunk_at(bf16* tile, int row, int chunk) {
   return tile + row * D + swizzled * 8;
 }
 
-// Fetches rows `first` and on, 64 of them, of a sequence of `length`; those beyond are zeros. 128 threads.
-template <int D> DEVICE void fetch_rows(bf16* tile, const bf16* sequence, int first, int length, int row) {
+// Fetches rows `first` and on, ROWS of them, of a sequence of `length`; those beyond are zeros. 128 threads.
+template <int D, int ROWS = 64> DEVICE void fetch_rows(bf16* tile, const bf16* sequence, int first, int length, int row) {
 #pragma unroll
-  for (int i = 0; i < 64 * D / 8 / 128; i++) {
+  for (int i = 0; i < ROWS * D / 8 / 128; i++) {
     int id = i * 128 + int(threadIdx.x), r = id / (D / 8), chunk = id % (D / 8);
     bool inside = first + r < length;
     copy_async(chunk_at<D>(tile, r, chunk), sequence + (inside ? size_t(first + r) * row : 0) + chunk * 8, inside);

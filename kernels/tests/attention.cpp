@@ -1,4 +1,4 @@
-// attention [CUBIN]: the kernels of attention_forward.cu against f64.
+// attention [CUBIN]: the kernels of attention_forward.cu and attention_backward.cu against f64. On a GPU the cubin has both.
 #include <algorithm>
 
 #include "device.hpp"
@@ -10,6 +10,12 @@ struct Dropout {
 struct Forward {
   Pointer q, k, v, o, log_sums, starts, numbers;
   int row_qkv, row_o, tokens;
+  float scale;
+  Dropout dropout;
+};
+struct Backward {
+  Pointer q, k, v, o, d_o, log_sums, deltas, dq, dk, dv, starts, numbers;
+  int row_qkv, row_o, row_dqkv, tokens;
   float scale;
   Dropout dropout;
 };
@@ -29,10 +35,10 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
   std::vector<uint32_t> starts = {0}, numbers;
   for (uint32_t length : lengths) starts.push_back(starts.back() + length), numbers.push_back(10 + uint32_t(numbers.size()));
   int tokens = int(starts.back()), row = 3 * heads * size, row_o = heads * size;
-  auto qkv = normal<Bf16>(size_t(tokens) * row, 1);
+  auto qkv = normal<Bf16>(size_t(tokens) * row, 1), d_o = normal<Bf16>(size_t(tokens) * row_o, 2);
   Dropout dropout = {threshold, {77, 88}, 4, 9};
   double scale = 1 / std::sqrt(double(size));
-  std::vector<double> output(size_t(tokens) * row_o), log_sums(size_t(heads) * tokens);
+  std::vector<double> output(size_t(tokens) * row_o), log_sums(size_t(heads) * tokens), gradients(size_t(tokens) * row);
   auto at = [&](int token, int which, int head, int d) {
     return Bf16::widen(qkv[size_t(token) * row + (which * heads + head) * size + d]);
   };
@@ -48,11 +54,28 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
         }
         for (double& x : p) sum += x = std::exp(x - largest);
         log_sums[size_t(head) * tokens + start + i] = largest + std::log(sum);
+        std::vector<double> dp(length), factors(length, 1);
+        double delta = 0;
+        auto gradient = [&](int token, int which, int d) -> double& {
+          return gradients[size_t(token) * row + (which * heads + head) * size + d];
+        };
         for (int j = 0; j < length; j++) {
           p[j] /= sum;
-          if (threshold) p[j] *= is_kept(dropout, numbers[s], head, i, j) ? 256.0 / (256 - threshold) : 0;
-          for (int d = 0; d < size; d++) output[size_t(start + i) * row_o + head * size + d] += p[j] * at(start + j, 2, head, d);
+          if (threshold) factors[j] = is_kept(dropout, numbers[s], head, i, j) ? 256.0 / (256 - threshold) : 0;
+          for (int d = 0; d < size; d++) {
+            size_t of_output = size_t(start + i) * row_o + head * size + d;
+            output[of_output] += p[j] * factors[j] * at(start + j, 2, head, d);
+            dp[j] += Bf16::widen(d_o[of_output]) * at(start + j, 2, head, d) * factors[j];
+            gradient(start + j, 2, d) += p[j] * factors[j] * Bf16::widen(d_o[of_output]);
+          }
+          delta += p[j] * dp[j];
         }
+        for (int j = 0; j < length; j++)
+          for (int d = 0; d < size; d++) {
+            double ds = p[j] * (dp[j] - delta) * scale;
+            gradient(start + i, 0, d) += ds * at(start + j, 1, head, d);
+            gradient(start + j, 1, d) += ds * at(start + i, 0, head, d);
+          }
       }
   Array<uint16_t> of_qkv(device, qkv), of_o(device, output.size());
   Array<float> of_log_sums(device, log_sums.size());
@@ -67,6 +90,22 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
                 what);
   expect_near(widened<Bf16>(of_o.values()), output, Bf16::TOLERANCE, what + "output");
   expect_near(widened<F32>(of_log_sums.values()), log_sums, 1e-5, what + "log_sums");
+
+  Array<uint16_t> of_do(device, d_o), of_gradients(device, gradients.size());
+  Array<float> deltas(device, log_sums.size());
+  Pointer dq = of_gradients.pointer;
+  Backward backward = {q, q + step, q + 2 * step, of_o.pointer, of_do.pointer, of_log_sums.pointer, deltas.pointer, dq,
+                       dq + step, dq + 2 * step, of_starts.pointer, of_numbers.pointer, row, row_o, row, tokens, float(scale),
+                       dropout};
+  auto launch = [&](const std::string& name, unsigned x, unsigned z, unsigned shared, std::vector<void*> arguments) {
+    Device::check(device.launch((name + std::to_string(size)).c_str(), {x, unsigned(heads), z}, 128, shared, arguments),
+                  what + name);
+  };
+  launch("attention_deltas_", unsigned(tokens + 3) / 4, 1, 0, {&backward, deltas.argument()});
+  unsigned blocks = (longest + 63) / 64, sequences = unsigned(lengths.size());
+  launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
+  launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});
+  expect_near(widened<Bf16>(of_gradients.values()), gradients, Bf16::TOLERANCE, what + "gradients");
 }
 
 int main(int count, char** arguments) {
