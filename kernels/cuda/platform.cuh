@@ -9,6 +9,7 @@ typedef unsigned char uint8_t;
 typedef unsigned short uint16_t;
 typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
+typedef long long int64_t;
 #define DEVICE __device__ __forceinline__
 // A kernel is known by its name in the module; after its body, EMU_KERNEL(name) makes it known to the emulator too.
 #define KERNEL(name) extern "C" __global__ void name

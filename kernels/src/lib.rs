@@ -1,5 +1,4 @@
 //! The place of the CUDA kernels of [cloze](https://docs.rs/cloze).
 //!
-//! The library computes on the CPU, and there is no kernel yet. What there is, in the repository: `cuda/platform.cuh` and
-//! `cuda/hopper.cuh`, in which kernels are written; `emulator/`, a CUDA driver whose device is the CPU, for tests without a
-//! GPU; and `build.sh`, which compiles the same sources for GPUs without a CUDA installation.
+//! The library computes on the CPU: its tensors do not know of a GPU yet. What there is, in the repository: kernels in `cuda/`,
+//! their tests in `tests/`, and `emulator/`, a CUDA driver whose device is the CPU, on which these run without a GPU.
