@@ -1,0 +1,71 @@
+// Embeddings: z = word[id] + position[p] + token_type[t] of every token, and their gradients.
+//
+// Many tokens share a row of a table. So the host sorts the tokens by row: `order` has the tokens of the first row that
+// occurs, then those of the second, and `starts` where each row's begin. A block sums the tokens of one row in that order: no
+// atomics, the same bits every time, and rows that do not occur are not touched.
+//
+// An id that its table does not have is written down, the first token that has one, and reads row 0.
+#include "vector.cuh"
+
+template <class T> struct EmbeddingArguments {
+  const T *word, *position, *token_type;
+  const uint32_t *ids, *positions, *token_types;
+  T* z;
+  unsigned* fault;  // the first token with an id that a table does not have; 2^32 - 1 if none
+  int tokens, width, words, position_limit, types;  // rows of each table
+};
+
+template <class T, int N> DEVICE void embed_row(const EmbeddingArguments<T>& a, int token, const uint32_t (&ids)[3]) {
+  for (int column = (threadIdx.x % 32) * N; column < a.width; column += 32 * N) {
+    float word[N], position[N], type[N];
+    load(word, a.word + size_t(ids[0]) * a.width + column);
+    load(position, a.position + size_t(ids[1]) * a.width + column);
+    load(type, a.token_type + size_t(ids[2]) * a.width + column);
+#pragma unroll
+    for (int i = 0; i < N; i++) word[i] += position[i] + type[i];
+    store(a.z + size_t(token) * a.width + column, word);
+  }
+}
+
+// A warp a token.
+template <class T> DEVICE void embed(const EmbeddingArguments<T>& a) {
+  int token = int(blockIdx.x) * 4 + int(threadIdx.x) / 32;
+  if (token >= a.tokens) return;
+  uint32_t ids[3] = {a.ids[token], a.positions[token], a.token_types[token]};
+  int limits[3] = {a.words, a.position_limit, a.types};
+#pragma unroll
+  for (int i = 0; i < 3; i++)
+    if (ids[i] >= uint32_t(limits[i])) {
+      if (threadIdx.x % 32 == 0) atomicMin(a.fault, unsigned(token));
+      ids[i] = 0;
+    }
+  if (a.width % PER_16_BYTES<T> == 0)
+    embed_row<T, PER_16_BYTES<T>>(a, token, ids);
+  else
+    embed_row<T, 1>(a, token, ids);
+}
+KERNEL(embed_f32)(EmbeddingArguments<float> a) { embed(a); }
+EMU_KERNEL(embed_f32)
+KERNEL(embed_bf16)(EmbeddingArguments<bf16> a) { embed(a); }
+EMU_KERNEL(embed_bf16)
+
+// Adds to the rows `rows` of a gradient in f32 the sums of dz over their tokens. A block a row that occurs.
+template <class T> struct ScatterArguments {
+  const T* dz;
+  const uint32_t *order, *starts, *rows;
+  float* gradient;
+  int width;
+};
+template <class T> DEVICE void scatter_sums(const ScatterArguments<T>& a) {
+  uint32_t start = a.starts[blockIdx.x], end = a.starts[blockIdx.x + 1];
+  float* to = a.gradient + size_t(a.rows[blockIdx.x]) * a.width;
+  for (int column = threadIdx.x; column < a.width; column += blockDim.x) {
+    float sum = 0;
+    for (uint32_t i = start; i < end; i++) sum += to_f32(a.dz[size_t(a.order[i]) * a.width + column]);
+    to[column] += sum;
+  }
+}
+KERNEL(scatter_sums_f32)(ScatterArguments<float> a) { scatter_sums(a); }
+EMU_KERNEL(scatter_sums_f32)
+KERNEL(scatter_sums_bf16)(ScatterArguments<bf16> a) { scatter_sums(a); }
+EMU_KERNEL(scatter_sums_bf16)
