@@ -14,10 +14,10 @@ use super::{ModelArgument, Result, check_json, check_writable, default_page, thr
 pub struct TrainingArguments {
     #[command(flatten)]
     pub model: ModelArgument,
-    /// Passes over the data
+    /// Passes over the data [default: as suits the task and the model]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
-    /// Examples in a batch
+    /// Examples in a batch [default: as suits the task and the model]
     #[arg(long)]
     batch: Option<usize>,
     /// Instead: as many examples in a batch as have at most so many tokens
@@ -26,7 +26,7 @@ pub struct TrainingArguments {
     /// Batches of an optimizer step
     #[arg(long, default_value_t = 1)]
     accumulate: usize,
-    /// Peak learning rate
+    /// Peak learning rate [default: as suits the task and the model; the report says which]
     #[arg(long)]
     lr: Option<f64>,
     /// Part of the steps in which the learning rate rises
