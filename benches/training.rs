@@ -4,11 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use cloze::bert::{Batch, PreTrainingTargets};
 use cloze::prelude::*;
-use cloze::tensor::Sequences;
 use cloze::train::Optimizer;
-use common::{EncoderForward, Result, Suite, Work, testing, timed};
+use common::{EncoderForward, Result, Suite, Work, batch, testing, timed};
 
 const VOCABULARY: usize = 30_522;
 
@@ -40,14 +38,9 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Rows that are predicted: 15 %.
-fn masked(length: usize) -> usize {
-    (length * 15).div_ceil(100)
-}
-
 /// Forward and backward of the matrix products, and after that what AdamW reads and writes, and the norm before it reads.
 fn work(precision: Precision, config: &BertConfig, count: usize, length: usize) -> Result<Work> {
-    let targets = count * masked(length);
+    let targets = count * batch::masked(length);
     let encoder = EncoderForward::new(config, &vec![length; count], count + targets);
     let (hidden, decoder) = (config.hidden_size as f64, (config.hidden_size * config.vocab_size) as f64);
     let linear = encoder.linear + 2.0 * targets as f64 * (hidden * hidden + decoder);
@@ -59,18 +52,6 @@ fn work(precision: Precision, config: &BertConfig, count: usize, length: usize) 
     Ok(products.then(Work::moving(32.0 * parameters)).of(count * length, "tokens"))
 }
 
-fn batch(config: &BertConfig, count: usize, length: usize) -> Result<(Batch, PreTrainingTargets)> {
-    let id = |token: usize| (5 + token * 7919 % (config.vocab_size - 5)) as u32;
-    let tokens = count * length;
-    let token_types = (0..tokens).map(|token| u32::from(token % length > length / 2)).collect();
-    let batch = Batch::packed((0..tokens).map(id).collect(), token_types, Sequences::new(&vec![length; count])?)?;
-    let rows = (0..count).flat_map(|sequence| (1..=masked(length)).map(move |at| (sequence * length + at) as u32));
-    let rows: Vec<u32> = rows.collect();
-    let labels = rows.iter().map(|&row| i64::from(id(row as usize))).collect();
-    let next_sentence = (0..count).map(|sequence| (sequence % 2) as i64).collect();
-    Ok((batch, PreTrainingTargets { rows, labels, next_sentence, divisors: None }))
-}
-
 fn step(
     precision: Precision,
     config: &BertConfig,
@@ -79,7 +60,7 @@ fn step(
 ) -> Result<impl FnMut() -> Result<Duration>> {
     let mut model = BertForPreTraining::new(config, &Device::Cpu, 7)?;
     let mut optimizer = Optimizer::new(AdamW::new(1e-4), &mut model, |_| true)?;
-    let ((batch, targets), mut step) = (batch(config, count, length)?, 0);
+    let ((batch, targets), mut step) = (batch::of(config, count, length)?, 0);
     Ok(move || {
         step += 1;
         timed(|| -> Result<f64> {

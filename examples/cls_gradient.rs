@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
-use common::Result;
+use common::{DeviceArgument, Result};
 use serde_json::json;
 
 /// The course's example of the gradient at [CLS].
@@ -18,6 +18,8 @@ struct Arguments {
     /// Learning rate of the one step.
     #[arg(long, default_value_t = 0.5)]
     lr: f64,
+    #[command(flatten)]
+    device: DeviceArgument,
     /// Also write what is printed to this file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -31,7 +33,7 @@ fn run(arguments: &Arguments) -> Result {
     if !arguments.lr.is_finite() {
         return Err(format!("--lr is {}: must be finite", arguments.lr).into());
     }
-    let device = Device::Cpu;
+    let device = arguments.device.device.clone();
     let h = Tensor::new([0.2f32, 0.1, 0.4], &device)?.requires_grad(); // h_[CLS]: [H]
     let w = Tensor::new([[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &device)?.requires_grad(); // [classes, H]
     let b = Tensor::zeros(&[2], DType::F32, &device)?; // [classes], fixed

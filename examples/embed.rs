@@ -57,7 +57,7 @@ fn run(arguments: &Arguments) -> Result {
         true => common::texts(&arguments.sentences, &SENTENCES),
         false => lines.lines().collect(),
     };
-    let model = SentenceEmbedder::open(arguments.model.place())?.precision(arguments.precision);
+    let model = arguments.model.pipeline::<SentenceEmbedder>()?.precision(arguments.precision);
     let vectors = model.embed(&sentences)?;
 
     let mut text = String::new();

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result {
-    let model = FillMask::open(arguments.model.place())?;
+    let model: FillMask = arguments.model.pipeline()?;
     let texts = common::texts(&arguments.texts, &TEXTS);
     let filled = model.fill(&texts, arguments.top)?;
     for (text, masks) in texts.iter().zip(&filled) {

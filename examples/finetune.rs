@@ -61,7 +61,7 @@ fn run(arguments: &Arguments) -> Result {
 
     let (asked, seed) = (&arguments.training.model, arguments.training.seed);
     let options = OpenOptions::new().labels(&labels).fresh_head().seed(seed);
-    let (mut model, report) = BertForSequenceClassification::open_with(asked.place(), &Device::Cpu, &options)?;
+    let (mut model, report) = BertForSequenceClassification::open_with(asked.place(), asked.device(), &options)?;
     println!("{}: {report}", asked.name());
     let tokenizer = Tokenizer::open(asked.place())?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);

@@ -53,7 +53,8 @@ fn run(arguments: &Arguments) -> Result {
     let tags = tag_names(&training);
     let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
     let options = OpenOptions::new().labels(&tags).fresh_head().seed(seed);
-    let (mut model, report) = BertForTokenClassification::open_with(&place, &Device::Cpu, &options)?;
+    let (mut model, report) =
+        BertForTokenClassification::open_with(&place, arguments.training.model.device(), &options)?;
     println!("{}: {report}", arguments.training.model.name());
     let tokenizer = Tokenizer::open(&place)?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);

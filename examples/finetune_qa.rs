@@ -65,7 +65,7 @@ fn run(arguments: &Arguments) -> Result {
 
     let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
     let options = OpenOptions::new().fresh_head().seed(seed);
-    let (mut model, report) = BertForQuestionAnswering::open_with(&place, &Device::Cpu, &options)?;
+    let (mut model, report) = BertForQuestionAnswering::open_with(&place, arguments.training.model.device(), &options)?;
     println!("{}: {report}", arguments.training.model.name());
     let tokenizer = Tokenizer::open(&place)?;
     let max_length = arguments.max_length.min(model.config().max_position_embeddings);

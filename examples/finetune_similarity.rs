@@ -82,9 +82,10 @@ fn run(arguments: &Arguments) -> Result {
     println!("{} pairs to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
 
     let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
+    let device = arguments.training.model.device();
     let epochs = if arguments.objective == Objective::Regression {
         let options = OpenOptions::new().labels(["similarity"]).fresh_head().seed(seed);
-        let (mut model, report) = BertForSequenceClassification::open_with(&place, &Device::Cpu, &options)?;
+        let (mut model, report) = BertForSequenceClassification::open_with(&place, device, &options)?;
         println!("{}: {report}", arguments.training.model.name());
         let tokenizer = Tokenizer::open(&place)?;
         let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
@@ -103,7 +104,7 @@ fn run(arguments: &Arguments) -> Result {
         }
         epochs
     } else {
-        let (mut model, report) = SentenceEncoder::open_with(&place, &Device::Cpu, &OpenOptions::new())?;
+        let (mut model, report) = SentenceEncoder::open_with(&place, device, &OpenOptions::new())?;
         println!("{}: {report}", arguments.training.model.name());
         let tokenizer = SentenceEncoder::tokenizer(&place)?;
         let max_length = usize::from(arguments.max_length).min(tokenizer.max_length());

@@ -14,7 +14,7 @@ use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::Average;
 use cloze::train::tag_names;
-use common::{Result, invented};
+use common::{DeviceArgument, Result, invented};
 
 /// Finds names of people, places and organisations.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ struct Arguments {
     /// Optimizer steps for the small model
     #[arg(long, default_value_t = 300)]
     steps: u32,
+    #[command(flatten)]
+    device: DeviceArgument,
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result {
     common::check_json(arguments.json.as_deref())?;
     let pipeline = match &arguments.model {
-        Some(place) => TokenClassification::open(place)?,
+        Some(place) => TokenClassification::open_on(place, &arguments.device.device)?,
         None => small(arguments)?,
     };
     let pipeline = pipeline.aggregation(match arguments.aggregation {
@@ -102,7 +104,7 @@ fn small(arguments: &Arguments) -> Result<TokenClassification> {
     let (training, held_out) = (sentences(3000), sentences(200));
     let tags = tag_names(&training);
     let options = OpenOptions::new().labels(&tags).fresh_head().seed(arguments.seed);
-    let (mut model, _) = BertForTokenClassification::open_with(&place, &Device::Cpu, &options)?;
+    let (mut model, _) = BertForTokenClassification::open_with(&place, &arguments.device.device, &options)?;
     let tokenizer = Tokenizer::open(&place)?;
     let (data, report) = LabelledData::of_words(&training, &tags, &tokenizer, 128)?;
     println!("No --model: {} steps on invented sentences, {report}", arguments.steps);

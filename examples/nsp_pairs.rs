@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result {
     let tokenizer = Tokenizer::open(arguments.model.place())?;
-    let model = NextSentence::open(arguments.model.place())?;
+    let model: NextSentence = arguments.model.pipeline()?;
     if let [a, b] = &arguments.pair[..] {
         let is_next = model.probability(a, b)?;
         println!("{}", layout(&tokenizer, a, b)?);

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::bert::Answer;
 use cloze::prelude::*;
-use common::{Result, invented};
+use common::{DeviceArgument, Result, invented};
 use serde::{Deserialize, Serialize};
 
 /// Finds the answer to a question in a text.
@@ -54,6 +54,8 @@ struct Arguments {
     /// Optimizer steps for the model that is trained without --model
     #[arg(long, default_value_t = 400)]
     steps: u32,
+    #[command(flatten)]
+    device: DeviceArgument,
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -77,7 +79,7 @@ fn run(arguments: &Arguments) -> Result {
     common::check_json(arguments.json.as_deref())?;
     let asked = asked(arguments)?;
     let pipeline = match &arguments.model {
-        Some(place) => QuestionAnswering::open(place)?,
+        Some(place) => QuestionAnswering::open_on(place, &arguments.device.device)?,
         None => small(arguments)?,
     };
     let pipeline = pipeline
@@ -140,7 +142,7 @@ fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
         attention_probs_dropout_prob: 0.0,
         ..BertConfig::tiny(tokenizer.vocab_size())
     };
-    let mut model = BertForQuestionAnswering::new(&config, &Device::Cpu, arguments.seed)?;
+    let mut model = BertForQuestionAnswering::new(&config, &arguments.device.device, arguments.seed)?;
     let (data, report) = LabelledData::of_questions(&voyages, &tokenizer, 384, 128)?;
     println!("No --model: {} steps on invented voyages, {report}", arguments.steps);
     let report = Trainer::new(&mut model)

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result {
-    let model = Similarity::open(arguments.model.place())?;
+    let model: Similarity = arguments.model.pipeline()?;
     let given: Vec<&str> = arguments.sentences.iter().map(String::as_str).collect();
     let (sentences, default_query) = match given.first() {
         None => (SENTENCES.to_vec(), QUERY),

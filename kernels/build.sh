@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# build.sh OUT [SOURCE.cu ..]: cubins of the kernels in OUT, by a compiler that is fetched from PyPI into OUT/python: no CUDA
-# installation, no GPU. 12.9 is the last whose cubins drivers from 525 on load.
+# build.sh OUT [SOURCE.cu ..]: cubins of the kernels in OUT, by a compiler that is fetched from PyPI into PYTHON, a folder, or
+# OUT/python: no CUDA installation, no GPU. 12.9 is the last whose cubins drivers from 525 on load. After a change of a kernel,
+# `PYTHON=target/cuda kernels/build.sh kernels/cubins` makes those that the library brings.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:?a folder to build in}"
 shift
-python="$out/python"
+python="${PYTHON:-$out/python}"
 [ -x "$python/bin/python" ] || python3 -m venv "$python"
 "$python/bin/pip" install --quiet --requirement "$here/requirements.txt"
 "$python/bin/python" "$here/compile.py" "$out" "$@"

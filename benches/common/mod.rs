@@ -4,6 +4,7 @@
 // No bench uses all of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod batch;
 mod ceiling;
 mod data;
 #[path = "../../examples/common/table.rs"]

@@ -16,7 +16,7 @@ use std::path::Path;
 use cloze::prelude::*;
 
 pub use exit::Result;
-pub use model::{ModelArgument, model};
+pub use model::{DeviceArgument, ModelArgument, model};
 pub use picture::{PictureArgument, default_page, is_svg};
 pub use reviews::{LabelledTexts, TextsArgument};
 pub use table::{Table, thousands};

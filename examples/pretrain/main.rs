@@ -18,7 +18,7 @@ use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::{Budget, LengthWarmup, PairExample, Step, Stopped, TokenizedCorpus, VocabularyTable};
-use common::Result;
+use common::{DeviceArgument, Result};
 use serde::Serialize;
 
 /// Pre-trains a BERT on raw text: masked words and next sentences.
@@ -79,6 +79,8 @@ struct Arguments {
     /// Also print where the time of training went, by operation
     #[arg(long)]
     profile: bool,
+    #[command(flatten)]
+    device: DeviceArgument,
     /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -199,7 +201,7 @@ fn run(arguments: &Arguments) -> Result {
         tokenizing.elapsed(),
     );
 
-    let mut model = BertForPreTraining::new(&config, &Device::Cpu, arguments.seed)?;
+    let mut model = BertForPreTraining::new(&config, &arguments.device.device, arguments.seed)?;
     println!(
         "{} BERT: {} parameters, {} threads",
         arguments.config,

@@ -15,6 +15,8 @@ struct Layout {
 
 // Where element `index`, counted row-major, lies.
 DEVICE int64_t place(const Layout& layout, uint64_t index) {
+  // What lies together has one dimension, and needs no division.
+  if (layout.rank <= 1) return int64_t(index) * layout.strides[0];
   int64_t at = 0;
   for (int axis = layout.rank - 1; axis >= 0; axis--) {
     at += int64_t(index % layout.sizes[axis]) * layout.strides[axis];
@@ -25,11 +27,13 @@ DEVICE int64_t place(const Layout& layout, uint64_t index) {
 
 DEVICE uint64_t thread_index() { return uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
+// What is copied may be added to what is there.
 template <class From, class To> struct CopyArguments {
   const From* from;
   To* to;
   uint64_t count;
-  Layout layout;
+  Layout of_from, of_to;
+  int add;
 };
 DEVICE void put(float* to, float x) { *to = x; }
 DEVICE void put(bf16* to, float x) { *to = to_bf16(x); }
@@ -37,7 +41,10 @@ DEVICE void put(f16* to, float x) { *to = to_f16(x); }
 
 template <class From, class To> DEVICE void copy(const CopyArguments<From, To>& a) {
   uint64_t i = thread_index();
-  if (i < a.count) put(a.to + i, to_f32(a.from[place(a.layout, i)]));
+  if (i >= a.count) return;
+  To* to = a.to + place(a.of_to, i);
+  float x = to_f32(a.from[place(a.of_from, i)]);
+  put(to, a.add ? to_f32(*to) + x : x);
 }
 #define COPY(name, From, To)                                       \
   KERNEL(copy_##name)(CopyArguments<From, To> a) { copy(a); }      \
@@ -48,6 +55,9 @@ COPY(f32_f16, float, f16)
 COPY(bf16_f32, bf16, float)
 COPY(bf16_bf16, bf16, bf16)
 COPY(f16_f32, f16, float)
+COPY(f16_f16, f16, f16)
+COPY(f16_bf16, f16, bf16)
+COPY(bf16_f16, bf16, f16)
 
 enum Binary : int { ADD, SUB, MUL, DIV };
 template <class T> struct ZipArguments {
@@ -61,8 +71,7 @@ template <class T> DEVICE void zip(const ZipArguments<T>& a) {
   uint64_t i = thread_index();
   if (i >= a.count) return;
   float x = to_f32(a.a[place(a.of_a, i)]), y = to_f32(a.b[place(a.of_b, i)]);
-  float results[4] = {x + y, x - y, x * y, x / y};
-  put(a.to + i, results[a.op]);
+  put(a.to + i, a.op == ADD ? x + y : a.op == SUB ? x - y : a.op == MUL ? x * y : x / y);
 }
 KERNEL(zip_f32)(ZipArguments<float> a) { zip(a); }
 EMU_KERNEL(zip_f32)

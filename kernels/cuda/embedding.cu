@@ -49,6 +49,24 @@ EMU_KERNEL(embed_f32)
 KERNEL(embed_bf16)(EmbeddingArguments<bf16> a) { embed(a); }
 EMU_KERNEL(embed_bf16)
 
+// y [rows, width] = rows `ids` of the matrix x, which has them all. A warp a row.
+template <class T> struct GatherArguments {
+  const T* x;
+  const uint32_t* ids;
+  T* y;
+  int rows, width;
+};
+template <class T> DEVICE void gather(const GatherArguments<T>& a) {
+  int row = int(blockIdx.x) * 4 + int(threadIdx.x) / 32;
+  if (row >= a.rows) return;
+  const T* x = a.x + size_t(a.ids[row]) * a.width;
+  for (int column = threadIdx.x % 32; column < a.width; column += 32) a.y[size_t(row) * a.width + column] = x[column];
+}
+KERNEL(gather_f32)(GatherArguments<float> a) { gather(a); }
+EMU_KERNEL(gather_f32)
+KERNEL(gather_bf16)(GatherArguments<bf16> a) { gather(a); }
+EMU_KERNEL(gather_bf16)
+
 // Adds to the rows `rows` of a gradient in f32 the sums of dz over their tokens. A block a row that occurs.
 template <class T> struct ScatterArguments {
   const T* dz;

@@ -12,6 +12,8 @@
 
 constexpr int TILE_M = 128, TILE_N = 128, TILE_K = 32, STAGES = 4, THREADS = 256;
 constexpr int OPERAND = 128 * TILE_K;  // elements of a piece of A or B
+// The ring's place is the product's, in f32, when it is done.
+static_assert(STAGES * 2 * OPERAND * sizeof(bf16) == TILE_M * TILE_N * sizeof(float), "shared memory serves both");
 
 template <class C> struct GemmArguments {
   const bf16 *a, *b;
@@ -99,22 +101,29 @@ template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmAr
   }
   copy_async_wait<0>();
 
-  C* c = g.c + blockIdx.z * g.batch_c;
-  EpilogueArguments<C> epilogue = g.epilogue;
-  if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
+  // Through shared memory: neighbouring threads write neighbouring elements, and the code of the endings is there once.
+  __syncthreads();
+  float* tile = reinterpret_cast<float*>(memory);
+  auto place = [](int row, int column) { return row * TILE_N + (column ^ (row & 7) * 4); };
 #pragma unroll
   for (int i = 0; i < 4; i++)
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
-      for (int e = 0; e < 4; e++) {
-        int row = first_m + warp_m + i * 16 + lane / 4 + e / 2 * 8;
-        int column = first_n + warp_n + j * 8 + lane % 4 * 2 + e % 2;
-        if (row >= g.m || column >= g.n) continue;
-        size_t offset = size_t(row) * g.row_c + column;
-        float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
-        store(c + offset, {finish(epilogue, sums[i][j][e], column, offset, before)});
-      }
+      for (int e = 0; e < 4; e++)
+        tile[place(warp_m + i * 16 + lane / 4 + e / 2 * 8, warp_n + j * 8 + lane % 4 * 2 + e % 2)] = sums[i][j][e];
+  __syncthreads();
+  C* c = g.c + blockIdx.z * g.batch_c;
+  EpilogueArguments<C> epilogue = g.epilogue;
+  if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
+#pragma unroll 1
+  for (int id = threadIdx.x; id < TILE_M * TILE_N; id += THREADS) {
+    int of_row = id / TILE_N, of_column = id % TILE_N, row = first_m + of_row, column = first_n + of_column;
+    if (row >= g.m || column >= g.n) continue;
+    size_t offset = size_t(row) * g.row_c + column;
+    float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
+    store(c + offset, {finish(epilogue, tile[place(of_row, of_column)], column, offset, before)});
+  }
 }
 
 // By how A and B lie: n for the usual order of their rows, [m, k] and [k, n], t for the transpose of that.

@@ -58,16 +58,23 @@ template <class T> DEVICE void gemm_any(const GemmAnyArguments<T>& g) {
   T* c = g.c + blockIdx.z * g.batch_c;
   EpilogueArguments<T> epilogue = g.epilogue;
   if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
+  // Through shared memory, of which each thread has a place: so the code of the endings is there once.
+  float* own = of_a + threadIdx.x * 8;
 #pragma unroll
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < 4; i += 2) {
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      int row = first_m + y + 16 * i, column = first_n + x + 16 * j;
+    for (int part = 0; part < 2; part++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) own[part * 4 + j] = sums[i + part][j];
+#pragma unroll 1
+    for (int at = 0; at < 8; at++) {
+      int row = first_m + y + 16 * (i + at / 4), column = first_n + x + 16 * (at % 4);
       if (row >= g.m || column >= g.n) continue;
       size_t offset = size_t(row) * g.row_c + column;
       float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
-      store(c + offset, {finish(epilogue, sums[i][j], column, offset, before)});
+      store(c + offset, {finish(epilogue, own[at], column, offset, before)});
     }
+  }
 }
 
 KERNEL(gemm_any_f32)(GemmAnyArguments<float> g) { gemm_any(g); }

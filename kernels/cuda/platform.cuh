@@ -43,11 +43,19 @@ DEVICE float to_f32(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
 #if defined(__CUDACC__)
 
 // Two of them in a register, the first in the low half, rounded to the nearest, halves to even.
+#if __CUDA_ARCH__ >= 800
 DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+#else
+DEVICE uint32_t bf16_bits(float x) {
+  uint32_t bits = __float_as_uint(x);
+  return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fffu : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+DEVICE uint32_t pack_bf16(float low, float high) { return bf16_bits(low) | bf16_bits(high) << 16; }
+#endif
 DEVICE uint16_t f16_bits(float x) {
   uint16_t bits;
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));

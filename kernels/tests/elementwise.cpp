@@ -12,7 +12,8 @@ struct Layout {
 struct Copy {
   Pointer from, to;
   uint64_t count;
-  Layout layout;
+  Layout of_from, of_to;
+  int add;
 };
 struct Zip {
   Pointer a, b, to;
@@ -113,9 +114,16 @@ template <class Type> static void layouts(const Device& device) {
         copied.push_back(Type::widen(a[i + 3 * j + 12 * k]));
         sums[j] += copied.back();
       }
-  Copy copy = {array_a.pointer, to.pointer, 60, of_a};
+  Copy copy = {array_a.pointer, to.pointer, 60, of_a, {1, {60}, {1}}, 0};
   Device::check(launch(device, "copy_" + type + "_" + type, 60, &copy), "copy");
   expect_near(widened<Type>(to.values()), copied, 0, type + ", copy");
+  // There and back again, and added: twice the first operand as it lies.
+  Copy back = {to.pointer, array_a.pointer, 60, {1, {60}, {1}}, of_a, 1};
+  Device::check(launch(device, "copy_" + type + "_" + type, 60, &back), "copy");
+  std::vector<double> doubled;
+  for (auto value : a) doubled.push_back(2 * Type::widen(value));
+  expect_near(widened<Type>(array_a.values()), doubled, 0, type + ", added");
+  for (double& x : sums) x *= 2;
   Array<T> of_sums(device, 4);
   Sum sum = {array_a.pointer, of_sums.pointer, 4, 15, {1, {4}, {3}}, {2, {3, 5}, {1, 12}}};
   Device::check(launch(device, "sum_" + type, 4 * 32, &sum), "sum");
@@ -129,7 +137,8 @@ static void casts(const Device& device) {
   for (std::string type : {"bf16", "f16"}) {
     std::vector<double> expected;
     for (float value : x) expected.push_back(type == "bf16" ? Bf16::widen(Bf16::store(value)) : double(float(_Float16(value))));
-    Copy there = {of_x.pointer, narrow.pointer, 100, {1, {100}, {1}}}, and_back = {narrow.pointer, back.pointer, 100, {1, {100}, {1}}};
+    Layout row = {1, {100}, {1}};
+    Copy there = {of_x.pointer, narrow.pointer, 100, row, row, 0}, and_back = {narrow.pointer, back.pointer, 100, row, row, 0};
     Device::check(launch(device, "copy_f32_" + type, 100, &there), type);
     Device::check(launch(device, "copy_" + type + "_f32", 100, &and_back), type);
     expect_near(widened<F32>(back.values()), expected, 0, "through " + type);

@@ -10,6 +10,12 @@ use crate::Result;
 /// Two heads of size 24 and erf GELU; three heads and tanh GELU; five heads, one layer and one token type.
 pub const BERTS: [&str; 3] = ["head_size_24", "three_heads_tanh", "one_token_type"];
 
+/// The CPU, or what `CLOZE_TEST_DEVICE` names.
+pub fn device() -> Device {
+    std::env::var("CLOZE_TEST_DEVICE")
+        .map_or(Device::Cpu, |name| name.parse().unwrap_or_else(|error| panic!("{error}")))
+}
+
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/fixtures").join(name)
 }

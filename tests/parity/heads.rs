@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use crate::Result;
-use crate::fixture::{BERTS, Fixture, folder};
+use crate::fixture::{BERTS, Fixture, device, folder};
 
 /// A folder as transformers writes it for a model with this head.
 fn saved_by_transformers(fixture: &Fixture, head: &str) -> Result<TempDir> {
@@ -55,7 +55,7 @@ fn check<M: PreTrainedModel>(
 ) -> Result {
     for name in fixtures {
         let fixture = Fixture::open(name)?;
-        let (model, report) = M::open(saved_by_transformers(&fixture, head)?.path(), &Device::Cpu)?;
+        let (model, report) = M::open(saved_by_transformers(&fixture, head)?.path(), &device())?;
         assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{name}: {head}: {report}");
         let [logits, loss] = run(&model, &fixture, &format!("{head}.labels"))?;
         fixture.check(&format!("{head}.logits"), &logits, 5e-6)?;

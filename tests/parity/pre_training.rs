@@ -6,11 +6,11 @@ use cloze::tensor::TensorFile;
 use cloze::train::Optimizer;
 
 use crate::Result;
-use crate::fixture::{BERTS, Fixture};
+use crate::fixture::{BERTS, Fixture, device};
 
 fn open(name: &str) -> Result<(Fixture, BertForPreTraining, PreTrainingTargets)> {
     let fixture = Fixture::open(name)?;
-    let (model, report) = BertForPreTraining::open(fixture.folder(), &Device::Cpu)?;
+    let (model, report) = BertForPreTraining::open(fixture.folder(), &device())?;
     assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{report}");
     let targets = PreTrainingTargets {
         rows: fixture.target_rows()?,
@@ -89,7 +89,7 @@ fn a_model_saved_here_is_the_model_that_was_read() -> Result {
         let values = |file: &TensorFile| -> Result<Vec<f32>> { Ok(file.tensor(&name, &Device::Cpu)?.to_vec()?) };
         assert_eq!(values(&ours)?, values(&theirs)?, "{name}");
     }
-    let (read, _) = BertForPreTraining::open(dir.path(), &Device::Cpu)?;
+    let (read, _) = BertForPreTraining::open(dir.path(), &device())?;
     let loss = |model: &BertForPreTraining| -> Result<f64> {
         Ok(model.loss(&fixture.batch, &targets, Mode::Eval)?.loss.item()?)
     };

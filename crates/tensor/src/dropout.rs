@@ -41,6 +41,12 @@ impl Dropout {
         Ok(Dropout { threshold, key: key(seed), site, step })
     }
 
+    /// Key, site and step: with the coordinates of an element they decide.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn identity(&self) -> ([u32; 2], u32, u32) {
+        (self.key, self.site, self.step)
+    }
+
     /// Whether everything is kept.
     #[inline]
     pub fn is_none(&self) -> bool {

@@ -65,6 +65,14 @@ pub enum ErrorKind {
         /// Why.
         reason: String,
     },
+    /// A GPU that is not there, has no memory left, or failed.
+    #[error("{op}: {reason}")]
+    Device {
+        /// The operation that was called.
+        op: &'static str,
+        /// What happened, and what can be done.
+        reason: String,
+    },
     /// Something about gradients: none asked for, a graph used twice, a parameter that got none.
     #[error("{op}: {reason}")]
     Gradient {
@@ -136,6 +144,11 @@ impl Error {
     /// An argument that makes no sense.
     pub fn invalid(op: &'static str, reason: impl Into<String>) -> Error {
         ErrorKind::Invalid { op, reason: reason.into() }.into()
+    }
+
+    /// A GPU that cannot do what it was asked for.
+    pub(crate) fn device(op: &'static str, reason: impl Into<String>) -> Error {
+        ErrorKind::Device { op, reason: reason.into() }.into()
     }
 
     /// Something about gradients.

@@ -69,7 +69,7 @@ pub(crate) fn look(op: &'static str, output: &Tensor) {
 
 /// The first element that is not finite, and where it is.
 fn first(tensor: &Tensor) -> Result<Option<(usize, f64)>> {
-    let tensor = tensor.values()?;
+    let tensor = tensor.values()?.to_device(&crate::Device::Cpu)?;
     if tensor.dtype().is_half() {
         return first(&tensor.to_dtype(crate::DType::F32)?);
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::element::Element;
 use crate::layout::{Dims, Layout};
-use crate::ops::{element, float};
+use crate::ops::{element, float, on_device};
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor, TensorId};
 use crate::{DType, Device, ParameterArena, Result, cpu};
@@ -74,7 +74,7 @@ impl Entry {
         for row in rows.drain(..) {
             let start = (offset + row as usize * width) * size;
             // SAFETY: nobody else sees flat gradients: `Gradients::get` hands out copies.
-            unsafe { storage.cpu_mut::<u8>(start..start + width * size) }.fill(0);
+            unsafe { storage.clear(start..start + width * size) };
         }
     }
 
@@ -144,6 +144,10 @@ fn add_in_place(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
         let total = sum.add(addend)?;
         return copy_into(sum, &total);
     }
+    on_device!(sum, cpu => (), cuda => {
+        crate::cuda::elementwise::copy("backward", addend, &sum, true)?;
+        return Ok(sum);
+    });
     let addend = addend.contiguous()?;
     float!("backward", sum.dtype(), T => {
         // SAFETY: the caller gives a tensor that nobody else sees.
@@ -152,7 +156,12 @@ fn add_in_place(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
     Ok(sum)
 }
 
-fn copy_into(to: Tensor, from: &Tensor) -> Result<Tensor> {
+/// Copies `from` to a row-major `to` that nobody else sees.
+pub(crate) fn copy_into(to: Tensor, from: &Tensor) -> Result<Tensor> {
+    on_device!(to, cpu => (), cuda => {
+        crate::cuda::elementwise::copy("backward", from, &to, false)?;
+        return Ok(to);
+    });
     let from = from.contiguous()?;
     element!("backward", to.dtype(), T => {
         // SAFETY: the caller gives a tensor that nobody else sees.
@@ -337,6 +346,29 @@ impl Destination<'_> {
         // SAFETY: `open` gave memory that nobody else sees, and `self` is borrowed exclusively.
         let data = self.value.as_ref().map_or(&mut [][..], |value| unsafe { exclusive(value) });
         cpu::Target::new(data, self.accumulate)
+    }
+
+    /// Where the gradient stays, on a GPU: row-major, and arbitrary unless it [accumulates](Destination::accumulates).
+    #[cfg(feature = "cuda")]
+    pub(crate) fn tensor(&self) -> &Tensor {
+        self.value.as_ref().unwrap_or_else(|| unreachable!("it goes when this is dropped"))
+    }
+
+    /// Whether there were contributions, to be added to.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn accumulates(&mut self) -> bool {
+        self.rows = None;
+        self.accumulate
+    }
+
+    /// As [`tensor`](Destination::tensor), zero where nothing was contributed yet: for scatters, which add to some of it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn zeroed(&mut self) -> Result<Tensor> {
+        self.rows = None;
+        if !std::mem::replace(&mut self.accumulate, true) {
+            self.tensor().clear("backward")?;
+        }
+        Ok(self.tensor().clone())
     }
 
     /// The elements, zero where nothing was contributed yet: for scatters, which add to some of them.

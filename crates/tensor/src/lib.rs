@@ -26,6 +26,8 @@ mod autograd;
 #[cfg(test)]
 mod conformance;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
 mod dropout;
 mod dtype;
@@ -47,6 +49,8 @@ mod storage;
 mod tensor;
 
 pub use autograd::no_grad;
+#[cfg(feature = "cuda")]
+pub use cuda::CudaDevice;
 pub use device::Device;
 pub use dropout::{Dropout, RowCoordinate};
 pub use dtype::DType;

@@ -106,7 +106,7 @@ fn pool() -> MutexGuard<'static, Pool> {
 
 /// Rounds up so that batches of slightly different sizes share blocks: at most an eighth is wasted.
 /// `None` for more than can be addressed.
-fn size_class(bytes: usize) -> Option<usize> {
+pub(crate) fn size_class(bytes: usize) -> Option<usize> {
     let bytes = bytes.max(ALIGNMENT);
     let step = (bytes.checked_next_power_of_two()? / 16).max(ALIGNMENT);
     bytes.checked_next_multiple_of(step)

@@ -1,9 +1,13 @@
 //! Optimizer arithmetic over flat parameters: one pass over memory each.
 
-use crate::cpu::adamw;
-use crate::gradients::Flat;
+use crate::cpu::{self, adamw};
+use crate::gradients::{Flat, copy_into};
+use crate::ops::on_device;
 use crate::profile::{Pass, timed};
-use crate::{DType, Error, Gradients, Result};
+#[cfg(feature = "cuda")]
+use crate::storage::Storage;
+use crate::tensor::Origin;
+use crate::{DType, Error, Gradients, Module, ParameterArena, Result, Tensor};
 
 /// One step of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017) with bias
 /// correction (D. P. Kingma, J. Ba, 2014), as PyTorch computes it.
@@ -26,12 +30,18 @@ pub struct AdamWStep {
 }
 
 impl AdamWStep {
+    /// What the two means are divided by: they begin at zero.
+    pub(crate) fn corrections(&self) -> (f64, f64) {
+        let correction = |beta: f64| 1.0 - beta.powi(self.step.min(i32::MAX as u32) as i32);
+        (correction(self.beta1), correction(self.beta2))
+    }
+
     /// Updates `parameters` and the two `moments`, all as long as `gradients`.
     ///
     /// # Panics
     /// When the lengths differ.
     pub fn apply(&self, parameters: &mut [f32], gradients: &[f32], moments: (&mut [f32], &mut [f32])) {
-        let correction = |beta: f64| 1.0 - beta.powi(self.step.min(i32::MAX as u32) as i32);
+        let (correction1, correction2) = self.corrections();
         let step = adamw::AdamW {
             clip: self.gradient_scale,
             learning_rate: self.learning_rate,
@@ -39,10 +49,99 @@ impl AdamWStep {
             beta1: self.beta1,
             beta2: self.beta2,
             eps: self.eps,
-            correction1: correction(self.beta1),
-            correction2: correction(self.beta2),
+            correction1,
+            correction2,
         };
         timed("adamw", Pass::Forward, || adamw::step(parameters, gradients, moments.0, moments.1, &step));
+    }
+}
+
+impl ParameterArena {
+    /// One step of AdamW for all parameters: `step_of` gives that of a parameter, by its place among
+    /// [`parameters`](ParameterArena::parameters). `means` are those of the gradients and of their squares, as
+    /// [`zeros`](ParameterArena::zeros) makes them.
+    ///
+    /// # Errors
+    /// As [`ParameterArena::update`]; when the parameters are not f32.
+    pub fn adamw(
+        &self,
+        model: &mut impl Module,
+        gradients: &Gradients,
+        means: &mut [Tensor; 2],
+        step_of: impl Fn(usize) -> AdamWStep,
+    ) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if !self.device().is_cpu() {
+            const OP: &str = "optimizer step";
+            let flat = gradients.flat.as_ref().filter(|flat| flat.arena == self.id());
+            let Some(flat) = flat else {
+                let reason = "the gradients do not mirror this arena; make them with gradients()";
+                return Err(Error::gradient(OP, reason));
+            };
+            self.claim(OP, model, |tensor| gradients.contains(tensor))?;
+            let steps =
+                self.parameters().iter().enumerate().map(|(at, parameter)| (parameter.range.clone(), step_of(at)));
+            let storages = [self.storage(), &flat.storage, means[0].storage(), means[1].storage()];
+            return crate::cuda::optimizer::adamw(OP, storages, steps);
+        }
+        let [mean, square] = means;
+        let (mean, square) = (mean.exclusive_slice::<f32>()?, square.exclusive_slice::<f32>()?);
+        self.update(model, gradients, |values: &mut [f32], gradients, parameters| {
+            for (at, parameter) in parameters.iter().enumerate() {
+                let range = parameter.range.clone();
+                let means = (&mut mean[range.clone()], &mut square[range.clone()]);
+                step_of(at).apply(&mut values[range.clone()], &gradients[range], means);
+            }
+        })
+    }
+
+    /// `average = decay * average + (1 - decay) * parameters`, for an average as long as the arena.
+    ///
+    /// # Errors
+    /// When others see the average; when the model is another, or a graph holds a parameter.
+    pub fn move_average(&self, model: &mut impl Module, average: &mut Tensor, decay: f64) -> Result<()> {
+        const OP: &str = "moving average";
+        self.claim(OP, model, |_| true)?;
+        on_device!(average, cpu => (), cuda => {
+            let kept = average.mul_scalar(decay)?;
+            crate::cuda::elementwise::copy(OP, &self.flat().mul_scalar(1.0 - decay)?, &kept, true)?;
+            *average = kept;
+            return Ok(());
+        });
+        cpu::average::move_to(average.exclusive_slice::<f32>()?, self.storage().cpu(), decay);
+        Ok(())
+    }
+
+    /// A copy of the flat parameters.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn values(&self) -> Result<Tensor> {
+        self.flat().copied()
+    }
+
+    /// Puts `values`, as [`ParameterArena::values`] gives them, in the place of the parameters; gives those that were there.
+    ///
+    /// # Errors
+    /// When they differ in length, type or device; when the model is another, or a graph holds a parameter.
+    pub fn replace(&self, model: &mut impl Module, values: &Tensor) -> Result<Tensor> {
+        const OP: &str = "change of parameters";
+        let there = self.flat();
+        if values.shape() != there.shape() || values.dtype() != there.dtype() || values.device() != there.device() {
+            let reason = format!("{values:?} given for {there:?}");
+            return Err(Error::invalid(OP, reason));
+        }
+        let before = there.copied()?;
+        drop(there);
+        self.claim(OP, model, |_| true)?;
+        // Nobody else sees the parameters, as was just seen, and the model is borrowed exclusively.
+        copy_into(self.flat(), values)?;
+        Ok(before)
+    }
+
+    /// The flat parameters as a tensor, to be dropped before anybody claims them.
+    fn flat(&self) -> Tensor {
+        Tensor::from_parts(self.storage().clone(), self.layout(), self.dtype(), Origin::Constant)
     }
 }
 
@@ -55,6 +154,11 @@ impl Gradients {
     pub fn norm(&self) -> Result<f64> {
         match &self.flat {
             Some(Flat { storage, dtype: DType::F32, .. }) => {
+                #[cfg(feature = "cuda")]
+                if let Storage::Cuda(buffer) = storage {
+                    let ranges = self.written(buffer.len() / size_of::<f32>());
+                    return Ok(crate::cuda::optimizer::sum_of_squares("norm", storage, &ranges)?.sqrt());
+                }
                 let flat = storage.cpu::<f32>();
                 let squares = self.written(flat.len()).into_iter().map(|range| adamw::sum_of_squares(&flat[range]));
                 Ok(timed("gradient norm", Pass::Forward, || squares.sum::<f64>()).sqrt())

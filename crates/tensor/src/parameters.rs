@@ -8,7 +8,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::element::Element;
 use crate::gradients::{Flat, Gradients};
 use crate::layout::{Dims, Layout};
-use crate::ops::float;
+use crate::ops::{float, on_device};
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor, TensorId};
 use crate::{DType, Device, Error, Result};
@@ -146,7 +146,8 @@ pub struct ParameterArena {
     dtype: DType,
     device: Device,
     parameters: Vec<ParameterRange>,
-    elements: usize,
+    /// Of the flat buffer.
+    layout: Layout,
 }
 
 /// Every parameter starts on a cache line, of its two-byte copy too.
@@ -196,7 +197,8 @@ impl ParameterArena {
             return Err(Error::invalid(OP, reason));
         }
         let storage = Storage::zeroed(OP, &device, elements * dtype.size())?;
-        let arena = ParameterArena { id: TensorId::fresh(), storage, dtype, device, parameters, elements };
+        let layout = Layout::contiguous(OP, &[elements])?;
+        let arena = ParameterArena { id: TensorId::fresh(), storage, dtype, device, parameters, layout };
         let (mut next, mut moved) = (arena.parameters.iter(), Ok(()));
         model.visit_mut("", &mut |name, tensor| {
             if moved.is_err() {
@@ -223,12 +225,19 @@ impl ParameterArena {
     /// Copies `tensor` to its place and makes it a view of that.
     fn adopt(&self, place: &ParameterRange, tensor: &mut Tensor) -> Result<()> {
         let source = tensor.detach().contiguous()?;
-        float!("parameter arena", self.dtype, T => {
-            // SAFETY: only `gather` calls this, before the arena is given to anybody; ranges do not overlap.
-            unsafe { self.storage.cpu_mut::<T>(place.range.clone()) }.copy_from_slice(source.slice::<T>());
-        });
         let mut layout = Layout::contiguous("parameter arena", &place.shape)?;
         layout.offset = place.range.start;
+        on_device!(
+            source,
+            cpu => float!("parameter arena", self.dtype, T => {
+                // SAFETY: only `gather` calls this, before the arena is given to anybody; ranges do not overlap.
+                unsafe { self.storage.cpu_mut::<T>(place.range.clone()) }.copy_from_slice(source.slice::<T>());
+            }),
+            cuda => {
+                let to = Tensor::from_parts(self.storage.clone(), layout, self.dtype, Origin::Constant);
+                crate::cuda::elementwise::copy("parameter arena", &source, &to, false)?;
+            },
+        );
         *tensor = Tensor(Arc::new(crate::tensor::Inner {
             id: place.id,
             storage: self.storage.clone(),
@@ -246,7 +255,7 @@ impl ParameterArena {
 
     /// Length of the flat buffers, padding between parameters included.
     pub fn elements(&self) -> usize {
-        self.elements
+        self.layout.elements()
     }
 
     /// The element type.
@@ -256,7 +265,7 @@ impl ParameterArena {
 
     /// A flat buffer of zeros of the arena's length: optimizer state.
     pub fn zeros(&self) -> Result<Tensor> {
-        Tensor::zeros(&[self.elements], self.dtype, &self.device)
+        Tensor::zeros(&[self.elements()], self.dtype, &self.device)
     }
 
     /// Gradients that mirror the arena.
@@ -264,7 +273,7 @@ impl ParameterArena {
     /// # Errors
     /// When there is not enough memory.
     pub fn gradients(&self) -> Result<Gradients> {
-        let storage = Storage::zeroed("gradients", &self.device, self.elements * self.dtype.size())?;
+        let storage = Storage::zeroed("gradients", &self.device, self.elements() * self.dtype.size())?;
         Ok(Gradients::mirror(storage, self.parameters.iter().map(|p| (p.id, p.dims, p.range.start)), self))
     }
 
@@ -272,7 +281,8 @@ impl ParameterArena {
         self.id
     }
 
-    pub(crate) fn device(&self) -> &Device {
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
         &self.device
     }
 
@@ -293,37 +303,36 @@ impl ParameterArena {
         let Some(Flat { storage: flat, .. }) = flat else {
             return Err(Error::gradient(OP, "the gradients do not mirror this arena; make them with gradients()"));
         };
-        let values = self.exclusive::<T>(OP, model, |tensor| gradients.contains(tensor))?;
-        step(values, flat.cpu::<T>(), &self.parameters);
-        Ok(())
-    }
-
-    /// Lets `edit` change the flat parameters, given what is where: to exchange them for an average of theirs, or for
-    /// those of a file.
-    ///
-    /// # Errors
-    /// As [`ParameterArena::update`], gradients apart.
-    pub fn edit<T: Element>(
-        &self,
-        model: &mut impl Module,
-        edit: impl FnOnce(&mut [T], &[ParameterRange]),
-    ) -> Result<()> {
-        edit(self.exclusive("change of parameters", model, |_| true)?, &self.parameters);
-        Ok(())
-    }
-
-    /// The flat parameters for writing, once it is certain that `model` alone has them and that each `has_gradient`.
-    #[allow(clippy::mut_from_ref, reason = "they are the model's, which is borrowed exclusively")]
-    fn exclusive<'a, T: Element>(
-        &'a self,
-        op: &'static str,
-        model: &'a mut impl Module,
-        has_gradient: impl Fn(&Tensor) -> bool,
-    ) -> Result<&'a mut [T]> {
         if T::DTYPE != self.dtype {
-            let expected = self.dtype.to_string();
-            return Err(crate::ErrorKind::DType { op, operand: "parameters", found: T::DTYPE, expected }.into());
+            return Err(crate::ops::wrong_dtype(OP, "parameters", T::DTYPE, &self.dtype.to_string()));
         }
+        if !self.device.is_cpu() {
+            return Err(Error::invalid(OP, format!("the parameters are on {}, not in the host's memory", self.device)));
+        }
+        self.claim(OP, model, |tensor| gradients.contains(tensor))?;
+        // SAFETY: the parameters are the model's alone, as was just seen, and it is borrowed exclusively.
+        step(unsafe { self.storage.cpu_mut::<T>(0..self.elements()) }, flat.cpu::<T>(), &self.parameters);
+        Ok(())
+    }
+
+    /// How the flat buffer lies.
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The flat buffer itself. Whoever writes it has [claimed](ParameterArena::claim) it.
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Makes certain that `model` alone has the flat parameters and that each `has_gradient`: as long as it is borrowed, they
+    /// may be written.
+    pub(crate) fn claim(
+        &self,
+        op: &'static str,
+        model: &mut impl Module,
+        has_gradient: impl Fn(&Tensor) -> bool,
+    ) -> Result<()> {
         let mut complaint = None;
         let mut expected = self.parameters.iter();
         model.visit_mut("", &mut |name, tensor| {
@@ -361,8 +370,6 @@ impl ParameterArena {
         }
         // What others read through handles that they have dropped comes before what is written now.
         fence(Ordering::Acquire);
-        // SAFETY: the parameters are distinct tensors of `model`, none has another handle, no other tensor has
-        // this storage, and `model` is borrowed exclusively.
-        Ok(unsafe { self.storage.cpu_mut::<T>(0..self.elements) })
+        Ok(())
     }
 }

@@ -6,13 +6,21 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
+#[cfg(feature = "cuda")]
+use crate::cuda::DeviceBuffer;
 use crate::memory::Buffer;
 use crate::{Device, Result};
+
+/// What it would be to take memory of a GPU for the host's: every operation looks first.
+#[cfg(feature = "cuda")]
+const ON_A_GPU: &str = "elements on a GPU are not read as the host's";
 
 /// Shared memory on some device. Tensors that are views of one another share it.
 #[derive(Clone)]
 pub(crate) enum Storage {
     Cpu(Arc<Buffer>),
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<DeviceBuffer>),
 }
 
 impl Storage {
@@ -20,12 +28,16 @@ impl Storage {
     pub(crate) fn new(op: &'static str, device: &Device, bytes: usize) -> Result<Storage> {
         match device {
             Device::Cpu => Ok(Storage::Cpu(Arc::new(Buffer::new(op, bytes)?))),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Storage::Cuda(Arc::new(device.allocate(op, bytes)?))),
         }
     }
 
     pub(crate) fn zeroed(op: &'static str, device: &Device, bytes: usize) -> Result<Storage> {
         match device {
             Device::Cpu => Ok(Storage::Cpu(Arc::new(Buffer::zeroed(op, bytes)?))),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Ok(Storage::Cuda(Arc::new(device.zeroed(op, bytes)?))),
         }
     }
 
@@ -40,12 +52,16 @@ impl Storage {
         match self {
             Storage::Cpu(buffer) if buffer.len() == bytes => buffer.derive(is_wanted, make),
             Storage::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => None,
         }
     }
 
     pub(crate) fn device(&self) -> Device {
         match self {
             Storage::Cpu(_) => Device::Cpu,
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => Device::Cuda(buffer.device().clone()),
         }
     }
 
@@ -53,6 +69,8 @@ impl Storage {
     pub(crate) fn cpu<T: Pod>(&self) -> &[T] {
         match self {
             Storage::Cpu(buffer) => buffer.slice(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => unreachable!("{ON_A_GPU}"),
         }
     }
 
@@ -65,6 +83,22 @@ impl Storage {
         match self {
             // SAFETY: passed on.
             Storage::Cpu(buffer) => unsafe { buffer.slice_mut(range) },
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => unreachable!("{ON_A_GPU}"),
+        }
+    }
+
+    /// Makes the bytes `range` zero.
+    ///
+    /// # Safety
+    /// As `Buffer::slice_mut`: nobody else reads or writes them meanwhile.
+    pub(crate) unsafe fn clear(&self, range: Range<usize>) {
+        match self {
+            // SAFETY: passed on.
+            Storage::Cpu(buffer) => unsafe { buffer.slice_mut::<u8>(range) }.fill(0),
+            // A device that cannot do that says so at the next call that can.
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => _ = buffer.clear("clear", range.start, range.len()),
         }
     }
 
@@ -72,6 +106,8 @@ impl Storage {
     pub(crate) fn handles(&self) -> usize {
         match self {
             Storage::Cpu(buffer) => Arc::strong_count(buffer),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => Arc::strong_count(buffer),
         }
     }
 
@@ -79,12 +115,18 @@ impl Storage {
     pub(crate) fn is_exclusive(&mut self) -> bool {
         match self {
             Storage::Cpu(buffer) => Arc::get_mut(buffer).is_some_and(|buffer| !buffer.is_mapped()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => Arc::get_mut(buffer).is_some(),
         }
     }
 
     pub(crate) fn is_same(&self, other: &Storage) -> bool {
         match (self, other) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),
+            #[cfg(feature = "cuda")]
+            (Storage::Cuda(a), Storage::Cuda(b)) => Arc::ptr_eq(a, b),
+            #[cfg(feature = "cuda")]
+            _ => false,
         }
     }
 }

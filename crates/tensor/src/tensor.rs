@@ -98,10 +98,17 @@ impl Tensor {
         fill: impl FnOnce(&mut [T]),
     ) -> Result<Tensor> {
         let elements = layout.elements();
-        let storage = Storage::new(op, device, elements * T::DTYPE.size())?;
+        let storage = Storage::new(op, &Device::Cpu, elements * T::DTYPE.size())?;
         // SAFETY: the storage was made here and is not shared yet.
         timed(op, Pass::Forward, || fill(unsafe { storage.cpu_mut(0..elements) }));
-        Ok(Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant))
+        Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant).to_device(device)
+    }
+
+    /// A fresh row-major tensor with arbitrary contents.
+    pub(crate) fn uninitialised(op: &'static str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let layout = Layout::contiguous(op, shape)?;
+        let storage = Storage::new(op, device, layout.elements() * dtype.size())?;
+        Ok(Tensor::from_parts(storage, layout, dtype, Origin::Constant))
     }
 
     /// A fresh row-major tensor of `shape` whose elements `fill` writes.
@@ -123,9 +130,7 @@ impl Tensor {
     ) -> Result<[Tensor; N]> {
         let mut tensors = Vec::with_capacity(N);
         for shape in shapes {
-            let layout = Layout::contiguous(op, shape)?;
-            let storage = Storage::new(op, device, layout.elements() * T::DTYPE.size())?;
-            tensors.push(Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant));
+            tensors.push(Tensor::uninitialised(op, shape, T::DTYPE, device)?);
         }
         let tensors: [Tensor; N] = tensors.try_into().unwrap_or_else(|_| unreachable!("as many as shapes"));
         // SAFETY: the tensors were made here and are not shared yet.
@@ -148,7 +153,7 @@ impl Tensor {
 
     /// `value`, rounded to `dtype`, everywhere.
     pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-        let number = Tensor::new(value, device)?.to_dtype(dtype)?;
+        let number = Tensor::new(value, &Device::Cpu)?.to_dtype(dtype)?;
         element!("full", dtype, T => {
             let value = number.slice::<T>()[0];
             Tensor::build("full", shape, device, |to: &mut [T]| to.fill(value))
@@ -198,6 +203,11 @@ impl Tensor {
     /// Where it lives.
     pub fn device(&self) -> Device {
         self.0.storage.device()
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_on_cpu(&self) -> bool {
+        matches!(self.storage(), Storage::Cpu(_))
     }
 
     pub(crate) fn id(&self) -> TensorId {
@@ -251,7 +261,7 @@ impl Tensor {
             }
             .into());
         }
-        Ok(self.values()?.slice().to_vec())
+        Ok(self.values()?.to_device(&Device::Cpu)?.slice().to_vec())
     }
 
     /// The one element, as f64.
@@ -263,7 +273,50 @@ impl Tensor {
             let reason = format!("only a single number has an item, not {} elements", self.elements());
             return Err(Error::shape("item", reason, &[("tensor", self.shape())]));
         }
-        Ok(self.detach().to_dtype(DType::F64)?.slice::<f64>()[0])
+        Ok(self.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.slice::<f64>()[0])
+    }
+
+    /// The same elements on another device, row-major; this tensor where they are there. The gradient comes back to this
+    /// tensor's device.
+    ///
+    /// # Errors
+    /// When there is not enough memory, or the device failed.
+    pub fn to_device(&self, device: &Device) -> Result<Tensor> {
+        const OP: &str = "to_device";
+        if self.device() == *device {
+            return Ok(self.clone());
+        }
+        #[cfg(feature = "cuda")]
+        {
+            let (source, from) = (self.values()?, self.device());
+            let size = self.dtype().size();
+            let (start, bytes) = (source.layout().offset * size, source.elements() * size);
+            let to = Tensor::uninitialised(OP, self.shape(), self.dtype(), device)?;
+            match (source.storage(), to.storage()) {
+                (Storage::Cuda(there), Storage::Cpu(_)) => {
+                    // SAFETY: the storage was made here and is not shared yet.
+                    let bytes = unsafe { to.storage().cpu_mut::<u8>(0..bytes) };
+                    there.read(OP, start, bytes)?;
+                }
+                (_, Storage::Cuda(there)) => there.write(OP, 0, source.to_device(&Device::Cpu)?.bytes())?,
+                (Storage::Cpu(_), Storage::Cpu(_)) => (),
+            }
+            Ok(crate::autograd::differentiable(OP, [self], [], to, move |[], dy, [dx]| {
+                dx.give_with(|| dy.to_device(&from))
+            }))
+        }
+        #[cfg(not(feature = "cuda"))]
+        unreachable!("{OP}: there is one device")
+    }
+
+    /// Makes the elements zero, of a row-major tensor on a GPU that nobody else sees.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn clear(&self, op: &'static str) -> Result<()> {
+        let (start, bytes) = (self.layout().offset * self.dtype().size(), self.elements() * self.dtype().size());
+        match self.storage() {
+            Storage::Cuda(buffer) => buffer.clear(op, start, bytes),
+            Storage::Cpu(_) => Ok(()),
+        }
     }
 
     /// The same elements, as a constant: no gradient flows through.
@@ -304,6 +357,12 @@ impl Tensor {
         if !self.is_exclusive() {
             return Err(Error::invalid("write", "others see the elements"));
         }
+        if !self.device().is_cpu() {
+            return Err(Error::invalid(
+                "write",
+                format!("the elements are on {}, not in the host's memory", self.device()),
+            ));
+        }
         let start = self.layout().offset;
         // SAFETY: nobody else sees this memory, and `self` is borrowed exclusively.
         Ok(unsafe { self.storage().cpu_mut(start..start + self.elements()) })
@@ -334,7 +393,8 @@ impl fmt::Debug for Tensor {
 /// The numbers, nested as the dimensions are; long ones are shortened.
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.detach().to_dtype(DType::F64).and_then(|t| t.to_vec::<f64>()).map_err(|_| fmt::Error)?;
+        let values = self.detach().to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F64)?.to_vec::<f64>());
+        let values = values.map_err(|_| fmt::Error)?;
         write_nested(f, self.shape(), &values, 0)?;
         write!(f, " ({})", self.dtype())
     }

@@ -1,16 +1,20 @@
 //! Every head learns: a model as small as can be, on words that give the answer away.
 
+mod common;
+
 use cloze_bert::{
     BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForQuestionAnswering,
     BertForSequenceClassification, BertForTokenClassification, Mode, PreTrainedModel, Tokenizer, TrainOptions,
 };
+use cloze_tensor::no_grad;
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{Device, no_grad};
 use cloze_train::metrics::Average;
 use cloze_train::{
     AdamW, AnswerSpan, ChoiceExample, ClassificationEvaluation, Classify, Corpus, DataSet, LabelledData, Learn,
     PreTraining, QuestionExample, Schedule, TaggedSentence, Trainer, tag_names,
 };
+
+use common::device;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -61,7 +65,7 @@ fn model<M: PreTrainedModel>(labels: &[&str]) -> Result<M> {
         labels: labels.iter().map(|label| label.to_string()).collect(),
         ..BertConfig::tiny(tokenizer()?.vocab_size())
     };
-    Ok(M::new(&config, &Device::Cpu, 1)?)
+    Ok(M::new(&config, &device(), 1)?)
 }
 
 fn train<M: Learn<D::Batch>, D: DataSet>(model: &mut M, data: &D, steps: u32) -> Result<f64> {

@@ -1,14 +1,18 @@
 //! Runs that are split, stopped and resumed, on models and data that are as small as can be.
 
+mod common;
+
 use std::cell::Cell;
 use std::path::Path;
 
 use cloze_bert::{BertConfig, BertForSequenceClassification, BertForTokenClassification, PreTrainedModel};
-use cloze_tensor::{Device, Module};
+use cloze_tensor::Module;
 use cloze_train::{
     AdamW, DataSet, Evaluation, Every, LabelledData, Learn, ParameterGroup, Schedule, Sequence, Stopped, Trainer,
     TrainingReport,
 };
+
+use common::device;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -25,7 +29,7 @@ fn config(labels: &[&str]) -> BertConfig {
 }
 
 fn model() -> Result<BertForSequenceClassification> {
-    Ok(BertForSequenceClassification::new(&config(&["even", "odd"]), &Device::Cpu, 1)?)
+    Ok(BertForSequenceClassification::new(&config(&["even", "odd"]), &device(), 1)?)
 }
 
 /// Sequences of different lengths; the label is whether more ids are odd.
@@ -101,7 +105,7 @@ fn accumulated_tokens_count_alike() -> Result {
     assert!(labels[0].iter().all(|&label| label == -100));
     let data = LabelledData::new(sequences, labels)?;
     let run = |batch, accumulate| -> Result<BertForTokenClassification> {
-        let mut model = BertForTokenClassification::new(&config(&["O", "B"]), &Device::Cpu, 1)?;
+        let mut model = BertForTokenClassification::new(&config(&["O", "B"]), &device(), 1)?;
         trainer(&mut model).optimizer(plain()).batch_size(batch).accumulate(accumulate).epochs(2).run(&data)?;
         Ok(model)
     };
@@ -187,7 +191,7 @@ fn what_another_run_began_is_refused() -> Result {
     assert!(seed.contains("resume: seed is 4, but the run here was begun with 3"), "{seed}");
     let other = said(run(&mut model()?, &data(41)?, 3, true));
     assert!(other.contains("resume: data is "), "{other}");
-    let mut wider = BertForSequenceClassification::new(&config(&["a", "b", "c"]), &Device::Cpu, 1)?;
+    let mut wider = BertForSequenceClassification::new(&config(&["a", "b", "c"]), &device(), 1)?;
     let other = said(run(&mut wider, &data_40, 3, true));
     assert!(other.contains("resume: model is "), "{other}");
     let longer = said(trainer(&mut model()?).epochs(3).directory(folder.path()).resume(true).run(&data_40));

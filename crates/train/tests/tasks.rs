@@ -1,15 +1,19 @@
 //! Evaluations of tasks: names in sentences, answers to questions, similarity of sentences.
 
+mod common;
+
 use cloze_bert::{
     BertConfig, BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, Mode, Pipeline,
     PreTrainedModel, QuestionAnswering, SentenceEncoder, Tokenizer, TrainOptions, cosine_similarity,
 };
-use cloze_tensor::{Device, Sequences, no_grad};
+use cloze_tensor::{Sequences, no_grad};
 use cloze_train::metrics::{SpanMode, SquadVersion};
 use cloze_train::{
     AdamW, AnswerSpan, ClassificationEvaluation, LabelledData, QuestionAnsweringEvaluation, QuestionExample,
     RegressionEvaluation, Squad, TaggedSentence, TokenClassificationEvaluation, Trainer,
 };
+
+use common::device;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -31,7 +35,7 @@ fn model<M: PreTrainedModel>(labels: &[&str]) -> Result<M> {
         attention_probs_dropout_prob: 0.0,
         ..BertConfig::tiny(tokenizer()?.vocab_size())
     };
-    Ok(M::new(&config.with_labels(labels.iter().copied()), &Device::Cpu, 1)?)
+    Ok(M::new(&config.with_labels(labels.iter().copied()), &device(), 1)?)
 }
 
 fn sentence(text: &str, tags: &str) -> TaggedSentence {

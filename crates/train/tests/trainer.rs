@@ -1,15 +1,19 @@
 //! The trainer, on a model and a corpus that are as small as can be.
 
+mod common;
+
 use std::cell::Cell;
 use std::time::Duration;
 
 use cloze_bert::{BertConfig, BertForPreTraining, Mode, PreTrainedModel, Tokenizer, TrainOptions};
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{Device, Module, Tensor, module};
+use cloze_tensor::{Module, Tensor, module};
 use cloze_train::{
     AdamW, Budget, Corpus, DataSet, Learn, Masking, PackedExamples, PreTraining, PreTrainingEvaluation, Schedule,
     Trainer, Unigram,
 };
+
+use common::device;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -44,7 +48,7 @@ module!(Watched { model });
 
 impl Watched {
     fn new(config: &BertConfig) -> Result<Watched> {
-        let model = BertForPreTraining::new(config, &Device::Cpu, 1)?;
+        let model = BertForPreTraining::new(config, &device(), 1)?;
         Ok(Watched { model, forwards: Cell::new(0), broken_from: u32::MAX })
     }
 }
@@ -76,7 +80,7 @@ fn bits(model: &impl Module) -> Result<Vec<u32>> {
 #[test]
 fn a_run_of_some_time_is_the_run_of_as_many_steps() -> Result {
     let (data, config) = data()?;
-    let mut timed = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut timed = BertForPreTraining::new(&config, &device(), 1)?;
     let mut steps = 0;
     let time = Budget::Time(Duration::from_millis(250));
     let report = trainer(&mut timed).budget(time).run_with(&data, |_, step| {
@@ -84,7 +88,7 @@ fn a_run_of_some_time_is_the_run_of_as_many_steps() -> Result {
         Ok(())
     })?;
     assert_eq!(report.losses.len(), steps as usize);
-    let mut counted = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut counted = BertForPreTraining::new(&config, &device(), 1)?;
     assert_eq!(trainer(&mut counted).steps(steps).run(&data)?.losses, report.losses);
     assert_eq!(bits(&timed)?, bits(&counted)?);
     Ok(())
@@ -103,7 +107,7 @@ fn no_time_is_a_step_to_measure_and_a_step() -> Result {
 fn a_batch_is_at_most_all_examples() -> Result {
     let (data, config) = data()?;
     for budget in [Budget::Time(Duration::from_millis(40)), Budget::Epochs(2), Budget::Steps(3)] {
-        let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+        let mut model = BertForPreTraining::new(&config, &device(), 1)?;
         let report = trainer(&mut model).batch_size(usize::MAX).budget(budget).run(&data)?;
         assert!(!report.losses.is_empty());
     }
@@ -114,7 +118,7 @@ fn a_batch_is_at_most_all_examples() -> Result {
 fn the_loss_falls_and_callbacks_see_every_step() -> Result {
     let (data, config) = data()?;
     let config = BertConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..config };
-    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut model = BertForPreTraining::new(&config, &device(), 1)?;
     let mut seen = Vec::new();
     let report = trainer(&mut model).steps(150).run_with(&data, |_, step| {
         seen.push((step.step, step.steps, step.loss));
@@ -133,7 +137,7 @@ fn an_epoch_ends_with_its_last_step_and_with_the_run() -> Result {
     let count = data.epoch(0)?.len();
     let batch_size = count.div_ceil(3);
     let ends = |budget| -> Result<Vec<(u32, bool)>> {
-        let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+        let mut model = BertForPreTraining::new(&config, &device(), 1)?;
         let mut seen = Vec::new();
         trainer(&mut model).batch_size(batch_size).budget(budget).run_with(&data, |_, step| {
             seen.push((step.epoch, step.epoch_ends));
@@ -151,7 +155,7 @@ fn an_epoch_ends_with_its_last_step_and_with_the_run() -> Result {
 fn a_head_without_labels_stays_as_it_is() -> Result {
     let (data, config) = data()?;
     let data = data.next_sentence(false);
-    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut model = BertForPreTraining::new(&config, &device(), 1)?;
     let head = |model: &BertForPreTraining| (bits(&model.cls.seq_relationship), bits(&model.bert.pooler));
     let before = (head(&model), bits(&model.cls.predictions)?);
     trainer(&mut model).steps(5).run(&data)?;
@@ -170,7 +174,7 @@ fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
     assert!(error.contains("loss") && error.contains("NaN") && error.contains("step 4"), "{error}");
     assert!(error.contains("(first: mul_scalar: the result has NaN at element 0)"), "{error}");
 
-    let mut until_then = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut until_then = BertForPreTraining::new(&config, &device(), 1)?;
     let mut after_three = Vec::new();
     trainer(&mut until_then).steps(10).run_with(&data, |model, step| {
         if step.step == 3 {
@@ -182,7 +186,7 @@ fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
 
     let folder = tempfile::tempdir()?;
     model.model.save(folder.path())?;
-    let (read, _) = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
+    let (read, _) = BertForPreTraining::open(folder.path(), &device())?;
     let batch = data.batch(&data.evaluation()?[..4], 0, 0)?;
     let counts = Learn::counts(&read, &batch);
     assert!(Learn::loss(&read, &batch, &counts, Mode::Eval)?.item()?.is_finite());
@@ -192,7 +196,7 @@ fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
 #[test]
 fn settings_that_make_no_sense_are_named() -> Result {
     let (data, config) = data()?;
-    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut model = BertForPreTraining::new(&config, &device(), 1)?;
     let before = bits(&model)?;
     let mut said = |change: fn(Trainer<'_, BertForPreTraining>) -> Trainer<'_, BertForPreTraining>| -> Result<String> {
         Ok(change(trainer(&mut model).steps(2)).run(&data).err().ok_or("the run goes on")?.to_string())
@@ -232,7 +236,7 @@ impl DataSet for NoTargets {
 #[test]
 fn a_batch_without_targets_is_not_blamed_on_the_learning_rate() -> Result {
     let (data, config) = data()?;
-    let mut model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let mut model = BertForPreTraining::new(&config, &device(), 1)?;
     let error = trainer(&mut model).steps(2).run(&NoTargets(data)).err().ok_or("the run goes on")?.to_string();
     assert!(error.contains("none of the 0 targets counts") && !error.contains("learning rate"), "{error}");
     Ok(())
@@ -241,7 +245,7 @@ fn a_batch_without_targets_is_not_blamed_on_the_learning_rate() -> Result {
 #[test]
 fn an_evaluation_with_nothing_behind_a_mask_says_so() -> Result {
     let (data, config) = data()?;
-    let model = BertForPreTraining::new(&config, &Device::Cpu, 1)?;
+    let model = BertForPreTraining::new(&config, &device(), 1)?;
     let unigram = Unigram::fit(data.corpus().ids(), config.vocab_size)?;
     let evaluate = |data: &PreTraining, count: usize| -> Result<PreTrainingEvaluation> {
         Ok(PreTrainingEvaluation::run(&model, data, &data.evaluation()?[..count], &unigram, 4)?)

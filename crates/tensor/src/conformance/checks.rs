@@ -21,8 +21,8 @@ fn run(function: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Res
     let output = function(&leaves)?;
     let direction = Tensor::from_vec(direction(output.elements()), output.shape(), &Device::Cpu)?;
     let mut gradients = Gradients::new();
-    output.backward_with(&direction.to_dtype(output.dtype())?, &mut gradients)?;
-    let values = |tensor: &Tensor| tensor.detach().to_dtype(DType::F64)?.to_vec::<f64>();
+    output.backward_with(&direction.to_dtype(output.dtype())?.to_device(&output.device())?, &mut gradients)?;
+    let values = |tensor: &Tensor| tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec::<f64>();
     let gradient = |leaf: &Tensor| match gradients.get(leaf) {
         Some(gradient) => values(&gradient),
         None => Ok(vec![0.0; leaf.elements()]),
@@ -93,10 +93,11 @@ pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) fn narrow_types(case: &Case, dtype: DType, tolerance: f64) -> Result<(), String> {
+pub(super) fn narrow_types(case: &Case, dtype: DType, tolerance: f64, device: &Device) -> Result<(), String> {
     let inputs = varied(&case.inputs);
     let expected = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
-    let computed = run(&case.function, &tensors(&inputs, dtype)).map_err(|error| error.to_string())?;
+    let there = tensors(&inputs, dtype).iter().map(|tensor| tensor.to_device(device)).collect::<Result<Vec<_>>>();
+    let computed = there.and_then(|inputs| run(&case.function, &inputs)).map_err(|error| error.to_string())?;
     compare("output", &computed.output, &expected.output, tolerance * largest(&expected.output))?;
     let scale = expected.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
     for (index, (computed, expected)) in computed.gradients.iter().zip(&expected.gradients).enumerate() {

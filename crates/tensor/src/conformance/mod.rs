@@ -77,7 +77,7 @@ mod tests {
     use crate::autograd::mutation;
     use crate::cpu::simd;
     use crate::ops;
-    use crate::{DType, Error, Precision};
+    use crate::{DType, Device, Error, Precision};
 
     #[test]
     fn gradients_agree_with_finite_differences() {
@@ -99,13 +99,40 @@ mod tests {
                     (DType::BF16, Precision::F32, 4e-2),
                 ];
                 for (dtype, precision, tolerance) in types {
-                    if let Err(message) = precision.scope(|| checks::narrow_types(&case, dtype, tolerance)) {
+                    if let Err(message) =
+                        precision.scope(|| checks::narrow_types(&case, dtype, tolerance, &Device::Cpu))
+                    {
                         failures.push(format!("{} of {dtype} in {precision}, {level:?}: {message}", case.label));
                     }
                 }
             }
         });
         assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+
+    /// On a GPU, or on the emulated one that `kernels/emulator` builds.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn a_gpu_agrees_with_f64() {
+        let device = match Device::cuda(0) {
+            Ok(device) => device,
+            Err(error) => return println!("SKIPPED: {error}"),
+        };
+        let mut failures = Vec::new();
+        for case in ops::cases().0 {
+            let types = [
+                (DType::F32, Precision::F32, 5e-6),
+                (DType::F32, Precision::Bf16, 2e-2),
+                (DType::BF16, Precision::F32, 4e-2),
+                (DType::F16, Precision::F32, 5e-3),
+            ];
+            for (dtype, precision, tolerance) in types {
+                if let Err(message) = precision.scope(|| checks::narrow_types(&case, dtype, tolerance, &device)) {
+                    failures.push(format!("{} of {dtype} in {precision}: {message}", case.label));
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     }
 
     /// The gradient of `x + f(x)`: x has two contributions, one of which is the gradient of the sum itself.

@@ -8,6 +8,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+pub(crate) mod average;
 pub(crate) mod column_sums;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;

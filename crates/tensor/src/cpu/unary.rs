@@ -24,6 +24,9 @@ pub(crate) enum Saved {
 pub(crate) trait Unary: Copy + Send + Sync {
     /// What [`Unary::derivative`] takes.
     const SAVED: Saved;
+    /// What computes it on a GPU.
+    #[cfg(feature = "cuda")]
+    const ON_CUDA: crate::cuda::elementwise::Unary;
     fn value<T: Real>(x: T) -> T;
     /// The derivative, from the input or the output as [`Unary::SAVED`] says.
     fn derivative<T: Real>(saved: T) -> T;
@@ -36,6 +39,8 @@ macro_rules! unary {
         pub(crate) struct $name;
         impl Unary for $name {
             const SAVED: Saved = Saved::$saved;
+            #[cfg(feature = "cuda")]
+            const ON_CUDA: crate::cuda::elementwise::Unary = crate::cuda::elementwise::Unary::$name;
             #[inline(always)]
             fn value<T: Real>($x: T) -> T { $value }
             #[inline(always)]

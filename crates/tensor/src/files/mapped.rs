@@ -125,18 +125,19 @@ impl MappedFile {
         });
         let buffer = buffer.ok_or_else(|| self.wrong(format!("ends before the last element of {name}")))?;
         let is_aligned = buffer.as_bytes().as_ptr().align_offset(dtype.size()) == 0;
-        let storage = match device {
-            Device::Cpu if is_aligned => Storage::Cpu(Arc::new(buffer)),
-            Device::Cpu => element!(OP, dtype, T => {
+        let storage = match is_aligned {
+            true => Storage::Cpu(Arc::new(buffer)),
+            false => element!(OP, dtype, T => {
                 let bytes = buffer.as_bytes();
-                let copy = Tensor::build(OP, &[bytes.len() / dtype.size()], device, |to: &mut [T]| {
+                let copy = Tensor::build(OP, &[bytes.len() / dtype.size()], &Device::Cpu, |to: &mut [T]| {
                     bytemuck::cast_slice_mut(to).copy_from_slice(bytes);
                 })?;
                 copy.storage().clone()
             }),
         };
         let tensor = |layout| Tensor::from_parts(storage, layout, dtype, Origin::Constant);
-        if layout.is_contiguous() { Ok(tensor(row_major)) } else { tensor(layout).copied() }
+        let tensor = if layout.is_contiguous() { tensor(row_major) } else { tensor(layout).copied()? };
+        tensor.to_device(device)
     }
 }
 
@@ -168,6 +169,8 @@ mod tests {
     fn is_view(tensor: &Tensor) -> bool {
         match tensor.storage() {
             Storage::Cpu(buffer) => buffer.is_mapped(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => false,
         }
     }
 

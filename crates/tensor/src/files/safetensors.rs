@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::cursor::Cursor;
 use super::mapped::{Entries, Entry, FileType, elements, shown};
 use super::replace::replace_with;
-use crate::{DType, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
 
 /// The name in the header under which texts are kept, not a tensor.
 const METADATA: &str = "__metadata__";
@@ -204,7 +204,8 @@ pub fn save_safetensors(
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         for tensor in tensors {
-            let tensor = tensor.values().map_err(std::io::Error::other)?;
+            let tensor =
+                tensor.values().and_then(|tensor| tensor.to_device(&Device::Cpu)).map_err(std::io::Error::other)?;
             file.write_all(tensor.bytes())?;
         }
         Ok(())

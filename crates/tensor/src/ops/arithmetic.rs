@@ -3,22 +3,28 @@
 
 use crate::autograd::differentiable;
 use crate::cpu::strided;
+#[cfg(feature = "cuda")]
+use crate::cuda::{self, elementwise::{Binary, Unary}};
 use crate::layout::broadcast_shapes;
-use crate::ops::{alike, float, in_f32};
+use crate::ops::{alike, float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::{DType, Result};
 
 /// Computes `f` of every pair of elements.
 macro_rules! zip_with {
-    ($op:expr, $a:expr, $b:expr, $f:expr) => {{
+    ($op:expr, $a:expr, $b:expr, $binary:ident, $f:expr) => {{
         let (a, b): (&Tensor, &Tensor) = ($a, $b);
         alike($op, &[("left", a), ("right", b)])?;
         let shape = broadcast_shapes($op, a.shape(), b.shape())?;
         let (la, lb) = (a.layout().broadcast($op, &shape)?, b.layout().broadcast($op, &shape)?);
-        float!($op, a.dtype(), T => {
-            let (a, b, device) = (a.strided_slice::<T>(), b.strided_slice::<T>(), a.device());
-            Tensor::build($op, &shape, &device, |to: &mut [T]| strided::zip(a, &la, b, &lb, to, $f))?
-        })
+        on_device!(
+            a,
+            cpu => float!($op, a.dtype(), T => {
+                let (a, b, device) = (a.strided_slice::<T>(), b.strided_slice::<T>(), a.device());
+                Tensor::build($op, &shape, &device, |to: &mut [T]| strided::zip(a, &la, b, &lb, to, $f))?
+            }),
+            cuda => cuda::elementwise::zip($op, Binary::$binary, (a, &la), (b, &lb))?,
+        )
     }};
 }
 
@@ -28,7 +34,7 @@ impl Tensor {
         if let Some(y) = in_f32([self, other], |[a, b]| a.add(b))? {
             return Ok(y);
         }
-        let output = zip_with!("add", self, other, |a, b| a + b);
+        let output = zip_with!("add", self, other, Add, |a, b| a + b);
         let (a, b) = (self.dims(), other.dims());
         Ok(differentiable("add", [self, other], [], output, move |[], dy, [da, db]| {
             da.give_with(|| dy.sum_to(&a))?;
@@ -41,7 +47,7 @@ impl Tensor {
         if let Some(y) = in_f32([self, other], |[a, b]| a.sub(b))? {
             return Ok(y);
         }
-        let output = zip_with!("sub", self, other, |a, b| a - b);
+        let output = zip_with!("sub", self, other, Sub, |a, b| a - b);
         let (a, b) = (self.dims(), other.dims());
         Ok(differentiable("sub", [self, other], [], output, move |[], dy, [da, db]| {
             da.give_with(|| dy.sum_to(&a))?;
@@ -54,7 +60,7 @@ impl Tensor {
         if let Some(y) = in_f32([self, other], |[a, b]| a.mul(b))? {
             return Ok(y);
         }
-        let output = zip_with!("mul", self, other, |a, b| a * b);
+        let output = zip_with!("mul", self, other, Mul, |a, b| a * b);
         let (a, b) = (self.dims(), other.dims());
         let keeps = [self.kept_if(other.tracks_grad())?, other.kept_if(self.tracks_grad())?];
         Ok(differentiable("mul", [self, other], [&keeps[0], &keeps[1]], output, move |[x, y], dy, [da, db]| {
@@ -68,7 +74,7 @@ impl Tensor {
         if let Some(y) = in_f32([self, other], |[a, b]| a.div(b))? {
             return Ok(y);
         }
-        let output = zip_with!("div", self, other, |a, b| a / b);
+        let output = zip_with!("div", self, other, Div, |a, b| a / b);
         let (a, b) = (self.dims(), other.dims());
         Ok(differentiable("div", [self, other], [other, &output.clone()], output, move |[y, q], dy, [da, db]| {
             da.give_with(|| dy.div(&y)?.sum_to(&a))?;
@@ -81,7 +87,11 @@ impl Tensor {
         if let Some(y) = in_f32([self], |[a]| a.add_scalar(value))? {
             return Ok(y);
         }
-        let output = zip_with!("add_scalar", self, &scalar(value, self)?, |a, b| a + b);
+        let output = on_device!(
+            self,
+            cpu => zip_with!("add_scalar", self, &scalar(value, self)?, Add, |a, b| a + b),
+            cuda => cuda::elementwise::unary("add_scalar", Unary::Shift, self, value)?,
+        );
         Ok(differentiable("add_scalar", [self], [], output, move |[], dy, [da]| da.give(dy)))
     }
 
@@ -90,7 +100,11 @@ impl Tensor {
         if let Some(y) = in_f32([self], |[a]| a.mul_scalar(value))? {
             return Ok(y);
         }
-        let output = zip_with!("mul_scalar", self, &scalar(value, self)?, |a, b| a * b);
+        let output = on_device!(
+            self,
+            cpu => zip_with!("mul_scalar", self, &scalar(value, self)?, Mul, |a, b| a * b),
+            cuda => cuda::elementwise::unary("mul_scalar", Unary::Scale, self, value)?,
+        );
         Ok(differentiable("mul_scalar", [self], [], output, move |[], dy, [da]| {
             da.give_with(|| dy.mul_scalar(value))
         }))

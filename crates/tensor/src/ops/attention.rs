@@ -8,8 +8,10 @@
 use std::sync::Arc;
 
 use crate::autograd::differentiable;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::dropout::{Dropout, RowCoordinate};
-use crate::ops::{alike, float, in_f32};
+use crate::ops::{alike, float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::{Error, Precision, Result, cpu};
 
@@ -124,6 +126,15 @@ impl Tensor {
             return Err(Error::invalid(OP, reason));
         }
         let (qkv, precision) = (self.values()?, Precision::current());
+        on_device!(qkv, cpu => (), cuda => {
+            let attention = cuda::attention::Attention { sequences, heads, dropout, precision };
+            let (output, kept) = attention.forward(OP, &qkv)?;
+            let (sequences, dropout) = (sequences.clone(), *dropout);
+            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dqkv]| {
+                let attention = cuda::attention::Attention { sequences: &sequences, heads, dropout: &dropout, precision };
+                dqkv.give_with(|| attention.backward(OP, &kept, &dy))
+            }));
+        });
         let tokens = sequences.tokens();
         let shapes = [&[tokens, hidden][..], &[tokens, heads]];
         let [output, log_sums] = float!(OP, qkv.dtype(), T => {
@@ -145,7 +156,7 @@ impl Tensor {
     }
 
     /// The attention probabilities, for looking at: for each sequence of length L a tensor [N, L, L] whose
-    /// entry (n, i, j) says how much token i attends to token j in head n. Not differentiable.
+    /// entry (n, i, j) says how much token i attends to token j in head n. On the CPU, and not differentiable.
     ///
     /// # Errors
     /// When the shapes do not fit, or this tensor wants a gradient.
@@ -153,7 +164,8 @@ impl Tensor {
         const OP: &str = "attention_weights";
         let hidden = self.check_attention(OP, sequences, heads)?;
         let dtype = self.dtype();
-        let qkv = if dtype.is_half() { self.detach().to_dtype(crate::DType::F32)? } else { self.detach() };
+        let qkv = self.detach().to_device(&crate::Device::Cpu)?;
+        let qkv = if dtype.is_half() { qkv.to_dtype(crate::DType::F32)? } else { qkv };
         let qkv = qkv.contiguous()?;
         let plan = plan(sequences, hidden, heads, &Dropout::NONE, Precision::F32);
         sequences

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::autograd::differentiable;
-use crate::ops::element;
+use crate::ops::{element, on_device};
 use crate::tensor::Tensor;
 use crate::{DType, Result};
 
@@ -58,12 +58,16 @@ impl Tensor {
             return Ok(self.clone());
         }
         let source = self.values()?;
-        let output = element!(OP, self.dtype(), From => element!(OP, dtype, To => {
-            let from = source.slice::<From>();
-            Tensor::build(OP, self.shape(), &self.device(), |to: &mut [To]| {
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to = <To as Convert>::from_f64(Convert::to_f64(from)));
-            })?
-        }));
+        let output = on_device!(
+            source,
+            cpu => element!(OP, self.dtype(), From => element!(OP, dtype, To => {
+                let from = source.slice::<From>();
+                Tensor::build(OP, self.shape(), &self.device(), |to: &mut [To]| {
+                    to.iter_mut().zip(from).for_each(|(to, &from)| *to = <To as Convert>::from_f64(Convert::to_f64(from)));
+                })?
+            })),
+            cuda => crate::cuda::elementwise::copied(OP, &source, dtype)?,
+        );
         if !dtype.is_float() {
             return crate::autograd::non_differentiable(OP, &[self], output);
         }

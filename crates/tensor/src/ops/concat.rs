@@ -1,7 +1,7 @@
 //! Tensors joined along a dimension. The gradient of each is its part.
 
 use crate::autograd::differentiable_many;
-use crate::ops::{alike, element};
+use crate::ops::{alike, element, on_device};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -36,17 +36,30 @@ impl Tensor {
         let parts = tensors.iter().map(|tensor| tensor.values()).collect::<Result<Vec<_>>>()?;
         let inner: usize = shape[axis + 1..].iter().product();
         let whole = shape[axis] * inner;
-        let output = element!(OP, first.dtype(), T => {
-            Tensor::build(OP, &shape, &first.device(), |to: &mut [T]| {
+        let output = on_device!(
+            first,
+            cpu => element!(OP, first.dtype(), T => {
+                Tensor::build(OP, &shape, &first.device(), |to: &mut [T]| {
+                    let mut start = 0;
+                    for part in &parts {
+                        let length = part.size(axis) * inner;
+                        let runs = to.chunks_exact_mut(whole.max(1)).zip(part.slice::<T>().chunks_exact(length.max(1)));
+                        runs.for_each(|(to, from)| to[start..start + length].copy_from_slice(from));
+                        start += length;
+                    }
+                })?
+            }),
+            cuda => {
+                let output = Tensor::uninitialised(OP, &shape, first.dtype(), &first.device())?;
                 let mut start = 0;
                 for part in &parts {
-                    let length = part.size(axis) * inner;
-                    let runs = to.chunks_exact_mut(whole.max(1)).zip(part.slice::<T>().chunks_exact(length.max(1)));
-                    runs.for_each(|(to, from)| to[start..start + length].copy_from_slice(from));
-                    start += length;
+                    let place = output.narrow(axis, start, part.size(axis))?;
+                    crate::cuda::elementwise::copy(OP, part, &place, false)?;
+                    start += part.size(axis);
                 }
-            })?
-        });
+                output
+            },
+        );
         let sizes: Vec<usize> = tensors.iter().map(|tensor| tensor.size(axis)).collect();
         Ok(differentiable_many(OP, tensors, &[], output, move |_, dy, slots| {
             let mut start = 0;

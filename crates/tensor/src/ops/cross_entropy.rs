@@ -4,8 +4,10 @@
 
 use crate::autograd::differentiable;
 use crate::cpu::Real;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::gradients::Destination;
-use crate::ops::{alike, float};
+use crate::ops::{alike, float, on_device};
 use crate::tensor::Tensor;
 use crate::{DType, Error, ErrorKind, Result, cpu};
 
@@ -81,6 +83,13 @@ impl Tensor {
         };
         let x = self.values()?;
         let ignore = settings.ignore_index;
+        on_device!(x, cpu => (), cuda => {
+            let (output, kept) = cuda::cross_entropy::forward(OP, &x, targets, ignore, classes, divisor)?;
+            drop(x);
+            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
+                dx.give_with(|| cuda::cross_entropy::backward(OP, kept, ignore, classes, divisor, &dy))
+            }));
+        });
         let (output, log_sums) = float!(OP, x.dtype(), T => {
             let mut losses = vec![0.0; rows];
             let log_sums = Tensor::build(OP, &[rows], &x.device(), |log_sums: &mut [T]| {
@@ -120,6 +129,9 @@ impl Tensor {
             let operands = [("logits", self.shape()), ("targets", targets.shape())];
             return Err(Error::shape(OP, "logits and targets differ in shape", &operands));
         }
+        on_device!(self, cpu => (), cuda => {
+            return self.log_softmax()?.mul(targets)?.sum_all()?.mul_scalar(-1.0 / rows as f64);
+        });
         let (x, p) = (self.values()?, targets.values()?);
         let (output, log_sums) = float!(OP, x.dtype(), T => {
             let mut losses = vec![0.0; rows];

@@ -4,7 +4,7 @@
 
 use crate::autograd::differentiable;
 use crate::dropout::{Dropout, RowCoordinate};
-use crate::ops::{float, in_f32, rows_and_width};
+use crate::ops::{float, in_f32, on_device, rows_and_width};
 use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
 
@@ -25,13 +25,22 @@ impl Tensor {
         let x = self.values()?;
         let (count, width) = rows_and_width(x.shape());
         check_rows(OP, dropout, rows, count)?;
-        let output = float!(OP, x.dtype(), T => {
-            Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| {
-                cpu::dropout::apply(x.slice(), width, rows, dropout, cpu::Target::new(y, false));
-            })?
-        });
+        let output = on_device!(
+            x,
+            cpu => float!(OP, x.dtype(), T => {
+                Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| {
+                    cpu::dropout::apply(x.slice(), width, rows, dropout, cpu::Target::new(y, false));
+                })?
+            }),
+            cuda => crate::cuda::dropout::apply(OP, &x, dropout, rows)?,
+        );
         let (dropout, rows) = (*dropout, rows.to_vec());
         Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
+            on_device!(
+                dy,
+                cpu => (),
+                cuda => return dx.give_with(|| crate::cuda::dropout::apply(OP, &dy, &dropout, &rows)),
+            );
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu::dropout::apply::<T>(dy.slice(), width, &rows, &dropout, dx.target()));
             Ok(())

@@ -5,9 +5,11 @@
 //! does not depend on the number of threads.
 
 use crate::autograd::differentiable;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::gradients::Destination;
 use crate::ops::rows::gather;
-use crate::ops::{alike, check_indices, float, in_f32};
+use crate::ops::{alike, check_indices, float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
 
@@ -70,6 +72,26 @@ impl Tensor {
         check_indices(OP, "token id", ids.words, self.size(0))?;
         check_indices(OP, "position", ids.positions, position.size(0))?;
         check_indices(OP, "token type", ids.token_types, token_type.size(0))?;
+
+        on_device!(self, cpu => (), cuda => {
+            let columns = [ids.words, ids.positions, ids.token_types];
+            let sum = cuda::embedding::embed(OP, [self, position, token_type], columns)?;
+            let input = cuda::layer_norm::Input { x: &sum, residual: None };
+            let [output, z, statistics] = cuda::layer_norm::forward(OP, input, gamma, beta, eps)?;
+            let ids = columns.map(<[u32]>::to_vec);
+            let inputs = operands.map(|(_, tensor)| tensor);
+            return Ok(differentiable(OP, inputs, [&z, gamma, &statistics], output, move |[z, gamma, statistics], dy, slots| {
+                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], None)?;
+                let [word, position, token_type, dgamma, dbeta] = slots;
+                for (slot, ids) in [word, position, token_type].into_iter().zip(&ids) {
+                    if let Some(mut table) = slot.open()? {
+                        cuda::embedding::scatter(OP, &found.dz, ids, &table.zeroed()?)?;
+                    }
+                }
+                dgamma.give(found.dgamma)?;
+                dbeta.give(found.dbeta)
+            }));
+        });
 
         let [word_values, position_values, type_values, gamma_values, beta_values] =
             operands.map(|(_, tensor)| tensor.values());

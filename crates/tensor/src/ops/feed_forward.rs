@@ -7,7 +7,7 @@
 use crate::autograd::{differentiable, is_recorded};
 use crate::cpu::gemm::{Epilogue, Gemm, View, ViewMut};
 use crate::ops::linear::{Layers, backward};
-use crate::ops::{Gelu, float, in_f32, rows_and_width};
+use crate::ops::{Gelu, float, in_f32, on_device, rows_and_width};
 use crate::tensor::Tensor;
 use crate::Result;
 
@@ -23,6 +23,7 @@ impl Tensor {
         if let Some(y) = in_f32(inputs, |[x, w1, b1, w2, b2]| x.feed_forward((w1, b1), gelu, (w2, b2)))? {
             return Ok(y);
         }
+        on_device!(self, cpu => (), cuda => return self.linear_gelu(inner.0, inner.1, gelu)?.linear(outer.0, outer.1));
         let first = Layers::checked(OP, self, &[inner])?;
         let (shape, device, precision) = (first.output_shape(), self.device(), first.precision);
         if !is_recorded(&inputs) {

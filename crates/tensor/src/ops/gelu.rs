@@ -5,7 +5,9 @@
 
 use crate::autograd::differentiable;
 use crate::cpu::{Real, Target, unary};
-use crate::ops::{float, in_f32};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::ops::{float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::Result;
 
@@ -27,14 +29,31 @@ impl Tensor {
             return Ok(y);
         }
         let x = self.values()?;
-        let output = float!(OP, x.dtype(), T => {
-            Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu_forward(kind, x.slice(), y))?
-        });
+        let output = on_device!(
+            x,
+            cpu => float!(OP, x.dtype(), T => {
+                Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu_forward(kind, x.slice(), y))?
+            }),
+            cuda => cuda::elementwise::unary(OP, on_cuda(kind), &x, 0.0)?,
+        );
         Ok(differentiable(OP, [self], [&x], output, move |[x], dy, [dx]| {
+            on_device!(
+                dy,
+                cpu => (),
+                cuda => return dx.give_with(|| cuda::elementwise::unary_backward(OP, on_cuda(kind), &x, &dy)),
+            );
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu_backward::<T>(kind, x.slice(), dy.slice(), dx.target()));
             Ok(())
         }))
+    }
+}
+
+#[cfg(feature = "cuda")]
+pub(super) fn on_cuda(kind: Gelu) -> cuda::elementwise::Unary {
+    match kind {
+        Gelu::Erf => cuda::elementwise::Unary::Gelu,
+        Gelu::Tanh => cuda::elementwise::Unary::GeluTanh,
     }
 }
 

@@ -5,10 +5,12 @@
 //! dbeta = Σ dy. The variance is the biased one, and `eps` is added to it.
 
 use crate::autograd::differentiable;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::dropout::{Dropout, RowCoordinate};
 use crate::gradients::Destination;
 use crate::ops::dropout::check_rows;
-use crate::ops::{alike, float, in_f32, rows_and_width};
+use crate::ops::{alike, float, in_f32, on_device, rows_and_width};
 use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
 
@@ -24,6 +26,17 @@ impl Tensor {
         }
         check(OP, self, gamma, beta)?;
         let x = self.values()?;
+        on_device!(x, cpu => (), cuda => {
+            let input = cuda::layer_norm::Input { x: &x, residual: None };
+            let [output, z, statistics] = cuda::layer_norm::forward(OP, input, gamma, beta, eps)?;
+            let (inputs, keeps) = ([self, gamma, beta], [&z, gamma, &statistics]);
+            return Ok(differentiable(OP, inputs, keeps, output, move |[z, gamma, statistics], dy, [dx, dgamma, dbeta]| {
+                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], None)?;
+                dx.give(found.dz)?;
+                dgamma.give(found.dgamma)?;
+                dbeta.give(found.dbeta)
+            }));
+        });
         let (rows, _) = rows_and_width(x.shape());
         let (gamma_values, beta_values) = (gamma.values()?, beta.values()?);
         let [output, statistics] = float!(OP, x.dtype(), T => {
@@ -84,6 +97,20 @@ impl Tensor {
         let (count, _) = rows_and_width(self.shape());
         check_rows(OP, dropout, rows, count)?;
         let (x, residual_values) = (self.values()?, residual.values()?);
+        on_device!(x, cpu => (), cuda => {
+            let input = cuda::layer_norm::Input { x: &x, residual: Some((&residual_values, dropout, rows)) };
+            let [output, z, statistics] = cuda::layer_norm::forward(OP, input, gamma, beta, eps)?;
+            let (rows, dropout) = (if dropout.is_none() { Vec::new() } else { rows.to_vec() }, *dropout);
+            let (inputs, keeps) = ([self, residual, gamma, beta], [&z, gamma, &statistics]);
+            return Ok(differentiable(OP, inputs, keeps, output, move |[z, gamma, statistics], dy, slots| {
+                let [dx, dresidual, dgamma, dbeta] = slots;
+                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], Some((&dropout, &rows)))?;
+                dx.give(found.dx.unwrap_or_else(|| found.dz.clone()))?;
+                dresidual.give(found.dz)?;
+                dgamma.give(found.dgamma)?;
+                dbeta.give(found.dbeta)
+            }));
+        });
         let (gamma_values, beta_values) = (gamma.values()?, beta.values()?);
         let shapes = [x.shape(), x.shape(), &[2, count]];
         let [output, sum, statistics] = float!(OP, x.dtype(), T => {

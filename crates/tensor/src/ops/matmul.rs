@@ -5,7 +5,10 @@
 
 use crate::autograd::differentiable;
 use crate::cpu::gemm::{Gemm, View, ViewMut};
-use crate::ops::{alike, float, in_f32};
+#[cfg(feature = "cuda")]
+use crate::cuda::{self, matmul::Matrix};
+use crate::layout::Layout;
+use crate::ops::{alike, float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::{Error, Precision, Result};
 
@@ -57,6 +60,27 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, batch: &[usize]) -> Res
     let whole = |rows: usize, columns: usize| [batch, &[rows, columns]].concat();
     let (a_layout, b_layout) = (a.layout().broadcast(OP, &whole(m, k))?, b.layout().broadcast(OP, &whole(k, n))?);
     let rank = batch.len();
+    let start = |layout: &Layout, index: usize| {
+        let (mut rest, mut start) = (index, 0);
+        for axis in (0..rank).rev() {
+            start += rest % batch[axis] * layout.strides[axis];
+            rest /= batch[axis];
+        }
+        start
+    };
+    on_device!(a, cpu => (), cuda => {
+        let output = Tensor::uninitialised(OP, &whole(m, n), a.dtype(), &a.device())?;
+        for index in 0..batch.iter().product() {
+            let matrix = |tensor, layout: &Layout, rows, columns| {
+                let step = (layout.strides[rank], layout.strides[rank + 1]);
+                Matrix { tensor, start: start(layout, index), rows, columns, step }
+            };
+            let c = Matrix { tensor: &output, start: index * m * n, rows: m, columns: n, step: (n, 1) };
+            let (a, b) = (matrix(a, &a_layout, m, k), matrix(b, &b_layout, k, n));
+            cuda::matmul::multiply(OP, precision, a, b, c, cuda::matmul::Epilogue::Plain, false)?;
+        }
+        return Ok(output);
+    });
     float!(OP, a.dtype(), T => {
         let (a_data, b_data) = (a.strided_slice::<T>(), b.strided_slice::<T>());
         Tensor::build(OP, &whole(m, n), &a.device(), |to: &mut [T]| {
@@ -64,15 +88,10 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, batch: &[usize]) -> Res
                 return to.fill(0.0);
             }
             for index in 0..batch.iter().product() {
-                let (mut rest, mut a_start, mut b_start) = (index, 0, 0);
-                for axis in (0..rank).rev() {
-                    a_start += rest % batch[axis] * a_layout.strides[axis];
-                    b_start += rest % batch[axis] * b_layout.strides[axis];
-                    rest /= batch[axis];
-                }
                 if m * n == 0 {
                     continue;
                 }
+                let (a_start, b_start) = (start(&a_layout, index), start(&b_layout, index));
                 let (a_strides, b_strides) = (&a_layout.strides[rank..], &b_layout.strides[rank..]);
                 let a = View::new(&a_data[a_start..], m, k, a_strides[0], a_strides[1]);
                 let b = View::new(&b_data[b_start..], k, n, b_strides[0], b_strides[1]);

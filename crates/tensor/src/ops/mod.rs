@@ -100,6 +100,18 @@ macro_rules! element {
 }
 pub(crate) use element;
 
+/// `$cuda` where `$tensor` is on a GPU, else `$cpu`.
+macro_rules! on_device {
+    ($tensor:expr, cpu => $cpu:expr, cuda => $cuda:expr $(,)?) => {{
+        #[cfg(feature = "cuda")]
+        let value = if $tensor.is_on_cpu() { $cpu } else { $cuda };
+        #[cfg(not(feature = "cuda"))]
+        let value = $cpu;
+        value
+    }};
+}
+pub(crate) use on_device;
+
 pub(crate) fn wrong_dtype(op: &'static str, operand: &'static str, found: DType, expected: &str) -> Error {
     ErrorKind::DType { op, operand, found, expected: expected.to_string() }.into()
 }

@@ -4,7 +4,7 @@
 use crate::autograd::differentiable;
 use crate::cpu::Real;
 use crate::cpu::pointwise_loss::{self, BinaryCrossEntropy, PointwiseLoss, SquaredError};
-use crate::ops::{float, wrong_dtype};
+use crate::ops::{float, on_device, wrong_dtype};
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
@@ -37,7 +37,7 @@ impl Tensor {
         self.pointwise_loss::<SquaredError>(OP, targets)
     }
 
-    fn pointwise_loss<L: PointwiseLoss>(&self, op: &'static str, targets: &[f32]) -> Result<Tensor> {
+    fn pointwise_loss<L: PointwiseLoss + Composed>(&self, op: &'static str, targets: &[f32]) -> Result<Tensor> {
         if self.dtype().is_half() {
             return self.to_dtype(DType::F32)?.pointwise_loss::<L>(op, targets);
         }
@@ -48,6 +48,7 @@ impl Tensor {
             let reason = format!("{} targets given for {} predictions", targets.len(), self.elements());
             return Err(Error::shape(op, reason, &[("predictions", self.shape())]));
         }
+        on_device!(self, cpu => (), cuda => return L::composed(self, targets));
         let x = self.values()?;
         let count = targets.len() as f64;
         let output = float!(op, x.dtype(), T => {
@@ -62,6 +63,29 @@ impl Tensor {
             });
             Ok(())
         }))
+    }
+}
+
+/// A loss from other operations: what a GPU computes, where these few numbers have no kernel of their own.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "it is for GPUs"))]
+trait Composed {
+    fn composed(x: &Tensor, targets: &[f32]) -> Result<Tensor>;
+}
+
+impl Composed for BinaryCrossEntropy {
+    /// The cross-entropy of two classes with the logits 0 and x.
+    fn composed(x: &Tensor, targets: &[f32]) -> Result<Tensor> {
+        let x = x.reshape(&[targets.len(), 1])?;
+        let logits = Tensor::concat(&[&Tensor::zeros(x.shape(), x.dtype(), &x.device())?, &x], 1)?;
+        let both = targets.iter().flat_map(|&target| [1.0 - target, target]).collect();
+        logits.soft_cross_entropy(&Tensor::from_vec::<f32>(both, &[targets.len(), 2], &x.device())?)
+    }
+}
+
+impl Composed for SquaredError {
+    fn composed(x: &Tensor, targets: &[f32]) -> Result<Tensor> {
+        let difference = x.sub(&Tensor::from_slice(targets, x.shape(), &x.device())?)?;
+        difference.mul(&difference)?.mean_all()
     }
 }
 

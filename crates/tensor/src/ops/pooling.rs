@@ -4,7 +4,9 @@
 //! Mean over L rows: dx = dy / L in each of them. Max: dx = dy in the row that was the largest.
 
 use crate::autograd::differentiable;
-use crate::ops::{Sequences, float, in_f32};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::ops::{Sequences, float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
 
@@ -35,6 +37,13 @@ impl Tensor {
             return Err(Error::shape(OP, reason, &[("tensor", self.shape())]));
         }
         let x = self.values()?;
+        on_device!(x, cpu => (), cuda => {
+            let (output, rows) = cuda::pooling::forward(OP, &x, sequences, pooling)?;
+            let sequences = sequences.clone();
+            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
+                dx.give_with(|| cuda::pooling::backward(OP, &dy, &sequences, pooling, &rows))
+            }));
+        });
         let shape = [sequences.len(), width];
         let cu_seqlens = sequences.cu_seqlens();
         let mut rows = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::autograd::differentiable;
 use crate::cpu::strided;
-use crate::ops::{float, in_f32, wrong_dtype};
+use crate::ops::{float, in_f32, on_device, wrong_dtype};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -30,10 +30,14 @@ impl Tensor {
         if !self.dtype().is_float() {
             return Err(wrong_dtype(op, "tensor", self.dtype(), "a float type"));
         }
-        let output = float!("sum", self.dtype(), T => {
-            let (from, layout) = (self.strided_slice::<T>(), self.layout());
-            Tensor::build("sum", &shape, &self.device(), |to: &mut [T]| strided::sum(from, layout, &shape, to))?
-        });
+        let output = on_device!(
+            self,
+            cpu => float!("sum", self.dtype(), T => {
+                let (from, layout) = (self.strided_slice::<T>(), self.layout());
+                Tensor::build("sum", &shape, &self.device(), |to: &mut [T]| strided::sum(from, layout, &shape, to))?
+            }),
+            cuda => crate::cuda::elementwise::sum("sum", self, &shape)?,
+        );
         let from = self.dims();
         Ok(differentiable("sum", [self], [], output, move |[], dy, [dx]| {
             dx.give_with(|| dy.broadcast_to(&from)?.contiguous())

@@ -2,7 +2,9 @@
 //! the pooler on the [CLS] rows alone.
 
 use crate::autograd::differentiable;
-use crate::ops::{check_indices, float, in_f32};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::ops::{check_indices, float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::{Error, Result, cpu};
 
@@ -31,11 +33,19 @@ impl Tensor {
         }
         check_indices(OP, "row index", indices, rows)?;
         let x = self.values()?;
-        let output = float!(OP, x.dtype(), T => {
-            Tensor::build(OP, &[rows, width], &x.device(), |y: &mut [T]| {
-                cpu::embedding::scatter_add(cpu::Target::new(y, false), width, indices, x.slice());
-            })?
-        });
+        let output = on_device!(
+            x,
+            cpu => float!(OP, x.dtype(), T => {
+                Tensor::build(OP, &[rows, width], &x.device(), |y: &mut [T]| {
+                    cpu::embedding::scatter_add(cpu::Target::new(y, false), width, indices, x.slice());
+                })?
+            }),
+            cuda => {
+                let output = Tensor::zeros(&[rows, width], x.dtype(), &x.device())?;
+                cuda::embedding::scatter(OP, &x, indices, &output)?;
+                output
+            },
+        );
         let indices = indices.to_vec();
         Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| dx.give_with(|| dy.gather_rows(&indices))))
     }
@@ -49,14 +59,19 @@ pub(super) fn gather(op: &'static str, what: &'static str, x: &Tensor, indices: 
     let (rows, width) = matrix(op, x)?;
     check_indices(op, what, indices, rows)?;
     let values = x.values()?;
-    let output = float!(op, x.dtype(), T => {
-        Tensor::build(op, &[indices.len(), width], &x.device(), |y: &mut [T]| {
-            cpu::embedding::gather(values.slice(), width, indices, y);
-        })?
-    });
+    let output = on_device!(
+        values,
+        cpu => float!(op, x.dtype(), T => {
+            Tensor::build(op, &[indices.len(), width], &x.device(), |y: &mut [T]| {
+                cpu::embedding::gather(values.slice(), width, indices, y);
+            })?
+        }),
+        cuda => cuda::embedding::gather(op, &values, indices)?,
+    );
     let indices = indices.to_vec();
     Ok(differentiable(op, [x], [], output, move |[], dy, [dx]| {
         let Some(mut dx) = dx.open()? else { return Ok(()) };
+        on_device!(dy, cpu => (), cuda => return cuda::embedding::scatter(op, &dy, &indices, &dx.zeroed()?));
         float!(op, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.rows_target(&indices), width, &indices, dy.slice()));
         Ok(())
     }))

@@ -4,7 +4,9 @@
 //! With y = softmax(x): dx = y * (dy - Σ dy y). With y = log softmax(x): dx = dy - e^y Σ dy.
 
 use crate::autograd::differentiable;
-use crate::ops::{float, in_f32, rows_and_width};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::ops::{float, in_f32, on_device, rows_and_width};
 use crate::tensor::Tensor;
 use crate::{Result, cpu};
 
@@ -17,10 +19,15 @@ impl Tensor {
         }
         let x = self.values()?;
         let (_, width) = rows_and_width(x.shape());
-        let output = float!(OP, x.dtype(), T => {
-            Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::softmax(x.slice(), y, width))?
-        });
+        let output = on_device!(
+            x,
+            cpu => float!(OP, x.dtype(), T => {
+                Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::softmax(x.slice(), y, width))?
+            }),
+            cuda => cuda::softmax::forward(OP, &x, false)?,
+        );
         Ok(differentiable(OP, [self], [&output.clone()], output, move |[y], dy, [dx]| {
+            on_device!(dy, cpu => (), cuda => return dx.give_with(|| cuda::softmax::backward(OP, &y, &dy, false)));
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu::softmax::softmax_backward::<T>(y.slice(), dy.slice(), dx.target(), width));
             Ok(())
@@ -35,10 +42,15 @@ impl Tensor {
         }
         let x = self.values()?;
         let (_, width) = rows_and_width(x.shape());
-        let output = float!(OP, x.dtype(), T => {
-            Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::log_softmax(x.slice(), y, width))?
-        });
+        let output = on_device!(
+            x,
+            cpu => float!(OP, x.dtype(), T => {
+                Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::log_softmax(x.slice(), y, width))?
+            }),
+            cuda => cuda::softmax::forward(OP, &x, true)?,
+        );
         Ok(differentiable(OP, [self], [&output.clone()], output, move |[y], dy, [dx]| {
+            on_device!(dy, cpu => (), cuda => return dx.give_with(|| cuda::softmax::backward(OP, &y, &dy, true)));
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu::softmax::log_softmax_backward::<T>(y.slice(), dy.slice(), dx.target(), width));
             Ok(())

@@ -4,13 +4,13 @@ use std::cmp::Ordering;
 
 use crate::ops::{float, rows_and_width};
 use crate::tensor::Tensor;
-use crate::{DType, Result};
+use crate::{DType, Device, Result};
 
 impl Tensor {
     /// For each row of `self` [.., W] the `k` largest elements, largest first, with their columns. Equal
     /// elements come in order of their columns; what is not a number comes last.
     pub fn top_k(&self, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
-        let values = self.detach().to_dtype(DType::F64)?.to_vec::<f64>()?;
+        let values = self.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec::<f64>()?;
         let (rows, width) = rows_and_width(self.shape());
         Ok((0..rows)
             .map(|row| {
@@ -34,7 +34,11 @@ impl Tensor {
     /// not a number is smaller than any number. 0 where there is no column.
     pub fn argmax(&self) -> Result<Vec<usize>> {
         let (rows, width) = rows_and_width(self.shape());
-        let values = self.detach().to_dtype(if self.dtype() == DType::F64 { DType::F64 } else { DType::F32 })?;
+        let values = self.detach().to_device(&Device::Cpu)?.to_dtype(if self.dtype() == DType::F64 {
+            DType::F64
+        } else {
+            DType::F32
+        })?;
         let values = values.contiguous()?;
         float!("argmax", values.dtype(), T => {
             let values = values.slice::<T>();

@@ -2,7 +2,9 @@
 
 use crate::autograd::differentiable;
 use crate::cpu::unary::{self, Exp, Ln, Reciprocal, Relu, Saved, Sqrt, Tanh, Unary};
-use crate::ops::{float, in_f32};
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::ops::{float, in_f32, on_device};
 use crate::tensor::Tensor;
 use crate::Result;
 
@@ -42,14 +44,23 @@ impl Tensor {
             return Ok(y);
         }
         let x = self.values()?;
-        let output = float!(op, x.dtype(), T => {
-            Tensor::build(op, x.shape(), &x.device(), |y: &mut [T]| unary::forward::<T, F>(x.slice(), y))?
-        });
+        let output = on_device!(
+            x,
+            cpu => float!(op, x.dtype(), T => {
+                Tensor::build(op, x.shape(), &x.device(), |y: &mut [T]| unary::forward::<T, F>(x.slice(), y))?
+            }),
+            cuda => cuda::elementwise::unary(op, F::ON_CUDA, &x, 0.0)?,
+        );
         let kept = match F::SAVED {
             Saved::Input => &x,
             Saved::Output => &output.clone(),
         };
         Ok(differentiable(op, [self], [kept], output, move |[kept], dy, [dx]| {
+            on_device!(
+                dy,
+                cpu => (),
+                cuda => return dx.give_with(|| cuda::elementwise::unary_backward(op, F::ON_CUDA, &kept, &dy)),
+            );
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(op, dy.dtype(), T => unary::backward::<T, F>(kept.slice(), dy.slice(), dx.target()));
             Ok(())

@@ -4,7 +4,9 @@
 use crate::autograd::differentiable;
 use crate::cpu::strided;
 use crate::layout::{Dims, Layout};
-use crate::ops::element;
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::ops::{element, on_device};
 use crate::tensor::{Origin, Tensor};
 use crate::{Error, Result};
 
@@ -15,10 +17,14 @@ impl Tensor {
 
     /// The same elements, row-major in memory of their own.
     pub(crate) fn copied(&self) -> Result<Tensor> {
-        element!("contiguous", self.dtype(), T => {
-            let (from, layout) = (self.strided_slice::<T>(), self.layout());
-            Tensor::build("contiguous", self.shape(), &self.device(), |to: &mut [T]| strided::copy(from, layout, to))
-        })
+        on_device!(
+            self,
+            cpu => element!("contiguous", self.dtype(), T => {
+                let (from, layout) = (self.strided_slice::<T>(), self.layout());
+                Tensor::build("contiguous", self.shape(), &self.device(), |to: &mut [T]| strided::copy(from, layout, to))
+            }),
+            cuda => cuda::elementwise::copied("contiguous", self, self.dtype()),
+        )
     }
 
     /// The same elements, row-major: this tensor itself where it already is.
@@ -109,6 +115,10 @@ impl Tensor {
         let from = self.dims();
         Ok(differentiable("narrow", [self], [], self.view(layout), move |[], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
+            on_device!(dy, cpu => (), cuda => {
+                let part = dx.zeroed()?.narrow(axis, start, length)?;
+                return cuda::elementwise::copy("narrow", &dy, &part, true);
+            });
             let inner: usize = from[axis + 1..].iter().product();
             element!("narrow", dy.dtype(), T => {
                 let dy = dy.slice::<T>();

@@ -5,7 +5,6 @@ mod state;
 
 use cloze_tensor::optim::AdamWStep;
 use cloze_tensor::{Gradients, Module, ParameterArena, Tensor};
-use rayon::prelude::*;
 
 use crate::{Error, Result};
 pub use groups::ParameterGroup;
@@ -146,9 +145,6 @@ struct Average {
     values: Tensor,
 }
 
-/// Elements that one task averages.
-const CHUNK: usize = 1 << 16;
-
 impl Optimizer {
     /// Moves the parameters of `model` that are `trainable`, by name, to the optimizer's arena.
     ///
@@ -227,32 +223,18 @@ impl Optimizer {
         // As PyTorch: the small number keeps the factor finite for gradients of zero.
         let gradient_scale = clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
         let (adamw, treatments, steps) = (&self.adamw, &self.treatments, self.steps + 1);
-        let [mean, square] = &mut self.means;
-        let (mean, square) = (mean.exclusive_slice::<f32>()?, square.exclusive_slice::<f32>()?);
-        let average = self
-            .average
-            .as_mut()
-            .map(|average| Ok::<_, Error>((average.decay, average.values.exclusive_slice::<f32>()?)));
-        let average = average.transpose()?;
-        self.arena.update(model, &self.gradients, |values: &mut [f32], gradients, parameters| {
-            for (parameter, treatment) in parameters.iter().zip(treatments) {
-                let range = parameter.range.clone();
-                let step = AdamWStep {
-                    gradient_scale,
-                    learning_rate: learning_rate * treatment.factor,
-                    weight_decay: treatment.weight_decay,
-                    beta1: adamw.betas.0,
-                    beta2: adamw.betas.1,
-                    eps: adamw.eps,
-                    step: steps,
-                };
-                let moments = (&mut mean[range.clone()], &mut square[range.clone()]);
-                step.apply(&mut values[range.clone()], &gradients[range], moments);
-            }
-            if let Some((decay, average)) = average {
-                move_average(average, values, if steps == 1 { 0.0 } else { decay });
-            }
+        self.arena.adamw(model, &self.gradients, &mut self.means, |at| AdamWStep {
+            gradient_scale,
+            learning_rate: learning_rate * treatments[at].factor,
+            weight_decay: treatments[at].weight_decay,
+            beta1: adamw.betas.0,
+            beta2: adamw.betas.1,
+            eps: adamw.eps,
+            step: steps,
         })?;
+        if let Some(average) = &mut self.average {
+            self.arena.move_average(model, &mut average.values, if steps == 1 { 0.0 } else { average.decay })?;
+        }
         self.steps = steps;
         self.gradients.clear();
         Ok(norm)
@@ -277,8 +259,7 @@ impl Optimizer {
     pub fn swap_average(&mut self, model: &mut impl Module) -> Result<bool> {
         match &mut self.average {
             Some(average) if self.steps > 0 => {
-                let average = average.values.exclusive_slice::<f32>()?;
-                self.arena.edit(model, |values: &mut [f32], _| values.swap_with_slice(average))?;
+                average.values = self.arena.replace(model, &average.values)?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -290,29 +271,11 @@ impl Optimizer {
     /// # Errors
     /// None but of the system's.
     pub fn reset(&mut self) -> Result<()> {
-        for mean in &mut self.means {
-            mean.exclusive_slice::<f32>()?.fill(0.0);
-        }
+        self.means = [self.arena.zeros()?, self.arena.zeros()?];
         self.gradients.clear();
         self.steps = 0;
         Ok(())
     }
-}
-
-/// `average = decay * average + (1 - decay) * values`, as PyTorch interpolates.
-fn move_average(average: &mut [f32], values: &[f32], decay: f64) {
-    let weight = (1.0 - decay) as f32;
-    let chunks = average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
-    chunks.for_each(|(average, values)| {
-        for (average, value) in average.iter_mut().zip(values) {
-            // Where the weight is 1 the sum would not be the value in all its bits.
-            *average = if weight < 0.5 {
-                *average + weight * (value - *average)
-            } else {
-                value - (value - *average) * (1.0 - weight)
-            };
-        }
-    });
 }
 
 #[cfg(test)]

@@ -27,26 +27,25 @@ impl Optimizer {
     /// # Errors
     /// When `file` lacks one, or has it in another shape.
     pub(crate) fn set_parameters(&self, model: &mut impl Module, file: &TensorFile, prefix: &str) -> Result<()> {
-        let flat = self.flat(file, prefix)?;
-        Ok(self.arena.edit(model, |values: &mut [f32], _| values.copy_from_slice(&flat))?)
+        self.arena.replace(model, &self.flat(file, prefix)?)?;
+        Ok(())
     }
 
-    /// The trained parameters, laid out as the arena.
+    /// A copy of the trained parameters, laid out as the arena.
     ///
     /// # Errors
-    /// As [`ParameterArena::edit`].
-    pub(crate) fn copy_parameters(&self, model: &mut impl Module) -> Result<Vec<f32>> {
-        let mut copy = Vec::new();
-        self.arena.edit(model, |values: &mut [f32], _| copy.extend_from_slice(values))?;
-        Ok(copy)
+    /// When there is not enough memory.
+    pub(crate) fn copy_parameters(&self) -> Result<Tensor> {
+        Ok(self.arena.values()?)
     }
 
     /// Puts a copy of the trained parameters in their place.
     ///
     /// # Errors
-    /// As [`ParameterArena::edit`].
-    pub(crate) fn paste_parameters(&self, model: &mut impl Module, copy: &[f32]) -> Result<()> {
-        Ok(self.arena.edit(model, |values: &mut [f32], _| values.copy_from_slice(copy))?)
+    /// As [`ParameterArena::replace`].
+    pub(crate) fn paste_parameters(&self, model: &mut impl Module, copy: &Tensor) -> Result<()> {
+        self.arena.replace(model, copy)?;
+        Ok(())
     }
 
     /// All that a later step depends on but the parameters: views of it, to be dropped before the next step.
@@ -68,21 +67,18 @@ impl Optimizer {
     /// When the file lacks a part of it, or has it in another shape.
     pub(crate) fn restore(&mut self, file: &TensorFile, steps: u32) -> Result<()> {
         for (kind, at) in MEANS.into_iter().zip(0..) {
-            let flat = self.flat(file, kind)?;
-            self.means[at].exclusive_slice::<f32>()?.copy_from_slice(&flat);
+            self.means[at] = self.flat(file, kind)?;
         }
-        if self.average.is_some() {
-            let flat = self.flat(file, AVERAGE)?;
-            if let Some(average) = &mut self.average {
-                average.values.exclusive_slice::<f32>()?.copy_from_slice(&flat);
-            }
+        let average = self.average.is_some().then(|| self.flat(file, AVERAGE)).transpose()?;
+        if let (Some(average), Some(values)) = (&mut self.average, average) {
+            average.values = values;
         }
         self.steps = steps;
         Ok(())
     }
 
     /// A tensor for each parameter, laid out as the arena.
-    fn flat(&self, file: &TensorFile, kind: &str) -> Result<Vec<f32>> {
+    fn flat(&self, file: &TensorFile, kind: &str) -> Result<Tensor> {
         let mut flat = vec![0.0; self.arena.elements()];
         for parameter in self.arena.parameters() {
             let name = format!("{kind}{}", parameter.name);
@@ -93,6 +89,6 @@ impl Optimizer {
             }
             flat[parameter.range.clone()].copy_from_slice(&tensor.to_vec::<f32>()?);
         }
-        Ok(flat)
+        Ok(Tensor::from_vec(flat, &[self.arena.elements()], self.arena.device())?)
     }
 }

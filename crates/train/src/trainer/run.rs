@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cloze_tensor::Module;
+use cloze_tensor::{Module, Tensor};
 
 use super::batching::Steps;
 use super::checkpoint::{self, State};
@@ -138,7 +138,7 @@ struct Run<'r, 'm, M> {
     record: RunRecord,
     state: State,
     /// The best parameters, where there is no directory to keep them in.
-    best: Option<Vec<f32>>,
+    best: Option<Tensor>,
     stopped: Option<Stopped>,
     begun: Instant,
 }
@@ -286,7 +286,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         if Best::update(&mut self.state.best, self.state.step, &evaluation) && self.trainer.keep_best {
             match &self.directory {
                 Some(directory) => checkpoint::save_best(directory, self.trainer.model, self.optimizer)?,
-                None => self.best = Some(self.optimizer.copy_parameters(self.trainer.model)?),
+                None => self.best = Some(self.optimizer.copy_parameters()?),
             }
         }
         if averaged {

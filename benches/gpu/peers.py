@@ -1,0 +1,113 @@
+"""What PyTorch and transformers take for the measurements of main.rs, on the same GPU: a line of JSON for each.
+
+Products are torch.matmul in bf16 (cuBLASLt); attention is scaled_dot_product_attention, by FlashAttention and by cuDNN, on
+tensors that lie as each likes best; steps are of transformers' BertForPreTraining under autocast to bf16, its attention SDPA,
+eager and compiled. `--smoke` takes the smallest of sizes, on whatever device there is.
+"""
+
+import argparse
+import json
+import time
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+SECONDS = 0.3
+
+
+def measure(name, work, unit, call, smoke, device):
+    try:
+        times, begun = [], time.perf_counter()
+        while not times or not smoke and (time.perf_counter() - begun < 2 * SECONDS or len(times) < 6):
+            start = time.perf_counter()
+            call()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        measured = sorted(times[len(times) // 2 :])
+        seconds = measured[len(measured) // 2]
+        print(json.dumps({"name": name, "ms": seconds * 1e3, "per_second": work / seconds, "unit": unit}), flush=True)
+    except Exception as error:  # A backend that does not take a shape says so, and the others go on.
+        print(json.dumps({"name": name, "error": str(error).splitlines()[0]}), flush=True)
+
+
+def products(smoke, device):
+    sizes = [(65536, 768, 768), (65536, 3072, 768), (65536, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192)]
+    for m, n, k in [(130, 70, 40)] if smoke else sizes:
+        a, b = (torch.randn(*shape, device=device, dtype=torch.bfloat16) for shape in ((m, k), (n, k)))
+        measure(f"product {m} {n} {k}", 2 * m * n * k, "FLOP", lambda: a @ b.T, smoke, device)
+
+
+def attention(smoke, device):
+    hidden, tokens = (128, 96) if smoke else (1024, 16384)
+    backends = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+    if smoke:
+        backends = {"math": SDPBackend.MATH}
+    for size in (64, 128):
+        for length in (48,) if smoke else (128, 512, 1024, 2048, 8192):
+            shape = (tokens // length, hidden // size, length, size)
+            q, k, v = (torch.randn(shape, device=device, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+            dy = torch.randn(shape, device=device, dtype=torch.bfloat16)
+            for p in (0.0, 0.1):
+                for label, backend in backends.items():
+                    work = 4 * tokens * length * hidden
+                    name = f"head {size} length {length} dropout {p:g}".replace("dropout 0.0", "dropout 0")
+
+                    def forward():
+                        with sdpa_kernel(backend):
+                            return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+
+                    def alone():
+                        with torch.no_grad():
+                            forward()
+
+                    measure(f"attention forward {name} [{label}]", work, "FLOP", alone, smoke, device)
+                    both = lambda: torch.autograd.grad(forward(), (q, k, v), dy)
+                    measure(f"attention both {name} [{label}]", 3.5 * work, "FLOP", both, smoke, device)
+
+
+def training(smoke, device):
+    from transformers import BertConfig, BertForPreTraining
+
+    shapes = {"base": (12, 768), "large": (24, 1024)}
+    for name, (layers, hidden) in {"tiny": (2, 128)}.items() if smoke else shapes.items():
+        for length in (16, 24) if smoke else (128, 512):
+            tokens = 48 if smoke else 16384
+            config = BertConfig(
+                num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=hidden // 64, intermediate_size=4 * hidden
+            )
+            config._attn_implementation = "sdpa"
+            count = tokens // length
+            ids = torch.randint(5, 30000, (count, length), device=device)
+            labels = torch.where(torch.arange(length, device=device) < length * 15 // 100, ids, -100)
+            next_sentence = torch.arange(count, device=device) % 2
+            for label in ("eager", "compiled"):
+                model = BertForPreTraining(config).to(device).train()
+                called = torch.compile(model) if label == "compiled" and not smoke else model
+                optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device == "cuda")
+
+                def step():
+                    with torch.autocast(device, dtype=torch.bfloat16):
+                        loss = called(input_ids=ids, labels=labels, next_sentence_label=next_sentence).loss
+                    loss.backward()
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+
+                measure(f"step {name} length {length} [{label}]", tokens, "tokens", step, smoke, device)
+                del model, called, optimizer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true")
+    smoke = parser.parse_args().smoke
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    products(smoke, device)
+    attention(smoke, device)
+    training(smoke, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+//! The exponential moving average of parameters.
+
+use rayon::prelude::*;
+
+/// Elements that one task averages.
+const CHUNK: usize = 1 << 16;
+
+/// `average = decay * average + (1 - decay) * values`, as PyTorch interpolates.
+pub(crate) fn move_to(average: &mut [f32], values: &[f32], decay: f64) {
+    let weight = (1.0 - decay) as f32;
+    let chunks = average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
+    chunks.for_each(|(average, values)| {
+        for (average, value) in average.iter_mut().zip(values) {
+            // Where the weight is 1 the sum would not be the value in all its bits.
+            *average = if weight < 0.5 {
+                *average + weight * (value - *average)
+            } else {
+                value - (value - *average) * (1.0 - weight)
+            };
+        }
+    });
+}

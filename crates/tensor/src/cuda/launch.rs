@@ -1,0 +1,145 @@
+//! Kernels by their names, and launches.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::PoisonError;
+
+use cloze_kernels::Images;
+use cudarc::driver::{result, sys};
+
+use super::device::{CudaDevice, allow_shared, check, load};
+use crate::{Error, Result};
+
+/// The kernels that fit a device. A file of them is loaded when the first of it is launched.
+pub(super) struct Kernels {
+    images: Images,
+    modules: HashMap<&'static str, sys::CUmodule>,
+    functions: HashMap<&'static str, Function>,
+    last: &'static str,
+}
+
+#[derive(Clone, Copy)]
+struct Function {
+    function: sys::CUfunction,
+    /// The most shared memory that it was allowed.
+    shared: u32,
+}
+
+/// What a launch does not get unless it asks.
+const FREE_SHARED: u32 = 48 << 10;
+
+impl Kernels {
+    pub(super) fn new(name: &str, major: u32, minor: u32) -> Result<Kernels> {
+        let images = cloze_kernels::images(major, minor).ok_or_else(|| {
+            let known = cloze_kernels::ARCHITECTURES.join(", ");
+            Error::device("cuda", format!("{name} is of sm_{major}{minor}; there are kernels for {known}"))
+        })?;
+        Ok(Kernels { images, modules: HashMap::new(), functions: HashMap::new(), last: "no kernel" })
+    }
+
+    /// The kernel that was launched last.
+    pub(super) fn last(&self) -> &'static str {
+        self.last
+    }
+
+    fn function(
+        &mut self,
+        op: &'static str,
+        file: &'static str,
+        name: &'static str,
+        shared: u32,
+    ) -> Result<sys::CUfunction> {
+        let known = match self.functions.get_mut(name) {
+            Some(known) => known,
+            None => {
+                let module = match self.modules.get(file) {
+                    Some(&module) => module,
+                    None => {
+                        let image = self.images.of(file).ok_or_else(|| {
+                            Error::device(
+                                op,
+                                format!("{file} is not among the kernels that were compiled for this device"),
+                            )
+                        })?;
+                        let module = load(file, image)?;
+                        self.modules.insert(file, module);
+                        module
+                    }
+                };
+                let text = CString::new(name).unwrap_or_default();
+                // SAFETY: the module was loaded, and stays so.
+                let function = check(op, name, unsafe { result::module::get_function(module, text) })?;
+                self.functions.entry(name).or_insert(Function { function, shared: FREE_SHARED })
+            }
+        };
+        if shared > known.shared {
+            allow_shared(op, name, known.function, shared)?;
+            known.shared = shared;
+        }
+        self.last = name;
+        Ok(known.function)
+    }
+}
+
+/// A launch of kernel `name` of the file `file.cu`. What it is given must be what the kernel takes: nothing checks that but the
+/// tests of the operations.
+pub(super) struct Launch<'a> {
+    device: &'a CudaDevice,
+    op: &'static str,
+    file: &'static str,
+    name: &'static str,
+    grid: [usize; 3],
+    threads: u32,
+    shared: usize,
+}
+
+impl<'a> Launch<'a> {
+    pub(super) fn new(device: &'a CudaDevice, op: &'static str, file: &'static str, name: &'static str) -> Launch<'a> {
+        Launch { device, op, file, name, grid: [1; 3], threads: 128, shared: 0 }
+    }
+
+    pub(super) fn grid(self, grid: [usize; 3]) -> Launch<'a> {
+        Launch { grid, ..self }
+    }
+
+    /// As many blocks as `count` threads need.
+    pub(super) fn over(self, count: usize) -> Launch<'a> {
+        let blocks = count.div_ceil(self.threads as usize);
+        self.grid([blocks, 1, 1])
+    }
+
+    pub(super) fn threads(self, threads: u32) -> Launch<'a> {
+        Launch { threads, ..self }
+    }
+
+    /// Bytes of shared memory of a block.
+    pub(super) fn shared(self, shared: usize) -> Launch<'a> {
+        Launch { shared, ..self }
+    }
+
+    /// Launches it, unless there is nothing to do.
+    pub(super) fn with<A: Copy + 'static>(self, arguments: &A) -> Result<()> {
+        self.with_all(&mut [std::ptr::from_ref(arguments).cast_mut().cast()])
+    }
+
+    /// As [`Launch::with`], for kernels that take several arguments: where each lies.
+    pub(super) fn with_all(self, arguments: &mut [*mut c_void]) -> Result<()> {
+        let Launch { device, op, file, name, grid, threads, shared } = self;
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        let limits = [i32::MAX as usize, 65535, 65535];
+        if grid.iter().zip(limits).any(|(&blocks, limit)| blocks > limit) {
+            return Err(Error::device(
+                op,
+                format!("{name} would need {grid:?} blocks, at most {limits:?} can be launched"),
+            ));
+        }
+        let grid = grid.map(|blocks| blocks as u32);
+        let shared = u32::try_from(shared).unwrap_or(u32::MAX);
+        let mut kernels = device.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        device.enter(op)?;
+        let function = kernels.function(op, file, name, shared)?;
+        device.launch_raw(op, name, function, (grid, threads, shared), arguments)
+    }
+}

@@ -1,0 +1,168 @@
+//! Layer normalisation, alone and behind dropout and a residual: layer_norm.cu.
+
+use super::launch::Launch;
+use super::{CudaDevice, KernelDropout, Pointer, coordinates, device_of, f32s, fresh, int, pointer};
+use crate::dropout::RowCoordinate;
+use crate::ops::rows_and_width;
+use crate::tensor::Tensor;
+use crate::{DType, Dropout, Result};
+
+const FILE: &str = "layer_norm";
+/// Of a block: warps, a row each, and in backward rows.
+const WARPS: usize = 4;
+const ROWS: usize = 32;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Forward {
+    x: Pointer,
+    residual: Pointer,
+    coordinates: Pointer,
+    dropout: KernelDropout,
+    gamma: Pointer,
+    beta: Pointer,
+    z: Pointer,
+    y: Pointer,
+    mean: Pointer,
+    rstd: Pointer,
+    rows: i32,
+    width: i32,
+    eps: f32,
+}
+
+/// What is normalised: `x`, or the sum of a residual and of `x` dropped.
+pub(crate) struct Input<'a> {
+    pub(crate) x: &'a Tensor,
+    pub(crate) residual: Option<(&'a Tensor, &'a Dropout, &'a [RowCoordinate])>,
+}
+
+/// y, z = what was normalised, and mean and reciprocal deviation of each row: [2, rows].
+pub(crate) fn forward(
+    op: &'static str,
+    input: Input<'_>,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f64,
+) -> Result<[Tensor; 3]> {
+    let x = f32s(op, input.x)?;
+    let device = device_of(op, &x)?;
+    let (gamma, beta) = (f32s(op, gamma)?, f32s(op, beta)?);
+    let (rows, width) = rows_and_width(x.shape());
+    let y = fresh(op, x.shape(), DType::F32, &device)?;
+    let statistics = fresh(op, &[2, rows], DType::F32, &device)?;
+    let none = Dropout::NONE;
+    let (residual, dropout, places) = match input.residual {
+        Some((residual, dropout, places)) => (Some(f32s(op, residual)?), dropout, places),
+        None => (None, &none, &[][..]),
+    };
+    let z = if residual.is_some() { fresh(op, x.shape(), DType::F32, &device)? } else { x.clone() };
+    let places = coordinates(&device, dropout, places)?;
+    let arguments = Forward {
+        x: pointer(&x),
+        residual: residual.as_ref().map_or(0, pointer),
+        coordinates: places.pointer(),
+        dropout: KernelDropout::new(dropout),
+        gamma: pointer(&gamma),
+        beta: pointer(&beta),
+        z: pointer(&z),
+        y: pointer(&y),
+        mean: pointer(&statistics),
+        rstd: pointer(&statistics) + 4 * rows as u64,
+        rows: int(op, rows)?,
+        width: int(op, width)?,
+        eps: eps as f32,
+    };
+    Launch::new(&device, op, FILE, "layer_norm_forward_f32").grid([rows.div_ceil(WARPS), 1, 1]).with(&arguments)?;
+    Ok([y, z, statistics])
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Backward {
+    dy: Pointer,
+    z: Pointer,
+    gamma: Pointer,
+    mean: Pointer,
+    rstd: Pointer,
+    coordinates: Pointer,
+    dropout: KernelDropout,
+    dz: Pointer,
+    dx: Pointer,
+    add_dz: i32,
+    add_dx: i32,
+    sums: Pointer,
+    rows: i32,
+    width: i32,
+}
+
+/// The gradients.
+pub(crate) struct Gradients {
+    /// Of what was normalised: of the residual, or of the input where there is none.
+    pub(crate) dz: Tensor,
+    /// Of the input behind the dropout, where there is one.
+    pub(crate) dx: Option<Tensor>,
+    pub(crate) dgamma: Tensor,
+    pub(crate) dbeta: Tensor,
+}
+
+pub(crate) fn backward(
+    op: &'static str,
+    dy: &Tensor,
+    [z, gamma, statistics]: [&Tensor; 3],
+    dropped: Option<(&Dropout, &[RowCoordinate])>,
+) -> Result<Gradients> {
+    let dy = f32s(op, dy)?;
+    let device = device_of(op, &dy)?;
+    let gamma = f32s(op, gamma)?;
+    let (rows, width) = rows_and_width(dy.shape());
+    let none = Dropout::NONE;
+    let (dropout, places) = dropped.unwrap_or((&none, &[]));
+    let dz = fresh(op, dy.shape(), DType::F32, &device)?;
+    let dx = if dropout.is_none() { None } else { Some(fresh(op, dy.shape(), DType::F32, &device)?) };
+    let places = coordinates(&device, dropout, places)?;
+    let blocks = rows.div_ceil(ROWS);
+    let sums = fresh(op, &[blocks, 2, width], DType::F32, &device)?;
+    let arguments = Backward {
+        dy: pointer(&dy),
+        z: pointer(z),
+        gamma: pointer(&gamma),
+        mean: pointer(statistics),
+        rstd: pointer(statistics) + 4 * rows as u64,
+        coordinates: places.pointer(),
+        dropout: KernelDropout::new(dropout),
+        dz: pointer(&dz),
+        dx: dx.as_ref().map_or(0, pointer),
+        add_dz: 0,
+        add_dx: 0,
+        sums: pointer(&sums),
+        rows: int(op, rows)?,
+        width: int(op, width)?,
+    };
+    let launch = Launch::new(&device, op, FILE, "layer_norm_backward_f32").grid([blocks, 1, 1]);
+    launch.shared(WARPS * 2 * width * 4).with(&arguments)?;
+    let dgamma = column_sums(op, &device, pointer(&sums), (blocks, 2 * width, width))?;
+    let dbeta = column_sums(op, &device, pointer(&sums) + 4 * width as u64, (blocks, 2 * width, width))?;
+    Ok(Gradients { dz, dx, dgamma, dbeta })
+}
+
+/// The sums of `width` columns over `count` rows that are `stride` apart.
+pub(super) fn column_sums(
+    op: &'static str,
+    device: &CudaDevice,
+    parts: Pointer,
+    (count, stride, width): (usize, usize, usize),
+) -> Result<Tensor> {
+    let sums = fresh(op, &[width], DType::F32, device)?;
+    let (mut parts, mut to, mut add) = (parts, pointer(&sums), 0i32);
+    let [mut count, mut stride, mut columns] = [int(op, count)?, int(op, stride)?, int(op, width)?];
+    let mut arguments = [
+        std::ptr::from_mut(&mut parts).cast(),
+        std::ptr::from_mut(&mut to).cast(),
+        std::ptr::from_mut(&mut count).cast(),
+        std::ptr::from_mut(&mut stride).cast(),
+        std::ptr::from_mut(&mut columns).cast(),
+        std::ptr::from_mut(&mut add).cast(),
+    ];
+    Launch::new(device, op, FILE, "column_sums_f32").over(width).with_all(&mut arguments)?;
+    Ok(sums)
+}

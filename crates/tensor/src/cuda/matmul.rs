@@ -1,0 +1,212 @@
+//! Matrix products: gemm.cu on tensor cores, for [`Precision::Bf16`], and gemm_any.cu in f32.
+
+use super::elementwise::copy;
+use super::launch::Launch;
+use super::{CudaDevice, Pointer, device_of, fresh, int, pointer};
+use crate::layout::{Dims, Layout};
+use crate::ops::Gelu;
+use crate::tensor::{Origin, Tensor};
+use crate::{DType, Precision, Result};
+
+/// A block of gemm.cu has so much of the product in each direction, a block of gemm_any.cu so much.
+const TILE: usize = 128;
+const TILE_ANY: usize = 64;
+/// Rows of operands of gemm.cu begin at multiples of so many elements: 16 bytes.
+const CHUNK: usize = 8;
+const THREADS: u32 = 256;
+const SHARED: usize = 4 * 2 * 128 * 32 * 2;
+const SHARED_ANY: usize = 2 * 16 * 65 * 4;
+
+/// A matrix in a tensor's memory: element (i, j) of `rows` x `columns` is `start + i * step.0 + j * step.1` elements from its
+/// first.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    pub(crate) tensor: &'a Tensor,
+    pub(crate) start: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) step: (usize, usize),
+}
+
+impl<'a> Matrix<'a> {
+    /// A row-major tensor as a matrix of its last dimension.
+    pub(crate) fn of(tensor: &'a Tensor) -> Matrix<'a> {
+        let (rows, columns) = crate::ops::rows_and_width(tensor.shape());
+        Matrix { tensor, start: 0, rows, columns, step: (columns, 1) }
+    }
+
+    /// Some of the columns.
+    pub(crate) fn columns(self, start: usize, columns: usize) -> Matrix<'a> {
+        Matrix { start: self.start + start * self.step.1, columns, ..self }
+    }
+
+    pub(crate) fn transposed(self) -> Matrix<'a> {
+        Matrix { rows: self.columns, columns: self.rows, step: (self.step.1, self.step.0), ..self }
+    }
+
+    fn pointer(&self) -> Pointer {
+        pointer(self.tensor) + (self.start * self.tensor.dtype().size()) as u64
+    }
+
+    /// Whether its columns lie together, not its rows.
+    fn lies_across(&self) -> bool {
+        self.step.1 != 1 && self.step.0 == 1
+    }
+
+    /// The elements in bf16, row-major with rows at multiples of 16 bytes, and how far apart these are.
+    fn narrowed(&self, op: &'static str, device: &CudaDevice) -> Result<(Tensor, usize)> {
+        let row = self.columns.next_multiple_of(CHUNK);
+        let to = fresh(op, &[self.rows, row], DType::BF16, device)?;
+        if row != self.columns {
+            // What pads a row is multiplied too.
+            to.clear(op)?;
+        }
+        let shape = Dims::new(op, &[self.rows, self.columns])?;
+        let view = |tensor: &Tensor, start: usize, step: (usize, usize)| -> Result<Tensor> {
+            let layout =
+                Layout { shape, strides: Dims::new(op, &[step.0, step.1])?, offset: tensor.layout().offset + start };
+            Ok(Tensor::from_parts(tensor.storage().clone(), layout, tensor.dtype(), Origin::Constant))
+        };
+        copy(op, &view(self.tensor, self.start, self.step)?, &view(&to, 0, (row, 1))?, false)?;
+        Ok((to, row))
+    }
+}
+
+/// What becomes of a product before it is written.
+#[derive(Clone, Copy)]
+pub(crate) enum Epilogue<'a> {
+    Plain,
+    Bias(&'a Tensor),
+    /// GELU of the product and a bias; the pre-activation is kept in the second, where there is one.
+    BiasGelu(&'a Tensor, Option<&'a Tensor>, Gelu),
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct KernelEpilogue {
+    bias: Pointer,
+    pre_activation: Pointer,
+    epilogue: i32,
+    gelu: i32,
+    add: i32,
+    scale: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct OnTensorCores {
+    a: Pointer,
+    b: Pointer,
+    c: Pointer,
+    m: i32,
+    n: i32,
+    k: i32,
+    row_a: i32,
+    row_b: i32,
+    row_c: i32,
+    batches: [u64; 3],
+    epilogue: KernelEpilogue,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Any {
+    a: Pointer,
+    b: Pointer,
+    c: Pointer,
+    m: i32,
+    n: i32,
+    k: i32,
+    row_a: i32,
+    column_a: i32,
+    row_b: i32,
+    column_b: i32,
+    row_c: i32,
+    batches: [u64; 3],
+    epilogue: KernelEpilogue,
+}
+
+/// c = a b, written to `c`, which nobody else sees; with `add`, added to it.
+pub(crate) fn multiply(
+    op: &'static str,
+    precision: Precision,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: Matrix<'_>,
+    epilogue: Epilogue<'_>,
+    add: bool,
+) -> Result<()> {
+    debug_assert!(a.columns == b.rows && a.rows == c.rows && b.columns == c.columns && c.step.1 == 1);
+    let device = device_of(op, a.tensor)?;
+    device_of(op, b.tensor)?;
+    device_of(op, c.tensor)?;
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    let (kind, bias, kept, gelu) = match epilogue {
+        Epilogue::Plain => (0, 0, 0, Gelu::Erf),
+        Epilogue::Bias(bias) => (1, pointer(bias), 0, Gelu::Erf),
+        Epilogue::BiasGelu(bias, kept, gelu) => (2, pointer(bias), kept.map_or(0, pointer), gelu),
+    };
+    let epilogue = KernelEpilogue {
+        bias,
+        pre_activation: kept,
+        epilogue: kind,
+        gelu: i32::from(gelu == Gelu::Tanh),
+        add: add.into(),
+        scale: 1.0,
+    };
+    let blocks = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), 1];
+    let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
+    if precision == Precision::Bf16 {
+        // Operands may lie along k or across it; there is no kernel for an A across k and a B along it.
+        let b_across = b.lies_across();
+        let a_across = a.lies_across() && !b_across;
+        let (of_a, row_a) = if a_across { a.transposed() } else { a }.narrowed(op, &device)?;
+        let (of_b, row_b) = if b_across { b.transposed() } else { b }.narrowed(op, &device)?;
+        let name = match (a_across, b_across) {
+            (false, false) => "gemm_nn_f32",
+            (false, true) => "gemm_nt_f32",
+            _ => "gemm_tn_f32",
+        };
+        let arguments = OnTensorCores {
+            a: pointer(&of_a),
+            b: pointer(&of_b),
+            c: c.pointer(),
+            m: int_m,
+            n: int_n,
+            k: int_k,
+            row_a: int(op, row_a)?,
+            row_b: int(op, row_b)?,
+            row_c: int(op, c.step.0)?,
+            batches: [0; 3],
+            epilogue,
+        };
+        return Launch::new(&device, op, "gemm", name)
+            .threads(THREADS)
+            .grid(blocks(TILE))
+            .shared(SHARED)
+            .with(&arguments);
+    }
+    let arguments = Any {
+        a: a.pointer(),
+        b: b.pointer(),
+        c: c.pointer(),
+        m: int_m,
+        n: int_n,
+        k: int_k,
+        row_a: int(op, a.step.0)?,
+        column_a: int(op, a.step.1)?,
+        row_b: int(op, b.step.0)?,
+        column_b: int(op, b.step.1)?,
+        row_c: int(op, c.step.0)?,
+        batches: [0; 3],
+        epilogue,
+    };
+    let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(blocks(TILE_ANY));
+    launch.shared(SHARED_ANY).with(&arguments)
+}
+
+/// The sums of the columns of a matrix whose rows lie together.
+pub(crate) fn column_sums(op: &'static str, of: Matrix<'_>) -> Result<Tensor> {
+    let device = device_of(op, of.tensor)?;
+    super::layer_norm::column_sums(op, &device, of.pointer(), (of.rows, of.step.0, of.columns))
+}

@@ -1,0 +1,177 @@
+//! Memory of a device. Blocks that are freed are kept, by size class, for the next tensor of about that size: asking the driver
+//! would wait for the device. There is one stream, so whoever gets a block next uses it after whoever had it before.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::PoisonError;
+
+use bytemuck::Pod;
+use cudarc::driver::result;
+
+use super::Pointer;
+use super::device::{CudaDevice, check};
+use crate::memory::size_class;
+use crate::{Error, Result};
+
+/// The blocks of a device that nobody uses, by capacity.
+#[derive(Default)]
+pub(super) struct Pool {
+    free: BTreeMap<usize, Vec<Pointer>>,
+    used: usize,
+}
+
+impl Pool {
+    /// A kept block of this capacity, or of up to twice that.
+    fn take(&mut self, capacity: usize) -> Option<(Pointer, usize)> {
+        let fitting = self.free.range_mut(capacity..=capacity.saturating_mul(2));
+        let (capacity, pointer) = fitting.filter_map(|(&size, blocks)| Some((size, blocks.pop()?))).next()?;
+        Some((pointer, capacity))
+    }
+}
+
+/// Memory on a device. Dropping it gives it back to the pool.
+pub(crate) struct DeviceBuffer {
+    device: CudaDevice,
+    pointer: Pointer,
+    capacity: usize,
+    bytes: usize,
+}
+
+impl CudaDevice {
+    /// Memory with arbitrary contents.
+    ///
+    /// # Errors
+    /// When there is not so much: says how much is free. The process goes on.
+    pub(crate) fn allocate(&self, op: &'static str, bytes: usize) -> Result<DeviceBuffer> {
+        let lacking = |free: Option<(usize, usize)>, used: usize| {
+            let free = free
+                .map_or(String::new(), |(free, all)| format!(", {} of {} are free", mebibytes(free), mebibytes(all)));
+            let reason = format!(
+                "no memory on cuda:{} for {} more{free}, {} are in use here: lower the batch size or the length of sequences",
+                self.index(),
+                mebibytes(bytes),
+                mebibytes(used),
+            );
+            Error::device(op, reason)
+        };
+        let mut pool = self.0.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let capacity = size_class(bytes).ok_or_else(|| lacking(None, pool.used))?;
+        let block = match pool.take(capacity) {
+            Some(block) => Some(block),
+            None => {
+                self.enter(op)?;
+                // SAFETY: plain memory, which `Drop` gives back.
+                let fresh = || unsafe { result::malloc_sync(capacity) }.ok().map(|pointer| (pointer, capacity));
+                fresh().or_else(|| {
+                    self.release(&mut pool);
+                    fresh()
+                })
+            }
+        };
+        let (pointer, capacity) = block.ok_or_else(|| lacking(self.memory(), pool.used))?;
+        pool.used += capacity;
+        Ok(DeviceBuffer { device: self.clone(), pointer, capacity, bytes })
+    }
+
+    /// Gives all kept blocks back to the driver, which waits for the device.
+    fn release(&self, pool: &mut Pool) {
+        for pointer in std::mem::take(&mut pool.free).into_values().flatten() {
+            // SAFETY: nobody has the block any more. What the driver says of it would not help anybody.
+            let _ = unsafe { result::free_sync(pointer) };
+        }
+    }
+
+    /// As [`CudaDevice::allocate`], zero.
+    pub(crate) fn zeroed(&self, op: &'static str, bytes: usize) -> Result<DeviceBuffer> {
+        let buffer = self.allocate(op, bytes)?;
+        buffer.clear(op, 0, bytes)?;
+        Ok(buffer)
+    }
+
+    /// These elements on the device.
+    pub(crate) fn upload<T: Pod>(&self, op: &'static str, elements: &[T]) -> Result<DeviceBuffer> {
+        let buffer = self.allocate(op, size_of_val(elements))?;
+        buffer.write(op, 0, elements)?;
+        Ok(buffer)
+    }
+}
+
+impl DeviceBuffer {
+    pub(crate) fn device(&self) -> &CudaDevice {
+        &self.device
+    }
+
+    pub(super) fn pointer(&self) -> Pointer {
+        self.pointer
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Copies elements to the device, from byte `start` on. They are read before this returns.
+    pub(crate) fn write<T: Pod>(&self, op: &'static str, start: usize, elements: &[T]) -> Result<()> {
+        assert!(start + size_of_val(elements) <= self.bytes, "a copy stays within the buffer");
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let stream = self.device.enter(op)?;
+        // SAFETY: there is room, as was checked. The driver has copied from pageable memory when it returns.
+        check(op, "cuMemcpyHtoDAsync", unsafe {
+            result::memcpy_htod_async(self.pointer + start as u64, elements, stream)
+        })
+    }
+
+    /// Waits for the device, and copies elements from byte `start` on.
+    pub(crate) fn read<T: Pod>(&self, op: &'static str, start: usize, elements: &mut [T]) -> Result<()> {
+        assert!(start + size_of_val(elements) <= self.bytes, "a copy stays within the buffer");
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let stream = self.device.enter(op)?;
+        self.device.synchronize()?;
+        // SAFETY: there are so many, as was checked; the next line waits for them.
+        let copied = unsafe { result::memcpy_dtoh_async(elements, self.pointer + start as u64, stream) };
+        check(op, "cuMemcpyDtoHAsync", copied)?;
+        self.device.synchronize()
+    }
+
+    /// Makes `bytes` bytes from `start` on zero.
+    pub(crate) fn clear(&self, op: &'static str, start: usize, bytes: usize) -> Result<()> {
+        assert!(start + bytes <= self.bytes, "what is cleared is within the buffer");
+        if bytes == 0 {
+            return Ok(());
+        }
+        let stream = self.device.enter(op)?;
+        // SAFETY: they are the buffer's, as was checked.
+        check(op, "cuMemsetD8Async", unsafe { result::memset_d8_async(self.pointer + start as u64, 0, bytes, stream) })
+    }
+}
+
+/// Copies `bytes` bytes on the device.
+pub(super) fn copy(device: &CudaDevice, op: &'static str, from: Pointer, to: Pointer, bytes: usize) -> Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let stream = device.enter(op)?;
+    // SAFETY: the callers give parts of tensors.
+    check(op, "cuMemcpyDtoDAsync", unsafe { result::memcpy_dtod_async(to, from, bytes, stream) })
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        let mut pool = self.device.0.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.used -= self.capacity;
+        pool.free.entry(self.capacity).or_default().push(self.pointer);
+    }
+}
+
+impl fmt::Debug for DeviceBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceBuffer({} bytes)", self.bytes)
+    }
+}
+
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}

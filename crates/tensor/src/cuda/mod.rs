@@ -1,0 +1,105 @@
+//! Tensors on NVIDIA GPUs, with the feature `cuda`: kernels of our own, which `cloze-kernels` brings compiled, and the driver
+//! alone: no toolkit when building, no compiler when running.
+//!
+//! What is computed on a GPU is computed in f32; with [`Precision::Bf16`](crate::Precision) the operands of matrix products and
+//! of attention are rounded to bf16, and sums stay in f32. Everything goes through one stream of the device, in the order of
+//! the calls; a call returns before it is done, and what reads numbers back waits for them.
+//!
+//! - `device`: the driver, the device, its stream; what can be wrong with them.
+//! - `memory`: memory of the device, kept for reuse; copies from and to the host.
+//! - `launch`: kernels by their names, and launches.
+//! - the others: the operations, a file for each of the files of kernels.
+
+pub(crate) mod attention;
+pub(crate) mod cross_entropy;
+mod device;
+pub(crate) mod dropout;
+pub(crate) mod elementwise;
+pub(crate) mod embedding;
+mod launch;
+pub(crate) mod layer_norm;
+pub(crate) mod matmul;
+pub(crate) mod memory;
+pub(crate) mod optimizer;
+pub(crate) mod pooling;
+pub(crate) mod softmax;
+
+pub use device::CudaDevice;
+pub(crate) use device::open;
+pub(crate) use memory::DeviceBuffer;
+
+use crate::dropout::RowCoordinate;
+use crate::storage::Storage;
+use crate::tensor::Tensor;
+use crate::{DType, Device, Dropout, Error, Result};
+
+/// An address on the device; 0 is none, as in C.
+type Pointer = cudarc::driver::sys::CUdeviceptr;
+
+/// The device that a tensor lives on.
+///
+/// # Errors
+/// When that is the CPU: an operand of an operation is elsewhere than the others.
+fn device_of(op: &'static str, tensor: &Tensor) -> Result<CudaDevice> {
+    match tensor.storage() {
+        Storage::Cuda(buffer) => Ok(buffer.device().clone()),
+        Storage::Cpu(_) => {
+            Err(Error::invalid(op, "one operand is on the CPU, others on a GPU: move them with to_device"))
+        }
+    }
+}
+
+/// Where the elements of a tensor begin.
+fn pointer(tensor: &Tensor) -> Pointer {
+    match tensor.storage() {
+        Storage::Cuda(buffer) => buffer.pointer() + (tensor.layout().offset * tensor.dtype().size()) as u64,
+        Storage::Cpu(_) => 0,
+    }
+}
+
+/// A fresh row-major tensor with arbitrary contents.
+fn fresh(op: &'static str, shape: &[usize], dtype: DType, device: &CudaDevice) -> Result<Tensor> {
+    Tensor::uninitialised(op, shape, dtype, &Device::Cuda(device.clone()))
+}
+
+/// The elements of a tensor in f32, row-major.
+///
+/// # Errors
+/// When they are of a type that GPUs are not used for.
+fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+    if tensor.dtype() != DType::F32 {
+        return Err(crate::ops::wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
+    }
+    tensor.values()
+}
+
+/// A number that a kernel takes as an int.
+fn int(op: &'static str, value: usize) -> Result<i32> {
+    i32::try_from(value).map_err(|_| Error::invalid(op, format!("{value} is more than a kernel counts to, 2^31 - 1")))
+}
+
+/// A dropout as kernels take it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct KernelDropout {
+    threshold: u32,
+    key: [u32; 2],
+    site: u32,
+    step: u32,
+}
+
+impl KernelDropout {
+    fn new(dropout: &Dropout) -> KernelDropout {
+        let (key, site, step) = dropout.identity();
+        KernelDropout { threshold: dropout.threshold(), key, site, step }
+    }
+}
+
+/// Coordinates of rows on the device; nothing where there is no dropout, which alone reads them.
+fn coordinates(device: &CudaDevice, dropout: &Dropout, rows: &[RowCoordinate]) -> Result<DeviceBuffer> {
+    if dropout.is_none() {
+        return device.upload::<u32>("row coordinates", &[]);
+    }
+    let words: Vec<u32> = rows.iter().flat_map(|row| [row.sequence, row.position]).collect();
+    device.upload("row coordinates", &words)
+}

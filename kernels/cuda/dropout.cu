@@ -1,0 +1,38 @@
+// Dropout of hidden states (N. Srivastava et al., 2014) where it stands alone: y = x times 0 or 256 / (256 - threshold), which
+// is its own backward. A thread has the 16 elements of a row that one draw decides.
+#include "random.cuh"
+#include "vector.cuh"
+
+// Where a row stands: its sequence within the optimizer step, and its position in that.
+struct RowCoordinate {
+  uint32_t sequence, position;
+};
+
+template <class T> struct DropoutArguments {
+  const T* x;
+  T* y;
+  const RowCoordinate* rows;
+  uint64_t groups;  // of all rows together
+  int width;
+  Dropout dropout;
+};
+
+template <class T> DEVICE void dropout(const DropoutArguments<T>& a) {
+  uint64_t group = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (group >= a.groups) return;
+  uint32_t per_row = uint32_t(a.width + 15) / 16;
+  uint64_t row = group / per_row;
+  uint32_t within = uint32_t(group % per_row);
+  RowCoordinate at = a.rows[row];
+  uint4 bytes = hidden_bytes(a.dropout, at.sequence, at.position * per_row + within);
+  float scale = kept_scale(a.dropout);
+  for (int i = 0; i < 16 && int(within) * 16 + i < a.width; i++) {
+    size_t offset = row * a.width + within * 16 + i;
+    bool kept = byte_of(bytes, i / 4, i % 4) >= a.dropout.threshold;
+    store(a.y + offset, {kept ? to_f32(a.x[offset]) * scale : 0.0f});
+  }
+}
+KERNEL(dropout_f32)(DropoutArguments<float> a) { dropout(a); }
+EMU_KERNEL(dropout_f32)
+KERNEL(dropout_bf16)(DropoutArguments<bf16> a) { dropout(a); }
+EMU_KERNEL(dropout_bf16)

@@ -1,0 +1,138 @@
+//! Training on a GPU against training on the CPU. Where there is no GPU, the emulated one of `kernels/emulator` serves: with the
+//! folder of its `libcuda.so.1` in `LD_LIBRARY_PATH`. Without either, these say that they skip.
+#![cfg(feature = "cuda")]
+
+use cloze::prelude::*;
+use cloze::tensor::random::{Purpose, Stream};
+use cloze::tensor::{Dropout, ErrorKind, Sequences};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The GPU, or nothing and why.
+fn gpu() -> Option<Device> {
+    Device::cuda(0).map_err(|error| println!("SKIPPED: {error}")).ok()
+}
+
+fn corpus() -> Result<Corpus> {
+    let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
+    let mut sentence = || (0..12).map(|_| format!("w{}", stream.below(300))).collect::<Vec<_>>().join(" ");
+    Ok(Corpus::from_documents((0..6).map(|_| (0..60).map(|_| sentence()).collect()).collect())?)
+}
+
+/// Pre-trains a tiny BERT, with dropout: the loss of every step, and all parameters in the end.
+fn train(device: &Device, precision: Precision, steps: u32) -> Result<(Vec<f64>, Vec<f32>)> {
+    let corpus = corpus()?;
+    let tokenizer = Tokenizer::train(corpus.sentences(), 500, &TrainOptions::new())?;
+    let mut model = BertForPreTraining::new(&BertConfig::tiny(tokenizer.vocab_size()), device, 3)?;
+    let data = PreTraining::new(&corpus, &tokenizer)?.seq_len(32).seed(3);
+    let trainer = Trainer::new(&mut model).optimizer(AdamW::new(1e-3)).batch_size(4).steps(steps).seed(3);
+    let mut losses = Vec::new();
+    let trainer = trainer.precision(precision).progress(false);
+    trainer.run_with(&data, |_, step| {
+        losses.push(step.loss);
+        Ok(())
+    })?;
+    let mut values = Vec::new();
+    for (_, parameter) in model.named_parameters() {
+        assert_eq!(parameter.device(), *device);
+        values.extend(parameter.to_vec::<f32>()?);
+    }
+    Ok((losses, values))
+}
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn a_tiny_bert_has_the_losses_of_the_cpu() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let (expected, _) = train(&Device::Cpu, Precision::F32, 20)?;
+    let (losses, values) = train(&gpu, Precision::F32, 20)?;
+    let difference = largest_difference(&losses, &expected);
+    println!("f32: losses {:.4} to {:.4}, largest difference {difference:.1e}", losses[0], losses[19]);
+    assert!(difference < 1e-3, "{difference}");
+    let again = train(&gpu, Precision::F32, 20)?;
+    assert!(again == (losses, values), "the same bits every time");
+    Ok(())
+}
+
+#[test]
+fn bf16_learns_alike() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let (expected, _) = train(&Device::Cpu, Precision::F32, 10)?;
+    let (losses, _) = train(&gpu, Precision::Bf16, 10)?;
+    let difference = largest_difference(&losses, &expected);
+    println!("bf16: largest difference from f32 {difference:.1e}");
+    assert!(difference > 0.0 && difference < 3e-2, "{difference}");
+    Ok(())
+}
+
+#[test]
+fn dropout_drops_the_same_elements() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let sequences = Sequences::numbered(&[3, 1, 40], &[7, 0, 12])?;
+    for width in [5, 16, 37] {
+        let dropout = Dropout::new(0.3, 5, 2, 9)?;
+        let ones = Tensor::ones(&[sequences.tokens(), width], DType::F32, &Device::Cpu)?;
+        let expected = ones.dropout(&dropout, sequences.rows())?.to_vec::<f32>()?;
+        let there = ones.to_device(&gpu)?.dropout(&dropout, sequences.rows())?.to_vec::<f32>()?;
+        assert_eq!(there, expected, "width {width}");
+    }
+    // With values that are ones, a row of attention is the sum of its kept probabilities; queries of zero make those alike.
+    let (heads, size) = (2, 32);
+    let mut row = vec![0f32; 2 * heads * size];
+    row.extend(vec![1f32; heads * size]);
+    let qkv = Tensor::from_vec(row.repeat(sequences.tokens()), &[sequences.tokens(), 3 * heads * size], &Device::Cpu)?;
+    let dropout = Dropout::new(0.3, 5, 4, 9)?;
+    let expected = qkv.attention(&sequences, heads, &dropout)?.to_vec::<f32>()?;
+    for precision in [Precision::F32, Precision::Bf16] {
+        let there = precision.scope(|| qkv.to_device(&gpu)?.attention(&sequences, heads, &dropout))?.to_vec::<f32>()?;
+        // A mask that differed in one element of 40 would be off by a fortieth and more.
+        let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-2, "{precision}: {worst}");
+    }
+    Ok(())
+}
+
+#[test]
+fn there_is_a_way_back_from_what_cannot_be() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let Err(error) = Device::cuda(99) else { panic!("there is no device 99") };
+    assert!(error.to_string().starts_with("cuda: no device 99: there "), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Device { .. }));
+    let Err(error) = Tensor::zeros(&[1 << 40], DType::F32, &gpu) else { panic!("it has no 4 TiB") };
+    let said = error.to_string();
+    assert!(
+        said.contains("no memory on cuda:0 for 4194304.0 MiB more, ") && said.contains("lower the batch size"),
+        "{said}"
+    );
+    let x = Tensor::new([1f32, 2.0], &gpu)?;
+    assert_eq!(x.add(&x)?.to_vec::<f32>()?, [2.0, 4.0], "the device is of use afterwards");
+    let Err(error) = x.add(&Tensor::new([1f32, 2.0], &Device::Cpu)?) else { panic!("two devices") };
+    assert!(error.to_string().contains("right is on cpu, left on cuda:0"), "{error}");
+    let Err(error) = Tensor::new([1f64, 2.0], &gpu)?.exp() else { panic!("f64") };
+    assert!(error.to_string().contains("exp: tensor has dtype f64, expected f32, bf16 or f16 on a GPU"), "{error}");
+    Ok(())
+}
+
+/// A model comes from a file and goes to one, from and to either device.
+#[test]
+fn models_move() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let model = BertForPreTraining::new(&BertConfig::tiny(50), &gpu, 1)?;
+    model.save(folder.path())?;
+    let (here, _) = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
+    let (there, _) = BertForPreTraining::open(folder.path(), &gpu)?;
+    let batch = Batch::packed((0..9).map(|i| i * 7 % 50).collect(), vec![0; 9], Sequences::new(&[4, 5])?)?;
+    let of = |model: &BertForPreTraining| {
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(model.bert.forward(&batch, Mode::Eval)?.to_vec::<f32>()?)
+    };
+    let (a, b) = (of(&here)?, of(&there)?);
+    assert_eq!(of(&model)?, b, "written and read again");
+    let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "{worst}");
+    Ok(())
+}
