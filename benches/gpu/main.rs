@@ -55,7 +55,10 @@ impl Bench {
         for &(m, n, k) in if self.is_smoke { &[(130, 70, 40)][..] } else { &all } {
             let (a, b) = (self.random(&[m, k])?, self.random(&[n, k])?.t()?);
             let work = (2.0 * m as f64 * n as f64 * k as f64, "FLOP");
-            self.time(&format!("product {m} {n} {k}"), work, || Ok(drop(Precision::Bf16.scope(|| a.matmul(&b))?)))?;
+            self.time(&format!("product {m} {n} {k}"), work, || {
+                Precision::Bf16.scope(|| a.matmul(&b))?;
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -74,7 +77,10 @@ impl Bench {
                     let dy = self.random(&[tokens, hidden])?;
                     let work = 4.0 * (tokens * length * hidden) as f64;
                     let name = format!("head {size} length {length} dropout {p}");
-                    self.time(&format!("attention forward {name}"), (work, "FLOP"), || Ok(drop(no_grad(forward)?)))?;
+                    self.time(&format!("attention forward {name}"), (work, "FLOP"), || {
+                        no_grad(forward)?;
+                        Ok(())
+                    })?;
                     self.time(&format!("attention both {name}"), (3.5 * work, "FLOP"), || {
                         Ok(forward()?.backward_with(&dy, &mut Gradients::new())?)
                     })?;
@@ -113,7 +119,10 @@ fn main() -> Result {
     let is_smoke = std::env::args().any(|argument| argument == "--smoke" || argument == "--test");
     let device = match Device::cuda(0) {
         Ok(device) => device,
-        Err(error) => return Ok(eprintln!("SKIPPED: {error}")),
+        Err(error) => {
+            eprintln!("SKIPPED: {error}");
+            return Ok(());
+        }
     };
     let bench = Bench { device, is_smoke };
     bench.products()?;

@@ -57,7 +57,9 @@ struct AdamWArguments {
   const StepState* state;
   uint64_t count;
   float rate_factor;  // of these parameters, of the learning rate
-  float weight_decay, beta1, beta2, eps;
+  float weight_decay;
+  float new1, beta2, new2;  // 1 - beta1, beta2 and 1 - beta2: in f32, 1 - beta2 would be off by a hundred-thousandth
+  float eps;
 };
 
 template <int N> DEVICE void adamw_at(const AdamWArguments& a, uint64_t at) {
@@ -73,8 +75,8 @@ template <int N> DEVICE void adamw_at(const AdamWArguments& a, uint64_t at) {
 #pragma unroll
   for (int i = 0; i < N; i++) {
     float gradient = g[i] * state.factor;
-    m[i] += (gradient - m[i]) * (1.0f - a.beta1);
-    v[i] = v[i] * a.beta2 + (1.0f - a.beta2) * gradient * gradient;
+    m[i] += (gradient - m[i]) * a.new1;
+    v[i] = v[i] * a.beta2 + a.new2 * gradient * gradient;
     p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + a.eps);
   }
   store(a.parameters + at, p);

@@ -8,7 +8,7 @@ struct StepState {
 struct AdamW {
   Pointer parameters, gradients, mean, mean_of_squares, state;
   uint64_t count;
-  float rate_factor, weight_decay, beta1, beta2, eps;
+  float rate_factor, weight_decay, new1, beta2, new2, eps;
 };
 
 // Three steps over `count` parameters, clipped to `most`.
@@ -19,7 +19,8 @@ static void steps(const Device& device, size_t count, float most) {
       squares(device, std::vector<float>(count, 0));
   unsigned blocks = unsigned((count + 65535) / 65536);
   Array<double> partials(device, blocks);
-  float rate = 1e-2f, decay = 0.01f, beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, rate_factor = 0.5f;
+  float rate = 1e-2f, decay = 0.01f, eps = 1e-8f, rate_factor = 0.5f;
+  double beta1 = 0.9, beta2 = 0.999;
   for (int step = 1; step <= 3; step++) {
     std::vector<float> gradients = normal<F32>(count, 10 + unsigned(step));
     double sum = 0;
@@ -41,7 +42,7 @@ static void steps(const Device& device, size_t count, float most) {
     Device::check(device.launch("clip_factor", {1, 1, 1}, 32, 0, {partials.argument(), &parts, &most, state.argument()}),
                   name + "clip_factor");
     AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, count,
-                   rate_factor, decay, beta1, beta2, eps};
+                   rate_factor, decay, float(1 - beta1), float(beta2), float(1 - beta2), eps};
     Device::check(device.launch("adamw", {unsigned((count + 1023) / 1024), 1, 1}, 256, 0, {&adamw}), name + "adamw");
     StepState found = state.values()[0];
     expect_near({found.norm, found.factor}, {norm, factor}, 1e-6, name + "norm and factor");

@@ -66,8 +66,9 @@ struct AdamW {
     count: u64,
     rate_factor: f32,
     weight_decay: f32,
-    beta1: f32,
+    new1: f32,
     beta2: f32,
+    new2: f32,
     eps: f32,
 }
 
@@ -102,8 +103,9 @@ pub(crate) fn adamw(
             count: range.len() as u64,
             rate_factor: step.learning_rate as f32,
             weight_decay: step.weight_decay as f32,
-            beta1: step.beta1 as f32,
+            new1: (1.0 - step.beta1) as f32,
             beta2: step.beta2 as f32,
+            new2: (1.0 - step.beta2) as f32,
             eps: step.eps as f32,
         };
         let threads = range.len().div_ceil(4);
