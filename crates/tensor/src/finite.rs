@@ -58,12 +58,14 @@ pub fn found() -> Option<Error> {
 
 /// Looks at the result of an operation, where that was asked for.
 pub(crate) fn look(op: &'static str, output: &Tensor) {
-    WATCH.with_borrow_mut(|watch| {
-        if matches!(watch, Watch::On)
-            && let Ok(Some((position, value))) = first(output)
-        {
-            *watch = Watch::Found(ErrorKind::NotFinite { op, value, position }.into());
-        }
+    if !WATCH.with_borrow(|watch| matches!(watch, Watch::On)) {
+        return;
+    }
+    // What is done to look is not looked at.
+    WATCH.set(Watch::Off);
+    WATCH.set(match first(output) {
+        Ok(Some((position, value))) => Watch::Found(ErrorKind::NotFinite { op, value, position }.into()),
+        _ => Watch::On,
     });
 }
 
