@@ -128,8 +128,7 @@ pub(crate) fn zip(op: &'static str, binary: Binary, a: (&Tensor, &Layout), b: (&
         }
     }
     let to = fresh(op, &a.1.shape, DType::F32, &device)?;
-    let [of_a, of_b, of_to] = merged(op, [a.1, b.1, to.layout()])?;
-    let _row_major = of_to;
+    let [of_a, of_b] = merged(op, [a.1, b.1])?;
     let count = to.elements();
     let arguments = ZipArguments {
         a: pointer(a.0),

@@ -42,6 +42,22 @@ impl Kernels {
         self.last
     }
 
+    /// A file of kernels, loaded.
+    fn module(&mut self, op: &'static str, file: &'static str) -> Result<sys::CUmodule> {
+        if let Some(&module) = self.modules.get(file) {
+            return Ok(module);
+        }
+        let image = self.images.of(file).ok_or_else(|| {
+            let reason =
+                format!("{file}.cu needs the tensor cores of sm_80, which this device has not: use Precision::F32");
+            Error::device(op, reason)
+        })?;
+        let module = load(file, image)?;
+        self.modules.insert(file, module);
+        Ok(module)
+    }
+
+    /// A kernel, allowed so many bytes of shared memory.
     fn function(
         &mut self,
         op: &'static str,
@@ -49,33 +65,20 @@ impl Kernels {
         name: &'static str,
         shared: u32,
     ) -> Result<sys::CUfunction> {
-        let known = match self.functions.get_mut(name) {
-            Some(known) => known,
+        let mut known = match self.functions.get(name) {
+            Some(&known) => known,
             None => {
-                let module = match self.modules.get(file) {
-                    Some(&module) => module,
-                    None => {
-                        let image = self.images.of(file).ok_or_else(|| {
-                            Error::device(
-                                op,
-                                format!("{file} is not among the kernels that were compiled for this device"),
-                            )
-                        })?;
-                        let module = load(file, image)?;
-                        self.modules.insert(file, module);
-                        module
-                    }
-                };
                 let text = CString::new(name).unwrap_or_default();
                 // SAFETY: the module was loaded, and stays so.
-                let function = check(op, name, unsafe { result::module::get_function(module, text) })?;
-                self.functions.entry(name).or_insert(Function { function, shared: FREE_SHARED })
+                let function = unsafe { result::module::get_function(self.module(op, file)?, text) };
+                Function { function: check(op, name, function)?, shared: FREE_SHARED }
             }
         };
         if shared > known.shared {
             allow_shared(op, name, known.function, shared)?;
             known.shared = shared;
         }
+        self.functions.insert(name, known);
         self.last = name;
         Ok(known.function)
     }
