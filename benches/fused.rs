@@ -135,9 +135,9 @@ fn adamw_step(parameters: usize) -> Result<impl FnMut() -> Result<Duration>> {
     Ok(move || {
         step += 1;
         let (learning_rate, weight_decay, eps) = (1e-4, 0.01, 1e-8);
-        let adamw = AdamWStep { gradient_scale: 0.5, learning_rate, weight_decay, beta1: 0.9, beta2: 0.999, eps, step };
+        let adamw = AdamWStep { learning_rate, weight_decay, beta1: 0.9, beta2: 0.999, eps, step };
         timed(|| {
-            adamw.apply(&mut values, &gradients, (&mut first, &mut second));
+            adamw.apply(&mut values, &gradients, 0.5, (&mut first, &mut second));
             Ok::<_, String>(())
         })
     })

@@ -33,11 +33,12 @@ EMU_KERNEL(sum_of_squares)
 // What an optimizer step reads and finds. The host writes the first three; `clip_factor` finds the others.
 struct StepState {
   float learning_rate, correction1, correction2;  // corrections are 1 - beta^t, t the number of the step from 1
-  float norm, factor;                             // of the gradients before clipping, and what they are multiplied with
+  float factor;                                   // what gradients are multiplied with
+  double norm;                                    // of the gradients before that
 };
 
-// One warp: adds the partials in their order. A `most` of 0 is no clipping; a norm that is not finite makes a factor of NaN,
-// which no step can hide.
+// One warp: adds the partials in their order. A `most` of 0 is no clipping; a norm that is not finite makes a factor of NaN, by
+// which `adamw` knows that there is nothing to do.
 KERNEL(clip_factor)(const double* partials, int count, float most, StepState* state) {
   double sum = 0;
   for (int i = threadIdx.x; i < count; i += 32) sum += partials[i];
@@ -45,8 +46,8 @@ KERNEL(clip_factor)(const double* partials, int count, float most, StepState* st
   if (threadIdx.x != 0) return;
   double norm = sqrt(sum);
   double factor = most > 0 ? most / (norm + 1e-6) : 1.0;
-  state->norm = float(norm);
-  state->factor = float(factor < 1.0 || !(norm == norm) ? factor : 1.0);
+  state->norm = norm;
+  state->factor = float(norm - norm == 0 ? fmin(factor, 1.0) : norm - norm);
 }
 EMU_KERNEL(clip_factor)
 
@@ -87,6 +88,8 @@ template <int N> DEVICE void adamw_at(const AdamWArguments& a, uint64_t at) {
 // Four parameters a thread; those of an arena begin at multiples of 16 bytes.
 KERNEL(adamw)(AdamWArguments a) {
   uint64_t at = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+  float factor = a.state->factor;
+  if (!(factor == factor)) return;
   if (at + 4 <= a.count)
     adamw_at<4>(a, at);
   else

@@ -1,7 +1,6 @@
 // libcuda.so.1 of a device that is this emulator: as much of the driver's interface as cudarc and cloze call.
 //
-// A call does its work before it returns. A stream that is being captured writes down its calls instead, and a graph runs
-// them again.
+// A call does its work before it returns. A graph is the work of its nodes, in the order in which they were added.
 #include <sys/mman.h>
 
 #include <chrono>
@@ -19,15 +18,12 @@ using Pointer = unsigned long long;
 namespace {
 
 constexpr Result SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, NOT_FOUND = 500,
-                 ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900;
+                 ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719;
 
 using Work = std::function<Result()>;
 using Graph = std::vector<Work>;
 
-struct Stream {
-  bool is_captured = false;
-  Graph recorded;
-};
+struct Stream {};
 
 struct Event {
   double seconds = 0;
@@ -36,19 +32,11 @@ struct Event {
 std::recursive_mutex mutex;
 // A kernel that failed leaves the context unusable, as on a device.
 Result sticky = SUCCESS;
-Stream null_stream;
 thread_local void* current_context = nullptr;
 int context, module;
 
-Stream& stream_of(void* stream) { return stream ? *static_cast<Stream*>(stream) : null_stream; }
-
-Result enqueue(void* stream, Work work) {
+Result run(const Work& work) {
   std::lock_guard lock(mutex);
-  Stream& to = stream_of(stream);
-  if (to.is_captured) {
-    to.recorded.push_back(std::move(work));
-    return SUCCESS;
-  }
   return sticky ? sticky : work();
 }
 
@@ -117,16 +105,106 @@ bool is_inside(Pointer pointer, size_t bytes) {
 
 uint8_t* host(Pointer pointer) { return reinterpret_cast<uint8_t*>(pointer); }
 
-// ---- launches ----------------------------------------------------------------------------------------------------
+// ---- work, at once or as a node of a graph -----------------------------------------------------------------------
 
-Result launch(const emu::Kernel* kernel, const emu::Shape& shape, void* stream, void** arguments) {
-  emu::Body body = kernel->bind(arguments);
-  return enqueue(stream, [=] {
+Work launch(void* function, const emu::Shape& shape, void** arguments) {
+  const emu::Kernel* kernel = static_cast<emu::Kernel*>(function);
+  return [kernel, shape, body = kernel->bind(arguments)] {
     std::string wrong = emu::launch(shape, body);
     if (wrong.empty()) return SUCCESS;
     fprintf(stderr, "emulator: %s: %s\n", kernel->name, wrong.c_str());
     return sticky = LAUNCH_FAILED;
-  });
+  };
+}
+
+Work copy_in(Pointer to, const void* from, size_t bytes) {
+  return [=] {
+    if (!is_inside(to, bytes)) return INVALID_VALUE;
+    memcpy(host(to), from, bytes);
+    return SUCCESS;
+  };
+}
+
+Work copy_across(Pointer to, Pointer from, size_t bytes) {
+  return [=] {
+    if (!is_inside(from, bytes) || !is_inside(to, bytes)) return INVALID_VALUE;
+    memmove(host(to), host(from), bytes);
+    return SUCCESS;
+  };
+}
+
+Work set(Pointer to, unsigned char value, size_t bytes) {
+  return [=] {
+    if (!is_inside(to, bytes)) return INVALID_VALUE;
+    memset(host(to), value, bytes);
+    return SUCCESS;
+  };
+}
+
+// What a node does, as CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D and CUDA_MEMSET_NODE_PARAMS lie in memory.
+struct KernelNode {
+  void* function;
+  unsigned grid[3], block[3], shared;
+  void** arguments;
+  void *extra, *kernel, *context;
+};
+struct CopyEnd {
+  size_t x, y, z, level;
+  int kind;  // 1 the host, 2 the device
+  void* host;
+  Pointer device;
+  void *array, *reserved;
+  size_t pitch, height;
+};
+struct CopyNode {
+  CopyEnd from, to;
+  size_t bytes, height, depth;
+};
+struct SetNode {
+  Pointer to;
+  size_t pitch;
+  unsigned value, element_bytes;
+  size_t width, height;
+};
+
+Work work_of(const KernelNode& node) {
+  emu::Shape shape = {{node.grid[0], node.grid[1], node.grid[2]}, {node.block[0], node.block[1], node.block[2]}, node.shared};
+  return launch(node.function, shape, node.arguments);
+}
+
+// One row, from the host or the device to the device; other copies are nothing.
+Work work_of(const CopyNode& node) {
+  if (node.height != 1 || node.depth != 1 || node.to.kind != 2) return {};
+  return node.from.kind == 1 ? copy_in(node.to.device, node.from.host, node.bytes)
+                             : copy_across(node.to.device, node.from.device, node.bytes);
+}
+
+Work work_of(const SetNode& node) {
+  if (node.height != 1 || node.element_bytes != 1) return {};
+  return set(node.to, static_cast<unsigned char>(node.value), node.width);
+}
+
+// Adds a node, whose handle is its number from 1 on. Each must come after the one before it: nothing else is modelled.
+template <class Node>
+Result add(void** to, void* graph, void* const* after, size_t count, const Node* node) {
+  std::lock_guard lock(mutex);
+  Graph& nodes = *static_cast<Graph*>(graph);
+  bool is_chain = nodes.empty() ? count == 0 : count == 1 && size_t(after[0]) == nodes.size();
+  Work work = work_of(*node);
+  if (!is_chain || !work) return INVALID_VALUE;
+  nodes.push_back(std::move(work));
+  *to = reinterpret_cast<void*>(nodes.size());
+  return SUCCESS;
+}
+
+template <class Node> Result change(void* executable, void* number, const Node* node) {
+  std::lock_guard lock(mutex);
+  Graph& nodes = *static_cast<Graph*>(executable);
+  size_t at = size_t(number);
+  Work work = work_of(*node);
+  if (at == 0 || at > nodes.size() || !work) return INVALID_VALUE;
+  nodes[at - 1] = std::move(work);
+  return SUCCESS;
 }
 
 int attribute(int which) {
@@ -159,7 +237,6 @@ Result cuGetErrorName(Result result, const char** name) {
       {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
       {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
       {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"},
-      {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
   };
   auto found = names.find(result);
   if (found == names.end()) return INVALID_VALUE;
@@ -213,35 +290,43 @@ Result cuStreamDestroy_v2(void* stream) {
   delete static_cast<Stream*>(stream);
   return SUCCESS;
 }
-Result cuStreamSynchronize(void* stream) { return stream_of(stream).is_captured ? CAPTURE_UNSUPPORTED : sticky; }
+Result cuStreamSynchronize(void*) { return sticky; }
 Result cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
-Result cuStreamBeginCapture_v2(void* stream, int) {
-  if (!stream) return CAPTURE_UNSUPPORTED;
-  stream_of(stream) = {true, {}};
+Result cuGraphCreate(void** graph, unsigned) {
+  *graph = new Graph;
   return SUCCESS;
 }
-Result cuStreamEndCapture(void* stream, void** graph) {
-  Stream& captured = stream_of(stream);
-  *graph = new Graph(std::move(captured.recorded));
-  captured = {};
-  return SUCCESS;
+Result cuGraphAddKernelNode_v2(void** to, void* graph, void* const* after, size_t count, const KernelNode* node) {
+  return add(to, graph, after, count, node);
 }
-Result cuStreamIsCapturing(void* stream, int* is_captured) {
-  *is_captured = stream_of(stream).is_captured;
-  return SUCCESS;
+Result cuGraphAddMemcpyNode(void** to, void* graph, void* const* after, size_t count, const CopyNode* node, void*) {
+  return add(to, graph, after, count, node);
+}
+Result cuGraphAddMemsetNode(void** to, void* graph, void* const* after, size_t count, const SetNode* node, void*) {
+  return add(to, graph, after, count, node);
 }
 Result cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
   *executable = new Graph(*static_cast<Graph*>(graph));
   return SUCCESS;
 }
-Result cuGraphLaunch(void* executable, void* stream) {
-  return enqueue(stream, [graph = static_cast<Graph*>(executable)] {
+Result cuGraphExecKernelNodeSetParams_v2(void* executable, void* number, const KernelNode* node) {
+  return change(executable, number, node);
+}
+Result cuGraphExecMemcpyNodeSetParams(void* executable, void* number, const CopyNode* node, void*) {
+  return change(executable, number, node);
+}
+Result cuGraphExecMemsetNodeSetParams(void* executable, void* number, const SetNode* node, void*) {
+  return change(executable, number, node);
+}
+Result cuGraphLaunch(void* executable, void*) {
+  return run([graph = static_cast<Graph*>(executable)] {
     for (const Work& work : *graph)
       if (Result result = work()) return result;
     return SUCCESS;
   });
 }
 Result cuGraphDestroy(void* graph) {
+  std::lock_guard lock(mutex);
   delete static_cast<Graph*>(graph);
   return SUCCESS;
 }
@@ -254,8 +339,8 @@ Result cuEventDestroy_v2(void* event) {
   delete static_cast<Event*>(event);
   return SUCCESS;
 }
-Result cuEventRecord(void* event, void* stream) {
-  return enqueue(stream, [event] {
+Result cuEventRecord(void* event, void*) {
+  return run([event] {
     static_cast<Event*>(event)->seconds = now();
     return SUCCESS;
   });
@@ -288,34 +373,16 @@ Result cuMemFreeHost(void* pointer) {
   free(pointer);
   return SUCCESS;
 }
-Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void* stream) {
-  return enqueue(stream, [=] {
-    if (!is_inside(to, bytes)) return INVALID_VALUE;
-    memcpy(host(to), from, bytes);
-    return SUCCESS;
-  });
-}
-Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* stream) {
-  return enqueue(stream, [=] {
+Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void*) { return run(copy_in(to, from, bytes)); }
+Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void*) {
+  return run([=] {
     if (!is_inside(from, bytes)) return INVALID_VALUE;
     memcpy(to, host(from), bytes);
     return SUCCESS;
   });
 }
-Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* stream) {
-  return enqueue(stream, [=] {
-    if (!is_inside(from, bytes) || !is_inside(to, bytes)) return INVALID_VALUE;
-    memmove(host(to), host(from), bytes);
-    return SUCCESS;
-  });
-}
-Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, void* stream) {
-  return enqueue(stream, [=] {
-    if (!is_inside(to, bytes)) return INVALID_VALUE;
-    memset(host(to), value, bytes);
-    return SUCCESS;
-  });
-}
+Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void*) { return run(copy_across(to, from, bytes)); }
+Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, void*) { return run(set(to, value, bytes)); }
 
 // Kernels: those that are linked into this library, whatever the module's image is.
 Result cuModuleLoadData(void** to, const void* image) {
@@ -334,9 +401,8 @@ Result cuFuncGetAttribute(int* value, int, void*) {
   return SUCCESS;
 }
 Result cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                      unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments, void**) {
-  emu::Shape shape = {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared};
-  return launch(static_cast<emu::Kernel*>(function), shape, stream, arguments);
+                      unsigned block_y, unsigned block_z, unsigned shared, void*, void** arguments, void**) {
+  return run(launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared}, arguments));
 }
 Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* base, const uint64_t* size,
                               const uint64_t* row_bytes, const unsigned* box, const unsigned*, int interleave,

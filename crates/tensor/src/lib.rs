@@ -50,7 +50,7 @@ mod tensor;
 
 pub use autograd::no_grad;
 #[cfg(feature = "cuda")]
-pub use cuda::CudaDevice;
+pub use cuda::{CudaDevice, GraphUse};
 pub use device::Device;
 pub use dropout::{Dropout, RowCoordinate};
 pub use dtype::DType;

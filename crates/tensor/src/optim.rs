@@ -13,8 +13,6 @@ use crate::{DType, Error, Gradients, Module, ParameterArena, Result, Tensor};
 /// correction (D. P. Kingma, J. Ba, 2014), as PyTorch computes it.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
-    /// What gradients are multiplied with first: the clip factor.
-    pub gradient_scale: f64,
     /// Learning rate.
     pub learning_rate: f64,
     /// Parameters shrink by `learning_rate * weight_decay` first.
@@ -36,14 +34,14 @@ impl AdamWStep {
         (correction(self.beta1), correction(self.beta2))
     }
 
-    /// Updates `parameters` and the two `moments`, all as long as `gradients`.
+    /// Updates `parameters` and the two `moments`, all as long as `gradients`, which are multiplied with `scale` first.
     ///
     /// # Panics
     /// When the lengths differ.
-    pub fn apply(&self, parameters: &mut [f32], gradients: &[f32], moments: (&mut [f32], &mut [f32])) {
+    pub fn apply(&self, parameters: &mut [f32], gradients: &[f32], scale: f64, moments: (&mut [f32], &mut [f32])) {
         let (correction1, correction2) = self.corrections();
         let step = adamw::AdamW {
-            clip: self.gradient_scale,
+            clip: scale,
             learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,
             beta1: self.beta1,
@@ -58,8 +56,11 @@ impl AdamWStep {
 
 impl ParameterArena {
     /// One step of AdamW for all parameters: `step_of` gives that of a parameter, by its place among
-    /// [`parameters`](ParameterArena::parameters). `means` are those of the gradients and of their squares, as
-    /// [`zeros`](ParameterArena::zeros) makes them.
+    /// [`parameters`](ParameterArena::parameters); they differ in learning rate and decay alone. `means` are those of the
+    /// gradients and of their squares, as [`zeros`](ParameterArena::zeros) makes them.
+    ///
+    /// Gradients are scaled so that their [norm](Gradients::norm) is at most `clip_norm`; gives the norm before that. Where it
+    /// is not finite, nothing has changed.
     ///
     /// # Errors
     /// As [`ParameterArena::update`]; when the parameters are not f32.
@@ -68,8 +69,9 @@ impl ParameterArena {
         model: &mut impl Module,
         gradients: &Gradients,
         means: &mut [Tensor; 2],
+        clip_norm: Option<f64>,
         step_of: impl Fn(usize) -> AdamWStep,
-    ) -> Result<()> {
+    ) -> Result<f64> {
         #[cfg(feature = "cuda")]
         if !self.device().is_cpu() {
             const OP: &str = "optimizer step";
@@ -79,20 +81,28 @@ impl ParameterArena {
                 return Err(Error::gradient(OP, reason));
             };
             self.claim(OP, model, |tensor| gradients.contains(tensor))?;
-            let steps =
-                self.parameters().iter().enumerate().map(|(at, parameter)| (parameter.range.clone(), step_of(at)));
+            let steps: Vec<_> =
+                self.parameters().iter().enumerate().map(|(at, of)| (of.range.clone(), step_of(at))).collect();
             let storages = [self.storage(), &flat.storage, means[0].storage(), means[1].storage()];
-            return crate::cuda::optimizer::adamw(OP, storages, steps);
+            let written = gradients.written(self.elements());
+            return crate::cuda::optimizer::adamw(OP, storages, &written, clip_norm, &steps);
         }
+        let norm = gradients.norm()?;
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
+        // As PyTorch: the small number keeps the factor finite for gradients of zero.
+        let scale = clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
         let [mean, square] = means;
         let (mean, square) = (mean.exclusive_slice::<f32>()?, square.exclusive_slice::<f32>()?);
         self.update(model, gradients, |values: &mut [f32], gradients, parameters| {
             for (at, parameter) in parameters.iter().enumerate() {
                 let range = parameter.range.clone();
                 let means = (&mut mean[range.clone()], &mut square[range.clone()]);
-                step_of(at).apply(&mut values[range.clone()], &gradients[range], means);
+                step_of(at).apply(&mut values[range.clone()], &gradients[range], scale, means);
             }
-        })
+        })?;
+        Ok(norm)
     }
 
     /// `average = decay * average + (1 - decay) * parameters`, for an average as long as the arena.

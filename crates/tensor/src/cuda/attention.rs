@@ -1,6 +1,8 @@
 //! Attention over packed sequences: attention_forward.cu and attention_backward.cu in bf16 for heads of 32, 64 and 128,
 //! attention_any.cu in f32 for every size.
 
+use bytemuck::{NoUninit, bytes_of};
+
 use super::elementwise::copied;
 use super::launch::Launch;
 use super::{KernelDropout, Pointer, device_of, f32s, fresh, int, pointer};
@@ -31,7 +33,7 @@ pub(crate) struct Kept {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Any {
     q: Pointer,
     k: Pointer,
@@ -54,7 +56,7 @@ struct Any {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Forward {
     q: Pointer,
     k: Pointer,
@@ -68,10 +70,11 @@ struct Forward {
     tokens: i32,
     scale: f32,
     dropout: KernelDropout,
+    padding: u32,
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Backward {
     q: Pointer,
     k: Pointer,
@@ -164,6 +167,7 @@ impl Attention<'_> {
             tokens,
             scale,
             dropout,
+            padding: 0,
         };
         let launch = Launch::new(&device, op, "attention_forward", kernels.forward).grid(self.tiles());
         launch.shared(5 * TILE * size * 2).with(&arguments)?;
@@ -197,7 +201,7 @@ impl Attention<'_> {
         };
         let d_o = copied(op, &dy, DType::BF16)?;
         let ([q, k, v], [dq, dk, dv]) = (thirds(qkv, hidden), thirds(&dqkv, hidden));
-        let mut arguments = Backward {
+        let arguments = Backward {
             q,
             k,
             v,
@@ -217,11 +221,9 @@ impl Attention<'_> {
             scale: (1.0 / (size as f64).sqrt()) as f32,
             dropout: KernelDropout::new(self.dropout),
         };
-        let mut to = pointer(&deltas);
         let launch = |name| Launch::new(&device, op, "attention_backward", name);
         let rows = [qkv.size(0).div_ceil(WARPS), self.heads, 1];
-        let mut both = [std::ptr::from_mut(&mut arguments).cast(), std::ptr::from_mut(&mut to).cast()];
-        launch(kernels.deltas).grid(rows).with_all(&mut both)?;
+        launch(kernels.deltas).grid(rows).with_all(&[bytes_of(&arguments), bytes_of(&pointer(&deltas))])?;
         launch(kernels.dq).grid(self.tiles()).shared(4 * TILE * size * 2).with(&arguments)?;
         launch(kernels.dkv).grid(self.tiles()).shared(4 * TILE * size * 2 + 512).with(&arguments)?;
         copied(op, &dqkv, DType::F32)

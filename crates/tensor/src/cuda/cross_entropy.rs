@@ -1,5 +1,7 @@
 //! Cross-entropy and its gradient: cross_entropy.cu. Labels were checked on the host.
 
+use bytemuck::NoUninit;
+
 use super::elementwise::{Unary, sum, unary};
 use super::launch::Launch;
 use super::{DeviceBuffer, Pointer, device_of, f32s, fresh, int, pointer};
@@ -10,7 +12,7 @@ const FILE: &str = "cross_entropy";
 const THREADS: u32 = 256;
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Forward {
     scores: Pointer,
     labels: Pointer,
@@ -21,6 +23,7 @@ struct Forward {
     rows: i32,
     classes: i32,
     row: i32,
+    padding: u32,
 }
 
 /// What the gradient needs: the scores, the logarithms of their sums, and the labels on the device.
@@ -56,6 +59,7 @@ pub(crate) fn forward(
         rows: int(op, rows)?,
         classes: int(op, classes)?,
         row: int(op, classes)?,
+        padding: 0,
     };
     let launch = Launch::new(&device, op, FILE, "cross_entropy_f32").grid([rows, 1, 1]).threads(THREADS);
     launch.shared(THREADS as usize / 32 * 4).with(&arguments)?;
@@ -64,7 +68,7 @@ pub(crate) fn forward(
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Gradient {
     scores: Pointer,
     labels: Pointer,
@@ -75,6 +79,7 @@ struct Gradient {
     rows: i32,
     classes: i32,
     row: i32,
+    padding: u32,
 }
 
 /// The gradient of the scores, for `dy`, that of the loss: in their place where nobody else sees them.
@@ -101,6 +106,7 @@ pub(crate) fn backward(
         rows: int(op, rows)?,
         classes: int(op, classes)?,
         row: int(op, classes)?,
+        padding: 0,
     };
     Launch::new(&device, op, FILE, "cross_entropy_gradient_f32")
         .grid([rows, 1, 1])

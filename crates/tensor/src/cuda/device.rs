@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{result, sys};
 
+use super::graph::Queue;
 use super::launch::Kernels;
 use super::memory::Pool;
 use crate::{Error, Result};
@@ -28,6 +29,7 @@ pub(super) struct Opened {
     stream: sys::CUstream,
     pub(super) pool: Mutex<Pool>,
     pub(super) kernels: Mutex<Kernels>,
+    pub(super) queue: Mutex<Queue>,
 }
 
 // SAFETY: the driver's handles may be used from any thread whose current context is the device's: `enter` sees to that.
@@ -89,7 +91,8 @@ impl Opened {
         // SAFETY: the context was just made.
         check("cuda", "cuCtxSetCurrent", unsafe { result::ctx::set_current(context) })?;
         let stream = check("cuda", "cuStreamCreate", result::stream::create(result::stream::StreamKind::NonBlocking))?;
-        Ok(Opened { index, name, context, stream, pool: Mutex::default(), kernels: Mutex::new(kernels) })
+        let (pool, kernels, queue) = (Mutex::default(), Mutex::new(kernels), Mutex::default());
+        Ok(Opened { index, name, context, stream, pool, kernels, queue })
     }
 }
 
@@ -98,7 +101,7 @@ pub(super) fn check<T>(op: &'static str, call: &str, answer: Result<T, result::D
     answer.map_err(|error| Error::device(op, format!("{call}: {}", describe(&error))))
 }
 
-fn describe(error: &result::DriverError) -> String {
+pub(super) fn describe(error: &result::DriverError) -> String {
     let text = |text: Result<&CStr, _>| text.map_or(String::new(), |text| text.to_string_lossy().into_owned());
     let (name, string) = (text(error.error_name()), text(error.error_string()));
     if name == string || string.is_empty() {
@@ -119,6 +122,10 @@ impl CudaDevice {
         &self.0.name
     }
 
+    pub(super) fn context(&self) -> sys::CUcontext {
+        self.0.context
+    }
+
     /// Makes the device's context this thread's.
     pub(super) fn enter(&self, op: &'static str) -> Result<sys::CUstream> {
         // SAFETY: the context lives as long as the process.
@@ -131,10 +138,17 @@ impl CudaDevice {
     /// # Errors
     /// When a kernel failed meanwhile; nothing more can be computed on the device then.
     pub fn synchronize(&self) -> Result<()> {
+        self.flush("synchronize")?;
         let stream = self.enter("synchronize")?;
         // SAFETY: the stream is the device's.
-        let waited = unsafe { result::stream::synchronize(stream) };
-        waited.map_err(|error| {
+        self.waited(unsafe { result::stream::synchronize(stream) })?;
+        self.all_is_done();
+        Ok(())
+    }
+
+    /// The answer of a call that waits, which tells of what was asked for before.
+    pub(super) fn waited(&self, answer: Result<(), result::DriverError>) -> Result<()> {
+        answer.map_err(|error| {
             let last = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner).last();
             let reason = format!(
                 "{}, in {last} or a kernel before it; the device is of no use to this process now",
@@ -147,22 +161,6 @@ impl CudaDevice {
     /// Free and all memory of the device, in bytes.
     pub(super) fn memory(&self) -> Option<(usize, usize)> {
         self.enter("memory").ok().and_then(|_| result::mem_get_info().ok())
-    }
-
-    pub(super) fn launch_raw(
-        &self,
-        op: &'static str,
-        name: &str,
-        function: sys::CUfunction,
-        (grid, threads, shared): ([u32; 3], u32, u32),
-        arguments: &mut [*mut c_void],
-    ) -> Result<()> {
-        let stream = self.enter(op)?;
-        // SAFETY: the function is the device's, and `Launch` gives the arguments that it takes.
-        let launched = unsafe {
-            result::launch_kernel(function, (grid[0], grid[1], grid[2]), (threads, 1, 1), shared, stream, arguments)
-        };
-        check(op, name, launched)
     }
 }
 

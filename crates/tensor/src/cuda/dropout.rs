@@ -1,5 +1,7 @@
 //! Dropout of hidden states where it stands alone: dropout.cu.
 
+use bytemuck::NoUninit;
+
 use super::launch::Launch;
 use super::{KernelDropout, Pointer, coordinates, device_of, f32s, fresh, int, pointer};
 use crate::dropout::RowCoordinate;
@@ -8,7 +10,7 @@ use crate::tensor::Tensor;
 use crate::{DType, Dropout, Result};
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Arguments {
     x: Pointer,
     y: Pointer,

@@ -1,5 +1,7 @@
 //! Functions of every element, copies between layouts and types, and sums: elementwise.cu.
 
+use bytemuck::NoUninit;
+
 use super::launch::Launch;
 use super::{Pointer, device_of, f32s, fresh, pointer};
 use crate::layout::{Layout, MAX_RANK};
@@ -10,10 +12,11 @@ const FILE: &str = "elementwise";
 
 /// A layout as kernels take it.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct KernelLayout {
     rank: i32,
     sizes: [u32; MAX_RANK],
+    padding: u32,
     strides: [i64; MAX_RANK],
 }
 
@@ -39,7 +42,8 @@ fn merged<const N: usize>(op: &'static str, layouts: [&Layout; N]) -> Result<[Ke
         return Err(Error::invalid(op, "a dimension of 2^32 elements or more on a GPU"));
     }
     Ok(std::array::from_fn(|i| {
-        let mut layout = KernelLayout { rank: dims.len() as i32, sizes: [1; MAX_RANK], strides: [0; MAX_RANK] };
+        let mut layout =
+            KernelLayout { rank: dims.len() as i32, sizes: [1; MAX_RANK], padding: 0, strides: [0; MAX_RANK] };
         for (axis, (size, strides)) in dims.iter().enumerate() {
             (layout.sizes[axis], layout.strides[axis]) = (*size as u32, strides[i] as i64);
         }
@@ -48,7 +52,7 @@ fn merged<const N: usize>(op: &'static str, layouts: [&Layout; N]) -> Result<[Ke
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct CopyArguments {
     from: Pointer,
     to: Pointer,
@@ -56,6 +60,7 @@ struct CopyArguments {
     of_from: KernelLayout,
     of_to: KernelLayout,
     add: i32,
+    padding: u32,
 }
 
 /// Copies the elements of `from` to those of `to`, which has its shape and which nobody else sees; or adds them.
@@ -85,8 +90,15 @@ pub(crate) fn copy(op: &'static str, from: &Tensor, to: &Tensor, add: bool) -> R
     };
     let [of_from, of_to] = merged(op, [from.layout(), to.layout()])?;
     let count = from.elements();
-    let arguments =
-        CopyArguments { from: pointer(from), to: pointer(to), count: count as u64, of_from, of_to, add: add.into() };
+    let arguments = CopyArguments {
+        from: pointer(from),
+        to: pointer(to),
+        count: count as u64,
+        of_from,
+        of_to,
+        add: add.into(),
+        padding: 0,
+    };
     Launch::new(&device, op, FILE, name).over(count).with(&arguments)
 }
 
@@ -107,13 +119,14 @@ pub(crate) enum Binary {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct ZipArguments {
     a: Pointer,
     b: Pointer,
     to: Pointer,
     count: u64,
     op: i32,
+    padding: u32,
     of_a: KernelLayout,
     of_b: KernelLayout,
 }
@@ -136,6 +149,7 @@ pub(crate) fn zip(op: &'static str, binary: Binary, a: (&Tensor, &Layout), b: (&
         to: pointer(&to),
         count: count as u64,
         op: binary as i32,
+        padding: 0,
         of_a,
         of_b,
     };
@@ -159,7 +173,7 @@ pub(crate) enum Unary {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct UnaryArguments {
     x: Pointer,
     y: Pointer,
@@ -181,7 +195,7 @@ pub(crate) fn unary(op: &'static str, unary: Unary, x: &Tensor, number: f64) -> 
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct UnaryBackward {
     saved: Pointer,
     dy: Pointer,
@@ -210,7 +224,7 @@ pub(crate) fn unary_backward(op: &'static str, unary: Unary, saved: &Tensor, dy:
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct SumArguments {
     from: Pointer,
     to: Pointer,

@@ -1,5 +1,7 @@
 //! Rows of tables, and sums of gradients by row: embedding.cu. Ids were checked on the host.
 
+use bytemuck::NoUninit;
+
 use super::launch::Launch;
 use super::{Pointer, device_of, f32s, fresh, int, pointer};
 use crate::tensor::Tensor;
@@ -9,7 +11,7 @@ const FILE: &str = "embedding";
 const WARPS: usize = 4;
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Embed {
     tables: [Pointer; 3],
     ids: [Pointer; 3],
@@ -18,6 +20,7 @@ struct Embed {
     tokens: i32,
     width: i32,
     limits: [i32; 3],
+    padding: u32,
 }
 
 /// The sums of a row of each of the three tables.
@@ -36,13 +39,14 @@ pub(crate) fn embed(op: &'static str, tables: [&Tensor; 3], ids: [&[u32]; 3]) ->
         tokens: int(op, tokens)?,
         width: int(op, width)?,
         limits: [int(op, word.size(0))?, int(op, position.size(0))?, int(op, token_type.size(0))?],
+        padding: 0,
     };
     Launch::new(&device, op, FILE, "embed_f32").grid([tokens.div_ceil(WARPS), 1, 1]).with(&arguments)?;
     Ok(z)
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Gather {
     x: Pointer,
     ids: Pointer,
@@ -69,7 +73,7 @@ pub(crate) fn gather(op: &'static str, x: &Tensor, ids: &[u32]) -> Result<Tensor
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Scatter {
     dz: Pointer,
     order: Pointer,
@@ -77,6 +81,7 @@ struct Scatter {
     rows: Pointer,
     gradient: Pointer,
     width: i32,
+    padding: u32,
 }
 
 /// Adds each row of `x` to row `ids` of `to`, which nobody else sees; those of one row in their order.
@@ -103,6 +108,7 @@ pub(crate) fn scatter(op: &'static str, x: &Tensor, ids: &[u32], to: &Tensor) ->
         rows: rows_there.pointer(),
         gradient: pointer(to),
         width: int(op, x.width())?,
+        padding: 0,
     };
     Launch::new(&device, op, FILE, "scatter_sums_f32").grid([rows.len(), 1, 1]).with(&arguments)
 }

@@ -1,13 +1,15 @@
 //! Kernels by their names, and launches.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::sync::PoisonError;
 
+use bytemuck::{NoUninit, bytes_of};
 use cloze_kernels::Images;
 use cudarc::driver::{result, sys};
 
 use super::device::{CudaDevice, allow_shared, check, load};
+use super::work::{Arguments, Kernel, Work};
 use crate::{Error, Result};
 
 /// The kernels that fit a device. A file of them is loaded when the first of it is launched.
@@ -121,12 +123,12 @@ impl<'a> Launch<'a> {
     }
 
     /// Launches it, unless there is nothing to do.
-    pub(super) fn with<A: Copy + 'static>(self, arguments: &A) -> Result<()> {
-        self.with_all(&mut [std::ptr::from_ref(arguments).cast_mut().cast()])
+    pub(super) fn with<A: NoUninit>(self, arguments: &A) -> Result<()> {
+        self.with_all(&[bytes_of(arguments)])
     }
 
-    /// As [`Launch::with`], for kernels that take several arguments: where each lies.
-    pub(super) fn with_all(self, arguments: &mut [*mut c_void]) -> Result<()> {
+    /// As [`Launch::with`], for kernels that take several arguments: the bytes of each.
+    pub(super) fn with_all(self, arguments: &[&[u8]]) -> Result<()> {
         let Launch { device, op, file, name, grid, threads, shared } = self;
         if grid.contains(&0) {
             return Ok(());
@@ -143,6 +145,8 @@ impl<'a> Launch<'a> {
         let mut kernels = device.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
         device.enter(op)?;
         let function = kernels.function(op, file, name, shared)?;
-        device.launch_raw(op, name, function, (grid, threads, shared), arguments)
+        drop(kernels);
+        let arguments = Arguments::new(arguments);
+        device.submit(op, Work::Kernel(Kernel { name, function, grid, threads, shared, arguments }))
     }
 }

@@ -1,5 +1,7 @@
 //! Layer normalisation, alone and behind dropout and a residual: layer_norm.cu.
 
+use bytemuck::{NoUninit, bytes_of};
+
 use super::launch::Launch;
 use super::{CudaDevice, KernelDropout, Pointer, coordinates, device_of, f32s, fresh, int, pointer};
 use crate::dropout::RowCoordinate;
@@ -13,12 +15,13 @@ const WARPS: usize = 4;
 const ROWS: usize = 32;
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Forward {
     x: Pointer,
     residual: Pointer,
     coordinates: Pointer,
     dropout: KernelDropout,
+    padding: u32,
     gamma: Pointer,
     beta: Pointer,
     z: Pointer,
@@ -28,6 +31,7 @@ struct Forward {
     rows: i32,
     width: i32,
     eps: f32,
+    padding_end: u32,
 }
 
 /// What is normalised: `x`, or the sum of a residual and of `x` dropped.
@@ -62,6 +66,7 @@ pub(crate) fn forward(
         residual: residual.as_ref().map_or(0, pointer),
         coordinates: places.pointer(),
         dropout: KernelDropout::new(dropout),
+        padding: 0,
         gamma: pointer(&gamma),
         beta: pointer(&beta),
         z: pointer(&z),
@@ -71,13 +76,14 @@ pub(crate) fn forward(
         rows: int(op, rows)?,
         width: int(op, width)?,
         eps: eps as f32,
+        padding_end: 0,
     };
     Launch::new(&device, op, FILE, "layer_norm_forward_f32").grid([rows.div_ceil(WARPS), 1, 1]).with(&arguments)?;
     Ok([y, z, statistics])
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Backward {
     dy: Pointer,
     z: Pointer,
@@ -86,6 +92,7 @@ struct Backward {
     rstd: Pointer,
     coordinates: Pointer,
     dropout: KernelDropout,
+    padding: u32,
     dz: Pointer,
     dx: Pointer,
     add_dz: i32,
@@ -130,6 +137,7 @@ pub(crate) fn backward(
         rstd: pointer(statistics) + 4 * rows as u64,
         coordinates: places.pointer(),
         dropout: KernelDropout::new(dropout),
+        padding: 0,
         dz: pointer(&dz),
         dx: dx.as_ref().map_or(0, pointer),
         add_dz: 0,
@@ -153,16 +161,10 @@ pub(super) fn column_sums(
     (count, stride, width): (usize, usize, usize),
 ) -> Result<Tensor> {
     let sums = fresh(op, &[width], DType::F32, device)?;
-    let (mut parts, mut to, mut add) = (parts, pointer(&sums), 0i32);
-    let [mut count, mut stride, mut columns] = [int(op, count)?, int(op, stride)?, int(op, width)?];
-    let mut arguments = [
-        std::ptr::from_mut(&mut parts).cast(),
-        std::ptr::from_mut(&mut to).cast(),
-        std::ptr::from_mut(&mut count).cast(),
-        std::ptr::from_mut(&mut stride).cast(),
-        std::ptr::from_mut(&mut columns).cast(),
-        std::ptr::from_mut(&mut add).cast(),
-    ];
-    Launch::new(device, op, FILE, "column_sums_f32").over(width).with_all(&mut arguments)?;
+    let [count, stride, columns] = [int(op, count)?, int(op, stride)?, int(op, width)?];
+    let to = pointer(&sums);
+    let arguments =
+        [bytes_of(&parts), bytes_of(&to), bytes_of(&count), bytes_of(&stride), bytes_of(&columns), bytes_of(&0i32)];
+    Launch::new(device, op, FILE, "column_sums_f32").over(width).with_all(&arguments)?;
     Ok(sums)
 }

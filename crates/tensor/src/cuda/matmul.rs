@@ -1,5 +1,7 @@
 //! Matrix products: gemm.cu on tensor cores, for [`Precision::Bf16`], and gemm_any.cu in f32.
 
+use bytemuck::NoUninit;
+
 use super::elementwise::copy;
 use super::launch::Launch;
 use super::{CudaDevice, Pointer, device_of, fresh, int, pointer};
@@ -82,7 +84,7 @@ pub(crate) enum Epilogue<'a> {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct KernelEpilogue {
     bias: Pointer,
     pre_activation: Pointer,
@@ -93,7 +95,7 @@ struct KernelEpilogue {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct OnTensorCores {
     a: Pointer,
     b: Pointer,
@@ -109,7 +111,7 @@ struct OnTensorCores {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Any {
     a: Pointer,
     b: Pointer,

@@ -1,7 +1,7 @@
 //! Memory of a device. Blocks that are freed are kept, by size class, for the next tensor of about that size: asking the driver
 //! would wait for the device. There is one stream, so whoever gets a block next uses it after whoever had it before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::PoisonError;
 
@@ -9,22 +9,23 @@ use bytemuck::Pod;
 use cudarc::driver::result;
 
 use super::Pointer;
-use super::device::{CudaDevice, check};
+use super::device::CudaDevice;
+use super::work::Work;
 use crate::memory::size_class;
 use crate::{Error, Result};
 
-/// The blocks of a device that nobody uses, by capacity.
+/// The blocks of a device that nobody uses, by capacity and address.
 #[derive(Default)]
 pub(super) struct Pool {
-    free: BTreeMap<usize, Vec<Pointer>>,
+    free: BTreeMap<usize, BTreeSet<Pointer>>,
     used: usize,
 }
 
 impl Pool {
-    /// A kept block of this capacity, or of up to twice that.
+    /// A kept block of this capacity, or of up to twice that: the first, so that equal calls from equal pools get equal blocks.
     fn take(&mut self, capacity: usize) -> Option<(Pointer, usize)> {
         let fitting = self.free.range_mut(capacity..=capacity.saturating_mul(2));
-        let (capacity, pointer) = fitting.filter_map(|(&size, blocks)| Some((size, blocks.pop()?))).next()?;
+        let (capacity, pointer) = fitting.filter_map(|(&size, blocks)| Some((size, blocks.pop_first()?))).next()?;
         Some((pointer, capacity))
     }
 }
@@ -75,6 +76,8 @@ impl CudaDevice {
 
     /// Gives all kept blocks back to the driver, which waits for the device.
     fn release(&self, pool: &mut Pool) {
+        // What was asked for may still use them. What went wrong is told to whoever waits for it.
+        let _ = self.flush("release");
         for pointer in std::mem::take(&mut pool.free).into_values().flatten() {
             // SAFETY: nobody has the block any more. What the driver says of it would not help anybody.
             let _ = unsafe { result::free_sync(pointer) };
@@ -115,11 +118,7 @@ impl DeviceBuffer {
         if elements.is_empty() {
             return Ok(());
         }
-        let stream = self.device.enter(op)?;
-        // SAFETY: there is room, as was checked. The driver has copied from pageable memory when it returns.
-        check(op, "cuMemcpyHtoDAsync", unsafe {
-            result::memcpy_htod_async(self.pointer + start as u64, elements, stream)
-        })
+        self.device.submit_write(op, self.pointer + start as u64, bytemuck::cast_slice(elements))
     }
 
     /// Waits for the device, and copies elements from byte `start` on.
@@ -128,11 +127,11 @@ impl DeviceBuffer {
         if elements.is_empty() {
             return Ok(());
         }
+        self.device.flush(op)?;
         let stream = self.device.enter(op)?;
-        self.device.synchronize()?;
         // SAFETY: there are so many, as was checked; the next line waits for them.
         let copied = unsafe { result::memcpy_dtoh_async(elements, self.pointer + start as u64, stream) };
-        check(op, "cuMemcpyDtoHAsync", copied)?;
+        self.device.waited(copied)?;
         self.device.synchronize()
     }
 
@@ -142,9 +141,7 @@ impl DeviceBuffer {
         if bytes == 0 {
             return Ok(());
         }
-        let stream = self.device.enter(op)?;
-        // SAFETY: they are the buffer's, as was checked.
-        check(op, "cuMemsetD8Async", unsafe { result::memset_d8_async(self.pointer + start as u64, 0, bytes, stream) })
+        self.device.submit(op, Work::Clear { to: self.pointer + start as u64, bytes })
     }
 }
 
@@ -153,16 +150,14 @@ pub(super) fn copy(device: &CudaDevice, op: &'static str, from: Pointer, to: Poi
     if bytes == 0 {
         return Ok(());
     }
-    let stream = device.enter(op)?;
-    // SAFETY: the callers give parts of tensors.
-    check(op, "cuMemcpyDtoDAsync", unsafe { result::memcpy_dtod_async(to, from, bytes, stream) })
+    device.submit(op, Work::Copy { to, from, bytes })
 }
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         let mut pool = self.device.0.pool.lock().unwrap_or_else(PoisonError::into_inner);
         pool.used -= self.capacity;
-        pool.free.entry(self.capacity).or_default().push(self.pointer);
+        pool.free.entry(self.capacity).or_default().insert(self.pointer);
     }
 }
 

@@ -8,6 +8,7 @@
 //! - `device`: the driver, the device, its stream; what can be wrong with them.
 //! - `memory`: memory of the device, kept for reuse; copies from and to the host.
 //! - `launch`: kernels by their names, and launches.
+//! - `work`, `graph`, `staging`: what is asked for, launched at once or gathered into a CUDA graph.
 //! - the others: the operations, a file for each of the files of kernels.
 
 pub(crate) mod attention;
@@ -16,6 +17,7 @@ mod device;
 pub(crate) mod dropout;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
+mod graph;
 mod launch;
 pub(crate) mod layer_norm;
 pub(crate) mod matmul;
@@ -23,10 +25,15 @@ pub(crate) mod memory;
 pub(crate) mod optimizer;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
+mod staging;
+mod work;
 
 pub use device::CudaDevice;
 pub(crate) use device::open;
+pub use graph::GraphUse;
 pub(crate) use memory::DeviceBuffer;
+
+use bytemuck::NoUninit;
 
 use crate::dropout::RowCoordinate;
 use crate::storage::Storage;
@@ -80,7 +87,7 @@ fn int(op: &'static str, value: usize) -> Result<i32> {
 
 /// A dropout as kernels take it.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct KernelDropout {
     threshold: u32,
     key: [u32; 2],

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
-use super::Pointer;
+use bytemuck::{NoUninit, Pod, Zeroable, bytes_of};
+
 use super::launch::Launch;
+use super::{CudaDevice, DeviceBuffer, Pointer};
 use crate::optim::AdamWStep;
 use crate::storage::Storage;
 use crate::{Error, Result};
@@ -20,43 +22,49 @@ fn address(op: &'static str, storage: &Storage, at: usize) -> Result<Pointer> {
     }
 }
 
-/// The sum of the squares of the f32 elements `ranges`.
-pub(crate) fn sum_of_squares(op: &'static str, flat: &Storage, ranges: &[Range<usize>]) -> Result<f64> {
-    let Storage::Cuda(buffer) = flat else { return Ok(0.0) };
-    let device = buffer.device();
+/// Sums of the squares of the f32 elements `ranges`, to be added: so many.
+fn squares(
+    op: &'static str,
+    device: &CudaDevice,
+    flat: &Storage,
+    ranges: &[Range<usize>],
+) -> Result<(DeviceBuffer, usize)> {
     let blocks = |range: &Range<usize>| range.len().div_ceil(SEGMENT);
     let total: usize = ranges.iter().map(blocks).sum();
     let partials = device.allocate(op, 8 * total)?;
     let mut start = 0;
     for range in ranges {
-        let (mut from, mut to) = (address(op, flat, range.start)?, partials.pointer() + 8 * start as u64);
-        let mut count = range.len() as u64;
-        let mut arguments = [
-            std::ptr::from_mut(&mut from).cast(),
-            std::ptr::from_mut(&mut to).cast(),
-            std::ptr::from_mut(&mut count).cast(),
-        ];
+        let (from, to) = (address(op, flat, range.start)?, partials.pointer() + 8 * start as u64);
         let launch = Launch::new(device, op, FILE, "sum_of_squares").threads(THREADS).grid([blocks(range), 1, 1]);
-        launch.shared(THREADS as usize * 8).with_all(&mut arguments)?;
+        let launch = launch.shared(THREADS as usize * 8);
+        launch.with_all(&[bytes_of(&from), bytes_of(&to), bytes_of(&(range.len() as u64))])?;
         start += blocks(range);
     }
+    Ok((partials, total))
+}
+
+/// The sum of the squares of the f32 elements `ranges`.
+pub(crate) fn sum_of_squares(op: &'static str, flat: &Storage, ranges: &[Range<usize>]) -> Result<f64> {
+    let Storage::Cuda(buffer) = flat else { return Ok(0.0) };
+    let (partials, total) = squares(op, buffer.device(), flat, ranges)?;
     let mut sums = vec![0f64; total];
     partials.read(op, 0, &mut sums)?;
     Ok(sums.iter().sum())
 }
 
+/// What a step reads of the device, and finds: it is launched the same way every time.
 #[repr(C)]
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[derive(Clone, Copy, Zeroable, Pod)]
 struct StepState {
     learning_rate: f32,
     correction1: f32,
     correction2: f32,
-    norm: f32,
     factor: f32,
+    norm: f64,
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct AdamW {
     parameters: Pointer,
     gradients: Pointer,
@@ -72,36 +80,43 @@ struct AdamW {
     eps: f32,
 }
 
-/// One step of the f32 parameters in each range, as its step says. Steps differ in learning rate and decay alone.
+/// One step of the f32 parameters in each range, as its step says, with the gradients of `written` scaled so that their norm is
+/// at most `clip_norm`; gives the norm before that, for which it waits. Where that is not finite nothing has changed. Steps
+/// differ in learning rate and decay alone.
 pub(crate) fn adamw(
     op: &'static str,
     [parameters, gradients, mean, square]: [&Storage; 4],
-    steps: impl Iterator<Item = (Range<usize>, AdamWStep)>,
-) -> Result<()> {
-    let Storage::Cuda(buffer) = parameters else { return Ok(()) };
+    written: &[Range<usize>],
+    clip_norm: Option<f64>,
+    steps: &[(Range<usize>, AdamWStep)],
+) -> Result<f64> {
+    let (Storage::Cuda(buffer), Some((_, first))) = (parameters, steps.first()) else { return Ok(0.0) };
     let device = buffer.device();
-    let mut state = None;
+    let (partials, total) = squares(op, device, gradients, written)?;
+    let (correction1, correction2) = first.corrections();
+    // What changes from step to step is on the device, and the rest a number by which it is multiplied.
+    let learning_rate = steps.iter().map(|(_, step)| step.learning_rate).fold(0.0, f64::max);
+    let of_step = StepState {
+        learning_rate: learning_rate as f32,
+        correction1: correction1 as f32,
+        correction2: correction2 as f32,
+        ..StepState::zeroed()
+    };
+    let state = device.upload(op, &[of_step])?;
+    let count = super::int(op, total)?;
+    let most = clip_norm.map_or(0.0, |norm| norm as f32);
+    let (sums, to) = (partials.pointer(), state.pointer());
+    let arguments = [bytes_of(&sums), bytes_of(&count), bytes_of(&most), bytes_of(&to)];
+    Launch::new(device, op, FILE, "clip_factor").threads(32).with_all(&arguments)?;
     for (range, step) in steps {
-        if state.is_none() {
-            let (correction1, correction2) = step.corrections();
-            let factor = step.gradient_scale as f32;
-            let known = StepState {
-                learning_rate: 1.0,
-                correction1: correction1 as f32,
-                correction2: correction2 as f32,
-                norm: 0.0,
-                factor,
-            };
-            state = Some(device.upload(op, &[known])?);
-        }
         let arguments = AdamW {
             parameters: address(op, parameters, range.start)?,
             gradients: address(op, gradients, range.start)?,
             mean: address(op, mean, range.start)?,
             mean_of_squares: address(op, square, range.start)?,
-            state: state.as_ref().map_or(0, |state| state.pointer()),
+            state: to,
             count: range.len() as u64,
-            rate_factor: step.learning_rate as f32,
+            rate_factor: if learning_rate == 0.0 { 0.0 } else { (step.learning_rate / learning_rate) as f32 },
             weight_decay: step.weight_decay as f32,
             new1: (1.0 - step.beta1) as f32,
             beta2: step.beta2 as f32,
@@ -111,5 +126,7 @@ pub(crate) fn adamw(
         let threads = range.len().div_ceil(4);
         Launch::new(device, op, FILE, "adamw").threads(THREADS).over(threads).with(&arguments)?;
     }
-    Ok(())
+    let mut found = [of_step];
+    state.read(op, 0, &mut found)?;
+    Ok(found[0].norm)
 }

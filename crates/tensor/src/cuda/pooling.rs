@@ -1,5 +1,7 @@
 //! One vector for each sequence: pooling.cu.
 
+use bytemuck::NoUninit;
+
 use super::launch::Launch;
 use super::{DeviceBuffer, Pointer, device_of, f32s, fresh, int, pointer};
 use crate::ops::{Pooling, Sequences};
@@ -9,13 +11,14 @@ use crate::{DType, Result};
 const FILE: &str = "pooling";
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Arguments {
     x: Pointer,
     y: Pointer,
     starts: Pointer,
     rows: Pointer,
     width: i32,
+    padding: u32,
 }
 
 /// The vectors, and for `Max` which rows they come from.
@@ -73,6 +76,7 @@ fn launch(
         starts: starts.pointer(),
         rows: rows.pointer(),
         width: int(op, width)?,
+        padding: 0,
     };
     Launch::new(&device, op, FILE, name).grid([sequences.len(), 1, 1]).with(&arguments)
 }

@@ -1,5 +1,7 @@
 //! Softmax and its logarithm: softmax.cu.
 
+use bytemuck::NoUninit;
+
 use super::launch::Launch;
 use super::{Pointer, device_of, f32s, fresh, int, pointer};
 use crate::ops::rows_and_width;
@@ -9,13 +11,14 @@ use crate::{DType, Result};
 const FILE: &str = "softmax";
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Forward {
     x: Pointer,
     y: Pointer,
     rows: i32,
     width: i32,
     logarithm: i32,
+    padding: u32,
 }
 
 /// Of every row, or its logarithm.
@@ -30,13 +33,14 @@ pub(crate) fn forward(op: &'static str, x: &Tensor, logarithm: bool) -> Result<T
         rows: int(op, rows)?,
         width: int(op, width)?,
         logarithm: logarithm.into(),
+        padding: 0,
     };
     Launch::new(&device, op, FILE, "softmax_f32").over(rows * 32).with(&arguments)?;
     Ok(y)
 }
 
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, NoUninit)]
 struct Backward {
     y: Pointer,
     dy: Pointer,

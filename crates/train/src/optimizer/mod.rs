@@ -4,7 +4,7 @@ mod groups;
 mod state;
 
 use cloze_tensor::optim::AdamWStep;
-use cloze_tensor::{Gradients, Module, ParameterArena, Tensor};
+use cloze_tensor::{Device, Gradients, Module, ParameterArena, Tensor};
 
 use crate::{Error, Result};
 pub use groups::ParameterGroup;
@@ -188,6 +188,11 @@ impl Optimizer {
         Ok(walked?)
     }
 
+    /// Where the parameters are.
+    pub fn device(&self) -> &Device {
+        self.arena.device()
+    }
+
     /// The gradients of this step so far.
     pub fn gradients(&self) -> &Gradients {
         &self.gradients
@@ -213,18 +218,8 @@ impl Optimizer {
     pub fn step(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
         check_learning_rate(learning_rate)?;
         check_clip_norm(clip_norm)?;
-        let norm = self.gradients.norm()?;
-        if !norm.is_finite() {
-            let of = self.last_not_finite(model);
-            let why = format!("their norm is {norm} in optimizer step {}{of}: lower the learning rate", self.steps + 1);
-            self.gradients.clear();
-            return Err(Error::data("gradients", why));
-        }
-        // As PyTorch: the small number keeps the factor finite for gradients of zero.
-        let gradient_scale = clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
         let (adamw, treatments, steps) = (&self.adamw, &self.treatments, self.steps + 1);
-        self.arena.adamw(model, &self.gradients, &mut self.means, |at| AdamWStep {
-            gradient_scale,
+        let norm = self.arena.adamw(model, &self.gradients, &mut self.means, clip_norm, |at| AdamWStep {
             learning_rate: learning_rate * treatments[at].factor,
             weight_decay: treatments[at].weight_decay,
             beta1: adamw.betas.0,
@@ -232,6 +227,12 @@ impl Optimizer {
             eps: adamw.eps,
             step: steps,
         })?;
+        if !norm.is_finite() {
+            let of = self.last_not_finite(model);
+            let why = format!("their norm is {norm} in optimizer step {steps}{of}: lower the learning rate");
+            self.gradients.clear();
+            return Err(Error::data("gradients", why));
+        }
         if let Some(average) = &mut self.average {
             self.arena.move_average(model, &mut average.values, if steps == 1 { 0.0 } else { average.decay })?;
         }
@@ -280,7 +281,7 @@ impl Optimizer {
 
 #[cfg(test)]
 mod tests {
-    use cloze_tensor::{Device, module};
+    use cloze_tensor::module;
 
     use super::*;
 

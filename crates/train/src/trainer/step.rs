@@ -38,28 +38,36 @@ pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     for more in own.iter().skip(1) {
         counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
     }
-    let (model, mode) = (&*trainer.model, Mode::Train { seed: trainer.seed, step });
-    let mut loss = 0.0;
-    for ((batch, own), examples) in batches.iter().zip(&own).zip(examples) {
-        // A batch without predictions has no part in a step that has some.
-        if batches.len() > 1 && own.iter().all(|&count| count == 0) && counts.iter().any(|&count| count > 0) {
-            continue;
+    let (mode, precision) = (Mode::Train { seed: trainer.seed, step }, trainer.precision);
+    // A batch without predictions has no part in a step that has some.
+    let has_part = |own: &Vec<usize>| {
+        batches.len() == 1 || own.iter().any(|&count| count > 0) || counts.iter().all(|&count| count == 0)
+    };
+    let parts: Vec<usize> = (0..batches.len()).filter(|&at| has_part(&own[at])).collect();
+    let device = optimizer.device().clone();
+    let (shares, stepped) = device.as_graph(|| -> Result<_> {
+        let mut shares = Vec::with_capacity(parts.len());
+        for &at in &parts {
+            let share = precision.scope(|| trainer.model.loss(&batches[at], &counts, mode))?;
+            optimizer.backward(&share)?;
+            shares.push(share.detach());
         }
-        let forward = || trainer.precision.scope(|| model.loss(batch, &counts, mode));
-        let share = forward()?;
+        Ok((shares, optimizer.step(trainer.model, learning_rate, trainer.clip_norm)))
+    })??;
+    // Only now, so that a step waits for its device once. A loss that is not finite has such gradients, which change nothing.
+    let mut loss = 0.0;
+    for (share, &at) in shares.iter().zip(&parts) {
         let value = share.item()?;
         if !value.is_finite() {
-            optimizer.clear();
-            let first = check_finite(forward).map_or_else(|error| format!(" (first: {error})"), |_| String::new());
-            let of = names(data, examples);
+            let again = || precision.scope(|| trainer.model.loss(&batches[at], &counts, mode));
+            let first = check_finite(again).map_or_else(|error| format!(" (first: {error})"), |_| String::new());
+            let of = names(data, &examples[at]);
             let why = format!("it is {value} in optimizer step {}{of}{first}: lower the learning rate", step + 1);
             return Err(Error::data("loss", why));
         }
-        optimizer.backward(&share)?;
         loss += value;
     }
-    let gradient_norm = optimizer.step(trainer.model, learning_rate, trainer.clip_norm)?;
-    Ok(Found { loss, gradient_norm, tokens })
+    Ok(Found { loss, gradient_norm: stepped?, tokens })
 }
 
 /// What the examples of a batch are called, for an error.

@@ -1,0 +1,320 @@
+//! Work that is gathered and launched as one CUDA graph.
+//!
+//! What a step asks for is written down instead of launched, and goes to the device as a graph when somebody waits for it. The
+//! next step that asks for the same kernels in the same order is that graph again, with the numbers and addresses changed that
+//! differ: lengths, learning rates, steps of dropout. So a graph is what launches would have been, whatever the model does
+//! between them, and saves what each launch costs. Few addresses differ: memory is given by address, lowest first, so that
+//! equal steps get equal blocks.
+
+use std::collections::VecDeque;
+use std::ptr::{null, null_mut};
+use std::sync::{MutexGuard, PoisonError};
+
+use cudarc::driver::sys;
+
+use super::device::{CudaDevice, check};
+use super::staging::Staging;
+use super::work::Work;
+use super::{Pointer, device};
+use crate::{Error, Result};
+
+/// Graphs that are kept: a step with and without its rarer parts, for training and for evaluation.
+const KEPT: usize = 8;
+/// Less than this is launched as it is.
+const SMALLEST: usize = 4;
+
+/// What a device is asked for and was not yet.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// Nothing where work is launched at once.
+    gathered: Option<Vec<Work>>,
+    staging: Staging,
+    /// The one that was used last at the end.
+    graphs: VecDeque<Graph>,
+    uses: GraphUse,
+}
+
+/// How often a device was given graphs: [`CudaDevice::graph_use`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GraphUse {
+    /// Graphs that were built.
+    pub built: usize,
+    /// Graphs that were launched.
+    pub launched: usize,
+    /// Kernels and copies in those that were built before, all together.
+    pub replayed: usize,
+    /// How many of these were changed first.
+    pub changed: usize,
+}
+
+impl CudaDevice {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often graphs were launched so far.
+    pub fn graph_use(&self) -> GraphUse {
+        self.queue().uses
+    }
+
+    /// As [`Device::as_graph`](crate::Device::as_graph).
+    pub(crate) fn as_graph<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
+        let mut queue = self.queue();
+        if queue.gathered.is_some() {
+            drop(queue);
+            return Ok(work());
+        }
+        queue.gathered = Some(Vec::new());
+        drop(queue);
+        /// Ends it, also when `work` panics.
+        struct Gathering<'a>(&'a CudaDevice);
+        impl Drop for Gathering<'_> {
+            fn drop(&mut self) {
+                // After a panic, the tensors that outlive it are what they would be without a graph.
+                let _ = self.0.flush("graph");
+                self.0.queue().gathered = None;
+            }
+        }
+        let gathering = Gathering(self);
+        let done = work();
+        self.flush("graph")?;
+        drop(gathering);
+        Ok(done)
+    }
+
+    /// Asks for it: now, or with the rest of a graph.
+    pub(super) fn submit(&self, op: &'static str, work: Work) -> Result<()> {
+        let mut queue = self.queue();
+        match &mut queue.gathered {
+            Some(gathered) => gathered.push(work),
+            // SAFETY: `Launch` and `memory` name what is there.
+            None => unsafe { work.launch(op, self.enter(op)?)? },
+        }
+        Ok(())
+    }
+
+    /// Asks for a copy of these bytes, which are read before this returns.
+    pub(super) fn submit_write(&self, op: &'static str, to: Pointer, bytes: &[u8]) -> Result<()> {
+        let mut queue = self.queue();
+        let queue = &mut *queue;
+        let stream = self.enter(op)?;
+        match &mut queue.gathered {
+            Some(gathered) => {
+                let from = queue.staging.keep(op, bytes)?;
+                gathered.push(Work::Write { to, from, bytes: bytes.len() });
+            }
+            None => {
+                let work = Work::Write { to, from: bytes.as_ptr().cast(), bytes: bytes.len() };
+                // SAFETY: the caller has the memory; the driver has copied from pageable memory when it returns.
+                unsafe { work.launch(op, stream)? };
+            }
+        }
+        Ok(())
+    }
+
+    /// Launches what was gathered.
+    pub(super) fn flush(&self, op: &'static str) -> Result<()> {
+        let mut queue = self.queue();
+        let Some(work) = queue.gathered.as_mut().map(std::mem::take).filter(|work| !work.is_empty()) else {
+            return Ok(());
+        };
+        let stream = self.enter(op)?;
+        let launched = queue.launch(op, self, stream, work);
+        queue.staging.turn(op, stream).and(launched)
+    }
+
+    /// Everything that was asked for is done.
+    pub(super) fn all_is_done(&self) {
+        self.queue().staging.all_is_done();
+    }
+}
+
+impl Queue {
+    fn launch(&mut self, op: &'static str, device: &CudaDevice, stream: sys::CUstream, work: Vec<Work>) -> Result<()> {
+        if work.len() < SMALLEST {
+            // SAFETY: as in `submit`.
+            return work.iter().try_for_each(|work| unsafe { work.launch(op, stream) });
+        }
+        let is_alike = |graph: &Graph| {
+            graph.work.len() == work.len() && graph.work.iter().zip(&work).all(|(one, other)| one.is_alike(other))
+        };
+        let known = self.graphs.iter().rposition(is_alike).and_then(|at| self.graphs.remove(at));
+        let context = device.context();
+        let graph = match known.map(|graph| graph.with(context, &work)) {
+            Some(Ok((mut graph, changed))) => {
+                self.uses.replayed += work.len();
+                self.uses.changed += changed;
+                graph.work = work;
+                graph
+            }
+            // A driver that cannot change a graph can make one.
+            Some(Err(_)) | None => {
+                self.uses.built += 1;
+                Graph::new(op, context, work)?
+            }
+        };
+        // SAFETY: the graph is of this context, and what is in it was asked for as a launch is.
+        let launched = check(op, "cuGraphLaunch", unsafe { sys::cuGraphLaunch(graph.executable, stream) }.result());
+        self.uses.launched += 1;
+        self.graphs.push_back(graph);
+        if self.graphs.len() > KEPT {
+            self.graphs.pop_front();
+        }
+        launched
+    }
+}
+
+/// A graph whose nodes come one after another.
+struct Graph {
+    graph: sys::CUgraph,
+    executable: sys::CUgraphExec,
+    nodes: Vec<sys::CUgraphNode>,
+    work: Vec<Work>,
+}
+
+impl Graph {
+    fn new(op: &'static str, context: sys::CUcontext, work: Vec<Work>) -> Result<Graph> {
+        // Its `Drop` takes care of what was made when something fails.
+        let mut graph = Graph { graph: null_mut(), executable: null_mut(), nodes: Vec::new(), work };
+        // SAFETY: it writes a handle.
+        check(op, "cuGraphCreate", unsafe { sys::cuGraphCreate(&mut graph.graph, 0) }.result())?;
+        for work in &graph.work {
+            let before = graph.nodes.last().copied();
+            let before = before.as_slice();
+            let (to, after, count) = (&mut null_mut(), before.as_ptr(), before.len());
+            let graph_of = graph.graph;
+            // SAFETY: the parameters say what a launch would; the driver copies them and the arguments.
+            let added = Node::with(work, |node| unsafe {
+                match node {
+                    Node::Kernel(kernel) => sys::cuGraphAddKernelNode_v2(to, graph_of, after, count, kernel),
+                    Node::Copy(copy) => sys::cuGraphAddMemcpyNode(to, graph_of, after, count, copy, context),
+                    Node::Memset(memset) => sys::cuGraphAddMemsetNode(to, graph_of, after, count, memset, context),
+                }
+            });
+            check(op, work.name(), added.result())?;
+            graph.nodes.push(*to);
+        }
+        // SAFETY: the graph was just made.
+        let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut graph.executable, graph.graph, 0) };
+        check(op, "cuGraphInstantiate", made.result())?;
+        Ok(graph)
+    }
+
+    /// This graph for alike work, and how many of its nodes were changed.
+    fn with(self, context: sys::CUcontext, work: &[Work]) -> Result<(Graph, usize)> {
+        let mut changed = 0;
+        for ((&node, before), work) in self.nodes.iter().zip(&self.work).zip(work) {
+            if before == work {
+                continue;
+            }
+            changed += 1;
+            let graph = self.executable;
+            // SAFETY: the node is of the graph that this was made from; the driver copies the parameters.
+            let answer = Node::with(work, |to| unsafe {
+                match to {
+                    Node::Kernel(kernel) => sys::cuGraphExecKernelNodeSetParams_v2(graph, node, kernel),
+                    Node::Copy(copy) => sys::cuGraphExecMemcpyNodeSetParams(graph, node, copy, context),
+                    Node::Memset(memset) => sys::cuGraphExecMemsetNodeSetParams(graph, node, memset, context),
+                }
+            });
+            answer.result().map_err(|error| Error::device("graph", device::describe(&error)))?;
+        }
+        Ok((self, changed))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: the handles are this graph's, or null. A launch that is under way goes on.
+        unsafe {
+            if !self.executable.is_null() {
+                let _ = sys::cuGraphExecDestroy(self.executable);
+            }
+            if !self.graph.is_null() {
+                let _ = sys::cuGraphDestroy(self.graph);
+            }
+        }
+    }
+}
+
+/// Work as graphs take it.
+enum Node<'a> {
+    Kernel(&'a sys::CUDA_KERNEL_NODE_PARAMS),
+    Copy(&'a sys::CUDA_MEMCPY3D),
+    Memset(&'a sys::CUDA_MEMSET_NODE_PARAMS),
+}
+
+impl Node<'_> {
+    fn with<R>(work: &Work, use_it: impl FnOnce(Node<'_>) -> R) -> R {
+        match *work {
+            Work::Kernel(ref kernel) => {
+                let (mut pointers, [x, y, z]) = (kernel.arguments.pointers(), kernel.grid);
+                use_it(Node::Kernel(&sys::CUDA_KERNEL_NODE_PARAMS {
+                    func: kernel.function,
+                    gridDimX: x,
+                    gridDimY: y,
+                    gridDimZ: z,
+                    blockDimX: kernel.threads,
+                    blockDimY: 1,
+                    blockDimZ: 1,
+                    sharedMemBytes: kernel.shared,
+                    kernelParams: pointers.as_mut_ptr(),
+                    extra: null_mut(),
+                    kern: null_mut(),
+                    ctx: null_mut(),
+                }))
+            }
+            Work::Write { to, from, bytes } => {
+                let kind = sys::CUmemorytype::CU_MEMORYTYPE_HOST;
+                use_it(Node::Copy(&sys::CUDA_MEMCPY3D { srcMemoryType: kind, srcHost: from, ..row(to, bytes) }))
+            }
+            Work::Copy { to, from, bytes } => {
+                use_it(Node::Copy(&sys::CUDA_MEMCPY3D { srcDevice: from, ..row(to, bytes) }))
+            }
+            Work::Clear { to, bytes } => {
+                let of = sys::CUDA_MEMSET_NODE_PARAMS {
+                    dst: to,
+                    pitch: 0,
+                    value: 0,
+                    elementSize: 1,
+                    width: bytes,
+                    height: 1,
+                };
+                use_it(Node::Memset(&of))
+            }
+        }
+    }
+}
+
+/// A copy of `bytes` bytes to a device, from address 0 of it.
+fn row(to: Pointer, bytes: usize) -> sys::CUDA_MEMCPY3D {
+    let device = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
+    sys::CUDA_MEMCPY3D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcZ: 0,
+        srcLOD: 0,
+        srcMemoryType: device,
+        srcHost: null(),
+        srcDevice: 0,
+        srcArray: null_mut(),
+        reserved0: null_mut(),
+        srcPitch: bytes,
+        srcHeight: 1,
+        dstXInBytes: 0,
+        dstY: 0,
+        dstZ: 0,
+        dstLOD: 0,
+        dstMemoryType: device,
+        dstHost: null_mut(),
+        dstDevice: to,
+        dstArray: null_mut(),
+        reserved1: null_mut(),
+        dstPitch: bytes,
+        dstHeight: 1,
+        WidthInBytes: bytes,
+        Height: 1,
+        Depth: 1,
+    }
+}

@@ -1,0 +1,66 @@
+//! A training step as a CUDA graph against the step launched. Alone in its program, for it counts what the device is asked for.
+//! The GPU is found as in `gpu.rs`.
+#![cfg(feature = "cuda")]
+
+use cloze::prelude::*;
+use cloze::tensor::Sequences;
+use cloze::train::Optimizer;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Steps of a training loop of one's own, launched or as graphs: losses, norms and parameters.
+fn steps(gpu: &Device, as_graph: bool, precision: Precision, is_varied: bool) -> Result<(Vec<f64>, Vec<f32>)> {
+    let mut model = BertForPreTraining::new(&BertConfig::tiny(60), gpu, 5)?;
+    let mut optimizer = Optimizer::new(AdamW::new(1e-3), &mut model, |name| name.starts_with("bert.e"))?;
+    optimizer = optimizer.with_average(0.9)?;
+    let mut found = Vec::new();
+    for step in 0..6 {
+        let lengths = [3 + if is_varied { step as usize } else { 0 }, 9, 5];
+        let tokens: usize = lengths.iter().sum();
+        let ids = (0..tokens as u32).map(|at| (at * 7 + step) % 60).collect();
+        let batch = Batch::packed(ids, vec![0; tokens], Sequences::new(&lengths)?)?;
+        let mode = Mode::Train { seed: 5, step };
+        let mut work = || -> Result<_> {
+            let output = precision.scope(|| model.bert.forward(&batch, mode))?;
+            let loss = output.mul(&output)?.mean_all()?.add_scalar(f64::from(step))?;
+            optimizer.backward(&loss)?;
+            let norm = optimizer.step(&mut model, 1e-3 / f64::from(1 + step), Some(0.5))?;
+            Ok([loss.item()?, norm])
+        };
+        found.extend(if as_graph { gpu.as_graph(work)?? } else { work()? });
+    }
+    optimizer.swap_average(&mut model)?;
+    let mut values = Vec::new();
+    for (_, parameter) in model.named_parameters() {
+        values.extend(parameter.to_vec::<f32>()?);
+    }
+    Ok((found, values))
+}
+
+#[test]
+fn a_step_as_a_graph_is_the_step_launched() -> Result {
+    let gpu = match Device::cuda(0) {
+        Ok(gpu) => gpu,
+        Err(error) => {
+            println!("SKIPPED: {error}");
+            return Ok(());
+        }
+    };
+    let Device::Cuda(device) = &gpu else { return Ok(()) };
+    for (precision, is_varied) in [(Precision::F32, false), (Precision::F32, true), (Precision::Bf16, true)] {
+        let launched = steps(&gpu, false, precision, is_varied)?;
+        let before = device.graph_use();
+        assert!(steps(&gpu, true, precision, is_varied)? == launched, "{precision}: other bits");
+        let now = device.graph_use();
+        let (built, launches) = (now.built - before.built, now.launched - before.launched);
+        let (replayed, changed) = (now.replayed - before.replayed, now.changed - before.changed);
+        let lengths = if is_varied { "other lengths" } else { "the same lengths" };
+        println!(
+            "{precision}, {lengths}: {launches} graphs, {built} built; {changed} of {replayed} nodes changed in the others"
+        );
+        assert!(launches == 6 && built <= 1 && changed > 0, "{launches} {built} {changed}");
+        // Dropout's step, and the areas that are copied from by turns.
+        assert!(is_varied || changed * 3 < replayed, "{changed} of {replayed}");
+    }
+    Ok(())
+}
