@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# build.sh OUT [SOURCE.cu ..]: cubins of the kernels in OUT, by a compiler that is fetched from PyPI into PYTHON, a folder, or
-# OUT/python: no CUDA installation, no GPU. 12.9 is the last whose cubins drivers from 525 on load. After a change of a kernel,
-# `PYTHON=target/cuda kernels/build.sh kernels/cubins` makes those that the library brings.
+# build.sh OUT [SOURCE.cu ..]: cubins and PTX of the kernels in OUT, by a compiler that is fetched from PyPI into PYTHON, a folder,
+# or OUT/python: no CUDA installation, no GPU. 12.9 is the last whose cubins drivers from 525 on load. After a change of a kernel,
+# `kernels/build.sh DIR && kernels/compile.py --pack DIR` makes the images that the library brings.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:?a folder to build in}"

@@ -1,5 +1,7 @@
-"""compile.py OUT [SOURCE.cu ..]: compiles CUDA sources to a cubin for each architecture, with NVRTC from NVIDIA's wheels.
-compile.py --check: whether the cubins of this repository are those of its sources, by the hashes in their manifest.
+"""compile.py OUT [SOURCE.cu ..]: compiles CUDA sources to a cubin for each architecture, and to PTX, with NVRTC from NVIDIA's
+wheels.
+compile.py --pack OUT: makes images/, which the library brings, of those that were compiled to OUT.
+compile.py --check [OUT]: whether images/ is what the sources make, by the hashes in its manifest, and what OUT has.
 
 Compiling needs the packages of `requirements.txt`, no CUDA installation and no GPU. `build.sh` makes an environment that has
 them. Prints for each kernel its registers, shared memory and local memory; fails where a kernel has any of that, spilled
@@ -11,13 +13,18 @@ import hashlib
 import json
 import re
 import sys
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CUBINS = HERE / "cubins"
+IMAGES = HERE / "images"
+MOST_BYTES = 5_000_000
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90a", "sm_120"]
-# What Turing has no instructions for: products of bf16 on tensor cores, and asynchronous copies.
-NOT_FOR_TURING = {"attention_backward", "attention_forward", "gemm", "primitives"}
+# What the driver compiles where there is no cubin: for architectures to come.
+PTX = "compute_80"
+# Turing has no instructions for products of bf16 on tensor cores, nor for asynchronous copies.
+AMPERE = [*ARCHITECTURES[1:], PTX]
+ONLY = {"attention_backward": AMPERE, "attention_forward": AMPERE, "gemm": AMPERE, "primitives": AMPERE}
 OPTIONS = ["--std=c++17", "-default-device", "--ptxas-options=-v"]
 
 
@@ -45,7 +52,7 @@ class Nvrtc:
         return text.raw
 
     def compile(self, source, architecture):
-        """The cubin, and what the compiler said."""
+        """The cubin or the PTX, and what the compiler said."""
         program = ctypes.c_void_p()
         code = source.read_bytes()
         self.call("nvrtcCreateProgram", ctypes.byref(program), code, source.name.encode(), 0, None, None)
@@ -56,7 +63,8 @@ class Nvrtc:
         except RuntimeError as error:
             log = self.text("ProgramLog", program).decode().rstrip("\0\n")
             raise SystemExit(f"{source} for {architecture}: {error}\n{log}") from None
-        return self.text("CUBIN", program), self.text("ProgramLog", program).decode()
+        what = "PTX" if architecture == PTX else "CUBIN"
+        return self.text(what, program), self.text("ProgramLog", program).decode()
 
 
 def report(log):
@@ -67,26 +75,52 @@ def report(log):
         yield name, number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame")
 
 
-def hashes(files):
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
 
 
-def manifest(folder):
-    """What cubins were made from, with what, and what they are."""
+def unpacked():
+    """The images of the library by name."""
+    return {file.stem: zlib.decompress(file.read_bytes()) for file in sorted(IMAGES.glob("*.z"))}
+
+
+def manifest(images):
+    """What images were made from, with what, and what they are."""
     compiler = (HERE / "requirements.txt").read_text().strip()
-    sources = hashes(HERE.glob("cuda/*.cu*"))
-    return {"compiler": compiler, "options": OPTIONS, "sources": sources, "cubins": hashes(folder.glob("*.cubin"))}
+    sources = {file.name: sha256(file.read_bytes()) for file in sorted(HERE.glob("cuda/*.cu*"))}
+    hashes = {name: sha256(image) for name, image in images.items()}
+    return {"compiler": compiler, "options": OPTIONS, "sources": sources, "images": hashes}
 
 
-def check():
-    found, expected = manifest(CUBINS), json.loads((CUBINS / "manifest.json").read_text())
+def compiled(out):
+    """What is compiled in a folder, by name."""
+    return {file.name: file.read_bytes() for file in sorted(Path(out).iterdir()) if file.suffix in (".cubin", ".ptx")}
+
+
+def pack(out):
+    images = compiled(out)
+    IMAGES.mkdir(exist_ok=True)
+    for file in IMAGES.iterdir():
+        file.unlink()
+    for name, image in images.items():
+        (IMAGES / f"{name}.z").write_bytes(zlib.compress(image, 9))
+    (IMAGES / "manifest.json").write_text(json.dumps(manifest(images), indent=1) + "\n")
+    check()
+
+
+def check(out=None):
+    images = unpacked()
+    found, expected = manifest(images), json.loads((IMAGES / "manifest.json").read_text())
+    anew = "kernels/build.sh DIR and kernels/compile.py --pack DIR make them anew"
     for what in expected:
         if found[what] != expected[what]:
-            raise SystemExit(f"kernels/cubins/manifest.json differs in its {what}: kernels/build.sh kernels/cubins makes them anew")
-    size = sum(file.stat().st_size for file in CUBINS.iterdir())
-    if size > 5_000_000:
-        raise SystemExit(f"kernels/cubins has {size} bytes, more than 5 MB")
-    print(f"{len(found['cubins'])} cubins of {len(found['sources'])} sources, {size} bytes: as the manifest says")
+            raise SystemExit(f"kernels/images/manifest.json differs in its {what}: {anew}")
+    if out and compiled(out) != images:
+        raise SystemExit(f"kernels/images are not those of {out}: {anew}")
+    size = sum(file.stat().st_size for file in IMAGES.iterdir())
+    if size > MOST_BYTES:
+        raise SystemExit(f"kernels/images has {size} bytes, more than {MOST_BYTES}")
+    print(f"{len(images)} images of {len(found['sources'])} sources, {size} bytes: as the manifest says")
 
 
 def main(out, *sources):
@@ -94,20 +128,21 @@ def main(out, *sources):
     out.mkdir(parents=True, exist_ok=True)
     nvrtc, in_local = Nvrtc(), []
     for source in map(Path, sources or sorted(HERE.glob("cuda/*.cu"))):
-        for architecture in ARCHITECTURES:
-            if architecture == "sm_75" and source.stem in NOT_FOR_TURING:
+        for architecture in [*ARCHITECTURES, PTX]:
+            if architecture not in ONLY.get(source.stem, [architecture]):
                 continue
-            cubin, log = nvrtc.compile(source.resolve(), architecture)
-            (out / f"{source.stem}.{architecture}.cubin").write_bytes(cubin)
+            image, log = nvrtc.compile(source.resolve(), architecture)
+            kind = "ptx" if architecture == PTX else f"{architecture}.cubin"
+            (out / f"{source.stem}.{kind}").write_bytes(image)
             for name, registers, shared, local in report(log):
                 print(f"{architecture:7} {name:26} {registers:4} registers {shared:7} bytes shared {local:5} bytes local")
                 if local:
                     in_local.append(f"{name} ({architecture})")
     if in_local:
         raise SystemExit(f"local memory: {', '.join(in_local)}")
-    if not sources:
-        (out / "manifest.json").write_text(json.dumps(manifest(out), indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    check() if sys.argv[1:] == ["--check"] else main(*sys.argv[1:])
+    commands = {"--check": check, "--pack": pack}
+    first, *rest = sys.argv[1:]
+    commands[first](*rest) if first in commands else main(first, *rest)

@@ -1,6 +1,10 @@
 //! The CUDA kernels of [cloze](https://docs.rs/cloze), compiled: what the feature `cuda` of
 //! [cloze-tensor](https://docs.rs/cloze-tensor) launches. The sources are in `cuda/`, a family of kernels a file.
 
+use std::io::Read;
+
+use flate2::read::ZlibDecoder;
+
 /// What there are kernels for. A GPU runs those of its own generation: sm_80 also runs on sm_86 and sm_89. On sm_75 there are none
 /// for tensor cores.
 pub const ARCHITECTURES: [&str; 4] = ["sm_75", "sm_80", "sm_90a", "sm_120"];
@@ -10,38 +14,72 @@ pub const ARCHITECTURES: [&str; 4] = ["sm_75", "sm_80", "sm_90a", "sm_120"];
 pub struct Images(&'static [(&'static str, &'static [u8])]);
 
 impl Images {
-    /// The image of `cuda/FILE.cu`.
-    pub fn of(&self, file: &str) -> Option<&'static [u8]> {
-        self.0.iter().find(|(name, _)| *name == file).map(|(_, image)| *image)
+    /// The image of `cuda/FILE.cu`: a cubin, or PTX with a zero at its end.
+    pub fn of(&self, file: &str) -> Option<Vec<u8>> {
+        let (_, packed) = self.0.iter().find(|(name, _)| *name == file)?;
+        let mut image = Vec::new();
+        ZlibDecoder::new(*packed).read_to_end(&mut image).ok()?;
+        Some(image)
     }
 }
 
-/// The kernels for a GPU of this compute capability, if there are any.
+/// The kernels for a GPU of this compute capability, if there are any: those of [`ARCHITECTURES`], and for what is newer than
+/// sm_80 and none of these, PTX, which the driver compiles.
 pub fn images(major: u32, minor: u32) -> Option<Images> {
     match (major, minor) {
+        (..7, _) | (7, ..5) => None,
         (7, 5..) => Some(Images(SM_75)),
         (8, _) => Some(Images(SM_80)),
         (9, 0) => Some(Images(SM_90A)),
         (12, _) => Some(Images(SM_120)),
-        _ => None,
+        _ => Some(Images(PTX)),
     }
 }
 
 macro_rules! files {
-    ($architecture:literal) => {
-        files!($architecture: "attention_backward", "attention_forward", "gemm")
+    ($kind:literal) => {
+        files!($kind: "attention_backward", "attention_forward", "gemm")
     };
     // These, and those for all architectures.
-    ($architecture:literal: $($file:literal),*) => {
-        files!(@ $architecture: $($file,)* "attention_any", "cross_entropy", "dropout", "elementwise", "embedding", "gemm_any",
+    ($kind:literal: $($file:literal),*) => {
+        files!(@ $kind: $($file,)* "attention_any", "cross_entropy", "dropout", "elementwise", "embedding", "gemm_any",
             "layer_norm", "optimizer", "pooling", "softmax")
     };
-    (@ $architecture:literal: $($file:literal),*) => {
-        &[$(($file, include_bytes!(concat!("../cubins/", $file, ".", $architecture, ".cubin")))),*]
+    (@ $kind:literal: $($file:literal),*) => {
+        &[$(($file, include_bytes!(concat!("../images/", $file, ".", $kind, ".z")))),*]
     };
 }
 
-static SM_75: &[(&str, &[u8])] = files!("sm_75":);
-static SM_80: &[(&str, &[u8])] = files!("sm_80");
-static SM_90A: &[(&str, &[u8])] = files!("sm_90a");
-static SM_120: &[(&str, &[u8])] = files!("sm_120");
+static SM_75: &[(&str, &[u8])] = files!("sm_75.cubin":);
+static SM_80: &[(&str, &[u8])] = files!("sm_80.cubin");
+static SM_90A: &[(&str, &[u8])] = files!("sm_90a.cubin");
+static SM_120: &[(&str, &[u8])] = files!("sm_120.cubin");
+static PTX: &[(&str, &[u8])] = files!("ptx");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_an_image_for_every_gpu_from_turing_on() {
+        for (major, minor) in [(5, 0), (6, 1), (7, 0), (7, 2)] {
+            assert!(images(major, minor).is_none(), "sm_{major}{minor}");
+        }
+        for (major, minor) in [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1), (13, 0)] {
+            let image = images(major, minor).and_then(|images| images.of("optimizer"));
+            let image = image.unwrap_or_else(|| panic!("none for sm_{major}{minor}"));
+            let is_ptx = !image.starts_with(b"\x7fELF");
+            assert_eq!(is_ptx, matches!(major, 10 | 13), "sm_{major}{minor}");
+            assert!(!is_ptx || image.ends_with(b"\0"), "the driver reads PTX as a C string");
+        }
+    }
+
+    #[test]
+    fn every_image_unpacks() {
+        for images in [SM_75, SM_80, SM_90A, SM_120, PTX] {
+            for (file, _) in images {
+                assert!(Images(images).of(file).is_some_and(|image| image.len() > 1000), "{file}");
+            }
+        }
+    }
+}

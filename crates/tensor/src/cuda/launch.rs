@@ -54,7 +54,7 @@ impl Kernels {
                 format!("{file}.cu needs the tensor cores of sm_80, which this device has not: use Precision::F32");
             Error::device(op, reason)
         })?;
-        let module = load(file, image)?;
+        let module = load(file, &image)?;
         self.modules.insert(file, module);
         Ok(module)
     }
