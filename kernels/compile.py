@@ -24,7 +24,13 @@ ARCHITECTURES = ["sm_75", "sm_80", "sm_90a", "sm_120"]
 PTX = "compute_80"
 # Turing has no instructions for products of bf16 on tensor cores, nor for asynchronous copies.
 AMPERE = [*ARCHITECTURES[1:], PTX]
-ONLY = {"attention_backward": AMPERE, "attention_forward": AMPERE, "gemm": AMPERE, "primitives": AMPERE}
+ONLY = {
+    "attention_backward": AMPERE,
+    "attention_forward": AMPERE,
+    "gemm": ["sm_80", "sm_120", PTX],
+    "gemm_hopper": ["sm_90a"],
+    "primitives": AMPERE,
+}
 OPTIONS = ["--std=c++17", "-default-device", "--ptxas-options=-v"]
 
 

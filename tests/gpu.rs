@@ -4,7 +4,7 @@
 
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::tensor::{Dropout, ErrorKind, Sequences};
+use cloze::tensor::{Dropout, ErrorKind, Gradients, Sequences};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -92,6 +92,38 @@ fn dropout_drops_the_same_elements() -> Result {
         // A mask that differed in one element of 40 would be off by a fortieth and more.
         let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-2, "{precision}: {worst}");
+    }
+    Ok(())
+}
+
+/// The gradient of a small weight over many rows is computed in parts.
+#[test]
+fn long_products_are_the_cpus() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let (rows, inputs, outputs) = (2100, 40, 24);
+    let mut stream = Stream::new(2, Purpose::User, 0, 0, 0);
+    let mut random = |count: usize| (0..count).map(|_| stream.below(1000) as f32 / 500.0 - 1.0).collect::<Vec<_>>();
+    let (x, weight, dy) = (random(rows * inputs), random(outputs * inputs), random(rows * outputs));
+    let gradient = |device: &Device, precision: Precision| -> Result<Vec<f32>> {
+        let x = Tensor::from_vec(x.clone(), &[rows, inputs], device)?;
+        let weight = Tensor::from_vec(weight.clone(), &[outputs, inputs], device)?.requires_grad();
+        let bias = Tensor::zeros(&[outputs], DType::F32, device)?;
+        let dy = Tensor::from_vec(dy.clone(), &[rows, outputs], device)?;
+        let mut gradients = Gradients::new();
+        // Twice, to add to a gradient that is there.
+        for _ in 0..2 {
+            precision.scope(|| x.linear(&weight, &bias)?.backward_with(&dy, &mut gradients))?;
+        }
+        Ok(gradients.get(&weight).ok_or("no gradient")?.to_vec::<f32>()?)
+    };
+    let expected = gradient(&Device::Cpu, Precision::F32)?;
+    let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    for (precision, allowed) in [(Precision::F32, 1e-5), (Precision::Bf16, 1e-2)] {
+        let there = gradient(&gpu, precision)?;
+        let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max);
+        println!("{precision}: {worst:.1e} of the largest");
+        assert!(worst < allowed, "{precision}: {worst}");
+        assert!(there == gradient(&gpu, precision)?, "{precision}: the same bits every time");
     }
     Ok(())
 }

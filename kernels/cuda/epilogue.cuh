@@ -18,6 +18,16 @@ template <class T> struct EpilogueArguments {
   float scale;        // of the product
 };
 
+// A product [m, n] of operands that are `k` long, and what becomes of it.
+template <class C> struct ProductArguments {
+  C* c;
+  size_t batch_c;  // elements from product to product, grid.z of them
+  int m, n, k;
+  int row_c;  // elements from row to row
+  int split;  // where it is not 0, product z is of `split` numbers along k from z * split on: parts of one product
+  EpilogueArguments<C> epilogue;
+};
+
 // The element of column `column`, at `offset` in c and in the pre-activation.
 template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float product, int column, size_t offset, float before) {
   float x = product * e.scale;
@@ -37,4 +47,26 @@ template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float prod
     default: break;
   }
   return e.add ? x + before : x;
+}
+
+// A tile of a product, 128 columns wide, on its way through shared memory: so that neighbouring threads write neighbouring
+// elements, and the code of the endings is there once. Chunks of four are swizzled, for fewer threads to meet in a bank.
+constexpr int TILE_COLUMNS = 128;
+DEVICE int place_in_tile(int row, int column) { return row * TILE_COLUMNS + (column ^ (row & 7) * 4); }
+
+// Writes `rows` rows of a tile to c from (first_m, first_n) on, by `threads` threads of which this is `thread`.
+template <class C>
+DEVICE void write_tile(const ProductArguments<C>& product, const float* tile, int rows, int first_m, int first_n, int thread,
+                       int threads) {
+  C* c = product.c + blockIdx.z * product.batch_c;
+  EpilogueArguments<C> epilogue = product.epilogue;
+  if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * product.batch_c;
+#pragma unroll 1
+  for (int id = thread; id < rows * TILE_COLUMNS; id += threads) {
+    int of_row = id / TILE_COLUMNS, of_column = id % TILE_COLUMNS, row = first_m + of_row, column = first_n + of_column;
+    if (row >= product.m || column >= product.n) continue;
+    size_t offset = size_t(row) * product.row_c + column;
+    float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
+    store(c + offset, {finish(epilogue, tile[place_in_tile(of_row, of_column)], column, offset, before)});
+  }
 }

@@ -10,18 +10,16 @@
 #include "vector.cuh"
 #include "epilogue.cuh"
 
-constexpr int TILE_M = 128, TILE_N = 128, TILE_K = 32, STAGES = 4, THREADS = 256;
+constexpr int TILE_M = 128, TILE_N = TILE_COLUMNS, TILE_K = 32, STAGES = 4, THREADS = 256;
 constexpr int OPERAND = 128 * TILE_K;  // elements of a piece of A or B
 // The ring's place is the product's, in f32, when it is done.
 static_assert(STAGES * 2 * OPERAND * sizeof(bf16) == TILE_M * TILE_N * sizeof(float), "shared memory serves both");
 
 template <class C> struct GemmArguments {
   const bf16 *a, *b;
-  C* c;
-  int m, n, k;
-  int row_a, row_b, row_c;                 // elements from row to row, of the matrix as it lies
-  size_t batch_a, batch_b, batch_c;        // and from product to product, grid.z of them
-  EpilogueArguments<C> epilogue;
+  size_t batch_a, batch_b;  // elements from product to product
+  int row_a, row_b;         // and from row to row, of the matrix as it lies
+  ProductArguments<C> product;
 };
 
 // A piece of an operand in shared memory: [128, 32] where it lies along k, else [32, 128].
@@ -48,15 +46,18 @@ template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmAr
   const bf16* a = g.a + blockIdx.z * g.batch_a;
   const bf16* b = g.b + blockIdx.z * g.batch_b;
   int first_m = int(blockIdx.y) * TILE_M, first_n = int(blockIdx.x) * TILE_N;
-  int pieces = (g.k + TILE_K - 1) / TILE_K;
+  const ProductArguments<C>& to = g.product;
+  int first_k = int(blockIdx.z) * to.split, end_k = to.split ? min(first_k + to.split, to.k) : to.k;
+  int pieces = (end_k - first_k + TILE_K - 1) / TILE_K;
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
 
   auto fetch_piece = [&](int piece) {
     if (piece < pieces) {
       bf16* stage = ring + piece % STAGES * 2 * OPERAND;
-      fetch<A_ALONG_K>(stage, a, first_m, g.m, piece * TILE_K, g.k, g.row_a);
-      fetch<B_ALONG_K>(stage + OPERAND, b, first_n, g.n, piece * TILE_K, g.k, g.row_b);
+      int k = first_k + piece * TILE_K;
+      fetch<A_ALONG_K>(stage, a, first_m, to.m, k, end_k, g.row_a);
+      fetch<B_ALONG_K>(stage + OPERAND, b, first_n, to.n, k, end_k, g.row_b);
     }
     // A group for every piece, were it empty: so the wait below counts right to the end.
     copy_async_commit();
@@ -101,29 +102,17 @@ template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmAr
   }
   copy_async_wait<0>();
 
-  // Through shared memory: neighbouring threads write neighbouring elements, and the code of the endings is there once.
   __syncthreads();
   float* tile = reinterpret_cast<float*>(memory);
-  auto place = [](int row, int column) { return row * TILE_N + (column ^ (row & 7) * 4); };
 #pragma unroll
   for (int i = 0; i < 4; i++)
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
       for (int e = 0; e < 4; e++)
-        tile[place(warp_m + i * 16 + lane / 4 + e / 2 * 8, warp_n + j * 8 + lane % 4 * 2 + e % 2)] = sums[i][j][e];
+        tile[place_in_tile(warp_m + i * 16 + lane / 4 + e / 2 * 8, warp_n + j * 8 + lane % 4 * 2 + e % 2)] = sums[i][j][e];
   __syncthreads();
-  C* c = g.c + blockIdx.z * g.batch_c;
-  EpilogueArguments<C> epilogue = g.epilogue;
-  if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
-#pragma unroll 1
-  for (int id = threadIdx.x; id < TILE_M * TILE_N; id += THREADS) {
-    int of_row = id / TILE_N, of_column = id % TILE_N, row = first_m + of_row, column = first_n + of_column;
-    if (row >= g.m || column >= g.n) continue;
-    size_t offset = size_t(row) * g.row_c + column;
-    float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
-    store(c + offset, {finish(epilogue, tile[place(of_row, of_column)], column, offset, before)});
-  }
+  write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x, THREADS);
 }
 
 // By how A and B lie: n for the usual order of their rows, [m, k] and [k, n], t for the transpose of that.

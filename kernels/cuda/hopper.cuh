@@ -50,17 +50,41 @@ template <int PENDING> DEVICE void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// D = A B^T, or D += where `accumulate`: A 64 x 16, B 64 x 16, both bf16 in shared memory.
+// D = A B^T, or D += where `accumulate`: A 64 x 16, B 64 x 16 or 128 x 16, both bf16 in shared memory. An operand lies along k,
+// or across it.
+template <bool A_ACROSS = false, bool B_ACROSS = false>
 DEVICE void wgmma(float (&d)[32], uint64_t a, uint64_t b, int accumulate) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
-      "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, p, 1, 1, 0, 0;\n}"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
-        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), "+f"(d[16]),
-        "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), "+f"(d[24]),
-        "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
-      : "l"(a), "l"(b), "r"(accumulate));
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, p, 1, 1, %35, %36;\n}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+        "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+        "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+        "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+      : "l"(a), "l"(b), "r"(accumulate), "n"(int(A_ACROSS)), "n"(int(B_ACROSS)));
+}
+template <bool A_ACROSS = false, bool B_ACROSS = false>
+DEVICE void wgmma(float (&d)[64], uint64_t a, uint64_t b, int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, p, 1, 1, %67, %68;\n}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+        "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]),
+        "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]),
+        "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31]),
+        "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]), "+f"(d[36]), "+f"(d[37]), "+f"(d[38]), "+f"(d[39]),
+        "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
+        "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
+        "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
+      : "l"(a), "l"(b), "r"(accumulate), "n"(int(A_ACROSS)), "n"(int(B_ACROSS)));
 }
 
 #else
@@ -81,15 +105,18 @@ template <int PENDING> void wgmma_wait() {
   // The product wrote to registers behind the compiler's back.
   asm volatile("" ::: "memory");
 }
-template <int N> void wgmma(float (&d)[N], uint64_t a, uint64_t b, int accumulate) {
-  emu::wgmma(d, 2 * N, a, b, accumulate != 0);
+template <bool A_ACROSS = false, bool B_ACROSS = false, int N>
+void wgmma(float (&d)[N], uint64_t a, uint64_t b, int accumulate) {
+  emu::wgmma(d, 2 * N, a, A_ACROSS, b, B_ACROSS, accumulate != 0);
 }
 
 #endif
 
-// An operand of wgmma: rows of 64 16-bit numbers, 128 bytes with the 128-byte swizzle, in groups of 8 rows one after the
-// other. Where k goes on, 16 numbers on, add 2.
-DEVICE uint64_t wgmma_operand(const void* at) {
+// An operand of wgmma: lines of 64 16-bit numbers, 128 bytes with the 128-byte swizzle, in groups of 8 lines one after the
+// other. Along k, a line is a row; where k goes on, 16 numbers on, add 2. Across it, a line is of one k, after 64 lines come the
+// next 64 rows, and where k goes on, 16 lines on, add 128.
+template <bool ACROSS = false> DEVICE uint64_t wgmma_operand(const void* at) {
   uint64_t start = (shared_address(at) & 0x3ffff) >> 4, group = 1024 >> 4, swizzle_128 = 1;
-  return start | uint64_t(1) << 16 | group << 32 | swizzle_128 << 62;
+  uint64_t next_rows = ACROSS ? 64 * 128 >> 4 : 1;
+  return start | next_rows << 16 | group << 32 | swizzle_128 << 62;
 }

@@ -238,12 +238,16 @@ EMU_KERNEL(layer_norm_backward_f32)
 KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_bf16)
 
-// sums [width] = the sums over `parts` of [parts, stride], in their order; a thread a column.
+// sums [grid.y, width] = the sums of every 64 rows of `parts` [count, stride], in their order; a thread a column. One row of them
+// may be added to what is there.
+constexpr int SUMMED = 64;
 KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int stride, int width, int add) {
   int column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= width) return;
+  int first = blockIdx.y * SUMMED, end = min(first + SUMMED, count);
   float sum = add ? sums[column] : 0.0f;
-  for (int part = 0; part < count; part++) sum += parts[size_t(part) * stride + column];
-  sums[column] = sum;
+#pragma unroll 8
+  for (int part = first; part < end; part++) sum += parts[size_t(part) * stride + column];
+  sums[size_t(blockIdx.y) * width + column] = sum;
 }
 EMU_KERNEL(column_sums_f32)

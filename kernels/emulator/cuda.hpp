@@ -84,7 +84,7 @@ void mbarrier_init(uint64_t* barrier, uint32_t arrivals);
 void mbarrier_arrive(uint64_t* barrier, uint32_t bytes_to_come);
 void mbarrier_wait(uint64_t* barrier, uint32_t parity);
 void tma_load(void* to, const TensorMap* map, uint64_t* barrier, int column, int row);
-void wgmma(float* d, uint32_t columns, uint64_t a, uint64_t b, bool accumulate);
+void wgmma(float* d, uint32_t columns, uint64_t a, bool a_across, uint64_t b, bool b_across, bool accumulate);
 void wgmma_commit();
 void wgmma_wait(uint32_t pending);
 

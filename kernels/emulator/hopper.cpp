@@ -16,6 +16,8 @@ void Hopper::reset() {
 
 static uint64_t key(const Mbarrier* barrier) { return uint64_t(reinterpret_cast<uintptr_t>(barrier)); }
 
+static uint64_t key(const Warpgroup& warpgroup) { return uint64_t(reinterpret_cast<uintptr_t>(&warpgroup)); }
+
 static void end_phase_if_complete(Mbarrier* barrier) {
   if (barrier->pending || barrier->bytes) return;
   barrier->phase ^= 1;
@@ -89,15 +91,20 @@ void tma_load(void* to, const TensorMap* map, uint64_t* barrier, int column, int
   // Or at once, where the order is random.
   if (settings().seed && block->random() % 2) return land(copy);
   block->hopper.copies.push_back(copy);
+  block->wake_all(Wait::Mbarrier, key(copy.barrier));
 }
 
 // ---- wgmma -------------------------------------------------------------------------------------------------------
 // A product runs once all 128 threads have issued it and one of them waits for it, which is as late as it may.
 
-// An operand is rows of 64 numbers of k, 128 bytes and swizzled, in groups of 8 rows as far apart as the descriptor says.
-static float operand(uint64_t descriptor, uint32_t row, uint32_t k) {
-  uint32_t start = uint32_t(descriptor & 0x3fff) << 4, group = uint32_t(descriptor >> 32 & 0x3fff) << 4;
-  uint32_t offset = start + row / 8 * group + row % 8 * 128 + k * 2;
+// An operand is lines of 64 numbers, 128 bytes and swizzled, in groups of 8 lines as far apart as the descriptor says: a line is
+// a row and goes along k, or lies across, is of one k and goes along the rows. Then 64 more rows are as far on as the descriptor
+// says too.
+static float operand(uint64_t descriptor, bool is_across, uint32_t row, uint32_t k) {
+  auto field = [descriptor](int bit) { return uint32_t(descriptor >> bit & 0x3fff) << 4; };
+  uint32_t start = field(0), block_of_rows = field(16), group = field(32);
+  uint32_t offset = is_across ? start + row / 64 * block_of_rows + k / 8 * group + k % 8 * 128 + row % 64 * 2
+                              : start + row / 8 * group + row % 8 * 128 + k * 2;
   offset ^= (offset >> 7 & 7) << 4;
   if (offset + 2 > block->shared_bytes) block->fail("wgmma: a descriptor that points outside of shared memory");
   race::note(block->shared + offset, 2, false);
@@ -110,11 +117,11 @@ static float operand(uint64_t descriptor, uint32_t row, uint32_t k) {
 static void compute(const Product& product) {
   float right[16][256];
   for (uint32_t column = 0; column < product.columns; column++)
-    for (uint32_t k = 0; k < 16; k++) right[k][column] = operand(product.b, column, k);
+    for (uint32_t k = 0; k < 16; k++) right[k][column] = operand(product.b, product.b_across, column, k);
   for (uint32_t row = 0; row < 64; row++) {
     float sums[256] = {};
     for (uint32_t k = 0; k < 16; k++) {
-      float left = operand(product.a, row, k);
+      float left = operand(product.a, product.a_across, row, k);
       for (uint32_t column = 0; column < product.columns; column++) sums[column] += left * right[k][column];
     }
     for (uint32_t column = 0; column < product.columns; column++) {
@@ -125,14 +132,14 @@ static void compute(const Product& product) {
   }
 }
 
-void wgmma(float* d, uint32_t columns, uint64_t a, uint64_t b, bool accumulate) {
+void wgmma(float* d, uint32_t columns, uint64_t a, bool a_across, uint64_t b, bool b_across, bool accumulate) {
   if (a >> 62 != 1 || b >> 62 != 1) block->fail("wgmma: a descriptor without the 128-byte swizzle, which is the one emulated");
   Thread& me = self();
   uint32_t group = me.number / 128;
   Warpgroup& warpgroup = block->hopper.warpgroups[group];
   uint64_t number = me.wgmma.issued++;
   if (number - warpgroup.first == warpgroup.products.size())
-    warpgroup.products.push_back({a, b, columns, accumulate, 0, {}});
+    warpgroup.products.push_back({a, b, a_across, b_across, columns, accumulate, 0, {}});
   Product& product = warpgroup.products[number - warpgroup.first];
   if (product.a != a || product.b != b || product.columns != columns || product.accumulate != accumulate)
     block->fail("wgmma: the threads of a warpgroup issue different products");
@@ -156,9 +163,14 @@ void wgmma_wait(uint32_t pending) {
       block->suspend(Wait::Wgmma, group);
       continue;
     }
+    // The product is the warpgroup's, whichever of its threads computes it here.
+    race::hear(key(warpgroup));
     compute(next);
+    race::say(key(warpgroup));
+    race::end_phase(key(warpgroup));
     warpgroup.done++;
   }
+  race::hear(key(warpgroup));
   // What every thread has issued is done; the last few stay for those that have not.
   if (warpgroup.done - warpgroup.first > 64) {
     warpgroup.products.erase(warpgroup.products.begin(), warpgroup.products.begin() + 48);

@@ -28,6 +28,7 @@ struct TileCopy {
 // One product, of which each of the 128 threads holds a part of the result.
 struct Product {
   uint64_t a, b;
+  bool a_across, b_across;
   uint32_t columns;
   bool accumulate;
   uint32_t issued;

@@ -37,24 +37,27 @@ pub fn images(major: u32, minor: u32) -> Option<Images> {
 }
 
 macro_rules! files {
-    ($kind:literal) => {
-        files!($kind: "attention_backward", "attention_forward", "gemm")
+    // Those for tensor cores, and those for all architectures.
+    ($kind:literal, $gemm:literal) => {
+        files!(@ $kind: $gemm, "attention_backward", "attention_forward")
     };
-    // These, and those for all architectures.
-    ($kind:literal: $($file:literal),*) => {
-        files!(@ $kind: $($file,)* "attention_any", "cross_entropy", "dropout", "elementwise", "embedding", "gemm_any",
+    ($kind:literal) => {
+        files!(@ $kind:)
+    };
+    (@ $kind:literal: $($of_cores:literal),*) => {
+        files!(@@ $kind: $($of_cores,)* "attention_any", "cross_entropy", "dropout", "elementwise", "embedding", "gemm_any",
             "layer_norm", "optimizer", "pooling", "softmax")
     };
-    (@ $kind:literal: $($file:literal),*) => {
+    (@@ $kind:literal: $($file:literal),*) => {
         &[$(($file, include_bytes!(concat!("../images/", $file, ".", $kind, ".z")))),*]
     };
 }
 
-static SM_75: &[(&str, &[u8])] = files!("sm_75.cubin":);
-static SM_80: &[(&str, &[u8])] = files!("sm_80.cubin");
-static SM_90A: &[(&str, &[u8])] = files!("sm_90a.cubin");
-static SM_120: &[(&str, &[u8])] = files!("sm_120.cubin");
-static PTX: &[(&str, &[u8])] = files!("ptx");
+static SM_75: &[(&str, &[u8])] = files!("sm_75.cubin");
+static SM_80: &[(&str, &[u8])] = files!("sm_80.cubin", "gemm");
+static SM_90A: &[(&str, &[u8])] = files!("sm_90a.cubin", "gemm_hopper");
+static SM_120: &[(&str, &[u8])] = files!("sm_120.cubin", "gemm");
+static PTX: &[(&str, &[u8])] = files!("ptx", "gemm");
 
 #[cfg(test)]
 mod tests {

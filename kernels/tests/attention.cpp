@@ -1,4 +1,4 @@
-// attention [CUBIN]: the kernels of attention_forward.cu and attention_backward.cu against f64. On a GPU the cubin has both.
+// attention [CUBIN ..]: the kernels of attention_forward.cu and attention_backward.cu against f64. On a GPU the cubin has both.
 #include <algorithm>
 
 #include "device.hpp"
@@ -110,7 +110,7 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     for (int size : {32, 64, 128})
       for (uint32_t threshold : {0u, 26u}) run(device, size, threshold, {77, 1, 130, 64});
     printf("attention: ok\n");

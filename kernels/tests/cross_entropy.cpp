@@ -1,4 +1,4 @@
-// cross_entropy [CUBIN]: the kernels of cross_entropy.cu against f64.
+// cross_entropy [CUBIN ..]: the kernels of cross_entropy.cu against f64.
 #include <algorithm>
 
 #include "device.hpp"
@@ -63,7 +63,7 @@ template <class Type> static void run(const Device& device, int classes, double 
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     for (double size : {1.0, 1e4}) {
       run<F32>(device, 3, size);
       run<F32>(device, 1000, size);

@@ -20,8 +20,8 @@ struct alignas(64) Map {
 
 class Device {
  public:
-  // `image` is a file with a cubin, which the emulator does not look at.
-  explicit Device(const char* image) {
+  // `images` are files with cubins, in which kernels are looked for. The emulator has its own, without any.
+  explicit Device(int count, char** images) : is_emulated(count == 0) {
     library_ = dlopen("libcuda.so.1", RTLD_NOW);
     if (!library_) throw std::runtime_error(dlerror());
     check(call<int(unsigned)>("cuInit")(0), "cuInit");
@@ -31,13 +31,12 @@ class Device {
     check(call<int(void**, int)>("cuDevicePrimaryCtxRetain")(&context, device), "cuDevicePrimaryCtxRetain");
     check(call<int(void*)>("cuCtxSetCurrent")(context), "cuCtxSetCurrent");
     check(call<int(void**, unsigned)>("cuStreamCreate")(&stream, 1), "cuStreamCreate");
-    std::vector<char> bytes = {0};
-    if (image) {
-      std::ifstream file(image, std::ios::binary);
-      if (!file) throw std::runtime_error(std::string(image) + ": cannot read");
-      bytes.assign(std::istreambuf_iterator<char>(file), {});
+    if (is_emulated) load({0});
+    for (int i = 0; i < count; i++) {
+      std::ifstream file(images[i], std::ios::binary);
+      if (!file) throw std::runtime_error(std::string(images[i]) + ": cannot read");
+      load(std::vector<char>(std::istreambuf_iterator<char>(file), {}));
     }
-    check(call<int(void**, const void*)>("cuModuleLoadData")(&module_, bytes.data()), "cuModuleLoadData");
   }
 
   int attribute(int which) const {
@@ -54,8 +53,10 @@ class Device {
   }
   int enqueue(const char* kernel, const unsigned (&grid)[3], unsigned threads, unsigned shared,
               const std::vector<void*>& arguments) const {
-    void* function;
-    check(call<int(void**, void*, const char*)>("cuModuleGetFunction")(&function, module_, kernel), kernel);
+    void* function = nullptr;
+    for (void* module : modules_)
+      if (!call<int(void**, void*, const char*)>("cuModuleGetFunction")(&function, module, kernel)) break;
+    if (!function) throw std::runtime_error(std::string("there is no kernel ") + kernel);
     if (shared > 48 * 1024) check(call<int(void*, int, int)>("cuFuncSetAttribute")(function, 8, int(shared)), kernel);
     using Launch = int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
     return call<Launch>("cuLaunchKernel")(function, grid[0], grid[1], grid[2], threads, 1, 1, shared, stream,
@@ -75,10 +76,16 @@ class Device {
   }
 
   void* stream = nullptr;
+  bool is_emulated;
 
  private:
+  void load(const std::vector<char>& image) {
+    modules_.push_back(nullptr);
+    check(call<int(void**, const void*)>("cuModuleLoadData")(&modules_.back(), image.data()), "cuModuleLoadData");
+  }
+
   void* library_ = nullptr;
-  void* module_ = nullptr;
+  std::vector<void*> modules_;
 };
 
 // An array on the device.

@@ -1,4 +1,4 @@
-// elementwise [CUBIN]: the kernels of elementwise.cu against f64.
+// elementwise [CUBIN ..]: the kernels of elementwise.cu against f64.
 #include <functional>
 
 #include "device.hpp"
@@ -147,7 +147,7 @@ static void casts(const Device& device) {
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     unary<F32>(device);
     unary<Bf16>(device);
     layouts<F32>(device);

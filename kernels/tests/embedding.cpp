@@ -1,4 +1,4 @@
-// embedding [CUBIN]: the kernels of embedding.cu against f64.
+// embedding [CUBIN ..]: the kernels of embedding.cu against f64.
 #include <map>
 
 #include "device.hpp"
@@ -62,7 +62,7 @@ template <class Type> static void run(const Device& device, int width, bool has_
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     for (int width : {3, 32, 272})
       for (bool has_fault : {false, true}) {
         run<F32>(device, width, has_fault);

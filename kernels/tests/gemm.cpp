@@ -1,4 +1,4 @@
-// gemm [CUBIN]: the kernels of gemm.cu and gemm_any.cu against f64. On a GPU the cubin has both.
+// gemm [CUBIN ..]: the kernels of gemm.cu, gemm_hopper.cu and gemm_any.cu against f64.
 #include <algorithm>
 
 #include "device.hpp"
@@ -9,11 +9,17 @@ struct Epilogue {
   int epilogue, gelu, add;
   float scale;
 };
-struct Gemm {
-  Pointer a, b, c;
-  int m, n, k, row_a, row_b, row_c;
-  size_t batch_a, batch_b, batch_c;
+struct Product {
+  Pointer c;
+  size_t batch_c;
+  int m, n, k, row_c, split;
   Epilogue epilogue;
+};
+struct Gemm {
+  Pointer a, b;
+  size_t batch_a, batch_b;
+  int row_a, row_b;
+  Product product;
 };
 struct GemmAny {
   Pointer a, b, c;
@@ -32,33 +38,50 @@ static double gelu_derivative(double x, int kind) {
   return (gelu(x + step, kind) - gelu(x - step, kind)) / (2 * step);
 }
 
-// `layout` says whether A and B lie as they are or transposed: "nn", "nt" or "tn"; two products at a time. By `gemm_any`, A and
-// B are of the type of C too.
+// A matrix of bf16 for TMA: boxes of 64 x 64 with the 128-byte swizzle.
+static Map map_of(const Device& device, Pointer matrix, int rows, int columns) {
+  Map map;
+  uint64_t sizes[2] = {uint64_t(columns), uint64_t(rows)}, row_bytes[1] = {uint64_t(columns) * 2};
+  unsigned box[2] = {64, 64}, steps[2] = {1, 1};
+  using Encode = int(Map*, int, unsigned, void*, const uint64_t*, const uint64_t*, const unsigned*, const unsigned*, int, int,
+                     int, int);
+  Device::check(device.call<Encode>("cuTensorMapEncodeTiled")(&map, 9, 2, reinterpret_cast<void*>(matrix), sizes, row_bytes,
+                                                              box, steps, 0, 3, 2, 0),
+                "cuTensorMapEncodeTiled");
+  return map;
+}
+
+enum Kind { CORES, HOPPER, ANY };  // gemm.cu, gemm_hopper.cu, gemm_any.cu
+
+// `layout` says whether A and B lie as they are or transposed: "nn", "nt" or "tn". Two products at a time, one by `HOPPER`; with
+// `split`, the parts of one. By `ANY`, A and B are of the type of C too.
 template <class Type>
-static void run(const Device& device, const std::string& layout, int m, int n, int k, int kind, int add, bool any = false) {
+static void run(const Device& device, Kind by, const std::string& layout, int m, int n, int k, int kind, int add, int split = 0) {
   using T = typename Type::Stored;
-  std::string name = any ? std::string("gemm_any_") + Type::NAME : "gemm_" + layout + "_" + Type::NAME;
+  std::string name = (by == ANY ? "gemm_any_" : by == HOPPER ? "gemm_hopper_" + layout + "_" : "gemm_" + layout + "_") +
+                     std::string(Type::NAME);
   std::string what = name + " " + std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k) + ", epilogue " +
-                     std::to_string(kind) + ": ";
+                     std::to_string(kind) + ", split " + std::to_string(split) + ": ";
   bool a_across = layout[0] == 't', b_along = layout[1] == 't';
-  int batch = 2, gelu_kind = m % 2;
+  int operands = by == HOPPER || split ? 1 : 2, products = split ? (k + split - 1) / split : operands, gelu_kind = m % 2;
   size_t size_a = size_t(m) * k, size_b = size_t(k) * n, size_c = size_t(m) * n;
-  auto a = normal<Bf16>(batch * size_a, 1), b = normal<Bf16>(batch * size_b, 2);
+  auto a = normal<Bf16>(operands * size_a, 1), b = normal<Bf16>(operands * size_b, 2);
   // The same numbers in the type of C.
   std::vector<T> typed_a, typed_b;
   for (uint16_t x : a) typed_a.push_back(Type::store(Bf16::widen(x)));
   for (uint16_t x : b) typed_b.push_back(Type::store(Bf16::widen(x)));
-  auto c = normal<Type>(batch * size_c, 3), pre = normal<Type>(batch * size_c, 4);
+  auto c = normal<Type>(products * size_c, 3), pre = normal<Type>(products * size_c, 4);
   auto bias = normal<F32>(size_t(n), 5);
   float scale = 0.5f;
-  std::vector<double> expected(batch * size_c), kept(batch * size_c);
-  for (int z = 0; z < batch; z++)
+  std::vector<double> expected(products * size_c), kept(products * size_c);
+  for (int z = 0; z < products; z++)
     for (int i = 0; i < m; i++)
       for (int j = 0; j < n; j++) {
         double sum = 0;
-        for (int x = 0; x < k; x++)
-          sum += Bf16::widen(a[z * size_a + (a_across ? x * m + i : i * k + x)]) *
-                 Bf16::widen(b[z * size_b + (b_along ? j * k + x : x * n + j)]);
+        int operand = split ? 0 : z, first = split ? z * split : 0, end = split ? std::min(k, first + split) : k;
+        for (int x = first; x < end; x++)
+          sum += Bf16::widen(a[operand * size_a + (a_across ? x * m + i : i * k + x)]) *
+                 Bf16::widen(b[operand * size_b + (b_along ? j * k + x : x * n + j)]);
         size_t at = z * size_c + size_t(i) * n + j;
         double value = sum * scale;
         if (kind == BIAS || kind == BIAS_GELU) value += bias[j];
@@ -73,34 +96,51 @@ static void run(const Device& device, const std::string& layout, int m, int n, i
   Array<float> of_bias(device, bias);
   Epilogue epilogue = {of_bias.pointer, kind >= BIAS_GELU ? of_pre.pointer : 0, kind, gelu_kind, add, scale};
   int row_a = a_across ? m : k, row_b = b_along ? k : n;
-  Gemm gemm = {of_a.pointer, of_b.pointer, of_c.pointer, m, n, k, row_a, row_b, n, size_a, size_b, size_c, epilogue};
-  GemmAny gemm_any = {of_typed_a.pointer, of_typed_b.pointer, of_c.pointer, m, n, k, a_across ? 1 : k, a_across ? m : 1,
-                      b_along ? 1 : n, b_along ? k : 1, n, size_a, size_b, size_c, epilogue};
-  unsigned tile = any ? 64 : 128, shared = any ? 2 * 16 * 65 * 4 : 65536;
-  void* arguments = any ? static_cast<void*>(&gemm_any) : &gemm;
-  Device::check(device.launch(name.c_str(), {(unsigned(n) + tile - 1) / tile, (unsigned(m) + tile - 1) / tile, 2}, 256, shared,
-                              {arguments}),
-                what);
+  Product product = {of_c.pointer, size_c, m, n, k, n, split, epilogue};
+  unsigned tile = by == ANY ? 64 : 128;
+  unsigned grid[3] = {(unsigned(n) + tile - 1) / tile, (unsigned(m) + tile - 1) / tile, unsigned(products)};
+  auto launch = [&](unsigned threads, unsigned shared, const std::vector<void*>& arguments) {
+    Device::check(device.launch(name.c_str(), grid, threads, shared, arguments), what);
+  };
+  if (by == ANY) {
+    GemmAny arguments = {of_typed_a.pointer, of_typed_b.pointer, of_c.pointer, m, n, k, a_across ? 1 : k, a_across ? m : 1,
+                         b_along ? 1 : n, b_along ? k : 1, n, size_a, size_b, size_c, epilogue};
+    launch(256, 2 * 16 * 65 * 4, {&arguments});
+  } else if (by == HOPPER) {
+    Map map_a = map_of(device, of_a.pointer, a_across ? k : m, row_a), map_b = map_of(device, of_b.pointer, b_along ? n : k, row_b);
+    launch(288, 3 * 32768 + 48, {&map_a, &map_b, &product});
+  } else {
+    Gemm arguments = {of_a.pointer, of_b.pointer, split ? 0 : size_a, split ? 0 : size_b, row_a, row_b, product};
+    launch(256, 65536, {&arguments});
+  }
   expect_near(widened<Type>(of_c.values()), expected, std::max(Type::TOLERANCE, 2e-5), what + "c");
   if (kind == BIAS_GELU) expect_near(widened<Type>(of_pre.values()), kept, std::max(Type::TOLERANCE, 2e-5), what + "pre-activation");
 }
 
+// The kernels on tensor cores.
+static void on_tensor_cores(const Device& device, Kind by) {
+  for (std::string layout : {"nn", "nt", "tn"}) {
+    run<Bf16>(device, by, layout, 136, 264, 72, BIAS, 0);
+    run<F32>(device, by, layout, 40, 24, 264, PLAIN, 1);
+    run<F32>(device, by, layout, 136, 40, 200, PLAIN, 0, 64);
+  }
+  run<Bf16>(device, by, "nt", 24, 48, 32, BIAS_GELU, 0);
+  run<F32>(device, by, "nt", 33, 48, 40, BIAS_GELU, 0);
+  run<Bf16>(device, by, "nn", 40, 56, 16, DGELU, 0);
+  run<F32>(device, by, "nn", 41, 56, 8, DGELU, 0);
+}
+
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
+    bool is_hopper = device.attribute(75) == 9;
+    if (device.is_emulated || !is_hopper) on_tensor_cores(device, CORES);
+    if (device.is_emulated || is_hopper) on_tensor_cores(device, HOPPER);
     for (std::string layout : {"nn", "nt", "tn"}) {
-      run<Bf16>(device, layout, 136, 264, 72, BIAS, 0);
-      run<F32>(device, layout, 40, 24, 200, PLAIN, 1);
+      run<F32>(device, ANY, layout, 70, 33, 50, BIAS_GELU, 0);
+      run<Bf16>(device, ANY, layout, 5, 131, 17, BIAS, 1);
     }
-    run<Bf16>(device, "nt", 24, 48, 32, BIAS_GELU, 0);
-    run<F32>(device, "nt", 33, 48, 40, BIAS_GELU, 0);
-    run<Bf16>(device, "nn", 40, 56, 16, DGELU, 0);
-    run<F32>(device, "nn", 41, 56, 8, DGELU, 0);
-    for (std::string layout : {"nn", "nt", "tn"}) {
-      run<F32>(device, layout, 70, 33, 50, BIAS_GELU, 0, true);
-      run<Bf16>(device, layout, 5, 131, 17, BIAS, 1, true);
-    }
-    run<F32>(device, "nn", 3, 5, 1, DGELU, 0, true);
+    run<F32>(device, ANY, "nn", 3, 5, 1, DGELU, 0);
     printf("gemm: ok\n");
     return 0;
   } catch (std::exception& error) {

@@ -1,4 +1,4 @@
-// layer_norm [CUBIN]: the kernels of layer_norm.cu against f64.
+// layer_norm [CUBIN ..]: the kernels of layer_norm.cu against f64.
 #include "device.hpp"
 #include "numbers.hpp"
 
@@ -109,7 +109,7 @@ template <class Type> static void run(const Device& device, int rows, int width,
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     for (auto [rows, width] : {std::pair{5, 33}, {70, 48}, {9, 768}, {3, 1400}})
       for (uint32_t threshold : {0u, 26u}) {
         run<F32>(device, rows, width, threshold, true);

@@ -1,4 +1,4 @@
-// optimizer [CUBIN]: the kernels of optimizer.cu against f64.
+// optimizer [CUBIN ..]: the kernels of optimizer.cu against f64.
 #include "device.hpp"
 #include "numbers.hpp"
 
@@ -81,7 +81,7 @@ static void not_finite(const Device& device, float bad) {
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     steps(device, 7, 0);
     steps(device, 1000, 1);
     steps(device, 150003, 1000);

@@ -1,4 +1,4 @@
-// softmax [CUBIN]: the kernels of softmax.cu against f64.
+// softmax [CUBIN ..]: the kernels of softmax.cu against f64.
 #include <algorithm>
 
 #include "device.hpp"
@@ -50,7 +50,7 @@ template <class Type> static void run(const Device& device, int rows, int width,
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     for (int logarithm : {0, 1})
       for (double size : {1.0, 1e4})
         for (auto [rows, width] : {std::pair{5, 33}, {4, 1}, {2, 300}}) {

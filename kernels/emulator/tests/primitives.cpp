@@ -1,6 +1,6 @@
-// primitives [CUBIN]: runs the kernels of primitives.cu and compares them with what they are defined to compute.
+// primitives [CUBIN ..]: runs the kernels of primitives.cu and compares them with what they are defined to compute.
 //
-// Without arguments on the emulator; with a cubin on a GPU. Prints a line for each test, and fails if one did.
+// Without arguments on the emulator; with cubins on a GPU. Prints a line for each test, and fails if one did.
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -172,7 +172,7 @@ static void tile_product(const Device& device) {
 
 int main(int count, char** arguments) {
   try {
-    Device device(count > 1 ? arguments[1] : nullptr);
+    Device device(count - 1, arguments + 1);
     bool is_hopper = device.attribute(75) == 9, failed = false;
     auto test = [&](const char* name, void (*run)(const Device&)) {
       try {

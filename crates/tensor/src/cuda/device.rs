@@ -25,6 +25,8 @@ pub struct CudaDevice(pub(super) Arc<Opened>);
 pub(super) struct Opened {
     pub(super) index: usize,
     name: String,
+    /// Of its compute capability, major and minor.
+    pub(super) capability: (u32, u32),
     context: sys::CUcontext,
     stream: sys::CUstream,
     pub(super) pool: Mutex<Pool>,
@@ -85,14 +87,15 @@ impl Opened {
         };
         let major = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let kernels = Kernels::new(&name, major as u32, minor as u32)?;
+        let capability = (major as u32, minor as u32);
+        let kernels = Kernels::new(&name, capability)?;
         // SAFETY: the device is one; the context is never released.
         let context = check("cuda", "cuDevicePrimaryCtxRetain", unsafe { result::primary_ctx::retain(device) })?;
         // SAFETY: the context was just made.
         check("cuda", "cuCtxSetCurrent", unsafe { result::ctx::set_current(context) })?;
         let stream = check("cuda", "cuStreamCreate", result::stream::create(result::stream::StreamKind::NonBlocking))?;
         let (pool, kernels, queue) = (Mutex::default(), Mutex::new(kernels), Mutex::default());
-        Ok(Opened { index, name, context, stream, pool, kernels, queue })
+        Ok(Opened { index, name, capability, context, stream, pool, kernels, queue })
     }
 }
 

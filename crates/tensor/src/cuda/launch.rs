@@ -31,7 +31,7 @@ struct Function {
 const FREE_SHARED: u32 = 48 << 10;
 
 impl Kernels {
-    pub(super) fn new(name: &str, major: u32, minor: u32) -> Result<Kernels> {
+    pub(super) fn new(name: &str, (major, minor): (u32, u32)) -> Result<Kernels> {
         let images = cloze_kernels::images(major, minor).ok_or_else(|| {
             let known = cloze_kernels::ARCHITECTURES.join(", ");
             Error::device("cuda", format!("{name} is of sm_{major}{minor}; there are kernels for {known}"))

@@ -13,6 +13,9 @@ const FILE: &str = "layer_norm";
 /// Of a block: warps, a row each, and in backward rows.
 const WARPS: usize = 4;
 const ROWS: usize = 32;
+/// Rows that a thread sums a column of, and threads of such a block.
+const SUMMED: usize = 64;
+const THREADS: u32 = 128;
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -158,13 +161,44 @@ pub(super) fn column_sums(
     op: &'static str,
     device: &CudaDevice,
     parts: Pointer,
-    (count, stride, width): (usize, usize, usize),
+    shape: (usize, usize, usize),
 ) -> Result<Tensor> {
-    let sums = fresh(op, &[width], DType::F32, device)?;
-    let [count, stride, columns] = [int(op, count)?, int(op, stride)?, int(op, width)?];
-    let to = pointer(&sums);
-    let arguments =
-        [bytes_of(&parts), bytes_of(&to), bytes_of(&count), bytes_of(&stride), bytes_of(&columns), bytes_of(&0i32)];
-    Launch::new(device, op, FILE, "column_sums_f32").over(width).with_all(&arguments)?;
+    let sums = fresh(op, &[shape.2], DType::F32, device)?;
+    add_rows(op, device, parts, shape, pointer(&sums), false)?;
     Ok(sums)
+}
+
+/// As [`column_sums`], to where `to` points; with `add`, added to what is there.
+pub(super) fn add_rows(
+    op: &'static str,
+    device: &CudaDevice,
+    parts: Pointer,
+    (count, stride, width): (usize, usize, usize),
+    to: Pointer,
+    add: bool,
+) -> Result<()> {
+    if count > SUMMED {
+        // Sums of every so many rows first, and then of these: there may be more rows than columns to occupy a device with.
+        let rows = count.div_ceil(SUMMED);
+        let sums = fresh(op, &[rows, width], DType::F32, device)?;
+        launch_sums(op, device, parts, (count, stride, width), pointer(&sums), false)?;
+        return add_rows(op, device, pointer(&sums), (rows, width, width), to, add);
+    }
+    launch_sums(op, device, parts, (count, stride, width), to, add)
+}
+
+fn launch_sums(
+    op: &'static str,
+    device: &CudaDevice,
+    parts: Pointer,
+    (count, stride, width): (usize, usize, usize),
+    to: Pointer,
+    add: bool,
+) -> Result<()> {
+    let grid = [width.div_ceil(THREADS as usize), count.div_ceil(SUMMED).max(1), 1];
+    let [count, stride, columns] = [int(op, count)?, int(op, stride)?, int(op, width)?];
+    let add = i32::from(add);
+    let arguments =
+        [bytes_of(&parts), bytes_of(&to), bytes_of(&count), bytes_of(&stride), bytes_of(&columns), bytes_of(&add)];
+    Launch::new(device, op, FILE, "column_sums_f32").threads(THREADS).grid(grid).with_all(&arguments)
 }

@@ -1,23 +1,35 @@
-//! Matrix products: gemm.cu on tensor cores, for [`Precision::Bf16`], and gemm_any.cu in f32.
+//! Matrix products: gemm.cu and, on sm_90a, gemm_hopper.cu on tensor cores, for [`Precision::Bf16`], and gemm_any.cu in f32.
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, bytes_of};
 
 use super::elementwise::copy;
 use super::launch::Launch;
+use super::layer_norm::add_rows;
+use super::tensor_map::TensorMap;
 use super::{CudaDevice, Pointer, device_of, fresh, int, pointer};
 use crate::layout::{Dims, Layout};
 use crate::ops::Gelu;
 use crate::tensor::{Origin, Tensor};
 use crate::{DType, Precision, Result};
 
-/// A block of gemm.cu has so much of the product in each direction, a block of gemm_any.cu so much.
+/// A block on tensor cores has so much of the product in each direction, a block of gemm_any.cu so much.
 const TILE: usize = 128;
 const TILE_ANY: usize = 64;
-/// Rows of operands of gemm.cu begin at multiples of so many elements: 16 bytes.
+/// Rows of operands on tensor cores begin at multiples of so many elements: 16 bytes.
 const CHUNK: usize = 8;
 const THREADS: u32 = 256;
 const SHARED: usize = 4 * 2 * 128 * 32 * 2;
+/// With the warp that fetches; the ring with its barriers.
+const THREADS_HOPPER: u32 = 256 + 32;
+const SHARED_HOPPER: usize = 3 * (4 * 64 * 64 * 2 + 2 * 8);
 const SHARED_ANY: usize = 2 * 16 * 65 * 4;
+
+/// A product of fewer tiles than this is split along k, into parts of at least [`PART`]: the gradient of a weight is small and
+/// long. These are numbers of the shape alone, so that every GPU adds in the same order.
+const ENOUGH_TILES: usize = 128;
+const PART: usize = 1024;
+/// Kernels go along k in pieces of 32 or 64.
+const SMALLEST_PART: usize = 64;
 
 /// A matrix in a tensor's memory: element (i, j) of `rows` x `columns` is `start + i * step.0 + j * step.1` elements from its
 /// first.
@@ -96,18 +108,27 @@ struct KernelEpilogue {
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-struct OnTensorCores {
-    a: Pointer,
-    b: Pointer,
+struct Product {
     c: Pointer,
+    batch_c: u64,
     m: i32,
     n: i32,
     k: i32,
+    row_c: i32,
+    split: i32,
+    padding: u32,
+    epilogue: KernelEpilogue,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct OnTensorCores {
+    a: Pointer,
+    b: Pointer,
+    batches: [u64; 2],
     row_a: i32,
     row_b: i32,
-    row_c: i32,
-    batches: [u64; 3],
-    epilogue: KernelEpilogue,
+    product: Product,
 }
 
 #[repr(C)]
@@ -159,34 +180,29 @@ pub(crate) fn multiply(
     let blocks = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), 1];
     let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
     if precision == Precision::Bf16 {
-        // Operands may lie along k or across it; there is no kernel for an A across k and a B along it.
-        let b_across = b.lies_across();
-        let a_across = a.lies_across() && !b_across;
-        let (of_a, row_a) = if a_across { a.transposed() } else { a }.narrowed(op, &device)?;
-        let (of_b, row_b) = if b_across { b.transposed() } else { b }.narrowed(op, &device)?;
-        let name = match (a_across, b_across) {
-            (false, false) => "gemm_nn_f32",
-            (false, true) => "gemm_nt_f32",
-            _ => "gemm_tn_f32",
-        };
-        let arguments = OnTensorCores {
-            a: pointer(&of_a),
-            b: pointer(&of_b),
+        let is_split = kind == 0 && c.step.0 == n && m * n <= i32::MAX as usize;
+        let parts = if is_split { parts(blocks(TILE), k) } else { 1 };
+        let product = Product {
             c: c.pointer(),
+            batch_c: 0,
             m: int_m,
             n: int_n,
             k: int_k,
-            row_a: int(op, row_a)?,
-            row_b: int(op, row_b)?,
             row_c: int(op, c.step.0)?,
-            batches: [0; 3],
+            split: 0,
+            padding: 0,
             epilogue,
         };
-        return Launch::new(&device, op, "gemm", name)
-            .threads(THREADS)
-            .grid(blocks(TILE))
-            .shared(SHARED)
-            .with(&arguments);
+        if parts == 1 {
+            return on_tensor_cores(op, &device, a, b, product, parts);
+        }
+        let sums = fresh(op, &[parts, m, n], DType::F32, &device)?;
+        let part = k.div_ceil(parts).next_multiple_of(SMALLEST_PART);
+        let epilogue = KernelEpilogue { add: 0, ..epilogue };
+        let product =
+            Product { c: pointer(&sums), batch_c: (m * n) as u64, split: int(op, part)?, epilogue, ..product };
+        on_tensor_cores(op, &device, a, b, product, k.div_ceil(part))?;
+        return add_rows(op, &device, pointer(&sums), (k.div_ceil(part), m * n, m * n), c.pointer(), add);
     }
     let arguments = Any {
         a: a.pointer(),
@@ -205,6 +221,55 @@ pub(crate) fn multiply(
     };
     let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(blocks(TILE_ANY));
     launch.shared(SHARED_ANY).with(&arguments)
+}
+
+/// In how many parts along k a product of so many blocks is computed.
+fn parts(blocks: [usize; 3], k: usize) -> usize {
+    (ENOUGH_TILES / blocks.iter().product::<usize>().max(1)).min(k / PART).max(1)
+}
+
+/// A product of operands in bf16, into which they are rounded here; or so many parts of it.
+fn on_tensor_cores(
+    op: &'static str,
+    device: &CudaDevice,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    product: Product,
+    parts: usize,
+) -> Result<()> {
+    // Operands may lie along k or across it; there is no kernel for an A across k and a B along it.
+    let b_across = b.lies_across();
+    let a_across = a.lies_across() && !b_across;
+    let a = if a_across { a.transposed() } else { a };
+    let b = if b_across { b.transposed() } else { b };
+    let (of_a, row_a) = a.narrowed(op, device)?;
+    let (of_b, row_b) = b.narrowed(op, device)?;
+    let grid = [(product.n as usize).div_ceil(TILE), (product.m as usize).div_ceil(TILE), parts];
+    if device.0.capability == (9, 0) {
+        let name = match (a_across, b_across) {
+            (false, false) => "gemm_hopper_nn_f32",
+            (false, true) => "gemm_hopper_nt_f32",
+            _ => "gemm_hopper_tn_f32",
+        };
+        let map_a = TensorMap::of(op, pointer(&of_a), (a.rows, a.columns, row_a))?;
+        let map_b = TensorMap::of(op, pointer(&of_b), (b.rows, b.columns, row_b))?;
+        let launch = Launch::new(device, op, "gemm_hopper", name).threads(THREADS_HOPPER).grid(grid);
+        return launch.shared(SHARED_HOPPER).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
+    }
+    let name = match (a_across, b_across) {
+        (false, false) => "gemm_nn_f32",
+        (false, true) => "gemm_nt_f32",
+        _ => "gemm_tn_f32",
+    };
+    let arguments = OnTensorCores {
+        a: pointer(&of_a),
+        b: pointer(&of_b),
+        batches: [0; 2],
+        row_a: int(op, row_a)?,
+        row_b: int(op, row_b)?,
+        product,
+    };
+    Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED).with(&arguments)
 }
 
 /// The sums of the columns of a matrix whose rows lie together.

@@ -8,6 +8,7 @@
 //! - `device`: the driver, the device, its stream; what can be wrong with them.
 //! - `memory`: memory of the device, kept for reuse; copies from and to the host.
 //! - `launch`: kernels by their names, and launches.
+//! - `tensor_map`: matrices as sm_90a copies them.
 //! - `work`, `graph`, `staging`: what is asked for, launched at once or gathered into a CUDA graph.
 //! - the others: the operations, a file for each of the files of kernels.
 
@@ -26,6 +27,7 @@ pub(crate) mod optimizer;
 pub(crate) mod pooling;
 pub(crate) mod softmax;
 mod staging;
+mod tensor_map;
 mod work;
 
 pub use device::CudaDevice;

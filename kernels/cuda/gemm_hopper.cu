@@ -1,0 +1,108 @@
+// Matrix products C = A B on the tensor cores of sm_90a, as those of gemm.cu: A [m, k] and B [k, n] in bf16, sums in f32, C in
+// bf16 or f32.
+//
+// A block computes 128 x 128 of C from pieces of 64 along k in a ring of three. One thread of its own warp, the producer, has
+// the tensor memory accelerator (TMA) fetch them, four tiles of 64 x 64 a piece; two warpgroups multiply them by wgmma, which
+// reads shared memory by itself, 64 x 128 each. Barriers say which places are full and which are empty. Either operand may lie
+// along k or across it: TMA copies lines of 64 numbers as they lie, and wgmma is told. What is outside of an operand comes as
+// zeros. 97 KiB of shared memory and 288 threads of at most 112 registers are room for two blocks: while one writes what it has,
+// the other multiplies.
+//
+// Rows of A and B must begin at multiples of 16 bytes; `gemm_any` takes the others.
+#include "vector.cuh"
+#include "epilogue.cuh"
+#include "hopper.cuh"
+
+constexpr int TILE_M = 128, TILE_N = TILE_COLUMNS, TILE_K = 64, STAGES = 3;
+constexpr int CONSUMERS = 256, THREADS = CONSUMERS + 32;
+constexpr int BOX = 64;  // a side of what TMA copies at a time
+
+struct Piece {
+  bf16 a[2][BOX * BOX], b[2][BOX * BOX];
+};
+struct Ring {
+  Piece pieces[STAGES];
+  uint64_t full[STAGES], empty[STAGES];
+};
+// The ring's place is the product's, in f32, when it is done.
+static_assert(STAGES * sizeof(Piece) >= TILE_M * TILE_N * sizeof(float), "shared memory serves both");
+
+// The two boxes of an operand, from `first` (of m or n) and `k` on.
+template <bool ALONG_K> DEVICE void fetch(bf16 (&to)[2][BOX * BOX], const TensorMap* from, uint64_t* full, int first, int k) {
+#pragma unroll
+  for (int i = 0; i < 2; i++)
+    tma_load(to[i], from, full, ALONG_K ? k : first + i * BOX, ALONG_K ? first + i * BOX : k);
+}
+
+template <bool A_ALONG_K, bool B_ALONG_K, class C>
+DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<C>& product) {
+  SHARED_MEMORY(memory);
+  Ring& ring = *reinterpret_cast<Ring*>(memory);
+  int first_m = int(blockIdx.y) * TILE_M, first_n = int(blockIdx.x) * TILE_N;
+  int first_k = int(blockIdx.z) * product.split;
+  int end_k = product.split ? min(first_k + product.split, product.k) : product.k;
+  int pieces = (end_k - first_k + TILE_K - 1) / TILE_K;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < STAGES; stage++) {
+      mbarrier_init(&ring.full[stage], 1);
+      mbarrier_init(&ring.empty[stage], CONSUMERS / 32);
+    }
+    mbarrier_init_fence();
+  }
+  __syncthreads();
+
+  if (warp == CONSUMERS / 32) {
+    if (lane == 0)
+      for (int piece = 0; piece < pieces; piece++) {
+        int stage = piece % STAGES, k = first_k + piece * TILE_K;
+        if (piece >= STAGES) mbarrier_wait(&ring.empty[stage], uint32_t(piece / STAGES - 1) & 1);
+        mbarrier_expect(&ring.full[stage], int(sizeof(Piece)));
+        fetch<A_ALONG_K>(ring.pieces[stage].a, a, &ring.full[stage], first_m, k);
+        fetch<B_ALONG_K>(ring.pieces[stage].b, b, &ring.full[stage], first_n, k);
+      }
+    return;
+  }
+
+  // 16 along k, in the units of an operand.
+  constexpr uint64_t STEP_A = A_ALONG_K ? 2 : 128, STEP_B = B_ALONG_K ? 2 : 128;
+  float sums[64] = {};
+  for (int piece = 0; piece < pieces; piece++) {
+    int stage = piece % STAGES;
+    mbarrier_wait(&ring.full[stage], uint32_t(piece / STAGES) & 1);
+    uint64_t of_a = wgmma_operand<!A_ALONG_K>(ring.pieces[stage].a[warp / 4]);
+    uint64_t of_b = wgmma_operand<!B_ALONG_K>(ring.pieces[stage].b);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < TILE_K / 16; k++)
+      wgmma<!A_ALONG_K, !B_ALONG_K>(sums, of_a + k * STEP_A, of_b + k * STEP_B, piece + k > 0);
+    wgmma_commit();
+    // The piece before is multiplied, and its place free.
+    wgmma_wait<1>();
+    if (piece > 0 && lane == 0) mbarrier_arrive(&ring.empty[(piece - 1) % STAGES]);
+  }
+  wgmma_wait<0>();
+
+  // All have multiplied all pieces, and none is on its way.
+  barrier_of(1, CONSUMERS);
+  float* tile = reinterpret_cast<float*>(memory);
+#pragma unroll
+  for (int i = 0; i < 64; i++)
+    tile[place_in_tile(warp * 16 + lane / 4 + i % 4 / 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2)] = sums[i];
+  barrier_of(1, CONSUMERS);
+  write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x, CONSUMERS);
+}
+
+// By how A and B lie, as in gemm.cu.
+#define GEMM_OF(name, a_along_k, b_along_k, C)                                                                     \
+  extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                         \
+      name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, ProductArguments<C> product) { \
+    gemm<a_along_k, b_along_k>(&a, &b, product);                                                                   \
+  }                                                                                                                \
+  EMU_KERNEL(name)
+#define GEMM(name, a_along_k, b_along_k)                             \
+  GEMM_OF(gemm_hopper_##name##_bf16, a_along_k, b_along_k, bf16)     \
+  GEMM_OF(gemm_hopper_##name##_f32, a_along_k, b_along_k, float)
+GEMM(nn, true, false)
+GEMM(nt, true, true)
+GEMM(tn, false, false)
