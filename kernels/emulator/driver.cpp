@@ -409,7 +409,7 @@ Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* bas
                               int swizzle, int, int) {
   // Of CUtensorMapDataType: u8, u16, u32, i32, u64, i64, f16, f32, f64, bf16.
   static const uint32_t element_bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};
-  bool is_valid = rank == 2 && !interleave && type >= 0 && type < 10 && uintptr_t(map) % 64 == 0 &&
+  bool is_valid = rank == 2 && size[0] > 0 && size[1] > 0 && !interleave && type >= 0 && type < 10 && uintptr_t(map) % 64 == 0 &&
                   uintptr_t(base) % 16 == 0 && row_bytes[0] % 16 == 0 && box[0] <= 256 && box[1] <= 256;
   if (!is_valid) return INVALID_VALUE;
   *map = {uint64_t(base), {size[0], size[1]}, row_bytes[0], {box[0], box[1]}, uint32_t(swizzle), element_bytes[type], {}};

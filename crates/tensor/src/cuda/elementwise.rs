@@ -5,6 +5,7 @@ use bytemuck::NoUninit;
 use super::launch::Launch;
 use super::{Pointer, device_of, f32s, fresh, pointer};
 use crate::layout::{Layout, MAX_RANK};
+use crate::ops::Gelu;
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
@@ -170,6 +171,15 @@ pub(crate) enum Unary {
     GeluTanh,
     Scale,
     Shift,
+}
+
+impl From<Gelu> for Unary {
+    fn from(gelu: Gelu) -> Unary {
+        match gelu {
+            Gelu::Erf => Unary::Gelu,
+            Gelu::Tanh => Unary::GeluTanh,
+        }
+    }
 }
 
 #[repr(C)]

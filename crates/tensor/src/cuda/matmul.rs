@@ -67,22 +67,55 @@ impl<'a> Matrix<'a> {
         self.step.1 != 1 && self.step.0 == 1
     }
 
-    /// The elements in bf16, row-major with rows at multiples of 16 bytes, and how far apart these are.
-    fn narrowed(&self, op: &'static str, device: &CudaDevice) -> Result<(Tensor, usize)> {
-        let row = self.columns.next_multiple_of(CHUNK);
-        let to = fresh(op, &[self.rows, row], DType::BF16, device)?;
-        if row != self.columns {
+    /// Whether the kernels on tensor cores read it as it lies.
+    fn is_rounded(&self) -> bool {
+        let start = self.tensor.layout().offset + self.start;
+        self.tensor.dtype() == DType::BF16 && self.step.1 == 1 && [self.step.0, start].iter().all(|x| x % CHUNK == 0)
+    }
+}
+
+/// A matrix as products in a precision read it, made once for several of them.
+pub(crate) struct Operand {
+    tensor: Tensor,
+    rows: usize,
+    columns: usize,
+    /// Elements from row to row.
+    row: usize,
+}
+
+impl Operand {
+    /// The matrix itself, or its elements in bf16.
+    pub(crate) fn of(op: &'static str, precision: Precision, tensor: &Tensor) -> Result<Operand> {
+        let matrix = Matrix::of(tensor);
+        match precision {
+            Precision::Bf16 => Operand::rounded(op, matrix),
+            _ => {
+                Ok(Operand { tensor: tensor.clone(), rows: matrix.rows, columns: matrix.columns, row: matrix.columns })
+            }
+        }
+    }
+
+    /// The elements in bf16, with rows at multiples of 16 bytes.
+    fn rounded(op: &'static str, of: Matrix<'_>) -> Result<Operand> {
+        let device = device_of(op, of.tensor)?;
+        let row = of.columns.next_multiple_of(CHUNK);
+        let to = fresh(op, &[of.rows, row], DType::BF16, &device)?;
+        if row != of.columns {
             // What pads a row is multiplied too.
             to.clear(op)?;
         }
-        let shape = Dims::new(op, &[self.rows, self.columns])?;
+        let shape = Dims::new(op, &[of.rows, of.columns])?;
         let view = |tensor: &Tensor, start: usize, step: (usize, usize)| -> Result<Tensor> {
             let layout =
                 Layout { shape, strides: Dims::new(op, &[step.0, step.1])?, offset: tensor.layout().offset + start };
             Ok(Tensor::from_parts(tensor.storage().clone(), layout, tensor.dtype(), Origin::Constant))
         };
-        copy(op, &view(self.tensor, self.start, self.step)?, &view(&to, 0, (row, 1))?, false)?;
-        Ok((to, row))
+        copy(op, &view(of.tensor, of.start, of.step)?, &view(&to, 0, (row, 1))?, false)?;
+        Ok(Operand { tensor: to, rows: of.rows, columns: of.columns, row })
+    }
+
+    pub(crate) fn matrix(&self) -> Matrix<'_> {
+        Matrix { tensor: &self.tensor, start: 0, rows: self.rows, columns: self.columns, step: (self.row, 1) }
     }
 }
 
@@ -179,7 +212,8 @@ pub(crate) fn multiply(
     };
     let blocks = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), 1];
     let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
-    if precision == Precision::Bf16 {
+    // Of nothing along k, an operand has no address for tensor cores to fetch from.
+    if precision == Precision::Bf16 && m * n * k > 0 {
         let is_split = kind == 0 && c.step.0 == n && m * n <= i32::MAX as usize;
         let parts = if is_split { parts(blocks(TILE), k) } else { 1 };
         let product = Product {
@@ -228,7 +262,7 @@ fn parts(blocks: [usize; 3], k: usize) -> usize {
     (ENOUGH_TILES / blocks.iter().product::<usize>().max(1)).min(k / PART).max(1)
 }
 
-/// A product of operands in bf16, into which they are rounded here; or so many parts of it.
+/// A product of operands in bf16, into which they are rounded here where they are not; or so many parts of it.
 fn on_tensor_cores(
     op: &'static str,
     device: &CudaDevice,
@@ -242,8 +276,10 @@ fn on_tensor_cores(
     let a_across = a.lies_across() && !b_across;
     let a = if a_across { a.transposed() } else { a };
     let b = if b_across { b.transposed() } else { b };
-    let (of_a, row_a) = a.narrowed(op, device)?;
-    let (of_b, row_b) = b.narrowed(op, device)?;
+    let rounded =
+        |matrix: Matrix<'_>| if matrix.is_rounded() { Ok(None) } else { Operand::rounded(op, matrix).map(Some) };
+    let (of_a, of_b) = (rounded(a)?, rounded(b)?);
+    let (a, b) = (of_a.as_ref().map_or(a, Operand::matrix), of_b.as_ref().map_or(b, Operand::matrix));
     let grid = [(product.n as usize).div_ceil(TILE), (product.m as usize).div_ceil(TILE), parts];
     if device.0.capability == (9, 0) {
         let name = match (a_across, b_across) {
@@ -251,8 +287,8 @@ fn on_tensor_cores(
             (false, true) => "gemm_hopper_nt_f32",
             _ => "gemm_hopper_tn_f32",
         };
-        let map_a = TensorMap::of(op, pointer(&of_a), (a.rows, a.columns, row_a))?;
-        let map_b = TensorMap::of(op, pointer(&of_b), (b.rows, b.columns, row_b))?;
+        let map_a = TensorMap::of(op, a.pointer(), (a.rows, a.columns, a.step.0))?;
+        let map_b = TensorMap::of(op, b.pointer(), (b.rows, b.columns, b.step.0))?;
         let launch = Launch::new(device, op, "gemm_hopper", name).threads(THREADS_HOPPER).grid(grid);
         return launch.shared(SHARED_HOPPER).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
     }
@@ -262,11 +298,11 @@ fn on_tensor_cores(
         _ => "gemm_tn_f32",
     };
     let arguments = OnTensorCores {
-        a: pointer(&of_a),
-        b: pointer(&of_b),
+        a: a.pointer(),
+        b: b.pointer(),
         batches: [0; 2],
-        row_a: int(op, row_a)?,
-        row_b: int(op, row_b)?,
+        row_a: int(op, a.step.0)?,
+        row_b: int(op, b.step.0)?,
         product,
     };
     Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED).with(&arguments)

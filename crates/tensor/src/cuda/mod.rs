@@ -21,6 +21,7 @@ pub(crate) mod embedding;
 mod graph;
 mod launch;
 pub(crate) mod layer_norm;
+pub(crate) mod linear;
 pub(crate) mod matmul;
 pub(crate) mod memory;
 pub(crate) mod optimizer;

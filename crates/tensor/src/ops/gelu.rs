@@ -34,26 +34,18 @@ impl Tensor {
             cpu => float!(OP, x.dtype(), T => {
                 Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu_forward(kind, x.slice(), y))?
             }),
-            cuda => cuda::elementwise::unary(OP, on_cuda(kind), &x, 0.0)?,
+            cuda => cuda::elementwise::unary(OP, kind.into(), &x, 0.0)?,
         );
         Ok(differentiable(OP, [self], [&x], output, move |[x], dy, [dx]| {
             on_device!(
                 dy,
                 cpu => (),
-                cuda => return dx.give_with(|| cuda::elementwise::unary_backward(OP, on_cuda(kind), &x, &dy)),
+                cuda => return dx.give_with(|| cuda::elementwise::unary_backward(OP, kind.into(), &x, &dy)),
             );
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu_backward::<T>(kind, x.slice(), dy.slice(), dx.target()));
             Ok(())
         }))
-    }
-}
-
-#[cfg(feature = "cuda")]
-pub(super) fn on_cuda(kind: Gelu) -> cuda::elementwise::Unary {
-    match kind {
-        Gelu::Erf => cuda::elementwise::Unary::Gelu,
-        Gelu::Tanh => cuda::elementwise::Unary::GeluTanh,
     }
 }
 

@@ -10,12 +10,10 @@ use crate::cpu::Real;
 use crate::cpu::column_sums::column_sums;
 use crate::cpu::gemm::{Epilogue, Gemm, PackedMatrix, View, ViewMut};
 #[cfg(feature = "cuda")]
-use crate::cuda::{self, matmul::Matrix};
+use crate::cuda;
 use crate::element::Element;
 use crate::gradients::{Destination, Slot};
 use crate::ops::gelu::cpu_backward;
-#[cfg(feature = "cuda")]
-use crate::ops::gelu::on_cuda;
 use crate::ops::{Gelu, alike, float, in_f32, on_device, rows_and_width};
 use crate::tensor::Tensor;
 use crate::{DType, Error, Precision, Result, cpu};
@@ -30,6 +28,7 @@ impl Tensor {
             return Ok(y);
         }
         let layers = Layers::checked("linear", self, &[(weight, bias)])?;
+        on_device!(self, cpu => (), cuda => return layers.on_cuda("linear", &[self, weight, bias], None));
         let output = layers.forward("linear")?;
         let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?];
         let (outputs, precision) = ([weight.size(0)], layers.precision);
@@ -50,16 +49,7 @@ impl Tensor {
         let layers = Layers::checked(OP, self, &[(weight, bias)])?;
         let (shape, device, precision) = (layers.output_shape(), self.device(), layers.precision);
         let inputs = [self, weight, bias];
-        on_device!(self, cpu => (), cuda => {
-            let keeps_u = is_recorded(&inputs);
-            let [u, output] = layers.gelu_on_cuda(OP, gelu, keeps_u)?;
-            let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?, &u];
-            let outputs = [weight.size(0)];
-            return Ok(differentiable(OP, inputs, keeps, output, move |[x, weight, u], dy, [dx, dw, db]| {
-                let du = cuda::elementwise::unary_backward(OP, on_cuda(gelu), &u, &dy)?;
-                backward(precision, &x, &[weight], &outputs, &du, dx, vec![(dw, db)])
-            }));
-        });
+        on_device!(self, cpu => (), cuda => return layers.on_cuda(OP, &inputs, Some(gelu)));
         if !is_recorded(&inputs) {
             return float!(OP, self.dtype(), T => {
                 Tensor::build(OP, &shape, &device, |y: &mut [T]| layers.multiply(y, |b| Epilogue::BiasGelu(b, gelu)))
@@ -100,9 +90,10 @@ impl Tensor {
             let outputs = layers.iter().map(|(w, b)| self.linear(w, b)).collect::<Result<Vec<_>>>()?;
             return Tensor::concat(&outputs.iter().collect::<Vec<_>>(), self.rank() - 1);
         }
-        let output = projections.forward(OP)?;
         let (weights, biases): (Vec<_>, Vec<_>) = layers.iter().copied().unzip();
         let inputs = [&[self], weights.as_slice(), biases.as_slice()].concat();
+        on_device!(self, cpu => (), cuda => return projections.on_cuda(OP, &inputs, None));
+        let output = projections.forward(OP)?;
         let mut keeps = vec![self.kept_if(weights.iter().any(|weight| weight.tracks_grad()))?];
         for weight in &weights {
             keeps.push(weight.kept_if(self.tracks_grad())?);
@@ -196,38 +187,24 @@ impl Layers {
     }
 
     pub(super) fn forward(&self, op: &'static str) -> Result<Tensor> {
-        on_device!(
-            self.x,
-            cpu => float!(op, self.x.dtype(), T => {
-                Tensor::build(op, &self.output_shape(), &self.x.device(), |to: &mut [T]| self.multiply(to, Epilogue::Bias))
-            }),
-            cuda => {
-                let output = Tensor::uninitialised(op, &self.output_shape(), self.x.dtype(), &self.x.device())?;
-                let mut start = 0;
-                for Layer { weight, bias, .. } in &self.layers {
-                    let columns = Matrix::of(&output).columns(start, weight.size(0));
-                    let (x, weight) = (Matrix::of(&self.x), Matrix::of(weight));
-                    let epilogue = cuda::matmul::Epilogue::Bias(bias);
-                    cuda::matmul::multiply(op, self.precision, x, weight.transposed(), columns, epilogue, false)?;
-                    start += weight.rows;
-                }
-                Ok(output)
-            },
-        )
+        float!(op, self.x.dtype(), T => {
+            Tensor::build(op, &self.output_shape(), &self.x.device(), |to: &mut [T]| self.multiply(to, Epilogue::Bias))
+        })
     }
 
-    /// On a GPU, the pre-activation of one layer, nothing unless it is kept, and its GELU.
+    /// On a GPU, with GELU of the only layer where it is given. `inputs` are x, the weights and the biases.
     #[cfg(feature = "cuda")]
-    fn gelu_on_cuda(&self, op: &'static str, gelu: Gelu, keeps_u: bool) -> Result<[Tensor; 2]> {
-        let (shape, device, dtype) = (self.output_shape(), self.x.device(), self.x.dtype());
-        let u = Tensor::uninitialised(op, if keeps_u { &shape } else { &[0] }, dtype, &device)?;
-        let output = Tensor::uninitialised(op, &shape, dtype, &device)?;
-        for Layer { weight, bias, .. } in &self.layers {
-            let epilogue = cuda::matmul::Epilogue::BiasGelu(bias, keeps_u.then_some(&u), gelu);
-            let (x, weight) = (Matrix::of(&self.x), Matrix::of(weight).transposed());
-            cuda::matmul::multiply(op, self.precision, x, weight, Matrix::of(&output), epilogue, false)?;
-        }
-        Ok([u, output])
+    fn on_cuda(&self, op: &'static str, inputs: &[&Tensor], gelu: Option<Gelu>) -> Result<Tensor> {
+        let layers = self.layers.iter().map(|layer| (&layer.weight, &layer.bias)).collect();
+        let linear = cuda::linear::Linear { x: &self.x, layers, gelu, precision: self.precision };
+        let (output, kept) = linear.forward(op, &self.output_shape(), is_recorded(inputs))?;
+        let count = self.layers.len();
+        Ok(differentiable_many(op, inputs, &[], output, move |_, dy, mut slots| {
+            let db = slots.split_off(1 + count);
+            let dw = slots.split_off(1);
+            let (Some(kept), Some(dx)) = (kept, slots.pop()) else { return Ok(()) };
+            kept.backward(op, dy, dx, dw.into_iter().zip(db))
+        }))
     }
 }
 
@@ -253,7 +230,6 @@ pub(super) fn backward(
     parameters: Vec<(Slot<'_>, Slot<'_>)>,
 ) -> Result<()> {
     let x = x.contiguous()?;
-    on_device!(dy, cpu => (), cuda => return backward_on_cuda(precision, &x, weights, outputs, dy, dx, parameters));
     let (rows, width) = rows_and_width(dy.shape());
     let mut dx: Option<Destination<'_>> = dx.open()?;
     let mut start = 0;
@@ -281,38 +257,6 @@ pub(super) fn backward(
             start += outputs;
         }
     });
-    Ok(())
-}
-
-#[cfg(feature = "cuda")]
-fn backward_on_cuda(
-    precision: Precision,
-    x: &Tensor,
-    weights: &[Tensor],
-    outputs: &[usize],
-    dy: &Tensor,
-    dx: Slot<'_>,
-    parameters: Vec<(Slot<'_>, Slot<'_>)>,
-) -> Result<()> {
-    const OP: &str = "linear";
-    let plain = cuda::matmul::Epilogue::Plain;
-    let mut dx: Option<Destination<'_>> = dx.open()?;
-    let mut start = 0;
-    for (at, ((weight, &outputs), (dw, db))) in weights.iter().zip(outputs).zip(parameters).enumerate() {
-        let dy = Matrix::of(dy).columns(start, outputs);
-        if let Some(dx) = &mut dx {
-            let add = dx.accumulates() || at > 0;
-            let weight = weight.contiguous()?;
-            cuda::matmul::multiply(OP, precision, dy, Matrix::of(&weight), Matrix::of(dx.tensor()), plain, add)?;
-        }
-        db.give_with(|| cuda::matmul::column_sums(OP, dy))?;
-        if let Some(mut dw) = dw.open()? {
-            let add = dw.accumulates();
-            let to = Matrix::of(dw.tensor());
-            cuda::matmul::multiply(OP, precision, dy.transposed(), Matrix::of(x), to, plain, add)?;
-        }
-        start += outputs;
-    }
     Ok(())
 }
 
