@@ -44,8 +44,8 @@ impl Device {
 
     /// Runs `work`, and lets what it asks of a GPU be one CUDA graph: it is launched as a whole when numbers are read and when
     /// `work` ends, and costs less than its launches. The next graph of the same kernels in the same order, such as that of the
-    /// next step, is that one again with other numbers. What `work` computes is what it computes without; on the processor it
-    /// just runs.
+    /// next step, is that one again with other numbers. What `work` computes is what it computes without; what other threads ask
+    /// of the GPU meanwhile is a part of the graph. On the processor it just runs.
     ///
     /// ```
     /// # use cloze_tensor::{Device, Tensor};

@@ -144,9 +144,7 @@ impl CudaDevice {
         self.flush("synchronize")?;
         let stream = self.enter("synchronize")?;
         // SAFETY: the stream is the device's.
-        self.waited(unsafe { result::stream::synchronize(stream) })?;
-        self.all_is_done();
-        Ok(())
+        self.wait(|| self.waited(unsafe { result::stream::synchronize(stream) }))
     }
 
     /// The answer of a call that waits, which tells of what was asked for before.

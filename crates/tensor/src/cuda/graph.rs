@@ -124,9 +124,12 @@ impl CudaDevice {
         queue.staging.turn(op, stream).and(launched)
     }
 
-    /// Everything that was asked for is done.
-    pub(super) fn all_is_done(&self) {
-        self.queue().staging.all_is_done();
+    /// Waits by `wait` for what was asked for. Meanwhile, other threads may ask for more.
+    pub(super) fn wait(&self, wait: impl FnOnce() -> Result<()>) -> Result<()> {
+        let turns = self.queue().staging.turns();
+        wait()?;
+        self.queue().staging.is_done(turns);
+        Ok(())
     }
 }
 

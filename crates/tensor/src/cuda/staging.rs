@@ -17,6 +17,7 @@ const SMALLEST_CHUNK: usize = 1 << 20;
 pub(super) struct Staging {
     areas: [Area; 2],
     current: usize,
+    turns: u64,
 }
 
 /// Memory that is filled from its start. The same pieces in the same order lie at the same addresses every time.
@@ -25,27 +26,33 @@ struct Area {
     chunks: Vec<(NonNull<u8>, usize)>,
     /// The chunk that is filled, and how much of it is.
     at: (usize, usize),
-    /// Whether the device may still read it.
-    is_read: bool,
+    /// The turn from which on the device reads it, unless that is known to be over.
+    is_read_since: Option<u64>,
 }
 
 impl Staging {
     /// Goes on to the other area. Waits for `stream` where the device may still read that.
     pub(super) fn turn(&mut self, op: &'static str, stream: sys::CUstream) -> Result<()> {
-        self.areas[self.current].is_read = true;
+        self.turns += 1;
+        self.areas[self.current].is_read_since = Some(self.turns);
         self.current = 1 - self.current;
-        if self.areas[self.current].is_read {
+        if self.areas[self.current].is_read_since.is_some() {
             // SAFETY: the stream is the device's.
             check(op, "cuStreamSynchronize", unsafe { result::stream::synchronize(stream) })?;
-            self.all_is_done();
+            self.is_done(self.turns);
         }
         self.areas[self.current].at = (0, 0);
         Ok(())
     }
 
-    /// The device has done everything.
-    pub(super) fn all_is_done(&mut self) {
-        self.areas.iter_mut().for_each(|area| area.is_read = false);
+    /// How often it went on so far.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// The device has done everything that was asked for before so many turns.
+    pub(super) fn is_done(&mut self, turns: u64) {
+        self.areas.iter_mut().for_each(|area| area.is_read_since = area.is_read_since.filter(|&since| since > turns));
     }
 
     /// Keeps a copy of these bytes until the next turn but one.
