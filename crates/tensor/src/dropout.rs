@@ -102,7 +102,8 @@ impl Dropout {
 
 /// Where a row of hidden states stands: the global number of its sequence within the optimizer step, and
 /// its position in that sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Zeroable, bytemuck::Pod)]
 pub struct RowCoordinate {
     /// Global number of the sequence within the optimizer step.
     pub sequence: u32,

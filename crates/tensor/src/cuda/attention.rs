@@ -132,8 +132,8 @@ impl Attention<'_> {
         let (tokens, hidden) = (qkv.size(0), qkv.width() / 3);
         let size = self.size(hidden);
         let log_sums = fresh(op, &[self.heads, tokens], DType::F32, &device)?;
-        let starts = device.upload(op, self.sequences.cu_seqlens())?;
-        let numbers = device.upload(op, self.sequences.numbers())?;
+        let starts = device.input(op, self.sequences.cu_seqlens())?;
+        let numbers = device.input(op, self.sequences.numbers())?;
         let (row_qkv, row_o, tokens) = (int(op, 3 * hidden)?, int(op, hidden)?, int(op, tokens)?);
         let scale = (1.0 / (size as f64).sqrt()) as f32;
         let dropout = KernelDropout::new(self.dropout);
@@ -183,8 +183,8 @@ impl Attention<'_> {
         let size = self.size(hidden);
         let dqkv = fresh(op, qkv.shape(), qkv.dtype(), &device)?;
         let deltas = fresh(op, log_sums.shape(), DType::F32, &device)?;
-        let starts = device.upload(op, self.sequences.cu_seqlens())?;
-        let numbers = device.upload(op, self.sequences.numbers())?;
+        let starts = device.input(op, self.sequences.cu_seqlens())?;
+        let numbers = device.input(op, self.sequences.numbers())?;
         let Some(kernels) = self.on_tensor_cores(size) else {
             let arguments = Any {
                 o: pointer(output),

@@ -3,8 +3,7 @@
 use bytemuck::NoUninit;
 
 use super::launch::Launch;
-use super::{KernelDropout, Pointer, coordinates, device_of, f32s, fresh, int, pointer};
-use crate::dropout::RowCoordinate;
+use super::{DeviceBuffer, KernelDropout, Pointer, device_of, f32s, fresh, int, pointer};
 use crate::ops::rows_and_width;
 use crate::tensor::Tensor;
 use crate::{DType, Dropout, Result};
@@ -21,17 +20,16 @@ struct Arguments {
 }
 
 /// `x` dropped, or its gradient: they are the same.
-pub(crate) fn apply(op: &'static str, x: &Tensor, dropout: &Dropout, rows: &[RowCoordinate]) -> Result<Tensor> {
+pub(crate) fn apply(op: &'static str, x: &Tensor, dropout: &Dropout, coordinates: &DeviceBuffer) -> Result<Tensor> {
     let x = f32s(op, x)?;
     let device = device_of(op, &x)?;
     let (count, width) = rows_and_width(x.shape());
     let y = fresh(op, x.shape(), DType::F32, &device)?;
-    let rows = coordinates(&device, dropout, rows)?;
     let groups = count * width.div_ceil(16);
     let arguments = Arguments {
         x: pointer(&x),
         y: pointer(&y),
-        rows: rows.pointer(),
+        rows: coordinates.pointer(),
         groups: groups as u64,
         width: int(op, width)?,
         dropout: KernelDropout::new(dropout),

@@ -29,7 +29,7 @@ pub(crate) fn embed(op: &'static str, tables: [&Tensor; 3], ids: [&[u32]; 3]) ->
     let [word, position, token_type] = [f32s(op, tables[0])?, f32s(op, tables[1])?, f32s(op, tables[2])?];
     let (tokens, width) = (ids[0].len(), word.width());
     let z = fresh(op, &[tokens, width], DType::F32, &device)?;
-    let uploaded = [device.upload(op, ids[0])?, device.upload(op, ids[1])?, device.upload(op, ids[2])?];
+    let uploaded = [device.input(op, ids[0])?, device.input(op, ids[1])?, device.input(op, ids[2])?];
     let fault = device.upload(op, &[u32::MAX])?;
     let arguments = Embed {
         tables: [pointer(&word), pointer(&position), pointer(&token_type)],
@@ -60,7 +60,7 @@ pub(crate) fn gather(op: &'static str, x: &Tensor, ids: &[u32]) -> Result<Tensor
     let x = f32s(op, x)?;
     let device = device_of(op, &x)?;
     let y = fresh(op, &[ids.len(), x.width()], DType::F32, &device)?;
-    let uploaded = device.upload(op, ids)?;
+    let uploaded = device.input(op, ids)?;
     let arguments = Gather {
         x: pointer(&x),
         ids: uploaded.pointer(),
@@ -100,7 +100,7 @@ pub(crate) fn scatter(op: &'static str, x: &Tensor, ids: &[u32], to: &Tensor) ->
     }
     starts.push(order.len() as u32);
     let (order, starts_there, rows_there) =
-        (device.upload(op, &order)?, device.upload(op, &starts)?, device.upload(op, &rows)?);
+        (device.input(op, &order)?, device.input(op, &starts)?, device.input(op, &rows)?);
     let arguments = Scatter {
         dz: pointer(&x),
         order: order.pointer(),

@@ -7,12 +7,15 @@
 //! equal steps get equal blocks.
 
 use std::collections::VecDeque;
+use std::ffi::c_void;
 use std::ptr::{null, null_mut};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
+use bytemuck::Pod;
 use cudarc::driver::sys;
 
 use super::device::{CudaDevice, check};
+use super::memory::DeviceBuffer;
 use super::staging::Staging;
 use super::work::Work;
 use super::{Pointer, device};
@@ -29,6 +32,8 @@ pub(super) struct Queue {
     /// Nothing where work is launched at once.
     gathered: Option<Vec<Work>>,
     staging: Staging,
+    /// What was copied to the device for this graph: where it is staged, and where it is there.
+    inputs: Vec<(*const c_void, Arc<DeviceBuffer>)>,
     /// The one that was used last at the end.
     graphs: VecDeque<Graph>,
     uses: GraphUse,
@@ -96,21 +101,25 @@ impl CudaDevice {
 
     /// Asks for a copy of these bytes, which are read before this returns.
     pub(super) fn submit_write(&self, op: &'static str, to: Pointer, bytes: &[u8]) -> Result<()> {
-        let mut queue = self.queue();
-        let queue = &mut *queue;
-        let stream = self.enter(op)?;
-        match &mut queue.gathered {
-            Some(gathered) => {
-                let from = queue.staging.keep(op, bytes)?;
-                gathered.push(Work::Write { to, from, bytes: bytes.len() });
-            }
-            None => {
-                let work = Work::Write { to, from: bytes.as_ptr().cast(), bytes: bytes.len() };
-                // SAFETY: the caller has the memory; the driver has copied from pageable memory when it returns.
-                unsafe { work.launch(op, stream)? };
-            }
+        self.queue().write(op, self.enter(op)?, to, bytes).map(drop)
+    }
+
+    /// These numbers on the device, to be read alone: what every layer reads is copied once for a graph.
+    pub(super) fn input<T: Pod>(&self, op: &'static str, numbers: &[T]) -> Result<Arc<DeviceBuffer>> {
+        let bytes: &[u8] = bytemuck::cast_slice(numbers);
+        if let Some(known) = self.queue().known(bytes) {
+            return Ok(known);
         }
-        Ok(())
+        let there = Arc::new(self.allocate(op, bytes.len())?);
+        if bytes.is_empty() {
+            return Ok(there);
+        }
+        let mut queue = self.queue();
+        let staged = queue.write(op, self.enter(op)?, there.pointer(), bytes)?;
+        if let Some(staged) = staged {
+            queue.inputs.push((staged, there.clone()));
+        }
+        Ok(there)
     }
 
     /// Launches what was gathered.
@@ -121,7 +130,12 @@ impl CudaDevice {
         };
         let stream = self.enter(op)?;
         let launched = queue.launch(op, self, stream, work);
-        queue.staging.turn(op, stream).and(launched)
+        let turned = queue.staging.turn(op, stream);
+        let inputs = std::mem::take(&mut queue.inputs);
+        drop(queue);
+        // Only now: giving memory back takes the lock of the pool, whose holder may wait for that of the queue.
+        drop(inputs);
+        launched.and(turned)
     }
 
     /// Waits by `wait` for what was asked for. Meanwhile, other threads may ask for more.
@@ -134,6 +148,39 @@ impl CudaDevice {
 }
 
 impl Queue {
+    /// Asks for a copy of these bytes; gives where they are staged, unless the driver has copied them.
+    fn write(
+        &mut self,
+        op: &'static str,
+        stream: sys::CUstream,
+        to: Pointer,
+        bytes: &[u8],
+    ) -> Result<Option<*const c_void>> {
+        match &mut self.gathered {
+            Some(gathered) => {
+                let from = self.staging.keep(op, bytes)?;
+                gathered.push(Work::Write { to, from, bytes: bytes.len() });
+                Ok(Some(from))
+            }
+            None => {
+                let work = Work::Write { to, from: bytes.as_ptr().cast(), bytes: bytes.len() };
+                // SAFETY: the caller has the memory; the driver has copied from pageable memory when it returns.
+                unsafe { work.launch(op, stream)? };
+                Ok(None)
+            }
+        }
+    }
+
+    /// The input of this graph that is these bytes.
+    fn known(&self, bytes: &[u8]) -> Option<Arc<DeviceBuffer>> {
+        let is_equal = |(staged, there): &&(*const c_void, Arc<DeviceBuffer>)| {
+            // SAFETY: as much was staged, and is not overwritten before the next turn, which ends this list.
+            there.len() == bytes.len()
+                && unsafe { std::slice::from_raw_parts(staged.cast::<u8>(), bytes.len()) } == bytes
+        };
+        self.inputs.iter().rfind(is_equal).map(|(_, there)| there.clone())
+    }
+
     fn launch(&mut self, op: &'static str, device: &CudaDevice, stream: sys::CUstream, work: Vec<Work>) -> Result<()> {
         if work.len() < SMALLEST {
             // SAFETY: as in `submit`.

@@ -3,8 +3,7 @@
 use bytemuck::{NoUninit, bytes_of};
 
 use super::launch::Launch;
-use super::{CudaDevice, KernelDropout, Pointer, coordinates, device_of, f32s, fresh, int, pointer};
-use crate::dropout::RowCoordinate;
+use super::{CudaDevice, DeviceBuffer, KernelDropout, Pointer, device_of, f32s, fresh, int, pointer};
 use crate::ops::rows_and_width;
 use crate::tensor::Tensor;
 use crate::{DType, Dropout, Result};
@@ -40,7 +39,7 @@ struct Forward {
 /// What is normalised: `x`, or the sum of a residual and of `x` dropped.
 pub(crate) struct Input<'a> {
     pub(crate) x: &'a Tensor,
-    pub(crate) residual: Option<(&'a Tensor, &'a Dropout, &'a [RowCoordinate])>,
+    pub(crate) residual: Option<(&'a Tensor, &'a Dropout, &'a DeviceBuffer)>,
 }
 
 /// y, z = what was normalised, and mean and reciprocal deviation of each row: [2, rows].
@@ -58,16 +57,15 @@ pub(crate) fn forward(
     let y = fresh(op, x.shape(), DType::F32, &device)?;
     let statistics = fresh(op, &[2, rows], DType::F32, &device)?;
     let none = Dropout::NONE;
-    let (residual, dropout, places) = match input.residual {
-        Some((residual, dropout, places)) => (Some(f32s(op, residual)?), dropout, places),
-        None => (None, &none, &[][..]),
+    let (residual, dropout, coordinates) = match input.residual {
+        Some((residual, dropout, coordinates)) => (Some(f32s(op, residual)?), dropout, coordinates.pointer()),
+        None => (None, &none, 0),
     };
     let z = if residual.is_some() { fresh(op, x.shape(), DType::F32, &device)? } else { x.clone() };
-    let places = coordinates(&device, dropout, places)?;
     let arguments = Forward {
         x: pointer(&x),
         residual: residual.as_ref().map_or(0, pointer),
-        coordinates: places.pointer(),
+        coordinates,
         dropout: KernelDropout::new(dropout),
         padding: 0,
         gamma: pointer(&gamma),
@@ -119,17 +117,16 @@ pub(crate) fn backward(
     op: &'static str,
     dy: &Tensor,
     [z, gamma, statistics]: [&Tensor; 3],
-    dropped: Option<(&Dropout, &[RowCoordinate])>,
+    dropped: Option<(&Dropout, &DeviceBuffer)>,
 ) -> Result<Gradients> {
     let dy = f32s(op, dy)?;
     let device = device_of(op, &dy)?;
     let gamma = f32s(op, gamma)?;
     let (rows, width) = rows_and_width(dy.shape());
     let none = Dropout::NONE;
-    let (dropout, places) = dropped.unwrap_or((&none, &[]));
+    let (dropout, coordinates) = dropped.map_or((&none, 0), |(dropout, at)| (dropout, at.pointer()));
     let dz = fresh(op, dy.shape(), DType::F32, &device)?;
     let dx = if dropout.is_none() { None } else { Some(fresh(op, dy.shape(), DType::F32, &device)?) };
-    let places = coordinates(&device, dropout, places)?;
     let blocks = rows.div_ceil(ROWS);
     let sums = fresh(op, &[blocks, 2, width], DType::F32, &device)?;
     let arguments = Backward {
@@ -138,7 +135,7 @@ pub(crate) fn backward(
         gamma: pointer(&gamma),
         mean: pointer(statistics),
         rstd: pointer(statistics) + 4 * rows as u64,
-        coordinates: places.pointer(),
+        coordinates,
         dropout: KernelDropout::new(dropout),
         padding: 0,
         dz: pointer(&dz),

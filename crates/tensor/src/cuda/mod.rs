@@ -36,6 +36,8 @@ pub(crate) use device::open;
 pub use graph::GraphUse;
 pub(crate) use memory::DeviceBuffer;
 
+use std::sync::Arc;
+
 use bytemuck::NoUninit;
 
 use crate::dropout::RowCoordinate;
@@ -50,7 +52,7 @@ type Pointer = cudarc::driver::sys::CUdeviceptr;
 ///
 /// # Errors
 /// When that is the CPU: an operand of an operation is elsewhere than the others.
-fn device_of(op: &'static str, tensor: &Tensor) -> Result<CudaDevice> {
+pub(crate) fn device_of(op: &'static str, tensor: &Tensor) -> Result<CudaDevice> {
     match tensor.storage() {
         Storage::Cuda(buffer) => Ok(buffer.device().clone()),
         Storage::Cpu(_) => {
@@ -106,10 +108,11 @@ impl KernelDropout {
 }
 
 /// Coordinates of rows on the device; nothing where there is no dropout, which alone reads them.
-fn coordinates(device: &CudaDevice, dropout: &Dropout, rows: &[RowCoordinate]) -> Result<DeviceBuffer> {
-    if dropout.is_none() {
-        return device.upload::<u32>("row coordinates", &[]);
-    }
-    let words: Vec<u32> = rows.iter().flat_map(|row| [row.sequence, row.position]).collect();
-    device.upload("row coordinates", &words)
+pub(crate) fn coordinates(
+    op: &'static str,
+    device: &CudaDevice,
+    dropout: &Dropout,
+    rows: &[RowCoordinate],
+) -> Result<Arc<DeviceBuffer>> {
+    device.input(op, if dropout.is_none() { &[] } else { rows })
 }

@@ -69,7 +69,7 @@ fn launch(
     width: usize,
 ) -> Result<()> {
     let device = device_of(op, x)?;
-    let starts = device.upload(op, sequences.cu_seqlens())?;
+    let starts = device.input(op, sequences.cu_seqlens())?;
     let arguments = Arguments {
         x: pointer(x),
         y: pointer(y),

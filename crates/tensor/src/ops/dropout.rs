@@ -3,6 +3,8 @@
 //! backward computes it again: dx = mask * dy.
 
 use crate::autograd::differentiable;
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::dropout::{Dropout, RowCoordinate};
 use crate::ops::{float, in_f32, on_device, rows_and_width};
 use crate::tensor::Tensor;
@@ -25,22 +27,20 @@ impl Tensor {
         let x = self.values()?;
         let (count, width) = rows_and_width(x.shape());
         check_rows(OP, dropout, rows, count)?;
-        let output = on_device!(
-            x,
-            cpu => float!(OP, x.dtype(), T => {
-                Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| {
-                    cpu::dropout::apply(x.slice(), width, rows, dropout, cpu::Target::new(y, false));
-                })?
-            }),
-            cuda => crate::cuda::dropout::apply(OP, &x, dropout, rows)?,
-        );
+        on_device!(x, cpu => (), cuda => {
+            let coordinates = cuda::coordinates(OP, &cuda::device_of(OP, &x)?, dropout, rows)?;
+            let (output, dropout) = (cuda::dropout::apply(OP, &x, dropout, &coordinates)?, *dropout);
+            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
+                dx.give_with(|| cuda::dropout::apply(OP, &dy, &dropout, &coordinates))
+            }));
+        });
+        let output = float!(OP, x.dtype(), T => {
+            Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| {
+                cpu::dropout::apply(x.slice(), width, rows, dropout, cpu::Target::new(y, false));
+            })?
+        });
         let (dropout, rows) = (*dropout, rows.to_vec());
         Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-            on_device!(
-                dy,
-                cpu => (),
-                cuda => return dx.give_with(|| crate::cuda::dropout::apply(OP, &dy, &dropout, &rows)),
-            );
             let Some(mut dx) = dx.open()? else { return Ok(()) };
             float!(OP, dy.dtype(), T => cpu::dropout::apply::<T>(dy.slice(), width, &rows, &dropout, dx.target()));
             Ok(())

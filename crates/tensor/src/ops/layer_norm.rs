@@ -98,13 +98,14 @@ impl Tensor {
         check_rows(OP, dropout, rows, count)?;
         let (x, residual_values) = (self.values()?, residual.values()?);
         on_device!(x, cpu => (), cuda => {
-            let input = cuda::layer_norm::Input { x: &x, residual: Some((&residual_values, dropout, rows)) };
+            let coordinates = cuda::coordinates(OP, &cuda::device_of(OP, &x)?, dropout, rows)?;
+            let input = cuda::layer_norm::Input { x: &x, residual: Some((&residual_values, dropout, &coordinates)) };
             let [output, z, statistics] = cuda::layer_norm::forward(OP, input, gamma, beta, eps)?;
-            let (rows, dropout) = (if dropout.is_none() { Vec::new() } else { rows.to_vec() }, *dropout);
+            let dropout = *dropout;
             let (inputs, keeps) = ([self, residual, gamma, beta], [&z, gamma, &statistics]);
             return Ok(differentiable(OP, inputs, keeps, output, move |[z, gamma, statistics], dy, slots| {
                 let [dx, dresidual, dgamma, dbeta] = slots;
-                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], Some((&dropout, &rows)))?;
+                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], Some((&dropout, &coordinates)))?;
                 dx.give(found.dx.unwrap_or_else(|| found.dz.clone()))?;
                 dresidual.give(found.dz)?;
                 dgamma.give(found.dgamma)?;
