@@ -174,28 +174,20 @@ pub(super) fn add_rows(
     to: Pointer,
     add: bool,
 ) -> Result<()> {
-    if count > SUMMED {
-        // Sums of every so many rows first, and then of these: there may be more rows than columns to occupy a device with.
-        let rows = count.div_ceil(SUMMED);
-        let sums = fresh(op, &[rows, width], DType::F32, device)?;
-        launch_sums(op, device, parts, (count, stride, width), pointer(&sums), false)?;
-        return add_rows(op, device, pointer(&sums), (rows, width, width), to, add);
+    let launch = |count: usize, to: Pointer, add: bool| {
+        let grid = [width.div_ceil(THREADS as usize), count.div_ceil(SUMMED).max(1), 1];
+        let [count, stride, columns] = [int(op, count)?, int(op, stride)?, int(op, width)?];
+        let add = i32::from(add);
+        let arguments =
+            [bytes_of(&parts), bytes_of(&to), bytes_of(&count), bytes_of(&stride), bytes_of(&columns), bytes_of(&add)];
+        Launch::new(device, op, FILE, "column_sums_f32").threads(THREADS).grid(grid).with_all(&arguments)
+    };
+    if count <= SUMMED {
+        return launch(count, to, add);
     }
-    launch_sums(op, device, parts, (count, stride, width), to, add)
-}
-
-fn launch_sums(
-    op: &'static str,
-    device: &CudaDevice,
-    parts: Pointer,
-    (count, stride, width): (usize, usize, usize),
-    to: Pointer,
-    add: bool,
-) -> Result<()> {
-    let grid = [width.div_ceil(THREADS as usize), count.div_ceil(SUMMED).max(1), 1];
-    let [count, stride, columns] = [int(op, count)?, int(op, stride)?, int(op, width)?];
-    let add = i32::from(add);
-    let arguments =
-        [bytes_of(&parts), bytes_of(&to), bytes_of(&count), bytes_of(&stride), bytes_of(&columns), bytes_of(&add)];
-    Launch::new(device, op, FILE, "column_sums_f32").threads(THREADS).grid(grid).with_all(&arguments)
+    // Sums of every so many rows first, and then of these: there may be more rows than columns to occupy a device with.
+    let rows = count.div_ceil(SUMMED);
+    let sums = fresh(op, &[rows, width], DType::F32, device)?;
+    launch(count, pointer(&sums), false)?;
+    add_rows(op, device, pointer(&sums), (rows, width, width), to, add)
 }
