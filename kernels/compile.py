@@ -22,15 +22,7 @@ MOST_BYTES = 5_000_000
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90a", "sm_120"]
 # What the driver compiles where there is no cubin: for architectures to come.
 PTX = "compute_80"
-# Turing has no instructions for products of bf16 on tensor cores, nor for asynchronous copies.
-AMPERE = [*ARCHITECTURES[1:], PTX]
-ONLY = {
-    "attention_backward": AMPERE,
-    "attention_forward": AMPERE,
-    "gemm": ["sm_80", "sm_120", PTX],
-    "gemm_hopper": ["sm_90a"],
-    "primitives": AMPERE,
-}
+ONLY = {"gemm_hopper": ["sm_90a"], "primitives": [*ARCHITECTURES[1:], PTX]}
 OPTIONS = ["--std=c++17", "-default-device", "--ptxas-options=-v"]
 
 

@@ -59,13 +59,45 @@ fn a_tiny_bert_has_the_losses_of_the_cpu() -> Result {
 }
 
 #[test]
-fn bf16_learns_alike() -> Result {
+fn bf16_and_f16_learn_alike() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let (expected, _) = train(&Device::Cpu, Precision::F32, 10)?;
-    let (losses, _) = train(&gpu, Precision::Bf16, 10)?;
-    let difference = largest_difference(&losses, &expected);
-    println!("bf16: largest difference from f32 {difference:.1e}");
-    assert!(difference > 0.0 && difference < 3e-2, "{difference}");
+    for (precision, allowed) in [(Precision::Bf16, 3e-2), (Precision::F16, 4e-3)] {
+        if !gpu.supports(precision) {
+            let Err(error) = train(&gpu, precision, 1) else { panic!("it multiplies {precision}") };
+            assert!(error.to_string().contains("multiplies f16, not bf16: use Precision::F16 (f16)"), "{error}");
+            continue;
+        }
+        let (losses, _) = train(&gpu, precision, 10)?;
+        let difference = largest_difference(&losses, &expected);
+        println!("{precision}: largest difference from f32 {difference:.1e}");
+        assert!(difference > 0.0 && difference < allowed, "{precision}: {difference}");
+    }
+    Ok(())
+}
+
+/// f16 has 30 powers of two: with a scale of its own, an operand may be anywhere in f32's.
+#[test]
+fn f16_reaches_what_f32_does() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let (rows, inner, columns) = (24, 40, 16);
+    let mut stream = Stream::new(4, Purpose::User, 0, 0, 0);
+    let mut random = |count: usize, size: f32| -> Vec<f32> {
+        (0..count).map(|_| (stream.below(2000) as f32 / 1000.0 - 1.0) * size).collect()
+    };
+    for (of_a, of_b) in [(1e9, 1e-7), (1e-12, 3.0), (1e20, 1e15), (0.0, 1.0)] {
+        let (a, b) = (random(rows * inner, of_a), random(inner * columns, of_b));
+        let product = |device: &Device| -> Result<Vec<f32>> {
+            let a = Tensor::from_vec(a.clone(), &[rows, inner], device)?;
+            let b = Tensor::from_vec(b.clone(), &[inner, columns], device)?;
+            Ok(Precision::F16.scope(|| a.matmul(&b))?.to_vec::<f32>()?)
+        };
+        let (there, expected) = (product(&gpu)?, product(&Device::Cpu)?);
+        let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        // f16's precision on both: only what the order of sums does is left.
+        let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 3e-6 * largest, "{of_a} by {of_b}: {worst} of {largest}");
+    }
     Ok(())
 }
 
@@ -87,7 +119,7 @@ fn dropout_drops_the_same_elements() -> Result {
     let qkv = Tensor::from_vec(row.repeat(sequences.tokens()), &[sequences.tokens(), 3 * heads * size], &Device::Cpu)?;
     let dropout = Dropout::new(0.3, 5, 4, 9)?;
     let expected = qkv.attention(&sequences, heads, &dropout)?.to_vec::<f32>()?;
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16].into_iter().filter(|&of| gpu.supports(of)) {
         let there = precision.scope(|| qkv.to_device(&gpu)?.attention(&sequences, heads, &dropout))?.to_vec::<f32>()?;
         // A mask that differed in one element of 40 would be off by a fortieth and more.
         let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -118,7 +150,10 @@ fn long_products_are_the_cpus() -> Result {
     };
     let expected = gradient(&Device::Cpu, Precision::F32)?;
     let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-    for (precision, allowed) in [(Precision::F32, 1e-5), (Precision::Bf16, 1e-2)] {
+    for (precision, allowed) in [(Precision::F32, 1e-5), (Precision::F16, 2e-3), (Precision::Bf16, 1e-2)] {
+        if !gpu.supports(precision) {
+            continue;
+        }
         let there = gradient(&gpu, precision)?;
         let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max);
         println!("{precision}: {worst:.1e} of the largest");

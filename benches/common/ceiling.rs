@@ -61,7 +61,7 @@ impl Ceilings {
     /// Operations a second; in f32 where there are no instructions for the type.
     pub fn peak(&self, precision: Precision) -> f64 {
         match precision {
-            Precision::F32 => None,
+            Precision::F32 | Precision::F16 => None,
             Precision::Bf16 => self.bf16,
             Precision::Int8 => self.int8,
         }
@@ -74,7 +74,7 @@ impl Ceilings {
 pub fn peak_now(precision: Precision) -> Option<f64> {
     let [f32, bf16, int8] = loops();
     let kernel = match precision {
-        Precision::F32 => f32,
+        Precision::F32 | Precision::F16 => f32,
         Precision::Bf16 => bf16,
         Precision::Int8 => int8,
     };

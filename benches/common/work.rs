@@ -103,7 +103,7 @@ pub fn linear_backward(precision: Precision, [m, n, k]: [usize; 3]) -> Work {
 /// Bytes of an element of a weight that is kept for a precision, where no graph is recorded.
 pub fn weight_bytes(precision: Precision) -> usize {
     match precision {
-        Precision::F32 => 4,
+        Precision::F32 | Precision::F16 => 4,
         Precision::Bf16 => 2,
         Precision::Int8 => 1,
     }

@@ -44,7 +44,7 @@ pub struct TrainingArguments {
     /// Train adapters of this rank beside the queries and values of the encoder, and the head, instead of all weights
     #[arg(long)]
     lora: Option<usize>,
-    /// What matrix products are computed in: f32, or bf16, which processors with AVX512-BF16 compute twice as fast
+    /// What matrix products are computed in: f32; bf16, which GPUs and processors with AVX512-BF16 compute faster; or f16, for GPUs without bf16
     #[arg(long, default_value_t = Precision::F32)]
     pub precision: Precision,
     /// Seed of everything random

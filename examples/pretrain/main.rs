@@ -73,7 +73,7 @@ struct Arguments {
     /// Dropout of hidden states and attention [default: 0.1 with pairs, which are seen many times; 0 without]
     #[arg(long)]
     dropout: Option<f64>,
-    /// What matrix products are computed in: f32, or bf16, which processors with AVX512-BF16 compute twice as fast
+    /// What matrix products are computed in: f32; bf16, which GPUs and processors with AVX512-BF16 compute faster; or f16, for GPUs without bf16
     #[arg(long, default_value_t = Precision::F32)]
     precision: Precision,
     /// Also print where the time of training went, by operation

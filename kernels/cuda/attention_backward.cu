@@ -7,29 +7,30 @@
 // and there are no atomics. That recomputes the scores once more than a kernel that adds to dQ from many blocks.
 #include "attention.cuh"
 
-struct BackwardArguments {
-  const bf16 *q, *k, *v, *o, *d_o;
-  const float *log_sums, *deltas;  // [N, T]
-  bf16 *dq, *dk, *dv;
+template <class T> struct BackwardArguments {
+  const T *q, *k, *v, *d_o;
+  const float *scale_qkv, *scale_do;
+  const float *o, *log_sums, *deltas;  // the last two [N, T]
+  float *dq, *dk, *dv;
   Sequences sequences;
   int row_qkv, row_o, row_dqkv, tokens;
   float scale;
   Dropout dropout;
 };
 
-// deltas [N, T]: of each row the sum of O dO. A warp a row and head.
-template <int D> DEVICE void attention_deltas(const BackwardArguments& a, float* deltas) {
+// deltas [N, T]: of each row the sum of O dO, with dO and V as they are scaled. A warp a row and head.
+template <int D, class T> DEVICE void attention_deltas(const BackwardArguments<T>& a, float* deltas) {
   int row = int(blockIdx.x) * 4 + int(threadIdx.x) / 32, lane = threadIdx.x % 32, head = blockIdx.y;
   if (row >= a.tokens) return;
   size_t offset = size_t(row) * a.row_o + head * D;
   float sum = 0;
-  for (int d = lane; d < D; d += 32) sum += to_f32(a.o[offset + d]) * to_f32(a.d_o[offset + d]);
+  for (int d = lane; d < D; d += 32) sum += a.o[offset + d] * to_f32(a.d_o[offset + d]);
   sum = warp_sum(sum);
-  if (lane == 0) deltas[size_t(head) * a.tokens + row] = sum;
+  if (lane == 0) deltas[size_t(head) * a.tokens + row] = sum / scale_at(a.scale_qkv);
 }
 
 // Rows 16 `warp` of `left` times the rows `at`, 16 of them, of `right`, both [.., D]: two groups of eight columns.
-template <int D> DEVICE void multiply_rows(float (&even)[4], float (&odd)[4], bf16* left, int warp, bf16* right, int at) {
+template <int D, class T> DEVICE void multiply_rows(float (&even)[4], float (&odd)[4], T* left, int warp, T* right, int at) {
   int lane = threadIdx.x % 32;
   // Unrolled in whole, heads of 128 would spill registers.
 #pragma unroll 4
@@ -38,35 +39,34 @@ template <int D> DEVICE void multiply_rows(float (&even)[4], float (&odd)[4], bf
     load_matrices(of_left, chunk_at<D>(left, warp * 16 + lane % 16, d * 2 + lane / 16));
     load_matrices(two, chunk_at<D>(right, at + lane % 8 + lane / 16 * 8, d * 2 + lane / 8 % 2));
     uint32_t first[2] = {two[0], two[1]}, second[2] = {two[2], two[3]};
-    multiply(even, of_left, first, bf16{});
-    multiply(odd, of_left, second, bf16{});
+    multiply(even, of_left, first, T{});
+    multiply(odd, of_left, second, T{});
   }
 }
 
 // sums [16, D] of a warp += a left operand of 16 columns times rows `at` and on, 16 of them, of `right` [.., D].
-template <int D> DEVICE void add_product(float (&sums)[D / 8][4], const uint32_t (&left)[4], bf16* right, int at) {
+template <int D, class T> DEVICE void add_product(float (&sums)[D / 8][4], const uint32_t (&left)[4], T* right, int at) {
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int d = 0; d < D / 16; d++) {
     uint32_t two[4];
     load_matrices_transposed(two, chunk_at<D>(right, at + lane % 16, d * 2 + lane / 16));
     uint32_t first[2] = {two[0], two[1]}, second[2] = {two[2], two[3]};
-    multiply(sums[2 * d], left, first, bf16{});
-    multiply(sums[2 * d + 1], left, second, bf16{});
+    multiply(sums[2 * d], left, first, T{});
+    multiply(sums[2 * d + 1], left, second, T{});
   }
 }
 
 // Writes a warp's 16 rows of a gradient, times `factor`.
-template <int D> DEVICE void write_rows(bf16* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor) {
+template <int D> DEVICE void write_rows(float* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor) {
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     int at = first + lane / 4 + 8 * r;
     if (at >= length) continue;
-    uint32_t* words = reinterpret_cast<uint32_t*>(to + size_t(at) * row);
+    float2* pairs = reinterpret_cast<float2*>(to + size_t(at) * row);
 #pragma unroll
-    for (int d = 0; d < D / 8; d++)
-      words[d * 4 + lane % 4] = pack_bf16(sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor);
+    for (int d = 0; d < D / 8; d++) pairs[d * 4 + lane % 4] = float2{sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor};
   }
 }
 
@@ -76,7 +76,7 @@ template <int D> struct Head {
   size_t qkv, o, statistics;
   uint32_t number;
 
-  DEVICE Head(const BackwardArguments& a, int head, int sequence) {
+  template <class T> DEVICE Head(const BackwardArguments<T>& a, int head, int sequence) {
     start = int(a.sequences.starts[sequence]);
     length = int(a.sequences.starts[sequence + 1]) - start;
     number = a.sequences.numbers[sequence];
@@ -87,10 +87,10 @@ template <int D> struct Head {
 };
 
 // dQ of 64 queries; keys and values come by 64, in one buffer each (what is on its way is hidden by the other blocks).
-template <int D> DEVICE void attention_dq(const BackwardArguments& a) {
+template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
-  bf16* of_q = reinterpret_cast<bf16*>(memory);
-  bf16 *of_do = of_q + 64 * D, *of_k = of_do + 64 * D, *of_v = of_k + 64 * D;
+  T* of_q = reinterpret_cast<T*>(memory);
+  T *of_do = of_q + 64 * D, *of_k = of_do + 64 * D, *of_v = of_k + 64 * D;
   int head = blockIdx.y, first = int(blockIdx.x) * 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   Head<D> at(a, head, blockIdx.z);
   if (first >= at.length) return;
@@ -103,7 +103,7 @@ template <int D> DEVICE void attention_dq(const BackwardArguments& a) {
     log_sum[r] = row < at.length ? a.log_sums[at.statistics + row] * LOG2_E : 0.0f;
     delta[r] = row < at.length ? a.deltas[at.statistics + row] : 0.0f;
   }
-  float kept = kept_scale(a.dropout);
+  float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), to_log2 = a.scale * LOG2_E * scale_qkv * scale_qkv;
   for (int key = 0; key < at.length; key += 64) {
     __syncthreads();  // nobody reads the keys before
     fetch_rows<D>(of_k, a.k + at.qkv, key, at.length, a.row_qkv);
@@ -129,26 +129,27 @@ template <int D> DEVICE void attention_dq(const BackwardArguments& a) {
 #pragma unroll
           for (int e = 0; e < 4; e++) {
             int of_key = key + column + j * 8 + lane % 4 * 2 + e % 2;
-            float p = of_key < at.length ? exp2_fast(scores[j][e] * a.scale * LOG2_E - log_sum[e / 2]) : 0.0f;
+            float p = of_key < at.length ? exp2_fast(scores[j][e] * to_log2 - log_sum[e / 2]) : 0.0f;
             if (a.dropout.threshold) dp[j][e] = byte_of(bytes, group * 2 + j, e) >= a.dropout.threshold ? dp[j][e] * kept : 0.0f;
             scores[j][e] = p * (dp[j][e] - delta[e / 2]);
           }
-          ds[j * 2] = pack_bf16(scores[j][0], scores[j][1]);
-          ds[j * 2 + 1] = pack_bf16(scores[j][2], scores[j][3]);
+          ds[j * 2] = pack(scores[j][0], scores[j][1], T{});
+          ds[j * 2 + 1] = pack(scores[j][2], scores[j][3], T{});
         }
         add_product<D>(sums, ds, of_k, column);
       }
     }
   }
-  write_rows<D>(a.dq + size_t(at.start) * a.row_dqkv + head * D, sums, first + warp * 16, at.length, a.row_dqkv, a.scale);
+  write_rows<D>(a.dq + size_t(at.start) * a.row_dqkv + head * D, sums, first + warp * 16, at.length, a.row_dqkv,
+                a.scale * scale_qkv * scale_qkv * scale_at(a.scale_do));
 }
 
 // dK and dV of 64 keys, of which a warp has 16; queries come by 64. A warp has the transposes: rows are keys. So the lanes
 // that decide over dropout are others, and masks go through shared memory: a bit for each of the 16 elements of a lane.
-template <int D> DEVICE void attention_dkv(const BackwardArguments& a) {
+template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
-  bf16* of_k = reinterpret_cast<bf16*>(memory);
-  bf16 *of_v = of_k + 64 * D, *of_q = of_v + 64 * D, *of_do = of_q + 64 * D;
+  T* of_k = reinterpret_cast<T*>(memory);
+  T *of_v = of_k + 64 * D, *of_q = of_v + 64 * D, *of_do = of_q + 64 * D;
   uint16_t* masks = reinterpret_cast<uint16_t*>(of_do + 64 * D);  // [4 row blocks, 2 column blocks, 32 lanes]
   int head = blockIdx.y, first = int(blockIdx.x) * 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   Head<D> at(a, head, blockIdx.z);
@@ -156,7 +157,7 @@ template <int D> DEVICE void attention_dkv(const BackwardArguments& a) {
   fetch_rows<D>(of_k, a.k + at.qkv, first, at.length, a.row_qkv);
   fetch_rows<D>(of_v, a.v + at.qkv, first, at.length, a.row_qkv);
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-  float kept = kept_scale(a.dropout);
+  float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), scale = a.scale * scale_qkv * scale_qkv;
   for (int query = 0; query < at.length; query += 64) {
     __syncthreads();  // nobody reads the queries before
     fetch_rows<D>(of_q, a.q + at.qkv, query, at.length, a.row_qkv);
@@ -187,7 +188,7 @@ template <int D> DEVICE void attention_dkv(const BackwardArguments& a) {
           bool inside = first + key < at.length && query + of_query < at.length;
           float log_sum = inside ? a.log_sums[at.statistics + query + of_query] : 0.0f;
           float delta = inside ? a.deltas[at.statistics + query + of_query] : 0.0f;
-          float p = inside ? exp2_fast((scores[j][e] * a.scale - log_sum) * LOG2_E) : 0.0f;
+          float p = inside ? exp2_fast((scores[j][e] * scale - log_sum) * LOG2_E) : 0.0f;
           scores[j][e] = p;
           if (a.dropout.threshold) {
             int owner = 4 * (of_query % 8) + key % 8 / 2, bit = 4 * (key % 32 / 8) + 2 * (of_query % 16 / 8) + key % 2;
@@ -197,27 +198,33 @@ template <int D> DEVICE void attention_dkv(const BackwardArguments& a) {
           }
           dp[j][e] = p * (dp[j][e] - delta);
         }
-        p_dropped[j * 2] = pack_bf16(scores[j][0], scores[j][1]);
-        p_dropped[j * 2 + 1] = pack_bf16(scores[j][2], scores[j][3]);
-        ds[j * 2] = pack_bf16(dp[j][0], dp[j][1]);
-        ds[j * 2 + 1] = pack_bf16(dp[j][2], dp[j][3]);
+        p_dropped[j * 2] = pack(scores[j][0], scores[j][1], T{});
+        p_dropped[j * 2 + 1] = pack(scores[j][2], scores[j][3], T{});
+        ds[j * 2] = pack(dp[j][0], dp[j][1], T{});
+        ds[j * 2 + 1] = pack(dp[j][2], dp[j][3], T{});
       }
       add_product<D>(dv, p_dropped, of_do, column);
       add_product<D>(dk, ds, of_q, column);
     }
   }
   size_t to = size_t(at.start) * a.row_dqkv + head * D;
-  write_rows<D>(a.dk + to, dk, first + warp * 16, at.length, a.row_dqkv, a.scale);
-  write_rows<D>(a.dv + to, dv, first + warp * 16, at.length, a.row_dqkv, 1.0f);
+  float scale_do = scale_at(a.scale_do);
+  write_rows<D>(a.dk + to, dk, first + warp * 16, at.length, a.row_dqkv, scale * scale_do);
+  write_rows<D>(a.dv + to, dv, first + warp * 16, at.length, a.row_dqkv, scale_do);
 }
 
-#define ATTENTION_BACKWARD(D)                                                                             \
-  KERNEL(attention_deltas_##D)(BackwardArguments a, float* deltas) { attention_deltas<D>(a, deltas); }    \
-  EMU_KERNEL(attention_deltas_##D)                                                                        \
-  KERNEL(attention_dq_##D)(BackwardArguments a) { attention_dq<D>(a); }                                   \
-  EMU_KERNEL(attention_dq_##D)                                                                            \
-  KERNEL(attention_dkv_##D)(BackwardArguments a) { attention_dkv<D>(a); }                                 \
-  EMU_KERNEL(attention_dkv_##D)
-ATTENTION_BACKWARD(32)
-ATTENTION_BACKWARD(64)
-ATTENTION_BACKWARD(128)
+#define ATTENTION_BACKWARD(T, D)                                                                                       \
+  KERNEL(attention_deltas_##T##_##D)(BackwardArguments<T> a, float* deltas) { attention_deltas<D>(a, deltas); }        \
+  EMU_KERNEL(attention_deltas_##T##_##D)                                                                               \
+  KERNEL(attention_dq_##T##_##D)(BackwardArguments<T> a) { attention_dq<D>(a); }                                       \
+  EMU_KERNEL(attention_dq_##T##_##D)                                                                                   \
+  KERNEL(attention_dkv_##T##_##D)(BackwardArguments<T> a) { attention_dkv<D>(a); }                                     \
+  EMU_KERNEL(attention_dkv_##T##_##D)
+ATTENTION_BACKWARD(f16, 32)
+ATTENTION_BACKWARD(f16, 64)
+#ifdef MULTIPLIES_BF16
+ATTENTION_BACKWARD(f16, 128)  // heads of 128 have more than fits into Turing's shared memory
+ATTENTION_BACKWARD(bf16, 32)
+ATTENTION_BACKWARD(bf16, 64)
+ATTENTION_BACKWARD(bf16, 128)
+#endif

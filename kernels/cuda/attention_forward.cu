@@ -3,12 +3,13 @@
 //
 // A block has 64 queries of a head, a warp 16 of them; keys and values come by 64, in two buffers each. The softmax is
 // online: of each row its largest score so far and the sum of exponentials, by which what was summed is corrected. Of a row
-// the logarithm of the sum is kept for backward. bf16 in and out, sums in f32.
+// the logarithm of the sum is kept for backward. bf16 or f16 in, f32 out, sums in f32.
 #include "attention.cuh"
 
-struct AttentionArguments {
-  const bf16 *q, *k, *v;
-  bf16* o;
+template <class T> struct AttentionArguments {
+  const T *q, *k, *v;
+  const float* scale_qkv;
+  float* o;
   float* log_sums;  // [N, T]
   Sequences sequences;
   int row_qkv, row_o, tokens;
@@ -16,17 +17,17 @@ struct AttentionArguments {
   Dropout dropout;
 };
 
-template <int D> DEVICE void attention_forward(const AttentionArguments& a) {
+template <int D, class T> DEVICE void attention_forward(const AttentionArguments<T>& a) {
   SHARED_MEMORY(memory);
-  bf16* of_q = reinterpret_cast<bf16*>(memory);
-  bf16* of_k = of_q + 64 * D;
-  bf16* of_v = of_k + 2 * 64 * D;
+  T* of_q = reinterpret_cast<T*>(memory);
+  T* of_k = of_q + 64 * D;
+  T* of_v = of_k + 2 * 64 * D;
   int head = blockIdx.y, sequence = blockIdx.z;
   int start = int(a.sequences.starts[sequence]), length = int(a.sequences.starts[sequence + 1]) - start;
   int first = int(blockIdx.x) * 64;
   if (first >= length) return;
   size_t offset = size_t(start) * a.row_qkv + head * D;
-  const bf16 *q = a.q + offset, *k = a.k + offset, *v = a.v + offset;
+  const T *q = a.q + offset, *k = a.k + offset, *v = a.v + offset;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
   fetch_rows<D>(of_q, q, first, length, a.row_qkv);
@@ -37,11 +38,11 @@ template <int D> DEVICE void attention_forward(const AttentionArguments& a) {
 
   float output[D / 8][4] = {}, largest[2] = {minus_infinity(), minus_infinity()}, sum[2] = {0, 0};
   uint32_t query[D / 16][4];
-  float to_log2 = a.scale * LOG2_E;
+  float scale_qkv = scale_at(a.scale_qkv), to_log2 = a.scale * LOG2_E * scale_qkv * scale_qkv;
   int tiles = (length + 63) / 64;
   for (int tile = 0; tile < tiles; tile++) {
-    bf16* keys = of_k + tile % 2 * 64 * D;
-    bf16* values = of_v + tile % 2 * 64 * D;
+    T* keys = of_k + tile % 2 * 64 * D;
+    T* values = of_v + tile % 2 * 64 * D;
     copy_async_wait<1>();
     __syncthreads();  // the keys are there for all; nobody reads those before
     if (tile == 0) {
@@ -59,8 +60,8 @@ template <int D> DEVICE void attention_forward(const AttentionArguments& a) {
         uint32_t two[4];
         load_matrices(two, chunk_at<D>(keys, j * 16 + lane % 8 + lane / 16 * 8, d * 2 + lane / 8 % 2));
         uint32_t even[2] = {two[0], two[1]}, odd[2] = {two[2], two[3]};
-        multiply(scores[2 * j], query[d], even, bf16{});
-        multiply(scores[2 * j + 1], query[d], odd, bf16{});
+        multiply(scores[2 * j], query[d], even, T{});
+        multiply(scores[2 * j + 1], query[d], odd, T{});
       }
     float larger[2] = {largest[0], largest[1]};
 #pragma unroll
@@ -103,8 +104,8 @@ template <int D> DEVICE void attention_forward(const AttentionArguments& a) {
         }
         // As accumulators lie, so do left operands: two groups of eight keys are one of sixteen.
         int group = half * 4 + j;
-        probabilities[group / 2][group % 2 * 2] = pack_bf16(p[0], p[1]);
-        probabilities[group / 2][group % 2 * 2 + 1] = pack_bf16(p[2], p[3]);
+        probabilities[group / 2][group % 2 * 2] = pack(p[0], p[1], T{});
+        probabilities[group / 2][group % 2 * 2 + 1] = pack(p[2], p[3], T{});
       }
     }
     copy_async_wait<1>();
@@ -118,8 +119,8 @@ template <int D> DEVICE void attention_forward(const AttentionArguments& a) {
         uint32_t two[4];
         load_matrices_transposed(two, chunk_at<D>(values, key * 16 + lane % 16, d * 2 + lane / 16));
         uint32_t even[2] = {two[0], two[1]}, odd[2] = {two[2], two[3]};
-        multiply(output[2 * d], probabilities[key], even, bf16{});
-        multiply(output[2 * d + 1], probabilities[key], odd, bf16{});
+        multiply(output[2 * d], probabilities[key], even, T{});
+        multiply(output[2 * d + 1], probabilities[key], odd, T{});
       }
   }
   copy_async_wait<0>();
@@ -131,18 +132,23 @@ template <int D> DEVICE void attention_forward(const AttentionArguments& a) {
     sum[r] += __shfl_xor_sync(ALL_LANES, sum[r], 2);
     int row = first + warp * 16 + lane / 4 + 8 * r;
     if (row >= length) continue;
-    float factor = kept / sum[r];
-    uint32_t* to = reinterpret_cast<uint32_t*>(a.o + size_t(start + row) * a.row_o + head * D);
+    float factor = kept / sum[r] * scale_qkv;
+    float2* to = reinterpret_cast<float2*>(a.o + size_t(start + row) * a.row_o + head * D);
 #pragma unroll
     for (int d = 0; d < D / 8; d++)
-      to[d * 4 + lane % 4] = pack_bf16(output[d][2 * r] * factor, output[d][2 * r + 1] * factor);
+      to[d * 4 + lane % 4] = float2{output[d][2 * r] * factor, output[d][2 * r + 1] * factor};
     if (lane % 4 == 0) a.log_sums[size_t(head) * a.tokens + start + row] = largest[r] * LN_2 + logf(sum[r]);
   }
 }
 
-KERNEL(attention_forward_32)(AttentionArguments a) { attention_forward<32>(a); }
-EMU_KERNEL(attention_forward_32)
-KERNEL(attention_forward_64)(AttentionArguments a) { attention_forward<64>(a); }
-EMU_KERNEL(attention_forward_64)
-KERNEL(attention_forward_128)(AttentionArguments a) { attention_forward<128>(a); }
-EMU_KERNEL(attention_forward_128)
+#define ATTENTION_FORWARD(T, D)                                                                          \
+  KERNEL(attention_forward_##T##_##D)(AttentionArguments<T> a) { attention_forward<D>(a); }              \
+  EMU_KERNEL(attention_forward_##T##_##D)
+ATTENTION_FORWARD(f16, 32)
+ATTENTION_FORWARD(f16, 64)
+#ifdef MULTIPLIES_BF16
+ATTENTION_FORWARD(f16, 128)  // heads of 128 have more than fits into Turing's shared memory
+ATTENTION_FORWARD(bf16, 32)
+ATTENTION_FORWARD(bf16, 64)
+ATTENTION_FORWARD(bf16, 128)
+#endif

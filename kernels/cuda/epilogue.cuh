@@ -13,9 +13,10 @@ enum Epilogue : int {
 template <class T> struct EpilogueArguments {
   const float* bias;  // [n]
   T* pre_activation;  // [m, n], with the rows of c
+  // What the numbers of A and of B are times the operands', where they were scaled.
+  const float *scale_a, *scale_b;
   int epilogue, gelu;
   int add;            // to what c is
-  float scale;        // of the product
 };
 
 // A product [m, n] of operands that are `k` long, and what becomes of it.
@@ -30,7 +31,9 @@ template <class C> struct ProductArguments {
 
 // The element of column `column`, at `offset` in c and in the pre-activation.
 template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float product, int column, size_t offset, float before) {
-  float x = product * e.scale;
+  float x = product;
+  if (e.scale_a) x *= *e.scale_a;
+  if (e.scale_b) x *= *e.scale_b;
   switch (e.epilogue) {
     case BIAS: x += e.bias[column]; break;
     case BIAS_GELU:

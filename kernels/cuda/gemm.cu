@@ -1,5 +1,5 @@
-// Matrix products C = A B on tensor cores, A [m, k] and B [k, n] in bf16, sums in f32, C in bf16 or f32: forward, input gradient
-// and weight gradient of a linear layer, and the batches of attention's gradients.
+// Matrix products C = A B on tensor cores, A [m, k] and B [k, n] in bf16 or f16, sums in f32, C in bf16 or f32: forward, input
+// gradient and weight gradient of a linear layer.
 //
 // Either operand may lie along k or across it: `ldmatrix` transposes where it must. A block computes 128 x 128 of C from
 // pieces of 32 along k, which come by `cp.async` into a ring of four: while one is multiplied, three are on their way. Eight
@@ -13,23 +13,23 @@
 constexpr int TILE_M = 128, TILE_N = TILE_COLUMNS, TILE_K = 32, STAGES = 4, THREADS = 256;
 constexpr int OPERAND = 128 * TILE_K;  // elements of a piece of A or B
 // The ring's place is the product's, in f32, when it is done.
-static_assert(STAGES * 2 * OPERAND * sizeof(bf16) == TILE_M * TILE_N * sizeof(float), "shared memory serves both");
+static_assert(STAGES * 2 * OPERAND * sizeof(uint16_t) == TILE_M * TILE_N * sizeof(float), "shared memory serves both");
 
-template <class C> struct GemmArguments {
-  const bf16 *a, *b;
+template <class T, class C> struct GemmArguments {
+  const T *a, *b;
   size_t batch_a, batch_b;  // elements from product to product
   int row_a, row_b;         // and from row to row, of the matrix as it lies
   ProductArguments<C> product;
 };
 
 // A piece of an operand in shared memory: [128, 32] where it lies along k, else [32, 128].
-template <bool ALONG_K> DEVICE bf16* chunk_at(bf16* piece, int row, int chunk) {
+template <bool ALONG_K, class T> DEVICE T* chunk_at(T* piece, int row, int chunk) {
   if (ALONG_K) return piece + row * 32 + (chunk ^ (row / 2 & 3)) * 8;
   return piece + row * 128 + (chunk ^ (row & 7)) * 8;
 }
 
 // Fetches the piece of `outer` (m or n) from `first` on and of k from `at` on; what is outside is zeros.
-template <bool ALONG_K> DEVICE void fetch(bf16* piece, const bf16* from, int first, int outer, int at, int k, int row) {
+template <bool ALONG_K, class T> DEVICE void fetch(T* piece, const T* from, int first, int outer, int at, int k, int row) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     int id = i * THREADS + int(threadIdx.x);
@@ -40,11 +40,11 @@ template <bool ALONG_K> DEVICE void fetch(bf16* piece, const bf16* from, int fir
   }
 }
 
-template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmArguments<C>& g) {
+template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(const GemmArguments<T, C>& g) {
   SHARED_MEMORY(memory);
-  bf16* ring = reinterpret_cast<bf16*>(memory);
-  const bf16* a = g.a + blockIdx.z * g.batch_a;
-  const bf16* b = g.b + blockIdx.z * g.batch_b;
+  T* ring = reinterpret_cast<T*>(memory);
+  const T* a = g.a + blockIdx.z * g.batch_a;
+  const T* b = g.b + blockIdx.z * g.batch_b;
   int first_m = int(blockIdx.y) * TILE_M, first_n = int(blockIdx.x) * TILE_N;
   const ProductArguments<C>& to = g.product;
   int first_k = int(blockIdx.z) * to.split, end_k = to.split ? min(first_k + to.split, to.k) : to.k;
@@ -54,7 +54,7 @@ template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmAr
 
   auto fetch_piece = [&](int piece) {
     if (piece < pieces) {
-      bf16* stage = ring + piece % STAGES * 2 * OPERAND;
+      T* stage = ring + piece % STAGES * 2 * OPERAND;
       int k = first_k + piece * TILE_K;
       fetch<A_ALONG_K>(stage, a, first_m, to.m, k, end_k, g.row_a);
       fetch<B_ALONG_K>(stage + OPERAND, b, first_n, to.n, k, end_k, g.row_b);
@@ -70,8 +70,8 @@ template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmAr
     copy_async_wait<STAGES - 2>();
     __syncthreads();  // the piece is there for all; and nobody reads the one before, whose place is filled now
     fetch_piece(piece + STAGES - 1);
-    bf16* of_a = ring + piece % STAGES * 2 * OPERAND;
-    bf16* of_b = of_a + OPERAND;
+    T* of_a = ring + piece % STAGES * 2 * OPERAND;
+    T* of_b = of_a + OPERAND;
 #pragma unroll
     for (int k = 0; k < TILE_K; k += 16) {
       uint32_t left[4][4], right[4][2];
@@ -97,7 +97,7 @@ template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmAr
 #pragma unroll
       for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) multiply(sums[i][j], left[i], right[j], bf16{});
+        for (int j = 0; j < 4; j++) multiply(sums[i][j], left[i], right[j], T{});
     }
   }
   copy_async_wait<0>();
@@ -115,16 +115,19 @@ template <bool A_ALONG_K, bool B_ALONG_K, class C> DEVICE void gemm(const GemmAr
   write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x, THREADS);
 }
 
-// By how A and B lie: n for the usual order of their rows, [m, k] and [k, n], t for the transpose of that.
-#define GEMM(name, a_along_k, b_along_k)                                                                  \
-  extern "C" __global__ void __launch_bounds__(THREADS) gemm_##name##_bf16(GemmArguments<bf16> g) {       \
-    gemm<a_along_k, b_along_k>(g);                                                                        \
-  }                                                                                                       \
-  EMU_KERNEL(gemm_##name##_bf16)                                                                          \
-  extern "C" __global__ void __launch_bounds__(THREADS) gemm_##name##_f32(GemmArguments<float> g) {       \
-    gemm<a_along_k, b_along_k>(g);                                                                        \
-  }                                                                                                       \
-  EMU_KERNEL(gemm_##name##_f32)
-GEMM(nn, true, false)
-GEMM(nt, true, true)
-GEMM(tn, false, false)
+// By how A and B lie, n for the usual order of their rows, [m, k] and [k, n], t for the transpose of that; by their type; and by
+// that of C.
+#define GEMM(name, a_along_k, b_along_k, T, C)                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS) gemm_##name(GemmArguments<T, C> g) {      \
+    gemm<a_along_k, b_along_k>(g);                                                                \
+  }                                                                                               \
+  EMU_KERNEL(gemm_##name)
+#define GEMMS(T, of_c, C)                         \
+  GEMM(nn_##T##_##of_c, true, false, T, C)        \
+  GEMM(nt_##T##_##of_c, true, true, T, C)         \
+  GEMM(tn_##T##_##of_c, false, false, T, C)
+GEMMS(f16, f32, float)
+#ifdef MULTIPLIES_BF16
+GEMMS(bf16, f32, float)
+GEMMS(bf16, bf16, bf16)
+#endif

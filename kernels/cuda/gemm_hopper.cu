@@ -101,8 +101,8 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
   }                                                                                                                \
   EMU_KERNEL(name)
 #define GEMM(name, a_along_k, b_along_k)                             \
-  GEMM_OF(gemm_hopper_##name##_bf16, a_along_k, b_along_k, bf16)     \
-  GEMM_OF(gemm_hopper_##name##_f32, a_along_k, b_along_k, float)
+  GEMM_OF(gemm_hopper_##name##_bf16_bf16, a_along_k, b_along_k, bf16)     \
+  GEMM_OF(gemm_hopper_##name##_bf16_f32, a_along_k, b_along_k, float)
 GEMM(nn, true, false)
 GEMM(nt, true, true)
 GEMM(tn, false, false)

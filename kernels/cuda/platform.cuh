@@ -89,13 +89,21 @@ inline float exp2_fast(float x) { return exp2f(x); }
 
 DEVICE bf16 to_bf16(float x) { return bf16{uint16_t(pack_bf16(x, 0.0f))}; }
 DEVICE f16 to_f16(float x) { return f16{f16_bits(x)}; }
+DEVICE uint32_t pack(float low, float high, bf16) { return pack_bf16(low, high); }
+DEVICE uint32_t pack(float low, float high, f16) { return f16_bits(low) | uint32_t(f16_bits(high)) << 16; }
 
-// ---- tensor cores and asynchronous copies, sm_80 and later ---------------------------------------------------------
+// ---- tensor cores and asynchronous copies --------------------------------------------------------------------------
+
+// Turing, sm_75, multiplies f16 alone.
+#if !defined(__CUDACC__) || __CUDA_ARCH__ >= 800
+#define MULTIPLIES_BF16
+#endif
 
 #if defined(__CUDACC__)
 
 DEVICE uint32_t shared_address(const void* at) { return uint32_t(__cvta_generic_to_shared(at)); }
 
+#ifdef MULTIPLIES_BF16
 // C += A B, A 16 x 16 and B 16 x 8. Lane 4 r + t has of A rows r and r + 8, of B column r, of C rows r and r + 8; of k and of
 // C's columns 2 t and 2 t + 1 and, of k, 8 more.
 DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bf16) {
@@ -110,6 +118,17 @@ DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+#else
+// The same by two products of half as many along k.
+DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], f16) {
+#pragma unroll
+  for (int half = 0; half < 2; half++)
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+}
+#endif
 
 // Four 8 x 8 matrices of 16-bit numbers from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
 DEVICE void load_matrices(uint32_t (&to)[4], const void* row) {
@@ -125,6 +144,7 @@ DEVICE void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
                : "memory");
 }
 
+#ifdef MULTIPLIES_BF16
 // 16 bytes to shared memory, or as many zeros.
 DEVICE void copy_async(void* to, const void* from, bool is_inside) {
   int read = is_inside ? 16 : 0;
@@ -136,6 +156,14 @@ DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "mem
 template <int PENDING> DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
+#else
+// Copies that are done at once.
+DEVICE void copy_async(void* to, const void* from, bool is_inside) {
+  *reinterpret_cast<uint4*>(to) = is_inside ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
+}
+DEVICE void copy_async_commit() {}
+template <int PENDING> DEVICE void copy_async_wait() {}
+#endif
 // So many threads of the block meet, of which `id` is known to no other meeting.
 DEVICE void barrier_of(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 

@@ -177,6 +177,14 @@ inline unsigned atomicMin(unsigned* at, unsigned value) {
   return old;
 }
 
+inline unsigned atomicMax(unsigned* at, unsigned value) {
+  emu::yield();
+  unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (old < value && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
+
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }

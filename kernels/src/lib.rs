@@ -5,8 +5,8 @@ use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-/// What there are kernels for. A GPU runs those of its own generation: sm_80 also runs on sm_86 and sm_89. On sm_75 there are none
-/// for tensor cores.
+/// What there are kernels for. A GPU runs those of its own generation: sm_80 also runs on sm_86 and sm_89. Those of
+/// sm_75 multiply f16 on tensor cores, all others bf16 too.
 pub const ARCHITECTURES: [&str; 4] = ["sm_75", "sm_80", "sm_90a", "sm_120"];
 
 /// The compiled files for one architecture.
@@ -37,27 +37,20 @@ pub fn images(major: u32, minor: u32) -> Option<Images> {
 }
 
 macro_rules! files {
-    // Those for tensor cores, and those for all architectures.
-    ($kind:literal, $gemm:literal) => {
-        files!(@ $kind: $gemm, "attention_backward", "attention_forward")
+    ($kind:literal $(, $more:literal)*) => {
+        files!(@ $kind: $($more,)* "attention_any", "attention_backward", "attention_forward", "cross_entropy", "dropout",
+            "elementwise", "embedding", "gemm", "gemm_any", "layer_norm", "optimizer", "pooling", "scaled_f16", "softmax")
     };
-    ($kind:literal) => {
-        files!(@ $kind:)
-    };
-    (@ $kind:literal: $($of_cores:literal),*) => {
-        files!(@@ $kind: $($of_cores,)* "attention_any", "cross_entropy", "dropout", "elementwise", "embedding", "gemm_any",
-            "layer_norm", "optimizer", "pooling", "softmax")
-    };
-    (@@ $kind:literal: $($file:literal),*) => {
+    (@ $kind:literal: $($file:literal),*) => {
         &[$(($file, include_bytes!(concat!("../images/", $file, ".", $kind, ".z")))),*]
     };
 }
 
 static SM_75: &[(&str, &[u8])] = files!("sm_75.cubin");
-static SM_80: &[(&str, &[u8])] = files!("sm_80.cubin", "gemm");
+static SM_80: &[(&str, &[u8])] = files!("sm_80.cubin");
 static SM_90A: &[(&str, &[u8])] = files!("sm_90a.cubin", "gemm_hopper");
-static SM_120: &[(&str, &[u8])] = files!("sm_120.cubin", "gemm");
-static PTX: &[(&str, &[u8])] = files!("ptx", "gemm");
+static SM_120: &[(&str, &[u8])] = files!("sm_120.cubin");
+static PTX: &[(&str, &[u8])] = files!("ptx");
 
 #[cfg(test)]
 mod tests {

@@ -5,9 +5,8 @@
 #include "numbers.hpp"
 
 struct Epilogue {
-  Pointer bias, pre_activation;
+  Pointer bias, pre_activation, scale_a, scale_b;
   int epilogue, gelu, add;
-  float scale;
 };
 struct Product {
   Pointer c;
@@ -55,24 +54,24 @@ enum Kind { CORES, HOPPER, ANY };  // gemm.cu, gemm_hopper.cu, gemm_any.cu
 
 // `layout` says whether A and B lie as they are or transposed: "nn", "nt" or "tn". Two products at a time, one by `HOPPER`; with
 // `split`, the parts of one. By `ANY`, A and B are of the type of C too.
-template <class Type>
+template <class Type, class Operand = Bf16>
 static void run(const Device& device, Kind by, const std::string& layout, int m, int n, int k, int kind, int add, int split = 0) {
   using T = typename Type::Stored;
-  std::string name = (by == ANY ? "gemm_any_" : by == HOPPER ? "gemm_hopper_" + layout + "_" : "gemm_" + layout + "_") +
-                     std::string(Type::NAME);
+  std::string name = by == ANY ? "gemm_any_" : (by == HOPPER ? "gemm_hopper_" : "gemm_") + layout + "_" + Operand::NAME + "_";
+  name += Type::NAME;
   std::string what = name + " " + std::to_string(m) + " x " + std::to_string(n) + " x " + std::to_string(k) + ", epilogue " +
                      std::to_string(kind) + ", split " + std::to_string(split) + ": ";
   bool a_across = layout[0] == 't', b_along = layout[1] == 't';
   int operands = by == HOPPER || split ? 1 : 2, products = split ? (k + split - 1) / split : operands, gelu_kind = m % 2;
   size_t size_a = size_t(m) * k, size_b = size_t(k) * n, size_c = size_t(m) * n;
-  auto a = normal<Bf16>(operands * size_a, 1), b = normal<Bf16>(operands * size_b, 2);
+  auto a = normal<Operand>(operands * size_a, 1), b = normal<Operand>(operands * size_b, 2);
   // The same numbers in the type of C.
   std::vector<T> typed_a, typed_b;
-  for (uint16_t x : a) typed_a.push_back(Type::store(Bf16::widen(x)));
-  for (uint16_t x : b) typed_b.push_back(Type::store(Bf16::widen(x)));
+  for (uint16_t x : a) typed_a.push_back(Type::store(Operand::widen(x)));
+  for (uint16_t x : b) typed_b.push_back(Type::store(Operand::widen(x)));
   auto c = normal<Type>(products * size_c, 3), pre = normal<Type>(products * size_c, 4);
   auto bias = normal<F32>(size_t(n), 5);
-  float scale = 0.5f;
+  std::vector<float> scales = {0.25f, 2.0f};
   std::vector<double> expected(products * size_c), kept(products * size_c);
   for (int z = 0; z < products; z++)
     for (int i = 0; i < m; i++)
@@ -80,10 +79,10 @@ static void run(const Device& device, Kind by, const std::string& layout, int m,
         double sum = 0;
         int operand = split ? 0 : z, first = split ? z * split : 0, end = split ? std::min(k, first + split) : k;
         for (int x = first; x < end; x++)
-          sum += Bf16::widen(a[operand * size_a + (a_across ? x * m + i : i * k + x)]) *
-                 Bf16::widen(b[operand * size_b + (b_along ? j * k + x : x * n + j)]);
+          sum += Operand::widen(a[operand * size_a + (a_across ? x * m + i : i * k + x)]) *
+                 Operand::widen(b[operand * size_b + (b_along ? j * k + x : x * n + j)]);
         size_t at = z * size_c + size_t(i) * n + j;
-        double value = sum * scale;
+        double value = sum * scales[0] * scales[1];
         if (kind == BIAS || kind == BIAS_GELU) value += bias[j];
         kept[at] = value;
         if (kind == BIAS_GELU) value = gelu(value, gelu_kind);
@@ -93,8 +92,9 @@ static void run(const Device& device, Kind by, const std::string& layout, int m,
   Array<uint16_t> of_a(device, a), of_b(device, b);
   Array<T> of_typed_a(device, typed_a), of_typed_b(device, typed_b);
   Array<T> of_c(device, c), of_pre(device, pre);
-  Array<float> of_bias(device, bias);
-  Epilogue epilogue = {of_bias.pointer, kind >= BIAS_GELU ? of_pre.pointer : 0, kind, gelu_kind, add, scale};
+  Array<float> of_bias(device, bias), of_scales(device, scales);
+  Epilogue epilogue = {of_bias.pointer, kind >= BIAS_GELU ? of_pre.pointer : 0, of_scales.pointer, of_scales.pointer + 4,
+                       kind, gelu_kind, add};
   int row_a = a_across ? m : k, row_b = b_along ? k : n;
   Product product = {of_c.pointer, size_c, m, n, k, n, split, epilogue};
   unsigned tile = by == ANY ? 64 : 128;
@@ -117,7 +117,7 @@ static void run(const Device& device, Kind by, const std::string& layout, int m,
   if (kind == BIAS_GELU) expect_near(widened<Type>(of_pre.values()), kept, std::max(Type::TOLERANCE, 2e-5), what + "pre-activation");
 }
 
-// The kernels on tensor cores.
+// The kernels on tensor cores, of operands in bf16.
 static void on_tensor_cores(const Device& device, Kind by) {
   for (std::string layout : {"nn", "nt", "tn"}) {
     run<Bf16>(device, by, layout, 136, 264, 72, BIAS, 0);
@@ -133,8 +133,12 @@ static void on_tensor_cores(const Device& device, Kind by) {
 int main(int count, char** arguments) {
   try {
     Device device(count - 1, arguments + 1);
-    bool is_hopper = device.attribute(75) == 9;
-    if (device.is_emulated || !is_hopper) on_tensor_cores(device, CORES);
+    bool is_turing = device.attribute(75) == 7, is_hopper = device.attribute(75) == 9;
+    for (std::string layout : {"nn", "nt", "tn"}) {
+      run<F32, F16>(device, CORES, layout, 136, 264, 72, BIAS, 0);
+      run<F32, F16>(device, CORES, layout, 136, 40, 200, PLAIN, 1, 64);
+    }
+    if (!is_turing) on_tensor_cores(device, CORES);
     if (device.is_emulated || is_hopper) on_tensor_cores(device, HOPPER);
     for (std::string layout : {"nn", "nt", "tn"}) {
       run<F32>(device, ANY, layout, 70, 33, 50, BIAS_GELU, 0);

@@ -35,6 +35,23 @@ struct Bf16 {
   }
 };
 
+struct F16 {
+  using Stored = uint16_t;
+  static constexpr const char* NAME = "f16";
+  static constexpr double TOLERANCE = 3e-3;
+  static uint16_t store(double x) {
+    _Float16 half = _Float16(float(x));
+    uint16_t bits;
+    memcpy(&bits, &half, 2);
+    return bits;
+  }
+  static double widen(uint16_t x) {
+    _Float16 half;
+    memcpy(&half, &x, 2);
+    return double(float(half));
+  }
+};
+
 // Normally distributed numbers, rounded to the type.
 template <class Type> std::vector<typename Type::Stored> normal(size_t count, unsigned seed) {
   std::mt19937 generator(seed);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 #[cfg(feature = "cuda")]
 use crate::cuda::CudaDevice;
-use crate::{Error, Result};
+use crate::{Error, Precision, Result};
 
 /// A place where tensors live and operations run. Written `cpu`, `cuda` (the first GPU) or `cuda:1`, as [`Device::from_str`]
 /// reads them; `auto` is a GPU where there is one.
@@ -40,6 +40,15 @@ impl Device {
     /// Whether this is the processor.
     pub fn is_cpu(&self) -> bool {
         matches!(self, Device::Cpu)
+    }
+
+    /// Whether matrix products here can be in this precision: not in bf16 on GPUs before sm_80, which refuse it.
+    pub fn supports(&self, precision: Precision) -> bool {
+        match self {
+            Device::Cpu => true,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.supports(precision),
+        }
     }
 
     /// Runs `work`, and lets what it asks of a GPU be one CUDA graph: it is launched as a whole when numbers are read and when

@@ -20,6 +20,11 @@ pub enum Precision {
     F32,
     /// Operands are rounded to bf16 (8 bits of precision), sums are f32.
     Bf16,
+    /// Operands are rounded to f16 (11 bits of precision), sums are f32: for GPUs before sm_80, such as the T4, whose tensor
+    /// cores know no bf16. Each operand is scaled there by a power of two that makes the most of f16's range, so no loss has to
+    /// be scaled; what is 2^39 times smaller than the largest element, in attention 2^24 times, is lost. On the CPU only the
+    /// precision is that of f16, and nothing is gained.
+    F16,
     /// For answering only: linear layers round each output's weights, and each token's activations when they come, to
     /// 8 bits of their own scale. Attention is f32.
     Int8,
@@ -62,6 +67,7 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Precision::F32 => "f32",
             Precision::Bf16 => "bf16",
+            Precision::F16 => "f16",
             Precision::Int8 => "int8",
         })
     }
@@ -71,10 +77,10 @@ impl FromStr for Precision {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Precision> {
-        [Precision::F32, Precision::Bf16, Precision::Int8]
+        [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8]
             .into_iter()
             .find(|precision| precision.to_string() == name)
-            .ok_or_else(|| Error::invalid("precision", format!("\"{name}\" is none: use f32, bf16 or int8")))
+            .ok_or_else(|| Error::invalid("precision", format!("\"{name}\" is none: use f32, bf16, f16 or int8")))
     }
 }
 
@@ -96,7 +102,7 @@ mod tests {
     fn names_are_read_and_others_refused() -> Result<()> {
         assert_eq!("bf16".parse::<Precision>()?, Precision::Bf16);
         let Err(error) = "fp16".parse::<Precision>() else { panic!("accepted") };
-        assert!(error.to_string().contains("\"fp16\" is none: use f32, bf16 or int8"), "{error}");
+        assert!(error.to_string().contains("\"fp16\" is none: use f32, bf16, f16 or int8"), "{error}");
         Ok(())
     }
 }

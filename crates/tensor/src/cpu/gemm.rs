@@ -71,8 +71,8 @@ impl Multiply for f32 {
         let (a, b) = (gemm.a, gemm.b);
         match gemm.precision {
             Precision::F32 => by_crate(a, b, gemm.accumulate, c, gemm.epilogue),
-            Precision::Bf16 => {
-                let (a_data, b_data) = (rounded_to_bf16(a), rounded_to_bf16(b));
+            Precision::Bf16 | Precision::F16 => {
+                let (a_data, b_data) = (rounded(a, gemm.precision), rounded(b, gemm.precision));
                 let (a, b) = (View { data: &a_data, ..a }, View { data: &b_data, ..b });
                 by_crate(a, b, gemm.accumulate, c, gemm.epilogue);
             }
@@ -97,8 +97,8 @@ impl Multiply for f32 {
             return unsafe { driver::run_serially(gemm, c, stride, &mut space.driver) };
         }
         let (a, b) = (gemm.a, gemm.b);
-        if gemm.precision == Precision::Bf16 {
-            let (a_data, b_data) = (rounded_to_bf16(a), rounded_to_bf16(b));
+        if matches!(gemm.precision, Precision::Bf16 | Precision::F16) {
+            let (a_data, b_data) = (rounded(a, gemm.precision), rounded(b, gemm.precision));
             let (a, b) = (View { data: &a_data, ..a }, View { data: &b_data, ..b });
             return small::multiply(a, b, c, stride, gemm.accumulate, &mut space.general);
         }
@@ -223,10 +223,21 @@ fn sum_rows<T: Real>(a: View<'_, T>, sums: Target<'_, T>) {
     column_sums(a.data, a.cols, a.col_stride, sums);
 }
 
-/// The elements that a matrix reaches over, rounded to bf16: for processors that do not multiply those.
-fn rounded_to_bf16(matrix: View<'_, f32>) -> Vec<f32> {
+/// The elements that a matrix reaches over, rounded to the precision of bf16 or f16, as f32.
+fn rounded(matrix: View<'_, f32>, to: Precision) -> Vec<f32> {
     let View { data, rows, cols, row_stride, col_stride } = matrix;
-    data[..extent(rows, cols, row_stride, col_stride)].iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()
+    let elements = data[..extent(rows, cols, row_stride, col_stride)].iter();
+    match to {
+        Precision::F16 => elements.map(|&x| round::<13>(x)).collect(),
+        _ => elements.map(|&x| round::<16>(x)).collect(),
+    }
+}
+
+/// Without the lowest `BITS` bits: rounded to the nearest, ties to even. NaN stays NaN.
+fn round<const BITS: u32>(x: f32) -> f32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add((1 << (BITS - 1)) - 1 + (bits >> BITS & 1));
+    f32::from_bits(if x.is_nan() { bits } else { rounded >> BITS << BITS })
 }
 
 /// A product by the crate, then its epilogue.
@@ -394,22 +405,28 @@ mod tests {
         at_each_level(|_| {
             epilogues(Precision::F32);
             epilogues(Precision::Bf16);
+            epilogues(Precision::F16);
         });
     }
 
     /// What is rounded is rounded to the nearest, ties to even, whichever engine does it.
     #[test]
-    fn operands_are_rounded_to_bf16() {
+    fn operands_are_rounded() {
         use crate::cpu::simd::testing::at_each_level;
         at_each_level(|level| {
             let (n, k) = (40, 50);
             let (a, b): (Vec<f32>, Vec<f32>) = (stored(1, k, false, 0, 1).0, stored(k, n, false, 0, 2).0);
-            for transposed in [false, true] {
+            let cases =
+                [(Precision::Bf16, false), (Precision::Bf16, true), (Precision::F16, false), (Precision::F16, true)];
+            for (precision, transposed) in cases {
                 let mut c = vec![0.0; n];
                 let b_view = if transposed { View::new(&b, k, n, 1, k) } else { View::rows(&b, k, n) };
-                let product = Gemm::new(View::rows(&a, 1, k), b_view).precision(Precision::Bf16);
+                let product = Gemm::new(View::rows(&a, 1, k), b_view).precision(precision);
                 product.into(ViewMut::rows(&mut c, 1, n));
-                let round = |x: f32| half::bf16::from_f32(x).to_f64();
+                let round = |x: f32| match precision {
+                    Precision::F16 => half::f16::from_f32(x).to_f64(),
+                    _ => half::bf16::from_f32(x).to_f64(),
+                };
                 for (j, &c) in c.iter().enumerate() {
                     let b = |l: usize| b[if transposed { j * k + l } else { l * n + j }];
                     let want: f64 = (0..k).map(|l| round(a[l]) * round(b(l))).sum();
@@ -481,7 +498,7 @@ mod tests {
         let _steady = crate::cpu::simd::testing::steady_level();
         for (m, n, k) in [(1, 1, 1), (13, 40, 7), (5, 100, 1601)] {
             let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, false, 0, 1).0, stored(n, k, false, 0, 2).0);
-            for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8] {
                 let packed = PackedMatrix::new(&b, n, k, precision);
                 let results = [None, packed.as_ref()].map(|packed| {
                     let mut c = vec![f32::NAN; m * n];

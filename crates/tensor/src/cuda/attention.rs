@@ -1,11 +1,11 @@
-//! Attention over packed sequences: attention_forward.cu and attention_backward.cu in bf16 for heads of 32, 64 and 128,
+//! Attention over packed sequences: attention_forward.cu and attention_backward.cu in bf16 or f16 for heads of 32, 64 and 128,
 //! attention_any.cu in f32 for every size.
 
 use bytemuck::{NoUninit, bytes_of};
 
-use super::elementwise::copied;
 use super::launch::Launch;
-use super::{KernelDropout, Pointer, device_of, f32s, fresh, int, pointer};
+use super::scaled::{Narrow, Scale, narrowed, of_scale};
+use super::{CudaDevice, KernelDropout, Pointer, device_of, f32s, fresh, int, pointer};
 use crate::ops::Sequences;
 use crate::tensor::Tensor;
 use crate::{DType, Dropout, Error, Precision, Result};
@@ -16,6 +16,11 @@ const LARGEST: usize = 256;
 const TILE: usize = 64;
 const WARPS: usize = 4;
 
+/// In f16, queries, keys and values are scaled to below 2 to this power, and the gradient of the output to below that: so is what
+/// comes of them on the way, a gradient of probabilities being a sum over a head.
+const LIMIT: i32 = 0;
+const LIMIT_OF_GRADIENT: i32 = 4;
+
 /// What both passes are told.
 pub(crate) struct Attention<'a> {
     pub(crate) sequences: &'a Sequences,
@@ -24,10 +29,11 @@ pub(crate) struct Attention<'a> {
     pub(crate) precision: Precision,
 }
 
-/// What the gradient needs: queries, keys and values, the output, and the logarithms of the sums of each row's exponentials; in
-/// bf16 where they were computed in that.
+/// What the gradient needs: queries, keys and values, as they were multiplied, the output, and the logarithms of the sums of each
+/// row's exponentials.
 pub(crate) struct Kept {
     qkv: Tensor,
+    scale: Option<Scale>,
     output: Tensor,
     log_sums: Tensor,
 }
@@ -61,6 +67,7 @@ struct Forward {
     q: Pointer,
     k: Pointer,
     v: Pointer,
+    scale_qkv: Pointer,
     o: Pointer,
     log_sums: Pointer,
     starts: Pointer,
@@ -79,8 +86,10 @@ struct Backward {
     q: Pointer,
     k: Pointer,
     v: Pointer,
-    o: Pointer,
     d_o: Pointer,
+    scale_qkv: Pointer,
+    scale_do: Pointer,
+    o: Pointer,
     log_sums: Pointer,
     deltas: Pointer,
     dq: Pointer,
@@ -96,12 +105,25 @@ struct Backward {
     dropout: KernelDropout,
 }
 
-/// The kernels on tensor cores, of this head size.
+/// The kernels on tensor cores, of a type and a head size.
 struct OnTensorCores {
+    narrow: Narrow,
     forward: &'static str,
     deltas: &'static str,
     dq: &'static str,
     dkv: &'static str,
+}
+
+macro_rules! kernels {
+    ($narrow:expr, $of:literal) => {
+        OnTensorCores {
+            narrow: $narrow,
+            forward: concat!("attention_forward_", $of),
+            deltas: concat!("attention_deltas_", $of),
+            dq: concat!("attention_dq_", $of),
+            dkv: concat!("attention_dkv_", $of),
+        }
+    };
 }
 
 impl Attention<'_> {
@@ -109,20 +131,18 @@ impl Attention<'_> {
         hidden / self.heads
     }
 
-    fn on_tensor_cores(&self, size: usize) -> Option<OnTensorCores> {
-        let kernels = |forward, deltas, dq, dkv| Some(OnTensorCores { forward, deltas, dq, dkv });
-        match (self.precision, size) {
-            (Precision::Bf16, 32) => {
-                kernels("attention_forward_32", "attention_deltas_32", "attention_dq_32", "attention_dkv_32")
-            }
-            (Precision::Bf16, 64) => {
-                kernels("attention_forward_64", "attention_deltas_64", "attention_dq_64", "attention_dkv_64")
-            }
-            (Precision::Bf16, 128) => {
-                kernels("attention_forward_128", "attention_deltas_128", "attention_dq_128", "attention_dkv_128")
-            }
-            _ => None,
-        }
+    fn on_tensor_cores(&self, op: &'static str, device: &CudaDevice, size: usize) -> Result<Option<OnTensorCores>> {
+        let Some(narrow) = Narrow::of(op, self.precision, device)? else { return Ok(None) };
+        Ok(Some(match (narrow, size) {
+            (Narrow::Bf16, 32) => kernels!(narrow, "bf16_32"),
+            (Narrow::Bf16, 64) => kernels!(narrow, "bf16_64"),
+            (Narrow::Bf16, 128) => kernels!(narrow, "bf16_128"),
+            (Narrow::F16, 32) => kernels!(narrow, "f16_32"),
+            (Narrow::F16, 64) => kernels!(narrow, "f16_64"),
+            // On sm_75 shared memory is too small.
+            (Narrow::F16, 128) if device.0.capability >= (8, 0) => kernels!(narrow, "f16_128"),
+            _ => return Ok(None),
+        }))
     }
 
     /// The output of `qkv` [T, 3 N D]: [T, N D], in f32.
@@ -137,8 +157,8 @@ impl Attention<'_> {
         let (row_qkv, row_o, tokens) = (int(op, 3 * hidden)?, int(op, hidden)?, int(op, tokens)?);
         let scale = (1.0 / (size as f64).sqrt()) as f32;
         let dropout = KernelDropout::new(self.dropout);
-        let Some(kernels) = self.on_tensor_cores(size) else {
-            let output = fresh(op, &[qkv.size(0), hidden], DType::F32, &device)?;
+        let output = fresh(op, &[qkv.size(0), hidden], DType::F32, &device)?;
+        let Some(kernels) = self.on_tensor_cores(op, &device, size)? else {
             let arguments = Any {
                 o: pointer(&output),
                 log_sums: pointer(&log_sums),
@@ -149,15 +169,15 @@ impl Attention<'_> {
                 ..self.any(op, &qkv, None)?
             };
             self.launch_any(op, &qkv, "attention_any_forward", &arguments)?;
-            return Ok((output.clone(), Kept { qkv, output, log_sums }));
+            return Ok((output.clone(), Kept { qkv, scale: None, output, log_sums }));
         };
-        let narrow = copied(op, &qkv, DType::BF16)?;
-        let output = fresh(op, &[qkv.size(0), hidden], DType::BF16, &device)?;
-        let [q, k, v] = thirds(&narrow, hidden);
+        let (qkv, scale_qkv) = narrowed(op, kernels.narrow, &qkv, LIMIT)?;
+        let [q, k, v] = thirds(&qkv, hidden);
         let arguments = Forward {
             q,
             k,
             v,
+            scale_qkv: of_scale(scale_qkv.as_ref()),
             o: pointer(&output),
             log_sums: pointer(&log_sums),
             starts: starts.pointer(),
@@ -171,21 +191,21 @@ impl Attention<'_> {
         };
         let launch = Launch::new(&device, op, "attention_forward", kernels.forward).grid(self.tiles());
         launch.shared(5 * TILE * size * 2).with(&arguments)?;
-        Ok((copied(op, &output, DType::F32)?, Kept { qkv: narrow, output, log_sums }))
+        Ok((output.clone(), Kept { qkv, scale: scale_qkv, output, log_sums }))
     }
 
     /// The gradient of `qkv`, for that of the output.
     pub(crate) fn backward(&self, op: &'static str, kept: &Kept, dy: &Tensor) -> Result<Tensor> {
-        let Kept { qkv, output, log_sums } = kept;
+        let Kept { qkv, scale, output, log_sums } = kept;
         let dy = f32s(op, dy)?;
         let device = device_of(op, &dy)?;
         let hidden = output.width();
         let size = self.size(hidden);
-        let dqkv = fresh(op, qkv.shape(), qkv.dtype(), &device)?;
+        let dqkv = fresh(op, qkv.shape(), DType::F32, &device)?;
         let deltas = fresh(op, log_sums.shape(), DType::F32, &device)?;
         let starts = device.input(op, self.sequences.cu_seqlens())?;
         let numbers = device.input(op, self.sequences.numbers())?;
-        let Some(kernels) = self.on_tensor_cores(size) else {
+        let Some(kernels) = self.on_tensor_cores(op, &device, size)? else {
             let arguments = Any {
                 o: pointer(output),
                 log_sums: pointer(log_sums),
@@ -199,14 +219,16 @@ impl Attention<'_> {
             self.launch_any(op, qkv, "attention_any_dkv", &arguments)?;
             return Ok(dqkv);
         };
-        let d_o = copied(op, &dy, DType::BF16)?;
+        let (d_o, scale_do) = narrowed(op, kernels.narrow, &dy, LIMIT_OF_GRADIENT)?;
         let ([q, k, v], [dq, dk, dv]) = (thirds(qkv, hidden), thirds(&dqkv, hidden));
         let arguments = Backward {
             q,
             k,
             v,
-            o: pointer(output),
             d_o: pointer(&d_o),
+            scale_qkv: of_scale(scale.as_ref()),
+            scale_do: of_scale(scale_do.as_ref()),
+            o: pointer(output),
             log_sums: pointer(log_sums),
             deltas: pointer(&deltas),
             dq,
@@ -226,7 +248,7 @@ impl Attention<'_> {
         launch(kernels.deltas).grid(rows).with_all(&[bytes_of(&arguments), bytes_of(&pointer(&deltas))])?;
         launch(kernels.dq).grid(self.tiles()).shared(4 * TILE * size * 2).with(&arguments)?;
         launch(kernels.dkv).grid(self.tiles()).shared(4 * TILE * size * 2 + 512).with(&arguments)?;
-        copied(op, &dqkv, DType::F32)
+        Ok(dqkv)
     }
 
     /// A block for 64 rows of the longest sequence, for each head and sequence.

@@ -49,11 +49,10 @@ impl Kernels {
         if let Some(&module) = self.modules.get(file) {
             return Ok(module);
         }
-        let image = self.images.of(file).ok_or_else(|| {
-            let reason =
-                format!("{file}.cu needs the tensor cores of sm_80, which this device has not: use Precision::F32");
-            Error::device(op, reason)
-        })?;
+        let image = self
+            .images
+            .of(file)
+            .ok_or_else(|| Error::device(op, format!("there are no kernels of {file}.cu for this device")))?;
         let module = load(file, &image)?;
         self.modules.insert(file, module);
         Ok(module)

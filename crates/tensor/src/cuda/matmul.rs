@@ -1,12 +1,14 @@
-//! Matrix products: gemm.cu and, on sm_90a, gemm_hopper.cu on tensor cores, for [`Precision::Bf16`], and gemm_any.cu in f32.
+//! Matrix products: gemm.cu and, for bf16 on sm_90a, gemm_hopper.cu on tensor cores, for [`Precision::Bf16`] and
+//! [`Precision::F16`], and gemm_any.cu in f32.
 
 use bytemuck::{NoUninit, bytes_of};
 
 use super::elementwise::copy;
 use super::launch::Launch;
 use super::layer_norm::add_rows;
+use super::scaled::{Narrow, Scale, of_scale, scaled};
 use super::tensor_map::TensorMap;
-use super::{CudaDevice, Pointer, device_of, fresh, int, pointer};
+use super::{Pointer, device_of, fresh, int, pointer};
 use crate::layout::{Dims, Layout};
 use crate::ops::Gelu;
 use crate::tensor::{Origin, Tensor};
@@ -31,6 +33,9 @@ const PART: usize = 1024;
 /// Kernels go along k in pieces of 32 or 64.
 const SMALLEST_PART: usize = 64;
 
+/// In f16, operands are scaled to below 2 to this power: sums are in f32, so all of the range is theirs.
+const LIMIT: i32 = 15;
+
 /// A matrix in a tensor's memory: element (i, j) of `rows` x `columns` is `start + i * step.0 + j * step.1` elements from its
 /// first.
 #[derive(Clone, Copy)]
@@ -40,13 +45,15 @@ pub(crate) struct Matrix<'a> {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) step: (usize, usize),
+    /// By which its numbers are to be multiplied.
+    pub(crate) scale: Option<&'a Scale>,
 }
 
 impl<'a> Matrix<'a> {
     /// A row-major tensor as a matrix of its last dimension.
     pub(crate) fn of(tensor: &'a Tensor) -> Matrix<'a> {
         let (rows, columns) = crate::ops::rows_and_width(tensor.shape());
-        Matrix { tensor, start: 0, rows, columns, step: (columns, 1) }
+        Matrix { tensor, start: 0, rows, columns, step: (columns, 1), scale: None }
     }
 
     /// Some of the columns.
@@ -68,9 +75,9 @@ impl<'a> Matrix<'a> {
     }
 
     /// Whether the kernels on tensor cores read it as it lies.
-    fn is_rounded(&self) -> bool {
+    fn is(&self, narrow: Narrow) -> bool {
         let start = self.tensor.layout().offset + self.start;
-        self.tensor.dtype() == DType::BF16 && self.step.1 == 1 && [self.step.0, start].iter().all(|x| x % CHUNK == 0)
+        self.tensor.dtype() == narrow.dtype() && self.step.1 == 1 && [self.step.0, start].iter().all(|x| x % CHUNK == 0)
     }
 }
 
@@ -81,25 +88,32 @@ pub(crate) struct Operand {
     columns: usize,
     /// Elements from row to row.
     row: usize,
+    scale: Option<Scale>,
 }
 
 impl Operand {
-    /// The matrix itself, or its elements in bf16.
+    /// The matrix itself, or its elements in a narrower type.
     pub(crate) fn of(op: &'static str, precision: Precision, tensor: &Tensor) -> Result<Operand> {
         let matrix = Matrix::of(tensor);
-        match precision {
-            Precision::Bf16 => Operand::rounded(op, matrix),
-            _ => {
-                Ok(Operand { tensor: tensor.clone(), rows: matrix.rows, columns: matrix.columns, row: matrix.columns })
+        match Narrow::of(op, precision, &device_of(op, tensor)?)? {
+            Some(narrow) => Operand::narrowed(op, narrow, matrix),
+            None => {
+                let Matrix { rows, columns, .. } = matrix;
+                Ok(Operand { tensor: tensor.clone(), rows, columns, row: columns, scale: None })
             }
         }
     }
 
-    /// The elements in bf16, with rows at multiples of 16 bytes.
-    fn rounded(op: &'static str, of: Matrix<'_>) -> Result<Operand> {
+    /// The elements in a narrower type, with rows at multiples of 16 bytes.
+    fn narrowed(op: &'static str, narrow: Narrow, of: Matrix<'_>) -> Result<Operand> {
         let device = device_of(op, of.tensor)?;
         let row = of.columns.next_multiple_of(CHUNK);
-        let to = fresh(op, &[of.rows, row], DType::BF16, &device)?;
+        let to = fresh(op, &[of.rows, row], narrow.dtype(), &device)?;
+        let Matrix { rows, columns, .. } = of;
+        if narrow == Narrow::F16 && of.tensor.dtype() == DType::F32 {
+            let scale = scaled(op, of.pointer(), (rows, columns), of.step, (&to, row), LIMIT)?;
+            return Ok(Operand { tensor: to, rows, columns, row, scale: Some(scale) });
+        }
         if row != of.columns {
             // What pads a row is multiplied too.
             to.clear(op)?;
@@ -111,11 +125,12 @@ impl Operand {
             Ok(Tensor::from_parts(tensor.storage().clone(), layout, tensor.dtype(), Origin::Constant))
         };
         copy(op, &view(of.tensor, of.start, of.step)?, &view(&to, 0, (row, 1))?, false)?;
-        Ok(Operand { tensor: to, rows: of.rows, columns: of.columns, row })
+        Ok(Operand { tensor: to, rows, columns, row, scale: of.scale.cloned() })
     }
 
     pub(crate) fn matrix(&self) -> Matrix<'_> {
-        Matrix { tensor: &self.tensor, start: 0, rows: self.rows, columns: self.columns, step: (self.row, 1) }
+        let Operand { tensor, rows, columns, row, scale } = self;
+        Matrix { tensor, start: 0, rows: *rows, columns: *columns, step: (*row, 1), scale: scale.as_ref() }
     }
 }
 
@@ -133,10 +148,12 @@ pub(crate) enum Epilogue<'a> {
 struct KernelEpilogue {
     bias: Pointer,
     pre_activation: Pointer,
+    scale_a: Pointer,
+    scale_b: Pointer,
     epilogue: i32,
     gelu: i32,
     add: i32,
-    scale: f32,
+    padding: u32,
 }
 
 #[repr(C)]
@@ -205,15 +222,17 @@ pub(crate) fn multiply(
     let epilogue = KernelEpilogue {
         bias,
         pre_activation: kept,
+        scale_a: 0,
+        scale_b: 0,
         epilogue: kind,
         gelu: i32::from(gelu == Gelu::Tanh),
         add: add.into(),
-        scale: 1.0,
+        padding: 0,
     };
     let blocks = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), 1];
     let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
     // Of nothing along k, an operand has no address for tensor cores to fetch from.
-    if precision == Precision::Bf16 && m * n * k > 0 {
+    if let Some(narrow) = Narrow::of(op, precision, &device)?.filter(|_| m * n * k > 0) {
         let is_split = kind == 0 && c.step.0 == n && m * n <= i32::MAX as usize;
         let parts = if is_split { parts(blocks(TILE), k) } else { 1 };
         let product = Product {
@@ -228,14 +247,14 @@ pub(crate) fn multiply(
             epilogue,
         };
         if parts == 1 {
-            return on_tensor_cores(op, &device, a, b, product, parts);
+            return on_tensor_cores(op, narrow, a, b, product, parts);
         }
         let sums = fresh(op, &[parts, m, n], DType::F32, &device)?;
         let part = k.div_ceil(parts).next_multiple_of(SMALLEST_PART);
         let epilogue = KernelEpilogue { add: 0, ..epilogue };
         let product =
             Product { c: pointer(&sums), batch_c: (m * n) as u64, split: int(op, part)?, epilogue, ..product };
-        on_tensor_cores(op, &device, a, b, product, k.div_ceil(part))?;
+        on_tensor_cores(op, narrow, a, b, product, k.div_ceil(part))?;
         return add_rows(op, &device, pointer(&sums), (k.div_ceil(part), m * n, m * n), c.pointer(), add);
     }
     let arguments = Any {
@@ -262,10 +281,10 @@ fn parts(blocks: [usize; 3], k: usize) -> usize {
     (ENOUGH_TILES / blocks.iter().product::<usize>().max(1)).min(k / PART).max(1)
 }
 
-/// A product of operands in bf16, into which they are rounded here where they are not; or so many parts of it.
+/// A product of operands in a narrow type, to which they are rounded here where they are not; or so many parts of it.
 fn on_tensor_cores(
     op: &'static str,
-    device: &CudaDevice,
+    narrow: Narrow,
     a: Matrix<'_>,
     b: Matrix<'_>,
     product: Product,
@@ -276,26 +295,34 @@ fn on_tensor_cores(
     let a_across = a.lies_across() && !b_across;
     let a = if a_across { a.transposed() } else { a };
     let b = if b_across { b.transposed() } else { b };
-    let rounded =
-        |matrix: Matrix<'_>| if matrix.is_rounded() { Ok(None) } else { Operand::rounded(op, matrix).map(Some) };
-    let (of_a, of_b) = (rounded(a)?, rounded(b)?);
+    let device = &device_of(op, a.tensor)?;
+    let narrowed = |matrix: Matrix<'_>| match matrix.is(narrow) {
+        true => Ok(None),
+        false => Operand::narrowed(op, narrow, matrix).map(Some),
+    };
+    let (of_a, of_b) = (narrowed(a)?, narrowed(b)?);
     let (a, b) = (of_a.as_ref().map_or(a, Operand::matrix), of_b.as_ref().map_or(b, Operand::matrix));
+    let (scale_a, scale_b) = (of_scale(a.scale), of_scale(b.scale));
+    let product = Product { epilogue: KernelEpilogue { scale_a, scale_b, ..product.epilogue }, ..product };
     let grid = [(product.n as usize).div_ceil(TILE), (product.m as usize).div_ceil(TILE), parts];
-    if device.0.capability == (9, 0) {
+    if narrow == Narrow::Bf16 && device.0.capability == (9, 0) {
         let name = match (a_across, b_across) {
-            (false, false) => "gemm_hopper_nn_f32",
-            (false, true) => "gemm_hopper_nt_f32",
-            _ => "gemm_hopper_tn_f32",
+            (false, false) => "gemm_hopper_nn_bf16_f32",
+            (false, true) => "gemm_hopper_nt_bf16_f32",
+            _ => "gemm_hopper_tn_bf16_f32",
         };
         let map_a = TensorMap::of(op, a.pointer(), (a.rows, a.columns, a.step.0))?;
         let map_b = TensorMap::of(op, b.pointer(), (b.rows, b.columns, b.step.0))?;
         let launch = Launch::new(device, op, "gemm_hopper", name).threads(THREADS_HOPPER).grid(grid);
         return launch.shared(SHARED_HOPPER).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
     }
-    let name = match (a_across, b_across) {
-        (false, false) => "gemm_nn_f32",
-        (false, true) => "gemm_nt_f32",
-        _ => "gemm_tn_f32",
+    let name = match (narrow, a_across, b_across) {
+        (Narrow::Bf16, false, false) => "gemm_nn_bf16_f32",
+        (Narrow::Bf16, false, true) => "gemm_nt_bf16_f32",
+        (Narrow::Bf16, true, _) => "gemm_tn_bf16_f32",
+        (Narrow::F16, false, false) => "gemm_nn_f16_f32",
+        (Narrow::F16, false, true) => "gemm_nt_f16_f32",
+        (Narrow::F16, true, _) => "gemm_tn_f16_f32",
     };
     let arguments = OnTensorCores {
         a: a.pointer(),

@@ -1,13 +1,14 @@
 //! Tensors on NVIDIA GPUs, with the feature `cuda`: kernels of our own, which `cloze-kernels` brings compiled, and the driver
 //! alone: no toolkit when building, no compiler when running.
 //!
-//! What is computed on a GPU is computed in f32; with [`Precision::Bf16`](crate::Precision) the operands of matrix products and
-//! of attention are rounded to bf16, and sums stay in f32. Everything goes through one stream of the device, in the order of
+//! What is computed on a GPU is computed in f32; with [`Precision::Bf16`](crate::Precision) or `F16` the operands of matrix
+//! products and of attention are rounded to that, and sums stay in f32. Everything goes through one stream of the device, in the order of
 //! the calls; a call returns before it is done, and what reads numbers back waits for them.
 //!
 //! - `device`: the driver, the device, its stream; what can be wrong with them.
 //! - `memory`: memory of the device, kept for reuse; copies from and to the host.
 //! - `launch`: kernels by their names, and launches.
+//! - `scaled`: operands in bf16 and, scaled, in f16.
 //! - `tensor_map`: matrices as sm_90a copies them.
 //! - `work`, `graph`, `staging`: what is asked for, launched at once or gathered into a CUDA graph.
 //! - the others: the operations, a file for each of the files of kernels.
@@ -26,6 +27,7 @@ pub(crate) mod matmul;
 pub(crate) mod memory;
 pub(crate) mod optimizer;
 pub(crate) mod pooling;
+pub(crate) mod scaled;
 pub(crate) mod softmax;
 mod staging;
 mod tensor_map;

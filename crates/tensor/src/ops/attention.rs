@@ -217,7 +217,7 @@ fn plan<'a>(
         cu_seqlens: sequences.cu_seqlens(),
         sequences: sequences.numbers(),
         dropout: *dropout,
-        precision: if precision == Precision::Bf16 { precision } else { Precision::F32 },
+        precision: if precision == Precision::Int8 { Precision::F32 } else { precision },
     }
 }
 

@@ -73,9 +73,9 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, batch: &[usize]) -> Res
         for index in 0..batch.iter().product() {
             let matrix = |tensor, layout: &Layout, rows, columns| {
                 let step = (layout.strides[rank], layout.strides[rank + 1]);
-                Matrix { tensor, start: start(layout, index), rows, columns, step }
+                Matrix { tensor, start: start(layout, index), rows, columns, step, scale: None }
             };
-            let c = Matrix { tensor: &output, start: index * m * n, rows: m, columns: n, step: (n, 1) };
+            let c = Matrix { tensor: &output, start: index * m * n, rows: m, columns: n, step: (n, 1), scale: None };
             let (a, b) = (matrix(a, &a_layout, m, k), matrix(b, &b_layout, k, n));
             cuda::matmul::multiply(OP, precision, a, b, c, cuda::matmul::Epilogue::Plain, false)?;
         }

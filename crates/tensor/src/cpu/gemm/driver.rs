@@ -57,7 +57,8 @@ pub(super) fn format(precision: Precision) -> Option<Format> {
     match precision {
         Precision::F32 => Some(Format::F32),
         Precision::Bf16 if std::is_x86_feature_detected!("avx512bf16") => Some(Format::Bf16Pair),
-        Precision::Bf16 => Some(Format::RoundedF32),
+        Precision::Bf16 => Some(Format::Bf16AsF32),
+        Precision::F16 => Some(Format::F16AsF32),
         Precision::Int8 => std::is_x86_feature_detected!("avx512vnni").then_some(Format::Int8Quad),
     }
 }

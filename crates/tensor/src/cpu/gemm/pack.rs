@@ -15,8 +15,10 @@ use super::kernels::first;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     F32,
-    /// An f32 that is rounded to bf16: where the processor cannot multiply those.
-    RoundedF32,
+    /// An f32 that is rounded to the precision of bf16: where the processor cannot multiply those.
+    Bf16AsF32,
+    /// An f32 that is rounded to the precision of f16.
+    F16AsF32,
     /// Two bf16.
     Bf16Pair,
     /// Four int8; see [`super::pack_int8`].
@@ -27,7 +29,7 @@ impl Format {
     /// Elements along k in a word.
     pub(super) fn elements(self) -> usize {
         match self {
-            Format::F32 | Format::RoundedF32 => 1,
+            Format::F32 | Format::Bf16AsF32 | Format::F16AsF32 => 1,
             Format::Bf16Pair => 2,
             Format::Int8Quad => 4,
         }
@@ -82,7 +84,8 @@ impl Operand {
         unsafe {
             match format {
                 Format::F32 => pack_f32::<P>(operand, count, from, units, to, sums),
-                Format::RoundedF32 => pack_rounded_f32::<P>(operand, count, from, units, to, sums),
+                Format::Bf16AsF32 => pack_bf16_as_f32::<P>(operand, count, from, units, to, sums),
+                Format::F16AsF32 => pack_f16_as_f32::<P>(operand, count, from, units, to, sums),
                 Format::Bf16Pair => pack_bf16::<P>(operand, count, from, units, to, sums),
                 Format::Int8Quad => unreachable!("scales come first"),
             }
@@ -178,14 +181,25 @@ pack!(
     }
 );
 pack!(
-    pack_rounded_f32,
+    pack_bf16_as_f32,
     "avx512f,avx512bw",
     1,
-    |p, left| round_to_bf16(_mm512_maskz_loadu_ps(first(left), p)),
+    |p, left| round::<16>(_mm512_maskz_loadu_ps(first(left), p)),
     |p, mask, _, _, sum: &mut __m512| {
         let x = _mm512_maskz_loadu_ps(mask, p);
         *sum = _mm512_add_ps(*sum, x);
-        round_to_bf16(x)
+        round::<16>(x)
+    }
+);
+pack!(
+    pack_f16_as_f32,
+    "avx512f,avx512bw",
+    1,
+    |p, left| round::<13>(_mm512_maskz_loadu_ps(first(left), p)),
+    |p, mask, _, _, sum: &mut __m512| {
+        let x = _mm512_maskz_loadu_ps(mask, p);
+        *sum = _mm512_add_ps(*sum, x);
+        round::<13>(x)
     }
 );
 pack!(
@@ -215,16 +229,16 @@ pack!(
     }
 );
 
-/// f32 rounded to the nearest bf16, ties to even, as f32. NaN stays NaN.
+/// Without the lowest `BITS` bits: rounded to the nearest, ties to even. NaN stays NaN.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn round_to_bf16(x: __m512) -> __m512i {
+fn round<const BITS: u32>(x: __m512) -> __m512i {
     let bits = _mm512_castps_si512(x);
-    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-    let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<BITS>(bits), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32((1 << (BITS - 1)) - 1)));
+    let rounded = _mm512_and_si512(rounded, _mm512_set1_epi32(-(1 << BITS)));
     let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
-    let kept = _mm512_mask_mov_epi32(rounded, is_nan, bits);
-    _mm512_and_si512(kept, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+    _mm512_mask_mov_epi32(rounded, is_nan, bits)
 }
 
 /// Transposes 16 rows of 16 words.

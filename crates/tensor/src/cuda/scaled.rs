@@ -1,0 +1,134 @@
+//! What products on tensor cores multiply: matrices in bf16, or in f16 with a scale, which scaled_f16.cu makes.
+
+use bytemuck::NoUninit;
+
+use super::elementwise::copied;
+use super::launch::Launch;
+use super::{CudaDevice, Pointer, device_of, fresh, pointer};
+use crate::tensor::Tensor;
+use crate::{DType, Error, Precision, Result};
+
+const FILE: &str = "scaled_f16";
+/// Most blocks that look for the largest number.
+const BLOCKS: usize = 1024;
+
+/// A type of operands on tensor cores.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Narrow {
+    Bf16,
+    F16,
+}
+
+impl Narrow {
+    /// That of products in a precision; none where they are in f32.
+    ///
+    /// # Errors
+    /// When the device does not multiply it.
+    pub(crate) fn of(op: &'static str, precision: Precision, device: &CudaDevice) -> Result<Option<Narrow>> {
+        match precision {
+            Precision::F32 | Precision::Int8 => Ok(None),
+            Precision::F16 => Ok(Some(Narrow::F16)),
+            Precision::Bf16 if device.0.capability >= (8, 0) => Ok(Some(Narrow::Bf16)),
+            Precision::Bf16 => {
+                let reason = format!("{} multiplies f16, not bf16: use Precision::F16 (f16)", device.name());
+                Err(Error::device(op, reason))
+            }
+        }
+    }
+
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Narrow::Bf16 => DType::BF16,
+            Narrow::F16 => DType::F16,
+        }
+    }
+}
+
+impl CudaDevice {
+    /// As [`Device::supports`](crate::Device::supports).
+    pub(crate) fn supports(&self, precision: Precision) -> bool {
+        Narrow::of("precision", precision, self).is_ok()
+    }
+}
+
+/// What takes the numbers of a matrix in f16 back to what they stand for, on the device.
+#[derive(Clone)]
+pub(crate) struct Scale(Tensor);
+
+impl Scale {
+    pub(crate) fn pointer(&self) -> Pointer {
+        // After the largest of them.
+        pointer(&self.0) + 4
+    }
+}
+
+/// The address of a scale, or none.
+pub(crate) fn of_scale(scale: Option<&Scale>) -> Pointer {
+    scale.map_or(0, Scale::pointer)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Arguments {
+    from: Pointer,
+    to: Pointer,
+    scale: Pointer,
+    rows: u64,
+    columns: u64,
+    row: u64,
+    column: u64,
+    row_to: u64,
+    limit: i32,
+    padding: u32,
+}
+
+/// Writes a matrix of f32 with these rows and columns, so many elements apart, to the rows of `to`, which are `row_to` apart and
+/// filled with zeros; the largest number becomes one below 2 to the power of `limit`.
+pub(crate) fn scaled(
+    op: &'static str,
+    from: Pointer,
+    (rows, columns): (usize, usize),
+    step: (usize, usize),
+    (to, row_to): (&Tensor, usize),
+    limit: i32,
+) -> Result<Scale> {
+    let device = device_of(op, to)?;
+    let scale = fresh(op, &[2], DType::F32, &device)?;
+    scale.clear(op)?;
+    let arguments = Arguments {
+        from,
+        to: pointer(to),
+        scale: pointer(&scale),
+        rows: rows as u64,
+        columns: columns as u64,
+        row: step.0 as u64,
+        column: step.1 as u64,
+        row_to: row_to as u64,
+        limit,
+        padding: 0,
+    };
+    let threads = 256;
+    let blocks = (rows * columns).div_ceil(threads as usize).min(BLOCKS);
+    let launch = |name| Launch::new(&device, op, FILE, name).threads(threads);
+    launch("scaled_f16_largest").grid([blocks, 1, 1]).with(&arguments)?;
+    launch("scaled_f16").over(rows * row_to).with(&arguments)?;
+    Ok(Scale(scale))
+}
+
+/// A row-major tensor of f32 in a narrow type; below 2 to the power of `limit`, where that has a scale.
+pub(crate) fn narrowed(
+    op: &'static str,
+    narrow: Narrow,
+    tensor: &Tensor,
+    limit: i32,
+) -> Result<(Tensor, Option<Scale>)> {
+    match narrow {
+        Narrow::Bf16 => Ok((copied(op, tensor, DType::BF16)?, None)),
+        Narrow::F16 => {
+            let to = fresh(op, tensor.shape(), DType::F16, &device_of(op, tensor)?)?;
+            let elements = tensor.elements();
+            let scale = scaled(op, pointer(tensor), (1, elements), (elements, 1), (&to, elements), limit)?;
+            Ok((to, Some(scale)))
+        }
+    }
+}
