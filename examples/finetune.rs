@@ -10,6 +10,7 @@ mod common;
 use std::process::ExitCode;
 
 use clap::Parser;
+use cloze::bert::ClassifierPooling;
 use cloze::prelude::*;
 use cloze::train::Sanitized;
 use cloze::train::metrics::{Average, confusion_matrix};
@@ -24,6 +25,10 @@ struct Arguments {
     /// Most tokens of a sentence; longer ones are cut
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
+    /// What the classifier sees of a sentence: [CLS], or the mean of all tokens, which is better after little pre-training
+    /// [default: as the model says]
+    #[arg(long, value_parser = ClassifierPooling::ALL.map(ClassifierPooling::name))]
+    pooling: Option<String>,
     #[command(flatten)]
     training: TrainingArguments,
     /// Sentences to classify afterwards [default: some reviews]
@@ -60,7 +65,10 @@ fn run(arguments: &Arguments) -> Result {
     println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
 
     let (asked, seed) = (&arguments.training.model, arguments.training.seed);
-    let options = OpenOptions::new().labels(&labels).fresh_head().seed(seed);
+    let mut options = OpenOptions::new().labels(&labels).fresh_head().seed(seed);
+    if let Some(pooling) = arguments.pooling.as_deref().and_then(ClassifierPooling::from_name) {
+        options = options.classifier_pooling(pooling);
+    }
     let (mut model, report) = BertForSequenceClassification::open_with(asked.place(), asked.device(), &options)?;
     println!("{}: {report}", asked.name());
     let tokenizer = Tokenizer::open(asked.place())?;

@@ -45,7 +45,7 @@ pub use checkpoint::{LoadReport, WEIGHTS_FILE, WEIGHTS_INDEX_FILE};
 pub use model::*;
 pub use pipelines::*;
 
-pub use config::{BertConfig, HiddenAct, ModelType, ParameterCounts, ProblemType};
+pub use config::{BertConfig, ClassifierPooling, HiddenAct, ModelType, ParameterCounts, ProblemType};
 pub use error::{Error, ErrorKind, Result};
 pub use tokenizer::{EncodeOptions, Encoding, Tokenizer, TokenizerOptions, TrainOptions, Truncation};
 pub use weights::{Init, Weights};

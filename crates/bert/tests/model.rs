@@ -1,8 +1,8 @@
 //! The model: numbers of parameters, initial values, where errors say they come from, asking.
 
 use cloze_bert::{
-    Batch, BertConfig, BertForMaskedLM, BertForPreTraining, ErrorKind, FillMask, Mode, Pipeline, PreTrainedModel,
-    PreTrainingTargets, Tokenizer, TrainOptions,
+    Batch, BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, ClassifierPooling,
+    ErrorKind, FillMask, Mode, OpenOptions, Pipeline, PreTrainedModel, PreTrainingTargets, Tokenizer, TrainOptions,
 };
 use cloze_tensor::{DType, Device, Module, Tensor};
 
@@ -226,5 +226,41 @@ fn the_vocabulary_grows_with_added_tokens() -> Result {
     model.resize_token_embeddings(old, 5)?;
     assert_eq!(model.forward(&batch, &[1, 2], Mode::Eval)?.to_vec::<f32>()?, before.to_vec::<f32>()?);
     assert!(model.resize_token_embeddings(0, 5).unwrap_err().to_string().contains("vocab_size is 0"));
+    Ok(())
+}
+
+/// Against the mean of the hidden states, by hand; and the folder remembers it.
+#[test]
+fn a_classifier_of_the_mean() -> Result {
+    let dir = tempfile::tempdir()?;
+    BertForSequenceClassification::new(&small().with_labels(["a", "b", "c"]), &Device::Cpu, 3)?.save(dir.path())?;
+    let options = OpenOptions::new().classifier_pooling(ClassifierPooling::Mean);
+    let (model, _) = BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?;
+    let batch = Batch::new(&[(vec![2, 5, 6, 3], vec![0; 4]), (vec![2, 9, 3], vec![0; 3])])?;
+    let logits = model.forward(&batch, Mode::Eval)?.to_vec::<f32>()?;
+
+    let hidden = model.bert.forward(&batch, Mode::Eval)?.to_vec::<f32>()?;
+    let width = small().hidden_size;
+    let values = |parameter: &Tensor| parameter.to_vec::<f32>();
+    let pooler = model.bert.pooler.as_ref().ok_or("there is a pooler")?;
+    let (pooler_weight, pooler_bias) = (values(&pooler.dense.weight)?, values(&pooler.dense.bias)?);
+    let (weight, bias) = (values(&model.classifier.weight)?, values(&model.classifier.bias)?);
+    let affine = |x: &[f64], weight: &[f32], bias: &[f32]| -> Vec<f64> {
+        let rows = weight.chunks(width).zip(bias);
+        rows.map(|(row, &b)| row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>() + f64::from(b)).collect()
+    };
+    for (at, rows) in [(0, &hidden[..4 * width]), (1, &hidden[4 * width..])] {
+        let tokens = (rows.len() / width) as f64;
+        let mean: Vec<f64> =
+            (0..width).map(|i| rows.chunks(width).map(|row| f64::from(row[i])).sum::<f64>() / tokens).collect();
+        let pooled: Vec<f64> = affine(&mean, &pooler_weight, &pooler_bias).into_iter().map(f64::tanh).collect();
+        for (expected, found) in affine(&pooled, &weight, &bias).into_iter().zip(&logits[3 * at..]) {
+            assert!((expected - f64::from(*found)).abs() < 1e-6, "{found} against {expected}");
+        }
+    }
+
+    model.save(dir.path())?;
+    let (again, _) = BertForSequenceClassification::open(dir.path(), &Device::Cpu)?;
+    assert_eq!(again.forward(&batch, Mode::Eval)?.to_vec::<f32>()?, logits);
     Ok(())
 }

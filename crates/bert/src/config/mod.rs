@@ -1,5 +1,6 @@
 //! The shape of a BERT and its hyper-parameters, under the names that Hugging Face's `config.json` uses.
 
+mod classifier_pooling;
 mod count;
 mod json;
 mod model_type;
@@ -11,6 +12,7 @@ use cloze_tensor::Gelu;
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
+pub use classifier_pooling::ClassifierPooling;
 pub use count::ParameterCounts;
 pub(crate) use json::FILE as CONFIG_FILE;
 pub use model_type::ModelType;
@@ -287,6 +289,7 @@ impl BertConfig {
             return Err(Error::config(format!("pad_token_id is {pad}: must be below vocab_size, {vocab}")));
         }
         self.check_problem_type()?;
+        self.check_classifier_pooling()?;
         json::check_extra(&self.extra)
     }
 }

@@ -11,7 +11,7 @@ use crate::checkpoint::{self, LoadReport};
 use crate::config::CONFIG_FILE;
 use crate::folder::Folder;
 use crate::weights::{Source, Weights};
-use crate::{BertConfig, Result};
+use crate::{BertConfig, ClassifierPooling, Result};
 
 /// A BERT with some head: built of a configuration with random weights, or opened from a folder.
 ///
@@ -180,10 +180,13 @@ pub(super) fn open_in<M: PreTrainedModel>(
     options: &OpenOptions,
 ) -> Result<(M, LoadReport)> {
     let stored = BertConfig::in_folder(folder)?;
-    let config = match &options.labels {
+    let mut config = match &options.labels {
         Some(labels) => stored.with_labels(labels.iter().cloned()),
         None => stored,
     };
+    if let Some(pooling) = options.classifier_pooling {
+        config = config.with_classifier_pooling(pooling);
+    }
     let in_file = |error: crate::Error| error.in_file(&folder.path().join(CONFIG_FILE));
     config.validate().map_err(in_file)?;
     checkpoint::load(folder, &config, device, options.seed, options.fresh_head, |weights| {
@@ -216,6 +219,7 @@ fn with_rows(tensor: &Tensor, rows: usize, std: f64, seed: u64) -> Result<Tensor
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     labels: Option<Vec<String>>,
+    classifier_pooling: Option<ClassifierPooling>,
     seed: u64,
     fresh_head: bool,
 }
@@ -229,6 +233,11 @@ impl OpenOptions {
     /// Labels in the place of those that the folder names.
     pub fn labels<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> OpenOptions {
         OpenOptions { labels: Some(labels.into_iter().map(Into::into).collect()), ..self }
+    }
+
+    /// What a classifier of sequences sees, in the place of what the folder says.
+    pub fn classifier_pooling(self, pooling: ClassifierPooling) -> OpenOptions {
+        OpenOptions { classifier_pooling: Some(pooling), ..self }
     }
 
     /// Key of the random numbers that a missing head is made of.

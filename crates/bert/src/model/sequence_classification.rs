@@ -1,11 +1,11 @@
-//! What kind of text is it? Classes, several labels at once, or numbers, from the pooled `[CLS]`.
+//! What kind of text is it? Classes, several labels at once, or numbers, from the pooled `[CLS]` or mean.
 
-use cloze_tensor::{Inside as _, Tensor, module};
+use cloze_tensor::{Inside as _, Pooling, Tensor, module};
 
 use super::{BertModel, Linear, Mode, PreTrainedModel, Rows};
 use crate::error::Inside as _;
 use crate::weights::Weights;
-use crate::{Batch, BertConfig, Result};
+use crate::{Batch, BertConfig, ClassifierPooling, Result};
 
 /// BERT with a classifier of sequences.
 #[derive(Clone)]
@@ -73,10 +73,14 @@ impl BertForSequenceClassification {
     }
 }
 
-/// The pooled `[CLS]` of each sequence, dropped, through a classifier: `[B, C]`.
+/// `[CLS]` of each sequence, or the mean of its tokens, through the pooler, dropped, through a classifier: `[B, C]`.
 pub(super) fn classified(bert: &BertModel, classifier: &Linear, batch: &Batch, mode: Mode) -> Result<Tensor> {
     let rows = Rows::cls(batch.sequences());
-    let pooled = bert.pool(&bert.forward_rows(batch, &rows, mode)?)?; // [B, H]
+    let seen = match bert.config().classifier_pooling() {
+        ClassifierPooling::Cls => bert.forward_rows(batch, &rows, mode)?,
+        ClassifierPooling::Mean => bert.forward(batch, mode)?.pool(batch.sequences(), Pooling::Mean)?,
+    };
+    let pooled = bert.pool(&seen)?; // [B, H]
     let dropout = bert.head_dropout(bert.config().classifier_dropout_prob(), mode)?;
     classifier.forward(&pooled.dropout(&dropout, rows.coordinates())?).inside("classifier")
 }
