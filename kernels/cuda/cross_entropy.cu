@@ -2,8 +2,7 @@
 // dscores = (softmax(s) - onehot(label)) factor, which may take the place of the scores. A block a row; maximum and sum in one
 // pass, the sum corrected as the maximum grows.
 //
-// A label of `ignored` has no loss and no gradient. A label that is no class is written down, the first row that has one, and
-// counts as ignored: nothing is read or written that is not there, and the host learns of it when it looks at the step.
+// A label of `ignored` has no loss and no gradient; the others are classes that there are: the host has looked.
 #include "vector.cuh"
 
 constexpr int THREADS = 256;
@@ -13,7 +12,6 @@ template <class T> struct CrossEntropyArguments {
   const int64_t* labels;
   float* losses;         // [rows]
   float* log_sums;       // [rows], for the gradient
-  unsigned* fault;       // the first row with a label that is no class; 2^32 - 1 if none
   int64_t ignored;
   int rows, classes, row;
 };
@@ -55,10 +53,8 @@ template <class T> DEVICE void cross_entropy(const CrossEntropyArguments<T>& a) 
   if (threadIdx.x != 0) return;
   float log_sum = of_row + logf(sum);
   int64_t label = a.labels[row];
-  bool is_class = label >= 0 && label < a.classes;
-  if (!is_class && label != a.ignored) atomicMin(a.fault, unsigned(row));
   a.log_sums[row] = log_sum;
-  a.losses[row] = is_class && label != a.ignored ? log_sum - to_f32(scores[label]) : 0.0f;
+  a.losses[row] = label != a.ignored ? log_sum - to_f32(scores[label]) : 0.0f;
 }
 
 template <class T> struct CrossEntropyGradient {
@@ -74,7 +70,7 @@ template <class T> struct CrossEntropyGradient {
 template <class T> DEVICE void cross_entropy_gradient(const CrossEntropyGradient<T>& a) {
   int row = blockIdx.x;
   int64_t label = a.labels[row];
-  bool counts = label != a.ignored && label >= 0 && label < a.classes;
+  bool counts = label != a.ignored;
   float log_sum = a.log_sums[row], factor = *a.factor;
   for (int c = threadIdx.x; c < a.classes; c += THREADS) {
     size_t at = size_t(row) * a.row + c;

@@ -2,17 +2,15 @@
 //
 // Many tokens share a row of a table. So the host sorts the tokens by row: `order` has the tokens of the first row that
 // occurs, then those of the second, and `starts` where each row's begin. A block sums the tokens of one row in that order: no
-// atomics, the same bits every time, and rows that do not occur are not touched.
-//
-// An id that its table does not have is written down, the first token that has one, and reads row 0.
+// atomics, the same bits every time, and rows that do not occur are not touched. Ids are those of rows that there are: the host
+// has looked.
 #include "vector.cuh"
 
 template <class T> struct EmbeddingArguments {
   const T *word, *position, *token_type;
   const uint32_t *ids, *positions, *token_types;
   T* z;
-  unsigned* fault;  // the first token with an id that a table does not have; 2^32 - 1 if none
-  int tokens, width, words, position_limit, types;  // rows of each table
+  int tokens, width;
 };
 
 template <class T, int N> DEVICE void embed_row(const EmbeddingArguments<T>& a, int token, const uint32_t (&ids)[3]) {
@@ -32,13 +30,6 @@ template <class T> DEVICE void embed(const EmbeddingArguments<T>& a) {
   int token = int(blockIdx.x) * 4 + int(threadIdx.x) / 32;
   if (token >= a.tokens) return;
   uint32_t ids[3] = {a.ids[token], a.positions[token], a.token_types[token]};
-  int limits[3] = {a.words, a.position_limit, a.types};
-#pragma unroll
-  for (int i = 0; i < 3; i++)
-    if (ids[i] >= uint32_t(limits[i])) {
-      if (threadIdx.x % 32 == 0) atomicMin(a.fault, unsigned(token));
-      ids[i] = 0;
-    }
   if (a.width % PER_16_BYTES<T> == 0)
     embed_row<T, PER_16_BYTES<T>>(a, token, ids);
   else

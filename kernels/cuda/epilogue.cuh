@@ -26,6 +26,8 @@ template <class C> struct ProductArguments {
   int m, n, k;
   int row_c;  // elements from row to row
   int split;  // where it is not 0, product z is of `split` numbers along k from z * split on: parts of one product
+  // [2 gridDim.z gridDim.y, n], where sums of the columns of what is written are wanted: of every other row of a block.
+  float* column_sums;
   EpilogueArguments<C> epilogue;
 };
 
@@ -57,19 +59,25 @@ template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float prod
 constexpr int TILE_COLUMNS = 128;
 DEVICE int place_in_tile(int row, int column) { return row * TILE_COLUMNS + (column ^ (row & 7) * 4); }
 
-// Writes `rows` rows of a tile to c from (first_m, first_n) on, by `threads` threads of which this is `thread`.
+// Writes `rows` rows of a tile to c from (first_m, first_n) on, by as many threads as have two rows, of which this is `thread`.
 template <class C>
-DEVICE void write_tile(const ProductArguments<C>& product, const float* tile, int rows, int first_m, int first_n, int thread,
-                       int threads) {
+DEVICE void write_tile(const ProductArguments<C>& product, const float* tile, int rows, int first_m, int first_n, int thread) {
+  constexpr int threads = 2 * TILE_COLUMNS;
   C* c = product.c + blockIdx.z * product.batch_c;
   EpilogueArguments<C> epilogue = product.epilogue;
   if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * product.batch_c;
+  // A thread has one column.
+  float sum = 0;
 #pragma unroll 1
   for (int id = thread; id < rows * TILE_COLUMNS; id += threads) {
     int of_row = id / TILE_COLUMNS, of_column = id % TILE_COLUMNS, row = first_m + of_row, column = first_n + of_column;
     if (row >= product.m || column >= product.n) continue;
     size_t offset = size_t(row) * product.row_c + column;
     float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
-    store(c + offset, {finish(epilogue, tile[place_in_tile(of_row, of_column)], column, offset, before)});
+    float value = finish(epilogue, tile[place_in_tile(of_row, of_column)], column, offset, before);
+    store(c + offset, {value});
+    sum += value;
   }
+  int column = first_n + thread % TILE_COLUMNS, part = int(blockIdx.z * gridDim.y + blockIdx.y) * 2 + thread / TILE_COLUMNS;
+  if (product.column_sums && column < product.n) product.column_sums[size_t(part) * product.n + column] = sum;
 }

@@ -112,7 +112,8 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
       for (int e = 0; e < 4; e++)
         tile[place_in_tile(warp_m + i * 16 + lane / 4 + e / 2 * 8, warp_n + j * 8 + lane % 4 * 2 + e % 2)] = sums[i][j][e];
   __syncthreads();
-  write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x, THREADS);
+  static_assert(THREADS == 2 * TILE_COLUMNS, "as write_tile has it");
+  write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x);
 }
 
 // By how A and B lie, n for the usual order of their rows, [m, k] and [k, n], t for the transpose of that; by their type; and by

@@ -90,7 +90,8 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
   for (int i = 0; i < 64; i++)
     tile[place_in_tile(warp * 16 + lane / 4 + i % 4 / 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2)] = sums[i];
   barrier_of(1, CONSUMERS);
-  write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x, CONSUMERS);
+  static_assert(CONSUMERS == 2 * TILE_COLUMNS, "as write_tile has it");
+  write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x);
 }
 
 // By how A and B lie, as in gemm.cu.

@@ -51,22 +51,28 @@ KERNEL(clip_factor)(const double* partials, int count, float most, StepState* st
 }
 EMU_KERNEL(clip_factor)
 
+// Of flat parameters those that share what they are multiplied with.
+struct Range {
+  uint64_t start, count;
+  uint32_t first_block;  // of those that compute it
+  float rate_factor;     // of the learning rate
+  float weight_decay;
+};
 struct AdamWArguments {
   float* parameters;
   const float* gradients;
   float *mean, *mean_of_squares;
   const StepState* state;
-  uint64_t count;
-  float rate_factor;  // of these parameters, of the learning rate
-  float weight_decay;
+  const Range* ranges;
+  int count;  // of ranges
   float new1, beta2, new2;  // 1 - beta1, beta2 and 1 - beta2: in f32, 1 - beta2 would be off by a hundred-thousandth
   float eps;
 };
 
-template <int N> DEVICE void adamw_at(const AdamWArguments& a, uint64_t at) {
+template <int N> DEVICE void adamw_at(const AdamWArguments& a, const Range& range, uint64_t at) {
   StepState state = *a.state;
-  float learning_rate = state.learning_rate * a.rate_factor;
-  float keep = 1.0f - learning_rate * a.weight_decay, rate = learning_rate / state.correction1;
+  float learning_rate = state.learning_rate * range.rate_factor;
+  float keep = 1.0f - learning_rate * range.weight_decay, rate = learning_rate / state.correction1;
   float root = 1.0f / sqrtf(state.correction2);
   float p[N], g[N], m[N], v[N];
   load(p, a.parameters + at);
@@ -85,14 +91,24 @@ template <int N> DEVICE void adamw_at(const AdamWArguments& a, uint64_t at) {
   store(a.mean_of_squares + at, v);
 }
 
-// Four parameters a thread; those of an arena begin at multiples of 16 bytes.
+// Four parameters a thread; ranges begin at multiples of 16 bytes.
 KERNEL(adamw)(AdamWArguments a) {
-  uint64_t at = (uint64_t(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
   float factor = a.state->factor;
   if (!(factor == factor)) return;
-  if (at + 4 <= a.count)
-    adamw_at<4>(a, at);
+  // The last range that begins at this block or before.
+  int low = 0, high = a.count;
+  while (high - low > 1) {
+    int middle = (low + high) / 2;
+    if (a.ranges[middle].first_block <= blockIdx.x)
+      low = middle;
+    else
+      high = middle;
+  }
+  Range range = a.ranges[low];
+  uint64_t at = (uint64_t(blockIdx.x - range.first_block) * blockDim.x + threadIdx.x) * 4;
+  if (at + 4 <= range.count)
+    adamw_at<4>(a, range, range.start + at);
   else
-    for (; at < a.count; at++) adamw_at<1>(a, at);
+    for (; at < range.count; at++) adamw_at<1>(a, range, range.start + at);
 }
 EMU_KERNEL(adamw)

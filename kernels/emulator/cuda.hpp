@@ -165,18 +165,6 @@ inline unsigned atomicAdd(unsigned* at, unsigned value) {
   emu::yield();
   return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
-inline int atomicAdd(int* at, int value) {
-  emu::yield();
-  return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
-}
-inline unsigned atomicMin(unsigned* at, unsigned value) {
-  emu::yield();
-  unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
-  while (old > value && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-  return old;
-}
-
 inline unsigned atomicMax(unsigned* at, unsigned value) {
   emu::yield();
   unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);

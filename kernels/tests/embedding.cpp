@@ -5,15 +5,15 @@
 #include "numbers.hpp"
 
 struct Embedding {
-  Pointer word, position, token_type, ids, positions, token_types, z, fault;
-  int tokens, width, words, position_limit, types;
+  Pointer word, position, token_type, ids, positions, token_types, z;
+  int tokens, width;
 };
 struct Scatter {
   Pointer dz, order, starts, rows, gradient;
   int width;
 };
 
-template <class Type> static void run(const Device& device, int width, bool has_fault) {
+template <class Type> static void run(const Device& device, int width) {
   using T = typename Type::Stored;
   std::string what = Type::NAME + std::string(", width ") + std::to_string(width) + ": ";
   int words = 50, limit = 7, types = 2, tokens = 41;
@@ -23,14 +23,13 @@ template <class Type> static void run(const Device& device, int width, bool has_
     positions.push_back(uint32_t(token % limit));
     token_types.push_back(uint32_t(token / 5 % 2));
   }
-  if (has_fault) ids[9] = 50, positions[20] = 1000;
   auto word = normal<Type>(size_t(words) * width, 1), position = normal<Type>(size_t(limit) * width, 2),
        type = normal<Type>(size_t(types) * width, 3), dz = normal<Type>(size_t(tokens) * width, 4);
   auto gradient = normal<F32>(size_t(words) * width, 5);
   std::vector<double> z, sums = widened<F32>(gradient);
   std::map<uint32_t, std::vector<uint32_t>> of_rows;
   for (int token = 0; token < tokens; token++) {
-    uint32_t row = ids[token] < 50 ? ids[token] : 0, at = positions[token] < 7 ? positions[token] : 0;
+    uint32_t row = ids[token], at = positions[token];
     of_rows[row].push_back(uint32_t(token));
     for (int c = 0; c < width; c++) {
       z.push_back(Type::widen(word[row * width + c]) + Type::widen(position[at * width + c]) +
@@ -47,14 +46,12 @@ template <class Type> static void run(const Device& device, int width, bool has_
   Array<T> of_word(device, word), of_position(device, position), of_type(device, type), of_z(device, z.size()), of_dz(device, dz);
   Array<uint32_t> of_ids(device, ids), of_positions(device, positions), of_types(device, token_types), of_order(device, order),
       of_starts(device, starts), rows_of(device, rows);
-  Array<unsigned> fault(device, std::vector<unsigned>{~0u});
   Array<float> of_gradient(device, gradient);
   Embedding embedding = {of_word.pointer, of_position.pointer, of_type.pointer, of_ids.pointer, of_positions.pointer,
-                         of_types.pointer, of_z.pointer, fault.pointer, tokens, width, words, limit, types};
+                         of_types.pointer, of_z.pointer, tokens, width};
   std::string type_name = Type::NAME;
   Device::check(device.launch(("embed_" + type_name).c_str(), {unsigned(tokens + 3) / 4, 1, 1}, 128, 0, {&embedding}), what);
   expect_near(widened<Type>(of_z.values()), z, Type::TOLERANCE, what + "z");
-  if (fault.values()[0] != (has_fault ? 9u : ~0u)) throw std::runtime_error(what + "the first wrong id");
   Scatter scatter = {of_dz.pointer, of_order.pointer, of_starts.pointer, rows_of.pointer, of_gradient.pointer, width};
   Device::check(device.launch(("scatter_sums_" + type_name).c_str(), {unsigned(rows.size()), 1, 1}, 128, 0, {&scatter}), what);
   expect_near(widened<F32>(of_gradient.values()), sums, 2e-6, what + "gradient");
@@ -63,11 +60,10 @@ template <class Type> static void run(const Device& device, int width, bool has_
 int main(int count, char** arguments) {
   try {
     Device device(count - 1, arguments + 1);
-    for (int width : {3, 32, 272})
-      for (bool has_fault : {false, true}) {
-        run<F32>(device, width, has_fault);
-        run<Bf16>(device, width, has_fault);
-      }
+    for (int width : {3, 32, 272}) {
+      run<F32>(device, width);
+      run<Bf16>(device, width);
+    }
     printf("embedding: ok\n");
     return 0;
   } catch (std::exception& error) {

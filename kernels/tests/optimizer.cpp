@@ -1,4 +1,6 @@
 // optimizer [CUBIN ..]: the kernels of optimizer.cu against f64.
+#include <algorithm>
+
 #include "device.hpp"
 #include "numbers.hpp"
 
@@ -6,13 +8,19 @@ struct StepState {
   float learning_rate, correction1, correction2, factor;
   double norm;
 };
+struct Range {
+  uint64_t start, count;
+  unsigned first_block;
+  float rate_factor, weight_decay;
+};
 struct AdamW {
-  Pointer parameters, gradients, mean, mean_of_squares, state;
-  uint64_t count;
-  float rate_factor, weight_decay, new1, beta2, new2, eps;
+  Pointer parameters, gradients, mean, mean_of_squares, state, ranges;
+  int count;
+  float new1, beta2, new2, eps;
 };
 
-// Three steps over `count` parameters, clipped to `most`.
+// Three steps over `count` parameters, clipped to `most`. The first have another learning rate than the others, which have a decay,
+// and between them is one that no range has.
 static void steps(const Device& device, size_t count, float most) {
   std::string name = std::to_string(count) + " parameters, clipped to " + std::to_string(most) + ": ";
   std::vector<double> p = widened<F32>(normal<F32>(count, 1)), m(count, 0), v(count, 0);
@@ -20,7 +28,12 @@ static void steps(const Device& device, size_t count, float most) {
       squares(device, std::vector<float>(count, 0));
   unsigned blocks = unsigned((count + 65535) / 65536);
   Array<double> partials(device, blocks);
-  float rate = 1e-2f, decay = 0.01f, eps = 1e-8f, rate_factor = 0.5f;
+  float rate = 1e-2f, eps = 1e-8f;
+  size_t first = count / 8 * 4, second = std::min(first + 4, count);
+  unsigned of_first = unsigned((first + 1023) / 1024), of_second = unsigned((count - second + 1023) / 1024);
+  std::vector<Range> table = {{second, count - second, of_first, 0.5f, 0.01f}};
+  if (first > 0) table.insert(table.begin(), {0, first, 0, 1, 0});
+  Array<Range> ranges(device, table);
   double beta1 = 0.9, beta2 = 0.999;
   for (int step = 1; step <= 3; step++) {
     std::vector<float> gradients = normal<F32>(count, 10 + unsigned(step));
@@ -29,7 +42,8 @@ static void steps(const Device& device, size_t count, float most) {
     double norm = std::sqrt(sum), factor = most > 0 ? std::fmin(1, most / (norm + 1e-6)) : 1;
     double correction1 = 1 - std::pow(beta1, step), correction2 = 1 - std::pow(beta2, step);
     for (size_t i = 0; i < count; i++) {
-      double g = gradients[i] * factor, lr = double(rate) * rate_factor;
+      if (i >= first && i < second) continue;
+      double g = gradients[i] * factor, lr = double(rate) * (i < first ? 1 : 0.5), decay = i < first ? 0 : 0.01;
       m[i] = beta1 * m[i] + (1 - beta1) * g;
       v[i] = beta2 * v[i] + (1 - beta2) * g * g;
       p[i] = p[i] * (1 - lr * decay) - lr / correction1 * m[i] / (std::sqrt(v[i] / correction2) + eps);
@@ -42,9 +56,9 @@ static void steps(const Device& device, size_t count, float most) {
     int parts = int(blocks);
     Device::check(device.launch("clip_factor", {1, 1, 1}, 32, 0, {partials.argument(), &parts, &most, state.argument()}),
                   name + "clip_factor");
-    AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, count,
-                   rate_factor, decay, float(1 - beta1), float(beta2), float(1 - beta2), eps};
-    Device::check(device.launch("adamw", {unsigned((count + 1023) / 1024), 1, 1}, 256, 0, {&adamw}), name + "adamw");
+    AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, ranges.pointer,
+                   int(table.size()), float(1 - beta1), float(beta2), float(1 - beta2), eps};
+    Device::check(device.launch("adamw", {of_first + of_second, 1, 1}, 256, 0, {&adamw}), name + "adamw");
     StepState found = state.values()[0];
     expect_near({found.norm}, {norm}, 1e-12, name + "norm");
     expect_near({found.factor}, {factor}, 1e-6, name + "factor");
@@ -71,8 +85,9 @@ static void not_finite(const Device& device, float bad) {
                 name + "sum_of_squares");
   Device::check(device.launch("clip_factor", {1, 1, 1}, 32, 0, {partials.argument(), &parts, &most, state.argument()}),
                 name + "clip_factor");
-  AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, count,
-                 1, 0.01f, 0.1f, 0.999f, 0.001f, 1e-8f};
+  Array<Range> ranges(device, std::vector<Range>{{0, count, 0, 1, 0.01f}});
+  AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, ranges.pointer,
+                 1, 0.1f, 0.999f, 0.001f, 1e-8f};
   Device::check(device.launch("adamw", {1, 1, 1}, 256, 0, {&adamw}), name + "adamw");
   if (std::isfinite(state.values()[0].norm)) throw std::runtime_error(name + "their norm is finite");
   for (const Array<float>* unchanged : {&parameters, &mean, &squares})

@@ -18,7 +18,6 @@ struct Forward {
     labels: Pointer,
     losses: Pointer,
     log_sums: Pointer,
-    fault: Pointer,
     ignored: i64,
     rows: i32,
     classes: i32,
@@ -46,7 +45,6 @@ pub(crate) fn forward(
     let device = device_of(op, &scores)?;
     let rows = targets.len();
     let labels = device.upload(op, targets)?;
-    let fault = device.upload(op, &[u32::MAX])?;
     let losses = fresh(op, &[rows], DType::F32, &device)?;
     let log_sums = fresh(op, &[rows], DType::F32, &device)?;
     let arguments = Forward {
@@ -54,7 +52,6 @@ pub(crate) fn forward(
         labels: labels.pointer(),
         losses: pointer(&losses),
         log_sums: pointer(&log_sums),
-        fault: fault.pointer(),
         ignored,
         rows: int(op, rows)?,
         classes: int(op, classes)?,

@@ -5,7 +5,7 @@ use bytemuck::{NoUninit, bytes_of};
 
 use super::elementwise::copy;
 use super::launch::Launch;
-use super::layer_norm::add_rows;
+use super::layer_norm::{self, add_rows};
 use super::scaled::{Narrow, Scale, of_scale, scaled};
 use super::tensor_map::TensorMap;
 use super::{Pointer, device_of, fresh, int, pointer};
@@ -141,6 +141,9 @@ pub(crate) enum Epilogue<'a> {
     Bias(&'a Tensor),
     /// GELU of the product and a bias; the pre-activation is kept in the second, where there is one.
     BiasGelu(&'a Tensor, Option<&'a Tensor>, Gelu),
+    /// The product times the derivative of GELU at the pre-activation. The sums of its columns, in parts, go to the second, where
+    /// there is one: on tensor cores alone.
+    GeluGradient(&'a Tensor, Option<&'a Tensor>, Gelu),
 }
 
 #[repr(C)]
@@ -167,6 +170,7 @@ struct Product {
     row_c: i32,
     split: i32,
     padding: u32,
+    column_sums: Pointer,
     epilogue: KernelEpilogue,
 }
 
@@ -214,14 +218,15 @@ pub(crate) fn multiply(
     device_of(op, b.tensor)?;
     device_of(op, c.tensor)?;
     let (m, n, k) = (a.rows, b.columns, a.columns);
-    let (kind, bias, kept, gelu) = match epilogue {
-        Epilogue::Plain => (0, 0, 0, Gelu::Erf),
-        Epilogue::Bias(bias) => (1, pointer(bias), 0, Gelu::Erf),
-        Epilogue::BiasGelu(bias, kept, gelu) => (2, pointer(bias), kept.map_or(0, pointer), gelu),
+    let (kind, bias, pre_activation, column_sums, gelu) = match epilogue {
+        Epilogue::Plain => (0, 0, 0, 0, Gelu::Erf),
+        Epilogue::Bias(bias) => (1, pointer(bias), 0, 0, Gelu::Erf),
+        Epilogue::BiasGelu(bias, kept, gelu) => (2, pointer(bias), kept.map_or(0, pointer), 0, gelu),
+        Epilogue::GeluGradient(u, sums, gelu) => (3, 0, pointer(u), sums.map_or(0, pointer), gelu),
     };
     let epilogue = KernelEpilogue {
         bias,
-        pre_activation: kept,
+        pre_activation,
         scale_a: 0,
         scale_b: 0,
         epilogue: kind,
@@ -244,6 +249,7 @@ pub(crate) fn multiply(
             row_c: int(op, c.step.0)?,
             split: 0,
             padding: 0,
+            column_sums,
             epilogue,
         };
         if parts == 1 {
@@ -274,6 +280,29 @@ pub(crate) fn multiply(
     };
     let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(blocks(TILE_ANY));
     launch.shared(SHARED_ANY).with(&arguments)
+}
+
+/// du = (a b) * gelu'(u), of the shape of u, and the sums of its columns: the gradients of a pre-activation and of its bias.
+pub(crate) fn gelu_gradient(
+    op: &'static str,
+    precision: Precision,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    (u, gelu): (&Tensor, Gelu),
+) -> Result<(Tensor, Tensor)> {
+    let device = device_of(op, u)?;
+    let du = fresh(op, u.shape(), DType::F32, &device)?;
+    let to = Matrix::of(&du);
+    if Narrow::of(op, precision, &device)?.is_none() || to.rows * to.columns * a.columns == 0 {
+        multiply(op, precision, a, b, to, Epilogue::GeluGradient(u, None, gelu), false)?;
+        let sums = column_sums(op, to)?;
+        return Ok((du, sums));
+    }
+    let parts = 2 * to.rows.div_ceil(TILE);
+    let sums = fresh(op, &[parts, to.columns], DType::F32, &device)?;
+    multiply(op, precision, a, b, to, Epilogue::GeluGradient(u, Some(&sums), gelu), false)?;
+    let sums = layer_norm::column_sums(op, &device, pointer(&sums), (parts, to.columns, to.columns))?;
+    Ok((du, sums))
 }
 
 /// In how many parts along k a product of so many blocks is computed.
@@ -338,5 +367,5 @@ fn on_tensor_cores(
 /// The sums of the columns of a matrix whose rows lie together.
 pub(crate) fn column_sums(op: &'static str, of: Matrix<'_>) -> Result<Tensor> {
     let device = device_of(op, of.tensor)?;
-    super::layer_norm::column_sums(op, &device, of.pointer(), (of.rows, of.step.0, of.columns))
+    layer_norm::column_sums(op, &device, of.pointer(), (of.rows, of.step.0, of.columns))
 }

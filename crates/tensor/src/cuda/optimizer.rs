@@ -63,6 +63,18 @@ struct StepState {
     norm: f64,
 }
 
+/// Parameters that share what they are multiplied with.
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable, Pod)]
+struct KernelRange {
+    start: u64,
+    count: u64,
+    first_block: u32,
+    rate_factor: f32,
+    weight_decay: f32,
+    padding: u32,
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
 struct AdamW {
@@ -71,13 +83,13 @@ struct AdamW {
     mean: Pointer,
     mean_of_squares: Pointer,
     state: Pointer,
-    count: u64,
-    rate_factor: f32,
-    weight_decay: f32,
+    ranges: Pointer,
+    count: i32,
     new1: f32,
     beta2: f32,
     new2: f32,
     eps: f32,
+    padding: u32,
 }
 
 /// One step of the f32 parameters in each range, as its step says, with the gradients of `written` scaled so that their norm is
@@ -108,24 +120,35 @@ pub(crate) fn adamw(
     let (sums, to) = (partials.pointer(), state.pointer());
     let arguments = [bytes_of(&sums), bytes_of(&count), bytes_of(&most), bytes_of(&to)];
     Launch::new(device, op, FILE, "clip_factor").threads(32).with_all(&arguments)?;
-    for (range, step) in steps {
-        let arguments = AdamW {
-            parameters: address(op, parameters, range.start)?,
-            gradients: address(op, gradients, range.start)?,
-            mean: address(op, mean, range.start)?,
-            mean_of_squares: address(op, square, range.start)?,
-            state: to,
+    let mut blocks = 0;
+    let mut ranges = Vec::with_capacity(steps.len());
+    for (range, step) in steps.iter().filter(|(range, _)| !range.is_empty()) {
+        ranges.push(KernelRange {
+            start: range.start as u64,
             count: range.len() as u64,
+            first_block: super::int(op, blocks)? as u32,
             rate_factor: if learning_rate == 0.0 { 0.0 } else { (step.learning_rate / learning_rate) as f32 },
             weight_decay: step.weight_decay as f32,
-            new1: (1.0 - step.beta1) as f32,
-            beta2: step.beta2 as f32,
-            new2: (1.0 - step.beta2) as f32,
-            eps: step.eps as f32,
-        };
-        let threads = range.len().div_ceil(4);
-        Launch::new(device, op, FILE, "adamw").threads(THREADS).over(threads).with(&arguments)?;
+            padding: 0,
+        });
+        blocks += range.len().div_ceil(4 * THREADS as usize);
     }
+    let of_ranges = device.input(op, &ranges)?;
+    let arguments = AdamW {
+        parameters: address(op, parameters, 0)?,
+        gradients: address(op, gradients, 0)?,
+        mean: address(op, mean, 0)?,
+        mean_of_squares: address(op, square, 0)?,
+        state: to,
+        ranges: of_ranges.pointer(),
+        count: super::int(op, ranges.len())?,
+        new1: (1.0 - first.beta1) as f32,
+        beta2: first.beta2 as f32,
+        new2: (1.0 - first.beta2) as f32,
+        eps: first.eps as f32,
+        padding: 0,
+    };
+    Launch::new(device, op, FILE, "adamw").threads(THREADS).grid([blocks, 1, 1]).with(&arguments)?;
     let mut found = [of_step];
     state.read(op, 0, &mut found)?;
     Ok(found[0].norm)

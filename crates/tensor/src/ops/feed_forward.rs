@@ -23,8 +23,13 @@ impl Tensor {
         if let Some(y) = in_f32(inputs, |[x, w1, b1, w2, b2]| x.feed_forward((w1, b1), gelu, (w2, b2)))? {
             return Ok(y);
         }
-        on_device!(self, cpu => (), cuda => return self.linear_gelu(inner.0, inner.1, gelu)?.linear(outer.0, outer.1));
         let first = Layers::checked(OP, self, &[inner])?;
+        on_device!(self, cpu => (), cuda => {
+            if !is_recorded(&inputs) {
+                return self.linear_gelu(inner.0, inner.1, gelu)?.linear(outer.0, outer.1);
+            }
+            return first.feed_forward_on_cuda(OP, inputs, gelu, outer);
+        });
         let (shape, device, precision) = (first.output_shape(), self.device(), first.precision);
         if !is_recorded(&inputs) {
             let hidden = float!(OP, self.dtype(), T => {

@@ -192,19 +192,40 @@ impl Layers {
         })
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda(&self, gelu: Option<Gelu>) -> cuda::linear::Linear<'_> {
+        let layers = self.layers.iter().map(|layer| (&layer.weight, &layer.bias)).collect();
+        cuda::linear::Linear { x: &self.x, layers, gelu, precision: self.precision }
+    }
+
     /// On a GPU, with GELU of the only layer where it is given. `inputs` are x, the weights and the biases.
     #[cfg(feature = "cuda")]
     fn on_cuda(&self, op: &'static str, inputs: &[&Tensor], gelu: Option<Gelu>) -> Result<Tensor> {
-        let layers = self.layers.iter().map(|layer| (&layer.weight, &layer.bias)).collect();
-        let linear = cuda::linear::Linear { x: &self.x, layers, gelu, precision: self.precision };
-        let (output, kept) = linear.forward(op, &self.output_shape(), is_recorded(inputs))?;
+        let (output, kept) = self.cuda(gelu).forward(op, &self.output_shape(), is_recorded(inputs))?;
         let count = self.layers.len();
         Ok(differentiable_many(op, inputs, &[], output, move |_, dy, mut slots| {
             let db = slots.split_off(1 + count);
             let dw = slots.split_off(1);
-            let (Some(kept), Some(dx)) = (kept, slots.pop()) else { return Ok(()) };
+            let Some(dx) = slots.pop() else { return Ok(()) };
             kept.backward(op, dy, dx, dw.into_iter().zip(db))
         }))
+    }
+
+    /// On a GPU, with GELU of the only layer and `outer` behind it, where a gradient is wanted. `inputs` are x and each layer's
+    /// weight and bias.
+    #[cfg(feature = "cuda")]
+    pub(super) fn feed_forward_on_cuda(
+        &self,
+        op: &'static str,
+        inputs: [&Tensor; 5],
+        gelu: Gelu,
+        outer: (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
+        let (hidden, inner) = self.cuda(Some(gelu)).forward(op, &self.output_shape(), true)?;
+        let outer = Layers::checked(op, &hidden, &[outer])?;
+        let (output, outer) = outer.cuda(None).forward(op, &outer.output_shape(), true)?;
+        let kept = cuda::linear::FeedForward { inner, outer };
+        Ok(differentiable(op, inputs, [], output, move |[], dy, slots| kept.backward(op, dy, slots)))
     }
 }
 
