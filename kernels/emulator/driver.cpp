@@ -3,7 +3,6 @@
 // A call does its work before it returns. A graph is the work of its nodes, in the order in which they were added.
 #include <sys/mman.h>
 
-#include <chrono>
 #include <cstdio>
 #include <map>
 #include <mutex>
@@ -25,10 +24,6 @@ using Graph = std::vector<Work>;
 
 struct Stream {};
 
-struct Event {
-  double seconds = 0;
-};
-
 std::recursive_mutex mutex;
 // A kernel that failed leaves the context unusable, as on a device.
 Result sticky = SUCCESS;
@@ -39,8 +34,6 @@ Result run(const Work& work) {
   std::lock_guard lock(mutex);
   return sticky ? sticky : work();
 }
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // ---- memory ------------------------------------------------------------------------------------------------------
 
@@ -281,7 +274,7 @@ Result cuCtxGetCurrent(void** to) {
 }
 Result cuCtxSynchronize() { return sticky; }
 
-// Streams, events, graphs.
+// Streams and graphs.
 Result cuStreamCreate(void** stream, unsigned) {
   *stream = new Stream;
   return SUCCESS;
@@ -291,7 +284,6 @@ Result cuStreamDestroy_v2(void* stream) {
   return SUCCESS;
 }
 Result cuStreamSynchronize(void*) { return sticky; }
-Result cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 Result cuGraphCreate(void** graph, unsigned) {
   *graph = new Graph;
   return SUCCESS;
@@ -331,29 +323,6 @@ Result cuGraphDestroy(void* graph) {
   return SUCCESS;
 }
 Result cuGraphExecDestroy(void* executable) { return cuGraphDestroy(executable); }
-Result cuEventCreate(void** event, unsigned) {
-  *event = new Event;
-  return SUCCESS;
-}
-Result cuEventDestroy_v2(void* event) {
-  delete static_cast<Event*>(event);
-  return SUCCESS;
-}
-Result cuEventRecord(void* event, void*) {
-  return run([event] {
-    static_cast<Event*>(event)->seconds = now();
-    return SUCCESS;
-  });
-}
-Result cuEventQuery(void*) { return SUCCESS; }
-Result cuEventSynchronize(void*) { return sticky; }
-Result cuEventElapsedTime_v2(float* milliseconds, void* from, void* to) {
-  *milliseconds = float(1000 * (static_cast<Event*>(to)->seconds - static_cast<Event*>(from)->seconds));
-  return SUCCESS;
-}
-Result cuEventElapsedTime(float* milliseconds, void* from, void* to) {
-  return cuEventElapsedTime_v2(milliseconds, from, to);
-}
 
 // Memory.
 Result cuMemGetInfo_v2(size_t* free, size_t* total) {
