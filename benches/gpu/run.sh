@@ -4,6 +4,7 @@
 #
 #   cargo test --release --features cuda -p cloze-tensor --lib --no-run     as BINARIES/operations
 #   cargo test --release --features cuda --test gpu --no-run                as BINARIES/training
+#   cargo test --release --features cuda --test gpu_graph --no-run          as BINARIES/graph
 #   cargo bench --features cuda --bench gpu --no-run                        as BINARIES/gpu
 #
 # and, for the kernels' own tests, the programs and cubins that kernels/tests/run.sh and kernels/build.sh make, in
@@ -40,6 +41,7 @@ for program in "$binaries"/kernels/*; do
 done
 check operations "$binaries/operations" a_gpu
 check training "$binaries/training"
+check graph "$binaries/graph"
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     check "$tool" timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 1 "$binaries/operations" a_gpu
