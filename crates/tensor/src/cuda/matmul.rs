@@ -1,7 +1,7 @@
 //! Matrix products: gemm.cu and, for bf16 on sm_90a, gemm_hopper.cu on tensor cores, for [`Precision::Bf16`] and
 //! [`Precision::F16`], and gemm_any.cu in f32.
 
-use bytemuck::{NoUninit, bytes_of};
+use bytemuck::{NoUninit, Zeroable, bytes_of};
 
 use super::elementwise::copy;
 use super::launch::Launch;
@@ -147,7 +147,7 @@ pub(crate) enum Epilogue<'a> {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, NoUninit, Zeroable)]
 struct KernelEpilogue {
     bias: Pointer,
     pre_activation: Pointer,
@@ -160,7 +160,7 @@ struct KernelEpilogue {
 }
 
 #[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, NoUninit, Zeroable)]
 struct Product {
     c: Pointer,
     batch_c: u64,
@@ -227,12 +227,10 @@ pub(crate) fn multiply(
     let epilogue = KernelEpilogue {
         bias,
         pre_activation,
-        scale_a: 0,
-        scale_b: 0,
         epilogue: kind,
         gelu: i32::from(gelu == Gelu::Tanh),
         add: add.into(),
-        padding: 0,
+        ..KernelEpilogue::zeroed()
     };
     let blocks = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), 1];
     let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
@@ -242,15 +240,13 @@ pub(crate) fn multiply(
         let parts = if is_split { parts(blocks(TILE), k) } else { 1 };
         let product = Product {
             c: c.pointer(),
-            batch_c: 0,
             m: int_m,
             n: int_n,
             k: int_k,
             row_c: int(op, c.step.0)?,
-            split: 0,
-            padding: 0,
             column_sums,
             epilogue,
+            ..Product::zeroed()
         };
         if parts == 1 {
             return on_tensor_cores(op, narrow, a, b, product, parts);
@@ -280,6 +276,77 @@ pub(crate) fn multiply(
     };
     let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(blocks(TILE_ANY));
     launch.shared(SHARED_ANY).with(&arguments)
+}
+
+/// The products of as many matrices: a [N, m, k] and b [N, k, n], row-major, to c [N, m, n], which nobody else sees.
+pub(crate) fn multiply_each(op: &'static str, precision: Precision, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<()> {
+    let device = device_of(op, a)?;
+    device_of(op, b)?;
+    let (count, m, k, n) = (a.size(0), a.size(1), a.size(2), b.size(2));
+    let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
+    let epilogue = KernelEpilogue::zeroed();
+    let narrow = Narrow::of(op, precision, &device)?.filter(|_| count * m * n * k > 0);
+    let operands = match narrow {
+        Some(narrow) => {
+            Some((narrow, Operand::narrowed(op, narrow, Matrix::of(a))?, Operand::narrowed(op, narrow, Matrix::of(b))?))
+        }
+        None => None,
+    };
+    // A grid has at most so many products.
+    for first in (0..count).step_by(u16::MAX.into()) {
+        let products = (count - first).min(u16::MAX.into());
+        let grid = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), products];
+        let at = |pointer: Pointer, elements: usize, size: usize| pointer + (first * elements * size) as u64;
+        let to = at(pointer(c), m * n, 4);
+        let Some((narrow, of_a, of_b)) = &operands else {
+            let arguments = Any {
+                a: at(pointer(a), m * k, 4),
+                b: at(pointer(b), k * n, 4),
+                c: to,
+                m: int_m,
+                n: int_n,
+                k: int_k,
+                row_a: int_k,
+                column_a: 1,
+                row_b: int_n,
+                column_b: 1,
+                row_c: int_n,
+                batches: [m * k, k * n, m * n].map(|elements| elements as u64),
+                epilogue,
+            };
+            let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid(TILE_ANY));
+            launch.shared(SHARED_ANY).with(&arguments)?;
+            continue;
+        };
+        let arguments = OnTensorCores {
+            a: at(pointer(&of_a.tensor), m * of_a.row, 2),
+            b: at(pointer(&of_b.tensor), k * of_b.row, 2),
+            batches: [(m * of_a.row) as u64, (k * of_b.row) as u64],
+            row_a: int(op, of_a.row)?,
+            row_b: int(op, of_b.row)?,
+            product: Product {
+                c: to,
+                batch_c: (m * n) as u64,
+                m: int_m,
+                n: int_n,
+                k: int_k,
+                row_c: int_n,
+                epilogue: KernelEpilogue {
+                    scale_a: of_scale(of_a.scale.as_ref()),
+                    scale_b: of_scale(of_b.scale.as_ref()),
+                    ..epilogue
+                },
+                ..Product::zeroed()
+            },
+        };
+        let name = match narrow {
+            Narrow::Bf16 => "gemm_nn_bf16_f32",
+            Narrow::F16 => "gemm_nn_f16_f32",
+        };
+        let launch = Launch::new(&device, op, "gemm", name).threads(THREADS).grid(grid(TILE));
+        launch.shared(SHARED).with(&arguments)?;
+    }
+    Ok(())
 }
 
 /// du = (a b) * gelu'(u), of the shape of u, and the sums of its columns: the gradients of a pre-activation and of its bias.

@@ -1,5 +1,5 @@
 //! Matrix products, of matrices or of batches of them. Transposed operands are not copied: the product
-//! reads them by their strides.
+//! reads them by their strides. Batches on a GPU are: they are multiplied in one launch.
 //!
 //! For C = A B, with dC the gradient of C: dA = dC Bᵀ and dB = Aᵀ dC.
 
@@ -70,14 +70,19 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, batch: &[usize]) -> Res
     };
     on_device!(a, cpu => (), cuda => {
         let output = Tensor::uninitialised(OP, &whole(m, n), a.dtype(), &a.device())?;
-        for index in 0..batch.iter().product() {
+        let count: usize = batch.iter().product();
+        if count == 1 {
             let matrix = |tensor, layout: &Layout, rows, columns| {
                 let step = (layout.strides[rank], layout.strides[rank + 1]);
-                Matrix { tensor, start: start(layout, index), rows, columns, step, scale: None }
+                Matrix { tensor, start: 0, rows, columns, step, scale: None }
             };
-            let c = Matrix { tensor: &output, start: index * m * n, rows: m, columns: n, step: (n, 1), scale: None };
-            let (a, b) = (matrix(a, &a_layout, m, k), matrix(b, &b_layout, k, n));
+            let (a, b, c) = (matrix(a, &a_layout, m, k), matrix(b, &b_layout, k, n), Matrix::of(&output));
             cuda::matmul::multiply(OP, precision, a, b, c, cuda::matmul::Epilogue::Plain, false)?;
+        } else {
+            let each = |tensor: &Tensor, rows, columns| {
+                tensor.broadcast_to(&whole(rows, columns))?.values()?.reshape(&[count, rows, columns])
+            };
+            cuda::matmul::multiply_each(OP, precision, &each(a, m, k)?, &each(b, k, n)?, &output)?;
         }
         return Ok(output);
     });
