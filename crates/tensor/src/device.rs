@@ -44,10 +44,10 @@ impl Device {
 
     /// Whether matrix products here can be in this precision: not in bf16 on GPUs before sm_80, which refuse it.
     pub fn supports(&self, precision: Precision) -> bool {
-        match self {
-            Device::Cpu => true,
+        match (self, precision) {
+            (Device::Cpu, _) => true,
             #[cfg(feature = "cuda")]
-            Device::Cuda(device) => device.supports(precision),
+            (Device::Cuda(device), precision) => device.supports(precision),
         }
     }
 
