@@ -71,6 +71,19 @@ pub(super) struct Tile {
     pub(super) cols: usize,
 }
 
+/// Replaces each row of a tile, given it and the index of its first element. Not a function of a closure: the compiler may leave
+/// that out of line, where it has none of the SIMD of its caller, and a multiply-add is a call.
+macro_rules! each_row {
+    ($c:expr, $stride:expr, $tile:expr, |$row:ident, $at:ident| $body:expr) => {
+        for row in $tile.row..$tile.row + $tile.rows {
+            let $at = row * $stride + $tile.column;
+            let to = $c.add($at);
+            let $row = load(to, $tile.cols);
+            store($body, to, $tile.cols);
+        }
+    };
+}
+
 /// The first `n` elements from `p` on, and zeros.
 ///
 /// # Safety
@@ -138,7 +151,7 @@ impl<T: Real> Finish<T> {
                 Finish::None => {}
                 Finish::Bias(bias) => {
                     let bias = load(bias.add(tile.column), tile.cols);
-                    self.rows(c, stride, tile, |c, _| add(c, bias));
+                    each_row!(c, stride, tile, |c, _at| add(c, bias));
                 }
                 Finish::BiasGelu(_, crate::Gelu::Erf) => self.gelu::<Gelu>(c, stride, tile),
                 Finish::BiasGelu(_, crate::Gelu::Tanh) => self.gelu::<GeluTanh>(c, stride, tile),
@@ -161,17 +174,17 @@ impl<T: Real> Finish<T> {
             match self {
                 Finish::BiasGelu(bias, _) => {
                     let bias = load(bias.add(tile.column), tile.cols);
-                    self.rows(c, stride, tile, |c, _| each(add(c, bias), F::value));
+                    each_row!(c, stride, tile, |c, _at| each(add(c, bias), F::value));
                 }
                 Finish::BiasAndGelu(bias, _, out) => {
                     let bias = load(bias.add(tile.column), tile.cols);
-                    self.rows(c, stride, tile, |c, at| {
+                    each_row!(c, stride, tile, |c, at| {
                         let c = add(c, bias);
                         store(each(c, F::value), out.add(at), tile.cols);
                         c
                     });
                 }
-                Finish::GeluGradient(u, _, out) => self.rows(c, stride, tile, |c, at| {
+                Finish::GeluGradient(u, _, out) => each_row!(c, stride, tile, |c, at| {
                     let u = load(u.add(at), tile.cols);
                     store(each(u, F::value), out.add(at), tile.cols);
                     let mut dx = each(u, F::derivative);
@@ -182,19 +195,6 @@ impl<T: Real> Finish<T> {
                 }),
                 Finish::None | Finish::Bias(_) => {}
             }
-        }
-    }
-
-    /// Replaces each row of a tile, given it and the index of its first element.
-    ///
-    /// # Safety
-    /// As [`tile`](Finish::tile).
-    #[inline(always)]
-    unsafe fn rows(self, c: *mut T, stride: usize, tile: Tile, f: impl Fn([T; LANES], usize) -> [T; LANES]) {
-        for row in tile.row..tile.row + tile.rows {
-            let at = row * stride + tile.column;
-            // SAFETY: the caller's promise.
-            unsafe { store(f(load(c.add(at), tile.cols), at), c.add(at), tile.cols) };
         }
     }
 }
