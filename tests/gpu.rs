@@ -179,6 +179,11 @@ fn there_is_a_way_back_from_what_cannot_be() -> Result {
     assert_eq!(x.add(&x)?.to_vec::<f32>()?, [2.0, 4.0], "the device is of use afterwards");
     let Err(error) = x.add(&Tensor::new([1f32, 2.0], &Device::Cpu)?) else { panic!("two devices") };
     assert!(error.to_string().contains("right is on cpu, left on cuda:0"), "{error}");
+    let table = Tensor::zeros(&[3, 4], DType::F32, &gpu)?;
+    let Err(error) = table.embedding(&[0, 7]) else { panic!("there is no row 7") };
+    assert!(error.to_string().contains('7'), "{error}");
+    let Err(error) = table.cross_entropy(&[0, 1, 9]) else { panic!("there is no class 9") };
+    assert!(error.to_string().contains('9'), "{error}");
     let Err(error) = Tensor::new([1f64, 2.0], &gpu)?.exp() else { panic!("f64") };
     assert!(error.to_string().contains("exp: tensor has dtype f64, expected f32, bf16 or f16 on a GPU"), "{error}");
     Ok(())

@@ -180,28 +180,25 @@ pack!(
         _mm512_castps_si512(x)
     }
 );
-pack!(
-    pack_bf16_as_f32,
-    "avx512f,avx512bw",
-    1,
-    |p, left| round::<16>(_mm512_maskz_loadu_ps(first(left), p)),
-    |p, mask, _, _, sum: &mut __m512| {
-        let x = _mm512_maskz_loadu_ps(mask, p);
-        *sum = _mm512_add_ps(*sum, x);
-        round::<16>(x)
-    }
-);
-pack!(
-    pack_f16_as_f32,
-    "avx512f,avx512bw",
-    1,
-    |p, left| round::<13>(_mm512_maskz_loadu_ps(first(left), p)),
-    |p, mask, _, _, sum: &mut __m512| {
-        let x = _mm512_maskz_loadu_ps(mask, p);
-        *sum = _mm512_add_ps(*sum, x);
-        round::<13>(x)
-    }
-);
+/// Without the lowest bits of an f32, so many.
+macro_rules! pack_without {
+    ($name:ident, $bits:literal) => {
+        pack!(
+            $name,
+            "avx512f,avx512bw",
+            1,
+            |p, left| round::<$bits>(_mm512_maskz_loadu_ps(first(left), p)),
+            |p, mask, _, _, sum: &mut __m512| {
+                let x = _mm512_maskz_loadu_ps(mask, p);
+                *sum = _mm512_add_ps(*sum, x);
+                round::<$bits>(x)
+            }
+        );
+    };
+}
+
+pack_without!(pack_bf16_as_f32, 16);
+pack_without!(pack_f16_as_f32, 13);
 pack!(
     pack_bf16,
     "avx512f,avx512bw,avx512bf16",
