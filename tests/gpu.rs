@@ -1,17 +1,16 @@
 //! Training on a GPU against training on the CPU. Where there is no GPU, the emulated one of `kernels/emulator` serves: with the
-//! folder of its `libcuda.so.1` in `LD_LIBRARY_PATH`. Without either, these say that they skip.
+//! folder of its `libcuda.so.1` in `LD_LIBRARY_PATH`. Without either, these say that they skip, or fail where
+//! `CLOZE_TEST_DEVICE=cuda` says that there is one.
 #![cfg(feature = "cuda")]
+
+mod on_gpu;
 
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::tensor::{Dropout, ErrorKind, Gradients, Sequences};
+use on_gpu::gpu;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// The GPU, or nothing and why.
-fn gpu() -> Option<Device> {
-    Device::cuda(0).map_err(|error| println!("SKIPPED: {error}")).ok()
-}
 
 fn corpus() -> Result<Corpus> {
     let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);

@@ -3,6 +3,8 @@
 
 #[path = "../common/batch.rs"]
 mod batch;
+#[path = "../../tests/on_gpu/mod.rs"]
+mod on_gpu;
 
 use std::time::Instant;
 
@@ -117,13 +119,7 @@ impl Bench {
 
 fn main() -> Result {
     let is_smoke = std::env::args().any(|argument| argument == "--smoke" || argument == "--test");
-    let device = match Device::cuda(0) {
-        Ok(device) => device,
-        Err(error) => {
-            eprintln!("SKIPPED: {error}");
-            return Ok(());
-        }
-    };
+    let Some(device) = on_gpu::gpu() else { return Ok(()) };
     let bench = Bench { device, is_smoke };
     bench.products()?;
     bench.attention()?;

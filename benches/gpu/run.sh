@@ -17,6 +17,8 @@ out="$(realpath "$2")"
 smoke="${3:-}"
 python="${PYTHON:-python3}"
 failed=0
+# A GPU that is not found is a failure.
+export CLOZE_TEST_DEVICE=cuda
 check() { # NAME COMMAND..: says how it went, and goes on.
   local name="$1"
   shift
