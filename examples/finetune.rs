@@ -65,7 +65,7 @@ fn run(arguments: &Arguments) -> Result {
     println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
 
     let (asked, seed) = (&arguments.training.model, arguments.training.seed);
-    let mut options = OpenOptions::new().labels(&labels).fresh_head().seed(seed);
+    let mut options = arguments.training.open_options().labels(&labels);
     if let Some(pooling) = arguments.pooling.as_deref().and_then(ClassifierPooling::from_name) {
         options = options.classifier_pooling(pooling);
     }

@@ -52,7 +52,7 @@ fn run(arguments: &Arguments) -> Result {
     let (training, validation, test) = sentences(arguments)?;
     let tags = tag_names(&training);
     let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
-    let options = OpenOptions::new().labels(&tags).fresh_head().seed(seed);
+    let options = arguments.training.open_options().labels(&tags);
     let (mut model, report) =
         BertForTokenClassification::open_with(&place, arguments.training.model.device(), &options)?;
     println!("{}: {report}", arguments.training.model.name());

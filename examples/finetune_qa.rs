@@ -64,7 +64,7 @@ fn run(arguments: &Arguments) -> Result {
     println!("{} questions to train on, {} to evaluate on", questions.len(), validation.examples.len());
 
     let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
-    let options = OpenOptions::new().fresh_head().seed(seed);
+    let options = arguments.training.open_options();
     let (mut model, report) = BertForQuestionAnswering::open_with(&place, arguments.training.model.device(), &options)?;
     println!("{}: {report}", arguments.training.model.name());
     let tokenizer = Tokenizer::open(&place)?;

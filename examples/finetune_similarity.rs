@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result {
     let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
     let device = arguments.training.model.device();
     let epochs = if arguments.objective == Objective::Regression {
-        let options = OpenOptions::new().labels(["similarity"]).fresh_head().seed(seed);
+        let options = arguments.training.open_options().labels(["similarity"]);
         let (mut model, report) = BertForSequenceClassification::open_with(&place, device, &options)?;
         println!("{}: {report}", arguments.training.model.name());
         let tokenizer = Tokenizer::open(&place)?;
@@ -104,7 +104,7 @@ fn run(arguments: &Arguments) -> Result {
         }
         epochs
     } else {
-        let (mut model, report) = SentenceEncoder::open_with(&place, device, &OpenOptions::new())?;
+        let (mut model, report) = SentenceEncoder::open_with(&place, device, &arguments.training.open_options())?;
         println!("{}: {report}", arguments.training.model.name());
         let tokenizer = SentenceEncoder::tokenizer(&place)?;
         let max_length = usize::from(arguments.max_length).min(tokenizer.max_length());

@@ -78,6 +78,8 @@ fn settings() -> Result {
     assert!(refused_with(&["--batch", "0"])?.contains("batch size is 0"));
     assert!(refused_with(&["--vocab-size", "4"])?.contains('4'));
     assert!(refused_with(&["--vocab", "/no/such/vocab.txt"])?.contains("/no/such/vocab.txt"));
+    assert!(refused_with(&["--model", "/no/such/model"])?.contains("/no/such/model"));
+    assert!(refused_with(&["--cache", &folder.path("cache")])?.contains("--cache needs --vocab or --model"));
     let broken = folder.file("pairs.json", b"[{\"a\": 1}]")?;
     assert!(refused_with(&["--inspect", &broken])?.contains("pairs.json"));
     let said = refused(&["--corpus", &corpus, "--pairs", "10", "--minutes=-1"])?;

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use cloze::prelude::*;
 use serde_json::Value;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -19,6 +20,23 @@ fn printed(example: &str, arguments: &[&str]) -> Result<String> {
     let longest = said.lines().map(|line| line.chars().count()).max().unwrap_or(0);
     assert!(example == "embed" || longest <= 100, "{example}: a line of {longest} characters");
     Ok(said)
+}
+
+/// Pre-training goes on from the weights that are asked for: a learning rate of 0 keeps them.
+#[test]
+fn pretrain_goes_on_from_a_model() -> Result {
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("out");
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny"), &out.to_string_lossy());
+    let place = from.to_string_lossy();
+    printed("pretrain", &["--model", &place, "--lr", "0", "--steps", "1", "--dropout", "0.2", "--out", to])?;
+    let open = |place: &Path| BertForPreTraining::open(place, &Device::Cpu);
+    let ((before, _), (after, _)) = (open(&from)?, open(&out)?);
+    assert_eq!((before.config().hidden_dropout_prob, after.config().hidden_dropout_prob), (0.1, 0.2));
+    for ((name, before), (_, after)) in before.named_parameters().iter().zip(after.named_parameters()) {
+        assert_eq!(before.to_vec::<f32>()?, after.to_vec::<f32>()?, "{name}");
+    }
+    Ok(())
 }
 
 /// What an example writes with `--json`.

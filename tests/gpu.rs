@@ -1,6 +1,6 @@
 //! Training on a GPU against training on the CPU. Where there is no GPU, the emulated one of `kernels/emulator` serves: with the
-//! folder of its `libcuda.so.1` in `LD_LIBRARY_PATH`. Without either, these say that they skip, or fail where
-//! `CLOZE_TEST_DEVICE=cuda` says that there is one.
+//! folder of its `libcuda.so.1` in `LD_LIBRARY_PATH`. Without either, these say that they skip, or fail with
+//! `CLOZE_REQUIRE_GPU` set.
 #![cfg(feature = "cuda")]
 
 mod on_gpu;

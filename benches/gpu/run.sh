@@ -18,7 +18,7 @@ smoke="${3:-}"
 python="${PYTHON:-python3}"
 failed=0
 # A GPU that is not found is a failure.
-export CLOZE_TEST_DEVICE=cuda
+export CLOZE_REQUIRE_GPU=1
 check() { # NAME COMMAND..: says how it went, and goes on.
   local name="$1"
   shift

@@ -41,6 +41,9 @@ pub struct TrainingArguments {
     /// Keep the model of the best evaluation, and stop after so many that are no better
     #[arg(long)]
     patience: Option<u32>,
+    /// Dropout of hidden states and attention [default: as the model says]
+    #[arg(long)]
+    dropout: Option<f64>,
     /// Train adapters of this rank beside the queries and values of the encoder, and the head, instead of all weights
     #[arg(long)]
     lora: Option<usize>,
@@ -90,6 +93,12 @@ impl TrainingArguments {
         threads(self.threads)?;
         check_json(self.json.as_deref())?;
         self.out.as_deref().map_or(Ok(()), check_writable)
+    }
+
+    /// How the model is opened, whose head may be new.
+    pub fn open_options(&self) -> OpenOptions {
+        let options = OpenOptions::new().fresh_head().seed(self.seed);
+        self.dropout.map_or(options.clone(), |p| options.dropout(p))
     }
 
     /// Trains by `recipe`, where no argument says otherwise, and evaluates after every epoch; prints what it finds. The

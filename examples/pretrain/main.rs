@@ -2,7 +2,7 @@
 //!
 //! With no arguments, a tiny one from scratch on a small corpus of English and Portuguese sentences. On text
 //! of your own: `--corpus FILE` (a sentence a line, a blank line between documents) or `--corpus FOLDER`
-//! (a prose file a document).
+//! (a prose file a document); `--model` goes on from the weights of a model that was pre-trained before, for text of one domain.
 
 mod batches;
 #[path = "../common/mod.rs"]
@@ -30,8 +30,11 @@ struct Arguments {
     corpus: Option<PathBuf>,
     /// Keep the tokens of the corpus in this folder, and read them from there the next time: for text that is larger
     /// than memory
-    #[arg(long, requires = "corpus", requires = "vocab")]
+    #[arg(long, requires = "corpus")]
     cache: Option<PathBuf>,
+    /// Start from the weights and with the tokenizer of this model, a folder or a name on the Hugging Face Hub, not from random ones
+    #[arg(long, value_name = "DIR_OR_NAME", conflicts_with_all = ["config", "vocab", "vocab_size", "cased", "accents"])]
+    model: Option<PathBuf>,
     /// Size of the model: tiny, mini, base or large
     #[arg(long, default_value = "tiny")]
     config: String,
@@ -67,10 +70,11 @@ struct Arguments {
     /// Minutes of training: up to 20 steps are timed to find how many fit
     #[arg(long)]
     minutes: Option<f64>,
-    /// Peak learning rate [default: 1e-3 for tiny, 5e-4 for mini, 1e-4 for base and large]
+    /// Peak learning rate [default: 1e-3 for tiny, 5e-4 for mini, 1e-4 for base and large, 5e-5 with --model]
     #[arg(long)]
     lr: Option<f64>,
-    /// Dropout of hidden states and attention [default: 0.1 with pairs, which are seen many times; 0 without]
+    /// Dropout of hidden states and attention [default: as the model of --model says; else 0.1 with pairs, which are
+    /// seen many times, and 0 without]
     #[arg(long)]
     dropout: Option<f64>,
     /// What matrix products are computed in: f32; bf16, which GPUs and processors with AVX512-BF16 compute faster; or f16, for GPUs without bf16
@@ -116,6 +120,21 @@ impl Arguments {
     /// Number of sentence pairs that are drawn once, if they are.
     fn pairs(&self) -> Option<usize> {
         self.pairs.or(self.corpus.is_none().then_some(1000))
+    }
+
+    /// What to call the model.
+    fn name(&self) -> String {
+        let name = |place: &PathBuf| place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned();
+        self.model.as_ref().map_or_else(|| self.config.clone(), name)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.lr.unwrap_or(match self.config.as_str() {
+            _ if self.model.is_some() => 5e-5,
+            "tiny" => 1e-3,
+            "mini" => 5e-4,
+            _ => 1e-4,
+        })
     }
 
     fn tokenizer_options(&self) -> TokenizerOptions {
@@ -175,12 +194,7 @@ fn run(arguments: &Arguments) -> Result {
     let (read, vocabulary) = (start.elapsed(), Instant::now());
     let tokenizer = tokenizer(arguments, text.as_ref())?;
     let (trained, tokenizing) = (vocabulary.elapsed(), Instant::now());
-    let dropout = arguments.dropout.unwrap_or(if arguments.pairs().is_some() { 0.1 } else { 0.0 });
-    let config = BertConfig {
-        hidden_dropout_prob: dropout,
-        attention_probs_dropout_prob: dropout,
-        ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
-    };
+    let mut model = model(arguments, &tokenizer)?;
     let corpus = match (&text, cached) {
         (Some(text), _) => TokenizedCorpus::new(text, &tokenizer)?,
         (None, cached) => {
@@ -190,9 +204,9 @@ fn run(arguments: &Arguments) -> Result {
     };
     drop(text);
     let (documents, sentences) = (corpus.document_count(), corpus.sentence_count());
-    let setup = Setup::new(arguments, corpus, &tokenizer, &config)?;
+    let setup = Setup::new(arguments, corpus, &tokenizer, model.config())?;
     println!(
-        "{documents} documents, {sentences} sentences, {} tokens: read in {:.1?}, vocabulary of {} in {:.1?}, \
+        "{documents} documents, {sentences} sentences, {} tokens\nread in {:.1?}, vocabulary of {} in {:.1?}, \
          tokenized and sampled in {:.1?}",
         setup.tokens,
         read,
@@ -201,17 +215,11 @@ fn run(arguments: &Arguments) -> Result {
         tokenizing.elapsed(),
     );
 
-    let mut model = BertForPreTraining::new(&config, &arguments.device.device, arguments.seed)?;
-    println!(
-        "{} BERT: {} parameters, {} threads",
-        arguments.config,
-        model.parameter_count(),
-        rayon::current_num_threads()
-    );
-    let learning_rate = arguments.lr.unwrap_or_else(|| default_learning_rate(&arguments.config));
+    let (parameters, threads) = (model.parameter_count(), rayon::current_num_threads());
+    println!("{} BERT: {parameters} parameters, {threads} threads", arguments.name());
     let held_out = report::HeldOutText::new(&setup.held_out, &setup.evaluation, &setup.unigram);
     let mut trainer = Trainer::new(&mut model)
-        .optimizer(AdamW::new(learning_rate))
+        .optimizer(AdamW::new(arguments.learning_rate()))
         .schedule(Schedule::Linear { warmup: WARMUP })
         .clip_norm(1.0)
         .precision(arguments.precision)
@@ -222,9 +230,9 @@ fn run(arguments: &Arguments) -> Result {
     if let Budget::Time(time) = setup.budget {
         println!("{steps} steps fit into {:.1} minutes; --steps {steps} is the same run", time.as_secs_f64() / 60.0);
     }
-    // Pairs of sentences are short anyway.
-    let places =
-        |part: f64| if arguments.pairs().is_some() { 0 } else { (part * f64::from(steps)) as usize * setup.batch };
+    // Pairs of sentences are short anyway, and a model that was trained knows what is next to what.
+    let is_short_first = arguments.pairs().is_none() && arguments.model.is_none();
+    let places = |part: f64| if is_short_first { (part * f64::from(steps)) as usize * setup.batch } else { 0 };
     let training = LengthWarmup::new(setup.training, places(SHORT.0), places(SHORT.1));
     if let Some(every) = held_out.every(steps) {
         trainer = trainer.evaluate(every, |model| held_out.evaluate(model));
@@ -281,7 +289,7 @@ fn run(arguments: &Arguments) -> Result {
     }
     let report = Report {
         arguments,
-        parameters: model.parameter_count(),
+        parameters,
         steps: trained.losses.len() as u32,
         tokens: trained.tokens,
         seconds: trained.elapsed.as_secs_f64(),
@@ -293,22 +301,36 @@ fn run(arguments: &Arguments) -> Result {
     common::write_json(arguments.json.as_deref(), &report)
 }
 
-/// Learning rates for training from scratch.
-fn default_learning_rate(config: &str) -> f64 {
-    match config {
-        "tiny" => 1e-3,
-        "mini" => 5e-4,
-        _ => 1e-4,
+/// The model of `--model`, or a new one.
+fn model(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<BertForPreTraining> {
+    let (device, seed) = (&arguments.device.device, arguments.seed);
+    if let Some(place) = &arguments.model {
+        let options = OpenOptions::new().seed(seed);
+        let options = arguments.dropout.map_or(options.clone(), |p| options.dropout(p));
+        let (model, report) = BertForPreTraining::open_with(place, device, &options)?;
+        println!("{}: {report}", arguments.name());
+        tokenizer.check_vocab_size(model.config())?;
+        return Ok(model);
     }
+    let dropout = arguments.dropout.unwrap_or(if arguments.pairs().is_some() { 0.1 } else { 0.0 });
+    let config = BertConfig {
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
+        ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
+    };
+    Ok(BertForPreTraining::new(&config, device, seed)?)
 }
 
 fn tokenizer(arguments: &Arguments, text: Option<&Corpus>) -> Result<Tokenizer> {
     let options = arguments.tokenizer_options();
+    if let Some(place) = &arguments.model {
+        return Ok(Tokenizer::open(place)?);
+    }
     Ok(match (&arguments.vocab, text) {
         (Some(path), _) if path.is_dir() => Tokenizer::open(path)?,
         (Some(path), _) => Tokenizer::from_vocab_file(path, &options)?,
         (None, Some(text)) => Tokenizer::train(text.sentences(), arguments.vocab_size, &TrainOptions::from(options))?,
-        (None, None) => return Err("--cache needs --vocab".into()),
+        (None, None) => return Err("--cache needs --vocab or --model".into()),
     })
 }
 
@@ -336,9 +358,8 @@ impl Setup {
         let (pairs, seq_len) = (arguments.pairs(), arguments.seq_len);
         if seq_len > config.max_position_embeddings {
             let limit = config.max_position_embeddings;
-            return Err(
-                format!("--seq-len is {seq_len}: max_position_embeddings of {} is {limit}", arguments.config).into()
-            );
+            let name = arguments.name();
+            return Err(format!("--seq-len is {seq_len}: max_position_embeddings of {name} is {limit}").into());
         }
         let (tokens, seed) = (corpus.token_count(), arguments.seed);
         let vocabulary = VocabularyTable::new(tokenizer)?;

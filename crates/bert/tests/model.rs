@@ -1,8 +1,9 @@
 //! The model: numbers of parameters, initial values, where errors say they come from, asking.
 
 use cloze_bert::{
-    Batch, BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, ClassifierPooling,
-    ErrorKind, FillMask, Mode, OpenOptions, Pipeline, PreTrainedModel, PreTrainingTargets, Tokenizer, TrainOptions,
+    Batch, BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel,
+    ClassifierPooling, ErrorKind, FillMask, Mode, OpenOptions, Pipeline, PreTrainedModel, PreTrainingTargets,
+    Tokenizer, TrainOptions,
 };
 use cloze_tensor::{DType, Device, Module, Tensor};
 
@@ -226,6 +227,18 @@ fn the_vocabulary_grows_with_added_tokens() -> Result {
     model.resize_token_embeddings(old, 5)?;
     assert_eq!(model.forward(&batch, &[1, 2], Mode::Eval)?.to_vec::<f32>()?, before.to_vec::<f32>()?);
     assert!(model.resize_token_embeddings(0, 5).unwrap_err().to_string().contains("vocab_size is 0"));
+    Ok(())
+}
+
+#[test]
+fn dropout_in_the_place_of_the_folder_s() -> Result {
+    let dir = tempfile::tempdir()?;
+    BertModel::new(&small(), &Device::Cpu, 3)?.save(dir.path())?;
+    let open = |p| BertModel::open_with(dir.path(), &Device::Cpu, &OpenOptions::new().dropout(p));
+    let config = open(0.25)?.0.config().clone();
+    assert_eq!((config.hidden_dropout_prob, config.attention_probs_dropout_prob), (0.25, 0.25));
+    let Err(error) = open(1.5) else { panic!("no dropout is 1.5") };
+    assert!(error.to_string().contains("hidden_dropout_prob is 1.5"), "{error}");
     Ok(())
 }
 

@@ -187,6 +187,9 @@ pub(super) fn open_in<M: PreTrainedModel>(
     if let Some(pooling) = options.classifier_pooling {
         config = config.with_classifier_pooling(pooling);
     }
+    if let Some(p) = options.dropout {
+        (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (p, p);
+    }
     let in_file = |error: crate::Error| error.in_file(&folder.path().join(CONFIG_FILE));
     config.validate().map_err(in_file)?;
     checkpoint::load(folder, &config, device, options.seed, options.fresh_head, |weights| {
@@ -216,10 +219,11 @@ fn with_rows(tensor: &Tensor, rows: usize, std: f64, seed: u64) -> Result<Tensor
 /// println!("{report}");
 /// # Ok::<(), cloze_bert::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpenOptions {
     labels: Option<Vec<String>>,
     classifier_pooling: Option<ClassifierPooling>,
+    dropout: Option<f64>,
     seed: u64,
     fresh_head: bool,
 }
@@ -238,6 +242,12 @@ impl OpenOptions {
     /// What a classifier of sequences sees, in the place of what the folder says.
     pub fn classifier_pooling(self, pooling: ClassifierPooling) -> OpenOptions {
         OpenOptions { classifier_pooling: Some(pooling), ..self }
+    }
+
+    /// Dropout of hidden states and of attention, in the place of what the folder says. A classifier that has a dropout of
+    /// its own keeps it.
+    pub fn dropout(self, p: f64) -> OpenOptions {
+        OpenOptions { dropout: Some(p), ..self }
     }
 
     /// Key of the random numbers that a missing head is made of.

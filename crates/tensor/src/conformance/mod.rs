@@ -117,7 +117,7 @@ mod tests {
     fn a_gpu_agrees_with_f64() {
         let device = match Device::cuda(0) {
             Ok(device) => device,
-            Err(error) if std::env::var_os("CLOZE_TEST_DEVICE").is_some() => panic!("{error}"),
+            Err(error) if std::env::var_os("CLOZE_REQUIRE_GPU").is_some() => panic!("{error}"),
             Err(error) => return println!("SKIPPED: {error}"),
         };
         let mut failures = Vec::new();
