@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE / "images"
 MOST_BYTES = 5_000_000
-ARCHITECTURES = ["sm_75", "sm_80", "sm_90a", "sm_120"]
+ARCHITECTURES = ["sm_75", "sm_80", "sm_90a", "sm_100", "sm_120"]
 # What the driver compiles where there is no cubin: for architectures to come.
 PTX = "compute_80"
 ONLY = {"gemm_hopper": ["sm_90a"], "primitives": [*ARCHITECTURES[1:], PTX]}

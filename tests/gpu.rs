@@ -6,8 +6,9 @@
 mod on_gpu;
 
 use cloze::prelude::*;
+use cloze::tensor::optim::AdamWStep;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::tensor::{Dropout, ErrorKind, Gradients, Sequences};
+use cloze::tensor::{Dropout, ErrorKind, Gradients, ParameterArena, Sequences};
 use on_gpu::gpu;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -39,9 +40,9 @@ fn train(device: &Device, precision: Precision, steps: u32) -> Result<(Vec<f64>,
     Ok((losses, values))
 }
 
-fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+fn largest_difference<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    a.iter().zip(b).map(|(&a, &b)| (a.into() - b.into()).abs()).fold(0.0, f64::max)
 }
 
 #[test]
@@ -205,5 +206,90 @@ fn models_move() -> Result {
     assert_eq!(of(&model)?, b, "written and read again");
     let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-5, "{worst}");
+    Ok(())
+}
+
+/// A view may begin anywhere; kernels that read 16 bytes at a time may not.
+#[test]
+fn views_begin_anywhere() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let numbers: Vec<f32> = (0..129).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let of = |device: &Device| -> Result<Vec<f32>> {
+        let flat = Tensor::from_vec(numbers.clone(), &[129], device)?;
+        let at = |start: usize, count: usize| flat.narrow(0, start, count);
+        let x = at(1, 32)?.reshape(&[4, 8])?.requires_grad();
+        let table = at(3, 40)?.reshape(&[5, 8])?;
+        let y = x.layer_norm(&at(50, 8)?, &at(61, 8)?, 1e-12)?.add(&table.embedding(&[4, 0, 2, 1])?)?;
+        let mut gradients = Gradients::new();
+        y.backward_with(&at(97, 32)?.reshape(&[4, 8])?, &mut gradients)?;
+        let mut found = y.to_vec::<f32>()?;
+        found.extend(gradients.get(&x).ok_or("no gradient")?.to_vec::<f32>()?);
+        Ok(found)
+    };
+    assert!(largest_difference(&of(&gpu)?, &of(&Device::Cpu)?) < 1e-5);
+    Ok(())
+}
+
+/// Wide rows leave less shared memory to each warp.
+#[test]
+fn layers_may_be_wide() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    for width in [1537, 3076, 8192] {
+        let numbers: Vec<f32> = (0..3 * width).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let of = |device: &Device| -> Result<Vec<f32>> {
+            let x = Tensor::from_vec(numbers.clone(), &[3, width], device)?.requires_grad();
+            let gamma = Tensor::ones(&[width], DType::F32, device)?.requires_grad();
+            let beta = Tensor::zeros(&[width], DType::F32, device)?;
+            let y = x.layer_norm(&gamma, &beta, 1e-12)?;
+            let mut gradients = Gradients::new();
+            y.backward_with(&x.detach().mul(&x.detach())?, &mut gradients)?;
+            let mut found = gradients.get(&x).ok_or("no gradient")?.to_vec::<f32>()?;
+            found.extend(gradients.get(&gamma).ok_or("no gradient")?.to_vec::<f32>()?);
+            Ok(found)
+        };
+        let worst = largest_difference(&of(&gpu)?, &of(&Device::Cpu)?);
+        assert!(worst < 1e-4, "width {width}: {worst}");
+    }
+    Ok(())
+}
+
+/// Neither a hang nor a step half done: what was asked for before is there.
+#[test]
+fn memory_may_end_in_a_graph() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let table = Tensor::from_vec((0..8).map(|i| i as f32).collect(), &[4, 2], &gpu)?;
+    let kept = gpu.as_graph(|| -> Result<Tensor> {
+        let mut rows = table.embedding(&[3, 1])?;
+        for _ in 0..4 {
+            rows = rows.mul_scalar(2.0)?;
+        }
+        let Err(error) = Tensor::zeros(&[1 << 40], DType::F32, &gpu) else { panic!("it has no 4 TiB") };
+        assert!(error.to_string().contains("no memory on cuda:0"), "{error}");
+        Ok(rows.add(&table.embedding(&[3, 1])?)?)
+    })??;
+    assert_eq!(kept.to_vec::<f32>()?, [102.0, 119.0, 34.0, 51.0]);
+    Ok(())
+}
+
+/// What an optimizer keeps is written by addresses alone: it must be as the parameters are.
+#[test]
+fn states_of_others_are_refused() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    let mut model = BertModel::new(&BertConfig::tiny(20), &gpu, 1)?;
+    let arena = ParameterArena::gather(&mut model, |_| true)?;
+    let short = Tensor::zeros(&[arena.elements() - 1], DType::F32, &gpu)?;
+    let Err(error) = arena.move_average(&mut model, &mut short.clone(), 0.5) else { panic!("it is too short") };
+    assert!(error.to_string().starts_with("moving average: "), "{error}");
+    let mut means = [arena.zeros()?, Tensor::zeros(&[arena.elements()], DType::F32, &Device::Cpu)?];
+    let x = model.forward(&Batch::packed(vec![1, 2], vec![0, 0], Sequences::new(&[2])?)?, Mode::Eval)?;
+    let mut gradients = arena.gradients()?;
+    let Err(error) = x.backward_with(&Tensor::ones(x.shape(), DType::F32, &Device::Cpu)?, &mut gradients) else {
+        panic!("a gradient elsewhere")
+    };
+    assert!(error.to_string().contains("the gradient is on cpu, its tensor on cuda:0"), "{error}");
+    x.mean_all()?.backward_into(&mut gradients)?;
+    let step = |_| AdamWStep { learning_rate: 1e-3, weight_decay: 0.0, beta1: 0.9, beta2: 0.999, eps: 1e-8, step: 1 };
+    let Err(error) = arena.adamw(&mut model, &gradients, &mut means, None, step) else { panic!("means elsewhere") };
+    assert!(error.to_string().starts_with("optimizer step: "), "{error}");
     Ok(())
 }

@@ -107,9 +107,12 @@ impl Bench {
                 self.time(&format!("step {name} length {length}"), (tokens as f64, "tokens"), || {
                     step += 1;
                     let mode = Mode::Train { seed: 1, step };
-                    Precision::Bf16.scope(|| optimizer.backward(&model.loss(&batch, &targets, mode)?.loss))?;
-                    optimizer.step(&mut model, 1e-4, Some(1.0))?;
-                    Ok(())
+                    // As the trainer does it.
+                    self.device.as_graph(|| -> Result {
+                        Precision::Bf16.scope(|| optimizer.backward(&model.loss(&batch, &targets, mode)?.loss))?;
+                        optimizer.step(&mut model, 1e-4, Some(1.0))?;
+                        Ok(())
+                    })?
                 })?;
             }
         }

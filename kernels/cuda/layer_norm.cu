@@ -203,18 +203,18 @@ template <class T, int N> DEVICE void backward_row(const BackwardArguments<T>& a
     });
 }
 
-// Shared memory: [WARPS, 2, width] floats, where sums are wanted.
+// By one warp or more. Shared memory: [warps, 2, width] floats, where sums are wanted.
 template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
   float* all = reinterpret_cast<float*>(memory);
-  int warp = int(threadIdx.x) / 32;
+  int warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
   float* own = a.sums ? all + warp * 2 * a.width : nullptr;
   if (a.sums) {
-    for (int i = threadIdx.x; i < WARPS * 2 * a.width; i += blockDim.x) all[i] = 0;
+    for (int i = threadIdx.x; i < warps * 2 * a.width; i += blockDim.x) all[i] = 0;
     __syncthreads();
   }
   int first = int(blockIdx.x) * ROWS, end = min(first + ROWS, a.rows);
-  for (int row = first + warp; row < end; row += WARPS) {
+  for (int row = first + warp; row < end; row += warps) {
     if (a.width % PER_16_BYTES<T> == 0)
       backward_row<T, PER_16_BYTES<T>>(a, row, own);
     else
@@ -224,7 +224,7 @@ template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
   __syncthreads();
   for (int i = threadIdx.x; i < 2 * a.width; i += blockDim.x) {
     float sum = 0;
-    for (int w = 0; w < WARPS; w++) sum += all[w * 2 * a.width + i];
+    for (int w = 0; w < warps; w++) sum += all[w * 2 * a.width + i];
     a.sums[size_t(blockIdx.x) * 2 * a.width + i] = sum;
   }
 }

@@ -6,14 +6,22 @@
 // How many elements 16 bytes hold.
 template <class T> constexpr int PER_16_BYTES = 16 / int(sizeof(T));
 
+// Where several are read or written at once: the address must be a multiple of their size.
+template <class V, class T> DEVICE V* vector_at(T* at) {
+#if !defined(__CUDACC__)
+  emu::check_aligned(at, sizeof(V));
+#endif
+  return reinterpret_cast<V*>(at);
+}
+
 DEVICE void load(float (&to)[1], const float* from) { to[0] = *from; }
 DEVICE void load(float (&to)[1], const bf16* from) { to[0] = to_f32(*from); }
 DEVICE void load(float (&to)[4], const float* from) {
-  float4 four = *reinterpret_cast<const float4*>(from);
+  float4 four = *vector_at<const float4>(from);
   to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
 }
 DEVICE void load(float (&to)[8], const bf16* from) {
-  uint4 pairs = *reinterpret_cast<const uint4*>(from);
+  uint4 pairs = *vector_at<const uint4>(from);
   uint32_t words[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
 #pragma unroll
   for (int i = 0; i < 4; i++) {
@@ -24,7 +32,7 @@ DEVICE void load(float (&to)[8], const bf16* from) {
 DEVICE void load(float (&to)[8], const float* from) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {
-    float4 four = reinterpret_cast<const float4*>(from)[i];
+    float4 four = vector_at<const float4>(from)[i];
     to[4 * i] = four.x, to[4 * i + 1] = four.y, to[4 * i + 2] = four.z, to[4 * i + 3] = four.w;
   }
 }
@@ -32,10 +40,10 @@ DEVICE void load(float (&to)[8], const float* from) {
 DEVICE void store(float* to, const float (&from)[1]) { *to = from[0]; }
 DEVICE void store(bf16* to, const float (&from)[1]) { *to = to_bf16(from[0]); }
 DEVICE void store(float* to, const float (&from)[4]) {
-  *reinterpret_cast<float4*>(to) = float4{from[0], from[1], from[2], from[3]};
+  *vector_at<float4>(to) = float4{from[0], from[1], from[2], from[3]};
 }
 DEVICE void store(bf16* to, const float (&from)[8]) {
-  *reinterpret_cast<uint4*>(to) = uint4{pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]),
+  *vector_at<uint4>(to) = uint4{pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]),
                                         pack_bf16(from[4], from[5]), pack_bf16(from[6], from[7])};
 }
 

@@ -14,11 +14,20 @@ thread_local constinit Block* block = nullptr;
 Block::Block() : shared(static_cast<uint8_t*>(aligned_alloc(1024, 256 * 1024))) {}
 Block::~Block() { free(shared); }
 
+size_t most_shared() {
+  switch (settings().architecture) {
+    case 75: return 64 * 1024;
+    case 80: case 87: return 163 * 1024;
+    case 86: case 89: case 120: case 121: return 99 * 1024;
+    default: return MOST_SHARED;
+  }
+}
+
 std::string Block::prepare(const Shape& shape) {
   size_t count = size_t(shape.block.x) * shape.block.y * shape.block.z;
   if (count == 0 || count > 1024) return "a block of " + std::to_string(count) + " threads: must be from 1 to 1024";
-  if (shape.shared > MOST_SHARED)
-    return std::to_string(shape.shared) + " bytes of shared memory: there are " + std::to_string(MOST_SHARED);
+  if (shape.shared > most_shared())
+    return std::to_string(shape.shared) + " bytes of shared memory: there are " + std::to_string(most_shared());
   shape_ = shape;
   shared_bytes = shape.shared;
   stacks_.reserve(count);
@@ -181,6 +190,10 @@ void Block::check_shared(const void* address, size_t bytes, const char* what) {
 }
 
 uint8_t* shared_memory() { return block->shared; }
+
+void check_aligned(const void* at, size_t bytes) {
+  if (uintptr_t(at) % bytes) block->fail("a vector at an address that is no multiple of its size");
+}
 void barrier(uint32_t id, uint32_t threads) { block->barrier(id, threads); }
 void yield() { block->yield(); }
 

@@ -35,8 +35,9 @@ struct Thread : Place {
   WgmmaIssues wgmma;
 };
 
-// The most shared memory that any architecture gives a block.
+// The most shared memory that any architecture gives a block, and that the one which is emulated does.
 constexpr size_t MOST_SHARED = 227 * 1024;
+size_t most_shared();
 
 struct Shape {
   dim3 grid, block;

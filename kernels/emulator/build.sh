@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# build.sh DIR SOURCE.cu ..: the emulator with these kernels as DIR/libcuda.so.1, and DIR/checked/libcuda.so.1, which looks for
+# build.sh DIR SOURCE.cu ..: the emulator with these kernels as DIR/libcuda.so.1 (and libcuda.so, which some look for first), and DIR/checked/libcuda.so.1, which looks for
 # races; FLAGS is passed on to the compiler. Needs g++.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -27,3 +27,5 @@ for source in "$@"; do
 done
 g++ -shared -pthread "${emulator[@]}" "${plain[@]}" -o "$out/libcuda.so.1"
 g++ -shared -pthread "${emulator[@]}" "${checked[@]}" -o "$out/checked/libcuda.so.1"
+ln -sf libcuda.so.1 "$out/libcuda.so"
+ln -sf libcuda.so.1 "$out/checked/libcuda.so"

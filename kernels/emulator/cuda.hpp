@@ -56,6 +56,8 @@ extern thread_local constinit Place* here __attribute__((tls_model("initial-exec
 
 // The block's shared memory, full of NaN when the block starts.
 uint8_t* shared_memory();
+// Fails unless the address of a vector is a multiple of its size.
+void check_aligned(const void* at, size_t bytes);
 
 // The threads of a block meet; with `threads` above 0, so many of them do at barrier `id`.
 void barrier(uint32_t id, uint32_t threads);

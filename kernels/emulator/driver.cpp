@@ -100,7 +100,13 @@ uint8_t* host(Pointer pointer) { return reinterpret_cast<uint8_t*>(pointer); }
 
 // ---- work, at once or as a node of a graph -----------------------------------------------------------------------
 
+// Shared memory above 48 KiB that functions were allowed: cuFuncSetAttribute.
+std::map<void*, unsigned> allowed;
+
+// Nothing where there is more shared memory than was allowed.
 Work launch(void* function, const emu::Shape& shape, void** arguments) {
+  auto found = allowed.find(function);
+  if (shape.shared > (found == allowed.end() ? 48 * 1024 : found->second)) return {};
   const emu::Kernel* kernel = static_cast<emu::Kernel*>(function);
   return [kernel, shape, body = kernel->bind(arguments)] {
     std::string wrong = emu::launch(shape, body);
@@ -206,7 +212,7 @@ int attribute(int which) {
     case 16: return 4;                                    // multiprocessors
     case 75: return emu::settings().architecture / 10;    // compute capability
     case 76: return emu::settings().architecture % 10;
-    case 97: return int(emu::MOST_SHARED);                // shared memory of a block that asks for it
+    case 97: return int(emu::most_shared());              // shared memory of a block that asks for it
     case 115: return 1;                                   // memory pools
     default: return 0;
   }
@@ -364,14 +370,21 @@ Result cuModuleGetFunction(void** function, void*, const char* name) {
   *function = const_cast<emu::Kernel*>(kernel);
   return kernel ? SUCCESS : NOT_FOUND;
 }
-Result cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
+Result cuFuncSetAttribute(void* function, int which, int value) {
+  std::lock_guard lock(mutex);
+  if (which != 8 || value < 0 || size_t(value) > emu::most_shared()) return INVALID_VALUE;
+  allowed[function] = unsigned(value);
+  return SUCCESS;
+}
 Result cuFuncGetAttribute(int* value, int, void*) {
   *value = 0;
   return SUCCESS;
 }
 Result cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                       unsigned block_y, unsigned block_z, unsigned shared, void*, void** arguments, void**) {
-  return run(launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared}, arguments));
+  std::lock_guard lock(mutex);
+  Work work = launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared}, arguments);
+  return work ? run(work) : INVALID_VALUE;
 }
 Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* base, const uint64_t* size,
                               const uint64_t* row_bytes, const unsigned* box, const unsigned*, int interleave,

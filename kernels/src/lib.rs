@@ -5,9 +5,10 @@ use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-/// What there are kernels for. A GPU runs those of its own generation: sm_80 also runs on sm_86 and sm_89. Those of
+/// What there are kernels for. A GPU runs those of its own generation: sm_80 also runs on sm_86 and sm_89, sm_100 on
+/// sm_103. Those of
 /// sm_75 multiply f16 on tensor cores, all others bf16 too.
-pub const ARCHITECTURES: [&str; 4] = ["sm_75", "sm_80", "sm_90a", "sm_120"];
+pub const ARCHITECTURES: [&str; 5] = ["sm_75", "sm_80", "sm_90a", "sm_100", "sm_120"];
 
 /// The compiled files for one architecture.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,12 @@ impl Images {
         ZlibDecoder::new(*packed).read_to_end(&mut image).ok()?;
         Some(image)
     }
+
+    /// The oldest driver that loads these, as `cuDriverGetVersion` says it and as people do: one for the compiler's own version
+    /// where they are PTX, and else any that a cubin of CUDA 12 loads on.
+    pub fn oldest_driver(&self) -> (i32, &'static str) {
+        if std::ptr::eq(self.0, PTX) { (12090, "575") } else { (12000, "525") }
+    }
 }
 
 /// The kernels for a GPU of this compute capability, if there are any: those of [`ARCHITECTURES`], and for what is newer than
@@ -29,8 +36,11 @@ pub fn images(major: u32, minor: u32) -> Option<Images> {
     match (major, minor) {
         (..7, _) | (7, ..5) => None,
         (7, 5..) => Some(Images(SM_75)),
+        // Tegra's own has other cubins than cards have.
+        (8, 7) => Some(Images(PTX)),
         (8, _) => Some(Images(SM_80)),
         (9, 0) => Some(Images(SM_90A)),
+        (10, _) => Some(Images(SM_100)),
         (12, _) => Some(Images(SM_120)),
         _ => Some(Images(PTX)),
     }
@@ -49,6 +59,7 @@ macro_rules! files {
 static SM_75: &[(&str, &[u8])] = files!("sm_75.cubin");
 static SM_80: &[(&str, &[u8])] = files!("sm_80.cubin");
 static SM_90A: &[(&str, &[u8])] = files!("sm_90a.cubin", "gemm_hopper");
+static SM_100: &[(&str, &[u8])] = files!("sm_100.cubin");
 static SM_120: &[(&str, &[u8])] = files!("sm_120.cubin");
 static PTX: &[(&str, &[u8])] = files!("ptx");
 
@@ -61,18 +72,31 @@ mod tests {
         for (major, minor) in [(5, 0), (6, 1), (7, 0), (7, 2)] {
             assert!(images(major, minor).is_none(), "sm_{major}{minor}");
         }
-        for (major, minor) in [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1), (13, 0)] {
+        for (major, minor) in
+            [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1), (13, 0)]
+        {
             let image = images(major, minor).and_then(|images| images.of("optimizer"));
             let image = image.unwrap_or_else(|| panic!("none for sm_{major}{minor}"));
             let is_ptx = !image.starts_with(b"\x7fELF");
-            assert_eq!(is_ptx, matches!(major, 10 | 13), "sm_{major}{minor}");
+            assert_eq!(is_ptx, matches!(major, 11 | 13), "sm_{major}{minor}");
             assert!(!is_ptx || image.ends_with(b"\0"), "the driver reads PTX as a C string");
         }
     }
 
+    /// PTX 8.8 is that of CUDA 12.9, whose first driver is 575.
+    #[test]
+    fn ptx_is_of_the_version_that_is_asked_of_drivers() {
+        for (file, _) in PTX {
+            let image = Images(PTX).of(file).unwrap_or_default();
+            assert!(String::from_utf8_lossy(&image).contains("\n.version 8.8\n"), "{file}");
+        }
+        assert_eq!(Images(PTX).oldest_driver(), (12090, "575"));
+        assert_eq!(Images(SM_80).oldest_driver(), (12000, "525"));
+    }
+
     #[test]
     fn every_image_unpacks() {
-        for images in [SM_75, SM_80, SM_90A, SM_120, PTX] {
+        for images in [SM_75, SM_80, SM_90A, SM_100, SM_120, PTX] {
             for (file, _) in images {
                 assert!(Images(images).of(file).is_some_and(|image| image.len() > 1000), "{file}");
             }

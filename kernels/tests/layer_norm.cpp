@@ -92,8 +92,8 @@ template <class Type> static void run(const Device& device, int rows, int width,
   Backward backward = {of_dy.pointer, has_residual ? of_z.pointer : of_x.pointer, of_gamma.pointer, of_mean.pointer,
                        of_rstd.pointer, of_coordinates.pointer, dropout, of_dz.pointer, of_dx.pointer, 1, 0, sums.pointer,
                        rows, width};
-  unsigned shared = unsigned(4 * 2 * width * 4);
-  Device::check(device.launch(("layer_norm_backward_" + type).c_str(), {blocks, 1, 1}, 128, shared, {&backward}),
+  unsigned warps = width <= 1536 ? 4 : width <= 3072 ? 2 : 1, shared = warps * 2 * unsigned(width) * 4;
+  Device::check(device.launch(("layer_norm_backward_" + type).c_str(), {blocks, 1, 1}, 32 * warps, shared, {&backward}),
                 name + "backward");
   int parts = int(blocks), stride = 2 * width, add = 0;
   Pointer second = sums.pointer + size_t(width) * 4;
@@ -110,7 +110,7 @@ template <class Type> static void run(const Device& device, int rows, int width,
 int main(int count, char** arguments) {
   try {
     Device device(count - 1, arguments + 1);
-    for (auto [rows, width] : {std::pair{5, 33}, {70, 48}, {9, 768}, {3, 1400}})
+    for (auto [rows, width] : {std::pair{5, 33}, {70, 48}, {9, 768}, {3, 1400}, {5, 2050}, {2, 3076}})
       for (uint32_t threshold : {0u, 26u}) {
         run<F32>(device, rows, width, threshold, true);
         run<Bf16>(device, rows, width, threshold, true);

@@ -184,12 +184,16 @@ impl Tensor {
     /// tensor's derivatives to `gradients`. No graph is recorded: `gradient` counts as a constant.
     ///
     /// # Errors
-    /// When the shapes or types differ, nothing wants a gradient, or the graph has been walked already. An
+    /// When the shapes, types or devices differ, nothing wants a gradient, or the graph has been walked already. An
     /// error on the way clears `gradients`, which would otherwise hold parts of a sum.
     pub fn backward_with(&self, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
         if gradient.shape() != self.shape() || gradient.dtype() != self.dtype() {
             let operands = [("tensor", self.shape()), ("gradient", gradient.shape())];
             return Err(Error::shape("backward", "gradient differs in shape or dtype from its tensor", &operands));
+        }
+        if gradient.device() != self.device() {
+            let reason = format!("the gradient is on {}, its tensor on {}", gradient.device(), self.device());
+            return Err(Error::invalid("backward", reason));
         }
         let root = Edge::new(self);
         let Some(like) = &root.like else {

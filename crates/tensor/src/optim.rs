@@ -63,7 +63,7 @@ impl ParameterArena {
     /// is not finite, nothing has changed.
     ///
     /// # Errors
-    /// As [`ParameterArena::update`]; when the parameters are not f32.
+    /// As [`ParameterArena::update`]; when the parameters are not f32, or the means are not as they are or seen by others.
     pub fn adamw(
         &self,
         model: &mut impl Module,
@@ -83,6 +83,9 @@ impl ParameterArena {
             self.claim(OP, model, |tensor| gradients.contains(tensor))?;
             let steps: Vec<_> =
                 self.parameters().iter().enumerate().map(|(at, of)| (of.range.clone(), step_of(at))).collect();
+            for mean in means.iter_mut() {
+                self.check_state(OP, mean)?;
+            }
             let storages = [self.storage(), &flat.storage, means[0].storage(), means[1].storage()];
             let written = gradients.written(self.elements());
             return crate::cuda::optimizer::adamw(OP, storages, &written, clip_norm, &steps);
@@ -108,9 +111,10 @@ impl ParameterArena {
     /// `average = decay * average + (1 - decay) * parameters`, for an average as long as the arena.
     ///
     /// # Errors
-    /// When others see the average; when the model is another, or a graph holds a parameter.
+    /// When others see the average or it is not as the parameters are; when the model is another, or a graph holds a parameter.
     pub fn move_average(&self, model: &mut impl Module, average: &mut Tensor, decay: f64) -> Result<()> {
         const OP: &str = "moving average";
+        self.check_state(OP, average)?;
         self.claim(OP, model, |_| true)?;
         on_device!(average, cpu => (), cuda => {
             let kept = average.mul_scalar(decay)?;
@@ -136,17 +140,30 @@ impl ParameterArena {
     /// When they differ in length, type or device; when the model is another, or a graph holds a parameter.
     pub fn replace(&self, model: &mut impl Module, values: &Tensor) -> Result<Tensor> {
         const OP: &str = "change of parameters";
-        let there = self.flat();
-        if values.shape() != there.shape() || values.dtype() != there.dtype() || values.device() != there.device() {
-            let reason = format!("{values:?} given for {there:?}");
-            return Err(Error::invalid(OP, reason));
-        }
-        let before = there.copied()?;
-        drop(there);
+        self.check_like(OP, values)?;
+        let before = self.values()?;
         self.claim(OP, model, |_| true)?;
         // Nobody else sees the parameters, as was just seen, and the model is borrowed exclusively.
         copy_into(self.flat(), values)?;
         Ok(before)
+    }
+
+    /// Checks that this is as long as the parameters, of their type and where they are.
+    fn check_like(&self, op: &'static str, values: &Tensor) -> Result<()> {
+        let there = self.flat();
+        if values.shape() == there.shape() && values.dtype() == there.dtype() && values.device() == there.device() {
+            return Ok(());
+        }
+        Err(Error::invalid(op, format!("{values:?} given for {there:?}")))
+    }
+
+    /// Checks that this is a whole tensor beside the parameters that nobody else sees.
+    fn check_state(&self, op: &'static str, state: &mut Tensor) -> Result<()> {
+        self.check_like(op, state)?;
+        if state.is_exclusive() && state.layout().offset == 0 {
+            return Ok(());
+        }
+        Err(Error::invalid(op, "others see the numbers that it keeps"))
     }
 
     /// The flat parameters as a tensor, to be dropped before anybody claims them.

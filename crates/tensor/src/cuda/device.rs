@@ -62,7 +62,15 @@ impl Opened {
                 "there is no NVIDIA driver: libcuda.so.1 is not found; use the CPU, or install the driver".into(),
             ));
         }
-        check("cuda", "cuInit", result::init())?;
+        match result::init() {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_STUB_LIBRARY => {
+                return Err(wrong(
+                    "libcuda.so is the toolkit's stub, not a driver: take its folder, stubs, out of LD_LIBRARY_PATH"
+                        .into(),
+                ));
+            }
+            answer => check("cuda", "cuInit", answer)?,
+        }
         let mut version: c_int = 0;
         // SAFETY: it writes an int.
         check("cuda", "cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&mut version) }.result())?;
@@ -88,7 +96,8 @@ impl Opened {
         let major = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         let capability = (major as u32, minor as u32);
-        let kernels = Kernels::new(&name, capability)?;
+        let most_shared = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let kernels = Kernels::new(&name, capability, version, most_shared as u32)?;
         // SAFETY: the device is one; the context is never released.
         let context = check("cuda", "cuDevicePrimaryCtxRetain", unsafe { result::primary_ctx::retain(device) })?;
         // SAFETY: the context was just made.
@@ -101,7 +110,20 @@ impl Opened {
 
 /// The driver's answer as a result of ours.
 pub(super) fn check<T>(op: &'static str, call: &str, answer: Result<T, result::DriverError>) -> Result<T> {
-    answer.map_err(|error| Error::device(op, format!("{call}: {}", describe(&error))))
+    answer.map_err(|error| {
+        let of_what = if is_fault(&error) { ", of what was asked for before" } else { "" };
+        Error::device(op, format!("{call}: {}{of_what}{}", describe(&error), consequence(&error)))
+    })
+}
+
+/// Whether the context is lost: whatever is asked for next is answered with this.
+fn is_fault(error: &result::DriverError) -> bool {
+    // Memory that does not correct itself, links, addresses, time limits, assertions, and what else a kernel does wrong.
+    matches!(error.0 as u32, 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719)
+}
+
+fn consequence(error: &result::DriverError) -> &'static str {
+    if is_fault(error) { "; the device is of no use to this process now" } else { "" }
 }
 
 pub(super) fn describe(error: &result::DriverError) -> String {
@@ -143,6 +165,11 @@ impl CudaDevice {
     pub fn synchronize(&self) -> Result<()> {
         self.flush("synchronize")?;
         let stream = self.enter("synchronize")?;
+        self.settle(stream)
+    }
+
+    /// Waits for what was launched.
+    pub(super) fn settle(&self, stream: sys::CUstream) -> Result<()> {
         // SAFETY: the stream is the device's.
         self.wait(|| self.waited(unsafe { result::stream::synchronize(stream) }))
     }
@@ -151,11 +178,8 @@ impl CudaDevice {
     pub(super) fn waited(&self, answer: Result<(), result::DriverError>) -> Result<()> {
         answer.map_err(|error| {
             let last = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner).last();
-            let reason = format!(
-                "{}, in {last} or a kernel before it; the device is of no use to this process now",
-                describe(&error)
-            );
-            Error::device("kernel", reason)
+            let (what, consequence) = (describe(&error), consequence(&error));
+            Error::device("kernel", format!("{what}, in {last} or a kernel before it{consequence}"))
         })
     }
 

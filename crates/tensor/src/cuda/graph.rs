@@ -12,7 +12,7 @@ use std::ptr::{null, null_mut};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
-use cudarc::driver::sys;
+use cudarc::driver::{result, sys};
 
 use super::device::{CudaDevice, check};
 use super::memory::DeviceBuffer;
@@ -25,6 +25,8 @@ use crate::{Error, Result};
 const KEPT: usize = 8;
 /// Less than this is launched as it is.
 const SMALLEST: usize = 4;
+/// Bytes that are copied to pinned memory first, for the device to fetch when it comes to it. For more, it is waited.
+const LARGEST_STAGED: usize = 1 << 18;
 
 /// What a device is asked for and was not yet.
 #[derive(Default)]
@@ -71,20 +73,21 @@ impl CudaDevice {
             return Ok(work());
         }
         queue.gathered = Some(Vec::new());
+        // What is staged lies at the same addresses in every graph.
+        queue.staging.begin("graph", self.enter("graph")?)?;
         drop(queue);
         /// Ends it, also when `work` panics.
         struct Gathering<'a>(&'a CudaDevice);
         impl Drop for Gathering<'_> {
             fn drop(&mut self) {
                 // After a panic, the tensors that outlive it are what they would be without a graph.
-                let _ = self.0.flush("graph");
-                self.0.queue().gathered = None;
+                let _ = self.0.launch_gathered("graph", true);
             }
         }
         let gathering = Gathering(self);
         let done = work();
-        self.flush("graph")?;
-        drop(gathering);
+        std::mem::forget(gathering);
+        self.launch_gathered("graph", true)?;
         Ok(done)
     }
 
@@ -124,10 +127,15 @@ impl CudaDevice {
 
     /// Launches what was gathered.
     pub(super) fn flush(&self, op: &'static str) -> Result<()> {
+        self.launch_gathered(op, false)
+    }
+
+    /// Launches what was gathered; after the last of it, work is launched at once again.
+    fn launch_gathered(&self, op: &'static str, is_last: bool) -> Result<()> {
         let mut queue = self.queue();
-        let Some(work) = queue.gathered.as_mut().map(std::mem::take).filter(|work| !work.is_empty()) else {
-            return Ok(());
-        };
+        // In one go, so that nothing is asked for between the last work and the end.
+        let work = if is_last { queue.gathered.take() } else { queue.gathered.as_mut().map(std::mem::take) };
+        let Some(work) = work.filter(|work| !work.is_empty()) else { return Ok(()) };
         let stream = self.enter(op)?;
         let launched = queue.launch(op, self, stream, work);
         let turned = queue.staging.turn(op, stream);
@@ -136,6 +144,11 @@ impl CudaDevice {
         // Only now: giving memory back takes the lock of the pool, whose holder may wait for that of the queue.
         drop(inputs);
         launched.and(turned)
+    }
+
+    /// Gives the memory of kept graphs back.
+    pub(super) fn forget_graphs(&self) {
+        self.queue().graphs.clear();
     }
 
     /// Waits by `wait` for what was asked for. Meanwhile, other threads may ask for more.
@@ -148,7 +161,7 @@ impl CudaDevice {
 }
 
 impl Queue {
-    /// Asks for a copy of these bytes; gives where they are staged, unless the driver has copied them.
+    /// Asks for a copy of these bytes; gives where they are staged for a graph.
     fn write(
         &mut self,
         op: &'static str,
@@ -162,10 +175,19 @@ impl Queue {
                 gathered.push(Work::Write { to, from, bytes: bytes.len() });
                 Ok(Some(from))
             }
-            None => {
+            None if bytes.len() > LARGEST_STAGED => {
                 let work = Work::Write { to, from: bytes.as_ptr().cast(), bytes: bytes.len() };
-                // SAFETY: the caller has the memory; the driver has copied from pageable memory when it returns.
-                unsafe { work.launch(op, stream)? };
+                // SAFETY: the caller has the memory, which is read before this returns.
+                let launched = unsafe { work.launch(op, stream) };
+                // SAFETY: the stream is the device's.
+                launched.and(check(op, "cuStreamSynchronize", unsafe { result::stream::synchronize(stream) }))?;
+                Ok(None)
+            }
+            None => {
+                let from = self.staging.keep(op, bytes)?;
+                // SAFETY: what is staged stays until the device has read it.
+                unsafe { Work::Write { to, from, bytes: bytes.len() }.launch(op, stream)? };
+                self.staging.turn_if_full(op, stream)?;
                 Ok(None)
             }
         }
@@ -182,9 +204,10 @@ impl Queue {
     }
 
     fn launch(&mut self, op: &'static str, device: &CudaDevice, stream: sys::CUstream, work: Vec<Work>) -> Result<()> {
+        // SAFETY: as in `submit`.
+        let one_by_one = |work: &[Work]| work.iter().try_for_each(|work| unsafe { work.launch(op, stream) });
         if work.len() < SMALLEST {
-            // SAFETY: as in `submit`.
-            return work.iter().try_for_each(|work| unsafe { work.launch(op, stream) });
+            return one_by_one(&work);
         }
         let is_alike = |graph: &Graph| {
             graph.work.len() == work.len() && graph.work.iter().zip(&work).all(|(one, other)| one.is_alike(other))
@@ -192,26 +215,32 @@ impl Queue {
         let known = self.graphs.iter().rposition(is_alike).and_then(|at| self.graphs.remove(at));
         let context = device.context();
         let graph = match known.map(|graph| graph.with(context, &work)) {
-            Some(Ok((mut graph, changed))) => {
+            Some(Ok((graph, changed))) => {
                 self.uses.replayed += work.len();
                 self.uses.changed += changed;
-                graph.work = work;
-                graph
+                Ok(graph)
             }
             // A driver that cannot change a graph can make one.
             Some(Err(_)) | None => {
                 self.uses.built += 1;
-                Graph::new(op, context, work)?
+                Graph::new(op, context, &work)
             }
         };
         // SAFETY: the graph is of this context, and what is in it was asked for as a launch is.
-        let launched = check(op, "cuGraphLaunch", unsafe { sys::cuGraphLaunch(graph.executable, stream) }.result());
-        self.uses.launched += 1;
-        self.graphs.push_back(graph);
-        if self.graphs.len() > KEPT {
-            self.graphs.pop_front();
+        let launch = |graph: &Graph| unsafe { sys::cuGraphLaunch(graph.executable, stream) }.result().is_ok();
+        match graph {
+            Ok(mut graph) if launch(&graph) => {
+                self.uses.launched += 1;
+                graph.work = work;
+                self.graphs.push_back(graph);
+                if self.graphs.len() > KEPT {
+                    self.graphs.pop_front();
+                }
+                Ok(())
+            }
+            // A graph takes memory of the device, of which there may be none.
+            _ => one_by_one(&work),
         }
-        launched
     }
 }
 
@@ -220,16 +249,17 @@ struct Graph {
     graph: sys::CUgraph,
     executable: sys::CUgraphExec,
     nodes: Vec<sys::CUgraphNode>,
+    /// What it was launched with last.
     work: Vec<Work>,
 }
 
 impl Graph {
-    fn new(op: &'static str, context: sys::CUcontext, work: Vec<Work>) -> Result<Graph> {
+    fn new(op: &'static str, context: sys::CUcontext, work: &[Work]) -> Result<Graph> {
         // Its `Drop` takes care of what was made when something fails.
-        let mut graph = Graph { graph: null_mut(), executable: null_mut(), nodes: Vec::new(), work };
+        let mut graph = Graph { graph: null_mut(), executable: null_mut(), nodes: Vec::new(), work: Vec::new() };
         // SAFETY: it writes a handle.
         check(op, "cuGraphCreate", unsafe { sys::cuGraphCreate(&mut graph.graph, 0) }.result())?;
-        for work in &graph.work {
+        for work in work {
             let before = graph.nodes.last().copied();
             let before = before.as_slice();
             let (to, after, count) = (&mut null_mut(), before.as_ptr(), before.len());

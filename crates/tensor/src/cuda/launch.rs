@@ -15,6 +15,8 @@ use crate::{Error, Result};
 /// The kernels that fit a device. A file of them is loaded when the first of it is launched.
 pub(super) struct Kernels {
     images: Images,
+    /// Bytes of shared memory that a block may have.
+    most_shared: u32,
     modules: HashMap<&'static str, sys::CUmodule>,
     functions: HashMap<&'static str, Function>,
     last: &'static str,
@@ -31,12 +33,20 @@ struct Function {
 const FREE_SHARED: u32 = 48 << 10;
 
 impl Kernels {
-    pub(super) fn new(name: &str, (major, minor): (u32, u32)) -> Result<Kernels> {
+    /// Those for a device and a driver of this version.
+    pub(super) fn new(name: &str, (major, minor): (u32, u32), driver: i32, most_shared: u32) -> Result<Kernels> {
         let images = cloze_kernels::images(major, minor).ok_or_else(|| {
             let known = cloze_kernels::ARCHITECTURES.join(", ");
             Error::device("cuda", format!("{name} is of sm_{major}{minor}; there are kernels for {known}"))
         })?;
-        Ok(Kernels { images, modules: HashMap::new(), functions: HashMap::new(), last: "no kernel" })
+        let (needed, of_driver) = images.oldest_driver();
+        if driver < needed {
+            let reason = format!(
+                "{name} is of sm_{major}{minor}, whose kernels the driver has to compile: {of_driver} or newer is needed for that"
+            );
+            return Err(Error::device("cuda", reason));
+        }
+        Ok(Kernels { images, most_shared, modules: HashMap::new(), functions: HashMap::new(), last: "no kernel" })
     }
 
     /// The kernel that was launched last.
@@ -75,6 +85,11 @@ impl Kernels {
                 Function { function: check(op, name, function)?, shared: FREE_SHARED }
             }
         };
+        if shared > self.most_shared {
+            let (needed, most) = (shared.div_ceil(1 << 10), self.most_shared >> 10);
+            let reason = format!("{name} needs {needed} KiB of shared memory in a block, this device has {most} KiB");
+            return Err(Error::device(op, reason));
+        }
         if shared > known.shared {
             allow_shared(op, name, known.function, shared)?;
             known.shared = shared;

@@ -146,8 +146,16 @@ pub(crate) fn backward(
         rows: int(op, rows)?,
         width: int(op, width)?,
     };
+    // Fewer where the sums of each would not fit into the 64 KiB that every device has.
+    let warps = if width > 3072 {
+        1
+    } else if width > 1536 {
+        2
+    } else {
+        WARPS
+    };
     let launch = Launch::new(&device, op, FILE, "layer_norm_backward_f32").grid([blocks, 1, 1]);
-    launch.shared(WARPS * 2 * width * 4).with(&arguments)?;
+    launch.threads(32 * warps as u32).shared(warps * 2 * width * 4).with(&arguments)?;
     let dgamma = column_sums(op, &device, pointer(&sums), (blocks, 2 * width, width))?;
     let dbeta = column_sums(op, &device, pointer(&sums) + 4 * width as u64, (blocks, 2 * width, width))?;
     Ok(Gradients { dz, dx, dgamma, dbeta })

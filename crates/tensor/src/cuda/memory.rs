@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 
 use bytemuck::Pod;
-use cudarc::driver::result;
+use cudarc::driver::{result, sys};
 
 use super::Pointer;
-use super::device::CudaDevice;
+use super::device::{CudaDevice, check};
 use super::work::Work;
 use crate::memory::size_class;
 use crate::{Error, Result};
@@ -44,44 +44,66 @@ impl CudaDevice {
     /// # Errors
     /// When there is not so much: says how much is free. The process goes on.
     pub(crate) fn allocate(&self, op: &'static str, bytes: usize) -> Result<DeviceBuffer> {
-        let lacking = |free: Option<(usize, usize)>, used: usize| {
-            let free = free
-                .map_or(String::new(), |(free, all)| format!(", {} of {} are free", mebibytes(free), mebibytes(all)));
-            let reason = format!(
-                "no memory on cuda:{} for {} more{free}, {} are in use here: lower the batch size or the length of sequences",
-                self.index(),
-                mebibytes(bytes),
-                mebibytes(used),
-            );
-            Error::device(op, reason)
-        };
-        let mut pool = self.0.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let capacity = size_class(bytes).ok_or_else(|| lacking(None, pool.used))?;
-        let block = match pool.take(capacity) {
-            Some(block) => Some(block),
+        let capacity = size_class(bytes).ok_or_else(|| self.lacking(op, bytes))?;
+        let block = match self.block(op, capacity)? {
             None => {
-                self.enter(op)?;
-                // SAFETY: plain memory, which `Drop` gives back.
-                let fresh = || unsafe { result::malloc_sync(capacity) }.ok().map(|pointer| (pointer, capacity));
-                fresh().or_else(|| {
-                    self.release(&mut pool);
-                    fresh()
-                })
+                self.release(op)?;
+                self.block(op, capacity)?
             }
+            block => block,
         };
-        let (pointer, capacity) = block.ok_or_else(|| lacking(self.memory(), pool.used))?;
-        pool.used += capacity;
+        let (pointer, capacity) = block.ok_or_else(|| self.lacking(op, bytes))?;
+        self.pool().used += capacity;
         Ok(DeviceBuffer { device: self.clone(), pointer, capacity, bytes })
     }
 
-    /// Gives all kept blocks back to the driver, which waits for the device.
-    fn release(&self, pool: &mut Pool) {
-        // What was asked for may still use them. What went wrong is told to whoever waits for it.
-        let _ = self.flush("release");
-        for pointer in std::mem::take(&mut pool.free).into_values().flatten() {
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.0.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A block that was kept, or else one of the driver's, if there is any.
+    fn block(&self, op: &'static str, capacity: usize) -> Result<Option<(Pointer, usize)>> {
+        let kept = self.pool().take(capacity);
+        if kept.is_some() {
+            return Ok(kept);
+        }
+        self.enter(op)?;
+        // SAFETY: plain memory, which `Drop` gives back.
+        match unsafe { result::malloc_sync(capacity) } {
+            Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Ok(None),
+            answer => Ok(Some((check(op, "cuMemAlloc", answer)?, capacity))),
+        }
+    }
+
+    /// Gives what is kept back to the driver, which waits for the device: graphs and blocks.
+    fn release(&self, op: &'static str) -> Result<()> {
+        // What still uses these blocks was asked for before now, so it is launched by the next line; the lock is not held, for
+        // what is launched gives blocks back.
+        let kept = std::mem::take(&mut self.pool().free);
+        if let Err(error) = self.flush(op) {
+            let mut pool = self.pool();
+            kept.into_iter().for_each(|(capacity, blocks)| pool.free.entry(capacity).or_default().extend(blocks));
+            return Err(error);
+        }
+        self.forget_graphs();
+        for pointer in kept.into_values().flatten() {
             // SAFETY: nobody has the block any more. What the driver says of it would not help anybody.
             let _ = unsafe { result::free_sync(pointer) };
         }
+        Ok(())
+    }
+
+    fn lacking(&self, op: &'static str, bytes: usize) -> Error {
+        let free = self.memory().map_or(String::new(), |(free, all)| {
+            let (free, all) = (mebibytes(free), mebibytes(all));
+            format!(", {free} of {all} are free")
+        });
+        let (index, more, used) = (self.index(), mebibytes(bytes), mebibytes(self.pool().used));
+        let reason = format!(
+            "no memory on cuda:{index} for {more} more{free}, {used} are in use here: lower the batch size or the length of \
+             sequences"
+        );
+        Error::device(op, reason)
     }
 
     /// As [`CudaDevice::allocate`], zero.
@@ -132,7 +154,7 @@ impl DeviceBuffer {
         // SAFETY: there are so many, as was checked; the next line waits for them.
         let copied = unsafe { result::memcpy_dtoh_async(elements, self.pointer + start as u64, stream) };
         self.device.waited(copied)?;
-        self.device.synchronize()
+        self.device.settle(stream)
     }
 
     /// Makes `bytes` bytes from `start` on zero.
@@ -147,15 +169,19 @@ impl DeviceBuffer {
 
 /// Copies `bytes` bytes on the device.
 pub(super) fn copy(device: &CudaDevice, op: &'static str, from: Pointer, to: Pointer, bytes: usize) -> Result<()> {
-    if bytes == 0 {
-        return Ok(());
+    // A copy in a graph has a row of at most 2 GiB.
+    for start in (0..bytes as u64).step_by(LONGEST_COPY) {
+        let bytes = LONGEST_COPY.min(bytes - start as usize);
+        device.submit(op, Work::Copy { to: to + start, from: from + start, bytes })?;
     }
-    device.submit(op, Work::Copy { to, from, bytes })
+    Ok(())
 }
+
+const LONGEST_COPY: usize = 1 << 30;
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        let mut pool = self.device.0.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = self.device.pool();
         pool.used -= self.capacity;
         pool.free.entry(self.capacity).or_default().insert(self.pointer);
     }

@@ -76,7 +76,7 @@ fn fresh(op: &'static str, shape: &[usize], dtype: DType, device: &CudaDevice) -
     Tensor::uninitialised(op, shape, dtype, &Device::Cuda(device.clone()))
 }
 
-/// The elements of a tensor in f32, row-major.
+/// The elements of a tensor in f32, row-major, from an address on that kernels may read 16 bytes at.
 ///
 /// # Errors
 /// When they are of a type that GPUs are not used for.
@@ -84,7 +84,8 @@ fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     if tensor.dtype() != DType::F32 {
         return Err(crate::ops::wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
     }
-    tensor.values()
+    let values = tensor.values()?;
+    if values.layout().offset.is_multiple_of(4) { Ok(values) } else { values.copied() }
 }
 
 /// A number that a kernel takes as an int.

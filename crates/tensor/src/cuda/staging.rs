@@ -1,4 +1,4 @@
-//! Memory of the host that a graph copies from: pinned, so that the device reads it by itself, and two areas of it, so that one
+//! Memory of the host that is copied from: pinned, so that the device reads it by itself, and two areas of it, so that one
 //! is filled while the device still reads the other.
 
 use std::ffi::c_void;
@@ -43,6 +43,16 @@ impl Staging {
         }
         self.areas[self.current].at = (0, 0);
         Ok(())
+    }
+
+    /// Starts at the start of an area.
+    pub(super) fn begin(&mut self, op: &'static str, stream: sys::CUstream) -> Result<()> {
+        if self.areas[self.current].at == (0, 0) { Ok(()) } else { self.turn(op, stream) }
+    }
+
+    /// Goes on when the first chunk is full.
+    pub(super) fn turn_if_full(&mut self, op: &'static str, stream: sys::CUstream) -> Result<()> {
+        if self.areas[self.current].at.0 == 0 { Ok(()) } else { self.turn(op, stream) }
     }
 
     /// How often it went on so far.
