@@ -72,9 +72,9 @@ impl CudaDevice {
             drop(queue);
             return Ok(work());
         }
-        queue.gathered = Some(Vec::new());
         // What is staged lies at the same addresses in every graph.
         queue.staging.begin("graph", self.enter("graph")?)?;
+        queue.gathered = Some(Vec::new());
         drop(queue);
         /// Ends it, also when `work` panics.
         struct Gathering<'a>(&'a CudaDevice);
