@@ -65,10 +65,8 @@ fn run(arguments: &Arguments) -> Result {
     println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
 
     let (asked, seed) = (&arguments.training.model, arguments.training.seed);
-    let mut options = arguments.training.open_options().labels(&labels);
-    if let Some(pooling) = arguments.pooling.as_deref().and_then(ClassifierPooling::from_name) {
-        options = options.classifier_pooling(pooling);
-    }
+    let pooling = arguments.pooling.as_deref().and_then(ClassifierPooling::from_name);
+    let options = arguments.training.open_options().labels(&labels).classifier_pooling(pooling);
     let (mut model, report) = BertForSequenceClassification::open_with(asked.place(), asked.device(), &options)?;
     println!("{}: {report}", asked.name());
     let tokenizer = Tokenizer::open(asked.place())?;

@@ -97,8 +97,7 @@ impl TrainingArguments {
 
     /// How the model is opened, whose head may be new.
     pub fn open_options(&self) -> OpenOptions {
-        let options = OpenOptions::new().fresh_head().seed(self.seed);
-        self.dropout.map_or(options.clone(), |p| options.dropout(p))
+        OpenOptions::new().fresh_head().seed(self.seed).dropout(self.dropout)
     }
 
     /// Trains by `recipe`, where no argument says otherwise, and evaluates after every epoch; prints what it finds. The

@@ -305,8 +305,7 @@ fn run(arguments: &Arguments) -> Result {
 fn model(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<BertForPreTraining> {
     let (device, seed) = (&arguments.device.device, arguments.seed);
     if let Some(place) = &arguments.model {
-        let options = OpenOptions::new().seed(seed);
-        let options = arguments.dropout.map_or(options.clone(), |p| options.dropout(p));
+        let options = OpenOptions::new().seed(seed).dropout(arguments.dropout);
         let (model, report) = BertForPreTraining::open_with(place, device, &options)?;
         println!("{}: {report}", arguments.name());
         tokenizer.check_vocab_size(model.config())?;

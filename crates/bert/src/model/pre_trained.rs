@@ -239,15 +239,15 @@ impl OpenOptions {
         OpenOptions { labels: Some(labels.into_iter().map(Into::into).collect()), ..self }
     }
 
-    /// What a classifier of sequences sees, in the place of what the folder says.
-    pub fn classifier_pooling(self, pooling: ClassifierPooling) -> OpenOptions {
-        OpenOptions { classifier_pooling: Some(pooling), ..self }
+    /// What a classifier of sequences sees, in the place of what the folder says, which `None` leaves.
+    pub fn classifier_pooling(self, pooling: impl Into<Option<ClassifierPooling>>) -> OpenOptions {
+        OpenOptions { classifier_pooling: pooling.into(), ..self }
     }
 
-    /// Dropout of hidden states and of attention, in the place of what the folder says. A classifier that has a dropout of
-    /// its own keeps it.
-    pub fn dropout(self, p: f64) -> OpenOptions {
-        OpenOptions { dropout: Some(p), ..self }
+    /// Dropout of hidden states and of attention, in the place of what the folder says, which `None` leaves. A classifier
+    /// that has a dropout of its own keeps it.
+    pub fn dropout(self, p: impl Into<Option<f64>>) -> OpenOptions {
+        OpenOptions { dropout: p.into(), ..self }
     }
 
     /// Key of the random numbers that a missing head is made of.
