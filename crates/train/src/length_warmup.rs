@@ -8,7 +8,8 @@ use crate::trainer::{DataSet, Fingerprint, Size};
 use crate::{ExampleStream, PackedExamples, PairExample, PreTraining, Result};
 
 /// Pre-training data whose first batches hold several short sequences in the place of each long one: of a
-/// quarter of the length at first, then of half of it. The number of tokens of a batch stays about the same.
+/// quarter of the length at first, then of half of it, but no shorter than a sequence can be. The number of tokens of a
+/// batch stays about the same.
 ///
 /// Only a data set that samples segments by length makes sense here: [`PairSampler::bert`](crate::PairSampler::bert).
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ impl LengthWarmup {
         let mut short = Vec::new();
         if epoch == 0 {
             for (sequences, count) in self.stages {
-                let mut stream = self.data.clone().seq_len(self.data.longest() / sequences).stream(0, 0)?;
+                let mut stream = self.data.clone().shortened(sequences).stream(0, 0)?;
                 let passed = stream.advance(sequences.saturating_mul(skip.min(count))).div_ceil(sequences);
                 skip -= passed;
                 short.push(places(stream, sequences).take(count - passed));
@@ -53,7 +54,7 @@ impl LengthWarmup {
         let mut places = self.data.example_count(epoch)?;
         if epoch == 0 {
             for (sequences, count) in self.stages {
-                let mut stream = self.data.clone().seq_len(self.data.longest() / sequences).stream(0, 0)?;
+                let mut stream = self.data.clone().shortened(sequences).stream(0, 0)?;
                 places += stream.advance(sequences.saturating_mul(count)).div_ceil(sequences);
             }
         }
@@ -115,6 +116,18 @@ mod tests {
         let rest: Vec<PairExample> = places[20..].concat();
         assert_eq!(rest, data.epoch(0).unwrap());
         assert_eq!(all(&LengthWarmup::new(data.clone(), 8, 12), 1).concat(), data.epoch(1).unwrap());
+    }
+
+    #[test]
+    fn the_shortest_stay_as_long_as_they_must() {
+        let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000));
+        for seq_len in [5, 9, 16] {
+            let places = all(&LengthWarmup::new(data.clone().seq_len(seq_len), 8, 12), 0);
+            assert!(places[..8].iter().all(|place| place.len() == 4));
+            assert!(places[..8].iter().flatten().all(|example| example.token_count() <= (seq_len / 4).max(5)));
+        }
+        let error = LengthWarmup::new(data.seq_len(4), 8, 12).stream(0, 0).err().unwrap().to_string();
+        assert_eq!(error, "seq_len is 4, must be from 5 to 65536");
     }
 
     #[test]

@@ -150,9 +150,15 @@ impl PairSampler {
         PairSampler { seq_len, ..self }
     }
 
-    /// The largest number of tokens of an example.
-    pub(crate) fn longest(&self) -> usize {
-        self.seq_len
+    /// With examples so many times shorter, but no shorter than can be.
+    pub(crate) fn shortened(self, times: usize) -> PairSampler {
+        let seq_len = (self.seq_len / times).max(self.shortest());
+        self.seq_len(seq_len)
+    }
+
+    /// The least that `seq_len` can be: BERT draws short lengths from 2 tokens on.
+    fn shortest(&self) -> usize {
+        self.special_count() + 2
     }
 
     /// Whether there are pairs, or single segments without a label.
@@ -174,8 +180,7 @@ impl PairSampler {
     /// When the length leaves no room for a token of each segment or two, or exceeds 65,536; when no pair is
     /// asked for; or when a probability is not one.
     pub fn check(&self) -> Result<()> {
-        // BERT draws short lengths from 2 tokens on.
-        let least = self.special_count() + 2;
+        let least = self.shortest();
         if !(least..=LONGEST).contains(&self.seq_len) {
             return Err(Error::invalid("seq_len", self.seq_len, format!("from {least} to {LONGEST}")));
         }

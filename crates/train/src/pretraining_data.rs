@@ -187,9 +187,9 @@ impl PreTraining {
         PreTraining { examples: Some(examples), ..self }
     }
 
-    /// The largest number of tokens of an example.
-    pub(crate) fn longest(&self) -> usize {
-        self.pairs.longest()
+    /// The same with examples so many times shorter, but no shorter than can be.
+    pub(crate) fn shortened(self, times: usize) -> PreTraining {
+        PreTraining { pairs: self.pairs.shortened(times), ..self }
     }
 
     /// A number that another corpus, or other settings, would not have.

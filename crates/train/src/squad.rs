@@ -92,8 +92,33 @@ impl Squad {
         Ok((part(first), part(others)))
     }
 
+    /// The questions that can be asked, and what was left out, because the question or its context is blank. `name` says what
+    /// they are for, in the report.
+    ///
+    /// # Errors
+    /// When no question is left; when any is left out and `bad` is [`BadRows::Fail`] (names the first).
+    pub fn without_blank(mut self, name: &str, bad: BadRows) -> Result<(Squad, Dropped)> {
+        let mut dropped = Dropped { name: name.to_string(), ..Dropped::default() };
+        let mut kept = Vec::with_capacity(self.examples.len());
+        for (number, example) in (1..).zip(self.examples) {
+            let parts = [("question", example.question.as_str()), ("context", &example.context)];
+            match parts.iter().find(|(_, text)| text.trim().is_empty()) {
+                Some((part, _)) if bad == BadRows::Fail => {
+                    return Err(Error::data("question", format!("{name}: {}: the {part} is blank", example.id)));
+                }
+                Some((part, _)) => {
+                    dropped.push(number, DropReason::Blank, || format!("{}: the {part} is blank", example.id));
+                }
+                None => kept.push(example),
+            }
+        }
+        dropped.check(kept.len(), BadRows::Drop)?;
+        self.examples = kept;
+        Ok((self, dropped))
+    }
+
     /// The questions to train on, each with its first answer; and those that were left out because their answer is blank
-    /// or does not stand where it is said to. `name` says what they are for, in the report.
+    /// or does not stand where it is said to, or because they have none and are not said to be impossible. `name` says what they are for, in the report.
     ///
     /// # Errors
     /// When no question is left; when any is left out and `bad` is [`BadRows::Fail`] (names the first).
@@ -102,12 +127,17 @@ impl Squad {
         let mut questions = Vec::with_capacity(self.examples.len());
         for (number, example) in (1..).zip(&self.examples) {
             let question = example.to_question();
-            match question.answer.as_ref().map(|answer| answer_span(answer, &question.context)) {
-                Some(Err(why)) if bad == BadRows::Fail => {
+            let answer = match &question.answer {
+                Some(answer) => answer_span(answer, &question.context).map(|_| ()),
+                None if example.is_impossible => Ok(()),
+                None => Err("it has no answer, and is not said to be impossible".to_string()),
+            };
+            match answer {
+                Ok(()) => questions.push(question),
+                Err(why) if bad == BadRows::Fail => {
                     return Err(Error::data("question", format!("{name}: {}: {why}", example.id)));
                 }
-                Some(Err(why)) => dropped.push(number, DropReason::Misplaced, || format!("{}: {why}", example.id)),
-                _ => questions.push(question),
+                Err(why) => dropped.push(number, DropReason::Misplaced, || format!("{}: {why}", example.id)),
             }
         }
         dropped.check(questions.len(), BadRows::Drop)?;
@@ -263,10 +293,23 @@ mod tests {
         ]);
         let squad = read(&file("1.1", questions)).unwrap();
         let (questions, dropped) = squad.questions("train", BadRows::Drop).unwrap();
-        assert_eq!((questions.len(), dropped.total(), dropped.first[0].line), (2, 2, 2));
+        assert_eq!((questions.len(), dropped.total(), dropped.first[0].line), (1, 3, 2));
+        assert_eq!(dropped.first[2].sample, "z: it has no answer, and is not said to be impossible");
         let error = squad.questions("train", BadRows::Fail).unwrap_err().to_string();
         let why = "b: the answer \"cat\" is said to be at character 10 of the context, where \"at \" is";
         assert_eq!(error, format!("question: train: {why}"));
+    }
+
+    #[test]
+    fn what_is_blank_cannot_be_asked() {
+        let questions = json!([{"id": "a", "question": "who"}, {"id": "b", "question": " \n"}]);
+        let squad = read(&file("1.1", questions)).unwrap();
+        let (kept, dropped) = squad.clone().without_blank("validation", BadRows::Drop).unwrap();
+        assert_eq!((kept.examples.len(), kept.titles.len(), dropped.counts[&DropReason::Blank]), (1, 3, 2));
+        let samples = [&dropped.first[0].sample, &dropped.first[1].sample];
+        assert_eq!(samples, ["b: the question is blank", "z: the context is blank"]);
+        let error = squad.without_blank("validation", BadRows::Fail).unwrap_err().to_string();
+        assert_eq!(error, "question: validation: b: the question is blank");
     }
 
     #[test]

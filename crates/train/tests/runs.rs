@@ -174,6 +174,24 @@ fn a_resumed_run_has_the_bits_of_one_never_stopped() -> Result {
 }
 
 #[test]
+fn evaluations_that_are_no_number_survive() -> Result {
+    let (data, folder) = (data(40)?, tempfile::tempdir()?);
+    let run = |until: u32| {
+        let mut model = model()?;
+        let trainer = trainer(&mut model).steps(4).directory(folder.path()).resume(true).checkpoint(Every::Steps(1), 2);
+        let trainer = trainer.evaluate(Every::Steps(1), |_| Ok(Evaluation::maximize("Spearman", f64::NAN)));
+        Ok::<_, Box<dyn std::error::Error>>(trainer.run_with(&data, |_, step| match step.step == until {
+            true => Err(cloze_train::Error::data("test", "killed")),
+            false => Ok(()),
+        }))
+    };
+    assert!(run(3)?.is_err());
+    let (step, best) = run(0)??.best.ok_or("no best")?;
+    assert_eq!((step, best.get("Spearman").map(f64::is_nan)), (1, Some(true)));
+    Ok(())
+}
+
+#[test]
 fn what_another_run_began_is_refused() -> Result {
     let (data_40, folder) = (data(40)?, tempfile::tempdir()?);
     let run = |model: &mut BertForSequenceClassification, data: &LabelledData<i64>, seed, resume| {
@@ -194,6 +212,12 @@ fn what_another_run_began_is_refused() -> Result {
     let mut wider = BertForSequenceClassification::new(&config(&["a", "b", "c"]), &device(), 1)?;
     let other = said(run(&mut wider, &data_40, 3, true));
     assert!(other.contains("resume: model is "), "{other}");
+    let with = |value: f64, model: &mut BertForSequenceClassification| {
+        trainer(model).setting("dropout", value).directory(folder.path().join("with")).resume(true).run(&data_40)
+    };
+    with(0.1, &mut model()?)?;
+    let other = said(with(0.2, &mut model()?));
+    assert!(other.contains("resume: dropout is 0.2, but the run here was begun with 0.1"), "{other}");
     let longer = said(trainer(&mut model()?).epochs(3).directory(folder.path()).resume(true).run(&data_40));
     assert!(longer.contains("15 steps are asked for, but the run here was begun for 10"), "{longer}");
     // A file that is cut short.

@@ -18,8 +18,8 @@ pub struct TaggedSentence {
 }
 
 /// The tags of some sentences, in alphabetical order: the names of the classes.
-pub fn tag_names(sentences: &[TaggedSentence]) -> Vec<String> {
-    let names: BTreeSet<&String> = sentences.iter().flat_map(|sentence| &sentence.tags).collect();
+pub fn tag_names<'a>(sentences: impl IntoIterator<Item = &'a TaggedSentence>) -> Vec<String> {
+    let names: BTreeSet<&String> = sentences.into_iter().flat_map(|sentence| &sentence.tags).collect();
     names.into_iter().cloned().collect()
 }
 

@@ -67,8 +67,13 @@ impl Columns {
     pub(super) fn find(&self, there: &[impl AsRef<str>]) -> Result<Found, String> {
         let find = |name: &Option<String>, defaults: &[&str]| {
             let wanted = name.as_ref().map_or_else(|| defaults.to_vec(), |name| vec![name.as_str()]);
-            let found = wanted.iter().find_map(|name| there.iter().position(|column| column.as_ref() == *name));
-            found.ok_or_else(|| format!("there is no column {}: the file has {}", either(&wanted), list(there)))
+            let places = |name: &str| (0..there.len()).filter(|&at| there[at].as_ref() == name).collect::<Vec<_>>();
+            let found = wanted.iter().map(|name| (*name, places(name))).find(|(_, places)| !places.is_empty());
+            match found {
+                Some((_, places)) if places.len() == 1 => Ok(places[0]),
+                Some((name, places)) => Err(format!("there are {} columns {name}: rename all but one", places.len())),
+                None => Err(format!("there is no column {}: the file has {}", either(&wanted), list(there))),
+            }
         };
         let last = there.len().to_string();
         let (text, label) = if self.numbered { (&["1"][..], &[last.as_str()][..]) } else { (TEXT, LABEL) };
@@ -118,6 +123,8 @@ mod tests {
         assert_eq!(said(Columns::new(), &there), "there is no column label: the file has id, text");
         let why = "there is no column sentence, text or content: the file has id";
         assert_eq!(said(Columns::new(), &there[..1]), why);
+        let twice = ["label", "text", "other", "other", "label"].map(String::from);
+        assert_eq!(said(Columns::new(), &twice), "there are 2 columns label: rename all but one");
         assert_eq!(said(Columns::new().text("tweet"), &there), "there is no column tweet: the file has id, text");
         let second = said(Columns::new().second_text("b").label("id"), &there);
         assert_eq!(second, "there is no column b: the file has id, text");

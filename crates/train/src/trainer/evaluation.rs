@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Error, Result};
 
@@ -51,6 +51,7 @@ impl Every {
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
+    #[serde(deserialize_with = "metrics")]
     metrics: Vec<(String, f64)>,
     is_minimized: bool,
     #[serde(skip)]
@@ -99,15 +100,26 @@ impl Evaluation {
         self.metrics.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
     }
 
-    /// Whether it is better than another. What is no number is better than nothing.
+    /// Whether it is better than another. What is no finite number is better than nothing.
     pub(super) fn is_better_than(&self, other: &Evaluation) -> bool {
-        let value = |evaluation: &Evaluation| evaluation.metrics.first().map_or(f64::NAN, |(_, value)| *value);
-        let (new, old) = (value(self), value(other));
-        match self.is_minimized {
-            true => new < old || (old.is_nan() && !new.is_nan()),
-            false => new > old || (old.is_nan() && !new.is_nan()),
+        let value = |evaluation: &Evaluation| evaluation.metrics.first().map(|(_, value)| *value);
+        match (value(self).filter(|value| value.is_finite()), value(other).filter(|value| value.is_finite())) {
+            (Some(new), Some(old)) => {
+                if self.is_minimized {
+                    new < old
+                } else {
+                    new > old
+                }
+            }
+            (new, old) => new.is_some() && old.is_none(),
         }
     }
+}
+
+/// Numbers with their names. JSON has `null` for those that are not finite, which [`Evaluation::is_better_than`] takes all alike.
+fn metrics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
+    let read = Vec::<(String, Option<f64>)>::deserialize(deserializer)?;
+    Ok(read.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// `accuracy 0.9100, loss 0.2500`
@@ -152,8 +164,11 @@ mod tests {
     #[test]
     fn the_best_is_the_first_of_equals() {
         for (evaluation, values) in [
-            (Evaluation::maximize as fn(&'static str, f64) -> Evaluation, [f64::NAN, 0.3, 0.5, 0.5, f64::NAN, 0.4]),
-            (Evaluation::minimize, [f64::NAN, 0.3, 0.1, 0.1, f64::NAN, 0.2]),
+            (
+                Evaluation::maximize as fn(&'static str, f64) -> Evaluation,
+                [f64::NAN, 0.3, 0.5, 0.5, f64::INFINITY, 0.4],
+            ),
+            (Evaluation::minimize, [f64::INFINITY, 0.3, 0.1, 0.1, f64::NAN, 0.2]),
         ] {
             let mut best = None;
             let taken = (1..).zip(values).map(|(step, value)| Best::update(&mut best, step, &evaluation("m", value)));

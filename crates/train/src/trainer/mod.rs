@@ -11,6 +11,7 @@ mod settings;
 mod signals;
 mod step;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -128,6 +129,7 @@ pub struct Trainer<'m, M> {
     budget: Budget,
     seed: u64,
     average: Option<f64>,
+    settings: BTreeMap<String, String>,
     frozen: Option<IsFrozen<'m>>,
     evaluate: Option<(Every, Evaluate<'m, M>)>,
     keep_best: bool,
@@ -155,6 +157,7 @@ impl<'m, M: Module> Trainer<'m, M> {
             budget: Budget::Epochs(1),
             seed: 0,
             average: None,
+            settings: BTreeMap::new(),
             frozen: None,
             evaluate: None,
             keep_best: false,
@@ -245,6 +248,13 @@ impl<'m, M: Module> Trainer<'m, M> {
     /// evaluated, and what the model has at the end ([`Optimizer::with_average`](crate::Optimizer::with_average)).
     pub fn average(self, decay: f64) -> Trainer<'m, M> {
         Trainer { average: Some(decay), ..self }
+    }
+
+    /// Another setting that the run depends on and the trainer cannot see, as the dropout of the model: the report shows it,
+    /// and to [resume](Trainer::resume) the run with another value is an error.
+    pub fn setting(mut self, name: impl Into<String>, value: impl ToString) -> Trainer<'m, M> {
+        self.settings.insert(name.into(), value.to_string());
+        self
     }
 
     /// Evaluates the model now and then. Callbacks, the display and the report see what was found.

@@ -10,7 +10,8 @@ use super::{DataSet, Learn, Trainer};
 
 /// Settings by name. Those that are switched off are not there.
 pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>, data: &D) -> BTreeMap<String, String> {
-    let mut settings: BTreeMap<String, String> = trainer.adamw.settings().into_iter().collect();
+    let mut settings = trainer.settings.clone();
+    settings.extend(trainer.adamw.settings());
     let mut set = |name: &str, value: String| settings.insert(name.to_string(), value);
     set("schedule", trainer.schedule.to_string());
     set("precision", trainer.precision.to_string());
