@@ -50,7 +50,12 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
     let (training, validation, test) = sentences(arguments)?;
-    let tags = tag_names(&training);
+    // A model cannot find what it was not shown, but it must have a class for it: then that counts as missed.
+    let (tags, seen) = (tag_names(training.iter().chain(&validation).chain(&test)), tag_names(&training));
+    let unseen: Vec<&str> = tags.iter().filter(|tag| !seen.contains(tag)).map(String::as_str).collect();
+    if !unseen.is_empty() {
+        println!("not among the tags to train on, so never found: {}", unseen.join(", "));
+    }
     let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
     let options = arguments.training.open_options().labels(&tags);
     let (mut model, report) =

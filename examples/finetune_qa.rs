@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ struct Arguments {
     /// Train on so many articles of the file, from its beginning, and evaluate on the others
     #[arg(long, requires = "train", conflicts_with = "validation", value_name = "ARTICLES")]
     split_at: Option<usize>,
-    /// Leave out questions whose answer does not stand where the file says; else the first is an error
+    /// Leave out questions that are blank or whose answer does not stand where the file says; else the first is an error
     #[arg(long)]
     drop_bad: bool,
     /// Tokens of a window over a text, question included
@@ -39,7 +40,7 @@ struct Arguments {
     #[arg(long, default_value_t = 128)]
     stride: usize,
     /// Most tokens of an answer
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = common::at_least_one)]
     max_answer_length: usize,
     /// Write the answers to this file, as SQuAD's own script reads them: {"ID": "ANSWER", ...}
     #[arg(long)]
@@ -57,9 +58,14 @@ fn run(arguments: &Arguments) -> Result {
     common::check_json(arguments.predictions.as_deref())?;
     let (training, validation) = questions(arguments)?;
     let bad = if arguments.drop_bad { BadRows::Drop } else { BadRows::Fail };
-    let (questions, dropped) = training.questions("train", bad)?;
-    if dropped.total() > 0 {
+    let (training, blank) = training.without_blank("train", bad)?;
+    let (validation, blank_validation) = validation.without_blank("validation", bad)?;
+    let (questions, misplaced) = training.questions("train", bad)?;
+    for dropped in [blank, misplaced, blank_validation].iter().filter(|dropped| dropped.total() > 0) {
         println!("{dropped}");
+    }
+    if arguments.predictions.is_some() {
+        check_ids(&validation)?;
     }
     println!("{} questions to train on, {} to evaluate on", questions.len(), validation.examples.len());
 
@@ -107,6 +113,15 @@ fn run(arguments: &Arguments) -> Result {
     let predictions: Map<_, _> = ids.zip(found.predictions.into_iter().map(Into::into)).collect();
     common::write_json(arguments.predictions.as_deref(), &predictions)?;
     arguments.training.write_json(&json!({"arguments": arguments, "epochs": epochs}))
+}
+
+/// Fails where two questions would have one place among the predictions.
+fn check_ids(squad: &Squad) -> Result {
+    let mut ids = HashSet::new();
+    match squad.examples.iter().find(|example| !ids.insert(example.id.as_str())) {
+        Some(example) => Err(format!("--predictions: two questions have the id {:?}", example.id).into()),
+        None => Ok(()),
+    }
 }
 
 /// To train on and to evaluate on.

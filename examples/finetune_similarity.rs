@@ -35,10 +35,10 @@ struct Arguments {
     #[arg(long)]
     no_header: bool,
     /// Columns of the sentences and of the score [default: sentence1,sentence2,score; or 1,2,3]
-    #[arg(long, value_delimiter = ',', num_args = 3)]
+    #[arg(long, value_delimiter = ',', num_args = 1..=3)]
     columns: Vec<String>,
     /// The score of sentences that say the same; that of others is 0
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = common::positive)]
     highest: f32,
     /// What is learned
     #[arg(long, value_enum, default_value = "cosine")]
@@ -122,6 +122,14 @@ fn run(arguments: &Arguments) -> Result {
             let is_partner = |&pair: &usize| training.labels[pair] >= arguments.partners_from;
             let partners: Vec<usize> = (0..training.texts.len()).filter(is_partner).collect();
             let texts = |of: &[String]| partners.iter().map(|&pair| of[pair].clone()).collect::<Vec<_>>();
+            if partners.len() < 2 {
+                let (count, from) = (partners.len(), arguments.partners_from * arguments.highest);
+                return Err(format!(
+                    "train: {count} pair(s) have a score of {from} or more, --partners-from of \
+                    --highest: to tell partners from others takes at least two"
+                )
+                .into());
+            }
             let (first, second) = (texts(&training.texts), texts(&training.second_texts));
             let labels = vec![(); partners.len()];
             let (data, report) = LabelledData::of_sentences(&first, &second, labels, &tokenizer, max_length)?;
@@ -157,7 +165,13 @@ fn scaled(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Sanitized
     if clean.dropped.total() > 0 {
         println!("{}", clean.dropped);
     }
-    clean.labels.iter_mut().for_each(|score| *score /= arguments.highest);
+    let highest = arguments.highest;
+    if let Some(score) = clean.labels.iter().find(|score| !(0.0..=highest).contains(*score)) {
+        return Err(
+            format!("{name}: there is a score of {score}, but scores go from 0 to {highest} (--highest)").into()
+        );
+    }
+    clean.labels.iter_mut().for_each(|score| *score /= highest);
     Ok(clean)
 }
 
@@ -165,8 +179,9 @@ fn rows(path: &Path, arguments: &Arguments) -> Result<Vec<Row>> {
     let columns = if arguments.no_header { Columns::numbered() } else { Columns::new() };
     let names = match (arguments.columns.as_slice(), arguments.no_header) {
         ([first, second, score], _) => [first, second, score].map(String::as_str),
-        (_, true) => ["1", "2", "3"],
-        (_, false) => ["sentence1", "sentence2", "score"],
+        ([], true) => ["1", "2", "3"],
+        ([], false) => ["sentence1", "sentence2", "score"],
+        (columns, _) => return Err(format!("--columns has {} names, it takes three", columns.len()).into()),
     };
     Ok(read_rows(path, &columns.text(names[0]).second_text(names[1]).label(names[2]))?)
 }

@@ -1,23 +1,28 @@
 //! What users get wrong: each is one line that names the file, the value and the limit, exit code 1, and leaves
 //! nothing half-written behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cloze::bert::PreTrainingTargets;
 use cloze::prelude::*;
+use serde_json::json;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Runs an example, which `cargo test` builds beside the tests; it must fail. Gives the line that it says.
-fn refused_by(example: &str, arguments: &[&str]) -> Result<String> {
+/// An example, which `cargo test` builds beside the tests.
+fn example(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
-    let program = target.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
+    Ok(target.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Runs an example; it must fail. Gives the line that it says.
+fn refused_by(name: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(example(name)?).args(arguments).stdin(Stdio::null()).output()?;
     let said = String::from_utf8(output.stderr)?;
-    assert_eq!(output.status.code(), Some(1), "{example} {arguments:?}: {said}");
-    assert_eq!(said.trim_end().lines().count(), 1, "{example} {arguments:?}: {said}");
+    assert_eq!(output.status.code(), Some(1), "{name} {arguments:?}: {said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{name} {arguments:?}: {said}");
     assert!(said.starts_with("error: ") && !said.starts_with("error: \"") && !said.contains("panicked"), "{said}");
     Ok(said)
 }
@@ -181,9 +186,70 @@ fn what_is_trained_in_an_example() -> Result {
     let finetune = |more: &[&str]| refused_by("finetune", &[&["--train", &one, "--validation", &one], more].concat());
     assert!(finetune(&[])?.contains("0 is the only class"));
     assert!(finetune(&["--labels", "good,bad,good"])?.contains("--labels names good twice"));
+    assert!(finetune(&["--labels", "good,,bad"])?.contains("--labels has a name that is empty"));
     let large = folder.file("large.tsv", b"text\tlabel\ngood\t99999999\n")?;
     let said = refused_by("finetune", &["--train", &large, "--validation", &one])?;
     assert!(said.contains("train: line 2: label: 99999999"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn pairs_with_scores() -> Result {
+    let folder = Folder::new()?;
+    let pairs = folder.file("pairs.tsv", b"sentence1\tsentence2\tscore\na\tb\t1\nc\td\t4.5\ne\tf\t2\n")?;
+    let similarity = |more: &[&str]| {
+        refused_by("finetune_similarity", &[&["--train", &pairs, "--validation", &pairs], more].concat())
+    };
+    let said = similarity(&["--highest", "4"])?;
+    assert!(said.contains("train: there is a score of 4.5, but scores go from 0 to 4 (--highest)"), "{said}");
+    let said = similarity(&["--objective", "contrastive"])?;
+    assert!(said.contains("train: 1 pair(s) have a score of 4 or more"), "{said}");
+    assert!(similarity(&["--columns", "sentence1,score"])?.contains("--columns has 2 names, it takes three"));
+    for columns in [&["sentence1,sentence2,mark"][..], &["sentence1", "sentence2", "mark"]] {
+        let said = similarity(&[&["--columns"], columns].concat())?;
+        assert!(said.contains("there is no column mark: the file has sentence1, sentence2, score"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn questions() -> Result {
+    let folder = Folder::new()?;
+    let file = |name: &str, questions: [(&str, &str); 2]| {
+        let answers = json!([{"text": "cat", "answer_start": 4}]);
+        let question = |(id, question)| json!({"id": id, "question": question, "answers": answers});
+        let paragraph = json!({"context": "the cat sat", "qas": questions.map(question)});
+        let squad = json!({"version": "1.1", "data": [{"title": "", "paragraphs": [paragraph]}]});
+        folder.file(name, squad.to_string().as_bytes())
+    };
+    let (good, blank) =
+        (file("good.json", [("a", "who"), ("b", "who")])?, file("blank.json", [("a", "who"), ("b", " ")])?);
+    let twice = file("twice.json", [("a", "who"), ("a", "who")])?;
+    // Before training, not after.
+    let ask = |more: &[&str]| {
+        let given = ["--epochs", "9999999", "--train", good.as_str(), "--validation"];
+        refused_by("finetune_qa", &[&given, more].concat())
+    };
+    assert!(ask(&[&blank])?.contains("question: validation: b: the question is blank"));
+    let predictions = folder.path("predictions.json");
+    let said = ask(&[&twice, "--predictions", &predictions])?;
+    assert!(said.contains("--predictions: two questions have the id \"a\""), "{said}");
+    Ok(())
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_printed_cannot_be_written() -> Result {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let output = Command::new(example("masking")?).stdout(full).output()?;
+    let said = String::from_utf8(output.stderr)?;
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.starts_with("error: failed printing to stdout: No space left on device"), "{said}");
+
+    let mut closed = Command::new(example("masking")?).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    drop(closed.stdout.take());
+    let output = closed.wait_with_output()?;
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(128 + 13), 0));
     Ok(())
 }
 

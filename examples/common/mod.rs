@@ -35,6 +35,33 @@ pub fn texts<'a>(given: &'a [String], own: &[&'a str]) -> Vec<&'a str> {
     if given.is_empty() { own.to_vec() } else { given.iter().map(String::as_str).collect() }
 }
 
+/// An argument that is a number above 0.
+pub fn positive(text: &str) -> std::result::Result<f32, String> {
+    let number = text.parse().map_err(|error| format!("{error}"))?;
+    if number > 0.0 && f32::is_finite(number) { Ok(number) } else { Err("must be above 0, and finite".into()) }
+}
+
+/// An argument that is a count.
+pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    text.parse::<std::num::NonZeroUsize>().map(usize::from).map_err(|error| error.to_string())
+}
+
+/// An argument that is a part of the units to drop.
+pub fn dropout(text: &str) -> std::result::Result<f64, String> {
+    let part = text.parse().map_err(|error| format!("{error}"))?;
+    let (least, most) = (1.0 / 256.0, 255.0 / 256.0);
+    if part == 0.0 || (least..=most).contains(&part) {
+        Ok(part)
+    } else {
+        Err("must be 0, or from 1/256 to 255/256".into())
+    }
+}
+
+/// What a model drops in training, in words.
+pub fn dropout_of(config: &BertConfig) -> String {
+    format!("{} of hidden states, {} of attention", config.hidden_dropout_prob, config.attention_probs_dropout_prob)
+}
+
 /// More threads than any machine has cores for.
 const MOST_THREADS: usize = 1024;
 

@@ -51,7 +51,7 @@ impl TextsArgument {
         };
         let labels = match self.labels.is_empty() {
             true => label_names(&training).map_err(|error| format!("train: {error}"))?,
-            false => self.labels.clone(),
+            false => self.labels.iter().map(|label| label.trim().to_string()).collect(),
         };
         check_labels(&labels)?;
         let (training, validation) = (clean("train", training, &labels)?, clean("validation", validation, &labels)?);
@@ -70,6 +70,9 @@ impl TextsArgument {
 
 /// A single class is nothing to learn, and to the library a regression.
 fn check_labels(labels: &[String]) -> Result {
+    if labels.iter().any(String::is_empty) {
+        return Err("--labels has a name that is empty".into());
+    }
     if let [only] = labels {
         return Err(format!("{only} is the only class: to classify takes at least two (--labels names them)").into());
     }

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
+use cloze::bert::ClassifierPooling;
 use cloze::prelude::*;
 use cloze::train::{DataSet, Learn, Step, Stopped};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ModelArgument, Result, check_json, check_writable, default_page, threads};
+use super::{ModelArgument, Result, check_json, check_writable, default_page, dropout_of, threads};
 
 /// Arguments of every fine-tuning example.
 #[derive(clap::Args, Serialize)]
@@ -42,7 +43,7 @@ pub struct TrainingArguments {
     #[arg(long)]
     patience: Option<u32>,
     /// Dropout of hidden states and attention [default: as the model says]
-    #[arg(long)]
+    #[arg(long, value_parser = super::dropout)]
     dropout: Option<f64>,
     /// Train adapters of this rank beside the queries and values of the encoder, and the head, instead of all weights
     #[arg(long)]
@@ -113,6 +114,7 @@ impl TrainingArguments {
         if let Some(rank) = self.lora {
             model.add_adapters(&LoraConfig::new(rank), self.seed)?;
         }
+        let settings = settings(model.config());
         let every = |steps: Option<u32>| steps.map_or(Every::Epoch, Every::Steps);
         let mut trainer = Trainer::new(model)
             .optimizer(AdamW::new(self.lr.unwrap_or(recipe.lr)).layer_decay(self.layer_decay))
@@ -124,6 +126,9 @@ impl TrainingArguments {
             .seed(self.seed)
             .evaluate(every(self.evaluate_every), |model| self.precision.scope(|| evaluate(model)))
             .stop_on_signals();
+        for (name, value) in settings {
+            trainer = trainer.setting(name, value);
+        }
         if let Some(tokens) = self.batch_tokens {
             trainer = trainer.batch_tokens(tokens);
         }
@@ -179,6 +184,18 @@ impl TrainingArguments {
     pub fn write_json(&self, report: &impl Serialize) -> Result {
         super::write_json(self.json.as_deref(), report)
     }
+}
+
+/// What training depends on and the trainer cannot see.
+fn settings(config: &BertConfig) -> Vec<(&'static str, String)> {
+    let mut settings = vec![("dropout", dropout_of(config))];
+    if config.classifier_pooling() != ClassifierPooling::default() {
+        settings.push(("pooling", config.classifier_pooling().name().into()));
+    }
+    if *config.labels != *BertConfig::tiny(1).labels {
+        settings.push(("classes", config.labels.join(", ")));
+    }
+    settings
 }
 
 /// A line of a table, the first one under its header.

@@ -19,7 +19,8 @@ pub fn write(
     (steps, batch_size): (u32, usize),
     (held_out, evaluation): (&PreTraining, &[PairExample]),
 ) -> Result {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let file = std::fs::File::create(path).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
+    let mut file = std::io::BufWriter::new(file);
     let mut line = |batch: &PackedExamples, kind| writeln!(file, "{}", as_json(batch, kind));
     let (mut step, mut epoch) = (0, 0);
     while step < steps {

@@ -75,7 +75,7 @@ struct Arguments {
     lr: Option<f64>,
     /// Dropout of hidden states and attention [default: as the model of --model says; else 0.1 with pairs, which are
     /// seen many times, and 0 without]
-    #[arg(long)]
+    #[arg(long, value_parser = common::dropout)]
     dropout: Option<f64>,
     /// What matrix products are computed in: f32; bf16, which GPUs and processors with AVX512-BF16 compute faster; or f16, for GPUs without bf16
     #[arg(long, default_value_t = Precision::F32)]
@@ -218,7 +218,9 @@ fn run(arguments: &Arguments) -> Result {
     let (parameters, threads) = (model.parameter_count(), rayon::current_num_threads());
     println!("{} BERT: {parameters} parameters, {threads} threads", arguments.name());
     let held_out = report::HeldOutText::new(&setup.held_out, &setup.evaluation, &setup.unigram);
+    let dropout = common::dropout_of(model.config());
     let mut trainer = Trainer::new(&mut model)
+        .setting("dropout", dropout)
         .optimizer(AdamW::new(arguments.learning_rate()))
         .schedule(Schedule::Linear { warmup: WARMUP })
         .clip_norm(1.0)
@@ -390,10 +392,9 @@ impl Setup {
         let unigram = Unigram::fit(training.corpus().ids(), tokenizer.vocab_size())?;
         let budget = match (arguments.steps, arguments.minutes) {
             (Some(steps), _) => Budget::Steps(steps),
-            (_, Some(minutes)) => Budget::Time(
-                Duration::try_from_secs_f64(minutes * 60.0)
-                    .map_err(|_| format!("--minutes is {minutes}: must be 0 or more"))?,
-            ),
+            (_, Some(minutes)) => Budget::Time(Duration::try_from_secs_f64(minutes * 60.0).map_err(|_| {
+                format!("--minutes is {minutes}: must be 0 or more, and no longer than time is counted")
+            })?),
             _ => Budget::Epochs(arguments.epochs.unwrap_or(if pairs.is_some() { 60 } else { 1 })),
         };
         let batch = arguments.batch.unwrap_or(if pairs.is_some() { 8 } else { 16 });
