@@ -13,6 +13,7 @@ mod length_warmup;
 mod masking;
 pub mod metrics;
 mod optimizer;
+mod packed_examples;
 mod pairs;
 pub mod plot;
 mod pretraining_data;
@@ -44,8 +45,9 @@ pub use labelled::{
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};
 pub use optimizer::{AdamW, Optimizer, ParameterGroup};
+pub use packed_examples::{MaskedExample, PackedExamples};
 pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};
-pub use pretraining_data::{MaskedExample, PackedExamples, PreTraining};
+pub use pretraining_data::PreTraining;
 pub use question_evaluation::QuestionAnsweringEvaluation;
 pub use regression::{Regress, RegressionEvaluation};
 pub use report::{Machine, RunReport};
