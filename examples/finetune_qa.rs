@@ -40,8 +40,8 @@ struct Arguments {
     #[arg(long, default_value_t = 128)]
     stride: usize,
     /// Most tokens of an answer
-    #[arg(long, default_value_t = 30, value_parser = common::at_least_one)]
-    max_answer_length: usize,
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..))]
+    max_answer_length: u16,
     /// Write the answers to this file, as SQuAD's own script reads them: {"ID": "ANSWER", ...}
     #[arg(long)]
     predictions: Option<PathBuf>,
@@ -84,7 +84,7 @@ fn run(arguments: &Arguments) -> Result {
             .precision(arguments.training.precision)
             .max_length(max_length)
             .stride(arguments.stride)
-            .max_answer_length(arguments.max_answer_length)
+            .max_answer_length(usize::from(arguments.max_answer_length))
             .no_answer(has_impossible);
         QuestionAnsweringEvaluation::run(&pipeline, &validation)
     };

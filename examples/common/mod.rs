@@ -41,20 +41,11 @@ pub fn positive(text: &str) -> std::result::Result<f32, String> {
     if number > 0.0 && f32::is_finite(number) { Ok(number) } else { Err("must be above 0, and finite".into()) }
 }
 
-/// An argument that is a count.
-pub fn at_least_one(text: &str) -> std::result::Result<usize, String> {
-    text.parse::<std::num::NonZeroUsize>().map(usize::from).map_err(|error| error.to_string())
-}
-
-/// An argument that is a part of the units to drop.
+/// An argument that is a dropout which models can have.
 pub fn dropout(text: &str) -> std::result::Result<f64, String> {
-    let part = text.parse().map_err(|error| format!("{error}"))?;
-    let (least, most) = (1.0 / 256.0, 255.0 / 256.0);
-    if part == 0.0 || (least..=most).contains(&part) {
-        Ok(part)
-    } else {
-        Err("must be 0, or from 1/256 to 255/256".into())
-    }
+    let p = text.parse().map_err(|error| format!("{error}"))?;
+    let config = BertConfig { hidden_dropout_prob: p, ..BertConfig::tiny(100) };
+    config.validate().map(|()| p).map_err(|error| error.to_string())
 }
 
 /// What a model drops in training, in words.

@@ -92,56 +92,61 @@ impl Squad {
         Ok((part(first), part(others)))
     }
 
-    /// The questions that can be asked, and what was left out, because the question or its context is blank. `name` says what
-    /// they are for, in the report.
+    /// The questions that can be asked, and what was left out, because the question or its context is blank. `name` says
+    /// what they are for, in the report.
     ///
     /// # Errors
     /// When no question is left; when any is left out and `bad` is [`BadRows::Fail`] (names the first).
-    pub fn without_blank(mut self, name: &str, bad: BadRows) -> Result<(Squad, Dropped)> {
-        let mut dropped = Dropped { name: name.to_string(), ..Dropped::default() };
-        let mut kept = Vec::with_capacity(self.examples.len());
-        for (number, example) in (1..).zip(self.examples) {
+    pub fn without_blank(self, name: &str, bad: BadRows) -> Result<(Squad, Dropped)> {
+        let (examples, dropped) = self.sift(name, bad, DropReason::Blank, |example| {
             let parts = [("question", example.question.as_str()), ("context", &example.context)];
             match parts.iter().find(|(_, text)| text.trim().is_empty()) {
-                Some((part, _)) if bad == BadRows::Fail => {
-                    return Err(Error::data("question", format!("{name}: {}: the {part} is blank", example.id)));
-                }
-                Some((part, _)) => {
-                    dropped.push(number, DropReason::Blank, || format!("{}: the {part} is blank", example.id));
-                }
-                None => kept.push(example),
+                Some((part, _)) => Err(format!("the {part} is blank")),
+                None => Ok(example.clone()),
             }
-        }
-        dropped.check(kept.len(), BadRows::Drop)?;
-        self.examples = kept;
-        Ok((self, dropped))
+        })?;
+        Ok((Squad { examples, ..self }, dropped))
     }
 
     /// The questions to train on, each with its first answer; and those that were left out because their answer is blank
-    /// or does not stand where it is said to, or because they have none and are not said to be impossible. `name` says what they are for, in the report.
+    /// or does not stand where it is said to, or because they have none and are not said to be impossible. `name` says
+    /// what they are for, in the report.
     ///
     /// # Errors
     /// When no question is left; when any is left out and `bad` is [`BadRows::Fail`] (names the first).
     pub fn questions(&self, name: &str, bad: BadRows) -> Result<(Vec<QuestionExample>, Dropped)> {
-        let mut dropped = Dropped { name: name.to_string(), ..Dropped::default() };
-        let mut questions = Vec::with_capacity(self.examples.len());
-        for (number, example) in (1..).zip(&self.examples) {
+        self.sift(name, bad, DropReason::Misplaced, |example| {
             let question = example.to_question();
-            let answer = match &question.answer {
-                Some(answer) => answer_span(answer, &question.context).map(|_| ()),
-                None if example.is_impossible => Ok(()),
-                None => Err("it has no answer, and is not said to be impossible".to_string()),
-            };
-            match answer {
-                Ok(()) => questions.push(question),
+            match &question.answer {
+                Some(answer) => answer_span(answer, &question.context).map(|_| ())?,
+                None if example.is_impossible => (),
+                None => return Err("it has no answer, and is not said to be impossible".into()),
+            }
+            Ok(question)
+        })
+    }
+
+    /// What `take` makes of each question, and those of which it says what is wrong.
+    fn sift<T>(
+        &self,
+        name: &str,
+        bad: BadRows,
+        reason: DropReason,
+        take: impl Fn(&SquadExample) -> Result<T, String>,
+    ) -> Result<(Vec<T>, Dropped)> {
+        let mut dropped = Dropped { name: name.to_string(), ..Dropped::default() };
+        let mut kept = Vec::with_capacity(self.examples.len());
+        for (number, example) in (1..).zip(&self.examples) {
+            match take(example) {
+                Ok(taken) => kept.push(taken),
                 Err(why) if bad == BadRows::Fail => {
                     return Err(Error::data("question", format!("{name}: {}: {why}", example.id)));
                 }
-                Err(why) => dropped.push(number, DropReason::Misplaced, || format!("{}: {why}", example.id)),
+                Err(why) => dropped.push(number, reason, || format!("{}: {why}", example.id)),
             }
         }
-        dropped.check(questions.len(), BadRows::Drop)?;
-        Ok((questions, dropped))
+        dropped.check(kept.len(), BadRows::Drop)?;
+        Ok((kept, dropped))
     }
 }
 

@@ -251,7 +251,8 @@ impl<'m, M: Module> Trainer<'m, M> {
     }
 
     /// Another setting that the run depends on and the trainer cannot see, as the dropout of the model: the report shows it,
-    /// and to [resume](Trainer::resume) the run with another value is an error.
+    /// and to [resume](Trainer::resume) the run with another value is an error. A name that the trainer has itself, as
+    /// `seed`, stays its own.
     pub fn setting(mut self, name: impl Into<String>, value: impl ToString) -> Trainer<'m, M> {
         self.settings.insert(name.into(), value.to_string());
         self
