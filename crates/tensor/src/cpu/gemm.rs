@@ -182,7 +182,7 @@ impl<'a, T: Real> Gemm<'a, T> {
     }
 
     /// Computes it. Without [`accumulate`](Gemm::accumulate), `c` is overwritten without being read.
-    pub(crate) fn into(self, c: ViewMut<'_, T>) {
+    pub(crate) fn write_to(self, c: ViewMut<'_, T>) {
         assert!(self.a.rows == c.rows && self.b.cols == c.cols, "sizes of a matrix product");
         self.epilogue.check(&c);
         let (rows, is_column_major) = (self.a.rows, self.a.row_stride == 1);
@@ -306,7 +306,7 @@ mod tests {
     ];
 
     fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: ViewMut<'_, T>, accumulate: bool) {
-        Gemm::new(a, b).accumulate(accumulate).into(c);
+        Gemm::new(a, b).accumulate(accumulate).write_to(c);
     }
 
     /// A matrix stored row-major or column-major, with a gap between rows.
@@ -375,7 +375,7 @@ mod tests {
             let case = format!("{m} {n} {k} {precision}");
             let check = |gemm: Gemm<'_, f32>, want: &[f64]| {
                 let mut c = if gemm.accumulate { before.clone() } else { vec![f32::NAN; m * n] };
-                gemm.precision(precision).into(ViewMut::rows(&mut c, m, n));
+                gemm.precision(precision).write_to(ViewMut::rows(&mut c, m, n));
                 close(&c, want, 2e-6, &case);
             };
             let (a_view, b_view) = (View::new(&a, m, k, 1, m), View::new(&b, k, n, 1, k));
@@ -422,7 +422,7 @@ mod tests {
                 let mut c = vec![0.0; n];
                 let b_view = if transposed { View::new(&b, k, n, 1, k) } else { View::rows(&b, k, n) };
                 let product = Gemm::new(View::rows(&a, 1, k), b_view).precision(precision);
-                product.into(ViewMut::rows(&mut c, 1, n));
+                product.write_to(ViewMut::rows(&mut c, 1, n));
                 let round = |x: f32| match precision {
                     Precision::F16 => half::f16::from_f32(x).to_f64(),
                     _ => half::bf16::from_f32(x).to_f64(),
@@ -452,7 +452,7 @@ mod tests {
                 let (a_rounded, b_rounded) = (rounded(&a), rounded(&b));
                 let mut c = vec![f32::NAN; m * n];
                 let product = Gemm::new(View::rows(&a, m, k), View::rows(&b, n, k).transposed());
-                product.precision(Precision::Int8).into(ViewMut::rows(&mut c, m, n));
+                product.precision(Precision::Int8).write_to(ViewMut::rows(&mut c, m, n));
                 for (e, &c) in c.iter().enumerate() {
                     let want: f64 = a_rounded[e / n].iter().zip(&b_rounded[e % n]).map(|(a, b)| a * b).sum();
                     // Half a step may round either way in f32.
@@ -467,7 +467,7 @@ mod tests {
             for (a, b) in [(&x, &bad), (&bad, &x)] {
                 let mut c = [0.0];
                 let product = Gemm::new(View::rows(a, 1, 2), View::rows(b, 1, 2).transposed());
-                product.precision(Precision::Int8).into(ViewMut::rows(&mut c, 1, 1));
+                product.precision(Precision::Int8).write_to(ViewMut::rows(&mut c, 1, 1));
                 assert!(c[0].is_nan());
             }
         });
@@ -485,7 +485,7 @@ mod tests {
                         (0..16).find(|&at| memory[at..].as_ptr().addr().is_multiple_of(64)).expect("a line begins");
                     let product = Gemm::new(View::new(&a, m, k, 1, m), View::rows(&b, k, n));
                     let product = if later { product.for_later() } else { product };
-                    product.into(ViewMut::rows(&mut memory[start..][..m * n], m, n));
+                    product.write_to(ViewMut::rows(&mut memory[start..][..m * n], m, n));
                     memory[start..][..m * n].to_vec()
                 })
             });
@@ -503,7 +503,7 @@ mod tests {
                 let results = [None, packed.as_ref()].map(|packed| {
                     let mut c = vec![f32::NAN; m * n];
                     let product = Gemm::new(View::rows(&a, m, k), View::rows(&b, n, k).transposed());
-                    product.packed(packed).precision(precision).into(ViewMut::rows(&mut c, m, n));
+                    product.packed(packed).precision(precision).write_to(ViewMut::rows(&mut c, m, n));
                     c
                 });
                 assert_eq!(results[0], results[1]);

@@ -53,7 +53,7 @@ impl Tensor {
                     let weight = View::rows(weight.slice::<T>(), outputs, width);
                     let product = Gemm::new(View::rows(dy.slice(), rows, outputs), weight).precision(precision);
                     let product = product.epilogue(Epilogue::GeluGradient(u.slice(), gelu, h));
-                    product.into(ViewMut::rows(du, rows, width));
+                    product.write_to(ViewMut::rows(du, rows, width));
                 })?
             });
             drop(u);

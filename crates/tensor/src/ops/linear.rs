@@ -181,7 +181,7 @@ impl Layers {
             let weight = View::rows(weight.slice::<T>(), outputs, inputs).transposed();
             let product = Gemm::new(x, weight).packed(packed.as_deref()).precision(self.precision);
             let product = product.epilogue(epilogue(bias.slice()));
-            product.into(ViewMut::new(&mut to[start..], rows, outputs, width, 1));
+            product.write_to(ViewMut::new(&mut to[start..], rows, outputs, width, 1));
             start += outputs;
         }
     }
@@ -263,7 +263,7 @@ pub(super) fn backward(
                 let dx = dx.target::<T>();
                 let product = Gemm::new(columns, View::rows(weight.slice::<T>(), outputs, inputs));
                 let product = product.precision(precision).accumulate(dx.accumulate || at > 0);
-                product.into(ViewMut::rows(dx.data, rows, inputs));
+                product.write_to(ViewMut::rows(dx.data, rows, inputs));
             }
             let mut db = db.open()?;
             let db = db.as_mut().map(Destination::target);
@@ -271,7 +271,7 @@ pub(super) fn backward(
                 let (dw, inputs) = (dw.target::<T>(), x.width());
                 let product = Gemm::new(columns.transposed(), View::rows(x.slice::<T>(), rows, inputs));
                 let product = product.precision(precision).accumulate(dw.accumulate).for_later().row_sums(db);
-                product.into(ViewMut::rows(dw.data, outputs, inputs));
+                product.write_to(ViewMut::rows(dw.data, outputs, inputs));
             } else if let Some(db) = db {
                 column_sums(data, rows, width, db);
             }

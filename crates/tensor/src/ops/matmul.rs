@@ -101,7 +101,7 @@ fn product(precision: Precision, a: &Tensor, b: &Tensor, batch: &[usize]) -> Res
                 let a = View::new(&a_data[a_start..], m, k, a_strides[0], a_strides[1]);
                 let b = View::new(&b_data[b_start..], k, n, b_strides[0], b_strides[1]);
                 let c = ViewMut::rows(&mut to[index * m * n..][..m * n], m, n);
-                Gemm::new(a, b).precision(precision).into(c);
+                Gemm::new(a, b).precision(precision).write_to(c);
             }
         })
     })
