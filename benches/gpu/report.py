@@ -1,4 +1,4 @@
-"""report.py FOLDER: what run.sh measured, as docs/benchmarks-gpu.md, to standard output.
+"""report.py FOLDER: what run.sh measured, as docs/src/benchmarks/gpu.md, to standard output.
 
 FOLDER has machine.txt and, of each round, cloze.N.jsonl and peers.N.jsonl. Times are the least of the rounds."""
 

@@ -1,4 +1,4 @@
-"""The recipes of docs/results.md with PyTorch and transformers: what cloze's fine-tuning is compared with.
+"""The recipes of docs/src/results.md with PyTorch and transformers: what cloze's fine-tuning is compared with.
 
     python benches/recipes/peer.py ner --model DIR --data "$CLOZE_DATA" --seed 1
 

@@ -1,4 +1,4 @@
-//! Runs cloze and its peers on the same work, in turns, and prints the tables of `docs/benchmarks.md`.
+//! Runs cloze and its peers on the same work, in turns, and prints the tables of `docs/src/benchmarks/cpu.md`.
 
 mod agreement;
 // The benches use the rest of it.
