@@ -20,3 +20,35 @@ pub mod prelude {
         PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,
     };
 }
+
+/// The code blocks of the book, as doctests.
+#[cfg(doctest)]
+mod book {
+    macro_rules! chapters {
+        ($($name:ident: $path:literal,)*) => {
+            $(#[doc = include_str!(concat!("../docs/src/", $path))] mod $name {})*
+        };
+    }
+    chapters! {
+        introduction: "README.md",
+        getting_started: "getting-started.md",
+        course: "course.md",
+        fine_tune: "how-to/fine-tune.md",
+        embed_and_search: "how-to/embed-and-search.md",
+        long_texts: "how-to/long-texts.md",
+        threads: "how-to/threads.md",
+        choose_a_precision: "how-to/precision.md",
+        gpu: "how-to/gpu.md",
+        packed_sequences: "concepts/packed-sequences.md",
+        autograd: "concepts/autograd.md",
+        arenas: "concepts/arenas.md",
+        randomness: "concepts/randomness.md",
+        precision: "concepts/precision.md",
+        architecture: "architecture.md",
+        decisions: "decisions.md",
+        cpu_benchmarks: "benchmarks/cpu.md",
+        gpu_benchmarks: "benchmarks/gpu.md",
+        performance: "benchmarks/performance.md",
+        results: "results.md",
+    }
+}
