@@ -1,15 +1,16 @@
-//! Sums over the rows of a matrix: the gradient of a bias. Threads own columns, so the order of additions is
-//! that of the rows whatever the number of threads.
+//! Sums of the columns of a matrix: the gradient of a bias. Each thread owns columns and adds the rows in order, so the
+//! sums do not depend on the number of threads.
 
 use crate::cpu::parallel::{RowsMut, for_blocks};
+use crate::cpu::real::Real;
 use crate::cpu::simd::simd;
-use crate::cpu::{Real, Target};
+use crate::cpu::target::Target;
 
-/// Columns a task owns: several cache lines, so that reading a row's part of them is not wasteful.
+/// Columns per task: several cache lines, so that a task uses all of the memory that it reads.
 const BLOCK: usize = 128;
 
 simd! {
-    /// Adds four rows at a time, so that sums are read and written a quarter as often.
+    /// Adds four rows at a time, so that the sums are read and written a quarter as often.
     fn add_rows<T: Real>(matrix: &[T], rows: usize, stride: usize, start: usize, sums: &mut [T]) {
         let count = sums.len();
         let part = |row: usize| &matrix[row * stride + start..][..count];
@@ -31,7 +32,7 @@ simd! {
     }
 }
 
-/// `sums` = the sums of the columns of a matrix of `rows` rows, which are `stride` apart.
+/// Computes the sums of the columns of a matrix of `rows` rows that are `stride` elements apart.
 pub(crate) fn column_sums<T: Real>(matrix: &[T], rows: usize, stride: usize, sums: Target<T>) {
     let Target { data, accumulate } = sums;
     if !accumulate {

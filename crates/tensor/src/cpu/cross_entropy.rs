@@ -1,17 +1,17 @@
-//! Softmax cross-entropy over rows of logits `[R, V]`, with class targets or soft ones.
+//! Softmax cross-entropy over rows of logits `[R, V]`, with class targets or soft targets.
 //!
-//! Forward reads a row once and keeps its log-sum-exp; backward recomputes the probabilities from it, so that no
-//! `[R, V]` of probabilities is kept. How losses are averaged is the caller's business: backward takes the factor
-//! of each row.
+//! Forward keeps only the log-sum-exp of each row; backward recomputes the probabilities from it, so that no `[R, V]` of
+//! probabilities is stored. Averaging is left to the caller: backward takes a factor for each row.
 
 use super::parallel::{RowsMut, for_rows};
-use super::real::{max, sum, sum2};
+use super::real::{Real, max, sum, sum2};
 use super::simd::simd;
-use super::{Real, Target};
+use super::target::Target;
 
+/// The cost per element, in the units of [`for_rows`].
 const COST: usize = 4;
 
-/// log(sum(exp(x))) of a row.
+/// Returns `log(sum(exp(x)))`.
 #[inline(always)]
 fn log_sum_exp<T: Real>(x: &[T]) -> T {
     let largest = max(x);
@@ -29,7 +29,7 @@ simd! {
         (lse, -sum2(x, p, |x, p| p * (x - lse)))
     }
 
-    /// Logits become their gradients.
+    /// Replaces the logits of a row by their gradients.
     fn backward_row<T: Real>(x: &mut [T], lse: T, target: usize, scale: T) {
         for x in x.iter_mut() {
             *x = (*x - lse).exp() * scale;
@@ -53,8 +53,8 @@ simd! {
     }
 }
 
-/// `loss[r] = lse[r] - logits[r][targets[r]]`, 0 where the target is `ignore_index`; keeps `lse [R]` for backward.
-/// The caller has checked the targets; one out of range panics.
+/// Computes `loss[r] = lse[r] - logits[r][targets[r]]`, or 0 if the target is `ignore_index`, and `lse [R]` for backward.
+/// The caller checks the targets; a target that is out of range panics.
 pub(crate) fn forward<T: Real>(
     logits: &[T],
     targets: &[i64],
@@ -77,8 +77,8 @@ pub(crate) fn forward<T: Real>(
     });
 }
 
-/// Logits become their gradients: `(softmax(logits[r]) - onehot(targets[r])) scale(r)`, 0 where the target is
-/// `ignore_index`. In place, because logits over a vocabulary are large and nobody needs them afterwards.
+/// Replaces the logits by their gradients: `(softmax(logits[r]) - onehot(targets[r])) scale(r)`, or 0 if the target is
+/// `ignore_index`. In place, because logits over a vocabulary are large and not needed afterwards.
 pub(crate) fn backward<T: Real>(
     logits: &mut [T],
     targets: &[i64],
@@ -101,7 +101,7 @@ pub(crate) fn backward<T: Real>(
     });
 }
 
-/// `loss[r] = -sum(targets[r] log softmax(logits[r]))`; keeps `lse [R]` for backward. Targets need not sum to 1.
+/// Computes `loss[r] = -sum(targets[r] log softmax(logits[r]))`, and `lse [R]` for backward. Targets need not sum to 1.
 pub(crate) fn soft_forward<T: Real>(logits: &[T], targets: &[T], classes: usize, loss: &mut [T], lse: &mut [T]) {
     let count = loss.len();
     assert!(logits.len() == count * classes && targets.len() == logits.len() && lse.len() == count);
@@ -113,8 +113,8 @@ pub(crate) fn soft_forward<T: Real>(logits: &[T], targets: &[T], classes: usize,
     });
 }
 
-/// Backward of [`soft_forward`]: `dlogits[r] (+)= (softmax(logits[r]) sum(targets[r]) - targets[r]) scale(r)` and
-/// `dtargets[r] (+)= -log softmax(logits[r]) scale(r)`. Either may be left out.
+/// Computes the gradients of [`soft_forward`]: `dlogits[r] (+)= (softmax(logits[r]) sum(targets[r]) - targets[r]) scale(r)`
+/// and `dtargets[r] (+)= -log softmax(logits[r]) scale(r)`. Either may be left out.
 pub(crate) fn soft_backward<T: Real>(
     logits: &[T],
     targets: &[T],
@@ -187,7 +187,7 @@ mod tests {
             backward(&mut dx, &targets, -100, classes, &lse, scale_t);
             close(&dx, &want, tolerance, "gradient");
 
-            // Soft targets that sum to something other than 1.
+            // Soft targets that do not sum to 1.
             let p: Vec<T> = random(x.len(), 2).iter().map(|p| T::from_f64(p.abs() / classes as f64)).collect();
             soft_forward(&x, &p, classes, &mut loss, &mut lse);
             let product = |r: usize| -> f64 { (0..classes).map(|c| -p[r * classes + c].to_f64() * logs[r][c]).sum() };

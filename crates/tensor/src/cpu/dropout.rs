@@ -1,21 +1,22 @@
-//! Dropout of rows of hidden states, by the masks that [`Dropout`] defines.
+//! Dropout of rows of hidden states, with the masks that [`Dropout`] defines.
 //!
-//! Generating a mask means one Philox call for 16 columns. Calls are made for several groups of columns at once, a
-//! word of each in a vector lane, and their bytes are then put in order. A row of multipliers (0 or the scale) lands
-//! in a buffer in the first-level cache, which fused kernels use as well ([`multipliers`]).
+//! A mask takes one Philox call per 16 columns. The calls of several groups of columns run side by side, one per vector
+//! lane, and their bytes are then put in column order. A row of multipliers (0 or the scale) is written to a buffer in the
+//! first-level cache, from which fused kernels read it too ([`multipliers`]).
 //!
-//! Dropout is linear with a symmetric matrix: backward is [`apply`] on the gradient.
+//! Dropout multiplies by a diagonal matrix, so its backward is [`apply`] on the gradient.
 
 use crate::random::philox;
 use crate::{Dropout, RowCoordinate};
 
 use super::parallel::{RowsMut, for_rows};
+use super::real::Real;
 use super::simd::simd;
-use super::{Real, Target};
+use super::target::Target;
 
-/// The words of `N` consecutive counters (which differ in their last word): `[word][counter]`.
+/// Returns the random words of `N` consecutive counters, which differ in their last word: `[word][counter]`.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // `i` is the counter.
+#[allow(clippy::needless_range_loop, reason = "the index is the counter")]
 pub(crate) fn philox_lanes<const N: usize>(counter: [u32; 4], key: [u32; 2]) -> [[u32; N]; 4] {
     let mut words = [[0; N]; 4];
     for i in 0..N {
@@ -29,7 +30,7 @@ pub(crate) fn philox_lanes<const N: usize>(counter: [u32; 4], key: [u32; 2]) -> 
     words
 }
 
-/// Multipliers for `16 N` columns or fewer, from group `group` on.
+/// Writes the multipliers of up to `16 N` columns, from group `group` on.
 #[inline(always)]
 fn multiplier_groups<T: Real, const N: usize>(dropout: &Dropout, sequence: u32, group: u32, out: &mut [T]) {
     let (counter, key) = dropout.hidden_counter(sequence, group);
@@ -44,7 +45,7 @@ fn multiplier_groups<T: Real, const N: usize>(dropout: &Dropout, sequence: u32, 
     }
 }
 
-/// What the elements of a row of `out.len()` columns are multiplied with: 0 or the scale. For use inside `simd!`.
+/// Writes the multipliers of a row of `out.len()` columns: 0 or the scale. For use inside `simd!`.
 #[inline(always)]
 pub(crate) fn multipliers<T: Real>(dropout: &Dropout, at: RowCoordinate, out: &mut [T]) {
     let mut group = at.position.wrapping_mul(out.len().div_ceil(16) as u32);
@@ -91,7 +92,7 @@ simd! {
     }
 }
 
-/// `out (+)= dropout(x)` over `x [R, W]`, whose rows stand at `rows [R]`. Also its own backward.
+/// Computes `out (+)= dropout(x)` for `x [R, W]`, whose rows have the coordinates `rows [R]`. It is its own backward.
 pub(crate) fn apply<T: Real>(x: &[T], width: usize, rows: &[RowCoordinate], dropout: &Dropout, out: Target<T>) {
     let Target { data: out, accumulate } = out;
     assert!(x.len() == out.len() && x.len() == rows.len() * width);
@@ -114,7 +115,7 @@ mod tests {
     use crate::cpu::simd::testing::at_each_level;
     use crate::cpu::testing::{SIZES, random_in};
 
-    /// The multiplier of one element, by the words of dropout.rs.
+    /// The multiplier of one element, from the definition in dropout.rs.
     pub(crate) fn multiplier(dropout: &Dropout, width: usize, at: RowCoordinate, column: usize) -> f64 {
         let group = at.position as usize * width.div_ceil(16) + column / 16;
         let bytes = Dropout::bytes(dropout.hidden_counter(at.sequence, group as u32));
@@ -159,7 +160,7 @@ mod tests {
             // Five standard deviations.
             assert!((dropped - rate).abs() < 5.0 * (rate * (1.0 - rate) / n).sqrt(), "{dropped} of {rate}");
             assert!((y.iter().sum::<f64>() / n - 1.0).abs() < 0.02);
-            // No column is luckier than chance allows, nor do neighbours agree more often.
+            // Neighbours agree as often as independent draws would.
             let equal = y.windows(2).filter(|w| w[0] == w[1]).count() as f64 / (n - 1.0);
             let expected = rate * rate + (1.0 - rate) * (1.0 - rate);
             assert!((equal - expected).abs() < 0.01, "{equal} of {expected}");

@@ -1,17 +1,18 @@
 //! Rows of tables: gather, its transpose scatter-add, and BERT's three embeddings fused with their LayerNorm.
 //!
-//! In scatter-add several rows may go to one row of the table. Threads own ranges of columns and go through all rows
-//! in order, so each sum has one order, whatever the number of threads; nor does a table of two rows (the token
-//! types) leave threads idle.
+//! Scatter-add may add several rows to one row of the table. Each thread owns a range of columns and adds all rows in
+//! order, so the order of a sum does not depend on the number of threads, and a table of two rows (the token types) keeps
+//! all threads busy.
 //!
-//! Ids are the caller's to check; one out of range panics.
+//! The caller checks the ids; an id that is out of range panics.
 
 use super::layer_norm;
 use super::parallel::{Disjoint, RowsMut, for_rows, for_tasks};
+use super::real::Real;
 use super::simd::simd;
-use super::{Real, Target};
+use super::target::Target;
 
-/// Columns that a task of a scatter owns.
+/// Columns per task of a scatter.
 const COLUMNS: usize = 64;
 
 simd! {
@@ -44,7 +45,7 @@ simd! {
     }
 }
 
-/// `out[i] = table[ids[i]]` for rows of `width`.
+/// Copies rows of a table: `out[i] = table[ids[i]]`, for rows of `width`.
 pub(crate) fn gather<T: Real>(table: &[T], width: usize, ids: &[u32], out: &mut [T]) {
     assert_eq!(out.len(), ids.len() * width);
     if width == 0 {
@@ -57,8 +58,8 @@ pub(crate) fn gather<T: Real>(table: &[T], width: usize, ids: &[u32], out: &mut 
     });
 }
 
-/// `table[ids[i]] += rows[i]` for rows of `width`; rows of the table that are not named become 0, or stay as they are
-/// under `accumulate`.
+/// Adds rows to a table: `table[ids[i]] += rows[i]`, for rows of `width`. Unless the target accumulates, the table is zeroed
+/// first.
 pub(crate) fn scatter_add<T: Real>(table: Target<T>, width: usize, ids: &[u32], rows: &[T]) {
     assert_eq!(rows.len(), ids.len() * width);
     if width == 0 {
@@ -77,7 +78,7 @@ pub(crate) fn scatter_add<T: Real>(table: Target<T>, width: usize, ids: &[u32], 
             let columns = task * COLUMNS..((task + 1) * COLUMNS).min(width);
             for (row, &id) in rows.chunks_exact(width).zip(ids) {
                 let start = id as usize * width;
-                // SAFETY: the columns belong to this task alone.
+                // SAFETY: tasks have disjoint columns, and this task has one slice at a time.
                 let to = unsafe { table.slice(start + columns.start..start + columns.end) };
                 add_columns(to, &row[columns.clone()]);
             }
@@ -85,8 +86,8 @@ pub(crate) fn scatter_add<T: Real>(table: Target<T>, width: usize, ids: &[u32], 
     );
 }
 
-/// `z = word[ids] + position[positions] + kind[types]`, `y = LN(z) gamma + beta`, `[T, W]`. Keeps `z`, `mean [T]` and
-/// `rstd [T]` for backward. `tables` and `ids` are those three, in this order.
+/// Computes the sum `z = word[ids] + position[positions] + kind[types]` and `y = LN(z) gamma + beta`, both `[T, W]`, and
+/// `mean [T]` and `rstd [T]` for backward. `tables` and `ids` are in the order word, position, token type.
 pub(crate) fn embed_forward<T: Real>(
     tables: [&[T]; 3],
     ids: [&[u32]; 3],
@@ -111,8 +112,8 @@ pub(crate) fn embed_forward<T: Real>(
     });
 }
 
-/// Backward of [`embed_forward`], with what that was given and kept. `dtables` are the tables' gradients; any may be
-/// left out.
+/// Computes the gradients of [`embed_forward`] from its inputs and outputs. `dtables` are the gradients of the tables; any
+/// gradient may be left out.
 pub(crate) fn embed_backward<T: Real>(
     dy: &[T],
     z: &[T],
@@ -200,7 +201,7 @@ mod tests {
             let ids: Vec<Vec<u32>> = (0..3).map(|t| random_ids(count, sizes[t], 9 + t as u64)).collect();
             let ids = [&ids[0][..], &ids[1], &ids[2]];
             let (gamma, beta, dy) = (random(width, 4), random(width, 5), random(count * width, 6));
-            // By its parts.
+            // The same by its parts.
             let forward = |tables: [&[f64]; 3]| {
                 let row = |i: usize, c: usize| (0..3).map(|t| tables[t][ids[t][i] as usize * width + c]).sum::<f64>();
                 let z: Vec<f64> = (0..count * width).map(|j| row(j / width, j % width)).collect();

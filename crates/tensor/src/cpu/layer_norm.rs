@@ -1,9 +1,9 @@
-//! Layer normalisation, alone and fused with what BERT puts before it: `LN(residual + dropout(x))`.
+//! Layer normalisation, on its own and fused with the residual connection before it: `LN(residual + dropout(x))`.
 //!
-//! Mean and variance take two passes over a row that lies in the first-level cache: the one-pass formula cancels.
-//! Forward keeps the mean and the reciprocal standard deviation of each row; backward recomputes the normalised row
-//! from the input. The gradients of gamma and beta are summed over blocks of rows of fixed size, and the blocks'
-//! sums in order, so they do not depend on the number of threads.
+//! Mean and variance take two passes over a row that is in the first-level cache, because the one-pass formula suffers
+//! from cancellation. Forward keeps the mean and the reciprocal standard deviation of each row; backward recomputes the
+//! normalised row from the input. The gradients of gamma and beta are summed within blocks of a fixed number of rows, then
+//! the sums of the blocks in order, so they do not depend on the number of threads.
 //!
 //! With `h = (z - mean) rstd` and `w = dy gamma`: `dz = rstd (w - mean(w) - h mean(w h))`, `dgamma = sum(dy h)`,
 //! `dbeta = sum(dy)`. Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
@@ -12,13 +12,14 @@ use crate::{Dropout, RowCoordinate};
 
 use super::dropout::multipliers;
 use super::parallel::{PerBlock, RowsMut, block_items, for_blocks, for_rows};
-use super::real::{put, sum, sum2};
+use super::real::{Real, put, sum, sum2};
 use super::simd::simd;
-use super::{Real, Target};
+use super::target::Target;
 
+/// The cost per element, in the units of [`for_rows`].
 const COST: usize = 3;
 
-/// `y = LN(z)` of one row; returns mean and rstd.
+/// Computes `y = LN(z)` for one row and returns its mean and reciprocal standard deviation.
 #[inline(always)]
 pub(super) fn normalize<T: Real>(z: &[T], gamma: &[T], beta: &[T], eps: T, y: &mut [T]) -> (T, T) {
     let n = T::from_usize(z.len());
@@ -76,8 +77,8 @@ simd! {
         }
     }
 
-    /// `sums` is the block's `[dgamma, dbeta]`, empty when neither is wanted. `dropped` is the gradient through the
-    /// dropout.
+    /// Computes the gradients of a block of rows. `sums` holds `[dgamma, dbeta]` of the block and is empty if neither is
+    /// wanted; `dropped` is the gradient that passed through the dropout.
     fn backward_block<T: Real>(
         dy: &[T],
         z: &[T],
@@ -142,7 +143,7 @@ simd! {
     }
 }
 
-/// `y = LN(x) gamma + beta` over `x [R, W]`; keeps `mean [R]` and `rstd [R]` for backward.
+/// Computes `y = LN(x) gamma + beta` for `x [R, W]`, and `mean [R]` and `rstd [R]` for backward.
 pub(crate) fn forward<T: Real>(
     x: &[T],
     gamma: &[T],
@@ -163,8 +164,8 @@ pub(crate) fn forward<T: Real>(
     });
 }
 
-/// `z = residual + dropout(x)`, `y = LN(z) gamma + beta`, all `[R, W]`, whose rows stand at `rows [R]`; keeps `z`,
-/// `mean [R]` and `rstd [R]` for backward. `rows` may be empty when `dropout` keeps everything.
+/// Computes `z = residual + dropout(x)` and `y = LN(z) gamma + beta`, all `[R, W]`, and `mean [R]` and `rstd [R]` for
+/// backward. `rows [R]` are the coordinates of the rows; they may be empty without dropout.
 pub(crate) fn residual_forward<T: Real>(
     residual: &[T],
     x: &[T],
@@ -195,7 +196,7 @@ pub(crate) fn residual_forward<T: Real>(
     });
 }
 
-/// Backward of [`forward`], with what that was given and kept. Any gradient may be left out.
+/// Computes the gradients of [`forward`] from its inputs and outputs. Any gradient may be left out.
 pub(crate) fn backward<T: Real>(
     dy: &[T],
     x: &[T],
@@ -209,7 +210,7 @@ pub(crate) fn backward<T: Real>(
     residual_backward(dy, x, gamma, mean, rstd, &[], &Dropout::NONE, dx, None, dgamma, dbeta);
 }
 
-/// Backward of [`residual_forward`], with what that was given and kept. Any gradient may be left out.
+/// Computes the gradients of [`residual_forward`] from its inputs and outputs. Any gradient may be left out.
 pub(crate) fn residual_backward<T: Real>(
     dy: &[T],
     z: &[T],
@@ -231,7 +232,7 @@ pub(crate) fn residual_backward<T: Real>(
     if width == 0 {
         return;
     }
-    // Enough rows that adding the blocks' sums costs little beside computing them.
+    // Blocks of at least 32 rows, so that adding their sums costs little compared with computing them.
     let block = block_items(COST * width).max(32);
     let sums = if dgamma.is_some() || dbeta.is_some() { 2 * width } else { 0 };
     let mut partials = vec![T::ZERO; count.div_ceil(block) * sums];
@@ -286,7 +287,7 @@ mod tests {
         z.chunks(width.max(1)).flat_map(row).collect()
     }
 
-    /// The mask by the definition in dropout.rs.
+    /// The dropout mask, from the definition in dropout.rs.
     fn mask(dropout: &Dropout, rows: &[RowCoordinate], width: usize) -> Vec<f64> {
         let one = |at: &RowCoordinate, column: usize| {
             let group = at.position as usize * width.div_ceil(16) + column / 16;
@@ -309,7 +310,7 @@ mod tests {
                     let (gamma, beta) = (random_in::<T>(width, 3), random_in::<T>(width, 4));
                     let nan = || vec![T::from_f64(f64::NAN); count * width];
                     let (mut y, mut z, mut mean, mut rstd) = (nan(), nan(), vec![T::ZERO; count], vec![T::ZERO; count]);
-                    // A width of one has variance 0: the epsilon must be one that f32 can divide by.
+                    // A row of one element has variance 0, so the epsilon must be large enough to divide by in f32.
                     let eps = 1e-5;
                     forward(&x, &gamma, &beta, eps, &mut y, &mut mean, &mut rstd);
                     close(&y, &reference(&wide(&x), &wide(&gamma), &wide(&beta), eps), tolerance, "LN");
@@ -351,7 +352,7 @@ mod tests {
                 ];
                 let (mut z, mut y, mut mean, mut rstd) = (vec![0.0; n], vec![0.0; n], vec![0.0; 3], vec![0.0; 3]);
                 residual_forward(&r, &x, &at, &dropout, &gamma, &beta, EPS, &mut z, &mut y, &mut mean, &mut rstd);
-                // Every choice of gradients that are wanted, overwritten and then added to.
+                // Every subset of the gradients, overwritten and then added to.
                 for wanted in 0..16 {
                     let mut got = want.each_ref().map(|w| vec![f64::NAN; w.len()]);
                     for pass in 1..=2 {

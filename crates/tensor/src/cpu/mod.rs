@@ -1,10 +1,10 @@
 //! CPU kernels: pure functions over slices, generic over [`Real`].
 //!
-//! Conventions. Shapes are the caller's business: a kernel asserts them and does not report errors. Matrices are
-//! row-major and contiguous unless strides are given. A backward writes each gradient into a [`Target`], or into a
-//! slice with a flag `accumulate`: `false` overwrites whatever is there (even NaN), `true` adds to it.
-// A kernel's operands are many, and a struct for each call would only rename them.
-#![allow(clippy::too_many_arguments)]
+//! The caller checks the shapes; a kernel only asserts them and returns no errors. Matrices are row-major and contiguous
+//! unless strides are given. A backward writes each gradient into a [`Target`], or into a slice with a flag `accumulate`:
+//! `false` overwrites the contents (even NaN), `true` adds to them.
+
+#![allow(clippy::too_many_arguments, reason = "kernels have many operands; a struct per call would only rename them")]
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
@@ -22,21 +22,11 @@ pub(crate) mod real;
 pub(crate) mod simd;
 pub(crate) mod softmax;
 pub(crate) mod strided;
+pub(crate) mod target;
 pub(crate) mod team;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod unary;
 
 pub(crate) use real::Real;
-
-/// Where a backward writes one gradient: `accumulate` adds to `data`, otherwise `data` is overwritten.
-pub(crate) struct Target<'a, T> {
-    pub(crate) data: &'a mut [T],
-    pub(crate) accumulate: bool,
-}
-
-impl<'a, T> Target<'a, T> {
-    pub(crate) fn new(data: &'a mut [T], accumulate: bool) -> Self {
-        Target { data, accumulate }
-    }
-}
+pub(crate) use target::Target;

@@ -1,11 +1,11 @@
-//! Work sharing, such that results do not depend on the number of threads.
+//! Work sharing with results that do not depend on the number of threads.
 //!
-//! Work is cut into blocks whose size follows from the sizes of the operands alone. Threads take blocks; a block is
-//! computed the same way whoever takes it; partial sums of blocks are added in the order of the blocks. Work that
-//! is too small to be worth waking a thread (some 10 microseconds) runs on the calling one.
+//! Work is cut into blocks whose size depends only on the sizes of the operands. Threads take blocks in any order, each
+//! block is computed the same way on every thread, and partial sums of blocks are added in the order of the blocks. Work
+//! that is not worth waking a thread for (some 10 microseconds) runs on the calling thread.
 //!
-//! Destinations are handed out as disjoint `&mut` blocks by splitting them ([`Rows`]), so kernels over rows need
-//! no `unsafe`.
+//! Destinations are handed out as disjoint `&mut` blocks by splitting them ([`Rows`]), so kernels over rows need no
+//! `unsafe`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -14,25 +14,26 @@ use std::sync::{Mutex, PoisonError};
 
 use super::team::work_together;
 
-/// Cost of one block, in elements of light arithmetic (about 10 microseconds).
+/// The cost of one block, in elements of light arithmetic: about 10 microseconds.
 const BLOCK_COST: usize = 1 << 15;
-/// Pieces of work for each thread.
+/// Pieces of work per thread.
 const PIECES: usize = 4;
-/// Work below this total cost runs serially.
+/// Work that costs less than this in total runs serially.
 const SERIAL_COST: usize = 1 << 16;
 
-/// Items a block has when each costs `cost` (in elements touched, times a weight for heavy arithmetic).
+/// Returns the number of items in a block if each costs `cost`: the elements that it touches, times a weight for heavy
+/// arithmetic.
 pub(crate) fn block_items(cost: usize) -> usize {
     (BLOCK_COST / cost.max(1)).max(1)
 }
 
-/// Something that is cut into blocks of rows: a mutable matrix, or several cut together.
+/// A destination that is cut into blocks of rows: a mutable matrix, or several that are cut together.
 pub(crate) trait Rows: Send + Sized {
-    /// The first `rows` rows, and the rest.
+    /// Splits off the first `rows` rows.
     fn split(self, rows: usize) -> (Self, Self);
 }
 
-/// A row-major matrix to be written: `data.len() / width` rows.
+/// A row-major matrix for writing: `data.len() / width` rows.
 pub(crate) struct RowsMut<'a, T> {
     pub(crate) data: &'a mut [T],
     pub(crate) width: usize,
@@ -52,7 +53,7 @@ impl<T: Send> Rows for RowsMut<'_, T> {
     }
 }
 
-/// One element a row.
+/// A matrix with one element per row.
 impl<T: Send> Rows for &mut [T] {
     #[inline]
     fn split(self, rows: usize) -> (Self, Self) {
@@ -60,7 +61,7 @@ impl<T: Send> Rows for &mut [T] {
     }
 }
 
-/// `width` elements for each block of `block` rows: partial results.
+/// Partial results: `width` elements for each block of `block` rows.
 pub(crate) struct PerBlock<'a, T> {
     pub(crate) data: &'a mut [T],
     pub(crate) width: usize,
@@ -110,12 +111,13 @@ tuple_rows!(A B C);
 tuple_rows!(A B C D);
 tuple_rows!(A B C D E);
 
-/// Calls `f` with the range of rows and the block of `rows` of each block; `cost` is that of one row.
+/// Cuts `count` rows into blocks and calls `f` for each with its range of rows and its part of `rows`. `cost` is the cost
+/// of one row.
 pub(crate) fn for_rows<R: Rows>(count: usize, cost: usize, rows: R, f: impl Fn(Range<usize>, R) + Sync) {
     for_blocks(count, block_items(cost), cost, rows, f);
 }
 
-/// As [`for_rows`], with the number of rows of a block given: for partial results a block.
+/// Like [`for_rows`] with a given number of rows per block: for one partial result per block.
 pub(crate) fn for_blocks<R: Rows>(
     count: usize,
     block: usize,
@@ -145,7 +147,7 @@ fn serial<R: Rows>(range: Range<usize>, block: usize, mut rows: R, f: &impl Fn(R
 
 fn share<R: Rows>(range: Range<usize>, block: usize, mut rows: R, f: &(impl Fn(Range<usize>, R) + Sync)) {
     let (count, threads) = (range.len().div_ceil(block), rayon::current_num_threads());
-    // A few pieces for each thread, so that one that is held up leaves its pieces to others.
+    // Several pieces per thread, so that the other threads can take over from one that is delayed.
     let piece = count.div_ceil(PIECES * threads) * block;
     let mut pieces = Vec::with_capacity(PIECES * threads);
     let mut start = range.start;
@@ -168,9 +170,8 @@ fn share<R: Rows>(range: Range<usize>, block: usize, mut rows: R, f: &(impl Fn(R
     );
 }
 
-/// Calls `f` for each of `0..count`, in no particular order but starting with the first: for a few tasks of
-/// unequal size, sorted by descending cost. Each thread makes itself scratch space with `scratch`. `cost` is that of
-/// all tasks together.
+/// Calls `f` for each of `0..count`: for a few tasks of unequal size. They start in order, so sort them by descending
+/// cost. Each thread that takes a task makes its scratch space with `scratch`. `cost` is the total cost of all tasks.
 pub(crate) fn for_tasks<S>(
     count: usize,
     cost: usize,
@@ -188,7 +189,7 @@ pub(crate) fn for_tasks<S>(
     take_turns(count, threads, scratch, f);
 }
 
-/// Threads take one task after the other.
+/// Shares out the tasks `0..count`: each thread takes the next one until none is left.
 fn take_turns<S>(count: usize, threads: usize, scratch: impl Fn() -> S + Sync, f: impl Fn(&mut S, usize) + Sync) {
     let next = AtomicUsize::new(0);
     work_together(threads, &|| {
@@ -203,14 +204,36 @@ fn take_turns<S>(count: usize, threads: usize, scratch: impl Fn() -> S + Sync, f
     });
 }
 
-/// A mutable slice that several threads write, each to elements of its own: for parts that are not blocks of rows.
+/// A pointer that threads share, each for different elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<T>(*mut T);
+
+// SAFETY: a `Shared` only yields raw pointers; whoever dereferences one states why no other thread accesses the element.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(pointer: *mut T) -> Self {
+        Shared(pointer)
+    }
+
+    /// The address of element `index`, which need not be in bounds.
+    #[inline(always)]
+    pub(crate) fn at(self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
+    }
+}
+
+/// A mutable slice that several threads write, each to disjoint elements: for parts that are not blocks of rows.
 pub(crate) struct Disjoint<'a, T> {
     pointer: *mut T,
     len: usize,
     life: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: access goes through `slice`, whose callers promise not to touch an element from two threads.
+// SAFETY: elements are accessed only through `slice`, by whose contract no two live parts overlap, and through pointers of
+// `strided`, whose users state why no other thread accesses the elements.
 unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Disjoint<'_, T> {}
@@ -220,15 +243,20 @@ impl<'a, T> Disjoint<'a, T> {
         Disjoint { pointer: slice.as_mut_ptr(), len: slice.len(), life: PhantomData }
     }
 
-    /// Where element `index` lies; panics unless `rows` parts of `width` elements, `stride` apart, are in bounds from
-    /// there on.
+    /// Returns a pointer to element `index`.
+    ///
+    /// # Panics
+    /// Panics if `rows` parts of `width` elements, `stride` apart, do not fit into the slice from there on.
     #[inline(always)]
     pub(crate) fn strided(&self, index: usize, rows: usize, width: usize, stride: usize) -> *mut T {
         assert!(rows == 0 || index + (rows - 1) * stride + width <= self.len);
         self.pointer.wrapping_add(index)
     }
 
-    /// A part of the slice; panics when it is out of bounds.
+    /// Returns a part of the slice.
+    ///
+    /// # Panics
+    /// Panics if the part is out of bounds.
     ///
     /// # Safety
     /// No two live parts may overlap.
@@ -236,14 +264,14 @@ impl<'a, T> Disjoint<'a, T> {
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len);
-        // SAFETY: in bounds by the assertion, not aliased by the caller's promise.
+        // SAFETY: the assertion checked the bounds, and no other live part overlaps this one by the contract above.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.add(range.start), range.len()) }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod testing {
-    /// Runs `f` in pools of one, two and five threads, and with the team's; gives the four results.
+    /// Runs `f` in pools of one, two and five threads and on the team, and returns the four results.
     pub(crate) fn with_threads<R: Send>(f: impl Fn() -> R + Sync) -> [R; 4] {
         let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(&f);
         [pool(1), pool(2), pool(5), f()]

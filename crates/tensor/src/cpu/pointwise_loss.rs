@@ -1,14 +1,15 @@
-//! Losses of single numbers. There are as many as a batch has labels: few, so these loops are plain.
+//! Losses of single numbers. A batch has only as many as it has labels, so these loops are plain.
 
-use super::{Real, Target};
+use super::real::Real;
+use super::target::Target;
 
-/// A loss of a prediction `x` and a target `y`, and its derivative by `x`.
+/// A loss of a prediction `x` and a target `y`, with its derivative with respect to `x`.
 pub(crate) trait PointwiseLoss: Copy + Send + 'static {
     fn value(x: f64, y: f64) -> f64;
     fn derivative(x: f64, y: f64) -> f64;
 }
 
-/// -y ln σ(x) - (1 - y) ln(1 - σ(x)), in the form that no x makes infinite.
+/// `-y ln σ(x) - (1 - y) ln(1 - σ(x))`, in the form that is finite for every finite `x`.
 #[derive(Clone, Copy)]
 pub(crate) struct BinaryCrossEntropy;
 
@@ -22,7 +23,7 @@ impl PointwiseLoss for BinaryCrossEntropy {
     }
 }
 
-/// (x - y)².
+/// `(x - y)²`.
 #[derive(Clone, Copy)]
 pub(crate) struct SquaredError;
 
@@ -36,12 +37,12 @@ impl PointwiseLoss for SquaredError {
     }
 }
 
-/// The sum of the losses.
+/// Returns the sum of the losses.
 pub(crate) fn forward<T: Real, L: PointwiseLoss>(x: &[T], y: &[f32]) -> f64 {
     x.iter().zip(y).map(|(x, &y)| L::value(x.to_f64(), y.into())).sum()
 }
 
-/// `dx (+)= scale L'(x, y)`.
+/// Computes `dx (+)= scale L'(x, y)`.
 pub(crate) fn backward<T: Real, L: PointwiseLoss>(x: &[T], y: &[f32], scale: f64, dx: Target<T>) {
     let Target { data, accumulate } = dx;
     for ((dx, x), &y) in data.iter_mut().zip(x).zip(y) {

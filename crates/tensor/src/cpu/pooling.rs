@@ -1,19 +1,20 @@
-//! One row for each sequence of a packed batch: the mean or the largest of its rows, column by column.
+//! Pooling over sequences: the mean or the maximum of the rows of each sequence of a packed batch, column by column.
 
 use super::parallel::{RowsMut, for_blocks, for_rows};
-use super::{Real, Target};
+use super::real::Real;
+use super::target::Target;
 
-/// The rows of sequence `index`.
+/// Returns the rows of sequence `index`.
 fn rows_of<'x, T>(x: &'x [T], width: usize, cu_seqlens: &[u32], index: usize) -> &'x [T] {
     &x[cu_seqlens[index] as usize * width..cu_seqlens[index + 1] as usize * width]
 }
 
-/// Elements of an average sequence.
+/// The number of elements of an average sequence.
 fn cost(elements: usize, sequences: usize) -> usize {
     elements / sequences.max(1)
 }
 
-/// `y [B, W]` = the means over the rows of each sequence of `x [T, W]`.
+/// Computes the means `y [B, W]` over the rows of each sequence of `x [T, W]`.
 pub(crate) fn mean<T: Real>(x: &[T], width: usize, cu_seqlens: &[u32], y: &mut [T]) {
     let sequences = cu_seqlens.len() - 1;
     for_blocks(sequences, 1, cost(x.len(), sequences), RowsMut::new(y, width), |range, y| {
@@ -27,7 +28,7 @@ pub(crate) fn mean<T: Real>(x: &[T], width: usize, cu_seqlens: &[u32], y: &mut [
     });
 }
 
-/// `dx (+)=` each sequence's `dy` over its length, in all its rows.
+/// Computes the gradient of [`mean`]: each row of `dx` (+)= the `dy` of its sequence, divided by the sequence's length.
 pub(crate) fn mean_backward<T: Real>(dy: &[T], width: usize, cu_seqlens: &[u32], dx: Target<T>) {
     let Target { data, accumulate } = dx;
     for_rows(data.len() / width, width, RowsMut::new(data, width), |range, dx| {
@@ -42,8 +43,8 @@ pub(crate) fn mean_backward<T: Real>(dy: &[T], width: usize, cu_seqlens: &[u32],
     });
 }
 
-/// `y [B, W]` = the largest of each column over the rows of each sequence of `x [T, W]`, and the row of `x` that it is
-/// in: the first of several. What is not a number is larger than any.
+/// Computes the maxima `y [B, W]` over the rows of each sequence of `x [T, W]`, column by column, and the row of `x` that
+/// each comes from: the first one if there are several. NaN counts as larger than any number.
 pub(crate) fn max<T: Real>(x: &[T], width: usize, cu_seqlens: &[u32], y: &mut [T], rows: &mut [u32]) {
     let sequences = cu_seqlens.len() - 1;
     let to = (RowsMut::new(y, width), RowsMut::new(rows, width));
@@ -61,7 +62,7 @@ pub(crate) fn max<T: Real>(x: &[T], width: usize, cu_seqlens: &[u32], y: &mut [T
     });
 }
 
-/// `dx (+)= dy`, at the rows that [`max`] found.
+/// Computes the gradient of [`max`]: adds `dy` at the rows that it found.
 pub(crate) fn max_backward<T: Real>(dy: &[T], width: usize, rows: &[u32], dx: Target<T>) {
     let Target { data, accumulate } = dx;
     if !accumulate {

@@ -1,26 +1,24 @@
-//! The element types that kernels compute in: `f32`, which must be fast, and `f64`, which checks gradients.
+//! The element types that kernels compute in: `f32`, for speed, and `f64`, for checking gradients.
 //!
-//! The functions of `f32` are short polynomials without branches, so that loops over them vectorise: good to about
-//! 1e-7 relative (the coefficients are Chebyshev fits, computed with 40 digits). Those of `f64` call the standard
-//! library, or are series and continued fractions: good to about 1e-15, however slow.
+//! The functions of `f32` are short polynomials without branches, so that loops over them vectorise. Their relative error
+//! is about 1e-7; the coefficients are Chebyshev fits, computed with 40 digits. The functions of `f64` call the standard
+//! library or are series and continued fractions, with a relative error of about 1e-15 at any cost.
 //!
-//! Sums go over 32 fixed lanes, whatever the SIMD width, so that their order is fixed.
+//! Sums go over 32 lanes at every SIMD width, so that their order is fixed.
 
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
-/// Partial sums that a reduction keeps: two AVX-512 registers of `f32`, enough to hide the latency of an addition.
+use crate::element::Element;
+
+/// The partial sums of a reduction: two AVX-512 registers of `f32`, enough to hide the latency of an addition.
 pub(crate) const LANES: usize = 32;
 
 /// A floating-point type that kernels compute in.
 pub(crate) trait Real:
-    Copy
+    Element
     + Default
-    + Send
-    + Sync
     + PartialOrd
     + std::fmt::Debug
-    + bytemuck::Pod
-    + super::gemm::Multiply
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
@@ -40,15 +38,15 @@ pub(crate) trait Real:
     fn to_f64(self) -> f64;
     fn mul_add(self, a: Self, b: Self) -> Self;
     fn sqrt(self) -> Self;
-    /// e^x. In `f32` results below 1.7e-38 are 0.
+    /// Returns e^x. In `f32`, results below 1.7e-38 are 0.
     fn exp(self) -> Self;
-    /// Natural logarithm.
+    /// Returns the natural logarithm.
     fn ln(self) -> Self;
     fn tanh(self) -> Self;
-    /// The standard normal distribution function and density at x: `(Phi(x), phi(x))`.
+    /// Returns the standard normal distribution function and density: `(Phi(x), phi(x))`.
     fn normal(self) -> (Self, Self);
 
-    /// The larger; `other` where `self` is NaN.
+    /// Returns the larger number, or `other` if `self` is NaN.
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         if self > other { self } else { other }
@@ -60,7 +58,7 @@ pub(crate) trait Real:
     }
 }
 
-/// A polynomial by Horner's rule, highest coefficient first.
+/// Evaluates a polynomial by Horner's rule, highest coefficient first.
 #[inline(always)]
 fn poly<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
     let mut y = coefficients[0];
@@ -95,20 +93,20 @@ impl Real for f32 {
 
     #[inline(always)]
     fn exp(self) -> f32 {
-        // Below LOW the result is flushed to 0: subnormal numbers are slow, and the scale below has no room for them.
+        // Below LOW the result is flushed to 0: subnormal numbers are slow, and `scale` cannot represent them.
         const LOW: f32 = -86.9;
         const HIGH: f32 = 89.0;
         let x = if self < LOW { LOW } else { self };
         let x = if x > HIGH { HIGH } else { x };
-        // x = n ln 2 + r. Adding 1.5 * 2^23 rounds to an integer, which stands in the low bits.
+        // x = n ln 2 + r. Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
         let shifted = x.mul_add(std::f32::consts::LOG2_E, 12_582_912.0);
         let n = shifted - 12_582_912.0;
-        // ln 2 in two parts, of which the first has few enough bits for n * part to be exact.
+        // ln 2 in two parts; the first has few enough bits for n * part to be exact.
         let r = n.mul_add(-0.693_359_4, x);
         let r = n.mul_add(2.121_944_4e-4, r);
         let q = poly(r, [1.392_692_7e-3, 8.363_774e-3, 4.166_655e-2, 0.166_665_73, 0.5]);
         let y = (q * r).mul_add(r, r) + 1.0;
-        // 2y * 2^(n-1), because n = 128 (results near f32::MAX) has no exponent of its own.
+        // 2y * 2^(n-1), because 2^n does not exist for n = 128 (results near f32::MAX).
         let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(126 << 23));
         let y = (y + y) * scale;
         if self < LOW { 0.0 } else { y }
@@ -140,11 +138,11 @@ impl Real for f32 {
     fn tanh(self) -> f32 {
         let x = self.abs();
         let x2 = self * self;
-        // Near 0 the quotient below would cancel.
+        // A polynomial near 0, where the formula for large x suffers from cancellation.
         let q = poly(x2, [-5.923_726e-3, 2.087_346e-2, -5.382_376e-2, 0.133_325_84, -0.333_333_27]);
         let small = (q * x2).mul_add(self, self);
         let large = 1.0 - 2.0 / (Real::exp(x + x) + 1.0);
-        // Written so that NaN takes the polynomial and stays NaN.
+        // The comparison sends NaN to the polynomial, where it stays NaN.
         if x > 0.65 { large.copysign(self) } else { small }
     }
 
@@ -208,7 +206,7 @@ impl Real for f64 {
             return (if self > 0.0 { 1.0 } else { 0.0 }, 0.0);
         }
         if u < 2.5 {
-            // Phi(x) = 1/2 + phi(x) (x + x^3/3 + x^5/(3 5) + ...): no term cancels another.
+            // Phi(x) = 1/2 + phi(x) (x + x^3/3 + x^5/(3 5) + ...): all terms have the same sign.
             let (mut term, mut sum, mut n) = (self, self, 1.0);
             while term.abs() > 1e-18 * sum.abs() {
                 n += 2.0;
@@ -227,7 +225,7 @@ impl Real for f64 {
     }
 }
 
-/// The sum of lanes, in a fixed tree.
+/// Returns the sum of the lanes, added in a fixed tree.
 #[inline(always)]
 pub(crate) fn sum_lanes<T: Real>(lanes: [T; LANES]) -> T {
     let mut lanes = lanes;
@@ -241,7 +239,7 @@ pub(crate) fn sum_lanes<T: Real>(lanes: [T; LANES]) -> T {
     lanes[0]
 }
 
-/// The sum of `f(x)` over a slice.
+/// Returns the sum of `f(x)` over a slice.
 #[inline(always)]
 pub(crate) fn sum<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
     let mut lanes = [T::ZERO; LANES];
@@ -257,7 +255,7 @@ pub(crate) fn sum<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
     sum_lanes(lanes)
 }
 
-/// The sum of `f(x, y)` over two slices of one length.
+/// Returns the sum of `f(x, y)` over two slices of the same length.
 #[inline(always)]
 pub(crate) fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
     debug_assert_eq!(x.len(), y.len());
@@ -265,7 +263,7 @@ pub(crate) fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
     let (x, x_rest) = x.as_chunks::<LANES>();
     let (y, y_rest) = y.as_chunks::<LANES>();
     for (x, y) in x.iter().zip(y) {
-        // In two steps, because LLVM unrolls a loop over three arrays into scalar code.
+        // Two steps, because LLVM unrolls a loop over three arrays into scalar code.
         let mut values = *x;
         for (value, &y) in values.iter_mut().zip(y) {
             *value = f(*value, y);
@@ -280,7 +278,7 @@ pub(crate) fn sum2<T: Real>(x: &[T], y: &[T], f: impl Fn(T, T) -> T) -> T {
     sum_lanes(lanes)
 }
 
-/// The largest element; minus infinity of none.
+/// Returns the largest element, or minus infinity if there is none.
 #[inline(always)]
 pub(crate) fn max<T: Real>(x: &[T]) -> T {
     let mut lanes = [T::NEG_INFINITY; LANES];
@@ -303,7 +301,7 @@ pub(crate) fn max<T: Real>(x: &[T]) -> T {
     lanes[0]
 }
 
-/// `destination = value` or `destination += value`: how every backward writes a gradient.
+/// Writes a gradient: `destination = value` or `destination += value`.
 #[inline(always)]
 pub(crate) fn put<T: Real>(destination: &mut [T], value: &[T], accumulate: bool) {
     if accumulate {
@@ -326,7 +324,7 @@ mod tests {
         }
     }
 
-    /// Compares at the points and reports the worst error relative to max(|reference|, floor).
+    /// Asserts that the error at each point, relative to max(|reference|, floor), is within `tolerance`.
     fn check(
         name: &str,
         points: &[f32],
@@ -350,9 +348,9 @@ mod tests {
         (0..=n).map(|i| (low + (high - low) * i as f64 / n as f64) as f32).collect()
     }
 
-    /// Phi by Simpson's rule over the density: independent of the code under test.
+    /// Computes Phi by Simpson's rule over the density, independently of the code under test.
     fn phi_reference(x: f64) -> f64 {
-        // What lies beyond `length` of |x| is below 1e-16 of the whole.
+        // The part beyond |x| + `length` is below 1e-16 of the whole.
         let (a, n) = (x.abs(), 40_000);
         let length = 12.0 / (1.0 + a / 4.0);
         let h = length / n as f64;

@@ -1,13 +1,14 @@
 //! Softmax and log-softmax over the rows of `[R, C]`.
 //!
-//! Both subtract the row's maximum first, so no exponential overflows and none of finite input is NaN. Backward needs
-//! the output alone.
+//! Both subtract the maximum of a row first, so no exponential overflows and finite inputs never give NaN. Backward needs
+//! only the output.
 
 use super::parallel::{RowsMut, for_rows};
-use super::real::{max, sum, sum2};
+use super::real::{Real, max, sum, sum2};
 use super::simd::simd;
-use super::{Real, Target};
+use super::target::Target;
 
+/// The cost per element, in the units of [`for_rows`].
 const COST: usize = 4;
 
 simd! {
@@ -55,13 +56,13 @@ simd! {
     }
 }
 
-/// Rows of `width`, of which `len` elements are.
+/// Returns the number of rows of `width` in `len` elements.
 fn rows(len: usize, width: usize) -> usize {
     assert!(len.is_multiple_of(width));
     len.checked_div(width).unwrap_or(0)
 }
 
-/// `y = softmax(x)` over rows of `width`.
+/// Computes `y = softmax(x)` for rows of `width`.
 pub(crate) fn softmax<T: Real>(x: &[T], y: &mut [T], width: usize) {
     assert_eq!(x.len(), y.len());
     for_rows(rows(x.len(), width), width * COST, RowsMut::new(y, width), |range, y| {
@@ -69,7 +70,7 @@ pub(crate) fn softmax<T: Real>(x: &[T], y: &mut [T], width: usize) {
     });
 }
 
-/// `y = log softmax(x)` over rows of `width`.
+/// Computes `y = log softmax(x)` for rows of `width`.
 pub(crate) fn log_softmax<T: Real>(x: &[T], y: &mut [T], width: usize) {
     assert_eq!(x.len(), y.len());
     for_rows(rows(x.len(), width), width * COST, RowsMut::new(y, width), |range, y| {
@@ -77,7 +78,7 @@ pub(crate) fn log_softmax<T: Real>(x: &[T], y: &mut [T], width: usize) {
     });
 }
 
-/// `dx (+)= y (dy - sum(y dy))`, with `y` the softmax.
+/// Computes `dx (+)= y (dy - sum(y dy))`, where `y` is the softmax.
 pub(crate) fn softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Target<T>, width: usize) {
     let Target { data: dx, accumulate } = dx;
     assert!(y.len() == dx.len() && dy.len() == dx.len());
@@ -87,7 +88,7 @@ pub(crate) fn softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Target<T>, width:
     });
 }
 
-/// `dx (+)= dy - e^y sum(dy)`, with `y` the log-softmax.
+/// Computes `dx (+)= dy - e^y sum(dy)`, where `y` is the log-softmax.
 pub(crate) fn log_softmax_backward<T: Real>(y: &[T], dy: &[T], dx: Target<T>, width: usize) {
     let Target { data: dx, accumulate } = dx;
     assert!(y.len() == dx.len() && dy.len() == dx.len());

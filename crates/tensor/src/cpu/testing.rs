@@ -1,29 +1,29 @@
-//! What the kernels' tests share.
+//! Helpers of the kernels' tests.
 
 use crate::random::{Purpose, Stream};
 
-use super::Real;
+use super::real::Real;
 
-/// The sizes at which vector loops begin, end and have remainders.
+/// Sizes around the lengths of vector loops: empty, whole, and with remainders.
 pub(crate) const SIZES: [usize; 9] = [0, 1, 15, 16, 17, 31, 33, 48, 768];
 
-/// `n` standard normal numbers.
+/// Returns `n` standard normal numbers.
 pub(crate) fn random(n: usize, seed: u64) -> Vec<f64> {
     let mut stream = Stream::new(seed, Purpose::User, 0, 0, 0);
     (0..n).map(|_| stream.normal_pair()[0]).collect()
 }
 
-/// As [`random`], in type `T`.
+/// Like [`random`], in type `T`.
 pub(crate) fn random_in<T: Real>(n: usize, seed: u64) -> Vec<T> {
     random(n, seed).into_iter().map(T::from_f64).collect()
 }
 
-/// In f64.
+/// Converts to f64.
 pub(crate) fn wide<T: Real>(x: &[T]) -> Vec<f64> {
     x.iter().map(|x| x.to_f64()).collect()
 }
 
-/// Fails where `got` is further from `want` than `tolerance` times the largest element (or 1).
+/// Panics if an element of `got` is further from `want` than `tolerance` times the largest element (or 1).
 #[track_caller]
 pub(crate) fn close<T: Real>(got: &[T], want: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), want.len(), "{what}");
@@ -34,7 +34,7 @@ pub(crate) fn close<T: Real>(got: &[T], want: &[f64], tolerance: f64, what: &str
     }
 }
 
-/// The gradient of `loss` at `x` by central differences.
+/// Returns the gradient of `loss` at `x` by central differences.
 pub(crate) fn numeric_gradient(x: &[f64], mut loss: impl FnMut(&[f64]) -> f64) -> Vec<f64> {
     let step = 1e-5;
     let mut x = x.to_vec();
@@ -51,7 +51,7 @@ pub(crate) fn numeric_gradient(x: &[f64], mut loss: impl FnMut(&[f64]) -> f64) -
         .collect()
 }
 
-/// A dot product in f64: turns an output into a loss.
+/// Returns the dot product in f64, which turns an output into a loss.
 pub(crate) fn dot<T: Real>(x: &[T], y: &[T]) -> f64 {
     assert_eq!(x.len(), y.len());
     x.iter().zip(y).map(|(x, y)| x.to_f64() * y.to_f64()).sum()

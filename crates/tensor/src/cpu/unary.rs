@@ -1,19 +1,20 @@
 //! Element-wise functions of one variable: GELU in both its forms, and exp, ln, tanh, sqrt, relu, 1/x.
 //!
-//! A function is a type that implements [`Unary`]: value and derivative side by side, and which of input and output
-//! the derivative is computed from (so that the caller knows what to keep).
+//! A function is a type that implements [`Unary`]: value and derivative side by side, and whether the derivative is
+//! computed from the input or the output, so that the caller knows which to keep.
 //!
-//! GELU: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016. BERT's is `x Phi(x)`; the `tanh` form
+//! GELU: D. Hendrycks and K. Gimpel, "Gaussian Error Linear Units", 2016. BERT uses `x Phi(x)`; the `tanh` form
 //! approximates it.
 
 use super::parallel::for_rows;
+use super::real::Real;
 use super::simd::simd;
-use super::{Real, Target};
+use super::target::Target;
 
-/// Elements that one costs, in [`for_rows`]'s measure: a transcendental function's arithmetic against a load's.
+/// The cost per element, in the units of [`for_rows`]: a transcendental function against a load.
 const COST: usize = 4;
 
-/// What a derivative is computed from.
+/// The value that a derivative is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Saved {
     Input,
@@ -22,13 +23,13 @@ pub(crate) enum Saved {
 
 /// A function of one variable.
 pub(crate) trait Unary: Copy + Send + Sync {
-    /// What [`Unary::derivative`] takes.
+    /// The argument of [`Unary::derivative`].
     const SAVED: Saved;
-    /// What computes it on a GPU.
+    /// The kernel that computes it on a GPU.
     #[cfg(feature = "cuda")]
     const ON_CUDA: crate::cuda::elementwise::Unary;
     fn value<T: Real>(x: T) -> T;
-    /// The derivative, from the input or the output as [`Unary::SAVED`] says.
+    /// Returns the derivative, from the input or the output according to [`Unary::SAVED`].
     fn derivative<T: Real>(saved: T) -> T;
 }
 
@@ -68,8 +69,8 @@ unary! {
     GeluTanh(Input): |x| gelu_tanh(x).0, |x| gelu_tanh(x).1;
 }
 
-/// Value and derivative. Beyond |x| = 10 the tanh is 1 to the last bit; there the cube could overflow, and infinity
-/// times zero would be NaN.
+/// Returns value and derivative of the tanh form. Beyond |x| = 10 the tanh is 1 to the last bit, so `x` is clamped there:
+/// its cube could overflow, and infinity times zero is NaN.
 #[inline(always)]
 fn gelu_tanh<T: Real>(x: T) -> (T, T) {
     let (a, b) = (T::from_f64(0.797_884_560_802_865_4), T::from_f64(0.044_715));
@@ -103,13 +104,13 @@ simd! {
     }
 }
 
-/// `y = f(x)`.
+/// Computes `y = f(x)`.
 pub(crate) fn forward<T: Real, F: Unary>(x: &[T], y: &mut [T]) {
     assert_eq!(x.len(), y.len());
     for_rows(x.len(), COST, y, |range, y| forward_block::<T, F>(&x[range], y));
 }
 
-/// `dx (+)= dy f'`, from the forward's input or output as `F::SAVED` says.
+/// Computes `dx (+)= dy f'` from the input or output of forward, according to `F::SAVED`.
 pub(crate) fn backward<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: Target<T>) {
     let Target { data: dx, accumulate } = dx;
     assert!(saved.len() == dx.len() && dy.len() == dx.len());
@@ -154,7 +155,7 @@ mod tests {
         check::<T, GeluTanh>(tolerance, false, |x| {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
         });
-        // erf by its series of positive terms: the alternating one would cancel.
+        // erf by its series of positive terms; the alternating series suffers from cancellation.
         check::<T, Gelu>(tolerance.max(1e-11), false, |x| {
             let z = x / 2f64.sqrt();
             let (mut term, mut sum) = (z, z);

@@ -1,46 +1,55 @@
-//! Matrix products of f32 by packing, blocking and tiles, after K. Goto and R. van de Geijn, "Anatomy of
+//! Matrix products of f32 by packing, blocking and register tiles, after K. Goto and R. van de Geijn, "Anatomy of
 //! high-performance matrix multiplication", 2008.
 //!
-//! A is packed as a whole (by rows of at most [`PACKED_A`] bytes), all threads together, and stays in the third-level
-//! cache. Then each task takes a few columns: it packs its slice of B, a block of k at a time, into its second-level
-//! cache, and multiplies. With few tokens B is the weights, which are so read from memory exactly once.
+//! The innermost loop multiplies a *panel* of A, 12 rows, with a panel of B, 32 columns, and keeps the 12 x 32 sums in
+//! registers ([`super::kernels`]). Everything around it exists to feed that loop from near caches:
 //!
-//! A tile's sum goes along k in one order, and blocks depend on sizes alone: results do not depend on the number of
-//! threads.
+//! - *Packing* copies both operands into panels, in the order in which the loop reads them, so that it reads memory
+//!   sequentially whatever the strides. It rounds to a smaller type on the way.
+//! - *Blocking* along k ([`K_UNITS`]) keeps two panels of B and a block of A in the second-level cache while each of them is
+//!   used many times.
+//!
+//! First all threads together pack A, or as many of its rows as fit into [`PACKED_A`] bytes, into the third-level cache.
+//! Then each task takes [`B_PANELS`] panels of B: for each block of k it packs its slice of B and multiplies it with one
+//! block of A after the other. With few tokens B is the weights, which are then read from memory exactly once.
+//!
+//! C is written once per block of k. After the last block the epilogue is applied to each tile while it is in the
+//! first-level cache, and what it reads was prefetched before the tile was computed.
+//!
+//! The sum of an element runs along k in one order, and the blocks depend only on sizes, so results do not depend on the
+//! number of threads.
 
 use std::ops::Range;
 
+use super::blocks::{A_BLOCK, B_PANELS, K_UNITS, PACKED_A, blocks};
 use super::epilogue::{Finish, Tile};
-use super::kernels::{Destination, MR, NR, bf16_tile, f32_tile, int8_tile};
-use super::pack::{Format, Operand, TOGETHER};
+use super::format::Format;
+use super::kernels::{MR, NR, TileStore, bf16_tile, f32_tile, int8_tile};
+use super::pack::{Operand, TOGETHER};
 use super::pack_int8::pack_activations;
 use super::packed::PackedMatrix;
-use super::{Gemm, View, ViewMut};
-use crate::Precision;
-use crate::cpu::parallel::for_tasks;
+use super::product::Gemm;
+use super::view::{View, ViewMut};
+use crate::cpu::parallel::{Shared, for_tasks};
+use crate::cpu::real::Real;
 use crate::cpu::simd::{Level, level};
+use crate::dtype::DType;
 use crate::memory::Scratch;
 
-/// Most units of a block along k: two panels of B (98 KB) and a block of A stay in a second-level cache of 1 MiB.
-const K_UNITS: usize = 384;
-/// Panels of A in a block: 24 of 12 rows, 442 KB.
-const A_BLOCK: usize = 24;
-/// Panels of B that a task has.
-const B_PANELS: usize = 2;
-/// Bytes of A that are packed at once.
-const PACKED_A: usize = 12 << 20;
-
-/// Whether this processor has the instructions, and the strides are such that something lies side by side.
-pub(super) fn takes(gemm: &Gemm<'_, f32>, c: &ViewMut<'_, f32>) -> bool {
+/// Returns whether the driver can compute a product into `c`: the operands suit it, and the rows of C are contiguous.
+pub(super) fn takes<T: Real>(gemm: &Gemm<'_, T>, c: &ViewMut<'_, T>) -> bool {
     multiplies(gemm) && c.col_stride == 1
 }
 
-/// As [`takes`], of the operands.
-pub(super) fn multiplies(gemm: &Gemm<'_, f32>) -> bool {
-    let is_unit = |view: &View<'_, f32>| view.row_stride == 1 || view.col_stride == 1;
-    let fits = match format(gemm.precision) {
+/// Returns whether this processor has AVX-512 and the operands are f32 with a unit stride.
+pub(super) fn multiplies<T: Real>(gemm: &Gemm<'_, T>) -> bool {
+    if T::DTYPE != DType::F32 {
+        return false;
+    }
+    let is_unit = |view: &View<'_, T>| view.row_stride == 1 || view.col_stride == 1;
+    let fits = match Format::of(gemm.precision) {
         None => false,
-        // Scales are those of rows of A and columns of B.
+        // Each row of A and each column of B has a scale, so both must be contiguous.
         Some(Format::Int8Quad) => {
             gemm.a.col_stride == 1
                 && gemm.b.row_stride == 1
@@ -52,44 +61,12 @@ pub(super) fn multiplies(gemm: &Gemm<'_, f32>) -> bool {
     fits && level() == Level::Avx512 && gemm.a.cols > 0
 }
 
-/// What panels hold; `None` where the processor cannot multiply that.
-pub(super) fn format(precision: Precision) -> Option<Format> {
-    match precision {
-        Precision::F32 => Some(Format::F32),
-        Precision::Bf16 if std::is_x86_feature_detected!("avx512bf16") => Some(Format::Bf16Pair),
-        Precision::Bf16 => Some(Format::Bf16AsF32),
-        Precision::F16 => Some(Format::F16AsF32),
-        Precision::Int8 => std::is_x86_feature_detected!("avx512vnni").then_some(Format::Int8Quad),
-    }
-}
-
-/// Blocks of k: the first unit and the number of units of each.
-pub(super) fn blocks(units: usize) -> impl Iterator<Item = (usize, usize)> {
-    let length = units.div_ceil(units.div_ceil(K_UNITS).max(1)).max(1);
-    (0..units).step_by(length).map(move |from| (from, length.min(units - from)))
-}
-
-/// A pointer that threads share, each writing a part of its own.
-#[derive(Clone, Copy)]
-struct Shared<T>(*mut T);
-
-// SAFETY: every use says which part it has.
-unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    fn at(self, index: usize) -> *mut T {
-        self.0.wrapping_add(index)
-    }
-}
-
-/// Computes a product that [`takes`] accepts.
+/// Computes a product for which [`takes`] returned true.
 pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
-    let Some(format) = format(gemm.precision) else { return };
+    let Some(format) = Format::of(gemm.precision) else { return };
     let (k, n, is_int8) = (gemm.a.cols, gemm.b.cols, format == Format::Int8Quad);
     let packed = gemm.packed.filter(|packed| (packed.format, packed.n, packed.k) == (format, n, k));
-    // Rows of int8 are read twice, once for their scale, and rounded before they are packed.
+    // A column of int8 is read twice, first for its scale, so B is packed as a whole beforehand.
     let packed_now = match packed {
         None if is_int8 => PackedMatrix::new(&gemm.b.data[..n * k], n, k, gemm.precision),
         _ => None,
@@ -104,9 +81,10 @@ pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
     let mut scales = vec![0.0; if is_int8 { rows } else { 0 }];
     for first in (0..c.rows).step_by(rows) {
         let count = rows.min(c.rows - first);
-        let (packed, scales) = (Shared(packed.pointer().cast().as_ptr()), Shared(scales.as_mut_ptr()));
+        let (packed, scales) = (Shared::new(packed.pointer().cast().as_ptr()), Shared::new(scales.as_mut_ptr()));
         let block = RowBlock { first, count, packed, scales };
-        let sums = sums.as_mut().map(|sums| (Shared(sums.data[first..first + count].as_mut_ptr()), sums.accumulate));
+        let sums =
+            sums.as_mut().map(|sums| (Shared::new(sums.data[first..first + count].as_mut_ptr()), sums.accumulate));
         if is_int8 {
             job.quantize_a(&block);
         } else {
@@ -116,49 +94,50 @@ pub(super) fn run(gemm: Gemm<'_, f32>, c: ViewMut<'_, f32>) {
     }
 }
 
-/// Working memory of a thread's products.
+/// The panels of a thread's products, kept from one product to the next.
 #[derive(Default)]
-pub(super) struct Workspace {
+pub(super) struct PackingSpace {
     a: Option<Scratch>,
     b: Option<Scratch>,
 }
 
-impl Workspace {
+impl PackingSpace {
     fn space(scratch: &mut Option<Scratch>, words: usize) -> *mut u32 {
         let fitting = scratch.take().filter(|scratch| scratch.len() >= 4 * words);
         scratch.insert(fitting.unwrap_or_else(|| Scratch::new(4 * words))).pointer().cast().as_ptr()
     }
 }
 
-/// Computes a product that [`multiplies`] accepts, on this thread.
+/// Computes a product for which [`multiplies`] returned true, on the calling thread.
 ///
 /// # Safety
-/// `c` must be writable at the rows of the product, `stride` apart, and nothing else may access it.
-pub(super) unsafe fn run_serially(gemm: Gemm<'_, f32>, c: *mut f32, stride: usize, space: &mut Workspace) {
-    let Some(format) = format(gemm.precision) else { return };
+/// The elements of C, in rows `stride` apart, must be valid for reads and writes, and nothing else may access them during
+/// the call.
+pub(super) unsafe fn run_serially(gemm: Gemm<'_, f32>, c: *mut f32, stride: usize, space: &mut PackingSpace) {
+    let Some(format) = Format::of(gemm.precision) else { return };
     let job = Job::new(&gemm, format, None, c, stride);
     let count = gemm.a.rows;
-    let packed = Workspace::space(&mut space.a, count.next_multiple_of(MR) * job.units);
-    let block = RowBlock { first: 0, count, packed: Shared(packed), scales: Shared(std::ptr::null_mut()) };
+    let packed = PackingSpace::space(&mut space.a, count.next_multiple_of(MR) * job.units);
+    let block = RowBlock { first: 0, count, packed: Shared::new(packed), scales: Shared::new(std::ptr::null_mut()) };
     for first in (0..block.panels()).step_by(TOGETHER) {
-        // SAFETY: the panels are in the workspace, which has room for all.
+        // SAFETY: `packed` has room for all panels of A, and only this thread uses it.
         unsafe { job.pack_panels(&block, first..(first + TOGETHER).min(block.panels()), std::ptr::null_mut()) };
     }
     let panels = job.cols.div_ceil(NR);
-    let b = Workspace::space(&mut space.b, B_PANELS * NR * K_UNITS.min(job.units));
+    let b = PackingSpace::space(&mut space.b, B_PANELS * NR * K_UNITS.min(job.units));
     for first in (0..panels).step_by(B_PANELS) {
-        // SAFETY: as above; and C is this thread's.
+        // SAFETY: `b` has room for a block of k of `B_PANELS` panels, and C is exclusive by this function's contract.
         unsafe { job.multiply_slice(&block, first..(first + B_PANELS).min(panels), 0..block.panels(), b) };
     }
 }
 
-/// B of a product.
+/// The operand B.
 enum Right<'a> {
     Strided(Operand),
     Packed(&'a PackedMatrix),
 }
 
-/// A product for threads to share.
+/// A product in the form that the threads share.
 struct Job<'a> {
     format: Format,
     /// Words along k.
@@ -170,17 +149,17 @@ struct Job<'a> {
     stride: usize,
     cols: usize,
     accumulate: bool,
-    /// Whether C is written past the caches; then every row of C begins on a cache line.
+    /// Whether C bypasses the caches. Each row of C then begins on a cache line.
     stream: bool,
     finish: Finish<f32>,
 }
 
-/// Rows of A that are packed together: for each block of k, panel after panel.
+/// The rows of A that are packed at a time: for each block of k, one panel after the other.
 struct RowBlock {
     first: usize,
     count: usize,
     packed: Shared<u32>,
-    /// Of int8, what a row's integers are multiplied with.
+    /// The scale of each row, for int8.
     scales: Shared<f32>,
 }
 
@@ -189,12 +168,12 @@ impl RowBlock {
         self.count.div_ceil(MR)
     }
 
-    /// The rows of the block that a panel has.
+    /// The rows of a panel, counted from the first row of the block.
     fn rows(&self, panel: usize) -> Range<usize> {
         panel * MR..((panel + 1) * MR).min(self.count)
     }
 
-    /// Where the panel's units of the block of k that begins at unit `from` and has `units` begin.
+    /// The start of a panel in the block of k that begins at unit `from` and has `units` units.
     fn panel(&self, panel: usize, from: usize, units: usize) -> *mut u32 {
         self.packed.at((from * self.panels() + panel * units) * MR)
     }
@@ -216,7 +195,7 @@ impl<'a> Job<'a> {
             a,
             a_operand: operand(a, a.row_stride, a.col_stride),
             b: packed.map_or(Right::Strided(operand(b, b.col_stride, b.row_stride)), Right::Packed),
-            c: Shared(c),
+            c: Shared::new(c),
             stride,
             cols: b.cols,
             accumulate: gemm.accumulate,
@@ -225,14 +204,14 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Whether C may be written past the caches: complete at once, by cache lines.
+    /// Whether C may bypass the caches: each element is written once, by a whole cache line.
     fn can_stream(&self) -> bool {
-        let is_aligned = self.c.0.addr().is_multiple_of(64) && self.stride.is_multiple_of(16);
+        let is_aligned = self.c.at(0).addr().is_multiple_of(64) && self.stride.is_multiple_of(16);
         let is_complete = blocks(self.units).count() == 1 && !self.accumulate && matches!(self.finish, Finish::None);
         is_aligned && is_complete && self.format != Format::Int8Quad
     }
 
-    /// Calls `f` with working memory and the numbers of some panels of A, for all of them.
+    /// Calls `f` for all panels of A, up to [`TOGETHER`] at a time, with a thread's scratch space.
     fn for_panels<S>(&self, block: &RowBlock, scratch: impl Fn() -> S + Sync, f: impl Fn(&mut S, Range<usize>) + Sync) {
         for_tasks(block.panels().div_ceil(TOGETHER), block.count * self.units, scratch, |scratch, task| {
             f(scratch, task * TOGETHER..((task + 1) * TOGETHER).min(block.panels()));
@@ -246,12 +225,12 @@ impl<'a> Job<'a> {
             |(), panels| {
                 let mut row_sums = [0f32; 16 * TOGETHER];
                 let to = if sums.is_some() { row_sums.as_mut_ptr() } else { std::ptr::null_mut() };
-                // SAFETY: the panels are this task's.
+                // SAFETY: no other task has these panels, and `row_sums` has room for `TOGETHER` of them.
                 unsafe { self.pack_panels(block, panels.clone(), to) };
                 if let Some((sums, accumulate)) = sums {
                     for (panel, row_sums) in panels.zip(row_sums.chunks(16)) {
                         for (row, sum) in block.rows(panel).zip(row_sums) {
-                            // SAFETY: there is a sum for each row, and these are this task's.
+                            // SAFETY: `run` passed a sum for each row of the block, and no other task has these rows.
                             let to = unsafe { &mut *sums.at(row) };
                             *to = if accumulate { *to + sum } else { *sum };
                         }
@@ -261,14 +240,16 @@ impl<'a> Job<'a> {
         );
     }
 
-    /// Packs some panels of A, for all blocks of k, and adds their rows to `sums [panels, 16]`, if those are not null.
+    /// Packs up to [`TOGETHER`] panels of A for all blocks of k, and adds the sums of their rows to `sums [panels, 16]`
+    /// unless that is null.
     ///
     /// # Safety
-    /// The panels must be writable, and at most [`TOGETHER`].
+    /// Nothing else may access the panels. `sums` must be null or valid for reads and writes.
     unsafe fn pack_panels(&self, block: &RowBlock, panels: Range<usize>, sums: *mut f32) {
         let rows = panels.start * MR..(panels.end * MR).min(block.count);
         for (from, units) in blocks(self.units) {
-            // SAFETY: these rows are A's, by the checks of its view; the rest is the caller's promise.
+            // SAFETY: the view of A was checked to be within its slice, and these are rows of A; the panels and the sums are
+            // valid by this function's contract. `Format::of` and `multiplies` checked the processor.
             unsafe {
                 let packed = block.panel(panels.start, from, units);
                 self.a_operand.pack::<MR>(self.format, block.first + rows.start, rows.len(), from, units, packed, sums);
@@ -280,7 +261,7 @@ impl<'a> Job<'a> {
         self.for_panels(block, Vec::new, |row, panels| {
             for panel in panels {
                 let rows = block.rows(panel);
-                // SAFETY: the panel and its scales are this task's.
+                // SAFETY: no other task has this panel or the scales of its rows.
                 unsafe {
                     let scales = std::slice::from_raw_parts_mut(block.scales.at(rows.start), rows.len());
                     pack_activations(self.a, block.first + rows.start, scales, row, |from, units| {
@@ -294,7 +275,7 @@ impl<'a> Job<'a> {
     fn multiply(&self, block: &RowBlock) {
         let panels = self.cols.div_ceil(NR);
         let columns = panels.div_ceil(B_PANELS);
-        // Where there are too few slices of columns for all threads, several tasks have one, each some of its rows.
+        // If there are too few slices of columns for all threads, several tasks share one, each with a part of the rows.
         let wanted = 2 * rayon::current_num_threads();
         let parts = if columns >= wanted { 1 } else { wanted.div_ceil(columns).min(block.panels().div_ceil(2)) };
         let height = block.panels().div_ceil(parts);
@@ -308,16 +289,17 @@ impl<'a> Job<'a> {
             let (slice, part) = (task / parts * B_PANELS, task % parts * height);
             let (slice, part) = (slice..(slice + B_PANELS).min(panels), part..(part + height).min(block.panels()));
             let space = scratch.pointer().cast::<u32>().as_ptr();
-            // SAFETY: the tiles and the scratch space are this task's.
+            // SAFETY: tasks have disjoint tiles and a thread its own scratch space, which has room for a block of k; all of A
+            // is packed.
             unsafe { self.multiply_slice(block, slice, part, space) };
         });
     }
 
-    /// Computes the tiles of some panels of B and some of A, all of whose panels are packed. B is packed to `space`,
-    /// where that is still to be done.
+    /// Computes the tiles of the panels `slice` of B and `part` of A. B is packed into `space` unless it came packed.
     ///
     /// # Safety
-    /// Nothing else may access the tiles. `space` must have room for a block of k of these panels of B.
+    /// The panels of A must be packed. Nothing else may access the tiles. `space` must have room for a block of k of these
+    /// panels of B.
     unsafe fn multiply_slice(&self, block: &RowBlock, slice: Range<usize>, part: Range<usize>, space: *mut u32) {
         for (number, (from, units)) in blocks(self.units).enumerate() {
             let b = |panel: usize| match self.b {
@@ -326,7 +308,8 @@ impl<'a> Job<'a> {
             };
             if let Right::Strided(operand) = self.b {
                 let columns = slice.start * NR..(slice.end * NR).min(self.cols);
-                // SAFETY: these columns are B's, by the checks of its view; there is room for them.
+                // SAFETY: the view of B was checked to be within its slice, and these are columns of B; `space` has room for
+                // them by this function's contract.
                 unsafe {
                     let null = std::ptr::null_mut();
                     operand.pack::<NR>(self.format, columns.start, columns.len(), from, units, space, null);
@@ -335,27 +318,27 @@ impl<'a> Job<'a> {
             for first in part.clone().step_by(A_BLOCK) {
                 for panel in slice.clone() {
                     for row_panel in first..(first + A_BLOCK).min(part.end) {
-                        let place = Place { panel, row_panel, number, from, units };
-                        // SAFETY: both panels are packed; the tile is the caller's.
+                        let place = TileIndex { panel, row_panel, number, from, units };
+                        // SAFETY: both panels are packed, and nothing else accesses the tile by this function's contract.
                         unsafe { self.tile(block, place, b(panel)) };
                     }
                 }
             }
         }
         if self.stream {
-            // Other threads must not see what follows before they see what was written past the caches.
-            // SAFETY: every x86-64 has it.
+            // Writes that bypass the caches must be visible before the task counts as done.
+            // SAFETY: every x86-64 processor has SSE.
             unsafe { std::arch::x86_64::_mm_sfence() };
         }
     }
 
-    /// The part of a tile's sum that a block of k has, and what follows the last.
+    /// Adds the products of one block of k to a tile, and applies the epilogue after the last block.
     ///
     /// # Safety
-    /// Both panels must be packed, B's at `b`, and nothing else may access the tile.
+    /// Both panels must be packed, that of B at `b`, and nothing else may access the tile.
     #[inline]
-    unsafe fn tile(&self, block: &RowBlock, place: Place, b: *const u32) {
-        let Place { panel, row_panel, number, from, units } = place;
+    unsafe fn tile(&self, block: &RowBlock, place: TileIndex, b: *const u32) {
+        let TileIndex { panel, row_panel, number, from, units } = place;
         let tile = Tile {
             row: block.first + row_panel * MR,
             column: panel * NR,
@@ -364,12 +347,13 @@ impl<'a> Job<'a> {
         };
         let a = block.panel(row_panel, from, units);
         let last = from + units == self.units;
-        // SAFETY: the caller's promises; the driver runs on processors with AVX-512 alone, and packs what they multiply.
+        // SAFETY: the panels are packed and the tile is exclusive by this function's contract. `multiplies` checked for
+        // AVX-512, and `Format::of` for the instructions of the format.
         unsafe {
             if last {
                 self.finish.prefetch(self.stride, tile);
             }
-            let to = Destination {
+            let to = TileStore {
                 c: self.c.at(tile.row * self.stride + tile.column),
                 stride: self.stride,
                 rows: tile.rows,
@@ -386,25 +370,30 @@ impl<'a> Job<'a> {
                 _ => f32_tile(units, a, b, to),
             }
             if last {
-                finish(self.finish, self.c.0, self.stride, tile);
+                finish(self.finish, self.c.at(0), self.stride, tile);
             }
         }
     }
 }
 
-/// Which panels of B and A, and which block of k: its number, first unit, and number of units.
-struct Place {
+/// The position of a tile's partial sum.
+struct TileIndex {
+    /// The panel of B.
     panel: usize,
+    /// The panel of A.
     row_panel: usize,
+    /// The number of the block of k, its first unit and its length.
     number: usize,
     from: usize,
     units: usize,
 }
 
+/// [`Finish::tile`] with the instructions of the driver.
+///
 /// # Safety
-/// As [`Finish::tile`], on a processor with AVX-512.
+/// As for [`Finish::tile`]; the processor must have AVX-512.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
 unsafe fn finish(finish: Finish<f32>, c: *mut f32, stride: usize, tile: Tile) {
-    // SAFETY: the caller's promises.
+    // SAFETY: this function's contract includes that of `tile`.
     unsafe { finish.tile(c, stride, tile) };
 }

@@ -1,30 +1,50 @@
-//! What is done with an element of a product when its sum is complete: the bias, GELU, GELU's gradient.
+//! Epilogues: what follows the sum of an element of a product, such as a bias, GELU or the gradient of GELU.
 
-use super::super::Real;
-use super::super::parallel::for_rows;
-use super::super::real::LANES;
-use super::super::simd::simd;
-use super::super::unary::{Gelu, GeluTanh, Unary};
-use super::ViewMut;
+use std::ops::Range;
 
-/// What is done with an element of C when its sum is complete. Matrices besides C lie as C does, which must then be
-/// row-major without gaps.
+use super::view::ViewMut;
+use crate::Gelu;
+use crate::cpu::parallel::{Shared, for_rows};
+use crate::cpu::real::{LANES, Real};
+use crate::cpu::simd::simd;
+use crate::cpu::unary::{self, GeluTanh, Unary};
+
+/// An operation on each element of C when its sum is complete. If it involves a second matrix, that and C are row-major
+/// without gaps.
 #[derive(Default)]
 pub(crate) enum Epilogue<'a, T> {
     #[default]
     None,
-    /// `c += bias`, which has an element for each column.
+    /// `c += bias`, where the bias has an element for each column.
     Bias(&'a [T]),
     /// `c = gelu(c + bias)`.
-    BiasGelu(&'a [T], crate::Gelu),
-    /// `c += bias`, and the second matrix becomes `gelu(c)`.
-    BiasAndGelu(&'a [T], crate::Gelu, &'a mut [T]),
+    BiasGelu(&'a [T], Gelu),
+    /// `c += bias`, and the matrix becomes `gelu(c)`.
+    BiasAndGelu(&'a [T], Gelu, &'a mut [T]),
     /// For `u`, the first matrix: `c *= gelu'(u)`, and the second matrix becomes `gelu(u)`.
-    GeluGradient(&'a [T], crate::Gelu, &'a mut [T]),
+    GeluGradient(&'a [T], Gelu, &'a mut [T]),
+}
+
+impl<'a, T: Real> Epilogue<'a, T> {
+    /// The same epilogue with elements of type `U`, which has the size of `T`.
+    #[inline]
+    pub(super) fn cast<U: Real>(self) -> Epilogue<'a, U> {
+        use bytemuck::{cast_slice, cast_slice_mut};
+        match self {
+            Epilogue::None => Epilogue::None,
+            Epilogue::Bias(bias) => Epilogue::Bias(cast_slice(bias)),
+            Epilogue::BiasGelu(bias, gelu) => Epilogue::BiasGelu(cast_slice(bias), gelu),
+            Epilogue::BiasAndGelu(bias, gelu, out) => {
+                Epilogue::BiasAndGelu(cast_slice(bias), gelu, cast_slice_mut(out))
+            }
+            Epilogue::GeluGradient(u, gelu, out) => Epilogue::GeluGradient(cast_slice(u), gelu, cast_slice_mut(out)),
+        }
+    }
 }
 
 impl<T> Epilogue<'_, T> {
-    /// Panics where it does not fit C.
+    /// # Panics
+    /// Panics if the sizes do not fit C.
     pub(super) fn check(&self, c: &ViewMut<'_, T>) {
         let (size, whole) = (c.rows * c.cols, c.col_stride == 1 && c.row_stride == c.cols);
         assert!(match self {
@@ -35,7 +55,7 @@ impl<T> Epilogue<'_, T> {
         });
     }
 
-    /// For threads to share.
+    /// Converts to the form that the threads share.
     pub(super) fn finish(self) -> Finish<T> {
         match self {
             Epilogue::None => Finish::None,
@@ -47,22 +67,22 @@ impl<T> Epilogue<'_, T> {
     }
 }
 
-/// An [`Epilogue`] that several threads apply, each to tiles of its own.
+/// An [`Epilogue`] that several threads apply, each to different tiles.
 #[derive(Clone, Copy)]
 pub(super) enum Finish<T> {
     None,
     Bias(*const T),
-    BiasGelu(*const T, crate::Gelu),
-    BiasAndGelu(*const T, crate::Gelu, *mut T),
-    GeluGradient(*const T, crate::Gelu, *mut T),
+    BiasGelu(*const T, Gelu),
+    BiasAndGelu(*const T, Gelu, *mut T),
+    GeluGradient(*const T, Gelu, *mut T),
 }
 
-// SAFETY: the pointers are to be used as `Finish::tile` says, by which no two threads meet at an element.
+// SAFETY: the pointers are used only in `Finish::tile`, by whose contract no two threads access the same element.
 unsafe impl<T: Send> Send for Finish<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Finish<T> {}
 
-/// A part of C: `rows` rows of at most [`LANES`] columns from (`row`, `column`) on.
+/// A part of C: `rows` rows and `cols` columns, at most [`LANES`], from (`row`, `column`) on.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub(super) row: usize,
@@ -71,8 +91,8 @@ pub(super) struct Tile {
     pub(super) cols: usize,
 }
 
-/// Replaces each row of a tile, given it and the index of its first element. Not a function of a closure: the compiler may leave
-/// that out of line, where it has none of the SIMD of its caller, and a multiply-add is a call.
+/// Replaces each row of a tile by an expression of the row and the index of its first element. It is a macro because the
+/// compiler may leave a closure out of line, without the SIMD features of its caller and with a call per multiply-add.
 macro_rules! each_row {
     ($c:expr, $stride:expr, $tile:expr, |$row:ident, $at:ident| $body:expr) => {
         for row in $tile.row..$tile.row + $tile.rows {
@@ -84,42 +104,44 @@ macro_rules! each_row {
     };
 }
 
-/// The first `n` elements from `p` on, and zeros.
+/// Reads `n` elements from `p` on, followed by zeros.
 ///
 /// # Safety
-/// They must be readable.
+/// `p` must be valid for reads of `n` elements.
 #[inline(always)]
 unsafe fn load<T: Real>(p: *const T, n: usize) -> [T; LANES] {
     let mut x = [T::ZERO; LANES];
     if n == LANES {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is valid for reads of `LANES` elements, and an array has the alignment of its elements.
         x = unsafe { *p.cast() };
     } else {
         for (i, x) in x.iter_mut().enumerate().take(n) {
-            // SAFETY: the caller's promise.
+            // SAFETY: `i` is below `n`.
             *x = unsafe { *p.add(i) };
         }
     }
     x
 }
 
+/// Writes the first `n` elements of `x` to `p`.
+///
 /// # Safety
-/// `n` elements from `p` on must be writable.
+/// `p` must be valid for writes of `n` elements.
 #[inline(always)]
 unsafe fn store<T: Real>(x: [T; LANES], p: *mut T, n: usize) {
     if n == LANES {
-        // SAFETY: the caller's promise.
+        // SAFETY: `p` is valid for writes of `LANES` elements, and an array has the alignment of its elements.
         unsafe { *p.cast() = x };
     } else {
         for (i, &x) in x.iter().enumerate().take(n) {
-            // SAFETY: the caller's promise.
+            // SAFETY: `i` is below `n`.
             unsafe { *p.add(i) = x };
         }
     }
 }
 
 impl<T: Real> Finish<T> {
-    /// Asks for what the tile's epilogue will read or write besides C, ahead of time.
+    /// Prefetches what the epilogue of a tile reads or writes besides C.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn prefetch(self, stride: usize, tile: Tile) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -132,20 +154,22 @@ impl<T: Real> Finish<T> {
             for matrix in both {
                 let start = matrix.wrapping_add(row * stride + tile.column).cast::<i8>();
                 for line in 0..LANES * size_of::<T>() / 64 {
-                    // SAFETY: a prefetch has no effect but on the caches.
+                    // SAFETY: a prefetch of any address is allowed; it only affects the caches.
                     unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64 * line)) };
                 }
             }
         }
     }
 
-    /// Applies it to a tile of C, whose rows are `stride` apart.
+    /// Applies the epilogue to a tile of C, whose rows are `stride` elements apart.
     ///
     /// # Safety
-    /// C must be writable, and nothing else may access the tile's elements in it and in what lies as C does.
+    /// The elements of the tile must be valid for reads and writes, in C and in the second matrix, and nothing else may
+    /// access them.
     #[inline(always)]
     pub(super) unsafe fn tile(self, c: *mut T, stride: usize, tile: Tile) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the tile is valid and exclusive by this function's contract; `Epilogue::check` compared the sizes of the
+        // bias and the second matrix with C.
         unsafe {
             match self {
                 Finish::None => {}
@@ -153,23 +177,23 @@ impl<T: Real> Finish<T> {
                     let bias = load(bias.add(tile.column), tile.cols);
                     each_row!(c, stride, tile, |c, _at| add(c, bias));
                 }
-                Finish::BiasGelu(_, crate::Gelu::Erf) => self.gelu::<Gelu>(c, stride, tile),
-                Finish::BiasGelu(_, crate::Gelu::Tanh) => self.gelu::<GeluTanh>(c, stride, tile),
-                Finish::BiasAndGelu(_, crate::Gelu::Erf, _) => self.gelu::<Gelu>(c, stride, tile),
-                Finish::BiasAndGelu(_, crate::Gelu::Tanh, _) => self.gelu::<GeluTanh>(c, stride, tile),
-                Finish::GeluGradient(_, crate::Gelu::Erf, _) => self.gelu::<Gelu>(c, stride, tile),
-                Finish::GeluGradient(_, crate::Gelu::Tanh, _) => self.gelu::<GeluTanh>(c, stride, tile),
+                Finish::BiasGelu(_, Gelu::Erf) => self.gelu::<unary::Gelu>(c, stride, tile),
+                Finish::BiasGelu(_, Gelu::Tanh) => self.gelu::<GeluTanh>(c, stride, tile),
+                Finish::BiasAndGelu(_, Gelu::Erf, _) => self.gelu::<unary::Gelu>(c, stride, tile),
+                Finish::BiasAndGelu(_, Gelu::Tanh, _) => self.gelu::<GeluTanh>(c, stride, tile),
+                Finish::GeluGradient(_, Gelu::Erf, _) => self.gelu::<unary::Gelu>(c, stride, tile),
+                Finish::GeluGradient(_, Gelu::Tanh, _) => self.gelu::<GeluTanh>(c, stride, tile),
             }
         }
     }
 
-    /// The forms with GELU.
+    /// Applies an epilogue with GELU.
     ///
     /// # Safety
-    /// As [`tile`](Finish::tile).
+    /// As for [`tile`](Finish::tile).
     #[inline(always)]
     unsafe fn gelu<F: Unary>(self, c: *mut T, stride: usize, tile: Tile) {
-        // SAFETY: the caller's promise.
+        // SAFETY: as in `tile`.
         unsafe {
             match self {
                 Finish::BiasGelu(bias, _) => {
@@ -199,7 +223,7 @@ impl<T: Real> Finish<T> {
     }
 }
 
-/// As `x.map(f)`, which does not become vector instructions.
+/// The same as `x.map(f)`, which the compiler does not vectorise.
 #[inline(always)]
 fn each<T: Real>(mut x: [T; LANES], f: impl Fn(T) -> T) -> [T; LANES] {
     for x in &mut x {
@@ -216,37 +240,23 @@ fn add<T: Real>(mut x: [T; LANES], y: [T; LANES]) -> [T; LANES] {
     x
 }
 
-/// Where C lies.
-#[derive(Clone, Copy)]
-struct Place<T> {
-    c: *mut T,
-    stride: usize,
-    cols: usize,
-}
-
-// SAFETY: used for rows that the threads share out.
-unsafe impl<T: Send> Send for Place<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Place<T> {}
-
 simd! {
-    /// The caller promises what [`Finish::tile`] asks for, of these rows.
-    fn finish_rows<T: Real>(finish: Finish<T>, place: Place<T>, row: usize, rows: usize) {
-        for column in (0..place.cols).step_by(LANES) {
-            let tile = Tile { row, column, rows, cols: LANES.min(place.cols - column) };
-            // SAFETY: the caller's promise.
-            unsafe { finish.tile(place.c, place.stride, tile) };
+    /// Applies the epilogue to some rows of C, which nothing else accesses meanwhile: the contract of [`Finish::tile`].
+    fn finish_rows<T: Real>(finish: Finish<T>, c: Shared<T>, stride: usize, cols: usize, rows: Range<usize>) {
+        for column in (0..cols).step_by(LANES) {
+            let tile = Tile { row: rows.start, column, rows: rows.len(), cols: LANES.min(cols - column) };
+            // SAFETY: `apply` borrows C and the other matrices mutably and gives each row to one call.
+            unsafe { finish.tile(c.at(0), stride, tile) };
         }
     }
 }
 
-/// Applies an epilogue to all of C, as a pass of its own.
+/// Applies an epilogue to all of C, as a separate pass.
 pub(super) fn apply<T: Real>(epilogue: Epilogue<'_, T>, c: ViewMut<'_, T>) {
     let finish = epilogue.finish();
     if matches!(finish, Finish::None) {
         return;
     }
-    let place = Place { c: c.data.as_mut_ptr(), stride: c.row_stride, cols: c.cols };
-    // C is borrowed mutably, so are the matrices besides it, and every row is one thread's.
-    for_rows(c.rows, 4 * c.cols, (), |range, ()| finish_rows(finish, place, range.start, range.len()));
+    let (data, stride, cols) = (Shared::new(c.data.as_mut_ptr()), c.row_stride, c.cols);
+    for_rows(c.rows, 4 * cols, (), |range, ()| finish_rows(finish, data, stride, cols, range));
 }

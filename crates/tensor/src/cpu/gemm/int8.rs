@@ -1,13 +1,13 @@
 //! Rounding to 8 bits, as [`crate::Precision::Int8`] means it.
 //!
-//! A row of activations or of weights `x` becomes integers `q` of -127 to 127 and one scale, `x = scale q`, the largest
-//! magnitude being 127. A product is then the integers' product, exact, times both scales.
+//! A row `x` of activations or weights becomes integers `q` from -127 to 127 and one scale, `x = scale q`, chosen such that
+//! the largest magnitude is 127. A product is then the exact product of the integers, times both scales.
 
 use crate::cpu::real::max;
 use crate::cpu::simd::simd;
 
 simd! {
-    /// Rounds a row to integers and returns its scale: NaN where an element is not finite.
+    /// Rounds a row to integers and returns its scale, or NaN if an element is not finite.
     pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
         let mut magnitudes = [0f32; 32];
         let mut taint = [0f32; 32];
@@ -26,14 +26,14 @@ simd! {
         let largest = max(&magnitudes);
         let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         for (q, &x) in q.iter_mut().zip(x) {
-            // Adding 1.5 * 2^23 rounds to an integer, whose lowest byte stands in the lowest byte.
+            // Adding 1.5 * 2^23 rounds to an integer, whose lowest byte is then the lowest byte of the sum.
             *q = x.mul_add(factor, 12_582_912.0).to_bits() as i8;
         }
         largest / 127.0 + taint.iter().sum::<f32>()
     }
 }
 
-/// The `rows` rows of `k` elements, which are `stride` apart, after rounding: for processors that do not multiply int8.
+/// Returns `rows` rows of `k` elements, `stride` apart, after rounding: for processors that do not multiply int8.
 pub(super) fn rounded(x: &[f32], rows: usize, k: usize, stride: usize) -> Vec<f32> {
     let (mut q, mut out) = (vec![0i8; k], Vec::with_capacity(rows * k));
     for row in 0..rows {

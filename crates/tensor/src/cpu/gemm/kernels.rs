@@ -1,12 +1,13 @@
-//! The innermost loops: products of two packed panels, kept in registers.
+//! The innermost loops: the product of two packed panels, accumulated in registers.
 //!
-//! A panel is a sequence of units, one for each step along k; a unit of A holds [`MR`] words of 32 bits, one for each
-//! row, a unit of B [`NR`], one for each column. A word is an f32, or two bf16 or four int8 that follow one another along
-//! k. So one shape of tile serves all. 12 by 32 takes 24 of the 32 registers for sums, enough to hide the
-//! latency of a multiply-add, and 14 loads for 24 of them.
+//! A panel is a sequence of units, one per step along k. A unit of A holds [`MR`] words of 32 bits, one per row; a unit of
+//! B holds [`NR`] words, one per column. A word is one f32, or two bf16 or four int8 that are consecutive along k, so one
+//! shape of tile serves all types.
+//!
+//! A tile of 12 x 32 takes 24 of the 32 vector registers for sums. That is enough independent multiply-adds to hide their
+//! latency, and they need only 14 loads: two vectors of B and twelve broadcast words of A for 24 multiply-adds.
 
-// Loops over a tile count its coordinates.
-#![allow(clippy::needless_range_loop)]
+#![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
 use std::arch::x86_64::*;
 
@@ -15,22 +16,22 @@ pub(super) const MR: usize = 12;
 /// Columns of a tile.
 pub(super) const NR: usize = 32;
 
-/// Where a tile of C goes.
+/// The destination of a tile of C.
 #[derive(Clone, Copy)]
-pub(super) struct Destination {
+pub(super) struct TileStore {
     pub(super) c: *mut f32,
-    /// From one row to the next.
+    /// Elements from one row to the next.
     pub(super) stride: usize,
     pub(super) rows: usize,
     pub(super) cols: usize,
-    /// Whether to add to what is there.
+    /// Whether to add to the present elements.
     pub(super) accumulate: bool,
-    /// Whether to write past the caches, which then need not read what is overwritten. For whole tiles that are not
-    /// added to, aligned to cache lines.
+    /// Whether to bypass the caches, which then do not read the memory that is overwritten. Only for tiles of [`NR`]
+    /// columns that do not accumulate and are aligned to cache lines.
     pub(super) stream: bool,
 }
 
-/// The mask of the first `n` of 16 lanes.
+/// Returns the mask of the first `n` of 16 lanes.
 #[inline(always)]
 pub(super) fn first(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
@@ -41,11 +42,11 @@ macro_rules! kernel {
         $(#[$doc])*
         ///
         /// # Safety
-        /// The processor must have the features; `a` and `b` must be readable at `units` units, and the destination
-        /// writable.
+        /// The processor must have the features. `a` and `b` must be valid for reads of `units` units, the destination for
+        /// writes, and for reads if it accumulates.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name(units: usize, a: *const u32, b: *const u32, to: Destination) {
-            // SAFETY: the caller's promises.
+        pub(super) unsafe fn $name(units: usize, a: *const u32, b: *const u32, to: TileStore) {
+            // SAFETY: the contract of `$rows` is this one.
             unsafe {
                 match to.rows {
                     0..=4 => $rows::<4>(units, a, b, to),
@@ -55,14 +56,14 @@ macro_rules! kernel {
             }
         }
 
-        /// Of the first R rows.
+        /// The same for the first `R` rows of a tile, at least `to.rows`.
         ///
         /// # Safety
         /// As above.
         #[target_feature(enable = $features)]
-        unsafe fn $rows<const R: usize>(units: usize, a: *const u32, b: *const u32, to: Destination) {
-            // SAFETY: the caller's promises. Rows and columns that the destination has not are neither read nor
-            // written.
+        unsafe fn $rows<const R: usize>(units: usize, a: *const u32, b: *const u32, to: TileStore) {
+            // SAFETY: the panels are valid for `units` units of `MR` and `NR` words, and the destination for its rows and
+            // columns, by the contract above; the row check and the masks keep accesses within them.
             unsafe {
                 let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
                 if !to.stream {
@@ -105,11 +106,11 @@ macro_rules! kernel {
     };
 }
 
-/// A tile of a product of int8 in quads, unsigned by signed, added to `starts`; an element of C is its sum times
-/// both scales.
+/// Computes a tile of a product of int8 in quads, unsigned by signed. The sums begin with `starts`; an element of C is its
+/// sum times the scales of its row and column.
 ///
 /// # Safety
-/// As [`f32_tile`]; there must be a scale for each row, and one for each of 32 columns.
+/// As for [`f32_tile`]. There must be a scale for each row of the tile, and for each of [`NR`] columns.
 #[target_feature(enable = "avx512f,avx512vnni")]
 pub(super) unsafe fn int8_tile(
     units: usize,
@@ -118,9 +119,9 @@ pub(super) unsafe fn int8_tile(
     starts: &[i32; NR],
     row_scales: *const f32,
     column_scales: *const f32,
-    to: Destination,
+    to: TileStore,
 ) {
-    // SAFETY: the caller's promises.
+    // SAFETY: the contract of `int8_rows` is this one.
     unsafe {
         match to.rows {
             0..=4 => int8_rows::<4>(units, a, b, starts, row_scales, column_scales, to),
@@ -130,7 +131,7 @@ pub(super) unsafe fn int8_tile(
     }
 }
 
-/// Of the first R rows.
+/// The same for the first `R` rows of a tile, at least `to.rows`.
 ///
 /// # Safety
 /// As above.
@@ -142,9 +143,10 @@ unsafe fn int8_rows<const R: usize>(
     starts: &[i32; NR],
     row_scales: *const f32,
     column_scales: *const f32,
-    to: Destination,
+    to: TileStore,
 ) {
-    // SAFETY: the caller's promises. Rows and columns that the destination has not are neither read nor written.
+    // SAFETY: the panels and scales are valid for the sizes given by the contract above, and the destination for its rows
+    // and columns; the row check and the masks keep accesses within them.
     unsafe {
         let (mut a, mut b) = (a.cast::<i32>(), b.cast::<i32>());
         let starts = starts.as_ptr();
@@ -179,14 +181,14 @@ unsafe fn int8_rows<const R: usize>(
 }
 
 kernel!(
-    /// A tile of a product of f32.
+    /// Computes a tile of a product of f32.
     f32_tile,
     f32_rows,
     "avx512f",
     |a, b, sum| _mm512_fmadd_ps(a, b, sum)
 );
 kernel!(
-    /// A tile of a product of pairs of bf16.
+    /// Computes a tile of a product of pairs of bf16.
     bf16_tile,
     bf16_rows,
     "avx512f,avx512bf16",

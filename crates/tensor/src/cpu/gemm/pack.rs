@@ -1,42 +1,19 @@
-//! Copying strided matrices of f32 into panels (see [`super::kernels`]), rounded to a smaller type on the way.
+//! Packing: copying strided matrices of f32 into panels (see [`super::kernels`]), rounding to a smaller type on the way.
 //!
-//! An operand is packed once for each time it is multiplied, so this is where it is read, where its rows are summed for
-//! the gradient of a bias, and where memory is asked for ahead of time: a panel reads from more places at once than the
-//! processor's own prefetchers follow.
+//! A product reads each operand here and nowhere else, so this is also where the rows of A are summed for the gradient of a
+//! bias, and where memory is prefetched: a panel reads from more places at a time than the hardware prefetchers follow.
+//!
+//! If the elements along k are contiguous, 16 rows of 16 words are loaded and transposed in registers. If the rows (of A) or
+//! columns (of B) are contiguous, a unit is one load and one store.
 
-// Loops over 16 registers count them.
-#![allow(clippy::needless_range_loop)]
+#![allow(clippy::needless_range_loop, reason = "loops over 16 registers use their numbers")]
 
 use std::arch::x86_64::*;
 
+use super::format::Format;
 use super::kernels::first;
 
-/// What a word of a panel holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    F32,
-    /// An f32 that is rounded to the precision of bf16: where the processor cannot multiply those.
-    Bf16AsF32,
-    /// An f32 that is rounded to the precision of f16.
-    F16AsF32,
-    /// Two bf16.
-    Bf16Pair,
-    /// Four int8; see [`super::pack_int8`].
-    Int8Quad,
-}
-
-impl Format {
-    /// Elements along k in a word.
-    pub(super) fn elements(self) -> usize {
-        match self {
-            Format::F32 | Format::Bf16AsF32 | Format::F16AsF32 => 1,
-            Format::Bf16Pair => 2,
-            Format::Int8Quad => 4,
-        }
-    }
-}
-
-/// A strided operand: element (i, l), for row i of A or column i of B and l along k, is at `i * outer + l * inner`. One
+/// A strided operand. The element (i, l), for row i of A or column i of B and l along k, is at `i * outer + l * inner`; one
 /// of the strides is 1.
 #[derive(Clone, Copy)]
 pub(super) struct Operand {
@@ -47,27 +24,28 @@ pub(super) struct Operand {
     pub(super) k: usize,
 }
 
-// SAFETY: only read, while the slice that it points into is borrowed.
+// SAFETY: the data is only read, and the driver borrows the slice that it points into for as long as it uses the operand.
 unsafe impl Send for Operand {}
 // SAFETY: as above.
 unsafe impl Sync for Operand {}
 
-/// How many steps along k ahead memory is asked for, where columns lie side by side.
+/// The prefetch distance in steps along k, for operands with contiguous rows (A) or columns (B).
 const AHEAD: usize = 24;
 
-/// Most panels that are packed together.
+/// The most panels that one call packs.
 pub(super) const TOGETHER: usize = 4;
 
 impl Operand {
-    /// Packs `units` units from unit `from` on of the rows or columns `start..start + count`, `P` to a panel, zeros
-    /// beyond `count` and k: to `to [panels, units, P]`, at most [`TOGETHER`] panels. Adds the rows' elements to
-    /// `sums [panels, 16]`, if those are not null: for operands whose `outer` is 1, and P of at most 16.
+    /// Packs the rows or columns `start..start + count`, `P` to a panel, into `to [panels, units, P]`: the `units` units from
+    /// unit `from` on, with zeros beyond `count` and k. There may be up to [`TOGETHER`] panels. Unless `sums [panels, 16]` is
+    /// null, adds the sums of the rows to it; that requires an `outer` stride of 1 and a `P` of at most 16.
     ///
-    /// Where columns lie side by side, the panels together take whole cache lines: rows that are a power of two apart
-    /// push one another out of the caches before the next panel comes to the rest of a line.
+    /// With an `outer` stride of 1 the panels are packed side by side, so that they use whole cache lines: if the steps along
+    /// k are a power of two apart in memory, a line is evicted before a second pass comes back for the rest of it.
     ///
     /// # Safety
-    /// The operand must be readable there, `to` writable, and the processor have AVX-512 (for pairs, AVX512-BF16).
+    /// The operand must be valid for reads at these rows or columns, `to` for writes, `sums` for reads and writes. The
+    /// processor must have AVX-512, and AVX512-BF16 for pairs of bf16.
     pub(super) unsafe fn pack<const P: usize>(
         self,
         format: Format,
@@ -80,21 +58,76 @@ impl Operand {
     ) {
         debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= 16));
         let operand = Operand { data: self.data.wrapping_add(start * self.outer), ..self };
-        // SAFETY: the caller's promises.
+        // SAFETY: this function's contract is that of the functions for each format.
         unsafe {
             match format {
                 Format::F32 => pack_f32::<P>(operand, count, from, units, to, sums),
                 Format::Bf16AsF32 => pack_bf16_as_f32::<P>(operand, count, from, units, to, sums),
                 Format::F16AsF32 => pack_f16_as_f32::<P>(operand, count, from, units, to, sums),
                 Format::Bf16Pair => pack_bf16::<P>(operand, count, from, units, to, sums),
-                Format::Int8Quad => unreachable!("scales come first"),
+                Format::Int8Quad => unreachable!("int8 is packed by pack_int8, which computes the scales first"),
             }
         }
     }
 }
 
+/// Up to 16 rows or columns of a panel, which a vector holds.
+struct Group {
+    /// The first row or column.
+    start: usize,
+    /// The address of its first word.
+    to: *mut u32,
+    /// The width of the group in the panel.
+    width: usize,
+    /// How many of its rows or columns exist.
+    rows: usize,
+}
+
+/// The groups of `count` rows or columns that are packed into `to [panels, units, P]`.
+fn groups<const P: usize>(count: usize, units: usize, to: *mut u32) -> impl Iterator<Item = Group> {
+    (0..count.div_ceil(P)).flat_map(move |panel| {
+        (0..P).step_by(16).map(move |group| {
+            let start = panel * P + group;
+            let width = (P - group).min(16);
+            let to = to.wrapping_add(panel * units * P + group);
+            Group { start, to, width, rows: count.saturating_sub(start).min(width) }
+        })
+    })
+}
+
+/// Defines the packing function of one format. `$along` loads a word each of 16 steps along k, `$across` a word each of 16
+/// rows or columns.
 macro_rules! pack {
-    ($name:ident, $features:literal, $elements:literal, $along:expr, $across:expr) => {
+    ($name:ident, $along_name:ident, $features:literal, $elements:literal, $along:expr, $across:expr) => {
+        /// Transposes 16 x 16 words at a time.
+        #[target_feature(enable = $features)]
+        unsafe fn $along_name<const P: usize>(operand: Operand, count: usize, from: usize, units: usize, to: *mut u32) {
+            let Operand { data, outer, k, .. } = operand;
+            for Group { start, to, width, rows } in groups::<P>(count, units, to) {
+                for unit in (0..units).step_by(16) {
+                    let l = (from + unit) * $elements;
+                    let mut words = [_mm512_setzero_si512(); 16];
+                    // SAFETY: by the contract of `Operand::pack`; elements beyond k are masked out.
+                    unsafe {
+                        for i in 0..rows {
+                            let left = (k - l).min((units - unit) * $elements);
+                            words[i] = $along(data.add((start + i) * outer + l), left);
+                            // The next group, 16 rows further on.
+                            let next = data.wrapping_add((start + 16 + i) * outer + l);
+                            for line in 0..$elements {
+                                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(16 * line).cast());
+                            }
+                        }
+                        transpose(&mut words);
+                        let to = to.add(unit * P);
+                        for j in 0..16.min(units - unit) {
+                            _mm512_mask_storeu_epi32(to.add(j * P).cast(), first(width), words[j]);
+                        }
+                    }
+                }
+            }
+        }
+
         #[target_feature(enable = $features)]
         unsafe fn $name<const P: usize>(
             operand: Operand,
@@ -104,64 +137,36 @@ macro_rules! pack {
             to: *mut u32,
             sums: *mut f32,
         ) {
-            let Operand { data, outer, inner, k } = operand;
-            // Up to 16 rows or columns of a panel: where they begin, how many words there are room for and how many
-            // there are.
-            let groups = (0..count.div_ceil(P)).flat_map(|panel| {
-                (0..P).step_by(16).map(move |group| {
-                    let start = panel * P + group;
-                    let width = (P - group).min(16);
-                    (start, to.wrapping_add(panel * units * P + group), width, count.saturating_sub(start).min(width))
-                })
-            });
-            // SAFETY: the caller's promises: rows beyond `count` and elements beyond k are masked out.
+            if operand.outer != 1 {
+                // SAFETY: the contract is the same.
+                return unsafe { $along_name::<P>(operand, count, from, units, to) };
+            }
+            let Operand { data, inner, k, .. } = operand;
+            let mut all = [(0, to, 0, 0); 2 * TOGETHER];
+            let mut used = 0;
+            for Group { start, to, width, rows } in groups::<P>(count, units, to) {
+                all[used] = (start, to, first(width), first(rows));
+                used += 1;
+            }
+            let mut totals = [_mm512_setzero_ps(); 2 * TOGETHER];
+            // SAFETY: by the contract of `Operand::pack`; rows beyond `count` and elements beyond k are masked out.
             unsafe {
-                if outer != 1 {
-                    for (start, to, width, rows) in groups {
-                        for unit in (0..units).step_by(16) {
-                            let l = (from + unit) * $elements;
-                            let mut words = [_mm512_setzero_si512(); 16];
-                            for i in 0..rows {
-                                let left = (k - l).min((units - unit) * $elements);
-                                words[i] = $along(data.add((start + i) * outer + l), left);
-                                // The next 16 rows, which come 16 rows later.
-                                let next = data.wrapping_add((start + 16 + i) * outer + l);
-                                for line in 0..$elements {
-                                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(16 * line).cast());
-                                }
-                            }
-                            transpose(&mut words);
-                            let to = to.add(unit * P);
-                            for j in 0..16.min(units - unit) {
-                                _mm512_mask_storeu_epi32(to.add(j * P).cast(), first(width), words[j]);
-                            }
+                for unit in 0..units {
+                    let l = (from + unit) * $elements;
+                    for (&(start, to, width, rows), total) in all[..used].iter().zip(&mut totals) {
+                        for line in 0..$elements {
+                            let ahead = data.wrapping_add((l + AHEAD + line) * inner + start);
+                            _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
                         }
+                        let at = data.wrapping_add(l * inner + start);
+                        let word = $across(at, rows, inner, l + 1 < k, total);
+                        _mm512_mask_storeu_epi32(to.add(unit * P).cast(), width, word);
                     }
-                } else {
-                    let mut all = [(0, to, 0, 0); 2 * TOGETHER];
-                    let mut used = 0;
-                    for (start, to, width, rows) in groups {
-                        all[used] = (start, to, first(width), first(rows));
-                        used += 1;
-                    }
-                    let mut totals = [_mm512_setzero_ps(); 2 * TOGETHER];
-                    for unit in 0..units {
-                        let l = (from + unit) * $elements;
-                        for (&(start, to, width, rows), total) in all[..used].iter().zip(&mut totals) {
-                            for line in 0..$elements {
-                                let ahead = data.wrapping_add((l + AHEAD + line) * inner + start);
-                                _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
-                            }
-                            let at = data.wrapping_add(l * inner + start);
-                            let word = $across(at, rows, inner, l + 1 < k, total);
-                            _mm512_mask_storeu_epi32(to.add(unit * P).cast(), width, word);
-                        }
-                    }
-                    if !sums.is_null() {
-                        for (panel, &total) in totals[..used].iter().enumerate() {
-                            let to = sums.add(16 * panel);
-                            _mm512_storeu_ps(to, _mm512_add_ps(total, _mm512_loadu_ps(to)));
-                        }
+                }
+                if !sums.is_null() {
+                    for (panel, &total) in totals[..used].iter().enumerate() {
+                        let to = sums.add(16 * panel);
+                        _mm512_storeu_ps(to, _mm512_add_ps(total, _mm512_loadu_ps(to)));
                     }
                 }
             }
@@ -171,6 +176,7 @@ macro_rules! pack {
 
 pack!(
     pack_f32,
+    pack_f32_along,
     "avx512f,avx512bw",
     1,
     |p, left| _mm512_castps_si512(_mm512_maskz_loadu_ps(first(left), p)),
@@ -180,11 +186,12 @@ pack!(
         _mm512_castps_si512(x)
     }
 );
-/// Without the lowest bits of an f32, so many.
+/// Packs f32 without their lowest `$bits` bits.
 macro_rules! pack_without {
-    ($name:ident, $bits:literal) => {
+    ($name:ident, $along_name:ident, $bits:literal) => {
         pack!(
             $name,
+            $along_name,
             "avx512f,avx512bw",
             1,
             |p, left| round::<$bits>(_mm512_maskz_loadu_ps(first(left), p)),
@@ -197,10 +204,11 @@ macro_rules! pack_without {
     };
 }
 
-pack_without!(pack_bf16_as_f32, 16);
-pack_without!(pack_f16_as_f32, 13);
+pack_without!(pack_bf16_as_f32, pack_bf16_as_f32_along, 16);
+pack_without!(pack_f16_as_f32, pack_f16_as_f32_along, 13);
 pack!(
     pack_bf16,
+    pack_bf16_along,
     "avx512f,avx512bw,avx512bf16",
     2,
     |p: *const f32, left: usize| {
@@ -226,7 +234,7 @@ pack!(
     }
 );
 
-/// Without the lowest `BITS` bits: rounded to the nearest, ties to even. NaN stays NaN.
+/// Clears the lowest `BITS` bits, rounding to the nearest, ties to even. NaN stays NaN.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn round<const BITS: u32>(x: __m512) -> __m512i {
@@ -253,7 +261,7 @@ fn transpose(rows: &mut [__m512i; 16]) {
             rows[4 * i + 2 * half + 1] = _mm512_unpackhi_epi64(t[4 * i + half], t[4 * i + 2 + half]);
         }
     }
-    // Now lane group q of rows[4 i + c] holds column 4 q + c of rows 4 i to 4 i + 3.
+    // The four words of group q in rows[4 i + c] are column 4 q + c of rows 4 i to 4 i + 3.
     for c in 0..4 {
         let (a, b, d, e) = (rows[c], rows[4 + c], rows[8 + c], rows[12 + c]);
         let (x0, x1) = (_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b));

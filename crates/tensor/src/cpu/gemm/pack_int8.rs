@@ -1,19 +1,19 @@
-//! Rounding rows to int8 on their way into panels.
+//! Packing rows as int8.
 //!
-//! VNNI multiplies unsigned by signed bytes, so activations are stored as `q + 128`, and sums begin with -128 times the
-//! sum of the weights' integers.
+//! VNNI multiplies unsigned by signed bytes, so activations are stored as `q + 128`. The sums begin with -128 times the sum
+//! of the weights' integers, which makes up for the 128.
 
-use super::View;
-use super::driver::blocks;
+use super::blocks::blocks;
 use super::int8::quantize;
 use super::kernels::{MR, NR};
+use super::view::View;
 use crate::cpu::parallel::{Disjoint, for_tasks};
 
 /// Elements along k in a word.
 const ELEMENTS: usize = 4;
 
-/// Packs the transpose of weights `[n, k]`; `panel(panel, from, units)` is where a panel's part of a block of k goes.
-/// Returns the columns' scales, padded to whole panels, and for each block and panel the sums to begin with.
+/// Packs the transpose of weights `[n, k]`. `panel(panel, from, units)` returns the address for a panel's part of a block of
+/// k. Returns the scales of the columns, padded to whole panels, and for each block and panel the initial sums.
 pub(super) fn pack_weights(
     weights: &[f32],
     n: usize,
@@ -29,7 +29,7 @@ pub(super) fn pack_weights(
         n * k,
         || vec![0i8; units * ELEMENTS],
         |row, at| {
-            // SAFETY: the panel is this task's, and so are its scales and its sums.
+            // SAFETY: no other task has this panel, its scales or its sums; `panel` returns room for the panel's words.
             unsafe {
                 let scales = all_scales.slice(at * NR..(at + 1) * NR);
                 for (column, scale) in scales.iter_mut().enumerate().take(n - at * NR) {
@@ -50,11 +50,11 @@ pub(super) fn pack_weights(
     (scales, starts)
 }
 
-/// Packs rows of activations from `start` on, of a row-major A, one for each of `scales`; `panel(from, units)` is where the panel's part of
-/// a block of k goes. Writes the scales. `row` is working memory.
+/// Packs rows of activations, of a row-major A from row `start` on, one for each of `scales`, and writes their scales.
+/// `panel(from, units)` returns the address for the panel's part of a block of k; `row` is working memory.
 ///
 /// # Safety
-/// The panel must be writable.
+/// Each address must be valid for writes of `units` units of a panel.
 pub(super) unsafe fn pack_activations(
     a: View<'_, f32>,
     start: usize,
@@ -71,7 +71,7 @@ pub(super) unsafe fn pack_activations(
             for (unit, word) in row[from * ELEMENTS..][..length * ELEMENTS].as_chunks::<ELEMENTS>().0.iter().enumerate()
             {
                 let word = u32::from_ne_bytes(word.map(|q| q as u8)) ^ 0x8080_8080;
-                // SAFETY: the caller's promise.
+                // SAFETY: `unit` is below `length` and `i` below `MR`, so this word is within the panel's part.
                 unsafe { to.add(unit * MR + i).write(word) };
             }
         }

@@ -1,21 +1,21 @@
-//! Small matrix products on one thread, for the blocks that attention works on.
+//! Small matrix products on one thread, for the blocks of attention.
 //!
-//! A general matrix product spends longer deciding and packing than multiplying when sequences have 15 tokens. Here B
-//! is packed into panels of [`PANEL`] columns, zero-padded, so that the inner loop has no edge; A is read where it lies, with any strides, because its elements are only ever broadcast. A tile of 4 rows by a
-//! panel stays in registers: 8 AVX-512 accumulators in `f32`, just enough to hide the latency of a multiply-add.
+//! For sequences of 15 tokens a general matrix product spends more time on decisions and packing than on multiplying. Here
+//! only B is packed, into panels of [`PANEL`] columns that are padded with zeros, so that the inner loop has no edge. A is
+//! read in place with any strides, because its elements are only broadcast. A tile of 4 rows by one panel stays in registers:
+//! 8 AVX-512 accumulators in `f32`, just enough to hide the latency of a multiply-add.
 //!
-//! The order of summation is that of k, whatever the sizes.
+//! The sum of an element runs along k in order, whatever the sizes.
 
-// Loops over a tile count its coordinates.
-#![allow(clippy::needless_range_loop)]
+#![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
-use super::View;
-use crate::cpu::Real;
+use super::view::View;
+use crate::cpu::real::Real;
 use crate::cpu::simd::simd;
 
 simd! {
-    /// `C (+)= A B` with C where `c` points, its rows `stride` apart. The columns or the rows of B must lie side by side.
-    /// `space` is working memory. The caller promises that nothing else accesses C.
+    /// Computes `C (+)= A B` into `c`, whose rows are `stride` elements apart. The rows or the columns of B must be
+    /// contiguous. `space` is working memory. C must be as [`Gemm::serial`](super::Gemm::serial) requires it.
     pub(super) fn multiply<T: Real>(
         a: View<'_, T>,
         b: View<'_, T>,
@@ -32,7 +32,7 @@ simd! {
             assert_eq!(b.row_stride, 1);
             pack_transposed(b.data, b.col_stride, k, n, space);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: C is valid and exclusive by the contract of `Gemm::serial`, the only caller besides the tests.
         unsafe { product((a.rows, n, k), a.data, (a.row_stride, a.col_stride), space, c, stride, accumulate) };
     }
 }
@@ -42,12 +42,12 @@ const PANEL: usize = 32;
 /// Rows of a tile.
 const ROWS: usize = 4;
 
-/// Elements that a packed matrix of `k` rows and `n` columns takes.
+/// Returns the number of elements of a packed matrix of `k` rows and `n` columns.
 fn packed_len(k: usize, n: usize) -> usize {
     n.div_ceil(PANEL) * PANEL * k
 }
 
-/// Packs B `[k, n]`, whose rows are `stride` apart, into panels.
+/// Packs B `[k, n]` with contiguous rows, `stride` elements apart, into panels.
 #[inline(always)]
 fn pack<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
     for (panel, packed) in packed[..packed_len(k, n)].chunks_exact_mut(PANEL * k).enumerate() {
@@ -65,15 +65,16 @@ fn pack<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
     }
 }
 
-/// Packs the transpose `[k, n]` of B `[n, k]`, whose rows are `stride` apart, into panels.
+/// Packs the transpose `[k, n]` of a matrix `[n, k]` with contiguous rows, `stride` elements apart, into panels.
 #[inline(always)]
 fn pack_transposed<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: &mut [T]) {
     for (panel, packed) in packed[..packed_len(k, n)].chunks_exact_mut(PANEL * k).enumerate() {
         let first = panel * PANEL;
         let width = PANEL.min(n - first);
         let packed = packed.as_chunks_mut::<PANEL>().0;
-        // B's rows are far apart, where no prefetcher follows, and the writes below are many instructions each. Reading
-        // one element of each cache line first lets the misses overlap: a third less time for long sequences.
+        // The rows are too far apart for the hardware prefetchers, and each write below takes many instructions. Reading one
+        // element of each cache line first lets the cache misses overlap, which saves a third of the time for long
+        // sequences.
         let mut touched = T::ZERO;
         for column in 0..width {
             for line in b[(first + column) * stride..][..k].chunks(64 / size_of::<T>()) {
@@ -94,10 +95,11 @@ fn pack_transposed<T: Real>(b: &[T], stride: usize, k: usize, n: usize, packed: 
     }
 }
 
-/// `C (+)= A B` with B packed.
+/// Computes `C (+)= A B` with B packed.
 ///
 /// # Safety
-/// `to` must be writable, and nothing else may access it.
+/// The `m` rows of `n` elements at `c`, `stride` apart, must be valid for reads and writes, and nothing else may access
+/// them.
 #[inline(always)]
 unsafe fn product<T: Real>(
     (m, n, k): (usize, usize, usize),
@@ -116,8 +118,8 @@ unsafe fn product<T: Real>(
         let mut row = 0;
         while row < m {
             let rows = if m - row >= ROWS { ROWS } else { 1 };
-            // SAFETY: rows `row..row + rows` are below m: the assertion above covers them in A, with all k columns,
-            // and the caller's promise in C.
+            // SAFETY: `row + rows` is at most m. The assertion above covers these rows of A with all k columns, and this
+            // function's contract covers them in C.
             unsafe {
                 let c = c.add(row * stride + first);
                 match (rows, width) {
@@ -132,10 +134,10 @@ unsafe fn product<T: Real>(
     }
 }
 
-/// The product of `R` rows of A, from `start` on, with a panel.
+/// Returns the product of `R` rows of A, from element `start` on, with a panel.
 ///
 /// # Safety
-/// `start + (R - 1) row + (b.len() - 1) col` must be in bounds of `a`, where `b` is not empty.
+/// `start + (R - 1) * row + (b.len() - 1) * col` must be in bounds of `a` unless `b` is empty.
 #[inline(always)]
 unsafe fn tile<T: Real, const R: usize>(
     a: &[T],
@@ -147,7 +149,7 @@ unsafe fn tile<T: Real, const R: usize>(
     let mut sums = [[T::ZERO; PANEL]; R];
     for (l, b) in b.iter().enumerate() {
         for r in 0..R {
-            // SAFETY: the caller's promise.
+            // SAFETY: `r` is below `R` and `l` below `b.len()`, so the index is in bounds by this function's contract.
             let a = unsafe { *a.get_unchecked(start + r * row + l * col) };
             for j in 0..PANEL {
                 sums[r][j] = a.mul_add(b[j], sums[r][j]);
@@ -157,11 +159,11 @@ unsafe fn tile<T: Real, const R: usize>(
     sums
 }
 
-/// Computes a tile and writes it. The tile is only indexed by constants, so that it stays in registers.
+/// Computes a tile and writes it. The tile is indexed only by constants, so that it stays in registers.
 ///
 /// # Safety
-/// As for [`tile`], and `c` must be writable at `PANEL` elements of `R` rows `stride` apart, which nothing else may
-/// access.
+/// As for [`tile`]. `R` rows of `PANEL` elements at `c`, `stride` apart, must be valid for reads and writes, and nothing
+/// else may access them.
 #[inline(always)]
 unsafe fn whole_tile<T: Real, const R: usize>(
     a: &[T],
@@ -173,7 +175,7 @@ unsafe fn whole_tile<T: Real, const R: usize>(
     stride: usize,
     accumulate: bool,
 ) {
-    // SAFETY: the caller's promises; an array of T is aligned as T is.
+    // SAFETY: A and C are valid by this function's contract, and an array of T has the alignment of T.
     unsafe {
         let tile = tile::<T, R>(a, start, row, col, b);
         if accumulate {
@@ -191,10 +193,10 @@ unsafe fn whole_tile<T: Real, const R: usize>(
     }
 }
 
-/// As [`whole_tile`], but writes only the first `width` columns.
+/// Like [`whole_tile`], but writes only the first `width` columns.
 ///
 /// # Safety
-/// As for [`whole_tile`], with `width` elements of each row.
+/// As for [`whole_tile`], with `width` elements per row.
 #[inline(always)]
 unsafe fn cut_tile<T: Real, const R: usize>(
     a: &[T],
@@ -207,7 +209,7 @@ unsafe fn cut_tile<T: Real, const R: usize>(
     accumulate: bool,
     width: usize,
 ) {
-    // SAFETY: the caller's promises.
+    // SAFETY: A and C are valid by this function's contract.
     unsafe {
         let tile = tile::<T, R>(a, start, row, col, b);
         for (r, tile) in tile.iter().enumerate() {
@@ -244,7 +246,7 @@ mod tests {
                 let b_view = if transposed { View::rows(&b, n, k).transposed() } else { View::rows(&b, k, n) };
                 let a_view = View::new(&a, m, k, strides.0, strides.1);
                 multiply(a_view, b_view, got.as_mut_ptr(), n + 3, accumulate, &mut vec![T::from_f64(f64::NAN); 3]);
-                // The gap between rows must come through untouched, so the whole buffer is compared.
+                // The whole buffer is compared, because the gaps between rows must not change.
                 close(&got, &want, tolerance, &format!("{m} {n} {k} layout {layout}"));
             }
         }
