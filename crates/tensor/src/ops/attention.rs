@@ -208,9 +208,9 @@ fn plan<'a>(
     heads: usize,
     dropout: &Dropout,
     precision: Precision,
-) -> cpu::attention::Attention<'a> {
+) -> cpu::attention::AttentionProblem<'a> {
     let head_size = hidden / heads;
-    cpu::attention::Attention {
+    cpu::attention::AttentionProblem {
         heads,
         head_size,
         scale: 1.0 / (head_size.max(1) as f64).sqrt(),
