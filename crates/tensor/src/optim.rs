@@ -1,4 +1,4 @@
-//! Optimizer arithmetic over flat parameters: one pass over memory each.
+//! Optimizer arithmetic over flat parameters. Each operation is one pass over memory.
 
 use crate::cpu::{self, adamw};
 use crate::gradients::{Flat, copy_into};
@@ -9,61 +9,33 @@ use crate::storage::Storage;
 use crate::tensor::Origin;
 use crate::{DType, Error, Gradients, Module, ParameterArena, Result, Tensor};
 
-/// One step of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017) with bias
-/// correction (D. P. Kingma, J. Ba, 2014), as PyTorch computes it.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamWStep {
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Parameters shrink by `learning_rate * weight_decay` first.
-    pub weight_decay: f64,
-    /// Decay of the mean of gradients.
-    pub beta1: f64,
-    /// Decay of the mean of squared gradients.
-    pub beta2: f64,
-    /// Added to the root of the mean of squared gradients.
-    pub eps: f64,
-    /// Number of this step, from 1.
-    pub step: u32,
-}
+pub use crate::cpu::adamw::AdamWStep;
 
 impl AdamWStep {
-    /// What the two means are divided by: they begin at zero.
-    pub(crate) fn corrections(&self) -> (f64, f64) {
-        let correction = |beta: f64| 1.0 - beta.powi(self.step.min(i32::MAX as u32) as i32);
-        (correction(self.beta1), correction(self.beta2))
-    }
-
-    /// Updates `parameters` and the two `moments`, all as long as `gradients`, which are multiplied with `scale` first.
+    /// Updates `parameters` and the two `moments`, after multiplying `gradients` by `scale`.
     ///
     /// # Panics
-    /// When the lengths differ.
+    /// Panics if the lengths differ.
     pub fn apply(&self, parameters: &mut [f32], gradients: &[f32], scale: f64, moments: (&mut [f32], &mut [f32])) {
-        let (correction1, correction2) = self.corrections();
-        let step = adamw::AdamW {
-            clip: scale,
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            beta1: self.beta1,
-            beta2: self.beta2,
-            eps: self.eps,
-            correction1,
-            correction2,
-        };
-        timed("adamw", Pass::Forward, || adamw::step(parameters, gradients, moments.0, moments.1, &step));
+        timed("adamw", Pass::Forward, || {
+            adamw::step(parameters, gradients, moments.0, moments.1, scale, self);
+        });
     }
 }
 
 impl ParameterArena {
-    /// One step of AdamW for all parameters: `step_of` gives that of a parameter, by its place among
-    /// [`parameters`](ParameterArena::parameters); they differ in learning rate and decay alone. `means` are those of the
-    /// gradients and of their squares, as [`zeros`](ParameterArena::zeros) makes them.
+    /// Applies one step of AdamW to all parameters.
     ///
-    /// Gradients are scaled so that their [norm](Gradients::norm) is at most `clip_norm`; gives the norm before that. Where it
-    /// is not finite, nothing has changed.
+    /// `step_of` returns the step of a parameter from its index in [`parameters`](ParameterArena::parameters); the steps may
+    /// differ only in learning rate and weight decay. `means` are the means of the gradients and of their squares, initially
+    /// [`zeros`](ParameterArena::zeros).
+    ///
+    /// The gradients are scaled so that their [norm](Gradients::norm) is at most `clip_norm`. Returns the norm before
+    /// scaling. If it is not finite, nothing is changed.
     ///
     /// # Errors
-    /// As [`ParameterArena::update`]; when the parameters are not f32, or the means are not as they are or seen by others.
+    /// Returns the errors of [`ParameterArena::update`], and an error if the parameters are not f32, if the means differ from
+    /// them in length, dtype or device, or if another handle shares the means.
     pub fn adamw(
         &self,
         model: &mut impl Module,
@@ -94,7 +66,7 @@ impl ParameterArena {
         if !norm.is_finite() {
             return Ok(norm);
         }
-        // As PyTorch: the small number keeps the factor finite for gradients of zero.
+        // The small number is PyTorch's; it keeps the factor finite if all gradients are zero.
         let scale = clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
         let [mean, square] = means;
         let (mean, square) = (mean.exclusive_slice::<f32>()?, square.exclusive_slice::<f32>()?);
@@ -108,10 +80,11 @@ impl ParameterArena {
         Ok(norm)
     }
 
-    /// `average = decay * average + (1 - decay) * parameters`, for an average as long as the arena.
+    /// Updates a moving average of the parameters: `average = decay * average + (1 - decay) * parameters`.
     ///
     /// # Errors
-    /// When others see the average or it is not as the parameters are; when the model is another, or a graph holds a parameter.
+    /// Returns an error if the average differs from the flat parameters in length, dtype or device, if another handle shares
+    /// it, if `model` is not the model of this arena, or if a graph holds a parameter.
     pub fn move_average(&self, model: &mut impl Module, average: &mut Tensor, decay: f64) -> Result<()> {
         const OP: &str = "moving average";
         self.check_state(OP, average)?;
@@ -126,58 +99,59 @@ impl ParameterArena {
         Ok(())
     }
 
-    /// A copy of the flat parameters.
+    /// Returns a copy of the flat parameters.
     ///
     /// # Errors
-    /// When there is not enough memory.
+    /// Returns an error if there is not enough memory.
     pub fn values(&self) -> Result<Tensor> {
         self.flat().copied()
     }
 
-    /// Puts `values`, as [`ParameterArena::values`] gives them, in the place of the parameters; gives those that were there.
+    /// Replaces the flat parameters by `values` and returns the previous ones.
     ///
     /// # Errors
-    /// When they differ in length, type or device; when the model is another, or a graph holds a parameter.
+    /// Returns an error if `values` differ from the flat parameters in length, dtype or device, if `model` is not the model
+    /// of this arena, or if a graph holds a parameter.
     pub fn replace(&self, model: &mut impl Module, values: &Tensor) -> Result<Tensor> {
         const OP: &str = "change of parameters";
         self.check_like(OP, values)?;
         let before = self.values()?;
         self.claim(OP, model, |_| true)?;
-        // Nobody else sees the parameters, as was just seen, and the model is borrowed exclusively.
+        // `claim` checked that only the model views the parameters, and the model is borrowed exclusively.
         copy_into(self.flat(), values)?;
         Ok(before)
     }
 
-    /// Checks that this is as long as the parameters, of their type and where they are.
+    /// Checks that `values` have the length, dtype and device of the flat parameters.
     fn check_like(&self, op: &'static str, values: &Tensor) -> Result<()> {
         let there = self.flat();
         if values.shape() == there.shape() && values.dtype() == there.dtype() && values.device() == there.device() {
             return Ok(());
         }
-        Err(Error::invalid(op, format!("{values:?} given for {there:?}")))
+        Err(Error::invalid(op, format!("{values:?} does not match the flat parameters {there:?}")))
     }
 
-    /// Checks that this is a whole tensor beside the parameters that nobody else sees.
+    /// Checks that `state` matches the flat parameters and that no other handle shares it.
     fn check_state(&self, op: &'static str, state: &mut Tensor) -> Result<()> {
         self.check_like(op, state)?;
         if state.is_exclusive() && state.layout().offset == 0 {
             return Ok(());
         }
-        Err(Error::invalid(op, "others see the numbers that it keeps"))
+        Err(Error::invalid(op, "another handle shares the optimizer state: drop clones and views of it"))
     }
 
-    /// The flat parameters as a tensor, to be dropped before anybody claims them.
+    /// The flat parameters as a tensor. It must be dropped before the next [`claim`](ParameterArena::claim).
     fn flat(&self) -> Tensor {
         Tensor::from_parts(self.storage().clone(), self.layout(), self.dtype(), Origin::Constant)
     }
 }
 
 impl Gradients {
-    /// The Euclidean norm of all gradients together, from the flat buffer that mirrors an arena. Parameters
-    /// without a gradient do not count. The order of additions does not depend on the number of threads.
+    /// Returns the Euclidean norm of all gradients together, from the flat buffer that mirrors an arena. Parameters without a
+    /// gradient do not count. The order of additions does not depend on the number of threads.
     ///
     /// # Errors
-    /// When these gradients do not mirror an arena of f32 parameters.
+    /// Returns an error if these gradients do not mirror an arena of f32 parameters.
     pub fn norm(&self) -> Result<f64> {
         match &self.flat {
             Some(Flat { storage, dtype: DType::F32, .. }) => {

@@ -1,4 +1,4 @@
-//! The norm of all gradients, and AdamW over flat parameters: optimizer.cu.
+//! The norm of all gradients, and AdamW over flat parameters. The kernels are in optimizer.cu.
 
 use std::ops::Range;
 
@@ -6,23 +6,25 @@ use bytemuck::{NoUninit, Pod, Zeroable, bytes_of};
 
 use super::launch::Launch;
 use super::{CudaDevice, DeviceBuffer, Pointer};
-use crate::optim::AdamWStep;
+use crate::cpu::adamw::AdamWStep;
 use crate::storage::Storage;
 use crate::{Error, Result};
 
 const FILE: &str = "optimizer";
 const THREADS: u32 = 256;
-/// Elements that a block sums.
+/// Elements per block of a sum.
 const SEGMENT: usize = 1 << 16;
 
 fn address(op: &'static str, storage: &Storage, at: usize) -> Result<Pointer> {
     match storage {
         Storage::Cuda(buffer) => Ok(buffer.pointer() + 4 * at as u64),
-        Storage::Cpu(_) => Err(Error::invalid(op, "gradients on the CPU and parameters on a GPU")),
+        Storage::Cpu(_) => {
+            Err(Error::invalid(op, "the gradients or the optimizer state are on the CPU, the parameters on a GPU"))
+        }
     }
 }
 
-/// Sums of the squares of the f32 elements `ranges`, to be added: so many.
+/// Launches the partial sums of the squares of the f32 elements `ranges`. Returns their buffer and their number.
 fn squares(
     op: &'static str,
     device: &CudaDevice,
@@ -43,7 +45,7 @@ fn squares(
     Ok((partials, total))
 }
 
-/// The sum of the squares of the f32 elements `ranges`.
+/// Returns the sum of the squares of the f32 elements `ranges`.
 pub(crate) fn sum_of_squares(op: &'static str, flat: &Storage, ranges: &[Range<usize>]) -> Result<f64> {
     let Storage::Cuda(buffer) = flat else { return Ok(0.0) };
     let (partials, total) = squares(op, buffer.device(), flat, ranges)?;
@@ -52,7 +54,8 @@ pub(crate) fn sum_of_squares(op: &'static str, flat: &Storage, ranges: &[Range<u
     Ok(sums.iter().sum())
 }
 
-/// What a step reads of the device, and finds: it is launched the same way every time.
+/// The values of a step that change from step to step, and its results. They are in device memory, so that every step has
+/// the same launches and can reuse one CUDA graph.
 #[repr(C)]
 #[derive(Clone, Copy, Zeroable, Pod)]
 struct StepState {
@@ -63,7 +66,7 @@ struct StepState {
     norm: f64,
 }
 
-/// Parameters that share what they are multiplied with.
+/// A range of parameters with one learning rate and weight decay.
 #[repr(C)]
 #[derive(Clone, Copy, Zeroable, Pod)]
 struct KernelRange {
@@ -77,7 +80,7 @@ struct KernelRange {
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-struct AdamW {
+struct AdamWArguments {
     parameters: Pointer,
     gradients: Pointer,
     mean: Pointer,
@@ -92,9 +95,9 @@ struct AdamW {
     padding: u32,
 }
 
-/// One step of the f32 parameters in each range, as its step says, with the gradients of `written` scaled so that their norm is
-/// at most `clip_norm`; gives the norm before that, for which it waits. Where that is not finite nothing has changed. Steps
-/// differ in learning rate and decay alone.
+/// Applies one step to the f32 parameters of each range, with the gradients of `written` scaled so that their norm is at most
+/// `clip_norm`. Steps may differ only in learning rate and weight decay. Waits for the norm before scaling and returns it; if
+/// it is not finite, nothing is changed.
 pub(crate) fn adamw(
     op: &'static str,
     [parameters, gradients, mean, square]: [&Storage; 4],
@@ -106,7 +109,7 @@ pub(crate) fn adamw(
     let device = buffer.device();
     let (partials, total) = squares(op, device, gradients, written)?;
     let (correction1, correction2) = first.corrections();
-    // What changes from step to step is on the device, and the rest a number by which it is multiplied.
+    // The learning rate of a range is a constant factor of the largest one, which alone changes from step to step.
     let learning_rate = steps.iter().map(|(_, step)| step.learning_rate).fold(0.0, f64::max);
     let of_step = StepState {
         learning_rate: learning_rate as f32,
@@ -134,7 +137,7 @@ pub(crate) fn adamw(
         blocks += range.len().div_ceil(4 * THREADS as usize);
     }
     let of_ranges = device.input(op, &ranges)?;
-    let arguments = AdamW {
+    let arguments = AdamWArguments {
         parameters: address(op, parameters, 0)?,
         gradients: address(op, gradients, 0)?,
         mean: address(op, mean, 0)?,
