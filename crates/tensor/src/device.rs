@@ -1,4 +1,4 @@
-//! Where tensors live.
+//! The devices that tensors are on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,13 @@ use std::str::FromStr;
 use crate::cuda::CudaDevice;
 use crate::{Error, Precision, Result};
 
-/// A place where tensors live and operations run. Written `cpu`, `cuda` (the first GPU) or `cuda:1`, as [`Device::from_str`]
-/// reads them; `auto` is a GPU where there is one.
+/// A device that holds tensors and runs operations.
+///
+/// [`Device::from_str`] parses the names `cpu`, `cuda` (the first GPU), `cuda:1`, and `auto`, a GPU if one is available.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Device {
-    /// The processor, through rayon's global thread pool.
+    /// The CPU, with as many threads as rayon's global thread pool.
     #[default]
     Cpu,
     /// An NVIDIA GPU, with the feature `cuda`.
@@ -21,28 +22,29 @@ pub enum Device {
 }
 
 impl Device {
-    /// GPU number `index`, from 0.
+    /// Opens GPU number `index`, from 0.
     ///
     /// # Errors
-    /// Without the feature `cuda`; when there is no driver, an old one, no such GPU, or one that there are no kernels for.
+    /// Returns an error without the feature `cuda`, if the driver is missing or too old, if the GPU does not exist, and if it
+    /// has an architecture without kernels.
     pub fn cuda(index: usize) -> Result<Device> {
         #[cfg(feature = "cuda")]
         return crate::cuda::open(index).map(Device::Cuda);
         #[cfg(not(feature = "cuda"))]
-        Err(Error::device("cuda", format!("no cuda:{index}: this was built without the feature `cuda`")))
+        Err(Error::device("cuda", format!("cannot open cuda:{index}: this was built without the feature `cuda`")))
     }
 
-    /// The first GPU where there is one that works, else the processor.
+    /// Returns the first GPU if it can be opened, otherwise the CPU.
     pub fn auto() -> Device {
         Device::cuda(0).unwrap_or(Device::Cpu)
     }
 
-    /// Whether this is the processor.
+    /// Returns whether this is the CPU.
     pub fn is_cpu(&self) -> bool {
         matches!(self, Device::Cpu)
     }
 
-    /// Whether matrix products here can be in this precision: not in bf16 on GPUs before sm_80, which refuse it.
+    /// Returns whether the device supports matrix products in `precision`. GPUs before sm_80 do not support bf16.
     pub fn supports(&self, precision: Precision) -> bool {
         match (self, precision) {
             (Device::Cpu, _) => true,
@@ -51,10 +53,11 @@ impl Device {
         }
     }
 
-    /// Runs `work`, and lets what it asks of a GPU be one CUDA graph: it is launched as a whole when numbers are read and when
-    /// `work` ends, and costs less than its launches. The next graph of the same kernels in the same order, such as that of the
-    /// next step, is that one again with other numbers. What `work` computes is what it computes without; what other threads ask
-    /// of the GPU meanwhile is a part of the graph. On the processor it just runs.
+    /// Runs `work` and gathers its kernel launches on a GPU into a CUDA graph, which is launched as a whole when values are
+    /// read back and when `work` ends. That costs less than the individual launches. A later graph with the same kernels in
+    /// the same order, such as the one of the next training step, reuses this one with other arguments. The results are the
+    /// same as without a graph. Launches of other threads on the same GPU become part of the graph, too. On the CPU, `work`
+    /// just runs.
     ///
     /// ```
     /// # use cloze_tensor::{Device, Tensor};
@@ -65,7 +68,7 @@ impl Device {
     /// ```
     ///
     /// # Errors
-    /// When the driver refuses the graph.
+    /// Returns an error if the driver rejects the graph.
     pub fn as_graph<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
         match self {
             Device::Cpu => Ok(work()),
@@ -74,11 +77,11 @@ impl Device {
         }
     }
 
-    /// Waits until the device has done all that was asked of it. Nothing needs to be waited for but by a clock: what reads
-    /// numbers back waits for them.
+    /// Waits until the device has finished all launched work. Only needed for timing: reading a value back synchronises
+    /// automatically.
     ///
     /// # Errors
-    /// When a kernel failed.
+    /// Returns an error if a kernel failed.
     pub fn synchronize(&self) -> Result<()> {
         match self {
             Device::Cpu => Ok(()),
@@ -91,12 +94,13 @@ impl Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Opens the device that `name` names.
+    /// Opens the device with this name.
     ///
     /// # Errors
-    /// When it is none of `cpu`, `cuda`, `cuda:N` and `auto`, and as [`Device::cuda`].
+    /// Returns an error if the name is not `cpu`, `cuda`, `cuda:N` or `auto`, and as [`Device::cuda`] does.
     fn from_str(name: &str) -> Result<Device> {
-        let unknown = || Error::invalid("device", format!("`{name}` is none of cpu, cuda, cuda:N (N from 0) and auto"));
+        let unknown =
+            || Error::invalid("device", format!("unknown device `{name}`: use cpu, cuda, cuda:N (N from 0) or auto"));
         match name {
             "cpu" => Ok(Device::Cpu),
             "auto" => Ok(Device::auto()),
@@ -122,10 +126,10 @@ mod tests {
 
     #[test]
     fn names_are_read_and_written() {
-        assert_eq!("cpu".parse::<Device>().expect("there is one").to_string(), "cpu");
+        assert_eq!("cpu".parse::<Device>().expect("the CPU is always available").to_string(), "cpu");
         for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
-            let error = name.parse::<Device>().expect_err("no device").to_string();
-            assert_eq!(error, format!("device: `{name}` is none of cpu, cuda, cuda:N (N from 0) and auto"));
+            let error = name.parse::<Device>().expect_err("not a device").to_string();
+            assert_eq!(error, format!("device: unknown device `{name}`: use cpu, cuda, cuda:N (N from 0) or auto"));
         }
     }
 
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn without_the_feature_there_is_no_gpu() {
         let error = Device::cuda(1).expect_err("no feature").to_string();
-        assert_eq!(error, "cuda: no cuda:1: this was built without the feature `cuda`");
+        assert_eq!(error, "cuda: cannot open cuda:1: this was built without the feature `cuda`");
         assert!(Device::auto().is_cpu());
     }
 }

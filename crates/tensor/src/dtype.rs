@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The type of a tensor's elements, known at run time.
+/// The element type of a tensor, known at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DType {
@@ -12,16 +12,16 @@ pub enum DType {
     BF16,
     /// IEEE 754 binary16.
     F16,
-    /// IEEE 754 binary64: on the CPU, for checking gradients.
+    /// IEEE 754 binary64, for checking gradients on the CPU.
     F64,
     /// Token ids, positions, row indices.
     U32,
-    /// Labels, where -100 means none.
+    /// Labels; -100 is the ignored label.
     I64,
 }
 
 impl DType {
-    /// Bytes an element takes.
+    /// Returns the size of an element in bytes.
     pub const fn size(self) -> usize {
         match self {
             DType::F64 | DType::I64 => 8,
@@ -30,12 +30,12 @@ impl DType {
         }
     }
 
-    /// Whether this is a floating-point type: only these carry gradients.
+    /// Returns whether this is a floating-point type. Only these have gradients.
     pub const fn is_float(self) -> bool {
         matches!(self, DType::F32 | DType::BF16 | DType::F16 | DType::F64)
     }
 
-    /// Whether this is a two-byte floating-point type. The CPU computes these in f32 and rounds the result.
+    /// Returns whether this is a two-byte floating-point type. The CPU computes these in f32 and rounds the result.
     pub const fn is_half(self) -> bool {
         matches!(self, DType::BF16 | DType::F16)
     }

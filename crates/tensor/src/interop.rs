@@ -14,7 +14,7 @@ impl<T: Element, D: Dimension> TryFrom<&Array<T, D>> for Tensor {
     }
 }
 
-/// As from a reference.
+/// Copies an array, like the conversion from a reference.
 impl<T: Element, D: Dimension> TryFrom<Array<T, D>> for Tensor {
     type Error = Error;
 
@@ -23,7 +23,7 @@ impl<T: Element, D: Dimension> TryFrom<Array<T, D>> for Tensor {
     }
 }
 
-/// Copies a tensor whose element type is `T` to an array.
+/// Copies a tensor with element type `T` to an array.
 impl<T: Element> TryFrom<&Tensor> for ArrayD<T> {
     type Error = Error;
 

@@ -1,11 +1,11 @@
-//! Shapes and strides: how a tensor's elements lie in its storage.
+//! Shapes and strides: where the elements of a tensor are in its storage.
 
 use std::fmt;
 use std::ops::Deref;
 
 use crate::{Error, Result};
 
-/// Most dimensions a tensor can have.
+/// The most dimensions that a tensor can have.
 pub const MAX_RANK: usize = 6;
 
 /// Sizes or strides of up to [`MAX_RANK`] dimensions, without an allocation.
@@ -18,7 +18,7 @@ pub(crate) struct Dims {
 impl Dims {
     pub(crate) fn new(op: &'static str, dims: &[usize]) -> Result<Dims> {
         if dims.len() > MAX_RANK {
-            let reason = format!("{} dimensions, at most {MAX_RANK} are supported", dims.len());
+            let reason = format!("{} dimensions: at most {MAX_RANK} are supported", dims.len());
             return Err(Error::shape(op, reason, &[("shape", dims)]));
         }
         let mut values = [0; MAX_RANK];
@@ -45,7 +45,7 @@ impl fmt::Debug for Dims {
     }
 }
 
-/// Where element (i, j, ...) is: `offset + i * strides[0] + j * strides[1] + ...`, in elements.
+/// The positions of elements: (i, j, ...) is at `offset + i * strides[0] + j * strides[1] + ...`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     pub(crate) shape: Dims,
@@ -54,7 +54,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Row-major from the start of the storage.
+    /// Returns the row-major layout from the start of the storage.
     pub(crate) fn contiguous(op: &'static str, shape: &[usize]) -> Result<Layout> {
         let shape = Dims::new(op, shape)?;
         let mut strides = shape;
@@ -71,7 +71,7 @@ impl Layout {
         self.shape.iter().product()
     }
 
-    /// Whether the elements lie row-major without gaps (from `offset` on).
+    /// Returns whether the elements are row-major without gaps, from `offset` on.
     pub(crate) fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         self.shape.iter().zip(self.strides.iter()).rev().all(|(&size, &stride)| {
@@ -81,7 +81,7 @@ impl Layout {
         }) || self.elements() == 0
     }
 
-    /// The same elements seen as `shape` with stride 0 where a size of 1 is repeated.
+    /// Returns the same elements broadcast to `shape`: with stride 0 in dimensions where a size of 1 is repeated.
     pub(crate) fn broadcast(&self, op: &'static str, shape: &[usize]) -> Result<Layout> {
         let mut to = Layout { offset: self.offset, ..Layout::contiguous(op, shape)? };
         let fresh = shape.len().checked_sub(self.shape.len());
@@ -99,7 +99,7 @@ impl Layout {
     }
 }
 
-/// The shape that two operands broadcast to, aligned at the last dimension.
+/// Returns the shape that two operands broadcast to, aligned at the last dimension.
 pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let rank = a.len().max(b.len());
     let size = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |own| shape[own]);

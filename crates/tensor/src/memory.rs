@@ -1,12 +1,15 @@
 //! CPU memory: aligned blocks that are kept for reuse.
 //!
-//! A training step allocates and frees the same sizes over and over. Large blocks that go back to the
-//! system come back as untouched pages, and faulting those in costs as much as computing on them; so
-//! freed blocks wait here, by size class, for the next tensor of about that size. Blocks are zeroed when
-//! they are first made and so are always initialised memory, with old contents when reused.
+//! A training step allocates and frees the same sizes over and over. A large block that is returned to the system comes back
+//! as untouched pages, and faulting those in costs as much as computing on them. So freed blocks stay in a pool, sorted by
+//! capacity, and the next tensor of about that size takes one. Sizes are rounded up to classes, so that batches of slightly
+//! different lengths share blocks. The pool and the tensors together hold little more than the tensors held at their peak;
+//! beyond that the largest free blocks are returned to the system.
 //!
-//! Blocks of several mebibytes are mapped on their own, in huge pages where the system gives them: with pages of 4 KiB
-//! a pass over the parameters of BERT-base misses the processor's table of pages hundreds of thousands of times.
+//! A block is zeroed when the system provides it, so it is always initialised memory; a reused block has its old contents.
+//!
+//! Blocks of several mebibytes are mapped individually, in huge pages if the system has them: with pages of 4 KiB, a pass
+//! over the parameters of BERT-base has hundreds of thousands of TLB misses.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
@@ -19,52 +22,53 @@ use bytemuck::Pod;
 
 use crate::{Error, Result};
 
-/// Cache lines and the widest vectors.
+/// The alignment of buffers: a cache line, which is also the widest vector.
 const ALIGNMENT: usize = 64;
-/// What the system's allocator aligns to without clearing the memory itself: a larger alignment would make it
-/// touch every page of a block that is to be zero anyway.
+/// The alignment that is requested from the system allocator. With a larger alignment the allocator would zero the memory
+/// itself and touch every page, instead of taking pages that the system has zeroed.
 const SYSTEM_ALIGNMENT: usize = 16;
-/// Memory in use and kept together may exceed the most that was ever in use by this part of it,
+/// The pool keeps memory as long as used and free blocks together exceed the peak of the used ones by no more than one part
+/// in `SLACK_PART`, plus [`SLACK`] bytes.
 const SLACK_PART: usize = 32;
-/// and by this much.
+/// See [`SLACK_PART`].
 const SLACK: usize = 32 << 20;
 
-/// Blocks at least this large are mapped on their own.
+/// Blocks of at least this size are mapped individually.
 const MAPPED: usize = 4 << 20;
 
-/// Memory of the system's: `capacity` bytes from the first aligned one on.
+/// Memory from the system: `capacity` bytes from the first aligned one on.
 struct Block {
     memory: Memory,
     capacity: usize,
 }
 
 enum Memory {
-    /// As the allocator gave it.
+    /// From the system allocator, with its alignment.
     Heap(NonNull<u8>),
     Mapped(memmap2::MmapMut),
 }
 
-// SAFETY: a block is plain memory without thread affinity.
+// SAFETY: a block owns plain memory, which any thread may use and free.
 unsafe impl Send for Block {}
 
 impl Block {
-    /// `None` for a capacity that no allocation has.
+    /// The layout of a heap block, or `None` if the capacity is too large for any allocation.
     fn layout(capacity: usize) -> Option<Layout> {
         let bytes = capacity.checked_add(ALIGNMENT - SYSTEM_ALIGNMENT)?;
         Layout::from_size_align(bytes, SYSTEM_ALIGNMENT).ok()
     }
 
-    /// `None` where the system has not so much memory.
+    /// Allocates a zeroed block, or returns `None` if the system does not have that much memory.
     fn new(capacity: usize) -> Option<Block> {
         let layout = Block::layout(capacity)?;
         let memory = if capacity >= MAPPED {
             let map = memmap2::MmapMut::map_anon(capacity).ok()?;
-            // Where there are no huge pages, small ones do.
+            // Without huge pages, small ones work too.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             Memory::Mapped(map)
         } else {
-            // SAFETY: `capacity` comes from `size_class`, which is never zero.
+            // SAFETY: the layout has a size above zero, because `size_class` returns at least `ALIGNMENT`.
             Memory::Heap(NonNull::new(unsafe { alloc_zeroed(layout) })?)
         };
         Some(Block { memory, capacity })
@@ -73,9 +77,9 @@ impl Block {
     /// The first aligned byte.
     fn pointer(&mut self) -> NonNull<u8> {
         match &mut self.memory {
-            // SAFETY: the layout has room for moving up to the next multiple of ALIGNMENT.
+            // SAFETY: `Block::layout` adds room for moving up to the next multiple of `ALIGNMENT`.
             Memory::Heap(start) => unsafe { start.add(start.align_offset(ALIGNMENT)) },
-            // Pages are aligned to more than that. A map of 4 MiB or more has an address.
+            // Pages are aligned to more than `ALIGNMENT`, and the address of a map is not null.
             Memory::Mapped(map) => NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling()),
         }
     }
@@ -84,7 +88,7 @@ impl Block {
 impl Drop for Block {
     fn drop(&mut self) {
         if let (Memory::Heap(start), Some(layout)) = (&self.memory, Block::layout(self.capacity)) {
-            // SAFETY: made by `Block::new` with this very layout, and dropped once.
+            // SAFETY: `Block::new` allocated this memory with the same layout, and only this drop frees it.
             unsafe { dealloc(start.as_ptr(), layout) }
         }
     }
@@ -94,7 +98,7 @@ struct Pool {
     free: BTreeMap<usize, Vec<Block>>,
     free_bytes: usize,
     used_bytes: usize,
-    /// The most that was ever in use.
+    /// The largest value of `used_bytes` so far.
     peak_bytes: usize,
 }
 
@@ -104,8 +108,8 @@ fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Rounds up so that batches of slightly different sizes share blocks: at most an eighth is wasted.
-/// `None` for more than can be addressed.
+/// Rounds a size up to its class, so that batches of slightly different sizes share blocks. This wastes at most an eighth.
+/// Returns `None` for sizes beyond the address space.
 pub(crate) fn size_class(bytes: usize) -> Option<usize> {
     let bytes = bytes.max(ALIGNMENT);
     let step = (bytes.checked_next_power_of_two()? / 16).max(ALIGNMENT);
@@ -113,8 +117,8 @@ pub(crate) fn size_class(bytes: usize) -> Option<usize> {
 }
 
 impl Pool {
-    /// A kept block of this capacity, or of up to twice that: at the turn from forward to backward, when the most is in
-    /// use, there is no room for a free block of every size.
+    /// Takes a free block of this capacity or up to twice that. Between forward and backward, when most memory is in use,
+    /// there is no room for a free block of every size.
     fn take(&mut self, capacity: usize) -> Option<Block> {
         let fitting = self.free.range_mut(capacity..=capacity.saturating_mul(2));
         let block = fitting.filter_map(|(_, blocks)| blocks.pop()).next()?;
@@ -123,19 +127,19 @@ impl Pool {
         Some(block)
     }
 
-    /// Counts a block that is handed out.
+    /// Counts a block as used.
     fn count(&mut self, capacity: usize) {
         self.used_bytes += capacity;
         self.peak_bytes = self.peak_bytes.max(self.used_bytes);
     }
 
-    /// Makes room for a new block.
+    /// Frees blocks until a new one is within the limit.
     fn make_room(&mut self, capacity: usize) {
         let limit = self.limit(self.peak_bytes.max(self.used_bytes.saturating_add(capacity)));
         self.trim(limit.saturating_sub(capacity));
     }
 
-    /// The most that may be in use and kept together, given the most that was ever in use.
+    /// The most bytes that used and free blocks may have together, given the peak of the used ones.
     fn limit(&self, peak: usize) -> usize {
         peak.saturating_add(peak / SLACK_PART).saturating_add(SLACK)
     }
@@ -147,7 +151,7 @@ impl Pool {
         self.trim(self.limit(self.peak_bytes));
     }
 
-    /// Gives what is too much back to the system, largest blocks first.
+    /// Returns free blocks to the system, the largest first, until used and free blocks are within `limit`.
     fn trim(&mut self, limit: usize) {
         while self.used_bytes + self.free_bytes > limit {
             let Some(mut largest) = self.free.last_entry() else { break };
@@ -164,25 +168,25 @@ enum Source {
     Mapped(Arc<memmap2::Mmap>),
 }
 
-/// Bytes that tensors view: memory of the pool, or part of a mapped file (never written).
+/// The bytes that tensors view: memory of the pool, or a part of a mapped file, which is never written.
 pub(crate) struct Buffer {
     pointer: NonNull<u8>,
     bytes: usize,
     source: Source,
-    /// What was computed from the contents and is kept for as long as they stay.
+    /// Values computed from the contents, which are kept until the contents change.
     derived: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
-// SAFETY: `Buffer` is memory; who may write to it is decided by `slice_mut`'s contract.
+// SAFETY: a buffer owns or shares plain memory, which any thread may use and free.
 unsafe impl Send for Buffer {}
-// SAFETY: as above: shared reads are plain reads, writes need `slice_mut`'s contract.
+// SAFETY: shared access only reads; writes go through `slice_mut`, whose contract excludes other accesses.
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// `bytes` of initialised memory with arbitrary contents.
+    /// Returns `bytes` bytes of initialised memory with arbitrary contents.
     ///
     /// # Errors
-    /// For `op`: when there is not so much.
+    /// Returns an error for the operation `op` if there is not enough memory.
     pub(crate) fn new(op: &'static str, bytes: usize) -> Result<Buffer> {
         Ok(Buffer::pooled(op, bytes)?.0)
     }
@@ -191,7 +195,7 @@ impl Buffer {
         Buffer { pointer, bytes, source, derived: Mutex::new(Vec::new()) }
     }
 
-    /// A buffer, and whether its memory is fresh: zero.
+    /// Returns a buffer, and whether its memory is fresh and therefore zero.
     fn pooled(op: &'static str, bytes: usize) -> Result<(Buffer, bool)> {
         let lacking = || Error::invalid(op, format!("cannot allocate {bytes} bytes"));
         let capacity = size_class(bytes).ok_or_else(lacking)?;
@@ -209,20 +213,20 @@ impl Buffer {
         Ok((Buffer::of(block.pointer(), bytes, Source::Pooled(Some(block))), is_fresh))
     }
 
-    /// `bytes` zero bytes.
+    /// Returns `bytes` zero bytes.
     ///
     /// # Errors
-    /// As [`Buffer::new`].
+    /// As for [`Buffer::new`].
     pub(crate) fn zeroed(op: &'static str, bytes: usize) -> Result<Buffer> {
         let (buffer, is_fresh) = Buffer::pooled(op, bytes)?;
         if !is_fresh {
-            // SAFETY: the buffer was made here, nobody else has it, and `bytes` bytes belong to it.
+            // SAFETY: the block has at least `bytes` bytes, and no other reference to it exists: the buffer was just made.
             unsafe { std::ptr::write_bytes(buffer.pointer.as_ptr(), 0, bytes) };
         }
         Ok(buffer)
     }
 
-    /// The bytes `range` of a mapped file; `None` when the range is not in it.
+    /// Returns the bytes `range` of a mapped file, or `None` if the range is out of bounds.
     pub(crate) fn mapped(map: Arc<memmap2::Mmap>, range: Range<usize>) -> Option<Buffer> {
         let bytes = map.get(range)?;
         let pointer = NonNull::new(bytes.as_ptr().cast_mut())?;
@@ -230,7 +234,7 @@ impl Buffer {
         Some(Buffer::of(pointer, bytes, Source::Mapped(map)))
     }
 
-    /// Whether this is a view of a file, which must not be written.
+    /// Whether this is a part of a file, which must not be written.
     pub(crate) fn is_mapped(&self) -> bool {
         matches!(self.source, Source::Mapped(_))
     }
@@ -239,11 +243,12 @@ impl Buffer {
         self.derived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something computed from the contents, which `is_wanted` tells from others of its type: as it was kept, or made
-    /// now and kept until the contents change. Whoever asks at the same time may make it too: nobody waits.
+    /// Returns a value of type `D` that is derived from the contents and satisfies `is_wanted`. It is computed by `make` at
+    /// the first call and kept until the contents change. Concurrent first calls do not wait for each other: each computes
+    /// the value, and one of them is kept.
     ///
-    /// The contents are then read less, so the pages of a mapped file are given back to the system, which reads them
-    /// again when they are needed.
+    /// The contents are rarely read afterwards, so the pages of a mapped file are released; the system reads them again when
+    /// they are needed.
     pub(crate) fn derive<D: Any + Send + Sync>(
         &self,
         is_wanted: impl Fn(&D) -> bool,
@@ -270,19 +275,19 @@ impl Buffer {
         #[cfg(unix)]
         if let Source::Mapped(map) = &self.source {
             let start = self.pointer.as_ptr().addr() - map.as_ptr().addr();
-            // SAFETY: the map is of a file and never written, so what comes back is what is there now.
-            // Where the system refuses, the pages stay.
+            // If the system refuses, the pages stay.
+            // SAFETY: the map is of a file and is never written, so released pages come back with the same contents.
             let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, self.bytes) };
         }
     }
 
-    /// Number of bytes.
+    /// The number of bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        // SAFETY: pointer and length describe initialised memory that lives as long as `self`.
+        // SAFETY: `pointer` and `bytes` are initialised memory that `source` keeps alive as long as `self`.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.bytes) }
     }
 
@@ -291,18 +296,21 @@ impl Buffer {
         bytemuck::cast_slice(self.as_bytes())
     }
 
-    /// Elements `range` for writing.
+    /// The elements `range` for writing.
+    ///
+    /// # Panics
+    /// Panics if the range is out of bounds or the buffer is part of a file.
     ///
     /// # Safety
-    /// Nobody else may read or write these elements while the slice lives: the buffer was just made and
-    /// not yet shared, or its owner checked that no other tensor sees it. It must not be mapped.
-    #[allow(clippy::mut_from_ref, reason = "the contract above takes the place of the borrow checker")]
+    /// Nothing else may read or write these elements while the slice is alive: either the buffer was just made and is not
+    /// shared yet, or its owner checked that no other tensor views it.
+    #[allow(clippy::mut_from_ref, reason = "the contract above replaces the borrow checker")]
     pub(crate) unsafe fn slice_mut<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
         let size = size_of::<T>();
         assert!(range.start <= range.end && range.end <= self.bytes / size && !self.is_mapped());
         self.derived().clear();
-        // SAFETY: in bounds by the assertion, aligned to 64 bytes at the start, initialised, and exclusive by
-        // this function's contract.
+        // SAFETY: the assertion checked the bounds; the memory is initialised and starts at a multiple of 64 bytes; nothing
+        // else accesses the elements by this function's contract.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.cast::<T>().as_ptr().add(range.start), range.len()) }
     }
 }
@@ -317,7 +325,7 @@ impl Drop for Buffer {
     }
 }
 
-/// Working memory of a kernel, with arbitrary contents. As with a `Vec`, the process ends where there is none.
+/// Working memory of a kernel, with arbitrary contents. As for a `Vec`, running out of memory aborts the process.
 pub(crate) struct Scratch(Buffer);
 
 impl Scratch {
@@ -327,18 +335,18 @@ impl Scratch {
         }))
     }
 
-    /// It as elements.
+    /// The memory as elements.
     pub(crate) fn slice_mut<T: Pod>(&mut self) -> &mut [T] {
-        // SAFETY: nobody else has this memory.
+        // SAFETY: the buffer is never shared, and `self` is borrowed exclusively.
         unsafe { self.0.slice_mut(0..self.0.bytes / size_of::<T>()) }
     }
 
-    /// Number of bytes.
+    /// The number of bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.bytes
     }
 
-    /// Its first byte, aligned to a cache line.
+    /// The address of the first byte, aligned to a cache line.
     pub(crate) fn pointer(&self) -> NonNull<u8> {
         self.0.pointer
     }
@@ -360,7 +368,7 @@ mod tests {
     fn blocks_come_back_and_zeroed_is_zero() -> Result<()> {
         let bytes = 123_457;
         let first = Buffer::new("test", bytes)?;
-        // SAFETY: just made, not shared.
+        // SAFETY: the buffer was just made and is not shared.
         unsafe { first.slice_mut::<u8>(0..bytes) }.fill(7);
         drop(first);
         assert!(Buffer::zeroed("test", bytes)?.as_bytes().iter().all(|&byte| byte == 0));
@@ -368,21 +376,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_derived_is_kept_until_the_contents_change() -> Result<()> {
+    fn derived_values_are_kept_until_the_contents_change() -> Result<()> {
         let buffer = Buffer::new("test", 64)?;
         let first = |make: u32| buffer.derive(|_: &u32| true, || Some(make)).map(|derived| *derived);
         assert_eq!((first(1), first(2)), (Some(1), Some(1)));
         let other = buffer.derive(|&derived: &u32| derived > 5, || Some(7));
         assert_eq!((other.as_deref(), first(3)), (Some(&7), Some(1)));
         assert!(buffer.derive(|_: &u64| true, || None).is_none());
-        // SAFETY: nobody else has it.
+        // SAFETY: the buffer is not shared.
         unsafe { buffer.slice_mut::<u8>(0..1).fill(1) };
         assert_eq!(first(4), Some(4));
         Ok(())
     }
 
     #[test]
-    fn what_the_system_cannot_give_is_an_error() {
+    fn too_large_an_allocation_is_an_error() {
         for bytes in [1 << 60, usize::MAX / 2, usize::MAX] {
             let Err(error) = Buffer::new("zeros", bytes) else { panic!("{bytes} bytes were allocated") };
             assert_eq!(error.to_string(), format!("zeros: cannot allocate {bytes} bytes"));

@@ -1,4 +1,4 @@
-//! What matrix products are computed in.
+//! The precision of matrix products.
 
 use std::cell::Cell;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use crate::{Error, Result};
 
-/// What matrix products of f32 tensors are computed in. Parameters, activations, normalisations, softmax, losses and
-/// the optimizer are f32 in any case.
+/// The precision of matrix products of f32 tensors. Parameters, activations, normalisations, softmax, losses and the
+/// optimizer are f32 in any case.
 ///
-/// On the CPU operands are rounded on their way into a product, so no second copy of anything exists. Processors with
-/// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32, those with
-/// AVX512-VNNI int8 at up to four times that. Everywhere else the results are as good and nothing is gained.
+/// On the CPU, operands are rounded on their way into a product, so no second copy of them exists. Processors with
+/// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32, and processors with
+/// AVX512-VNNI multiply int8 at up to four times the rate. On other processors the results are as accurate, but not faster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -20,13 +20,13 @@ pub enum Precision {
     F32,
     /// Operands are rounded to bf16 (8 bits of precision), sums are f32.
     Bf16,
-    /// Operands are rounded to f16 (11 bits of precision), sums are f32: for GPUs before sm_80, such as the T4, whose tensor
-    /// cores know no bf16. Each operand is scaled there by a power of two that makes the most of f16's range, so no loss has to
-    /// be scaled; what is 2^39 times smaller than the largest element, in attention 2^24 times, is lost. On the CPU only the
-    /// precision is that of f16, and nothing is gained.
+    /// Operands are rounded to f16 (11 bits of precision), sums are f32. This is for GPUs before sm_80, such as the T4, whose
+    /// tensor cores lack bf16. There, each operand is scaled by a power of two into the range of f16, so losses need no
+    /// scaling; elements 2^39 times smaller than the largest one (2^24 times in attention) become zero. On the CPU, operands
+    /// only have the precision of f16, and products are not faster than in f32.
     F16,
-    /// For answering only: linear layers round each output's weights, and each token's activations when they come, to
-    /// 8 bits of their own scale. Attention is f32.
+    /// For inference only: linear layers round the weights of each output and the activations of each token to 8 bits with a
+    /// scale per row. Attention is f32.
     Int8,
 }
 
@@ -35,8 +35,8 @@ thread_local! {
 }
 
 impl Precision {
-    /// Runs `f` with this precision for the products that this thread asks for. A backward computes in what its forward
-    /// did, wherever it is run.
+    /// Runs `f` with this precision for the products of the current thread. A backward always uses the precision of its
+    /// forward.
     ///
     /// ```
     /// use cloze_tensor::{Device, Precision, Tensor};
@@ -56,7 +56,7 @@ impl Precision {
         f()
     }
 
-    /// What this thread computes products in.
+    /// Returns the precision that the current thread computes products in.
     pub fn current() -> Precision {
         CURRENT.get()
     }
@@ -80,7 +80,9 @@ impl FromStr for Precision {
         [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8]
             .into_iter()
             .find(|precision| precision.to_string() == name)
-            .ok_or_else(|| Error::invalid("precision", format!("\"{name}\" is none: use f32, bf16, f16 or int8")))
+            .ok_or_else(|| {
+                Error::invalid("precision", format!("unknown precision `{name}`: use f32, bf16, f16 or int8"))
+            })
     }
 }
 
@@ -102,7 +104,7 @@ mod tests {
     fn names_are_read_and_others_refused() -> Result<()> {
         assert_eq!("bf16".parse::<Precision>()?, Precision::Bf16);
         let Err(error) = "fp16".parse::<Precision>() else { panic!("accepted") };
-        assert!(error.to_string().contains("\"fp16\" is none: use f32, bf16, f16 or int8"), "{error}");
+        assert!(error.to_string().contains("unknown precision `fp16`: use f32, bf16, f16 or int8"), "{error}");
         Ok(())
     }
 }

@@ -1,19 +1,19 @@
-//! Where the time goes, by operation.
+//! Time per operation.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// What the operations of a computation took; made by [`profile`].
+/// The time that each operation of a computation took, measured by [`profile`].
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
-    /// The time from beginning to end, of what is no operation too.
+    /// The total time, including what is not an operation.
     pub elapsed: Duration,
     operations: BTreeMap<(&'static str, Pass), (usize, Duration)>,
 }
 
-/// What an operation was doing.
+/// The direction of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
     /// Computing its output.
@@ -22,22 +22,22 @@ pub enum Pass {
     Backward,
 }
 
-/// What one operation took in all its calls.
+/// The time of one operation in all its calls.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct OperationTime {
-    /// Its name, as in error messages.
+    /// The name of the operation, as in error messages.
     pub op: &'static str,
-    /// In which direction.
+    /// The direction.
     pub pass: Pass,
-    /// How often it was computed.
+    /// The number of calls.
     pub calls: usize,
-    /// How long that took, together.
+    /// The time of all calls together.
     pub time: Duration,
 }
 
 impl Profile {
-    /// What each operation took, the longest first.
+    /// Returns the time of each operation, the longest first.
     pub fn operations(&self) -> Vec<OperationTime> {
         let entry =
             |(&(op, pass), &(calls, time)): (&(&'static str, Pass), &_)| OperationTime { op, pass, calls, time };
@@ -47,7 +47,7 @@ impl Profile {
     }
 }
 
-/// A table: operation, direction, calls, milliseconds, share of the whole.
+/// Formats a table: operation, direction, calls, milliseconds, share of the total.
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = self.elapsed.as_secs_f64();
@@ -69,7 +69,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Profile>> = const { RefCell::new(None) };
 }
 
-/// Runs `f` and measures what the operations that this thread asks for take, whichever threads compute them.
+/// Runs `f` and measures the operations that the current thread calls, whichever threads compute them.
 ///
 /// ```
 /// use cloze_tensor::{Device, Tensor, profile};
@@ -94,7 +94,8 @@ pub fn profile<R>(f: impl FnOnce() -> R) -> (R, Profile) {
     (result, Profile { elapsed: start.elapsed(), ..profile })
 }
 
-/// Runs a computation of `op`, for the profile if there is one. What it computes in turn counts as its own.
+/// Runs `f` as a call of the operation `op` and adds its time to the profile, if there is one. Operations that `f` calls in
+/// turn are counted as part of `op`.
 pub(crate) fn timed<R>(op: &'static str, pass: Pass, f: impl FnOnce() -> R) -> R {
     let Some(mut profile) = CURRENT.take() else { return f() };
     let start = Instant::now();

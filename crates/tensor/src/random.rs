@@ -1,21 +1,26 @@
-//! The one source of randomness: Philox4x32-7, a counter-based generator.
+//! The only source of randomness: Philox4x32-7, a counter-based generator.
 //!
-//! A draw is a pure function of a key (the seed) and a counter that says what the draw is for: its
-//! purpose and site, the optimizer step, the global number of the sequence within that step, and
-//! coordinates local to the sequence. So a draw depends neither on the number of threads nor on how
-//! sequences are packed into batches, and a GPU computes the same one.
+//! A sequential generator has a state, so a draw depends on how many draws came before it, and thereby on threads and
+//! batches. A counter-based generator is a pure function of a key and a counter, a block cipher weakened as far as statistical
+//! tests allow. Here the key is the seed, and the counter identifies the draw: its purpose and site, the optimizer step, the
+//! global number of the sequence within that step, and coordinates local to the sequence. A draw therefore depends neither on
+//! the number of threads nor on how sequences are packed into batches, can be recomputed in backward instead of being stored,
+//! and is the same on a GPU.
 //!
-//! Source: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
-//! 1, 2, 3", SC 2011. Seven rounds are the fewest that pass BigCrush.
+//! Each round multiplies two of the four counter words by constants, exchanges the halves of the products, and mixes them
+//! with the other two words and the key. Seven rounds are the fewest that pass BigCrush (J. K. Salmon, M. A. Moraes,
+//! R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 
 use std::convert::Infallible;
 
 use rand_core::TryRng;
 
+/// The multipliers of a round.
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+/// The increments of the key after each round: the golden ratio and the square root of three.
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
-/// Philox4x32 with `ROUNDS` rounds: 16 random bytes, as four words, for each (counter, key).
+/// Computes Philox4x32 with `ROUNDS` rounds: 16 random bytes, as four words, for each (counter, key).
 #[inline(always)]
 pub fn philox<const ROUNDS: usize>(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let ([mut c0, mut c1, mut c2, mut c3], [mut k0, mut k1]) = (counter, key);
@@ -29,13 +34,13 @@ pub fn philox<const ROUNDS: usize>(counter: [u32; 4], key: [u32; 2]) -> [u32; 4]
     [c0, c1, c2, c3]
 }
 
-/// The two key words of a seed.
+/// Returns the two key words of a seed.
 #[inline]
 pub fn key(seed: u64) -> [u32; 2] {
     [seed as u32, (seed >> 32) as u32]
 }
 
-/// What a draw is for. Draws of different purposes never share a counter.
+/// The purpose of a draw. Draws for different purposes never share a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Purpose {
@@ -45,19 +50,19 @@ pub enum Purpose {
     AttentionDropout = 1,
     /// Initial values of parameters.
     Init = 2,
-    /// Which tokens become masked-language-model targets, and what replaces them.
+    /// The choice of masked-language-model targets and their replacements.
     Masking = 3,
-    /// Which sentences are paired for next-sentence prediction.
+    /// The choice of sentence pairs for next-sentence prediction.
     Pairing = 4,
     /// The order of a data set.
     Shuffle = 5,
-    /// Anything a user draws.
+    /// Draws of user code.
     User = 6,
 }
 
 impl Purpose {
-    /// The first counter word: purpose in the top four bits, `site` (below 2^20) in the middle, `lane`
-    /// (below 2^8: an attention head, or zero) at the bottom.
+    /// The first counter word: the purpose in the top four bits, then `site` (below 2^20), then `lane` (below 2^8: an
+    /// attention head, or zero).
     #[inline]
     pub(crate) fn word(self, site: u32, lane: u32) -> u32 {
         debug_assert!(site < 1 << 20 && lane < 1 << 8);
@@ -65,7 +70,7 @@ impl Purpose {
     }
 }
 
-/// A random stream for one purpose, step and sequence: implements `rand`'s generator traits.
+/// A random stream for one purpose, step and sequence. It implements the generator traits of `rand`.
 ///
 /// ```
 /// use cloze_tensor::random::{Purpose, Stream};
@@ -82,14 +87,14 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of `seed` for draws of `purpose` at `site` (of which the low 20 bits count), optimizer step `step`, sequence
-    /// `sequence`. It gives 2^34 words before it repeats.
+    /// Creates the stream of `seed` for draws of `purpose` at `site` (only the low 20 bits count) in optimizer step `step` and
+    /// sequence `sequence`. It yields 2^34 words before it repeats.
     pub fn new(seed: u64, purpose: Purpose, site: u32, step: u32, sequence: u32) -> Stream {
         let word = purpose.word(site & 0xF_FFFF, 0);
         Stream { key: key(seed), counter: [word, step, sequence, 0], block: [0; 4], used: 4 }
     }
 
-    /// The next 32 random bits.
+    /// Returns the next 32 random bits.
     #[inline]
     pub fn word(&mut self) -> u32 {
         if self.used == 4 {
@@ -101,7 +106,7 @@ impl Stream {
         self.block[self.used - 1]
     }
 
-    /// A number in [0, 1), a multiple of 2^-53.
+    /// Returns a number in [0, 1), a multiple of 2^-53.
     #[inline]
     pub fn uniform(&mut self) -> f64 {
         let high = self.word() as u64;
@@ -109,9 +114,8 @@ impl Stream {
         ((high << 32 | low) >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// An integer in [0, bound), without bias. Returns 0 when `bound` is 0.
-    ///
-    /// Source: D. Lemire, "Fast random integer generation in an interval", 2019.
+    /// Returns an unbiased integer in [0, bound), or 0 if `bound` is 0 (D. Lemire, "Fast random integer generation in an
+    /// interval", 2019).
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = bound as u64;
         if bound == 0 {
@@ -126,15 +130,14 @@ impl Stream {
         }
     }
 
-    /// Two independent standard normal numbers (Box and Muller, 1958).
+    /// Returns two independent standard normal numbers (G. E. P. Box and M. E. Muller, 1958).
     pub fn normal_pair(&mut self) -> [f64; 2] {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         let (sin, cos) = (std::f64::consts::TAU * self.uniform()).sin_cos();
         [radius * cos, radius * sin]
     }
 
-    /// Shuffles `items` (Fisher and Yates). The order depends on this stream alone, not on any crate's
-    /// version.
+    /// Shuffles `items` (R. A. Fisher and F. Yates). The order depends only on this stream, not on the version of any crate.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             let other = self.below(last + 1);

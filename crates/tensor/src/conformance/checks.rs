@@ -1,4 +1,4 @@
-//! What the harness checks of a case.
+//! The checks of a case.
 
 use super::{Case, Input};
 use crate::random::{Purpose, Stream};
@@ -10,7 +10,7 @@ struct Outcome {
     gradients: Vec<Vec<f64>>,
 }
 
-/// A fixed direction in which outputs are projected, so that there is one number to differentiate.
+/// Returns the fixed direction that outputs are projected on, so that there is one number to differentiate.
 fn direction(count: usize) -> Vec<f64> {
     let mut stream = Stream::new(99, Purpose::User, 0, 0, 0);
     (0..count).map(|_| half::bf16::from_f64(stream.uniform() + 0.5).to_f64()).collect()
@@ -30,7 +30,7 @@ fn run(function: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Res
     Ok(Outcome { output: values(&output)?, gradients: leaves.iter().map(gradient).collect::<Result<_>>()? })
 }
 
-/// The inputs, made to differ from one another.
+/// Returns the inputs, changed so that they differ from each other.
 fn varied(inputs: &[Input]) -> Vec<Input> {
     inputs.iter().enumerate().map(|(index, input)| input.varied(index)).collect()
 }
@@ -43,7 +43,7 @@ fn largest(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
-/// Fails where `a` and `b` differ by more than `tolerance`, or either is no finite number.
+/// Returns an error if two values differ by more than `tolerance` or if one of them is not finite.
 fn compare(what: &str, a: &[f64], b: &[f64], tolerance: f64) -> Result<(), String> {
     if a.len() != b.len() {
         return Err(format!("{what}: {} against {} values", a.len(), b.len()));
@@ -56,6 +56,7 @@ fn compare(what: &str, a: &[f64], b: &[f64], tolerance: f64) -> Result<(), Strin
     Ok(())
 }
 
+/// Compares gradients in f64 with finite differences.
 pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
     let inputs = varied(&case.inputs);
     let outcome = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
@@ -64,14 +65,14 @@ pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
         let values = output.to_vec::<f64>().map_err(|error| error.to_string())?;
         Ok(values.iter().zip(direction(values.len())).map(|(value, weight)| value * weight).sum())
     };
-    // The largest gradient of the case: some gradients are zero by mathematics.
+    // Tolerances are relative to the largest gradient of the case, because some gradients are zero mathematically.
     let scale = outcome.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
     for (which, input) in inputs.iter().enumerate() {
         // Every coordinate of small inputs, a sample of large ones.
         let stride = (input.values().len() / 48).max(1);
         for index in (0..input.values().len()).step_by(stride) {
-            // Four points: the error is of fourth order in the step.
-            // A power of two: the nudged inputs are exact, in f32 too.
+            // Four points, so that the error is of fourth order in the step. The step is a power of two, so that the nudged
+            // inputs are exact, even in f32.
             let step = 1.0 / 1024.0;
             let at = |by: f64| {
                 let mut nudged = inputs.clone();
@@ -79,7 +80,7 @@ pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
                 projected(&nudged)
             };
             let difference = (8.0 * (at(step)? - at(-step)?) - (at(2.0 * step)? - at(-2.0 * step)?)) / (12.0 * step);
-            // Rounding of a large projected sum divided by the step is no fault of the gradient.
+            // Allows for the rounding of the projected sums, divided by the step.
             let rounding = 1e-13 * projected(&inputs)?.abs() / step;
             let computed = outcome.gradients[which][index];
             compare(
@@ -93,6 +94,7 @@ pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
     Ok(())
 }
 
+/// Compares results in `dtype` on `device` with results in f64 on the CPU.
 pub(super) fn narrow_types(case: &Case, dtype: DType, tolerance: f64, device: &Device) -> Result<(), String> {
     let inputs = varied(&case.inputs);
     let expected = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
@@ -106,6 +108,7 @@ pub(super) fn narrow_types(case: &Case, dtype: DType, tolerance: f64, device: &D
     Ok(())
 }
 
+/// Compares results for inputs in other memory layouts with results for row-major inputs.
 pub(super) fn layouts(case: &Case) -> Result<(), String> {
     let inputs = varied(&case.inputs);
     let expected = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
@@ -119,7 +122,7 @@ pub(super) fn layouts(case: &Case) -> Result<(), String> {
             compare(&format!("{name}: gradient of input {index}"), computed, expected, tolerance * scale)?;
         }
     }
-    // Repeated in memory: every input is one row seen many times.
+    // Repeated in memory: every input is a single row, broadcast.
     let repeated = |input: &Tensor| match input.rank() {
         rank @ 1.. if input.size(0) > 0 => {
             let row = input.narrow(0, 0, 1)?;
@@ -140,13 +143,13 @@ pub(super) fn layouts(case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// The same elements, lying column-major.
+/// Returns the same elements in column-major order.
 fn transposed(tensor: &Tensor) -> Result<Tensor> {
     let axes: Vec<usize> = (0..tensor.rank()).rev().collect();
     tensor.permute(&axes)?.copied()?.permute(&axes)
 }
 
-/// The same elements, as part of a larger tensor.
+/// Returns the same elements as part of a larger tensor.
 fn sliced(tensor: &Tensor) -> Result<Tensor> {
     let Some(last) = tensor.rank().checked_sub(1) else { return Ok(tensor.clone()) };
     let mut shape = tensor.shape().to_vec();

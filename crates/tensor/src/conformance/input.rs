@@ -1,16 +1,16 @@
-//! Inputs of cases: reproducible random numbers, as tensors of any type and layout.
+//! Inputs of cases: reproducible random numbers as tensors of any type.
 
 use crate::random::{Purpose, Stream};
 use crate::{DType, Device, Tensor};
 
-/// Numbers of a shape.
+/// The values of a tensor, in f64.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
     shape: Vec<usize>,
     values: Vec<f64>,
 }
 
-/// Standard normal numbers, rounded to what bf16 holds, so that all types start from the same values.
+/// Returns standard normal numbers, rounded to bf16 so that they are the same in all types.
 pub(crate) fn normal(shape: &[usize]) -> Input {
     let seed = shape.iter().fold(17, |seed, &size| seed * 31 + size as u64);
     let mut stream = Stream::new(seed, Purpose::User, 0, 0, 0);
@@ -19,7 +19,7 @@ pub(crate) fn normal(shape: &[usize]) -> Input {
     Input { shape: shape.to_vec(), values }
 }
 
-/// Numbers in [0.5, 2] or so, for functions that need positive ones.
+/// Returns numbers of about 0.5 to 2, for functions of positive numbers.
 pub(crate) fn positive(shape: &[usize]) -> Input {
     let mut input = normal(shape);
     input.values.iter_mut().for_each(|x| *x = half::bf16::from_f64(0.5 + x.abs()).to_f64());
@@ -35,20 +35,20 @@ impl Input {
         &self.values
     }
 
-    /// Times a factor, for extremes.
+    /// Multiplies by a factor, for extremes.
     pub(crate) fn scaled(mut self, factor: f64) -> Input {
         self.values.iter_mut().for_each(|x| *x = half::bf16::from_f64(*x * factor).to_f64());
         self
     }
 
-    /// With one value changed.
+    /// Returns the input with one value changed.
     pub(crate) fn nudged(&self, index: usize, by: f64) -> Input {
         let mut input = self.clone();
         input.values[index] += by;
         input
     }
 
-    /// Other numbers of the same shape: two inputs of one shape must not be equal by chance.
+    /// Returns other numbers of the same shape, so that two inputs of one shape are not equal.
     pub(crate) fn varied(&self, salt: usize) -> Input {
         if salt == 0 {
             return self.clone();
@@ -59,7 +59,7 @@ impl Input {
         input
     }
 
-    /// As an f64 tensor.
+    /// Returns an f64 tensor.
     pub(crate) fn tensor(&self) -> Tensor {
         Tensor::from_slice(&self.values, &self.shape, &Device::Cpu).expect("as many values as the shape says")
     }

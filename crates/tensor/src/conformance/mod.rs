@@ -1,14 +1,14 @@
-//! The conformance harness: every operation's cases, against oracles that are not the code under test.
+//! The conformance harness: the cases of every operation against independent oracles.
 //!
-//! An operation lists cases, a line each, in its own file. For each case the harness checks
+//! An operation lists its cases, one line each, in its own file. For each case the harness compares
 //!
-//! 1. the gradients in f64 against central finite differences, to 1e-6 of the largest gradient;
-//! 2. the same for `x + f(x)` where the shapes allow it: contributions that come together;
-//! 3. the f32 and bf16 code, forward and backward, at every SIMD level, against f64;
-//! 4. inputs that are transposed, sliced or repeated in memory against row-major ones.
+//! 1. the gradients in f64 with central finite differences, to 1e-6 of the largest gradient;
+//! 2. the gradients of `x + f(x)`, if the shapes allow it, where two contributions to one gradient meet;
+//! 3. the f32 and bf16 code, forward and backward, at every SIMD level and on a GPU, with f64;
+//! 4. inputs that are transposed, sliced or repeated in memory with row-major inputs.
 //!
-//! A coverage test fails when an operation has no case, and a mutation test spoils each backward in turn and
-//! demands that check 1 notices.
+//! A coverage test fails if an operation has no case. A mutation test spoils each backward in turn and requires check 1 to
+//! fail.
 
 mod checks;
 mod input;
@@ -21,7 +21,7 @@ use crate::{Result, Sequences, Tensor};
 
 type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 
-/// An operation on given inputs.
+/// An operation and its inputs.
 pub(crate) struct Case {
     op: &'static str,
     label: String,
@@ -30,7 +30,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// The sum of the first input and the operation, where the shapes are the same.
+    /// Returns the case `x + f(x)` for the first input `x`, or `None` if the shapes differ.
     #[cfg(test)]
     fn beside_a_residual(self) -> Option<Case> {
         let inputs: Vec<Tensor> = self.inputs.iter().map(Input::tensor).collect();
@@ -50,7 +50,7 @@ impl Case {
 pub(crate) struct Cases(Vec<Case>);
 
 impl Cases {
-    /// A case of `op`, which `function` applies to tensors made from `inputs`.
+    /// Adds a case of `op`: `function` applies it to tensors made from `inputs`.
     pub(crate) fn add<const N: usize>(
         &mut self,
         op: &'static str,
@@ -64,7 +64,7 @@ impl Cases {
     }
 }
 
-/// The coordinates of the rows of sequences of these lengths.
+/// Returns the coordinates of the rows of sequences of these lengths.
 pub(crate) fn rows_of(lengths: &[usize]) -> Vec<RowCoordinate> {
     Sequences::new(lengths).map(|sequences| sequences.rows().to_vec()).unwrap_or_default()
 }
@@ -91,8 +91,8 @@ mod tests {
         let mut failures = Vec::new();
         simd::testing::at_each_level(|level| {
             for case in ops::cases().0 {
-                // Relative to the largest value. All but soft_cross_entropy, whose targets here have signs and cancel,
-                // hold 3e-6.
+                // Tolerances are relative to the largest value. In f32 all operations meet 3e-6, except soft_cross_entropy,
+                // whose targets have both signs here and cancel.
                 let types = [
                     (DType::F32, Precision::F32, 5e-6),
                     (DType::F32, Precision::Bf16, 2e-2),
@@ -111,7 +111,7 @@ mod tests {
         assert!(failures.is_empty(), "{}", failures.join("\n"));
     }
 
-    /// On a GPU, or on the emulated one that `kernels/emulator` builds.
+    /// Runs on a GPU, or on the emulator that `kernels/emulator` builds.
     #[cfg(feature = "cuda")]
     #[test]
     fn a_gpu_agrees_with_f64() {
@@ -130,7 +130,7 @@ mod tests {
                 (DType::F16, Precision::F32, 5e-3),
             ];
             for (dtype, precision, tolerance) in types {
-                // What a GPU does not multiply it refuses.
+                // A GPU refuses precisions that it does not support.
                 if !device.supports(precision) {
                     continue;
                 }
@@ -142,7 +142,7 @@ mod tests {
         assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
     }
 
-    /// The gradient of `x + f(x)`: x has two contributions, one of which is the gradient of the sum itself.
+    /// In `x + f(x)`, the gradient of x has two contributions, one of which is the gradient of the sum itself.
     #[test]
     fn gradients_beside_a_residual_agree_with_finite_differences() {
         let mut checked = 0;
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn layouts_do_not_matter() {
+    fn every_layout_gives_the_same_results() {
         for case in ops::cases().0 {
             checks::layouts(&case).unwrap_or_else(|message| panic!("{}: {message}", case.label));
         }
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Each backward, off by a part in a thousand, must fail the gradient check.
+    /// A backward that is off by 0.1 % must fail the gradient check.
     #[test]
     fn the_gradient_check_notices_a_spoiled_backward() {
         for op in ops::REGISTRY {

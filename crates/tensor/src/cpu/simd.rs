@@ -1,21 +1,21 @@
-//! Run-time choice of SIMD instructions.
+//! Choice of SIMD instructions at run time.
 //!
-//! A kernel is plain Rust over slices, written inside `simd!`. The macro compiles its body three times, for
-//! AVX-512, for AVX2 with FMA and for the target's baseline, and the call picks one. LLVM vectorises each; there
-//! are no intrinsics to keep in step. A plain `cargo build --release` is thus fast, without `target-cpu=native`.
+//! A kernel is plain Rust over slices inside `simd!`. The macro compiles its body three times, for AVX-512, for AVX2 with
+//! FMA and for the baseline of the target, and a call picks one of them. LLVM vectorises each, so there are no intrinsics
+//! to keep in step, and a plain `cargo build --release` is fast without `target-cpu=native`.
 //!
-//! Elsewhere than on x86-64 only the baseline exists (which on aarch64 has NEON and fused multiply-add). On x86-64
-//! the baseline has no fused multiply-add, so `mul_add` is a library call there: correct and slow. It serves
-//! processors from before 2013, and tests.
+//! On other targets than x86-64 only the baseline exists (on aarch64 it has NEON and fused multiply-add). The baseline of
+//! x86-64 has no fused multiply-add, so `mul_add` is a library call there: correct but slow. It serves processors from
+//! before 2013, and tests.
 //!
 //! Results are deterministic at a given level; between levels they differ in the last bits.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A set of instructions that kernels are compiled for. A later one includes the earlier.
+/// A set of instructions that kernels are compiled for. Each level includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// What every processor of the target has.
+    /// The baseline of the target.
     Scalar,
     /// AVX2 and FMA.
     Avx2,
@@ -28,8 +28,8 @@ const LEVELS: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
 const UNKNOWN: u8 = u8::MAX;
 static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// The level that kernels run at: the best that the processor has, or lower where the environment variable
-/// `CLOZE_SIMD` (`scalar`, `avx2`, `avx512`), or a test, says so.
+/// Returns the level that kernels run at: the best that the processor supports, unless the environment variable
+/// `CLOZE_SIMD` (`scalar`, `avx2`, `avx512`) or a test limits it.
 #[inline]
 pub fn level() -> Level {
     match LEVEL.load(Ordering::Relaxed) {
@@ -69,14 +69,14 @@ fn best() -> Level {
     Level::Scalar
 }
 
-/// The levels that this processor can run, lowest first.
+/// Returns the levels that this processor supports, lowest first.
 #[cfg(test)]
 pub fn available_levels() -> &'static [Level] {
     &LEVELS[..=best() as usize]
 }
 
-/// Makes all kernels of the process run at `level` (or at the best there is below it); `None` goes back to the
-/// default. For tests: a result computed while this changes mixes levels.
+/// Makes all kernels of the process run at `level`, or at the best level below it that the processor supports; `None`
+/// restores the default. For tests: a result that is computed during the change mixes levels.
 #[cfg(test)]
 pub fn force_level(level: Option<Level>) {
     match level {
@@ -85,8 +85,8 @@ pub fn force_level(level: Option<Level>) {
     }
 }
 
-/// Defines functions whose bodies are compiled for each [`Level`] and chosen at run time. Helpers they call must be
-/// `#[inline(always)]`, or they would be compiled for the baseline alone.
+/// Defines functions whose bodies are compiled for each [`Level`] and chosen at run time. Helpers that they call must be
+/// `#[inline(always)]`; otherwise they are compiled only for the baseline.
 macro_rules! simd {
     ($(
         $(#[$meta:meta])*
@@ -111,7 +111,7 @@ macro_rules! simd {
             }
 
             match $crate::cpu::simd::level() {
-                // SAFETY: `level` names only what the processor was found to have.
+                // SAFETY: `level` returns only levels whose features `best` has detected on this processor.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Level::Avx512 => unsafe { avx512 $(::<$($g),+>)? ($($arg),*) },
                 // SAFETY: as above.
@@ -124,7 +124,7 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
-/// Tests that force a level exclude tests that compare bits.
+/// A lock that keeps tests that force a level apart from tests that compare bits.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
@@ -132,7 +132,7 @@ pub(crate) mod testing {
 
     static GATE: RwLock<()> = RwLock::new(());
 
-    /// Runs `test` at every level of this processor.
+    /// Runs `test` at every level that this processor supports.
     pub(crate) fn at_each_level(mut test: impl FnMut(Level)) {
         let _gate = GATE.write().unwrap_or_else(PoisonError::into_inner);
         for &level in available_levels() {
@@ -142,7 +142,7 @@ pub(crate) mod testing {
         force_level(None);
     }
 
-    /// While the guard lives no test changes the level.
+    /// Keeps tests from changing the level until the guard is dropped.
     pub(crate) fn steady_level() -> RwLockReadGuard<'static, ()> {
         GATE.read().unwrap_or_else(PoisonError::into_inner)
     }

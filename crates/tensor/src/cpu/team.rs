@@ -1,12 +1,16 @@
 //! The threads that share an operation with the thread that calls it.
 //!
-//! A forward of BERT is hundreds of operations of some 100 microseconds, one after the other. To wake a sleeping
-//! thread takes as long as a part of one, so the helpers stay awake from one operation to the next: they look for
-//! work for [`AWAKE`] before they sleep. The calling thread works along, and waits only for helpers that did begin;
-//! one that wakes late finds the door closed.
+//! The forward pass of BERT is hundreds of operations of about 100 microseconds, one after the other, and waking a sleeping
+//! thread takes a good part of that. So the helpers of a team spin for [`SPIN`] after an operation before they sleep, and
+//! are usually awake when the next one starts. The caller works along, and waits only for the helpers that have started.
 //!
-//! There is one team a process, of as many threads as rayon's global pool, the caller counted. It serves one operation
-//! at a time: one that finds it busy, or is called on a thread of rayon, shares its work over rayon's threads.
+//! An operation is one round. The caller publishes its task, opens the round, wakes the helpers that sleep, runs the task
+//! itself, closes the round and waits until every helper that entered has left. A helper enters a round by counting itself
+//! in, which fails once the round is closed: a helper that wakes late does no harm, it finds nothing to do. The task may
+//! therefore borrow from the stack of the caller.
+//!
+//! A process has one team, of as many threads as rayon's global pool including the caller. It serves one operation at a
+//! time. If it is busy, or if the caller is itself a thread of rayon, the operation runs on rayon's threads instead.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -15,26 +19,28 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For how long a helper without work looks for some before it sleeps.
-const AWAKE: Duration = Duration::from_micros(200);
-/// Set in [`Team::door`] while there is no work to enter.
+/// How long a helper without work spins before it sleeps.
+const SPIN: Duration = Duration::from_micros(200);
+/// The bit of [`Team::inside`] that is set while no helper may enter.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-/// Runs `work` on the calling thread and, at the same time, on the team's or on `threads - 1` of rayon's. It must be such that
-/// any number of threads may run it, once or again, or only one: each takes what the others left.
-pub(crate) fn work_together(threads: usize, work: &(dyn Fn() + Sync)) {
-    let by_team = rayon::current_thread_index().is_none() && team().is_some_and(|team| team.run(work));
+/// Runs `task` on the calling thread and, concurrently, on the team's threads or on `threads - 1` threads of rayon.
+///
+/// Any number of threads may run `task`, including the caller alone, and a thread may run it more than once: each call has
+/// to take the work that the others have left.
+pub(crate) fn work_together(threads: usize, task: &(dyn Fn() + Sync)) {
+    let by_team = rayon::current_thread_index().is_none() && team().is_some_and(|team| team.run(task));
     if !by_team {
         rayon::in_place_scope(|scope| {
             for _ in 1..threads {
-                scope.spawn(|_| work());
+                scope.spawn(|_| task());
             }
-            work();
+            task();
         });
     }
 }
 
-/// Starts the helpers at the first call; nothing, where there is no thread beside the caller.
+/// Returns the team, after starting its threads at the first call; `None` on a single thread.
 fn team() -> Option<&'static Team> {
     static TEAM: OnceLock<Option<Team>> = OnceLock::new();
     static HELPERS: std::sync::Once = std::sync::Once::new();
@@ -43,66 +49,68 @@ fn team() -> Option<&'static Team> {
     HELPERS.call_once(|| {
         for number in 0..helpers {
             let thread = std::thread::Builder::new().name(format!("cloze-{number}"));
-            // With fewer helpers than wished for the others have more to do.
+            // If a thread cannot be started, the others do its share of the work.
             let _ = thread.spawn(|| team.help());
         }
     });
     Some(team)
 }
 
-type Work<'a> = dyn Fn() + Sync + 'a;
+type Task<'a> = dyn Fn() + Sync + 'a;
 
 struct Team {
-    /// Held by the thread whose operation is the team's.
+    /// Held by the thread whose operation the team runs.
     owner: Mutex<()>,
-    /// The work of the owner: written while the door is closed, read by those who entered.
-    work: UnsafeCell<Option<&'static Work<'static>>>,
-    /// How many helpers are at work, with [`CLOSED`] where no more may enter.
-    door: AtomicUsize,
-    /// Operations so far, so that a helper enters each but once.
+    /// The task of the owner: written while the round is closed and empty, read by helpers inside.
+    task: UnsafeCell<Option<&'static Task<'static>>>,
+    /// The number of helpers inside the round, and the bit [`CLOSED`].
+    inside: AtomicUsize,
+    /// The number of rounds so far, by which a helper notices a new one.
     round: AtomicUsize,
-    sleepers: AtomicUsize,
-    bed: Mutex<()>,
-    call: Condvar,
+    sleeping: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    /// The panic of a helper, for the caller.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `work` is written by the owner alone, and only while the door is closed and nobody is inside.
+// SAFETY: all fields but `task` are `Sync`. `task` is written only by the thread that holds `owner`, and only while
+// `inside` is `CLOSED` with no helper counted; helpers read it only while they are counted.
 unsafe impl Sync for Team {}
 
 impl Default for Team {
     fn default() -> Team {
         Team {
             owner: Mutex::default(),
-            work: UnsafeCell::new(None),
-            door: AtomicUsize::new(CLOSED),
+            task: UnsafeCell::new(None),
+            inside: AtomicUsize::new(CLOSED),
             round: AtomicUsize::new(0),
-            sleepers: AtomicUsize::new(0),
-            bed: Mutex::default(),
-            call: Condvar::new(),
+            sleeping: AtomicUsize::new(0),
+            sleep: Mutex::default(),
+            wake: Condvar::new(),
             panic: Mutex::default(),
         }
     }
 }
 
 impl Team {
-    /// Runs `work` on the team's threads and this one; `false`, with nothing done, if another thread's work has them.
-    fn run(&self, work: &Work<'_>) -> bool {
+    /// Runs `task` on the threads of the team and on this one. Returns `false` without running it if the team is busy.
+    fn run(&self, task: &Task<'_>) -> bool {
         let Ok(owner) = self.owner.try_lock() else { return false };
-        // SAFETY: the door is closed and nobody inside, so this is the only access; and whoever enters has left, and the
-        // reference is gone, before this returns.
-        unsafe { *self.work.get() = Some(std::mem::transmute::<&Work<'_>, &'static Work<'static>>(work)) };
-        self.door.store(0, SeqCst);
+        // SAFETY: the round is closed and empty, and this thread holds `owner`, so no other thread accesses the cell. The
+        // extended lifetime is not relied on: before `run` returns, every helper inside has left and the cell is cleared.
+        unsafe { *self.task.get() = Some(std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task)) };
+        self.inside.store(0, SeqCst);
         self.round.fetch_add(1, SeqCst);
-        if self.sleepers.load(SeqCst) > 0 {
-            let _bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
-            self.call.notify_all();
+        if self.sleeping.load(SeqCst) > 0 {
+            let _sleep = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+            self.wake.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(work));
-        self.door.fetch_or(CLOSED, SeqCst);
-        wait(None, || self.door.load(SeqCst) == CLOSED);
-        // SAFETY: as above.
-        unsafe { *self.work.get() = None };
+        let own = catch_unwind(AssertUnwindSafe(task));
+        self.inside.fetch_or(CLOSED, SeqCst);
+        spin_until(None, || self.inside.load(SeqCst) == CLOSED);
+        // SAFETY: the round is closed and empty again, and this thread still holds `owner`.
+        unsafe { *self.task.get() = None };
         let others = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(owner);
         if let Some(panic) = own.err().or(others) {
@@ -111,35 +119,38 @@ impl Team {
         true
     }
 
-    /// The life of a helper.
+    /// The loop of a helper thread.
     fn help(&self) {
         let mut seen = 0;
         loop {
-            if !wait(Some(AWAKE), || self.round.load(SeqCst) != seen) {
-                let mut bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
-                self.sleepers.fetch_add(1, SeqCst);
-                // The caller counts the round first and then the sleepers, this counts itself first: one sees the other.
+            if !spin_until(Some(SPIN), || self.round.load(SeqCst) != seen) {
+                let mut sleep = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
+                self.sleeping.fetch_add(1, SeqCst);
+                // The caller counts the round and then looks for sleepers; this thread counts itself as a sleeper and then
+                // looks for a round. So at least one of them sees the other, and no wake-up is lost.
                 while self.round.load(SeqCst) == seen {
-                    bed = self.call.wait(bed).unwrap_or_else(PoisonError::into_inner);
+                    sleep = self.wake.wait(sleep).unwrap_or_else(PoisonError::into_inner);
                 }
-                self.sleepers.fetch_sub(1, SeqCst);
+                self.sleeping.fetch_sub(1, SeqCst);
             }
             seen = self.round.load(SeqCst);
             let enter = |inside| (inside & CLOSED == 0).then_some(inside + 1);
-            if self.door.fetch_update(SeqCst, SeqCst, enter).is_ok() {
-                // SAFETY: whoever is inside reads what was written before the door opened.
-                let work = unsafe { *self.work.get() };
-                if let Some(Err(panic)) = work.map(|work| catch_unwind(AssertUnwindSafe(work))) {
+            if self.inside.fetch_update(SeqCst, SeqCst, enter).is_ok() {
+                // SAFETY: this thread is counted in `inside`, so the owner does not write the cell; the owner wrote it
+                // before it opened the round.
+                let task = unsafe { *self.task.get() };
+                if let Some(Err(panic)) = task.map(|task| catch_unwind(AssertUnwindSafe(task))) {
                     *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
                 }
-                self.door.fetch_sub(1, SeqCst);
+                self.inside.fetch_sub(1, SeqCst);
             }
         }
     }
 }
 
-/// Looks until `done`, or until the time is over: whether it is done. Other threads may have the processor meanwhile.
-fn wait(limit: Option<Duration>, done: impl Fn() -> bool) -> bool {
+/// Spins until `done` returns true or `limit` is over, and returns whether it did. Yields the processor to other threads
+/// now and then.
+fn spin_until(limit: Option<Duration>, done: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     loop {
         for _ in 0..64 {
@@ -159,7 +170,7 @@ fn wait(limit: Option<Duration>, done: impl Fn() -> bool) -> bool {
 mod tests {
     use super::*;
 
-    /// Takes each of `count` numbers once and adds them up.
+    /// Sums the numbers below `count`, each taken by one thread.
     fn sum(count: usize) -> usize {
         let (next, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
         work_together(2, &|| {
@@ -174,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_at_the_same_time_get_their_own_work_done() {
+    fn concurrent_callers_get_their_own_work_done() {
         std::thread::scope(|scope| {
             for caller in 0..4 {
                 scope.spawn(move || {
@@ -182,8 +193,8 @@ mod tests {
                         let count = 1 + (caller * 7 + round) % 50;
                         assert_eq!(sum(count), count * (count - 1) / 2);
                         if round % 500 == 0 {
-                            // Long enough for helpers to sleep.
-                            std::thread::sleep(2 * AWAKE);
+                            // Long enough for the helpers to sleep.
+                            std::thread::sleep(2 * SPIN);
                         }
                     }
                 });
@@ -192,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_the_callers_and_the_team_goes_on() {
+    fn a_panic_reaches_the_caller_and_leaves_the_team_usable() {
         for _ in 0..100 {
             let next = AtomicUsize::new(0);
             let spoilt = || {
