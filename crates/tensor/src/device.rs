@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 #[cfg(feature = "cuda")]
 use crate::cuda::CudaDevice;
-use crate::{Error, Precision, Result};
+use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// A device that holds tensors and runs operations.
 ///

@@ -4,8 +4,8 @@
 //! is rounded to `threshold / 256`, an element is kept if its byte is at least `threshold`, and kept values are scaled by
 //! `256 / (256 - threshold)`.
 
+use crate::error::{Error, Result};
 use crate::random::{Purpose, key, philox};
-use crate::{Error, Result};
 
 /// A dropout at one place of a model during one optimizer step.
 ///

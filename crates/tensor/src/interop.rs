@@ -2,8 +2,10 @@
 
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
 
+use crate::device::Device;
 use crate::element::Element;
-use crate::{Device, Error, Result, Tensor};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// Copies an array of any layout and at most six dimensions to a CPU tensor.
 impl<T: Element, D: Dimension> TryFrom<&Array<T, D>> for Tensor {

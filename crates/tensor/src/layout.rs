@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The most dimensions that a tensor can have.
 pub const MAX_RANK: usize = 6;

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The alignment of buffers: a cache line, which is also the widest vector.
 const ALIGNMENT: usize = 64;

@@ -1,13 +1,15 @@
 //! Optimizer arithmetic over flat parameters. Each operation is one pass over memory.
 
 use crate::cpu::{self, adamw};
-use crate::gradients::{Flat, copy_into};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gradients::{Flat, Gradients, copy_into};
 use crate::ops::on_device;
+use crate::parameters::{Module, ParameterArena};
 use crate::profile::{Pass, timed};
 #[cfg(feature = "cuda")]
 use crate::storage::Storage;
-use crate::tensor::Origin;
-use crate::{DType, Error, Gradients, Module, ParameterArena, Result, Tensor};
+use crate::tensor::{Origin, Tensor};
 
 pub use crate::cpu::adamw::AdamWStep;
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The precision of matrix products of f32 tensors. Parameters, activations, normalisations, softmax, losses and the
 /// optimizer are f32 in any case.

@@ -6,8 +6,8 @@
 //!
 //! Dropout multiplies by a diagonal matrix, so its backward is [`apply`] on the gradient.
 
+use crate::dropout::{Dropout, RowCoordinate};
 use crate::random::philox;
-use crate::{Dropout, RowCoordinate};
 
 use super::parallel::{RowsMut, for_rows};
 use super::real::Real;

@@ -8,7 +8,7 @@
 //! With `h = (z - mean) rstd` and `w = dy gamma`: `dz = rstd (w - mean(w) - h mean(w h))`, `dgamma = sum(dy h)`,
 //! `dbeta = sum(dy)`. Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
 
-use crate::{Dropout, RowCoordinate};
+use crate::dropout::{Dropout, RowCoordinate};
 
 use super::dropout::multipliers;
 use super::parallel::{PerBlock, RowsMut, block_items, for_blocks, for_rows};

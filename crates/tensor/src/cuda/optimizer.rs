@@ -7,8 +7,8 @@ use bytemuck::{NoUninit, Pod, Zeroable, bytes_of};
 use super::launch::Launch;
 use super::{CudaDevice, DeviceBuffer, Pointer};
 use crate::cpu::adamw::AdamWStep;
+use crate::error::{Error, Result};
 use crate::storage::Storage;
-use crate::{Error, Result};
 
 const FILE: &str = "optimizer";
 const THREADS: u32 = 256;
