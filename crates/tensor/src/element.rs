@@ -9,9 +9,9 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that is the element of some [`DType`].
+/// A Rust type that tensors can have as elements.
 pub trait Element: Pod + Send + Sync + sealed::Sealed {
-    /// The tensor type whose elements are `Self`.
+    /// The [`DType`] of tensors with these elements.
     const DTYPE: DType;
 }
 
@@ -36,12 +36,12 @@ macro_rules! elements {
 }
 elements!(f32 => F32, f64 => F64, bf16 => BF16, f16 => F16, u32 => U32, i64 => I64);
 
-/// Nested arrays, slices and vectors that [`Tensor::new`](crate::Tensor::new) takes.
+/// Numbers, and nested arrays, slices and vectors of numbers, for [`Tensor::new`](crate::Tensor::new).
 pub trait TensorData {
     /// The element type.
     type Element: Element;
 
-    /// The shape, outermost dimension first.
+    /// Returns the shape, outermost dimension first.
     fn shape(&self) -> Vec<usize>;
 
     /// Appends the elements in row-major order.

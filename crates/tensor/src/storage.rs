@@ -1,4 +1,4 @@
-//! The memory behind a tensor: one variant per backend that is compiled in.
+//! The memory of tensors, with one variant per backend that is compiled in.
 
 use std::any::Any;
 use std::ops::Range;
@@ -11,11 +11,11 @@ use crate::cuda::DeviceBuffer;
 use crate::memory::Buffer;
 use crate::{Device, Result};
 
-/// What it would be to take memory of a GPU for the host's: every operation looks first.
+/// The message of a panic that cannot happen: operations check the device before they access elements.
 #[cfg(feature = "cuda")]
-const ON_A_GPU: &str = "elements on a GPU are not read as the host's";
+const ON_A_GPU: &str = "the host cannot access elements on a GPU";
 
-/// Shared memory on some device. Tensors that are views of one another share it.
+/// Shared memory on a device. A tensor and its views share one.
 #[derive(Clone)]
 pub(crate) enum Storage {
     Cpu(Arc<Buffer>),
@@ -24,7 +24,7 @@ pub(crate) enum Storage {
 }
 
 impl Storage {
-    /// Uninitialised in the sense of "arbitrary contents".
+    /// Allocates initialised memory with arbitrary contents.
     pub(crate) fn new(op: &'static str, device: &Device, bytes: usize) -> Result<Storage> {
         match device {
             Device::Cpu => Ok(Storage::Cpu(Arc::new(Buffer::new(op, bytes)?))),
@@ -33,6 +33,7 @@ impl Storage {
         }
     }
 
+    /// Allocates memory of zeros.
     pub(crate) fn zeroed(op: &'static str, device: &Device, bytes: usize) -> Result<Storage> {
         match device {
             Device::Cpu => Ok(Storage::Cpu(Arc::new(Buffer::zeroed(op, bytes)?))),
@@ -41,8 +42,8 @@ impl Storage {
         }
     }
 
-    /// As [`Buffer::derive`] for what is derived from all of the `bytes` bytes that a tensor has; `None` where it is only
-    /// a part of this memory.
+    /// Returns a value derived from the contents, as [`Buffer::derive`] does, for a tensor of `bytes` bytes. Returns `None` if
+    /// the tensor is only a part of this memory, or on a GPU.
     pub(crate) fn derive<D: Any + Send + Sync>(
         &self,
         bytes: usize,
@@ -65,7 +66,7 @@ impl Storage {
         }
     }
 
-    /// The elements, on the CPU.
+    /// Returns the elements of memory on the CPU.
     pub(crate) fn cpu<T: Pod>(&self) -> &[T] {
         match self {
             Storage::Cpu(buffer) => buffer.slice(),
@@ -74,14 +75,14 @@ impl Storage {
         }
     }
 
-    /// Elements `range` for writing, on the CPU.
+    /// Returns the elements `range` of memory on the CPU, for writing.
     ///
     /// # Safety
-    /// As `Buffer::slice_mut`: nobody else reads or writes them meanwhile.
-    #[allow(clippy::mut_from_ref, reason = "the contract above takes the place of the borrow checker")]
+    /// As for [`Buffer::slice_mut`]: nothing else may read or write these elements while the slice is alive.
+    #[allow(clippy::mut_from_ref, reason = "the contract above replaces the borrow checker")]
     pub(crate) unsafe fn cpu_mut<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
         match self {
-            // SAFETY: passed on.
+            // SAFETY: this function has the same contract.
             Storage::Cpu(buffer) => unsafe { buffer.slice_mut(range) },
             #[cfg(feature = "cuda")]
             Storage::Cuda(_) => unreachable!("{ON_A_GPU}"),
@@ -102,7 +103,7 @@ impl Storage {
         }
     }
 
-    /// How many tensors share this memory.
+    /// Returns the number of handles on this memory.
     pub(crate) fn handles(&self) -> usize {
         match self {
             Storage::Cpu(buffer) => Arc::strong_count(buffer),
@@ -111,7 +112,7 @@ impl Storage {
         }
     }
 
-    /// Whether nobody else shares this memory and it may be written.
+    /// Returns whether this is the only handle on the memory and the memory may be written.
     pub(crate) fn is_exclusive(&mut self) -> bool {
         match self {
             Storage::Cpu(buffer) => Arc::get_mut(buffer).is_some_and(|buffer| !buffer.is_mapped()),
@@ -120,6 +121,7 @@ impl Storage {
         }
     }
 
+    /// Returns whether both are the same memory.
     pub(crate) fn is_same(&self, other: &Storage) -> bool {
         match (self, other) {
             (Storage::Cpu(a), Storage::Cpu(b)) => Arc::ptr_eq(a, b),

@@ -11,6 +11,7 @@
 //!
 //! I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019; details as in PyTorch's `AdamW`.
 
+use super::lanes::sum_lanes;
 use super::parallel::for_blocks;
 use super::real::Real;
 use super::simd::simd;
@@ -82,7 +83,7 @@ simd! {
             let x = x.to_f64();
             *lane = x.mul_add(x, *lane);
         }
-        super::real::sum_lanes(lanes)
+        sum_lanes(lanes)
     }
 }
 

@@ -3,8 +3,9 @@
 //! Forward keeps only the log-sum-exp of each row; backward recomputes the probabilities from it, so that no `[R, V]` of
 //! probabilities is stored. Averaging is left to the caller: backward takes a factor for each row.
 
+use super::lanes::{max, sum, sum2};
 use super::parallel::{RowsMut, for_rows};
-use super::real::{Real, max, sum, sum2};
+use super::real::Real;
 use super::simd::simd;
 use super::target::Target;
 

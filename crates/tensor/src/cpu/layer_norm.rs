@@ -11,10 +11,11 @@
 use crate::dropout::{Dropout, RowCoordinate};
 
 use super::dropout::multipliers;
+use super::lanes::{sum, sum2};
 use super::parallel::{PerBlock, RowsMut, block_items, for_blocks, for_rows};
-use super::real::{Real, put, sum, sum2};
+use super::real::Real;
 use super::simd::simd;
-use super::target::Target;
+use super::target::{Target, put};
 
 /// The cost per element, in the units of [`for_rows`].
 const COST: usize = 3;

@@ -14,6 +14,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod embedding;
 pub(crate) mod gemm;
+pub(crate) mod lanes;
 pub(crate) mod layer_norm;
 pub(crate) mod parallel;
 pub(crate) mod pointwise_loss;

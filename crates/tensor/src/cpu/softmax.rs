@@ -3,8 +3,9 @@
 //! Both subtract the maximum of a row first, so no exponential overflows and finite inputs never give NaN. Backward needs
 //! only the output.
 
+use super::lanes::{max, sum, sum2};
 use super::parallel::{RowsMut, for_rows};
-use super::real::{Real, max, sum, sum2};
+use super::real::Real;
 use super::simd::simd;
 use super::target::Target;
 

@@ -22,3 +22,15 @@ impl<'a, T: Real> Target<'a, T> {
         Target { data: bytemuck::cast_slice_mut(self.data), accumulate: self.accumulate }
     }
 }
+
+/// Writes a gradient: `destination = value` or `destination += value`.
+#[inline(always)]
+pub(crate) fn put<T: Real>(destination: &mut [T], value: &[T], accumulate: bool) {
+    if accumulate {
+        for (d, &v) in destination.iter_mut().zip(value) {
+            *d += v;
+        }
+    } else {
+        destination.copy_from_slice(value);
+    }
+}

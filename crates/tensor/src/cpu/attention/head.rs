@@ -3,8 +3,9 @@
 use super::masks::{mask_bytes, mask_len};
 use super::problem::{AttentionProblem, BLOCK, padded};
 use crate::cpu::gemm::{Gemm, View, Workspace};
+use crate::cpu::lanes::{LANES, max, sum, sum2};
 use crate::cpu::parallel::Disjoint;
-use crate::cpu::real::{LANES, Real, max, sum, sum2};
+use crate::cpu::real::Real;
 use crate::cpu::simd::simd;
 use crate::dropout::Dropout;
 use crate::memory::Scratch;

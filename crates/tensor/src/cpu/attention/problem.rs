@@ -1,8 +1,9 @@
 //! The attention of one packed batch: its sizes, where its sequences are, and how its heads are shared out.
 
 use crate::cpu::gemm::{Gemm, View};
+use crate::cpu::lanes::LANES;
 use crate::cpu::parallel::for_tasks;
-use crate::cpu::real::{LANES, Real};
+use crate::cpu::real::Real;
 use crate::dropout::Dropout;
 use crate::precision::Precision;
 

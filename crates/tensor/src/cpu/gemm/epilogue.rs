@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::view::ViewMut;
 use crate::Gelu;
+use crate::cpu::lanes::LANES;
 use crate::cpu::parallel::{Shared, for_rows};
-use crate::cpu::real::{LANES, Real};
+use crate::cpu::real::Real;
 use crate::cpu::simd::simd;
 use crate::cpu::unary::{self, GeluTanh, Unary};
 

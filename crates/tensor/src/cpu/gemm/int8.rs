@@ -3,7 +3,7 @@
 //! A row `x` of activations or weights becomes integers `q` from -127 to 127 and one scale, `x = scale q`, chosen such that
 //! the largest magnitude is 127. A product is then the exact product of the integers, times both scales.
 
-use crate::cpu::real::max;
+use crate::cpu::lanes::max;
 use crate::cpu::simd::simd;
 
 simd! {
