@@ -1,4 +1,4 @@
-//! Rounding to 8 bits, as [`crate::Precision::Int8`] means it.
+//! Rounding to 8 bits, for products in [`Precision::Int8`](crate::Precision::Int8).
 //!
 //! A row `x` of activations or weights becomes integers `q` from -127 to 127 and one scale, `x = scale q`, chosen such that
 //! the largest magnitude is 127. A product is then the exact product of the integers, times both scales.
