@@ -207,7 +207,7 @@ fn pairs_with_scores() -> Result {
     assert!(similarity(&["--columns", "sentence1,score"])?.contains("--columns has 2 names, it takes three"));
     for columns in [&["sentence1,sentence2,mark"][..], &["sentence1", "sentence2", "mark"]] {
         let said = similarity(&[&["--columns"], columns].concat())?;
-        assert!(said.contains("there is no column mark: the file has sentence1, sentence2, score"), "{said}");
+        assert!(said.contains("no column mark: the file has sentence1, sentence2, score"), "{said}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Labels that are classes: integers, or names.
+//! Class labels, given as integers or names.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use crate::rows::{Cell, Row};
 use crate::{Error, ErrorKind, Result};
 
-/// Integer labels are below this. A larger one is a mistake, and would ask for memory for as many classes.
-const MOST_CLASSES: usize = 1 << 16;
+/// The limit of integer labels. A larger one is taken for a mistake: every class up to it would need memory.
+const MAX_CLASSES: usize = 1 << 16;
 
-/// The names of the classes of some rows. Where most labels that are there are integers, the names are `"0"` to the
-/// largest; otherwise they are all the labels that are strings, in alphabetical order.
+/// Returns the class names of `rows`. If most labels are integers, the names run from `"0"` to the largest integer.
+/// Otherwise they are all string labels in alphabetical order. Missing labels are skipped.
 ///
 /// # Errors
-/// When no row has a label, or an integer is too large (65,536 classes are the most).
+/// Returns an error if no row has a label, or if an integer label is 65,536 or more.
 pub fn label_names(rows: &[Row]) -> Result<Vec<String>> {
     let (mut names, mut with_name) = (BTreeSet::new(), 0usize);
     let (mut largest, mut with_integer): (Option<(i64, usize)>, usize) = (None, 0);
@@ -36,17 +36,17 @@ pub fn label_names(rows: &[Row]) -> Result<Vec<String>> {
     if with_name > with_integer {
         return Ok(names.into_iter().map(str::to_string).collect());
     }
-    let (largest, line) = largest.ok_or_else(|| Error::data("labels", "no row has any"))?;
-    if largest >= MOST_CLASSES as i64 {
-        let why = format!("{largest} is a class too many: integers must be below {MOST_CLASSES}");
+    let (largest, line) = largest.ok_or_else(|| Error::data("labels", "no row has a usable label"))?;
+    if largest >= MAX_CLASSES as i64 {
+        let why = format!("{largest} is too large: integer labels must be below {MAX_CLASSES}");
         return Err(ErrorKind::Data { what: "label", why, path: None, line: Some(line) }.into());
     }
     Ok((0..=largest).map(|class| class.to_string()).collect())
 }
 
-/// The integer that Python's `int` makes of a label: of a number, without what stands behind the point; of a string,
-/// if that is an integer (`" +1_000 "`, but not `"1.0"`; digits are 0 to 9); 0 or 1 of a truth value. A list of one
-/// label is that label, as for NumPy. `None` where Python raises, and beyond 64 bits.
+/// Converts a label to an integer by the rules of Python's `int`: numbers are truncated, booleans become 0 or 1, and
+/// strings must be integers with the digits 0 to 9 (`" +1_000 "`, but not `"1.0"`). As in NumPy, a list of one label
+/// counts as that label. Returns `None` if Python would raise, or if the integer does not fit in 64 bits.
 pub(crate) fn integer(label: &Cell) -> Option<i64> {
     let Cell::Json(value) = label else { return None };
     let mut value = value;
@@ -63,7 +63,7 @@ pub(crate) fn integer(label: &Cell) -> Option<i64> {
 }
 
 fn truncated(value: f64) -> Option<i64> {
-    // 2^63 is a float, the largest integer of 64 bits is none.
+    // The upper limit is exclusive: 2^63 is a float, while the largest i64, 2^63 - 1, is not.
     let limit = 2f64.powi(63);
     (-limit..limit).contains(&value).then_some(value as i64)
 }
@@ -82,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// What `int(l)`, else `int(numpy.array(l).item())`, gives in Python 3.
+    /// Expected values from Python 3: `int(l)`, or `int(numpy.array(l).item())` where that raises.
     #[test]
     fn integers_are_pythons() {
         let some = [
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!([f64::NAN, f64::INFINITY].map(|label| integer(&Cell::number(label))), [None, None]);
     }
 
-    /// Python's integers have no end; 64 bits have.
+    /// Python's integers are unbounded, those of labels have 64 bits.
     #[test]
     fn beyond_64_bits_there_is_no_integer() {
         for label in [json!(u64::MAX), json!(1e30), json!(-1e30), json!("99999999999999999999")] {
@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn errors() {
         for labels in [vec![], vec![json!(null), json!({})], vec![json!(-1)]] {
-            assert_eq!(names(&labels).unwrap_err().to_string(), "labels: no row has any");
+            assert_eq!(names(&labels).unwrap_err().to_string(), "labels: no row has a usable label");
         }
         let error = names(&[json!(1), json!(65_536)]).unwrap_err().to_string();
-        assert_eq!(error, "line 2: label: 65536 is a class too many: integers must be below 65536");
-        assert_eq!(names(&[json!(65_535)]).unwrap().len(), MOST_CLASSES);
+        assert_eq!(error, "line 2: label: 65536 is too large: integer labels must be below 65536");
+        assert_eq!(names(&[json!(65_535)]).unwrap().len(), MAX_CLASSES);
     }
 }

@@ -1,4 +1,4 @@
-//! How well a model classifies labelled data.
+//! Evaluation of classifiers on labelled data.
 
 use cloze_bert::{
     BertForMultipleChoice, BertForNextSentencePrediction, BertForSequenceClassification, BertForTokenClassification,
@@ -9,12 +9,12 @@ use cloze_tensor::{CrossEntropy, Reduction, Tensor, no_grad};
 use crate::metrics::{self, Average};
 use crate::{Error, LabelledBatch, LabelledData, Result};
 
-/// A model that chooses a class, for a sequence, a token or a question.
+/// A model that predicts a class for each sequence, token or question.
 pub trait Classify<L> {
-    /// Logits `[N, C]` of a batch, without dropout, and the N classes that are right; -100 for what has none.
+    /// Returns the logits `[N, C]` of a batch, computed without dropout, and the N labels, with -100 for what has none.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not fit the model.
     fn classify(&self, batch: &LabelledBatch<L>) -> Result<(Tensor, Vec<i64>)>;
 }
 
@@ -42,8 +42,7 @@ impl Classify<Vec<i64>> for BertForTokenClassification {
     }
 }
 
-/// What a model says of labelled data, and what it should have said: of each sequence, or of each token that has a
-/// label.
+/// Predictions of a model on labelled data, with the labels: one of each per sequence, or per token that has a label.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ClassificationEvaluation {
@@ -51,7 +50,7 @@ pub struct ClassificationEvaluation {
     pub loss: f64,
     /// The most probable classes, in the order of the data.
     pub predictions: Vec<i64>,
-    /// The right classes.
+    /// The true classes.
     pub labels: Vec<i64>,
 }
 
@@ -59,7 +58,8 @@ impl ClassificationEvaluation {
     /// Evaluates `model` on `data`, `batch_size` examples at a time.
     ///
     /// # Errors
-    /// When `batch_size` is 0, an example does not fit the model, or a label is none of its classes.
+    /// Returns an error if `batch_size` is 0, an example does not fit the model, a label is not one of its classes, or
+    /// no example has a label.
     pub fn run<L: Clone>(
         model: &impl Classify<L>,
         data: &LabelledData<L>,
@@ -72,32 +72,32 @@ impl ClassificationEvaluation {
             no_grad(|| -> Result<()> {
                 let (logits, labels) = model.classify(&batch)?;
                 evaluation.loss += logits.cross_entropy_with(&labels, sum)?.item()?;
-                let said = logits.argmax()?.into_iter().map(|class| class as i64).zip(labels);
+                let pairs = logits.argmax()?.into_iter().map(|class| class as i64).zip(labels);
                 let (predictions, labels): (Vec<i64>, Vec<i64>) =
-                    said.filter(|(_, label)| *label != sum.ignore_index).unzip();
+                    pairs.filter(|(_, label)| *label != sum.ignore_index).unzip();
                 evaluation.predictions.extend(predictions);
                 evaluation.labels.extend(labels);
                 Ok(())
             })?;
         }
         match evaluation.labels.len() {
-            0 => Err(Error::data("evaluation", "no example has a label that counts")),
+            0 => Err(Error::data("evaluation", "no example has a label: all are ignored")),
             count => Ok(ClassificationEvaluation { loss: evaluation.loss / count as f64, ..evaluation }),
         }
     }
 
-    /// The part of the predictions that are right.
+    /// Returns the fraction of predictions that equal their label.
     ///
     /// # Errors
-    /// None after [`run`](ClassificationEvaluation::run); see [`metrics::accuracy`].
+    /// Never fails on the result of [`run`](ClassificationEvaluation::run); see [`metrics::accuracy`].
     pub fn accuracy(&self) -> Result<f64> {
         metrics::accuracy(&self.predictions, &self.labels)
     }
 
-    /// F1.
+    /// Returns the F1 score, averaged over classes as `average` says.
     ///
     /// # Errors
-    /// None after [`run`](ClassificationEvaluation::run); see [`metrics::f1`].
+    /// Never fails on the result of [`run`](ClassificationEvaluation::run); see [`metrics::f1`].
     pub fn f1(&self, average: Average) -> Result<f64> {
         metrics::f1(&self.predictions, &self.labels, average)
     }

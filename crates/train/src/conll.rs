@@ -1,4 +1,4 @@
-//! CoNLL files: a word a line with its tag, a blank line between sentences.
+//! CoNLL files, with a word and its tag on each line and blank lines between sentences.
 
 use std::fmt;
 use std::path::Path;
@@ -7,10 +7,10 @@ use crate::files::read_text;
 use crate::tag_scheme::{self, TagScheme};
 use crate::{Error, ErrorKind, Result, TaggedSentence};
 
-/// What CoNLL-2003 has as the first word of the line between two documents.
+/// The first word of the lines that separate documents in CoNLL-2003.
 const DOCUMENT: &str = "-DOCSTART-";
 
-/// Which columns of a CoNLL file hold what. By default the word is the first and the tag the last.
+/// The columns of a CoNLL file. By default, the word is in the first column and the tag in the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConllFormat {
     word: usize,
@@ -25,42 +25,43 @@ impl Default for ConllFormat {
 }
 
 impl ConllFormat {
-    /// The word in the first column, the tag in the last; no comments.
+    /// Returns the default format: the word in the first column, the tag in the last, no comments.
     pub fn new() -> ConllFormat {
         ConllFormat::default()
     }
 
-    /// The number of the column of words, from 1.
+    /// Sets the number of the word column, counted from 1.
     pub fn word_column(self, number: usize) -> ConllFormat {
         ConllFormat { word: number, ..self }
     }
 
-    /// The number of the column of tags, from 1.
+    /// Sets the number of the tag column, counted from 1.
     pub fn tag_column(self, number: usize) -> ConllFormat {
         ConllFormat { tag: Some(number), ..self }
     }
 
-    /// Lines that begin so are no words: `"# "`. Without this there is no comment, as `#` may be a word.
+    /// Skips lines that begin with `start`, such as `"# "`. By default no line is a comment, as `#` may be a word.
     pub fn comment(self, start: impl Into<String>) -> ConllFormat {
         ConllFormat { comment: Some(start.into()), ..self }
     }
 }
 
-/// What [`read_conll`] found.
+/// A summary of what [`read_conll`] read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConllReport {
-    /// Sentences.
+    /// Number of sentences.
     pub sentences: usize,
-    /// Words.
+    /// Number of words.
     pub words: usize,
-    /// The scheme of the tags in the file; `None` where they are of none, as parts of speech are.
+    /// The scheme of the tags in the file; `None` if they belong to no scheme, like parts of speech.
     pub scheme: Option<TagScheme>,
-    /// Tags that became others to be IOB2.
+    /// Number of tags that were changed to convert them to IOB2.
     pub converted: usize,
-    /// Tags that are not as the scheme has them, such as an `I-PER` after `O` in IOB2: read as `conlleval` reads them.
+    /// Number of tags that violate the scheme, such as an `I-PER` after `O` in IOB2. They are read like `conlleval`
+    /// does.
     pub irregular: usize,
-    /// The line of the first of those.
+    /// The line of the first tag that violates the scheme.
     pub first_irregular: Option<usize>,
 }
 
@@ -69,24 +70,26 @@ impl fmt::Display for ConllReport {
         write!(f, "{} sentences, {} words", self.sentences, self.words)?;
         match self.scheme {
             Some(scheme) => write!(f, ", tags in {scheme}")?,
-            None => write!(f, ", tags of no scheme")?,
+            None => write!(f, ", tags in no known scheme")?,
         }
         if self.converted > 0 {
             write!(f, "; {} tag(s) converted to IOB2", self.converted)?;
         }
         if let Some(line) = self.first_irregular {
-            write!(f, "; {} tag(s) break the scheme, the first on line {line}", self.irregular)?;
+            write!(f, "; {} tag(s) violate the scheme, the first on line {line}", self.irregular)?;
         }
         Ok(())
     }
 }
 
-/// Reads the sentences of a CoNLL file: a word a line, with its tag in another column; blank lines, and lines of
-/// `-DOCSTART-`, between sentences. There are tabs between columns if there is one in the first line of a word, otherwise
-/// white space. All lines have as many columns.
+/// Reads the sentences of a CoNLL file.
 ///
-/// Tags become IOB2, whatever their [scheme](TagScheme); tags of no scheme, parts of speech, stay as they are. The report
-/// says what scheme was found, and how many tags break it.
+/// Each line has a word, and its tag in another column. Sentences are separated by blank lines or by `-DOCSTART-`
+/// lines. Columns are separated by tabs if the first word's line contains one, otherwise by white space. All lines must
+/// have the same number of columns.
+///
+/// Tags of any [scheme](TagScheme) are converted to IOB2. Tags that belong to no scheme, such as parts of speech, are
+/// kept. The report names the scheme and counts the tags that violate it.
 ///
 /// ```
 /// use cloze_train::{ConllFormat, TagScheme, read_conll};
@@ -101,8 +104,8 @@ impl fmt::Display for ConllReport {
 /// ```
 ///
 /// # Errors
-/// When the file cannot be read, is not UTF-8 or has no sentence; when a line has other columns than the first one, no
-/// column of that number, or no tag (says which line).
+/// Returns an error if the file cannot be read, is not UTF-8 or has no sentence. Returns an error that names the line
+/// if its number of columns differs from the first line's, or if the word or tag column is missing.
 pub fn read_conll(path: impl AsRef<Path>, format: &ConllFormat) -> Result<(Vec<TaggedSentence>, ConllReport)> {
     let path = path.as_ref();
     parse(path, &read_text(path)?, format)
@@ -115,9 +118,9 @@ fn parse(path: &Path, text: &str, format: &ConllFormat) -> Result<(Vec<TaggedSen
         }
     }
     let mut sentences: Vec<TaggedSentence> = Vec::new();
-    // The line of each word.
+    // The line number of each word.
     let mut lines: Vec<Vec<usize>> = Vec::new();
-    let mut table = Table::default();
+    let mut splitter = ColumnSplitter::default();
     let mut in_sentence = false;
     for (number, line) in (1..).zip(text.lines()) {
         if format.comment.as_ref().is_some_and(|comment| line.starts_with(comment)) {
@@ -127,8 +130,8 @@ fn parse(path: &Path, text: &str, format: &ConllFormat) -> Result<(Vec<TaggedSen
             in_sentence = false;
             continue;
         }
-        let wrong = |why| ErrorKind::Data { what: "word", why, path: Some(path.into()), line: Some(number) };
-        let (word, tag) = table.word_and_tag(line, number, format).map_err(wrong)?;
+        let wrong = |why| ErrorKind::Data { what: "columns", why, path: Some(path.into()), line: Some(number) };
+        let (word, tag) = splitter.word_and_tag(line, number, format).map_err(wrong)?;
         if !in_sentence {
             sentences.push(TaggedSentence::default());
             lines.push(Vec::new());
@@ -141,7 +144,7 @@ fn parse(path: &Path, text: &str, format: &ConllFormat) -> Result<(Vec<TaggedSen
         }
     }
     if sentences.is_empty() {
-        return Err(Error::data_in(path, "sentences", "there is none"));
+        return Err(Error::data_in(path, "sentences", "the file has none"));
     }
     let found = tag_scheme::detect(&sentences.iter().map(|sentence| &sentence.tags).collect::<Vec<_>>());
     let converted = sentences.iter_mut().map(|sentence| tag_scheme::to_iob2(&mut sentence.tags)).sum();
@@ -157,19 +160,19 @@ fn parse(path: &Path, text: &str, format: &ConllFormat) -> Result<(Vec<TaggedSen
     Ok((sentences, report))
 }
 
-/// The form of a file's lines, as the first one has it.
+/// Splits lines into columns. The first line decides the separator and the number of columns.
 #[derive(Default)]
-struct Table {
-    first: Option<First>,
+struct ColumnSplitter {
+    first: Option<FirstLine>,
 }
 
-struct First {
-    line: usize,
+struct FirstLine {
+    number: usize,
     columns: usize,
     tabs: bool,
 }
 
-impl Table {
+impl ColumnSplitter {
     fn word_and_tag<'l>(
         &mut self,
         line: &'l str,
@@ -181,20 +184,20 @@ impl Table {
             true => line.split('\t').collect(),
             false => line.split_whitespace().collect(),
         };
-        let first = self.first.get_or_insert(First { line: number, columns: columns.len(), tabs });
+        let first = self.first.get_or_insert(FirstLine { number, columns: columns.len(), tabs });
         if columns.len() != first.columns {
-            return Err(format!("{} column(s), but line {} has {}", columns.len(), first.line, first.columns));
+            return Err(format!("found {}, but line {} has {}", columns.len(), first.number, first.columns));
         }
         let column = |wanted: usize| {
-            let missing = || format!("there is no column {wanted}: the line has {}", columns.len());
+            let missing = || format!("column {wanted} is missing: the line has {}", columns.len());
             columns.get(wanted - 1).map(|column| column.trim()).ok_or_else(missing)
         };
         if format.tag.is_none() && columns.len() == 1 {
-            return Err(format!("{line:?} has no second column: there must be a word and a tag"));
+            return Err(format!("found only {line:?}, expected a word and a tag"));
         }
         let tag = column(format.tag.unwrap_or(columns.len()))?;
         match tag.is_empty() {
-            true => Err("there is no tag".to_string()),
+            true => Err("the tag is empty".to_string()),
             false => Ok((column(format.word)?, tag)),
         }
     }
@@ -217,8 +220,8 @@ mod tests {
     }
 
     #[test]
-    fn the_forms_that_there_are() {
-        // Tabs; a sentence ends with a blank line or with one of a tab; words with blanks, and of `#`.
+    fn reads_every_form() {
+        // Tabs; sentences end with blank lines, or lines that hold only a tab; words with blanks, and the word `#`.
         let text = "#\tO\nNew York\tB-LOC\r\n\t\n\n\nis\tO\n \u{a0}\tO";
         let (sentences, report) = read(text, &ConllFormat::new()).unwrap();
         assert_eq!(shown(&sentences), ["#/O New York/B-LOC", "is/O /O"]);
@@ -233,15 +236,15 @@ mod tests {
         assert_eq!((report.to_string().as_str(), report.scheme), (said, Some(TagScheme::Iob1)));
         let (sentences, report) = read(text, &ConllFormat::new().tag_column(2)).unwrap();
         assert_eq!(shown(&sentences), ["U.N./NNP here/RB", "Rio/NNP"]);
-        assert_eq!(report.to_string(), "2 sentences, 3 words, tags of no scheme");
+        assert_eq!(report.to_string(), "2 sentences, 3 words, tags in no known scheme");
 
-        // The tag first; comments.
+        // The tag in the first column; comments.
         let text = "# id 1\tx=2\nB-X a\nI-X b\n# id 2\nO c\n\n# id 3\nI-X d\n";
         let format = ConllFormat::new().word_column(2).tag_column(1).comment("# id");
         let (sentences, report) = read(text, &format).unwrap();
         assert_eq!(shown(&sentences), ["a/B-X b/I-X c/O", "d/B-X"]);
         assert_eq!((report.irregular, report.first_irregular, report.converted), (1, Some(8), 1));
-        assert!(report.to_string().ends_with("1 tag(s) break the scheme, the first on line 8"), "{report}");
+        assert!(report.to_string().ends_with("1 tag(s) violate the scheme, the first on line 8"), "{report}");
     }
 
     #[test]
@@ -249,14 +252,14 @@ mod tests {
         let said = |text: &str, format: ConllFormat| read(text, &format).unwrap_err().to_string();
         let format = ConllFormat::new;
         for (text, format, what) in [
-            ("", format(), "a.conll: sentences: there is none"),
-            (" \n\t\n-DOCSTART- O\n", format(), "a.conll: sentences: there is none"),
-            ("a\tO\nb\n", format(), "a.conll:2: word: 1 column(s), but line 1 has 2"),
-            ("\na O\nb c O\n", format(), "a.conll:3: word: 3 column(s), but line 2 has 2"),
-            ("a\n", format(), "a.conll:1: word: \"a\" has no second column: there must be a word and a tag"),
-            ("a\tO\nb\t\n", format(), "a.conll:2: word: there is no tag"),
-            ("a O\n", format().tag_column(3), "a.conll:1: word: there is no column 3: the line has 2"),
-            ("a O\n", format().word_column(9), "a.conll:1: word: there is no column 9: the line has 2"),
+            ("", format(), "a.conll: sentences: the file has none"),
+            (" \n\t\n-DOCSTART- O\n", format(), "a.conll: sentences: the file has none"),
+            ("a\tO\nb\n", format(), "a.conll:2: columns: found 1, but line 1 has 2"),
+            ("\na O\nb c O\n", format(), "a.conll:3: columns: found 3, but line 2 has 2"),
+            ("a\n", format(), "a.conll:1: columns: found only \"a\", expected a word and a tag"),
+            ("a\tO\nb\t\n", format(), "a.conll:2: columns: the tag is empty"),
+            ("a O\n", format().tag_column(3), "a.conll:1: columns: column 3 is missing: the line has 2"),
+            ("a O\n", format().word_column(9), "a.conll:1: columns: column 9 is missing: the line has 2"),
             ("a O\n", format().word_column(0), "word column is 0, must be at least 1: columns are counted from 1"),
         ] {
             assert_eq!(said(text, format), what);
@@ -267,7 +270,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_taken_or_refused(text in "([ab] (O|B-X|I-X|E-X)\n|\n|\t|O|-DOCSTART-| ){0,12}") {
+        fn any_text_is_read_or_refused(text in "([ab] (O|B-X|I-X|E-X)\n|\n|\t|O|-DOCSTART-| ){0,12}") {
             if let Ok((sentences, report)) = read(&text, &ConllFormat::new()) {
                 prop_assert_eq!(report.sentences, sentences.len());
                 prop_assert_eq!(report.words, sentences.iter().map(|s| s.words.len()).sum::<usize>());

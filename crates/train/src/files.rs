@@ -1,14 +1,14 @@
-//! Text from files.
+//! Reading text files.
 
 use std::fs;
 use std::path::Path;
 
 use crate::{Error, ErrorKind, Result};
 
-/// The text of a file, without a byte order mark.
+/// Returns the text of a file, without a byte order mark.
 ///
 /// # Errors
-/// When it cannot be read, or is not UTF-8.
+/// Returns an error if the file cannot be read or is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|source| Error::io(path, "cannot read", source))?;
     let mut text = String::from_utf8(bytes)

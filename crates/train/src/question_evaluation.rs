@@ -1,31 +1,33 @@
-//! How well a model answers questions.
+//! Evaluation of models that answer questions.
 
 use cloze_bert::QuestionAnswering;
 
 use crate::metrics::SquadScores;
 use crate::{Error, Result, Squad};
 
-/// What a model answers to the questions of SQuAD, and how right it is.
+/// Answers predicted by a model for SQuAD questions, with their scores.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct QuestionAnsweringEvaluation {
-    /// The best answer to each question, in order; empty where there is none.
+    /// The best answer to each question, in order; empty if the model finds none.
     pub predictions: Vec<String>,
     /// Exact match and F1.
     pub scores: SquadScores,
 }
 
 impl QuestionAnsweringEvaluation {
-    /// Asks all questions of `squad`. How contexts are cut into windows, how long an answer may be, what precision to
-    /// compute in and whether "there is no answer" may be the answer, as in SQuAD 2.0, is what `pipeline` says. A model
-    /// that goes on training is asked through a clone, which must be dropped before its next step:
-    /// `QuestionAnswering::new(model.clone(), tokenizer.clone())?`.
+    /// Asks all questions of `squad`. The settings of `pipeline` control how contexts are split into windows, the
+    /// maximum answer length, the precision, and whether "no answer" is a possible answer, as in SQuAD 2.0.
+    ///
+    /// To evaluate a model between training steps, make the pipeline from a clone,
+    /// `QuestionAnswering::new(model.clone(), tokenizer.clone())?`, and drop it before the next step.
     ///
     /// # Errors
-    /// When there is no question; when one is blank, or so long that it leaves no room for the context (says which).
+    /// Returns an error if there are no questions, or if a question is blank or so long that no room is left for the
+    /// context (names the question).
     pub fn run(pipeline: &QuestionAnswering, squad: &Squad) -> Result<QuestionAnsweringEvaluation> {
         if squad.examples.is_empty() {
-            return Err(Error::data("evaluation", "there is no question"));
+            return Err(Error::data("evaluation", "no questions"));
         }
         let questions: Vec<(&str, &str)> =
             squad.examples.iter().map(|example| (example.question.as_str(), &*example.context)).collect();

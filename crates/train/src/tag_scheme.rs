@@ -1,18 +1,18 @@
-//! Tagging schemes: how the tags of words say where spans of words begin and end.
+//! Tagging schemes, in which the tags of words mark where spans begin and end.
 
 use std::fmt;
 
-/// A tagging scheme. A tag is `O`, outside of all spans, or a letter and the kind of span, as in `B-PER`.
+/// A tagging scheme. A tag is either `O`, outside of all spans, or a letter and the kind of span, such as `B-PER`.
 ///
 /// Source: E. F. Tjong Kim Sang, J. Veenstra, "Representing text chunks", 1999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TagScheme {
-    /// `I` in a span; `B` only where a span begins right after another one of its kind.
+    /// `I` marks all words of a span, except that `B` marks the first if the span directly follows another of its kind.
     Iob1,
-    /// `B` where a span begins, `I` where it goes on.
+    /// `B` marks the first word of a span, `I` the others.
     Iob2,
-    /// `B`, `I` and `E`, where it begins, goes on and ends; `S` for a span of one word. BILOU, which writes `L` for `E` and
-    /// `U` for `S`, counts as this.
+    /// `B`, `I` and `E` mark the first, inner and last words of a span, `S` a span of one word. BILOU, which writes `L`
+    /// for `E` and `U` for `S`, is read as BIOES.
     Bioes,
 }
 
@@ -26,65 +26,65 @@ impl fmt::Display for TagScheme {
     }
 }
 
-/// Where in a span a word is.
+/// The position of a word in a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum SpanPosition {
     Outside,
     Begin,
     Inside,
     End,
     Single,
-    /// The tag does not say: it is of no scheme, as `NOUN`.
+    /// The tag belongs to no scheme, such as `NOUN`.
     Unknown,
 }
 
-/// A tag, taken apart.
+/// A parsed tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag<'t> {
-    pub(crate) place: Place,
-    /// The kind of span: `PER`; `_` where the tag is a letter alone, the whole tag where it is of no scheme.
+    pub(crate) position: SpanPosition,
+    /// The kind of span, such as `PER`; `_` for a bare letter, and the whole tag if it belongs to no scheme.
     pub(crate) kind: &'t str,
 }
 
 impl<'t> Tag<'t> {
-    pub(crate) const OUTSIDE: Tag<'static> = Tag { place: Place::Outside, kind: "" };
+    pub(crate) const OUTSIDE: Tag<'static> = Tag { position: SpanPosition::Outside, kind: "" };
 
     pub(crate) fn parse(tag: &'t str) -> Tag<'t> {
         if tag == "O" {
             return Tag::OUTSIDE;
         }
         let (letter, kind) = tag.split_once('-').unwrap_or((tag, "_"));
-        let place = match letter {
-            "B" => Place::Begin,
-            "I" => Place::Inside,
-            "E" | "L" => Place::End,
-            "S" | "U" => Place::Single,
-            _ => return Tag { place: Place::Unknown, kind: tag },
+        let position = match letter {
+            "B" => SpanPosition::Begin,
+            "I" => SpanPosition::Inside,
+            "E" | "L" => SpanPosition::End,
+            "S" | "U" => SpanPosition::Single,
+            _ => return Tag { position: SpanPosition::Unknown, kind: tag },
         };
-        Tag { place, kind }
+        Tag { position, kind }
     }
 
-    /// Whether a span begins at this tag, however loosely the scheme is kept: the rule that `conlleval` and seqeval have.
+    /// Returns whether a span begins at this tag by the lenient rule of `conlleval` and seqeval.
     pub(crate) fn begins_after(&self, previous: &Tag) -> bool {
-        let ended = matches!(previous.place, Place::Outside | Place::End | Place::Single);
-        match self.place {
-            Place::Outside => false,
-            Place::Begin | Place::Single => true,
+        let ended = matches!(previous.position, SpanPosition::Outside | SpanPosition::End | SpanPosition::Single);
+        match self.position {
+            SpanPosition::Outside => false,
+            SpanPosition::Begin | SpanPosition::Single => true,
             _ => ended || previous.kind != self.kind,
         }
     }
 }
 
-/// What scheme the tags of some sentences are of, and the tags that are not as the scheme has them.
+/// The scheme detected in tagged sentences, and the tags that violate it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Detected {
-    /// `None` where a tag is of no scheme.
+    /// `None` if a tag belongs to no scheme.
     pub(crate) scheme: Option<TagScheme>,
-    /// Sentence and word of each tag that breaks the scheme.
+    /// Sentence and word of each tag that violates the scheme.
     pub(crate) irregular: Vec<(usize, usize)>,
 }
 
-/// The scheme that the fewest tags break; of equals, IOB2.
+/// Detects the scheme that the fewest tags violate, preferring IOB2 to IOB1 on a tie. Any `E` or `S` means BIOES.
 pub(crate) fn detect<S: AsRef<str>>(sentences: &[impl AsRef<[S]>]) -> Detected {
     let (mut iob1, mut iob2, mut bioes) = (Vec::new(), Vec::new(), Vec::new());
     let mut ends = false;
@@ -92,19 +92,19 @@ pub(crate) fn detect<S: AsRef<str>>(sentences: &[impl AsRef<[S]>]) -> Detected {
         let tags: Vec<Tag> = tags.as_ref().iter().map(|tag| Tag::parse(tag.as_ref())).collect();
         let mut previous = Tag::OUTSIDE;
         for (at, tag) in tags.iter().enumerate() {
-            if tag.place == Place::Unknown {
+            if tag.position == SpanPosition::Unknown {
                 return Detected::default();
             }
-            ends |= matches!(tag.place, Place::End | Place::Single);
+            ends |= matches!(tag.position, SpanPosition::End | SpanPosition::Single);
             let begins = tag.begins_after(&previous);
             let next = tags.get(at + 1).unwrap_or(&Tag::OUTSIDE);
-            let goes_on = matches!(next.place, Place::Inside | Place::End) && next.kind == tag.kind;
-            // A `B` where an `I` would do as well.
-            let needless = previous.place == Place::Outside || previous.kind != tag.kind;
-            let wrong = match tag.place {
-                Place::Begin => [needless, false, !goes_on],
-                Place::Inside => [false, begins, begins || !goes_on],
-                Place::End => [true, true, begins],
+            let continued = matches!(next.position, SpanPosition::Inside | SpanPosition::End) && next.kind == tag.kind;
+            // IOB1 writes `B` only directly after a span of the same kind.
+            let needless = previous.position == SpanPosition::Outside || previous.kind != tag.kind;
+            let wrong = match tag.position {
+                SpanPosition::Begin => [needless, false, !continued],
+                SpanPosition::Inside => [false, begins, begins || !continued],
+                SpanPosition::End => [true, true, begins],
                 _ => [false; 3],
             };
             for (list, wrong) in [&mut iob1, &mut iob2, &mut bioes].into_iter().zip(wrong) {
@@ -121,15 +121,16 @@ pub(crate) fn detect<S: AsRef<str>>(sentences: &[impl AsRef<[S]>]) -> Detected {
     Detected { scheme: Some(scheme), irregular }
 }
 
-/// Writes the tags of a sentence, of any scheme, in IOB2; gives how many were changed. Tags of no scheme stay.
+/// Converts the tags of a sentence from any scheme to IOB2 and returns how many changed. Tags that belong to no scheme
+/// are kept.
 pub(crate) fn to_iob2(tags: &mut [String]) -> usize {
     let mut changed = 0;
     let mut previous = "O".to_string();
     for tag in tags {
         let parsed = Tag::parse(tag);
         let letter = if parsed.begins_after(&Tag::parse(&previous)) { 'B' } else { 'I' };
-        let iob2 = match parsed.place {
-            Place::Outside | Place::Unknown => tag.clone(),
+        let iob2 = match parsed.position {
+            SpanPosition::Outside | SpanPosition::Unknown => tag.clone(),
             _ if tag.contains('-') => format!("{letter}-{}", parsed.kind),
             _ => letter.to_string(),
         };
@@ -154,7 +155,7 @@ mod tests {
         (found.scheme, found.irregular.len())
     }
 
-    /// Spans 0..2 X, 2..3 X, 4..5 Y in each scheme.
+    /// The spans 0..2 X, 2..3 X and 4..5 Y in each scheme.
     const SCHEMES: [(&str, TagScheme); 4] = [
         ("I-X I-X B-X O I-Y", TagScheme::Iob1),
         ("B-X I-X B-X O B-Y", TagScheme::Iob2),
@@ -182,7 +183,7 @@ mod tests {
     fn what_breaks_a_scheme_is_counted() {
         assert_eq!(detected("B-X I-X O|I-X O B-Y"), (Some(TagScheme::Iob2), 1));
         assert_eq!(detected("I-X I-X O|B-X O I-Y"), (Some(TagScheme::Iob1), 1));
-        // `B-X` that nothing ends, `I-Y` and `E-Y` that nothing begins: I-Y is followed by its end.
+        // `B-X` has no end; the first `I-Y` and the last `E-Y` have no beginning.
         assert_eq!(detected("B-X O S-X|I-Y E-Y|E-Y"), (Some(TagScheme::Bioes), 3));
         let found = detect(&[tags("O O"), tags("B-X O I-X")]);
         assert_eq!(found.irregular, [(1, 2)]);

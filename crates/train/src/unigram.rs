@@ -1,13 +1,13 @@
-//! The unigram model: how well a guesser does who knows how often each token occurs, and nothing else.
+//! The unigram model, which predicts every token from its frequency only.
 //!
-//! Pre-training that has learned anything predicts masked tokens better than this.
+//! It is the baseline of pre-training: a model that has learned anything from context predicts masked tokens better.
 
 use crate::{Error, Result};
 
-/// Probabilities of tokens by their counts, with `alpha` added to each count (Laplace, or Lidstone, smoothing).
+/// Token probabilities estimated from counts, with additive smoothing (Laplace or Lidstone).
 ///
 /// ```
-/// let model = cloze_train::Unigram::fit([0, 0, 1], 3)?; // counts 2, 1, 0 and one added to each
+/// let model = cloze_train::Unigram::fit([0, 0, 1], 3)?; // counts 2, 1 and 0, plus 1 each
 /// assert!((model.cross_entropy([0])? - -(3.0f64 / 6.0).ln()).abs() < 1e-12);
 /// # Ok::<(), cloze_train::Error>(())
 /// ```
@@ -17,24 +17,24 @@ pub struct Unigram {
 }
 
 impl Unigram {
-    /// Counts `ids`, one added to the count of each of the `vocab_size` tokens.
+    /// Counts `ids` and adds 1 to the count of each of the `vocab_size` tokens.
     ///
     /// # Errors
-    /// When `vocab_size` is 0 or an id is not below it.
+    /// Returns an error if `vocab_size` is 0 or an id is not less than it.
     pub fn fit(ids: impl IntoIterator<Item = u32>, vocab_size: usize) -> Result<Unigram> {
         Unigram::fit_smoothed(ids, vocab_size, 1.0)
     }
 
-    /// Counts `ids`, `alpha` added to the count of each token.
+    /// Counts `ids` and adds `alpha` to the count of each of the `vocab_size` tokens.
     ///
     /// # Errors
-    /// When `vocab_size` is 0, an id is not below it, or `alpha` is not above 0.
+    /// Returns an error if `vocab_size` is 0, an id is not less than it, or `alpha` is not positive and finite.
     pub fn fit_smoothed(ids: impl IntoIterator<Item = u32>, vocab_size: usize, alpha: f64) -> Result<Unigram> {
         if vocab_size == 0 {
             return Err(Error::invalid("vocab_size", vocab_size, "at least 1"));
         }
         if !(alpha > 0.0 && alpha.is_finite()) {
-            return Err(Error::invalid("alpha", alpha, "above 0"));
+            return Err(Error::invalid("alpha", alpha, "greater than 0 and finite"));
         }
         let mut counts = vec![0u64; vocab_size];
         let mut total = 0u64;
@@ -46,10 +46,10 @@ impl Unigram {
         Ok(Unigram { log_probabilities: counts.iter().map(|&n| (n as f64 + alpha).ln() - log_total).collect() })
     }
 
-    /// The mean of -ln p(target), in nats.
+    /// Returns the mean of -ln p(target) over `targets`, in nats.
     ///
     /// # Errors
-    /// When there is no target, or one is not in the vocabulary.
+    /// Returns an error if there are no targets, or if one is not in the vocabulary.
     pub fn cross_entropy(&self, targets: impl IntoIterator<Item = u32>) -> Result<f64> {
         let (mut sum, mut count) = (0.0, 0u64);
         for target in targets {
@@ -58,14 +58,14 @@ impl Unigram {
             count += 1;
         }
         match count {
-            0 => Err(Error::data("targets", "there is none to take a mean over")),
+            0 => Err(Error::data("targets", "no targets to average over")),
             _ => Ok(sum / count as f64),
         }
     }
 }
 
 fn out_of_vocabulary(id: u32, vocab_size: usize) -> Error {
-    Error::invalid("token id", id, format!("below the vocabulary's size, {vocab_size}"))
+    Error::invalid("token id", id, format!("less than the vocabulary size, {vocab_size}"))
 }
 
 #[cfg(test)]
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn cross_entropy_is_the_mean_over_targets() {
-        // Counts 3, 1, 0 plus a half each: probabilities 3.5/5.5, 1.5/5.5, 0.5/5.5.
+        // Counts 3, 1 and 0, plus 0.5 each: probabilities 3.5/5.5, 1.5/5.5 and 0.5/5.5.
         let model = Unigram::fit_smoothed([0, 1, 0, 0], 3, 0.5).unwrap();
         let expected = -((3.5f64 / 5.5).ln() + 2.0 * (0.5f64 / 5.5).ln()) / 3.0;
         assert!((model.cross_entropy([0, 2, 2]).unwrap() - expected).abs() < 1e-12);

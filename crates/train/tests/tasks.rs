@@ -164,7 +164,7 @@ fn numbers_of_pairs() -> Result {
     let (pairs, _) = LabelledData::of_pairs(first, second, scores, &tokenizer, 16)?;
     let two: BertForSequenceClassification = model(&["a", "b"])?;
     let error = RegressionEvaluation::run(&two, &pairs, 8).unwrap_err().to_string();
-    assert_eq!(error, "evaluation: the model says 2 numbers of an example, must be 1");
+    assert_eq!(error, "evaluation: the model predicts 2 numbers per example, regression needs 1");
     Ok(())
 }
 

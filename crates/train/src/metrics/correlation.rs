@@ -1,17 +1,18 @@
-//! Correlation of predicted numbers with the right ones.
+//! Correlation of predicted numbers with their labels.
 
 use super::check;
 use crate::Result;
 
-/// Pearson's correlation: the covariance of `x` and `y` divided by both standard deviations, in [-1, 1]. How close
-/// they are to a straight line.
+/// Returns the Pearson correlation coefficient of `x` and `y`, in [-1, 1]: their covariance divided by the product of
+/// their standard deviations. It measures how close the points are to a straight line.
 ///
-/// NaN where it is undefined: when either is constant (a single number is), or has a number that is not finite.
+/// The result is NaN where the correlation is undefined: if `x` or `y` is constant (a single value always is) or
+/// contains a value that is not finite.
 ///
 /// Source: K. Pearson, "Note on regression and inheritance in the case of two parents", 1895.
 ///
 /// # Errors
-/// When there is no number, or `x` has not as many as `y`.
+/// Returns an error if there are no values, or if the lengths of `x` and `y` differ.
 pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
     check(x.len(), y.len())?;
     let (Some(x), Some(y)) = (deviations(x), deviations(y)) else { return Ok(f64::NAN) };
@@ -19,15 +20,16 @@ pub fn pearson(x: &[f64], y: &[f64]) -> Result<f64> {
     Ok((product(&x, &y) / (product(&x, &x).sqrt() * product(&y, &y).sqrt())).clamp(-1.0, 1.0))
 }
 
-/// Spearman's correlation: [`pearson`]'s of the ranks, in [-1, 1]. How close `y` is to rising with `x`. Equal numbers
-/// share the mean of their ranks.
+/// Returns the Spearman rank correlation of `x` and `y`, in [-1, 1]: the [`pearson`] correlation of their ranks, where
+/// equal values share the mean of their ranks. It measures how close the relation is to a monotonic one.
 ///
-/// NaN where it is undefined: when either is constant (a single number is), or has a NaN.
+/// The result is NaN where the correlation is undefined: if `x` or `y` is constant (a single value always is) or
+/// contains a NaN.
 ///
 /// Source: C. Spearman, "The proof and measurement of association between two things", 1904.
 ///
 /// # Errors
-/// When there is no number, or `x` has not as many as `y`.
+/// Returns an error if there are no values, or if the lengths of `x` and `y` differ.
 pub fn spearman(x: &[f64], y: &[f64]) -> Result<f64> {
     check(x.len(), y.len())?;
     if x.iter().chain(y).any(|value| value.is_nan()) {
@@ -36,10 +38,10 @@ pub fn spearman(x: &[f64], y: &[f64]) -> Result<f64> {
     pearson(&ranks(x), &ranks(y))
 }
 
-/// Differences from the mean, the largest of them 1 so that no square leaves the range of floats. `None` when all
-/// are equal or one is not finite.
+/// Returns the differences from the mean, scaled so that the largest is 1 and no square overflows. Returns `None` if
+/// all values are equal or one is not finite.
 fn deviations(values: &[f64]) -> Option<Vec<f64>> {
-    // The mean of equal numbers can differ from them by rounding.
+    // Compare values instead of deviations: rounding can make the mean of equal values differ from them.
     if values.windows(2).all(|pair| pair[0] == pair[1]) || values.iter().any(|value| !value.is_finite()) {
         return None;
     }
@@ -49,13 +51,13 @@ fn deviations(values: &[f64]) -> Option<Vec<f64>> {
     Some(from_mean.into_iter().map(|value| value / largest).collect())
 }
 
-/// Ranks from 1. None of the values is NaN.
+/// Returns the ranks of `values`, counted from 1. No value may be NaN.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
     let mut ranks = vec![0.0; values.len()];
     let mut before = 0;
-    // `==` and not the total order, by which -0 and 0 differ.
+    // `==` rather than the total order, which tells -0 from 0.
     for equal in order.chunk_by(|&a, &b| values[a] == values[b]) {
         let rank = before as f64 + (equal.len() + 1) as f64 / 2.0;
         equal.iter().for_each(|&index| ranks[index] = rank);
@@ -75,7 +77,7 @@ mod tests {
         assert!((found - expected).abs() < 1e-12, "{found}, not {expected}");
     }
 
-    /// `scipy.stats.pearsonr(x, y).statistic` and `spearmanr(x, y).statistic`, scipy 1.17.1.
+    /// Expected values from scipy 1.17.1: `scipy.stats.pearsonr(x, y).statistic` and `spearmanr(x, y).statistic`.
     #[test]
     fn as_scipy() {
         let (x, y) = ([1.0, 2.5, -3.0, 4.0, 0.5, 2.5, 7.0], [0.3, 2.0, -1.0, 2.0, 2.0, -4.0, 3.5]);
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn undefined_is_nan() {
         let y: Vec<f64> = (0..10).map(f64::from).collect();
-        // Ten tenths of 0.1 are not 0.1.
+        // In floating point, ten times 0.1 divided by ten is not 0.1.
         for x in [vec![0.1; 10], [&y[1..], &[f64::NAN]].concat()] {
             assert!(pearson(&x, &y).unwrap().is_nan() && spearman(&y, &x).unwrap().is_nan());
         }
@@ -103,8 +105,9 @@ mod tests {
     #[test]
     fn errors() {
         for measure in [pearson, spearman] {
-            assert_eq!(measure(&[], &[]).unwrap_err().to_string(), "metric: there is no prediction");
-            assert_eq!(measure(&[1.0], &[]).unwrap_err().to_string(), "metric: 1 predictions for 0 labels");
+            assert_eq!(measure(&[], &[]).unwrap_err().to_string(), "metric: no predictions");
+            let uneven = "metric: the number of predictions (1) differs from the number of labels (0)";
+            assert_eq!(measure(&[1.0], &[]).unwrap_err().to_string(), uneven);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Measures of predictions against labels.
+//! Metrics that compare predictions with labels.
 
 mod classification;
 mod correlation;
@@ -18,11 +18,14 @@ pub use squad::{SquadScores, SquadVersion, squad_exact_match, squad_f1, squad_no
 
 use crate::{Error, Result};
 
-/// Checks that there are as many predictions as labels, and some.
+/// Checks that there are predictions, and a label for each.
 fn check(predictions: usize, labels: usize) -> Result<()> {
     match (predictions, labels) {
-        (0, 0) => Err(Error::data("metric", "there is no prediction")),
+        (0, 0) => Err(Error::data("metric", "no predictions")),
         (predictions, labels) if predictions == labels => Ok(()),
-        _ => Err(Error::data("metric", format!("{predictions} predictions for {labels} labels"))),
+        _ => {
+            let why = format!("the number of predictions ({predictions}) differs from the number of labels ({labels})");
+            Err(Error::data("metric", why))
+        }
     }
 }

@@ -1,25 +1,25 @@
-//! Precision and recall: of each class, and their averages.
+//! Precision, recall and F1 per class, and their averages.
 
 use std::collections::BTreeMap;
 
 use super::classification::count;
 use crate::Result;
 
-/// Precision, recall and F1. Where there is nothing to divide by they are 0.
+/// Precision, recall and F1. A score whose divisor is 0 is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PrecisionRecall {
-    /// The part of what was predicted that is right.
+    /// The fraction of predictions that are correct.
     pub precision: f64,
-    /// The part of what is true that was predicted.
+    /// The fraction of labels that were predicted.
     pub recall: f64,
-    /// The harmonic mean of both.
+    /// The harmonic mean of precision and recall.
     pub f1: f64,
-    /// How many true ones there are.
+    /// The number of labels.
     pub support: usize,
 }
 
 impl PrecisionRecall {
-    /// Of so many right ones among so many predicted ones, where so many are true.
+    /// Computes the scores from counts of true positives, predictions and labels.
     pub(super) fn of(right: usize, predicted: usize, labelled: usize) -> PrecisionRecall {
         let part = |of: usize| if of == 0 { 0.0 } else { right as f64 / of as f64 };
         let (precision, recall) = (part(predicted), part(labelled));
@@ -27,7 +27,8 @@ impl PrecisionRecall {
         PrecisionRecall { precision, recall, f1, support: labelled }
     }
 
-    /// The mean of several, each with a weight; of no weight at all, zeros. `support` is the sum.
+    /// Returns the weighted mean of several scores, with the sum of their supports. If the weights add up to 0, all
+    /// scores are 0.
     pub(super) fn mean<'p>(
         of: impl Iterator<Item = &'p PrecisionRecall> + Clone,
         weight: impl Fn(&PrecisionRecall) -> f64,
@@ -46,12 +47,12 @@ impl PrecisionRecall {
     }
 }
 
-/// Precision, recall and F1 of each class that is a label or a prediction.
+/// Returns precision, recall and F1 of each class that occurs in the labels or the predictions.
 ///
-/// The numbers are scikit-learn's `precision_recall_fscore_support` with `zero_division=0`.
+/// The results equal scikit-learn's `precision_recall_fscore_support` with `zero_division=0`.
 ///
 /// # Errors
-/// When there is no prediction, or there are not as many labels.
+/// Returns an error if there are no predictions, or if the numbers of predictions and labels differ.
 pub fn precision_recall(predictions: &[i64], labels: &[i64]) -> Result<BTreeMap<i64, PrecisionRecall>> {
     let of = count(predictions, labels)?;
     Ok(of.into_iter().map(|(class, n)| (class, PrecisionRecall::of(n.right, n.predicted, n.labelled))).collect())
@@ -61,7 +62,7 @@ pub fn precision_recall(predictions: &[i64], labels: &[i64]) -> Result<BTreeMap<
 mod tests {
     use super::*;
 
-    /// By scikit-learn 1.9.1: `precision_recall_fscore_support(y, p, zero_division=0)`.
+    /// Expected values from scikit-learn 1.9.1: `precision_recall_fscore_support(y, p, zero_division=0)`.
     #[test]
     fn as_scikit_learn() {
         let (predictions, labels) = ([0, 1, 2, 2, 1, 0, 7, 2, 1, 0], [0, 1, 2, 1, 1, 2, 0, 2, 5, 0]);

@@ -1,16 +1,16 @@
-//! Precision, recall and F1 of spans of words: named entities.
+//! Precision, recall and F1 of spans of words, such as named entities.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::PrecisionRecall;
-use crate::tag_scheme::{Place, Tag};
+use crate::tag_scheme::{SpanPosition, Tag};
 use crate::{Error, Result};
 
-/// Which tags make a span.
+/// How tags are grouped into spans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SpanMode {
-    /// As `conlleval` and, by default, seqeval: a span begins at any tag that cannot go on with the span before it, as an
-    /// `I-PER` after `O`; so tags of every scheme make spans.
+    /// The rule of `conlleval` and seqeval's default: any tag that cannot continue the previous span begins a new one,
+    /// such as an `I-PER` after `O`. Tags of every scheme are accepted.
     #[default]
     Lenient,
     /// Seqeval's `mode="strict", scheme=IOB2`: a span begins with `B`.
@@ -19,53 +19,53 @@ pub enum SpanMode {
     StrictBioes,
 }
 
-/// A span of words: the words `start..end` of a sentence.
+/// The span of words `start..end` of a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TagSpan {
-    /// The first word.
+    /// Index of the first word.
     pub start: usize,
-    /// The word after the last.
+    /// Index of the word after the last.
     pub end: usize,
-    /// The kind: `PER`.
+    /// The kind of span, such as `PER`.
     pub kind: String,
 }
 
-/// How well spans were found: a span counts as right when its first word, its last word and its kind are.
+/// Scores of predicted spans. A span is correct if its first word, last word and kind all match.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SpanScores {
-    /// For each kind of span that was predicted or is true.
+    /// The scores of each kind that occurs in the labels or the predictions.
     pub by_kind: BTreeMap<String, PrecisionRecall>,
-    /// Of all spans together: the usual number.
+    /// The scores over all spans together. Its F1 is the number that is usually reported.
     pub micro: PrecisionRecall,
-    /// The means over the kinds.
+    /// The unweighted mean over the kinds.
     pub macro_average: PrecisionRecall,
-    /// The means over the kinds, each weighted by how many are true.
+    /// The mean over the kinds, each weighted by the number of its true spans.
     pub weighted: PrecisionRecall,
 }
 
-/// The spans of a sentence, by the tags of its words.
+/// Returns the spans of a sentence, given the tag of each word.
 ///
 /// # Errors
-/// When a mode is strict and a tag is none of its scheme (names the tag).
+/// Returns an error that names the tag if the mode is strict and a tag does not belong to its scheme.
 pub fn spans<S: AsRef<str>>(given: &[S], mode: SpanMode) -> Result<Vec<TagSpan>> {
     let tags: Vec<Tag> = given.iter().map(|tag| Tag::parse(tag.as_ref())).collect();
-    let known = |place: Place| match mode {
+    let known = |position: SpanPosition| match mode {
         SpanMode::Lenient => true,
-        SpanMode::StrictIob2 => matches!(place, Place::Outside | Place::Begin | Place::Inside),
-        SpanMode::StrictBioes => place != Place::Unknown,
+        SpanMode::StrictIob2 => matches!(position, SpanPosition::Outside | SpanPosition::Begin | SpanPosition::Inside),
+        SpanMode::StrictBioes => position != SpanPosition::Unknown,
     };
-    if let Some(at) = tags.iter().position(|tag| !known(tag.place)) {
-        let scheme =
-            if mode == SpanMode::StrictIob2 { "IOB2: O, B-..., I-..." } else { "BIOES: O, B-..., I-..., E-..., S-..." };
-        return Err(Error::data("tags", format!("the tag {:?} of word {at} is none of {scheme}", given[at].as_ref())));
+    if let Some(at) = tags.iter().position(|tag| !known(tag.position)) {
+        let scheme = if mode == SpanMode::StrictIob2 { "IOB2 (O, B-, I-)" } else { "BIOES (O, B-, I-, E-, S-)" };
+        let why = format!("tag {:?} of word {at} does not belong to {scheme}", given[at].as_ref());
+        return Err(Error::data("tags", why));
     }
     let mut found = Vec::new();
     let (mut at, mut previous) = (0, Tag::OUTSIDE);
     while let Some(first) = tags.get(at) {
         let begins = match mode {
             SpanMode::Lenient => first.begins_after(&previous),
-            _ => matches!(first.place, Place::Begin | Place::Single),
+            _ => matches!(first.position, SpanPosition::Begin | SpanPosition::Single),
         };
         if !begins {
             (at, previous) = (at + 1, *first);
@@ -74,37 +74,39 @@ pub fn spans<S: AsRef<str>>(given: &[S], mode: SpanMode) -> Result<Vec<TagSpan>>
         let start = at;
         (at, previous) = (at + 1, *first);
         while let Some(next) = tags.get(at)
-            && goes_on(&previous, next, mode)
+            && continues(&previous, next, mode)
         {
             (at, previous) = (at + 1, *next);
         }
-        if mode != SpanMode::StrictBioes || matches!(previous.place, Place::End | Place::Single) {
+        if mode != SpanMode::StrictBioes || matches!(previous.position, SpanPosition::End | SpanPosition::Single) {
             found.push(TagSpan { start, end: at, kind: first.kind.to_string() });
         }
     }
     Ok(found)
 }
 
-/// Whether a tag goes on with the span that the one before it is in.
-fn goes_on(previous: &Tag, tag: &Tag, mode: SpanMode) -> bool {
-    let ended = matches!(previous.place, Place::End | Place::Single);
+/// Returns whether `tag` continues the span that `previous` is in.
+fn continues(previous: &Tag, tag: &Tag, mode: SpanMode) -> bool {
+    let ended = matches!(previous.position, SpanPosition::End | SpanPosition::Single);
     match mode {
-        SpanMode::Lenient => tag.place != Place::Outside && !tag.begins_after(previous),
-        _ => !ended && matches!(tag.place, Place::Inside | Place::End) && tag.kind == previous.kind,
+        SpanMode::Lenient => tag.position != SpanPosition::Outside && !tag.begins_after(previous),
+        _ => !ended && matches!(tag.position, SpanPosition::Inside | SpanPosition::End) && tag.kind == previous.kind,
     }
 }
 
-/// Compares the spans that the predicted tags of some sentences make with those that the right ones make.
+/// Scores the spans formed by predicted tags against those formed by the true tags. Each element is a sentence.
 ///
-/// Source: E. F. Tjong Kim Sang, F. De Meulder, "Introduction to the CoNLL-2003 shared task", 2003, and its `conlleval`;
-/// the numbers are seqeval's with `zero_division=0`.
+/// The results equal seqeval's with `zero_division=0`.
+///
+/// Source: E. F. Tjong Kim Sang, F. De Meulder, "Introduction to the CoNLL-2003 shared task", 2003, and its script
+/// `conlleval`.
 ///
 /// # Errors
-/// When there is no sentence, there are not as many of both, two have not as many tags (says which sentence), or a mode is
-/// strict and a tag is none of its scheme.
+/// Returns an error if there are no sentences, if the lengths differ, overall or within a sentence (names the
+/// sentence), or if the mode is strict and a tag does not belong to its scheme.
 pub fn span_scores<S: AsRef<str>>(predictions: &[Vec<S>], labels: &[Vec<S>], mode: SpanMode) -> Result<SpanScores> {
     super::check(predictions.len(), labels.len())?;
-    // Right, predicted and true ones of each kind.
+    // True positives, predictions and labels of each kind.
     let mut counts: BTreeMap<String, [usize; 3]> = BTreeMap::new();
     for (number, (predicted, labelled)) in predictions.iter().zip(labels).enumerate() {
         if predicted.len() != labelled.len() {
@@ -146,7 +148,7 @@ mod tests {
         text.split_whitespace().map(str::to_string).collect()
     }
 
-    /// 200 sentences of 1 to 9 random tags, and predictions of which three in ten are random again.
+    /// Returns predictions and labels for 200 sentences of 1 to 9 random tags. Three in ten predictions are random.
     fn sentences(letters: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
         let letters: Vec<char> = letters.chars().collect();
         let mut random = Lcg(7);
@@ -168,74 +170,78 @@ mod tests {
         (predictions, labels)
     }
 
-    /// By seqeval 1.2.2: `classification_report(labels, predictions, output_dict=True, zero_division=0)`, and with
-    /// `mode="strict", scheme=IOB2` or `IOBES`. Rows are X, Y, Z, micro, macro and weighted: precision, recall, F1.
+    /// Precision, recall and F1 of X, Y, Z, micro, macro and weighted average; then the supports of X, Y and Z.
+    type Expected = ([[f64; 3]; 6], [usize; 3]);
+
+    /// The letters that tags are made of, and the expected scores from seqeval 1.2.2:
+    /// `classification_report(labels, predictions, output_dict=True, zero_division=0)`, strict modes with
+    /// `mode="strict", scheme=IOB2` or `IOBES`.
+    const SEQEVAL: [(&str, SpanMode, Expected); 4] = [
+        (
+            "OBI",
+            SpanMode::Lenient,
+            (
+                [
+                    [0.7184466019417476, 0.6915887850467289, 0.7047619047619048],
+                    [0.7415730337078652, 0.7021276595744681, 0.7213114754098361],
+                    [0.663594470046083, 0.7024390243902439, 0.6824644549763034],
+                    [0.7054908485856906, 0.6985172981878089, 0.7019867549668874],
+                    [0.7078713685652319, 0.6987184896704802, 0.702845945049348],
+                    [0.7070842990313997, 0.6985172981878089, 0.702357196484743],
+                ],
+                [214, 188, 205],
+            ),
+        ),
+        (
+            "OBIES",
+            SpanMode::Lenient,
+            (
+                [
+                    [0.751937984496124, 0.7432950191570882, 0.7475915221579961],
+                    [0.7869565217391304, 0.70703125, 0.7448559670781892],
+                    [0.7148014440433214, 0.7471698113207547, 0.7306273062730627],
+                    [0.7490196078431373, 0.7327365728900256, 0.7407886231415642],
+                    [0.7512319834261919, 0.7324986934926142, 0.7410249318364159],
+                    [0.7508172201920535, 0.7327365728900256, 0.7409472519406841],
+                ],
+                [261, 256, 265],
+            ),
+        ),
+        (
+            "OBI",
+            SpanMode::StrictIob2,
+            (
+                [
+                    [0.7346938775510204, 0.6666666666666666, 0.6990291262135923],
+                    [0.6923076923076923, 0.65625, 0.6737967914438503],
+                    [0.6310679611650486, 0.6989247311827957, 0.663265306122449],
+                    [0.684931506849315, 0.6734006734006734, 0.6791171477079796],
+                    [0.6860231770079205, 0.6739471326164873, 0.6786970745932973],
+                    [0.6885447731494888, 0.6734006734006734, 0.6796744480776612],
+                ],
+                [108, 96, 93],
+            ),
+        ),
+        (
+            "OBIES",
+            SpanMode::StrictBioes,
+            (
+                [
+                    [0.734375, 0.6438356164383562, 0.6861313868613139],
+                    [0.660377358490566, 0.5223880597014925, 0.5833333333333333],
+                    [0.6470588235294118, 0.7457627118644068, 0.6929133858267716],
+                    [0.6810810810810811, 0.6331658291457286, 0.65625],
+                    [0.6806037273399926, 0.6373287960014185, 0.654126035340473],
+                    [0.6835735105884584, 0.6331658291457286, 0.6535317303416521],
+                ],
+                [73, 67, 59],
+            ),
+        ),
+    ];
+
     #[test]
     fn as_seqeval() {
-        type Expected = ([[f64; 3]; 6], [usize; 3]);
-        let cases: [(&str, SpanMode, Expected); 4] = [
-            (
-                "OBI",
-                SpanMode::Lenient,
-                (
-                    [
-                        [0.7184466019417476, 0.6915887850467289, 0.7047619047619048],
-                        [0.7415730337078652, 0.7021276595744681, 0.7213114754098361],
-                        [0.663594470046083, 0.7024390243902439, 0.6824644549763034],
-                        [0.7054908485856906, 0.6985172981878089, 0.7019867549668874],
-                        [0.7078713685652319, 0.6987184896704802, 0.702845945049348],
-                        [0.7070842990313997, 0.6985172981878089, 0.702357196484743],
-                    ],
-                    [214, 188, 205],
-                ),
-            ),
-            (
-                "OBIES",
-                SpanMode::Lenient,
-                (
-                    [
-                        [0.751937984496124, 0.7432950191570882, 0.7475915221579961],
-                        [0.7869565217391304, 0.70703125, 0.7448559670781892],
-                        [0.7148014440433214, 0.7471698113207547, 0.7306273062730627],
-                        [0.7490196078431373, 0.7327365728900256, 0.7407886231415642],
-                        [0.7512319834261919, 0.7324986934926142, 0.7410249318364159],
-                        [0.7508172201920535, 0.7327365728900256, 0.7409472519406841],
-                    ],
-                    [261, 256, 265],
-                ),
-            ),
-            (
-                "OBI",
-                SpanMode::StrictIob2,
-                (
-                    [
-                        [0.7346938775510204, 0.6666666666666666, 0.6990291262135923],
-                        [0.6923076923076923, 0.65625, 0.6737967914438503],
-                        [0.6310679611650486, 0.6989247311827957, 0.663265306122449],
-                        [0.684931506849315, 0.6734006734006734, 0.6791171477079796],
-                        [0.6860231770079205, 0.6739471326164873, 0.6786970745932973],
-                        [0.6885447731494888, 0.6734006734006734, 0.6796744480776612],
-                    ],
-                    [108, 96, 93],
-                ),
-            ),
-            (
-                "OBIES",
-                SpanMode::StrictBioes,
-                (
-                    [
-                        [0.734375, 0.6438356164383562, 0.6861313868613139],
-                        [0.660377358490566, 0.5223880597014925, 0.5833333333333333],
-                        [0.6470588235294118, 0.7457627118644068, 0.6929133858267716],
-                        [0.6810810810810811, 0.6331658291457286, 0.65625],
-                        [0.6806037273399926, 0.6373287960014185, 0.654126035340473],
-                        [0.6835735105884584, 0.6331658291457286, 0.6535317303416521],
-                    ],
-                    [73, 67, 59],
-                ),
-            ),
-        ];
-        for (letters, mode, (numbers, supports)) in cases {
+        for (letters, mode, (numbers, supports)) in SEQEVAL {
             let (predictions, labels) = sentences(letters);
             let found = span_scores(&predictions, &labels, mode).unwrap();
             let kinds: Vec<&PrecisionRecall> = found.by_kind.values().collect();
@@ -283,16 +289,16 @@ mod tests {
             let of = |texts: &[&str]| texts.iter().map(|text| tags(text)).collect::<Vec<_>>();
             span_scores(&of(predictions), &of(labels), mode).unwrap_err().to_string()
         };
-        assert_eq!(said(&[], &[], SpanMode::Lenient), "metric: there is no prediction");
-        assert_eq!(said(&["O"], &[], SpanMode::Lenient), "metric: 1 predictions for 0 labels");
+        assert_eq!(said(&[], &[], SpanMode::Lenient), "metric: no predictions");
+        let uneven = "metric: the number of predictions (1) differs from the number of labels (0)";
+        assert_eq!(said(&["O"], &[], SpanMode::Lenient), uneven);
         assert_eq!(
             said(&["O", "O"], &["O", "O O"], SpanMode::Lenient),
             "metric: sentence 1: 1 predicted tags for 2 words"
         );
-        let why = "metric: sentence 1: tags: the tag \"E-X\" of word 1 is none of IOB2: O, B-..., I-...";
+        let why = "metric: sentence 1: tags: tag \"E-X\" of word 1 does not belong to IOB2 (O, B-, I-)";
         assert_eq!(said(&["O", "B-X E-X"], &["O", "O O"], SpanMode::StrictIob2), why);
-        let why =
-            "metric: sentence 0: tags: the tag \"NOUN\" of word 0 is none of BIOES: O, B-..., I-..., E-..., S-...";
+        let why = "metric: sentence 0: tags: tag \"NOUN\" of word 0 does not belong to BIOES (O, B-, I-, E-, S-)";
         assert_eq!(said(&["NOUN"], &["O"], SpanMode::StrictBioes), why);
     }
 }

@@ -1,58 +1,60 @@
-//! Exact match and F1 of answers, as SQuAD's own scripts count them.
+//! Exact match and F1 of answers, as SQuAD's official scripts compute them.
 
 use std::collections::HashMap;
 
 use super::check;
 use crate::Result;
 
-/// Whose rules: they differ where an answer has no words once it is normalized, or there is no answer.
+/// Which version's rules to apply. They differ for questions without an answer, and for answers that normalise to
+/// nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SquadVersion {
     /// SQuAD 1.1: every question has an answer.
     #[default]
     V1_1,
-    /// SQuAD 2.0: where there is no answer, the right one is empty.
+    /// SQuAD 2.0: the right answer to an unanswerable question is the empty string.
     V2_0,
 }
 
-/// Exact match and F1, in percent, over questions. Those with and without an answer apart are NaN where there is none.
+/// Exact match and F1 over a set of questions, in percent. The separate scores of questions with and without an answer
+/// are NaN if there are no such questions.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct SquadScores {
-    /// Part of the answers that are right to the letter, normalized.
+    /// Percentage of predictions that equal a right answer after [normalisation](squad_normalize).
     pub exact_match: f64,
-    /// Mean F1 of the words of the answers.
+    /// Mean word-level F1.
     pub f1: f64,
-    /// Questions.
+    /// Number of questions.
     pub total: usize,
     /// Exact match of questions that have an answer.
     pub has_answer_exact_match: f64,
     /// F1 of questions that have an answer.
     pub has_answer_f1: f64,
-    /// Questions that have an answer.
+    /// Number of questions that have an answer.
     pub has_answer_total: usize,
-    /// Exact match, which is F1, of questions that have none.
+    /// Exact match of questions without an answer, which is also their F1.
     pub no_answer_exact_match: f64,
-    /// Questions that have none.
+    /// Number of questions without an answer.
     pub no_answer_total: usize,
 }
 
 impl SquadScores {
-    /// Compares predicted answers, empty where there is none, with the right ones: any of several, none for a question
-    /// without an answer.
+    /// Scores predicted answers against the right answers of each question. An empty prediction means "no answer", an
+    /// empty list of right answers means that the question has none.
     ///
     /// Source: P. Rajpurkar, J. Zhang, K. Lopyrev, P. Liang, "SQuAD", 2016; P. Rajpurkar, R. Jia, P. Liang, "Know what
     /// you don't know", 2018; and their scripts `evaluate-v1.1.py` and `evaluate-v2.0.py`.
     ///
     /// # Errors
-    /// When there is no prediction, or there are not as many questions.
+    /// Returns an error if there are no predictions, or if the numbers of predictions and questions differ.
     pub fn of<S: AsRef<str>, A: AsRef<str>>(
         predictions: &[S],
         answers: &[Vec<A>],
         version: SquadVersion,
     ) -> Result<SquadScores> {
         check(predictions.len(), answers.len())?;
-        // Exact matches, sum of F1 and number of questions, of those without an answer and of those with one.
+        // Exact matches, sum of F1 and number of questions: first without an answer, then with one.
         let mut sums = [(0.0, 0.0, 0usize); 2];
         for (prediction, answers) in predictions.iter().zip(answers) {
             let (exact, f1, count) = &mut sums[usize::from(!answers.is_empty())];
@@ -76,8 +78,8 @@ impl SquadScores {
     }
 }
 
-/// An answer as SQuAD compares it: in small letters, without punctuation (ASCII's), without the articles `a`, `an` and
-/// `the`, with single blanks.
+/// Normalises an answer for comparison: converts it to lower case, removes ASCII punctuation and the articles `a`, `an`
+/// and `the`, and collapses white space.
 ///
 /// ```
 /// assert_eq!(cloze_train::metrics::squad_normalize(" The  Super-Bowl, of an era. "), "superbowl of era");
@@ -85,7 +87,7 @@ impl SquadScores {
 pub fn squad_normalize(answer: &str) -> String {
     let lower = answer.to_lowercase();
     let without: String = lower.chars().filter(|character| !character.is_ascii_punctuation()).collect();
-    // An article is one wherever word characters end around it, as `\b` of the script has it: `a` in "a—b".
+    // The script finds articles with `\b`, so that the `a` in "a—b" is one.
     let is_word = |character: char| character.is_alphanumeric();
     let mut text = String::with_capacity(without.len());
     let mut rest = without.as_str();
@@ -98,27 +100,27 @@ pub fn squad_normalize(answer: &str) -> String {
     words(&text).collect::<Vec<_>>().join(" ")
 }
 
-/// Words as Python's `str.split` has them, to which four control characters are white space too.
+/// Splits text into words like Python's `str.split`, which also treats four control characters as white space.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let is_space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
     text.split(is_space).filter(|word| !word.is_empty())
 }
 
-/// Whether a predicted answer is, [normalized](squad_normalize), one of the right ones. Without a right one, it must be
-/// empty.
+/// Returns whether a predicted answer equals one of the right answers after [normalisation](squad_normalize). If there
+/// is no right answer, the prediction must be empty.
 pub fn squad_exact_match<A: AsRef<str>>(prediction: &str, answers: &[A], version: SquadVersion) -> bool {
     let prediction = squad_normalize(prediction);
     normalized(answers, version).contains(&prediction)
 }
 
-/// The F1 of the words of a predicted answer, in [0, 1], with those of the right answer that is most like it, both
-/// [normalized](squad_normalize).
+/// Returns the word-level F1, in [0, 1], of a predicted answer and the right answer closest to it, both
+/// [normalised](squad_normalize).
 pub fn squad_f1<A: AsRef<str>>(prediction: &str, answers: &[A], version: SquadVersion) -> f64 {
     let prediction = squad_normalize(prediction);
     normalized(answers, version).iter().map(|answer| word_f1(&prediction, answer, version)).fold(0.0, f64::max)
 }
 
-/// The right answers; an empty one where there is none.
+/// Returns the normalised right answers, or a single empty one if there are none.
 fn normalized<A: AsRef<str>>(answers: &[A], version: SquadVersion) -> Vec<String> {
     let mut answers: Vec<String> = answers.iter().map(|answer| squad_normalize(answer.as_ref())).collect();
     if version == SquadVersion::V2_0 {
@@ -180,7 +182,8 @@ mod tests {
         "ΟΔΟΣ",
     ];
 
-    /// 500 questions with up to 3 right answers of up to 4 words, and a prediction that in half of the cases is the first.
+    /// Returns 500 questions, each as its right answers (up to 3, of up to 4 words) and a prediction. In half of the
+    /// cases the prediction is the first right answer.
     fn questions() -> Vec<(Vec<String>, String)> {
         let mut random = Lcg(11);
         let text = |random: &mut Lcg| {
@@ -200,7 +203,8 @@ mod tests {
         (0..500).map(|_| question()).collect()
     }
 
-    /// By `evaluate-v1.1.py` and `evaluate-v2.0.py` of SQuAD's site; for 1.1 the questions that have an answer alone.
+    /// Expected values from `evaluate-v1.1.py` and `evaluate-v2.0.py` of SQuAD's site. For 1.1, only questions that
+    /// have an answer.
     #[test]
     fn as_the_scripts_of_squad() {
         let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
@@ -220,7 +224,7 @@ mod tests {
         close(found.no_answer_exact_match, 30.46875);
     }
 
-    /// By `normalize_answer` of the same scripts.
+    /// Expected values from `normalize_answer` of the same scripts.
     #[test]
     fn normalized_as_the_scripts_do() {
         for (text, expected) in [
@@ -247,6 +251,6 @@ mod tests {
         assert!(all.no_answer_exact_match.is_nan() && all.total == 1);
         let none: [Vec<&str>; 0] = [];
         let error = SquadScores::of(&[] as &[&str], &none, SquadVersion::V1_1).unwrap_err().to_string();
-        assert_eq!(error, "metric: there is no prediction");
+        assert_eq!(error, "metric: no predictions");
     }
 }

@@ -1,6 +1,6 @@
-//! The same numbers as in the scripts that the expected values of the tests of metrics come from.
+//! Random numbers that a Python script can reproduce, for tests whose expected values come from Python libraries.
 
-/// A linear congruential generator (D. Knuth's MMIX).
+/// A linear congruential generator with the constants of D. Knuth's MMIX.
 pub(super) struct Lcg(pub(super) u64);
 
 impl Lcg {

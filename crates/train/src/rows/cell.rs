@@ -1,10 +1,10 @@
-//! What stands in a row's column.
+//! The value of a row in one column.
 
 use std::fmt;
 
 use serde_json::{Number, Value};
 
-/// What stands in a row's column: any JSON value, or one of the numbers that JSON has no word for.
+/// The value of a row in one column: any JSON value, or one of the numbers that JSON cannot express.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     /// A JSON value.
@@ -20,13 +20,13 @@ impl<T: Into<Value>> From<T> for Cell {
 }
 
 impl Cell {
-    /// A number, which may be NaN or an infinity.
+    /// Makes a cell of any number, NaN and infinities included.
     pub fn number(value: f64) -> Cell {
         Number::from_f64(value).map_or(Cell::NonFinite(value), |number| Cell::Json(number.into()))
     }
 }
 
-/// As JSON, and as Python writes what JSON has not: `nan`, `inf`, `-inf`.
+/// Formats the value as JSON. Numbers that JSON cannot express are written like Python does: `nan`, `inf`, `-inf`.
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

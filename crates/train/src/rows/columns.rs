@@ -1,14 +1,14 @@
-//! Which column holds what.
+//! The columns to read.
 
-/// Names that a column of texts has where nobody says another, the likelier first.
+/// Default names of the text column, in order of preference.
 const TEXT: &[&str] = &["sentence", "text", "content"];
 const LABEL: &[&str] = &["label"];
 
-/// So many columns are listed where one is missing.
+/// Number of columns listed in the error for a missing one.
 const LISTED: usize = 20;
 
-/// The columns to read, by name. By default the text is `sentence`, else `text`, else `content`; there is no second
-/// text; the label is `label`.
+/// The columns to read, by name. By default, the text is in the first of `sentence`, `text` and `content` that exists,
+/// the label is in `label`, and there is no second text.
 ///
 /// ```
 /// use cloze_train::Columns;
@@ -23,61 +23,61 @@ pub struct Columns {
     numbered: bool,
 }
 
-/// Where the columns are among those of a file.
+/// The indices of the wanted columns among those of a file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct ColumnIndices {
     pub(super) text: usize,
     pub(super) second_text: Option<usize>,
     pub(super) label: usize,
 }
 
 impl Columns {
-    /// The default names.
+    /// Returns the default columns.
     pub fn new() -> Columns {
         Columns::default()
     }
 
-    /// The columns of TSV or CSV without a header, called by their numbers, `1`, `2`, ... By default the text is the first,
-    /// the label the last.
+    /// Returns the columns of TSV or CSV without a header, named by their numbers `1`, `2`, ... By default, the text is
+    /// in the first column and the label in the last.
     pub fn numbered() -> Columns {
         Columns { numbered: true, ..Columns::default() }
     }
 
-    /// Whether TSV and CSV begin with the names of the columns.
+    /// Returns whether TSV and CSV files begin with the names of the columns.
     pub(super) fn has_header(&self) -> bool {
         !self.numbered
     }
 
-    /// The column of texts.
+    /// Sets the column of texts.
     pub fn text(self, name: impl Into<String>) -> Columns {
         Columns { text: Some(name.into()), ..self }
     }
 
-    /// The column of second texts, of data that are pairs.
+    /// Sets the column of second texts, for data that consist of pairs.
     pub fn second_text(self, name: impl Into<String>) -> Columns {
         Columns { second_text: Some(name.into()), ..self }
     }
 
-    /// The column of labels.
+    /// Sets the column of labels.
     pub fn label(self, name: impl Into<String>) -> Columns {
         Columns { label: Some(name.into()), ..self }
     }
 
-    /// Finds them among the columns of a file, or says what is missing and what is there.
-    pub(super) fn find(&self, there: &[impl AsRef<str>]) -> Result<Found, String> {
+    /// Finds the wanted columns among those of a file. The error names the missing column and those that exist.
+    pub(super) fn find(&self, there: &[impl AsRef<str>]) -> Result<ColumnIndices, String> {
         let find = |name: &Option<String>, defaults: &[&str]| {
             let wanted = name.as_ref().map_or_else(|| defaults.to_vec(), |name| vec![name.as_str()]);
             let places = |name: &str| (0..there.len()).filter(|&at| there[at].as_ref() == name).collect::<Vec<_>>();
             let found = wanted.iter().map(|name| (*name, places(name))).find(|(_, places)| !places.is_empty());
             match found {
                 Some((_, places)) if places.len() == 1 => Ok(places[0]),
-                Some((name, places)) => Err(format!("there are {} columns {name}: rename all but one", places.len())),
-                None => Err(format!("there is no column {}: the file has {}", either(&wanted), list(there))),
+                Some((name, places)) => Err(format!("{} columns are named {name}: rename all but one", places.len())),
+                None => Err(format!("no column {}: the file has {}", either(&wanted), list(there))),
             }
         };
         let last = there.len().to_string();
         let (text, label) = if self.numbered { (&["1"][..], &[last.as_str()][..]) } else { (TEXT, LABEL) };
-        Ok(Found {
+        Ok(ColumnIndices {
             text: find(&self.text, text)?,
             second_text: self.second_text.is_some().then(|| find(&self.second_text, &[])).transpose()?,
             label: find(&self.label, label)?,
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn defaults_and_names() {
-        let found = |text, second_text, label| Ok(Found { text, second_text, label });
+        let found = |text, second_text, label| Ok(ColumnIndices { text, second_text, label });
         assert_eq!(Columns::new().find(&["label", "content", "text"]), found(2, None, 0));
         assert_eq!(Columns::new().find(&["text", "sentence", "label"]), found(1, None, 2));
         let pairs = Columns::new().text("b").second_text("a").label("c");
@@ -117,17 +117,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_and_what_is_there() {
+    fn errors_name_the_missing_column_and_those_that_exist() {
         let said = |columns: Columns, there: &[String]| columns.find(there).unwrap_err();
         let there = ["id".to_string(), "text".to_string()];
-        assert_eq!(said(Columns::new(), &there), "there is no column label: the file has id, text");
-        let why = "there is no column sentence, text or content: the file has id";
+        assert_eq!(said(Columns::new(), &there), "no column label: the file has id, text");
+        let why = "no column sentence, text or content: the file has id";
         assert_eq!(said(Columns::new(), &there[..1]), why);
         let twice = ["label", "text", "other", "other", "label"].map(String::from);
-        assert_eq!(said(Columns::new(), &twice), "there are 2 columns label: rename all but one");
-        assert_eq!(said(Columns::new().text("tweet"), &there), "there is no column tweet: the file has id, text");
+        assert_eq!(said(Columns::new(), &twice), "2 columns are named label: rename all but one");
+        assert_eq!(said(Columns::new().text("tweet"), &there), "no column tweet: the file has id, text");
         let second = said(Columns::new().second_text("b").label("id"), &there);
-        assert_eq!(second, "there is no column b: the file has id, text");
+        assert_eq!(second, "no column b: the file has id, text");
         let many: Vec<String> = (0..25).map(|number| number.to_string()).collect();
         assert!(said(Columns::new(), &many).ends_with("18, 19 and 5 more"));
     }

@@ -1,4 +1,4 @@
-//! JSON Lines: a JSON object a line.
+//! JSON Lines files, with a JSON object on each line.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::{BufRead, BufReader};
@@ -6,23 +6,23 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::columns::Found;
+use super::columns::ColumnIndices;
 use super::utf8::{Utf8Reader, read_error};
 use super::{Cell, Columns, Row};
 use crate::{Error, ErrorKind, Result};
 
-/// What Python's `json` writes where JSON has no word.
+/// The names that Python's `json` writes for numbers that JSON cannot express.
 const NON_FINITE: &[(&str, f64)] = &[("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)];
 
-/// The rows of a file, one after the other.
+/// An iterator over the rows of a file.
 pub(super) struct JsonLines {
     path: PathBuf,
     source: BufReader<Utf8Reader>,
     line: usize,
     columns: Columns,
-    /// What the columns are called, once some objects have been looked at.
+    /// The names of the text, second text and label columns, once the first objects have been read.
     names: Option<(String, Option<String>, String)>,
-    /// How many objects are looked at to find the columns.
+    /// The number of objects to read ahead to find the columns.
     ahead: usize,
     pending: VecDeque<(usize, Object)>,
 }
@@ -35,7 +35,7 @@ impl JsonLines {
         JsonLines { path, source, line: 0, columns, names: None, ahead, pending: VecDeque::new() }
     }
 
-    /// The next object and its line.
+    /// Returns the next object and its line.
     fn object(&mut self) -> Result<Option<(usize, Object)>> {
         let mut text = String::new();
         loop {
@@ -52,7 +52,7 @@ impl JsonLines {
         }
     }
 
-    /// Looks at the first objects for the columns; gives nothing when there is no object.
+    /// Reads the first objects and finds the columns among their keys. Returns `None` if there are no objects.
     fn look_ahead(&mut self) -> Result<Option<(String, Option<String>, String)>> {
         let (mut there, mut seen) = (Vec::new(), HashSet::new());
         while self.pending.len() < self.ahead
@@ -69,7 +69,7 @@ impl JsonLines {
         if self.pending.is_empty() {
             return Ok(None);
         }
-        let Found { text, second_text, label } =
+        let ColumnIndices { text, second_text, label } =
             self.columns.find(&there).map_err(|why| Error::data_in(&self.path, "columns", why))?;
         let name = |column: usize| there[column].clone();
         Ok(Some((name(text), second_text.map(name), name(label))))
@@ -108,11 +108,11 @@ fn object(line: &str) -> Result<BTreeMap<String, Cell>, String> {
     });
     match object {
         Ok(Value::Object(object)) => Ok(cells(object, named)),
-        Ok(_) => Err("is no JSON object".to_string()),
+        Ok(_) => Err("not a JSON object".to_string()),
         Err(error) => {
             let (column, said) = (error.column(), error.to_string());
             let why = said.split_once(" at line ").map_or(said.as_str(), |(why, _)| why);
-            Err(format!("is not JSON: {why} at column {column}"))
+            Err(format!("invalid JSON: {why} at column {column}"))
         }
     }
 }
@@ -123,8 +123,8 @@ fn cells(object: Map<String, Value>, named: Vec<(String, f64)>) -> BTreeMap<Stri
     cells
 }
 
-/// A line of JSON with `null` for its bare NaNs and infinities; and, of those that are the value of one of the
-/// object's own keys, that key and the number.
+/// Replaces the bare NaNs and infinities in a line of JSON by `null`. Also returns key and number of those that are the
+/// value of a top-level key.
 fn without_non_finite(line: &str) -> (String, Vec<(String, f64)>) {
     let (mut rewritten, mut named) = (String::with_capacity(line.len() + 8), Vec::new());
     let (mut depth, mut key) = (0usize, "");
@@ -139,7 +139,7 @@ fn without_non_finite(line: &str) -> (String, Vec<(String, f64)>) {
             continue;
         } else if first == '"' {
             let length = string_length(rest);
-            // The last string before a value is its key.
+            // The last string before a top-level value is its key.
             key = &rest[..length];
             length
         } else {
@@ -156,7 +156,7 @@ fn without_non_finite(line: &str) -> (String, Vec<(String, f64)>) {
     (rewritten, named)
 }
 
-/// The number of bytes of the JSON string that `text` begins with.
+/// Returns the length in bytes, quotation marks included, of the JSON string at the beginning of `text`.
 fn string_length(text: &str) -> usize {
     let mut escaped = false;
     let end = text.bytes().skip(1).position(|byte| {
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(pairs[0].second_text, Some(Value::Null.into()));
     }
 
-    /// `json.dumps` of Python writes these.
+    /// Python's `json.dumps` writes these.
     #[test]
     fn bare_nan_and_infinity() {
         let text = r#"{"text": NaN, "label": -Infinity}
@@ -226,10 +226,10 @@ mod tests {
     #[test]
     fn errors_name_the_line() {
         for (line, what) in [
-            ("[1]", "a.jsonl:2: row: is no JSON object"),
-            ("{\"text\": nan}", "a.jsonl:2: row: is not JSON: expected ident at column 11"),
-            ("{\"text\": NaN", "a.jsonl:2: row: is not JSON: EOF while parsing an object at column 13"),
-            ("{\"text\": \"NaN", "a.jsonl:2: row: is not JSON: EOF while parsing a string at column 13"),
+            ("[1]", "a.jsonl:2: row: not a JSON object"),
+            ("{\"text\": nan}", "a.jsonl:2: row: invalid JSON: expected ident at column 11"),
+            ("{\"text\": NaN", "a.jsonl:2: row: invalid JSON: EOF while parsing an object at column 13"),
+            ("{\"text\": \"NaN", "a.jsonl:2: row: invalid JSON: EOF while parsing a string at column 13"),
         ] {
             let text = format!("{{\"text\": \"a\", \"label\": 1}}\n{line}\n");
             assert_eq!(rows(&text, &Columns::new()).unwrap_err().to_string(), what);
@@ -242,13 +242,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line_is_taken_or_refused(line in r#"[{}\[\]":,NaInfty\-\\é 0]{0,40}"#) {
+        fn any_line_is_read_or_refused(line in r#"[{}\[\]":,NaInfty\-\\é 0]{0,40}"#) {
             let (rewritten, _) = without_non_finite(&line);
             prop_assert_eq!(rewritten == line, !rewritten.contains("null") || line.contains("null"));
             let _ = rows(&line, &Columns::new());
         }
 
-        /// What is valid already stays, whatever its strings hold.
+        /// Valid JSON is not changed, whatever its strings contain.
         #[test]
         fn strings_stay(text in "(NaN|Infinity|[\"\\\\{}:é-]){0,12}") {
             let line = json!({"text": [text.clone()], "label": 1, text: 2}).to_string();

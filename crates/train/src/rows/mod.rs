@@ -1,7 +1,7 @@
-//! Rows of texts and labels, from the files that people have: one reader for each form of file.
+//! Rows of texts and labels, with one reader for each file format.
 //!
-//! A reader takes what a file says as it stands. A line that is not of the file's form is an error; a value that is
-//! no text, or no label, is a row all the same, for [`sanitize`](crate::sanitize) to judge.
+//! Readers return cells as the file has them. A malformed line is an error, but a value that is not a text or a label
+//! is returned like any other: [`sanitize`](crate::sanitize) decides what to do with it.
 
 mod cell;
 mod columns;
@@ -20,10 +20,10 @@ use utf8::Utf8Reader;
 
 use crate::{Error, Result};
 
-/// A row: a text or a pair of texts, and a label, each as it was found.
+/// A row of a data file: a text or a pair of texts, and a label, each as the file has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The line of the file on which it begins, from 1; of rows that come from no file, their number.
+    /// The line of the file on which the row begins, from 1; the row's number if it does not come from a text file.
     pub line: usize,
     /// The text.
     pub text: Cell,
@@ -34,13 +34,13 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row of a single text.
+    /// Makes a row with a single text.
     pub fn new(line: usize, text: impl Into<Cell>, label: impl Into<Cell>) -> Row {
         Row { line, text: text.into(), second_text: None, label: label.into() }
     }
 }
 
-/// The rows of a file, read one after the other; made by [`stream_rows`]. After an error there is no further one.
+/// An iterator over the rows of a file, returned by [`stream_rows`]. It ends after the first error.
 pub struct RowStream {
     rows: Box<dyn Iterator<Item = Result<Row>> + Send>,
     ended: bool,
@@ -59,36 +59,37 @@ impl Iterator for RowStream {
     }
 }
 
-/// So many objects of JSON Lines are looked at to find the columns of a stream.
-const LOOKED_AT: usize = 1000;
+/// Number of objects of a JSON Lines stream in which columns are looked for.
+const LOOK_AHEAD: usize = 1000;
 
-/// Reads the rows of a file, whose name says what it is:
+/// Reads all rows of a file. The extension of its name decides the format:
 ///
-/// - `.tsv`: a header, and a line a row, tabs between the columns. Quotation marks are characters like any other, as
-///   in GLUE's files.
-/// - `.csv`: a header, commas between the columns; a column in quotation marks may hold commas, line ends and, written
-///   twice, quotation marks (RFC 4180).
-/// - `.jsonl`, `.ndjson`, `.json`: a JSON object a line. `NaN`, `Infinity` and `-Infinity` are taken as Python writes
-///   them. A key that a line lacks is `null`.
-/// - `.parquet`, with the cargo feature `parquet`: lists, structures and maps are JSON values.
+/// - `.tsv`: a header, then one row per line, with tabs between columns. Quotation marks have no special meaning, as in
+///   GLUE's files.
+/// - `.csv`: a header, then rows with commas between columns. Quoted columns may contain commas, line ends and doubled
+///   quotation marks (RFC 4180).
+/// - `.jsonl`, `.ndjson`, `.json`: one JSON object per line. Python's `NaN`, `Infinity` and `-Infinity` are accepted.
+///   Missing keys are read as `null`.
+/// - `.parquet`, with the cargo feature `parquet`: lists, structures and maps become JSON values.
 ///
-/// Blank lines are passed over. In TSV and CSV all columns are strings, but a label that reads as a number is that
-/// number; without a header, columns are [numbered](Columns::numbered).
+/// Blank lines are skipped. In TSV and CSV all columns are strings, except that labels that parse as numbers become
+/// numbers. For files without a header, see [`Columns::numbered`].
 ///
 /// # Errors
-/// When the file cannot be read, is not UTF-8, has another name, lacks a column (says which it has) or any row; when a
-/// line has not as many columns as the header, or is no JSON object (says which line).
+/// Returns an error if the file cannot be read, is not UTF-8, has another extension, lacks a column (lists those it
+/// has) or has no rows. Returns an error that names the line if its number of columns differs from the header's, or if
+/// it is not a JSON object.
 pub fn read_rows(path: impl AsRef<Path>, columns: &Columns) -> Result<Vec<Row>> {
     let path = path.as_ref();
     let rows = stream(path, columns, usize::MAX)?.collect::<Result<Vec<Row>>>()?;
     match rows.is_empty() {
-        true => Err(Error::data_in(path, "rows", "there is none")),
+        true => Err(Error::data_in(path, "rows", "the file has none")),
         false => Ok(rows),
     }
 }
 
-/// Reads the rows of a file, as [`read_rows`] does, but one after the other: for files that are larger than memory. Of
-/// JSON Lines, the columns are looked for in the first 1,000 rows.
+/// Reads the rows of a file one by one, for files that are larger than memory. The formats are those of [`read_rows`].
+/// In JSON Lines, columns are looked for in the first 1,000 rows only.
 ///
 /// ```
 /// use cloze_train::{Columns, stream_rows};
@@ -102,10 +103,10 @@ pub fn read_rows(path: impl AsRef<Path>, columns: &Columns) -> Result<Vec<Row>> 
 /// ```
 ///
 /// # Errors
-/// When the file cannot be opened, has another name, or lacks a column; the others of [`read_rows`] come where the rows
-/// are. A file without rows is no error.
+/// Returns an error if the file cannot be opened, has an unknown extension, or lacks a column. The stream returns the
+/// other errors of [`read_rows`] when it reaches them. A file without rows is not an error.
 pub fn stream_rows(path: impl AsRef<Path>, columns: &Columns) -> Result<RowStream> {
-    stream(path.as_ref(), columns, LOOKED_AT)
+    stream(path.as_ref(), columns, LOOK_AHEAD)
 }
 
 fn stream(path: &Path, columns: &Columns, ahead: usize) -> Result<RowStream> {
@@ -120,11 +121,11 @@ fn stream(path: &Path, columns: &Columns, ahead: usize) -> Result<RowStream> {
         Some("parquet") => Box::new(parquet::rows(path, columns)?),
         #[cfg(not(feature = "parquet"))]
         Some("parquet") => {
-            let why = "this program cannot read Parquet: build it with `--features parquet`";
+            let why = "this program was built without Parquet support: build it with `--features parquet`";
             return Err(Error::data_in(path, "rows", why));
         }
         _ => {
-            let why = "the name says no form of file: it must end in .tsv, .csv, .jsonl, .ndjson, .json or .parquet";
+            let why = "unknown format: the file name must end in .tsv, .csv, .jsonl, .ndjson, .json or .parquet";
             return Err(Error::data_in(path, "rows", why));
         }
     };
@@ -150,9 +151,9 @@ mod tests {
         for (name, bytes, what) in [
             ("a.txt", "sentence\tlabel\n", "must end in .tsv, .csv, .jsonl"),
             ("a", "", "must end in .tsv"),
-            ("a.tsv", "sentence\tlabel\n", "a.tsv: rows: there is none"),
-            ("a.tsv", "", "there is no column sentence, text or content: the file has none"),
-            ("a.jsonl", "\n \n", "a.jsonl: rows: there is none"),
+            ("a.tsv", "sentence\tlabel\n", "a.tsv: rows: the file has none"),
+            ("a.tsv", "", "no column sentence, text or content: the file has none"),
+            ("a.jsonl", "\n \n", "a.jsonl: rows: the file has none"),
         ] {
             let error = said(name, bytes.as_bytes(), &columns).to_string();
             assert!(error.contains(what), "{error}");
@@ -167,9 +168,8 @@ mod tests {
     #[test]
     fn parquet_is_a_feature() {
         let error = said("a.parquet", b"PAR1", &Columns::new()).to_string();
-        assert!(
-            error.ends_with("a.parquet: rows: this program cannot read Parquet: build it with `--features parquet`")
-        );
+        let why = "this program was built without Parquet support: build it with `--features parquet`";
+        assert!(error.ends_with(&format!("a.parquet: rows: {why}")), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Parquet: the form that data sets have on the Hugging Face hub.
+//! Parquet files, the usual format of data sets on the Hugging Face hub.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,14 +14,14 @@ use serde_json::{Map, Value};
 use super::{Cell, Columns, Row};
 use crate::{Error, Result};
 
-/// The rows of a file, one after the other; a row's line is its number.
+/// Returns an iterator over the rows of a file. A row's line is its number.
 pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
     let file = File::open(path).map_err(|source| Error::io(path, "cannot read", source))?;
     let reader = guarded(path, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let names: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
     let found = columns.find(&names).map_err(|why| Error::data_in(path, "columns", why))?;
-    // The other columns are not even unpacked. Each is read once, whatever it serves for.
+    // Read only the wanted columns, and each only once even if it serves twice.
     let mut wanted = vec![found.text, found.label];
     wanted.extend(found.second_text);
     wanted.sort_unstable();
@@ -39,7 +39,7 @@ pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
 pub(super) struct ParquetRows {
     path: PathBuf,
     records: RowIter<'static>,
-    /// Of text, second text and label, among the columns that are read.
+    /// Indices of text, second text and label among the columns that are read.
     places: (usize, Option<usize>, usize),
     number: usize,
 }
@@ -60,7 +60,8 @@ impl Iterator for ParquetRows {
     }
 }
 
-/// Of some damaged files the crate (60.1) panics where it should give an error. What it was reading is not used again.
+/// Runs `read` and turns panics into errors: on some damaged files the `parquet` crate (60.1) panics. Unwind safety
+/// holds because the reader is not used after an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
     let read = catch_unwind(AssertUnwindSafe(read));
     let why = match read {
@@ -79,12 +80,12 @@ fn cell(field: &Field) -> Cell {
     }
 }
 
-/// The f64 that prints as the f32 does: 0.1, not 0.10000000149.
+/// Converts a number to the f64 that prints the same: 0.1 rather than 0.10000000149.
 fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(value.into())
 }
 
-/// NaN and infinities inside lists and structures are `null`, which JSON has no word for.
+/// Converts a field to JSON. NaN and infinities inside lists and structures become `null`.
 fn value(field: &Field) -> Value {
     match field {
         Field::Null => Value::Null,
@@ -106,7 +107,7 @@ fn value(field: &Field) -> Value {
         Field::MapInternal(map) => {
             map.entries().iter().map(|(key, of)| (key_of(key), value(of))).collect::<Map<_, _>>().into()
         }
-        // Dates, times, decimals and half precision: as the crate writes them.
+        // Dates, times, decimals and half precision, as the `parquet` crate formats them.
         other => other.to_string().into(),
     }
 }
@@ -148,7 +149,7 @@ mod tests {
         texts.iter().map(|&text| ByteArray::from(text)).collect()
     }
 
-    /// Three rows in each of two row groups.
+    /// Writes a file of two row groups with three rows each.
     fn write(path: &Path, compression: Compression) {
         let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
         let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
@@ -218,16 +219,16 @@ mod tests {
         let path = folder.path().join("a.parquet");
         write(&path, Compression::SNAPPY);
         let error = read_rows(&path, &Columns::new().label("stars")).unwrap_err().to_string();
-        let why = "there is no column stars: the file has text, label, score, share, yes, tags, at";
+        let why = "no column stars: the file has text, label, score, share, yes, tags, at";
         assert!(error.ends_with(&format!("a.parquet: columns: {why}")), "{error}");
         let bytes = std::fs::read(&path).unwrap();
-        // Cut off at every place.
+        // Truncated files are errors.
         for at in (0..bytes.len()).step_by(5) {
             std::fs::write(&path, &bytes[..at]).unwrap();
             let error = read_rows(&path, &Columns::new()).unwrap_err();
             assert!(error.to_string().contains("a.parquet: rows: cannot read Parquet: "), "{error}");
         }
-        // And with a byte of another value: read or refused.
+        // Files with a wrong byte are read or refused, without a panic.
         for at in (0..bytes.len()).step_by(5) {
             let mut wrong = bytes.clone();
             wrong[at] ^= 0x55;

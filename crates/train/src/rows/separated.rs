@@ -1,11 +1,11 @@
-//! Columns with a separator between them: TSV and CSV.
+//! TSV and CSV files.
 
 use std::path::{Path, PathBuf};
 
 use csv::{ReaderBuilder, StringRecord};
 use serde_json::{Number, Value};
 
-use super::columns::Found;
+use super::columns::ColumnIndices;
 use super::utf8::{Utf8Reader, read_error};
 use super::{Cell, Columns, Row};
 use crate::{Error, ErrorKind, Result};
@@ -18,22 +18,22 @@ pub(super) fn csv(path: &Path, source: Utf8Reader, columns: &Columns) -> Result<
     Separated::new(path, source, columns, &mut ReaderBuilder::new())
 }
 
-/// The rows of a file, one after the other.
+/// An iterator over the rows of a file.
 pub(super) struct Separated {
     path: PathBuf,
     reader: csv::Reader<Utf8Reader>,
-    /// What the number of columns is said to be in: `the header`.
+    /// The name, in errors, of the line that decides the number of columns: `the header` or `the first row`.
     first: &'static str,
     width: usize,
-    found: Found,
+    found: ColumnIndices,
     record: StringRecord,
-    /// Whether `record` has a row already, the first of a file without a header.
+    /// Whether `record` already holds the next row: the first row of a file without a header.
     is_read: bool,
 }
 
 impl Separated {
     fn new(path: &Path, source: Utf8Reader, columns: &Columns, form: &mut ReaderBuilder) -> Result<Separated> {
-        // The number of columns is compared here, where it can be said on which line it differs.
+        // `flexible`: `row` compares the number of columns itself, to name the line where it differs.
         let mut reader = form.flexible(true).has_headers(false).from_reader(source);
         let mut record = StringRecord::new();
         let is_read = reader.read_record(&mut record).map_err(|error| wrong(path, error))?;
@@ -51,10 +51,10 @@ impl Separated {
             return Ok(None);
         }
         self.is_read = false;
-        // The reader counts the blank lines before a row to the row.
+        // The position of a record includes the blank lines before it.
         let line = self.reader.get_mut().line_of(self.record.position().map_or(0, |position| position.byte()));
         if self.record.len() != self.width {
-            let why = format!("{} columns, but {} has {}", self.record.len(), self.first, self.width);
+            let why = format!("found {} columns, but {} has {}", self.record.len(), self.first, self.width);
             return Err(ErrorKind::Data { what: "row", why, path: Some(self.path.clone()), line: Some(line) }.into());
         }
         let cell = |column: usize| self.record.get(column).unwrap_or_default();
@@ -76,15 +76,15 @@ impl Iterator for Separated {
 }
 
 fn wrong(path: &Path, error: csv::Error) -> Error {
-    let said = error.to_string();
+    let text = error.to_string();
     match error.into_kind() {
         csv::ErrorKind::Io(error) => read_error(path, error),
-        _ => Error::data_in(path, "rows", said),
+        _ => Error::data_in(path, "rows", text),
     }
 }
 
-/// A label that reads as a number is that number: `1.0` is what other programs write of a column of integers with
-/// one missing.
+/// Reads a label as a number if it parses as one, otherwise as a string. (Other programs write integers as `1.0` if one
+/// is missing in the column.)
 fn label(text: &str) -> Cell {
     let number = serde_json::from_str::<Number>(text).map(Value::Number);
     number.unwrap_or_else(|_| text.into()).into()
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn tabs_and_quotation_marks_as_they_are() {
+    fn tsv_has_no_quoting() {
         let text = "sentence\tlabel\nsay \"no , \"\" it 's \t1\r\n\n\"open\t0\n\t1.0\n x \tgood one\n";
         let rows = tsv(text, &Columns::new()).unwrap();
         let expected = [
@@ -154,25 +154,25 @@ mod tests {
         assert_eq!(cells(&rows), expected.map(|(line, text, label)| (line, text.to_string(), label.to_string())));
         assert_eq!(rows[1].second_text, Some("A dog.".into()));
         let said = |text: &str| tsv(text, &Columns::numbered().label("3")).unwrap_err().to_string();
-        assert_eq!(said("a\tb\n"), "a.tsv: columns: there is no column 3: the file has 1, 2");
-        assert_eq!(said("a\tb\t1\nc\t1\n"), "a.tsv:2: row: 2 columns, but the first row has 3");
-        assert_eq!(said(""), "a.tsv: columns: there is no column 1: the file has none");
+        assert_eq!(said("a\tb\n"), "a.tsv: columns: no column 3: the file has 1, 2");
+        assert_eq!(said("a\tb\t1\nc\t1\n"), "a.tsv:2: row: found 2 columns, but the first row has 3");
+        assert_eq!(said(""), "a.tsv: columns: no column 1: the file has none");
     }
 
     #[test]
-    fn a_line_with_other_columns_is_named() {
+    fn errors_name_the_line_with_a_wrong_number_of_columns() {
         for (text, what) in [
-            ("sentence\tlabel\na\t1\nb\n", "a.tsv:3: row: 1 columns, but the header has 2"),
-            ("sentence\tlabel\na\tb\t1\n", "a.tsv:2: row: 3 columns, but the header has 2"),
+            ("sentence\tlabel\na\t1\nb\n", "a.tsv:3: row: found 1 columns, but the header has 2"),
+            ("sentence\tlabel\na\tb\t1\n", "a.tsv:2: row: found 3 columns, but the header has 2"),
         ] {
             assert_eq!(tsv(text, &Columns::new()).unwrap_err().to_string(), what);
         }
         let error = csv("review,stars\na,1\n", &Columns::new()).unwrap_err().to_string();
-        assert_eq!(error, "a.csv: columns: there is no column sentence, text or content: the file has review, stars");
+        assert_eq!(error, "a.csv: columns: no column sentence, text or content: the file has review, stars");
     }
 
     proptest! {
-        /// Lines as Rust counts them, columns as it splits them.
+        /// The reader agrees with `str::lines` and `str::split`.
         #[test]
         fn tsv_is_lines_and_tabs(
             table in prop::collection::vec(("[a\" ,é]{0,4}", "[b\"01]{1,3}", 0usize..3), 1..8),
@@ -191,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_taken_or_refused(text in "(text|label|[\t,\n\r\"ab1é ]){0,30}") {
+        fn any_text_is_read_or_refused(text in "(text|label|[\t,\n\r\"ab1é ]){0,30}") {
             for read in [tsv, csv] {
                 if let Ok(rows) = read(&format!("text\tlabel\n{text}"), &Columns::new()) {
                     let lines = text.lines().count() + 1;

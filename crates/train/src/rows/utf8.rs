@@ -1,4 +1,4 @@
-//! A file of text, read piece by piece.
+//! Streaming reader of UTF-8 text files.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,23 +9,23 @@ use crate::{Error, ErrorKind, Result};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Reads text that it checks to be UTF-8, without a byte order mark, and knows on which line what it read begins.
+/// A reader that checks that its source is UTF-8, removes a byte order mark, and maps offsets to line numbers.
 pub(super) struct Utf8Reader {
     source: Box<dyn Read + Send>,
-    /// Bytes of the mark, which are not given out.
+    /// Length of the byte order mark, which is not part of the output.
     mark: usize,
-    /// Bytes given out.
+    /// Number of bytes read out so far.
     given: u64,
-    /// The beginning of a character, of which the rest is still to be read.
+    /// The first bytes of a character whose rest has not been read.
     incomplete: Vec<u8>,
-    /// Offset and line of each byte that follows a line end and is none; those that [`line_of`](Utf8Reader::line_of) has
-    /// passed are gone.
+    /// Offset and line of the first byte of each non-empty line, without those that [`line_of`](Utf8Reader::line_of)
+    /// has passed.
     starts: VecDeque<(u64, usize)>,
     line: usize,
     after_line_end: bool,
 }
 
-/// Text that is not UTF-8 from this byte of the file on.
+/// The offset of the first byte of the file that is not valid UTF-8.
 #[derive(Debug, thiserror::Error)]
 #[error("not UTF-8")]
 struct NotUtf8(usize);
@@ -52,7 +52,8 @@ impl Utf8Reader {
         })
     }
 
-    /// The line, from 1, of the first byte from `offset` on that ends no line. Offsets do not decrease from call to call.
+    /// Returns the line, from 1, of the first byte at or after `offset` that is not a line end. Offsets must not
+    /// decrease from call to call.
     pub(super) fn line_of(&mut self, offset: u64) -> usize {
         while self.starts.front().is_some_and(|(start, _)| *start < offset) {
             self.starts.pop_front();
@@ -66,7 +67,7 @@ impl Utf8Reader {
         text.extend_from_slice(read);
         if let Err(error) = std::str::from_utf8(&text) {
             let valid = error.valid_up_to();
-            // At the end of the file nothing completes a character.
+            // `error_len` is `None` for a character that may continue, which the end of the file rules out.
             if error.error_len().is_some() || read.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, NotUtf8(begins + valid)));
             }
@@ -99,7 +100,7 @@ impl Read for Utf8Reader {
     }
 }
 
-/// What a reader of this file says went wrong.
+/// Converts an error of a [`Utf8Reader`] of the file `path`.
 pub(super) fn read_error(path: &Path, error: io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(NotUtf8(offset)) => ErrorKind::Encoding { path: path.into(), offset: *offset }.into(),
@@ -113,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives out a few bytes at a time.
+    /// A source that returns at most a few bytes at a time.
     struct Slow(Vec<u8>, usize);
 
     impl Read for Slow {
@@ -158,7 +159,7 @@ mod tests {
             reader.read_to_string(&mut String::new()).unwrap();
             for (offset, _) in text.char_indices() {
                 let skipped = text[offset..].find(['a', 'b']).unwrap_or(text.len() - offset);
-                // Of bytes that begin a record: those before them end a line.
+                // Only offsets at which a record can begin: after a line end.
                 if text[..offset].ends_with(['\r', '\n']) || offset == 0 {
                     let expected = text[..offset + skipped].matches('\n').count() + 1;
                     prop_assert_eq!(reader.line_of(offset as u64), expected);

@@ -1,20 +1,20 @@
-//! What was left out of some data, and why.
+//! Rows dropped from a data set, and why.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::{Error, ErrorKind, Result};
 
-/// Of so many dropped rows the sample is kept.
+/// Number of dropped rows whose sample is kept.
 pub(super) const SHOWN: usize = 5;
 
-/// What to do about rows that are not fit to use.
+/// What to do about rows that cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum BadRows {
-    /// Leave them out.
+    /// Drop them.
     #[default]
     Drop,
-    /// Stop: an error that names the first.
+    /// Return an error that names the first.
     Fail,
 }
 
@@ -22,19 +22,19 @@ pub enum BadRows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The text is `null`, or its column was not there.
+    /// The text is `null`, or its column is missing.
     Null,
-    /// The text is not a number.
+    /// The text is NaN.
     NaN,
-    /// The text is a list with no text in it.
+    /// The text is a list that contains no text.
     NoText,
-    /// The text is white space.
+    /// The text is empty or only white space.
     Blank,
-    /// The label is no class: not an integer, nor a name; or, where numbers are wanted, not a finite number.
+    /// The label is neither an integer nor a name; or, if labels are numbers, not a finite number.
     BadLabel,
-    /// The label is an integer or a name that no class has, as one that training has not seen.
+    /// The label is an integer or a name, but not of a known class.
     UnknownClass,
-    /// The answer is blank, or does not stand in the context where it is said to stand.
+    /// The answer is missing, blank or not at its stated position in the context.
     Misplaced,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for DropReason {
             DropReason::Blank => "blank",
             DropReason::BadLabel => "bad label",
             DropReason::UnknownClass => "unknown class",
-            DropReason::Misplaced => "answer not there",
+            DropReason::Misplaced => "answer not found",
         })
     }
 }
@@ -56,28 +56,28 @@ impl fmt::Display for DropReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DroppedRow {
-    /// Its [line](crate::Row::line); of questions, its number from 1.
+    /// The [line](crate::Row::line) of the row, or the number of the question, from 1.
     pub line: usize,
-    /// Why.
+    /// Why the row was dropped.
     pub reason: DropReason,
-    /// What was wrong, shortened: the text; or the text and the label, where that is what was wrong.
+    /// The offending text, shortened; or text and label, if the label is at fault.
     pub sample: String,
 }
 
-/// What was dropped of some data.
+/// A report of the rows dropped from a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dropped {
-    /// What the rows are for: `train`.
+    /// The name of the data set, such as `train`.
     pub name: String,
-    /// How many were dropped for each reason.
+    /// The number of rows dropped for each reason.
     pub counts: BTreeMap<DropReason, usize>,
-    /// The first five.
+    /// The first five dropped rows.
     pub first: Vec<DroppedRow>,
 }
 
 impl Dropped {
-    /// How many were dropped.
+    /// Returns the number of dropped rows.
     pub fn total(&self) -> usize {
         self.counts.values().sum()
     }
@@ -94,7 +94,7 @@ impl Dropped {
 /// [train] 7 sample(s) dropped as invalid.
 ///   #1 reason=NaN  sample=nan  line=3
 ///   ...
-///   and 2 more; in all: NaN 4, bad label 3
+///   and 2 more; in total: NaN 4, bad label 3
 /// ```
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,34 +104,34 @@ impl fmt::Display for Dropped {
         }
         match self.total() - self.first.len() {
             0 => Ok(()),
-            more => write!(f, "\n  and {more} more; in all: {}", self.counts_said()),
+            more => write!(f, "\n  and {more} more; in total: {}", self.counts_by_reason()),
         }
     }
 }
 
 impl Dropped {
-    /// Whether what is left, `kept` rows, will do.
+    /// Checks that the data set, of which `kept` rows are left, is acceptable.
     ///
     /// # Errors
-    /// When nothing is left; when something was dropped and `bad` is [`BadRows::Fail`].
+    /// Returns an error if no row is left, or if a row was dropped and `bad` is [`BadRows::Fail`].
     pub(crate) fn check(&self, kept: usize, bad: BadRows) -> Result<()> {
         let (name, total) = (&self.name, self.total());
         if let (BadRows::Fail, Some(DroppedRow { line, reason, sample })) = (bad, self.first.first()) {
             let of = total + kept;
-            let why = format!("{name}: {total} of {of} cannot be used, this one because of: {reason}: {sample}");
+            let why = format!("{name}: {total} of {of} cannot be used, the first because of: {reason}: {sample}");
             return Err(ErrorKind::Data { what: "rows", why, path: None, line: Some(*line) }.into());
         }
         match (kept, total) {
-            (0, 0) => Err(Error::data("rows", format!("{name}: there is none"))),
-            (0, _) => Err(Error::data(
-                "rows",
-                format!("{name}: none is left, as all {total} were dropped; {}", self.counts_said()),
-            )),
+            (0, 0) => Err(Error::data("rows", format!("{name}: no rows"))),
+            (0, _) => {
+                let why = format!("{name}: all {total} were dropped: {}", self.counts_by_reason());
+                Err(Error::data("rows", why))
+            }
             _ => Ok(()),
         }
     }
 
-    fn counts_said(&self) -> String {
+    fn counts_by_reason(&self) -> String {
         let counts: Vec<String> = self.counts.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
         counts.join(", ")
     }

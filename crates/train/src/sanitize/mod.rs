@@ -1,6 +1,6 @@
-//! Cleaning rows: from whatever stands in a file to texts and labels.
+//! Cleaning of rows: converts the cells of a file to texts and labels.
 //!
-//! What can be read as text is; what cannot is dropped, counted and shown, never silently.
+//! Anything that can be read as text is. The rest is dropped, and reported.
 
 mod dropped;
 mod text;
@@ -17,46 +17,46 @@ use crate::rows::{Cell, Row};
 use crate::{EncodingReport, LabelledData, Result};
 use text::text;
 
-/// Characters of a text, and of a label, that are shown of a sample.
+/// Number of characters of a text or a label shown in a sample.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// Rows that were fit to use; their labels are classes, or numbers (`f32`).
+/// Rows that passed the checks. Labels are classes (`i64`) or numbers (`f32`).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sanitized<L = i64> {
-    /// The texts, none of them blank, without white space around them.
+    /// The trimmed, non-blank texts.
     pub texts: Vec<String>,
-    /// The second texts, as many; empty where rows are no pairs.
+    /// The second text of each pair; empty if rows are single texts.
     pub second_texts: Vec<String>,
-    /// The labels, as many.
+    /// The label of each row.
     pub labels: Vec<L>,
-    /// What was not fit.
+    /// The report of dropped rows.
     pub dropped: Dropped,
 }
 
 impl<L> Sanitized<L> {
-    /// The same rows, if they will do.
+    /// Returns the rows unchanged if some are left and, for [`BadRows::Fail`], none was dropped.
     ///
     /// ```
     /// use cloze_train::{BadRows, Row, sanitize};
     /// let rows = [Row::new(2, "good", 1), Row::new(3, "bad", "?")];
     /// let error = sanitize("train", rows, None).check(BadRows::Fail).unwrap_err();
-    /// let said = "line 3: rows: train: 1 of 2 cannot be used, this one because of: bad label: (\"bad\", \"?\")";
-    /// assert_eq!(error.to_string(), said);
+    /// let expected = "line 3: rows: train: 1 of 2 cannot be used, the first because of: bad label: (\"bad\", \"?\")";
+    /// assert_eq!(error.to_string(), expected);
     /// ```
     ///
     /// # Errors
-    /// When none is left; when any was dropped and `bad` is [`BadRows::Fail`] (names the first).
+    /// Returns an error if no row is left, or if a row was dropped and `bad` is [`BadRows::Fail`] (names the first).
     pub fn check(self, bad: BadRows) -> Result<Sanitized<L>> {
         self.dropped.check(self.texts.len(), bad)?;
         Ok(self)
     }
 
-    /// The rows as a model reads them: [texts](LabelledData::of_texts) or [pairs](LabelledData::of_pairs) of at most
-    /// `max_length` tokens.
+    /// Tokenizes the rows as [texts](LabelledData::of_texts) or [pairs](LabelledData::of_pairs) of at most `max_length`
+    /// tokens.
     ///
     /// # Errors
-    /// When there is no row, some rows are pairs and some are not, or `max_length` has no room for special tokens.
+    /// Returns an error if there are no rows, only some rows are pairs, or `max_length` has no room for special tokens.
     pub fn encode(self, tokenizer: &Tokenizer, max_length: usize) -> Result<(LabelledData<L>, EncodingReport)> {
         self.dropped.check(self.texts.len(), BadRows::Drop)?;
         match self.second_texts.is_empty() {
@@ -66,21 +66,20 @@ impl<L> Sanitized<L> {
     }
 }
 
-/// Keeps the rows that have a text (and a second one, where rows are pairs) and a class. `name` says what they are
-/// for, in the report.
+/// Keeps the rows that have a text (or two, for pairs) and a class, and reports the others. `name` identifies the data
+/// in the report.
 ///
-/// A text is
+/// Texts are read from
 /// - a string;
-/// - a number or truth value: as JSON writes it;
-/// - an object: its string `text`, else `sentence`, else `content`; else the object as JSON;
-/// - a list: the texts of its items, and of the lists in it, with blanks between them. What is blank or missing in a
-///   list is left out.
+/// - a number or boolean, as JSON writes it;
+/// - an object: its string `text`, `sentence` or `content`, whichever is found first, otherwise the object as JSON;
+/// - a list: the texts of its items and of nested lists, joined by blanks. Blank and missing items are skipped.
 ///
-/// White space around it goes. `null`, NaN, blank strings and lists without text are dropped.
+/// Texts are trimmed. Rows whose text is `null`, NaN, blank or a list without text are dropped.
 ///
-/// A label is the name of a class in `label_names`, or an integer as Python's `int` has it: `1`, `1.0`, `1.5`, `"1"`
-/// and `true` are 1; `"1.0"`, `"x"`, `null` and NaN are none. With `label_names` an integer must number one of them;
-/// without, any will do.
+/// A label is the name of a class in `label_names`, or an integer by the rules of Python's `int`: `1`, `1.0`, `1.5`,
+/// `"1"` and `true` are 1, while `"1.0"`, `"x"`, `null` and NaN are not integers. With `label_names`, an integer must
+/// be the index of one of them; without, any integer is accepted.
 ///
 /// ```
 /// use cloze_train::{Row, sanitize};
@@ -100,8 +99,8 @@ pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Op
     sanitize_by(name, rows, |label| class(label, by_name.as_ref()))
 }
 
-/// As [`sanitize`], of rows whose labels are numbers, as the scores of STS-B: those that JSON or CSV writes so, and strings
-/// that read so. NaN, infinities and what is no number are dropped.
+/// Like [`sanitize`], for rows whose labels are numbers, such as the scores of STS-B. Numbers and strings that parse as
+/// numbers are accepted. Rows whose label is NaN, infinite or not a number are dropped.
 ///
 /// ```
 /// use cloze_train::{Row, sanitize_scores};
@@ -167,7 +166,7 @@ fn class(label: &Cell, names: Option<&HashMap<&str, i64>>) -> Result<i64, DropRe
     }
 }
 
-/// The number that a label is, as a finite f32.
+/// Reads a label as a finite number.
 fn score(label: &Cell) -> Result<f32, DropReason> {
     let number = match label {
         Cell::Json(Value::Number(number)) => number.as_f64(),
@@ -178,7 +177,7 @@ fn score(label: &Cell) -> Result<f32, DropReason> {
     number.filter(|number| number.is_finite()).ok_or(DropReason::BadLabel)
 }
 
-/// The beginning of a cell, as it prints.
+/// Formats a cell, cut after [`SHOWN_CHARACTERS`] characters.
 fn shortened(cell: &Cell) -> String {
     let whole = cell.to_string();
     match whole.char_indices().nth(SHOWN_CHARACTERS) {
@@ -212,7 +211,7 @@ mod tests {
         assert_eq!(named.labels, [1, 1, 0]);
         assert_eq!(named.dropped.counts, BTreeMap::from([(DropReason::BadLabel, 1), (DropReason::UnknownClass, 3)]));
 
-        // A name comes before a number.
+        // Names take precedence over indices.
         let numbers = ["2", "1"].map(String::from);
         assert_eq!(sanitize("a", rows([("a", 1), ("a", 0), ("a", 2)]), Some(&numbers)).labels, [1, 0, 0]);
     }
@@ -253,11 +252,11 @@ mod tests {
         };
         let some = rows([("a", "good"), ("b", "mixed")]);
         assert_eq!(said(some.clone(), BadRows::Drop), "1 left");
-        let why = "1 of 2 cannot be used, this one because of: unknown class: (\"b\", \"mixed\")";
+        let why = "1 of 2 cannot be used, the first because of: unknown class: (\"b\", \"mixed\")";
         assert_eq!(said(some, BadRows::Fail), format!("line 2: rows: validation: {why}"));
-        assert_eq!(said(vec![], BadRows::Drop), "rows: validation: there is none");
+        assert_eq!(said(vec![], BadRows::Drop), "rows: validation: no rows");
         let none = said(rows([("b", "mixed"), (" ", "bad")]), BadRows::Drop);
-        assert_eq!(none, "rows: validation: none is left, as all 2 were dropped; blank 1, unknown class 1");
+        assert_eq!(none, "rows: validation: all 2 were dropped: blank 1, unknown class 1");
     }
 
     #[test]
@@ -282,7 +281,7 @@ mod tests {
   #3 reason=bad label  sample=(\"{}..., null)  line=8
   #4 reason=blank  sample=\" \"  line=9
   #5 reason=no text  sample=[null,[]]  line=11
-  and 2 more; in all: null 1, NaN 2, no text 1, blank 1, bad label 2",
+  and 2 more; in total: null 1, NaN 2, no text 1, blank 1, bad label 2",
             "é".repeat(79)
         );
         assert_eq!(sanitize("train", given, None).dropped.to_string(), expected);
@@ -307,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_is_taken_or_dropped(given in prop::collection::vec((any_json(), any_json(), any_json()), 0..8)) {
+        fn any_value_is_kept_or_dropped(given in prop::collection::vec((any_json(), any_json(), any_json()), 0..8)) {
             let count = given.len();
             let names = ["a", "b"].map(String::from);
             for names in [None, Some(&names[..])] {

@@ -1,11 +1,11 @@
-//! The text of a cell.
+//! Extraction of the text of a cell.
 
 use serde_json::Value;
 
 use super::dropped::DropReason;
 use crate::rows::Cell;
 
-/// Keys of an object whose string is its text, the likelier first.
+/// Keys under which an object's text is looked for, in this order.
 const TEXT_KEYS: &[&str] = &["text", "sentence", "content"];
 
 pub(super) fn text(cell: &Cell) -> Result<String, DropReason> {
@@ -23,8 +23,8 @@ pub(super) fn text(cell: &Cell) -> Result<String, DropReason> {
     }
 }
 
-/// The texts in a value, in order, none of them blank. A list of open lists stands for recursion, which a list in a
-/// list in a list could make too deep.
+/// Returns the non-blank texts in a value, in order. An explicit stack replaces recursion, which deeply nested lists
+/// could make overflow.
 fn parts(value: &Value) -> Vec<String> {
     let (mut parts, mut open) = (Vec::new(), vec![value]);
     while let Some(value) = open.pop() {
@@ -54,7 +54,7 @@ mod tests {
 
     use super::*;
 
-    /// The texts are those of the course's `clean_xy`, section 5.6, run on the same values; it drops the same ones.
+    /// Expected values from the course's `clean_xy`, section 5.6, which also drops the same ones.
     #[test]
     fn texts_are_the_courses() {
         let kept = [
@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// What the course leaves to Python's way of printing.
+    /// Values for which the course uses Python's formatting. Ours is JSON's.
     #[test]
     fn texts_that_are_ours() {
         assert_eq!(text(&json!({"a": [1, null]}).into()), Ok(r#"{"a":[1,null]}"#.to_string()));
@@ -91,13 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_be_as_deep_as_it_likes() {
+    fn lists_may_be_nested_to_any_depth() {
         let mut deep = json!("a");
         for _ in 0..100_000 {
             deep = Value::Array(vec![deep]);
         }
         assert_eq!(parts(&deep), ["a"]);
-        // Dropped inside out: the crate drops by recursion.
+        // Taken apart level by level, because dropping a `Value` recurses.
         while let Value::Array(mut items) = deep {
             deep = items.pop().unwrap();
         }
