@@ -2,12 +2,13 @@
 
 use super::matrix::{Cells, Side};
 use super::picture::Picture;
+use super::style::{DARK, MARGIN, SMALL};
 use super::svg::{Svg, number, tooltip};
 use super::text;
 use super::ticks::decimal;
 
-/// How often each class was taken for each: a row for a true class, a column for a predicted one, as
-/// [`confusion_matrix`](crate::metrics::confusion_matrix) counts. Colours are the parts of the row.
+/// A picture of a confusion matrix, with a row for each true class and a column for each predicted class, as
+/// [`confusion_matrix`](crate::metrics::confusion_matrix) counts them. Colours show fractions of the row.
 #[derive(Clone, Debug)]
 pub struct ConfusionMatrix {
     title: String,
@@ -16,7 +17,7 @@ pub struct ConfusionMatrix {
 }
 
 impl ConfusionMatrix {
-    /// The matrix of classes called `labels`.
+    /// Makes the picture of `counts`, with `labels` as the names of the classes.
     pub fn new<S: Into<String>>(
         title: impl Into<String>,
         labels: impl IntoIterator<Item = S>,
@@ -25,7 +26,7 @@ impl ConfusionMatrix {
         ConfusionMatrix { title: title.into(), labels: labels.into_iter().map(Into::into).collect(), counts }
     }
 
-    /// Draws it.
+    /// Draws the matrix.
     pub fn draw(&self) -> Picture {
         let mut svg = Svg::default();
         let classes = self.counts.iter().map(Vec::len).fold(self.counts.len(), usize::max);
@@ -36,33 +37,43 @@ impl ConfusionMatrix {
         let cells = Cells::draw(&mut svg, ("ti", &self.title), (&rows, &columns), (classes, classes), (width, height));
         let label = |class: usize| self.labels.get(class).cloned().unwrap_or_else(|| class.to_string());
         for (row, counts) in self.counts.iter().enumerate() {
-            let all: usize = counts.iter().sum();
+            let total: usize = counts.iter().sum();
             for (column, &count) in counts.iter().enumerate() {
-                let part = if all == 0 { 0.0 } else { count as f64 / all as f64 };
-                let percent = format!("{} %", decimal(100.0 * part, 1));
+                let share = if total == 0 { 0.0 } else { count as f64 / total as f64 };
+                let percent = format!("{} %", decimal(100.0 * share, 1));
                 let corner = cells.corner(row, column);
                 let attributes =
-                    format!("class=\"ht\" shape-rendering=\"crispEdges\" fill-opacity=\"{}\"", number(part));
-                let said = format!("{} predicted as {}: {count} of {all}, {percent}", label(row), label(column));
-                svg.rect(&attributes, corner, (width, height), &tooltip(&said));
-                let (plain, count) = (count.to_string(), decimal(count as f64, 0));
-                let colour = if part > 0.55 { "on " } else { "" };
-                let (x, y) = (corner.0 + width / 2.0, corner.1 + height / 2.0);
-                let fits = |text: &str, size: f64| text::width(text, size) + 2.0 <= width;
-                if height >= 36.0 && fits(&percent, 10.5) {
-                    svg.text(&format!("{colour}m st"), (x, y - 1.0), &count);
-                    svg.text(&format!("{colour}m sm"), (x, y + 14.0), &percent);
-                } else if fits(&count, 10.5) {
-                    svg.text(&format!("{colour}m sm"), (x, y + 4.0), &count);
-                } else if fits(&plain, 10.5) {
-                    svg.text(&format!("{colour}m sm"), (x, y + 4.0), &plain);
-                }
+                    format!("class=\"ht\" shape-rendering=\"crispEdges\" fill-opacity=\"{}\"", number(share));
+                let hint = format!("{} predicted as {}: {count} of {total}, {percent}", label(row), label(column));
+                svg.rect(&attributes, corner, (width, height), &tooltip(&hint));
+                write_count(&mut svg, corner, (width, height), count, &percent, share > DARK);
             }
         }
         let note = "Each row adds up to 100 %.";
         svg.text("mu sm", (cells.left, cells.bottom() + 18.0), note);
-        let right = cells.label_reach(&columns).max(cells.left + text::width(note, 10.5));
-        let right = right.max(14.0 + text::title_width(&self.title));
-        Picture { size: (right + 14.0, cells.bottom() + 32.0), title: self.title.clone(), body: svg.0 }
+        let right = cells.label_reach(&columns).max(cells.left + text::width(note, SMALL));
+        let right = right.max(MARGIN + text::title_width(&self.title));
+        Picture { size: (right + MARGIN, cells.bottom() + 32.0), title: self.title.clone(), body: svg.0 }
+    }
+}
+
+/// Writes a count into its cell, with as much of percentage and thousands separators as there is room for.
+fn write_count(
+    svg: &mut Svg,
+    corner: (f64, f64),
+    (width, height): (f64, f64),
+    count: usize,
+    percent: &str,
+    on_dark: bool,
+) {
+    let colour = if on_dark { "on " } else { "" };
+    let (x, y) = (corner.0 + width / 2.0, corner.1 + height / 2.0);
+    let (plain, grouped) = (count.to_string(), decimal(count as f64, 0));
+    let fits = |text: &str| text::width(text, SMALL) + 2.0 <= width;
+    if height >= 36.0 && fits(percent) {
+        svg.text(&format!("{colour}m st"), (x, y - 1.0), &grouped);
+        svg.text(&format!("{colour}m sm"), (x, y + 14.0), percent);
+    } else if let Some(text) = [grouped, plain].iter().find(|text| fits(text)) {
+        svg.text(&format!("{colour}m sm"), (x, y + 4.0), text);
     }
 }

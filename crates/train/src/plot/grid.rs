@@ -1,12 +1,13 @@
-//! Several pictures as one.
+//! Several pictures combined into one.
 
 use super::legend::{self, Swatch};
 use super::picture::Picture;
 use super::scatter::ScatterPlot;
+use super::style::MARGIN;
 use super::svg::{Svg, number};
 use super::text;
 
-/// Pictures in rows and columns, with a title and, for plots of the same classes, a common legend.
+/// Pictures arranged in rows and columns, with a title and an optional common legend for plots of the same classes.
 #[derive(Clone, Debug)]
 pub struct Grid {
     title: String,
@@ -15,26 +16,24 @@ pub struct Grid {
     pictures: Vec<Picture>,
 }
 
-const MARGIN: f64 = 14.0;
-
 impl Grid {
-    /// A grid with so many columns and nothing in it.
+    /// Makes an empty grid with `columns` columns.
     pub fn new(title: impl Into<String>, columns: usize) -> Grid {
         Grid { title: title.into(), columns: columns.max(1), entries: Vec::new(), pictures: Vec::new() }
     }
 
-    /// The legend of `plot`, for all of them, which are [without one](ScatterPlot::without_legend).
+    /// Shows the legend of `plot` above all pictures, which are drawn [without one](ScatterPlot::without_legend).
     pub fn legend(self, plot: &ScatterPlot) -> Grid {
         Grid { entries: plot.entries(), ..self }
     }
 
-    /// Adds a picture: to the right of the last, or at the beginning of the next row.
+    /// Adds a picture to the right of the last one, or at the beginning of the next row.
     pub fn picture(mut self, picture: Picture) -> Grid {
         self.pictures.push(picture);
         self
     }
 
-    /// Draws it.
+    /// Draws the grid.
     pub fn draw(&self) -> Picture {
         let most = |sizes: &mut dyn Iterator<Item = f64>| sizes.fold(0.0, f64::max);
         let columns = self.columns.min(self.pictures.len().max(1));

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 
 use super::matrix::{Cells, Side};
 use super::picture::Picture;
+use super::style::{DARK, FONT, MARGIN};
 use super::svg::{Svg, number, tooltip};
 use super::text;
 use super::ticks::{self, decimal};
 
-/// A matrix of numbers as cells of more or less colour; below zero, of another colour.
+/// A matrix of numbers as cells whose opacity shows their value. Negative values have another colour.
 #[derive(Clone, Debug)]
 pub struct HeatMap {
     title: String,
@@ -22,52 +23,54 @@ pub struct HeatMap {
     compact: bool,
 }
 
-/// Cells that can each have a tooltip; with more of them, a picture would be too large a file.
-const MOST_TOOLTIPS: usize = 1024;
-/// Different opacities where cells have no tooltips.
+/// Maps of up to this many cells have a tooltip for each. In larger ones they would make the file too large.
+const MAX_TOOLTIPS: usize = 1024;
+/// Number of different opacities in maps without tooltips.
 const LEVELS: f64 = 50.0;
+/// Width of the colour scale in pixels.
 const BAR: f64 = 12.0;
 
 impl HeatMap {
-    /// A map of `values`, row after row. Those that are not finite, and those that a shorter row lacks, are left blank.
+    /// Makes a map of `values`, given row by row. Cells are left blank if their value is missing or not finite.
     pub fn new(title: impl Into<String>, values: Vec<Vec<f64>>) -> HeatMap {
         let (rows, columns) = Default::default();
         let (title, unit) = (title.into(), String::new());
         HeatMap { title, values, rows, columns, range: None, unit, numbers: false, compact: false }
     }
 
-    /// What the rows are, and the label of each.
+    /// Sets what the rows are, and the label of each.
     pub fn rows<S: Into<String>>(self, name: impl Into<String>, labels: impl IntoIterator<Item = S>) -> HeatMap {
         HeatMap { rows: Side { name: name.into(), labels: labels.into_iter().map(Into::into).collect() }, ..self }
     }
 
-    /// What the columns are, and the label of each.
+    /// Sets what the columns are, and the label of each.
     pub fn columns<S: Into<String>>(self, name: impl Into<String>, labels: impl IntoIterator<Item = S>) -> HeatMap {
         HeatMap { columns: Side { name: name.into(), labels: labels.into_iter().map(Into::into).collect() }, ..self }
     }
 
-    /// The values of no colour and of full colour, the second of them the larger [default: 0, or what is least where
-    /// that is above 0, and what is greatest]. Where the first is below 0, 0 has no colour.
+    /// Sets the values at which cells are transparent and opaque, where `low` must be less than `high`. If `low` is
+    /// negative, 0 is transparent, and the scale extends equally to both sides. By default, the range is that of the
+    /// values and 0.
     pub fn range(self, low: f64, high: f64) -> HeatMap {
         HeatMap { range: Some((low, high)), ..self }
     }
 
-    /// What the values are, with their unit.
+    /// Sets the label of the scale: what the values are, with their unit.
     pub fn unit(self, unit: impl Into<String>) -> HeatMap {
         HeatMap { unit: unit.into(), ..self }
     }
 
-    /// Writes each value in its cell, where cells are large enough.
+    /// Writes each value in its cell if cells are large enough.
     pub fn numbers(self) -> HeatMap {
         HeatMap { numbers: true, ..self }
     }
 
-    /// Draws it smaller and without a scale, as one of several.
+    /// Draws the map smaller and without a scale, to be one of several.
     pub fn compact(self) -> HeatMap {
         HeatMap { compact: true, ..self }
     }
 
-    /// Draws it.
+    /// Draws the map.
     pub fn draw(&self) -> Picture {
         let mut svg = Svg::default();
         let count = (self.values.len(), self.values.iter().map(Vec::len).max().unwrap_or(0));
@@ -76,7 +79,7 @@ impl HeatMap {
         let heading = if self.compact { "st" } else { "ti" };
         let cells = Cells::draw(&mut svg, (heading, &self.title), (&self.rows, &self.columns), count, (cell, cell));
         let scale = self.scale();
-        match count.0 * count.1 <= MOST_TOOLTIPS {
+        match count.0 * count.1 <= MAX_TOOLTIPS {
             true => self.draw_cells(&mut svg, &cells, scale),
             false => self.draw_levels(&mut svg, &cells, scale),
         }
@@ -85,61 +88,63 @@ impl HeatMap {
         if !self.compact {
             right = right.max(self.draw_scale(&mut svg, (cells.right() + 22.0, cells.top), scale, &mut bottom));
         }
-        let heading = if self.compact { text::width(&self.title, 14.5) } else { text::title_width(&self.title) } + 14.0;
-        Picture { size: (right.max(heading) + 14.0, bottom + 14.0), title: self.title.clone(), body: svg.0 }
+        let heading = if self.compact { text::width(&self.title, 14.5) } else { text::title_width(&self.title) };
+        let size = (right.max(heading + MARGIN) + MARGIN, bottom + MARGIN);
+        Picture { size, title: self.title.clone(), body: svg.0 }
     }
 
+    /// Iterates over row, column and value of all cells that are not blank.
+    fn cells(&self) -> impl Iterator<Item = (usize, usize, f64)> {
+        let cells = self
+            .values
+            .iter()
+            .enumerate()
+            .flat_map(|(row, values)| values.iter().enumerate().map(move |(column, &value)| (row, column, value)));
+        cells.filter(|&(_, _, value)| ticks::is_drawable(value))
+    }
+
+    /// Returns the values at which cells are transparent and opaque; with negative values, those of opposite opacity.
     fn scale(&self) -> (f64, f64) {
-        let values = self.values.iter().flatten().filter(|value| ticks::is_drawable(**value));
-        let (low, high) = values.fold((0.0f64, 0.0f64), |(low, high), &value| (low.min(value), high.max(value)));
+        let (low, high) =
+            self.cells().fold((0.0f64, 0.0f64), |(low, high), (_, _, value)| (low.min(value), high.max(value)));
         let (low, high) = self.range.unwrap_or((low, high));
-        // Below and above zero, the same opacity is the same size.
+        // The same opacity means the same absolute value on both sides of zero.
         let (low, high) = if low < 0.0 { (-high.max(-low), high.max(-low)) } else { (low, high) };
         if low < high { (low, high) } else { (low, low + 1.0) }
     }
 
-    /// Draws every cell by itself, with its value for a mouse to find.
+    /// Draws every cell as an element, with its value as a tooltip.
     fn draw_cells(&self, svg: &mut Svg, cells: &Cells, scale: (f64, f64)) {
         let label = |side: &Side, at: usize| side.labels.get(at).cloned().unwrap_or_else(|| (at + 1).to_string());
         svg.raw("<g shape-rendering=\"crispEdges\">");
-        for (row, values) in self.values.iter().enumerate() {
-            for (column, &value) in values.iter().enumerate().filter(|(_, value)| ticks::is_drawable(**value)) {
-                let (class, opacity) = colour(value, scale);
-                let said = format!(
-                    "{} → {}: {}",
-                    label(&self.rows, row),
-                    label(&self.columns, column),
-                    ticks::significant(value)
-                );
-                let attributes = format!("class=\"{class}\" fill-opacity=\"{}\"", number(opacity));
-                svg.rect(&attributes, cells.corner(row, column), (cells.width, cells.height), &tooltip(&said));
-            }
+        for (row, column, value) in self.cells() {
+            let (class, opacity) = colour(value, scale);
+            let hint =
+                format!("{} → {}: {}", label(&self.rows, row), label(&self.columns, column), ticks::significant(value));
+            let attributes = format!("class=\"{class}\" fill-opacity=\"{}\"", number(opacity));
+            svg.rect(&attributes, cells.corner(row, column), (cells.width, cells.height), &tooltip(&hint));
         }
         svg.raw("</g>");
         if !self.numbers || cells.width < 30.0 {
             return;
         }
-        for (row, values) in self.values.iter().enumerate() {
-            for (column, &value) in values.iter().enumerate().filter(|(_, value)| ticks::is_drawable(**value)) {
-                let (x, y) = cells.corner(row, column);
-                let class = if colour(value, scale).1 > 0.55 { "on m sm" } else { "m sm" };
-                let middle = (x + cells.width / 2.0, y + cells.height / 2.0 + 3.5);
-                svg.text(class, middle, &decimal(value, if value.abs() < 9.995 { 2 } else { 0 }));
-            }
+        for (row, column, value) in self.cells() {
+            let (x, y) = cells.corner(row, column);
+            let class = if colour(value, scale).1 > DARK { "on m sm" } else { "m sm" };
+            let middle = (x + cells.width / 2.0, y + cells.height / 2.0 + 3.5);
+            svg.text(class, middle, &decimal(value, if value.abs() < 9.995 { 2 } else { 0 }));
         }
     }
 
-    /// Draws all cells of about the same value at once.
+    /// Draws all cells of about the same value as one element, without tooltips.
     fn draw_levels(&self, svg: &mut Svg, cells: &Cells, scale: (f64, f64)) {
         let mut levels: BTreeMap<(&str, u32), String> = BTreeMap::new();
-        for (row, values) in self.values.iter().enumerate() {
-            for (column, &value) in values.iter().enumerate().filter(|(_, value)| ticks::is_drawable(**value)) {
-                let (class, opacity) = colour(value, scale);
-                let level = (opacity * LEVELS).round() as u32;
-                if level > 0 {
-                    let path = levels.entry((class, level)).or_default();
-                    let _ = write!(path, "M{column} {row}h1v1h-1z");
-                }
+        for (row, column, value) in self.cells() {
+            let (class, opacity) = colour(value, scale);
+            let level = (opacity * LEVELS).round() as u32;
+            if level > 0 {
+                let path = levels.entry((class, level)).or_default();
+                let _ = write!(path, "M{column} {row}h1v1h-1z");
             }
         }
         let (x, y) = (number(cells.left), number(cells.top));
@@ -154,7 +159,7 @@ impl HeatMap {
         svg.raw("</g>");
     }
 
-    /// Draws the bar that says what opacities mean; gives its right end, and moves the bottom where it is lower.
+    /// Draws the colour scale. Returns its right end, and moves `bottom` if the scale ends below it.
     fn draw_scale(&self, svg: &mut Svg, (left, top): (f64, f64), scale: (f64, f64), bottom: &mut f64) -> f64 {
         const STEPS: usize = 32;
         let height = (*bottom - top).clamp(90.0, 200.0);
@@ -179,19 +184,19 @@ impl HeatMap {
                 format!("{label}×10{}", ticks::superscript(ticks.exponent))
             };
             svg.text("", (left + BAR + 7.0, at((value - scale.0) / (scale.1 - scale.0)) + 4.0), &label);
-            right = right.max(left + BAR + 7.0 + text::width(&label, 12.0));
+            right = right.max(left + BAR + 7.0 + text::width(&label, FONT));
         }
         if !self.unit.is_empty() {
             right += 10.0;
             svg.turned_text("mu m", (right + 8.0, top + height / 2.0), -90.0, &self.unit);
-            *bottom = bottom.max(top + text::width(&self.unit, 12.0));
+            *bottom = bottom.max(top + text::width(&self.unit, FONT));
             right += 12.0;
         }
         right
     }
 }
 
-/// The class of a value's colour, and its opacity.
+/// Returns the style class of a value's colour, and its opacity.
 fn colour(value: f64, (low, high): (f64, f64)) -> (&'static str, f64) {
     let from = low.max(0.0);
     let part = (value.abs() - from) / (high - from);

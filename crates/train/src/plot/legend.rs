@@ -1,35 +1,34 @@
-//! What colours and shapes stand for.
+//! Legends, which explain colours and shapes.
 
-use super::style::COLOURS;
-use super::svg::Svg;
+use super::style::{COLOURS, FONT};
+use super::svg::{Svg, number};
 use super::text;
 
 const ROW: f64 = 18.0;
 const SWATCH: f64 = 24.0;
 const GAP: f64 = 18.0;
-const FONT: f64 = 12.0;
 
-/// How an entry is drawn beside its name.
+/// The sample of colour and shape beside the name of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Swatch {
     Line(usize),
-    /// A line with dots on it.
+    /// A line with a marker.
     Marked(usize),
-    /// A faint line: the measurements behind a smoothed one.
+    /// The faint line of raw values behind a smoothed one.
     Raw(usize),
     Point(Look),
 }
 
-/// How points of a class look.
+/// The appearance of the points of a class.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
-    /// Number of the class, for colour and shape.
+    /// Index of the class, which decides colour and shape.
     pub(super) index: usize,
-    /// Whether there is an outline alone.
+    /// Whether only the outline is drawn.
     pub(super) hollow: bool,
 }
 
-/// The entries in rows that are as wide as `room`; gives the height.
+/// Draws the entries in rows of at most `room` pixels and returns their total height.
 pub(super) fn draw(svg: &mut Svg, entries: &[(Swatch, String)], (left, top): (f64, f64), room: f64) -> f64 {
     let (mut x, mut y) = (left, top);
     for (swatch, name) in entries {
@@ -54,12 +53,12 @@ pub(super) fn draw(svg: &mut Svg, entries: &[(Swatch, String)], (left, top): (f6
     if entries.is_empty() { 0.0 } else { y + ROW - top }
 }
 
-/// A point of a class, which has a colour and a shape, of about `radius` pixels; `inside` may be a tooltip.
+/// Draws a point with the colour and shape of its class and a radius of about `radius` pixels. `inside` is the content
+/// of the element: empty, or a tooltip.
 pub(super) fn point(svg: &mut Svg, look: Look, (x, y): (f64, f64), radius: f64, inside: &str) {
-    use super::svg::number;
     let Look { index, hollow } = look;
     let class = if hollow { format!("ho s{}", index % COLOURS) } else { format!("dt f{}", index % COLOURS) };
-    // When the colours begin again, the shapes are others.
+    // Shapes shift each time the colours repeat, so that 36 classes differ.
     let shape = (index + index / COLOURS) % 6;
     let end = if inside.is_empty() {
         "/>".to_string()
@@ -78,24 +77,14 @@ pub(super) fn point(svg: &mut Svg, look: Look, (x, y): (f64, f64), radius: f64, 
         2 => polygon(&[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
         3 => polygon(&[(0.0, -1.25), (1.25, 0.0), (0.0, 1.25), (-1.25, 0.0)]),
         4 => polygon(&[(0.0, 1.2), (1.1, -0.8), (-1.1, -0.8)]),
-        _ => {
-            let (a, b) = (0.4, 1.15);
-            let arms = [
-                (-a, -b),
-                (a, -b),
-                (a, -a),
-                (b, -a),
-                (b, a),
-                (a, a),
-                (a, b),
-                (-a, b),
-                (-a, a),
-                (-b, a),
-                (-b, -a),
-                (-a, -a),
-            ];
-            polygon(&arms)
-        }
+        _ => polygon(&CROSS),
     };
     svg.raw(&drawn);
 }
+
+/// The corners of a cross.
+#[rustfmt::skip]
+const CROSS: [(f64, f64); 12] = {
+    let (a, b) = (0.4, 1.15);
+    [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+};

@@ -2,12 +2,12 @@
 
 use super::legend::{self, Look, Swatch};
 use super::picture::Picture;
-use super::style::COLOURS;
+use super::style::{COLOURS, FONT, MARGIN};
 use super::svg::{Svg, tooltip};
 use super::text;
 use super::ticks::{self, Ticks};
 
-/// Points that belong together.
+/// The points of one line of a chart.
 #[derive(Clone, Debug)]
 pub struct Series {
     name: String,
@@ -17,17 +17,17 @@ pub struct Series {
 }
 
 impl Series {
-    /// A series of (x, y), in the order of x. Points that are not finite leave a gap.
+    /// Makes a series of (x, y) points, ordered by x. Points that are not finite leave a gap.
     pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Series {
         Series { name: name.into(), points: points.into_iter().collect(), window: 1.0, markers: false }
     }
 
-    /// Draws, over a faint line of the points themselves, their exponential moving average over about `window` points.
+    /// Draws the exponential moving average over about `window` points, in front of a faint line of the raw values.
     pub fn smoothed(self, window: f64) -> Series {
         Series { window, ..self }
     }
 
-    /// Draws a dot at each point too.
+    /// Marks each point.
     pub fn markers(self) -> Series {
         Series { markers: true, ..self }
     }
@@ -36,7 +36,7 @@ impl Series {
         self.window > 1.0
     }
 
-    /// The moving average, free of bias towards its start; of logarithms, on an axis of those.
+    /// Returns the moving average with its initial bias corrected. On a logarithmic axis, it averages logarithms.
     ///
     /// Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015, section 3.
     fn average(&self, logarithmic: bool) -> Vec<(f64, f64)> {
@@ -54,7 +54,7 @@ impl Series {
     }
 }
 
-/// A chart of one or several series over a common axis.
+/// A chart of one or more series over a common axis.
 #[derive(Clone, Debug)]
 pub struct LineChart {
     title: String,
@@ -65,23 +65,22 @@ pub struct LineChart {
     size: (f64, f64),
 }
 
-const FONT: f64 = 12.0;
-const TOP: f64 = 14.0;
+/// Distance of the plane from the right edge, in pixels.
 const RIGHT: f64 = 20.0;
 
 impl LineChart {
-    /// A chart with nothing in it.
+    /// Makes an empty chart.
     pub fn new(title: impl Into<String>) -> LineChart {
         let (x, y) = (String::new(), String::new());
         LineChart { title: title.into(), x, y, logarithmic: false, series: Vec::new(), size: (640.0, 320.0) }
     }
 
-    /// What the axes are, with their units: `step`, `loss (nats)`.
+    /// Sets the names of the axes, with their units: `step`, `loss (nats)`.
     pub fn axes(self, x: impl Into<String>, y: impl Into<String>) -> LineChart {
         LineChart { x: x.into(), y: y.into(), ..self }
     }
 
-    /// Makes the vertical axis logarithmic; what is not positive leaves a gap.
+    /// Makes the vertical axis logarithmic. Values that are not positive leave a gap.
     pub fn logarithmic(self) -> LineChart {
         LineChart { logarithmic: true, ..self }
     }
@@ -92,22 +91,21 @@ impl LineChart {
         self
     }
 
-    /// Width and height in pixels, at least 240 and 160.
+    /// Sets width and height in pixels, at least 240 and 160.
     pub fn size(self, width: f64, height: f64) -> LineChart {
         LineChart { size: (width.max(240.0), height.max(160.0)), ..self }
     }
 
-    /// Draws it.
+    /// Draws the chart.
     pub fn draw(&self) -> Picture {
         let mut svg = Svg::default();
         let (width, height) = self.size;
-        svg.text("ti", (TOP, TOP + 12.0), &text::fitted_title(&self.title, width - 2.0 * TOP));
-        let legend = legend::draw(&mut svg, &self.legend(), (TOP, TOP + 22.0), width - 2.0 * TOP);
-        let top = TOP + 22.0 + legend + if self.y.is_empty() { 12.0 } else { 30.0 };
+        svg.text("ti", (MARGIN, MARGIN + 12.0), &text::fitted_title(&self.title, width - 2.0 * MARGIN));
+        let legend = legend::draw(&mut svg, &self.legend(), (MARGIN, MARGIN + 22.0), width - 2.0 * MARGIN);
+        let top = MARGIN + 22.0 + legend + if self.y.is_empty() { 12.0 } else { 30.0 };
         let bottom = height - 46.0;
         let y = Vertical::of(self, top, bottom);
-        let tick_width = y.ticks.labels.iter().map(|label| text::width(label, FONT)).fold(0.0, f64::max);
-        let left = TOP + tick_width + 8.0;
+        let left = MARGIN + text::widest(&y.ticks.labels, FONT) + 8.0;
         let x = Horizontal::of(self, left, width - RIGHT);
         self.draw_axes(&mut svg, &x, &y);
         for (index, series) in self.series.iter().enumerate() {
@@ -118,16 +116,14 @@ impl LineChart {
 
     fn legend(&self) -> Vec<(Swatch, String)> {
         let mut entries = Vec::new();
-        let alone = self.series.len() == 1;
+        let single = self.series.len() == 1;
         for (index, series) in self.series.iter().enumerate() {
             if series.is_smoothed() {
-                let points = decimal_points(series.window);
-                entries.push((Swatch::Line(index), format!("{}, smoothed over about {points}", series.name)));
-                entries.push((
-                    Swatch::Raw(index),
-                    if alone { "each".to_string() } else { format!("{}, each", series.name) },
-                ));
-            } else if !alone {
+                let points = ticks::decimal(series.window, 0);
+                entries.push((Swatch::Line(index), format!("{}, average over about {points} points", series.name)));
+                let raw = if single { "raw values".to_string() } else { format!("{}, raw values", series.name) };
+                entries.push((Swatch::Raw(index), raw));
+            } else if !single {
                 let swatch = if series.markers { Swatch::Marked(index) } else { Swatch::Line(index) };
                 entries.push((swatch, series.name.clone()));
             }
@@ -136,7 +132,7 @@ impl LineChart {
     }
 
     fn draw_axes(&self, svg: &mut Svg, x: &Horizontal, y: &Vertical) {
-        svg.text("mu", (TOP, y.top - 12.0), &with_power(&self.y, y.ticks.exponent));
+        svg.text("mu", (MARGIN, y.top - 12.0), &y.ticks.name_with_power(&self.y));
         for (&at, label) in y.ticks.at.iter().zip(&y.ticks.labels) {
             let Some(pixel) = y.pixel(at) else { continue };
             svg.line("gr", (x.left, pixel), (x.right, pixel));
@@ -149,19 +145,7 @@ impl LineChart {
             svg.text("m", (pixel, y.bottom + 17.0), label);
         }
         let middle = (x.left + x.right) / 2.0;
-        svg.text("mu m", (middle, y.bottom + 35.0), &with_power(&self.x, x.ticks.exponent));
-    }
-}
-
-fn decimal_points(window: f64) -> String {
-    format!("{} points", ticks::decimal(window, 0))
-}
-
-/// An axis' name, with the power of ten of its numbers.
-fn with_power(name: &str, exponent: i32) -> String {
-    match exponent {
-        0 => name.to_string(),
-        _ => format!("{name}  ×10{}", ticks::superscript(exponent)).trim_start().to_string(),
+        svg.text("mu m", (middle, y.bottom + 35.0), &x.ticks.name_with_power(&self.x));
     }
 }
 
@@ -182,11 +166,11 @@ impl Horizontal {
             .filter(|(x, y)| ticks::is_drawable(*x) && ticks::is_drawable(*y));
         let (low, high) = spread(finite.map(|(x, _)| *x));
         let mut count = ((right - left) / 60.0) as usize;
-        // Numbers with many digits need room: fewer of them, until they fit.
+        // Long numbers need room, so reduce the number of ticks until their labels fit.
         let ticks = loop {
             let ticks = ticks::linear(low, high, count);
-            let widest = ticks.labels.iter().map(|label| text::width(label, FONT)).fold(0.0, f64::max);
-            if count <= 2 || (widest + 16.0) * ticks.at.len() as f64 <= right - left {
+            let room = text::widest(&ticks.labels, FONT) + 16.0;
+            if count <= 2 || room * ticks.at.len() as f64 <= right - left {
                 break ticks;
             }
             count -= 1;
@@ -235,7 +219,7 @@ impl Vertical {
     }
 }
 
-/// Least and greatest of some values; a little around them where they are one.
+/// Returns the range of `values`, widened a little if they are all equal.
 pub(super) fn spread(values: impl Iterator<Item = f64>) -> (f64, f64) {
     spread_within(values, |value| (value - 0.05 * value.abs().max(1e-12), value + 0.05 * value.abs().max(1e-12)))
 }
@@ -253,7 +237,7 @@ fn draw_series(svg: &mut Svg, index: usize, series: &Series, x: &Horizontal, y: 
     let colour = index % COLOURS;
     let lines = match series.is_smoothed() {
         true => {
-            // So many points are an area rather than a line.
+            // With more points than pixels, the line becomes an area, which must be fainter.
             let raw = if series.points.len() as f64 > x.right - x.left { "ra de" } else { "ra" };
             vec![(raw, series.points.clone()), ("ln", series.average(y.logarithmic))]
         }
@@ -267,13 +251,13 @@ fn draw_series(svg: &mut Svg, index: usize, series: &Series, x: &Horizontal, y: 
     if series.markers {
         for &(at, value) in &series.points {
             let Some(pixel) = y.pixel(value).filter(|_| ticks::is_drawable(at)) else { continue };
-            let said = tooltip(&format!("{}: {} at {}", series.name, ticks::significant(value), ticks::decimal(at, 0)));
-            legend::point(svg, Look { index, hollow: false }, (x.pixel(at), pixel), 3.6, &said);
+            let hint = format!("{}: {} at {}", series.name, ticks::significant(value), ticks::decimal(at, 0));
+            legend::point(svg, Look { index, hollow: false }, (x.pixel(at), pixel), 3.6, &tooltip(&hint));
         }
     }
 }
 
-/// Pixels of the points, parted where one cannot be drawn.
+/// Returns the pixel coordinates of the points, split at those that cannot be drawn.
 fn runs(points: &[(f64, f64)], x: &Horizontal, y: &Vertical) -> Vec<Vec<(f64, f64)>> {
     let mut runs = vec![Vec::new()];
     for &(at, value) in points {
@@ -285,7 +269,7 @@ fn runs(points: &[(f64, f64)], x: &Horizontal, y: &Vertical) -> Vec<Vec<(f64, f6
     runs
 }
 
-/// Of the points over one pixel the first, the lowest, the highest and the last: what is drawn is the same.
+/// Keeps the first, lowest, highest and last of the points in each pixel column, which draw the same line.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut kept = Vec::new();
     for column in points.chunk_by(|a, b| a.0.floor() == b.0.floor()) {

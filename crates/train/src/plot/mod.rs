@@ -1,8 +1,9 @@
-//! Pictures of what was learned: lines, points, heat maps and confusion matrices, as SVG.
+//! Line charts, scatter plots, heat maps and confusion matrices as SVG, and HTML pages of them.
 //!
-//! They are readable in light and dark, which whoever looks at them chooses, and by the colour-blind: series have colours
-//! of the palette of M. Okabe and K. Ito ("Color Universal Design", 2008), made darker or lighter to stand out from
-//! the background, and classes of points have shapes too. Heat is the opacity of a colour, so that nothing is the background.
+//! Pictures follow the viewer's light or dark mode and are readable with colour vision deficiency. The colours of
+//! series and classes come from the palette of M. Okabe and K. Ito ("Color Universal Design", 2008), with the lightness
+//! adjusted to contrast with each background, and classes of points also differ in shape. Heat maps encode values as
+//! opacity, so that low values fade into the background.
 
 mod confusion;
 mod grid;

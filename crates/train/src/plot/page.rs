@@ -1,4 +1,4 @@
-//! Pages of pictures and tables.
+//! HTML pages of pictures and tables.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::svg::escaped;
 use super::{Picture, STYLE};
 use crate::{Error, Result};
 
-/// A page of pictures and tables: one HTML file that opens from disk, loads nothing, and is readable in light and dark.
+/// A page of pictures and tables: a self-contained HTML file that loads nothing and supports light and dark mode.
 ///
 /// ```
 /// use cloze_train::plot::{HeatMap, Page};
@@ -50,11 +50,11 @@ td{color:var(--ink);font-variant-numeric:tabular-nums}\
 footer{margin-top:36px;color:var(--muted);font-size:13px}\
 @media print{body{background:#fff}.card,.tile{break-inside:avoid}}";
 
-/// Widest that a column of cards must be: wider pictures are made smaller where there is less room.
+/// Upper limit of a column's minimum width. Wider pictures are scaled down if there is less room.
 const WIDEST_COLUMN: f64 = 560.0;
 
 impl Page {
-    /// A page with a title alone.
+    /// Makes a page that has only a title.
     pub fn new(title: impl Into<String>) -> Page {
         Page { title: title.into(), body: String::new() }
     }
@@ -65,7 +65,7 @@ impl Page {
         self
     }
 
-    /// Adds a row of names and values, large.
+    /// Adds a row of tiles, each with a name and a value in large type.
     pub fn tiles(mut self, tiles: &[(String, String)]) -> Page {
         let tile = |(name, value): &(String, String)| {
             format!("<div class=\"tile\"><dt>{}</dt><dd>{}</dd></div>\n", escaped(name), escaped(value))
@@ -76,7 +76,7 @@ impl Page {
         self
     }
 
-    /// Adds pictures, each as large as it is or as there is room for, under a heading.
+    /// Adds pictures under a heading. They are scaled down if they are wider than the page.
     pub fn pictures(mut self, heading: &str, pictures: impl IntoIterator<Item = Picture>) -> Page {
         let pictures: Vec<Picture> = pictures.into_iter().collect();
         if pictures.is_empty() {
@@ -88,7 +88,7 @@ impl Page {
         self
     }
 
-    /// Adds tables of names and values, side by side, under a heading. Those without a line are left out.
+    /// Adds tables of names and values, side by side, under a heading. Empty tables are left out.
     pub fn lists(mut self, heading: &str, lists: &[(String, Vec<(String, String)>)]) -> Page {
         let line = |(name, value): &(String, String)| {
             format!("<tr><th scope=\"row\">{}</th><td>{}</td></tr>\n", escaped(name), escaped(value))
@@ -107,7 +107,7 @@ impl Page {
         self
     }
 
-    /// Adds a table under a heading: the heads of its columns, and its rows.
+    /// Adds a table under a heading, with `heads` as the names of the columns.
     pub fn table(mut self, heading: &str, heads: &[String], rows: &[Vec<String>]) -> Page {
         let cells = |cells: &[String], tag: &str| -> String {
             cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect()
@@ -125,7 +125,7 @@ impl Page {
             writeln!(self.body, "<h2>{heading}</h2>\n<div class=\"cards\" style=\"--width:{width}px\">\n{cards}</div>");
     }
 
-    /// The page.
+    /// Returns the page as HTML.
     pub fn html(&self) -> String {
         let (title, body, version) = (escaped(&self.title), &self.body, env!("CARGO_PKG_VERSION"));
         format!(
@@ -136,10 +136,10 @@ impl Page {
         )
     }
 
-    /// Writes the page to a file, whole or not at all.
+    /// Writes the page to a file atomically.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let written = write_file_atomically(path, self.html().as_bytes());

@@ -8,32 +8,33 @@ use super::STYLE;
 use super::svg::{escaped, number};
 use crate::{Error, Result};
 
-/// A picture that is drawn: a piece of a page, or a file of its own.
+/// A finished picture, to embed in a page or save to a file.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// Width and height in CSS pixels.
     pub(super) size: (f64, f64),
-    /// What it shows, for those who do not see it.
+    /// The title, which screen readers read out.
     pub(super) title: String,
     pub(super) body: String,
 }
 
 impl Picture {
-    /// An `<svg>` element for a page that has [`STYLE`] in its style sheet. It is never wider than what it is in.
+    /// Returns an `<svg>` element for a page whose style sheet includes [`STYLE`]. It shrinks to the width of its
+    /// parent.
     pub fn inline(&self) -> String {
         self.element("", "")
     }
 
-    /// A whole SVG file, with its own style and background.
+    /// Returns the content of a standalone SVG file, with its own style and background.
     pub fn svg(&self) -> String {
         let back = format!("<style>{STYLE}</style><rect class=\"bg\" width=\"100%\" height=\"100%\"/>");
         self.element(" xmlns=\"http://www.w3.org/2000/svg\"", &back) + "\n"
     }
 
-    /// Writes the SVG file.
+    /// Writes a standalone SVG file atomically.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let written = write_file_atomically(path, self.svg().as_bytes());

@@ -1,8 +1,8 @@
-//! Colours and fonts.
+//! Colours, fonts and spacing.
 
 /// The style sheet of all pictures, for a page that shows them inline.
 ///
-/// Colours are written out for each class rather than as variables, which not everything that draws SVG knows.
+/// Colours are repeated for each class instead of using CSS variables, which some SVG renderers do not support.
 pub const STYLE: &str = "\
 .cz{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif;font-size:12px}\
 .cz text{fill:#3d4650;font-variant-numeric:tabular-nums}\
@@ -23,5 +23,13 @@ pub const STYLE: &str = "\
 .cz .s0{stroke:#5aaeea}.cz .s1{stroke:#ff8f4f}.cz .s2{stroke:#34c79d}.cz .s3{stroke:#e79fca}.cz .s4{stroke:#ecbb4a}.cz .s5{stroke:#aab4bf}\
 }";
 
-/// Colours that there are for series and classes.
+/// Number of different colours of series and classes.
 pub(super) const COLOURS: usize = 6;
+/// Distance from the edge of a picture, in pixels.
+pub(super) const MARGIN: f64 = 14.0;
+/// Size of text in pixels, as in [`STYLE`].
+pub(super) const FONT: f64 = 12.0;
+/// Size of small text in pixels, as in [`STYLE`].
+pub(super) const SMALL: f64 = 10.5;
+/// Opacity of a cell above which text on it has the background's colour.
+pub(super) const DARK: f64 = 0.55;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Checks that a text is XML so far as a picture needs: elements end where they should, and quotes are paired.
+/// Checks that a text is well-formed XML, as far as pictures need it: elements are nested, and quotes are paired.
 fn assert_well_formed(svg: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = svg;
@@ -38,7 +38,7 @@ fn text_is_escaped() {
     assert_well_formed(&svg);
 }
 
-/// Where a value is: 0 at the bottom of the plane, 10 at its top.
+/// 0 is at the bottom of the plane, 10 at its top.
 #[test]
 fn lines_go_where_their_values_are() {
     let chart = LineChart::new("").size(400.0, 300.0).series(Series::new("", [(0.0, 0.0), (1.0, 10.0), (2.0, 5.0)]));
@@ -156,7 +156,7 @@ fn saves_a_file() {
 }
 
 proptest! {
-    /// Whatever the numbers and texts are, the picture is one.
+    /// Any numbers and texts make a well-formed picture.
     #[test]
     fn anything_can_be_drawn(
         points in prop::collection::vec((any::<f64>(), any::<f64>()), 0..9),

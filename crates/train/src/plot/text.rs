@@ -1,8 +1,13 @@
-//! How much room text takes, as nearly as can be known without the font.
+//! Estimates of the width of text, since the font is not known.
 
-/// Width of text in pixels, at a font size in pixels: rather too much than too little.
+/// Estimates the width of text in pixels, at a font size in pixels. It errs on the wide side.
 pub(super) fn width(text: &str, size: f64) -> f64 {
     text.chars().map(of_char).sum::<f64>() * size
+}
+
+/// Returns the greatest width of several labels.
+pub(super) fn widest(labels: &[String], size: f64) -> f64 {
+    labels.iter().map(|label| width(label, size)).fold(0.0, f64::max)
 }
 
 fn of_char(c: char) -> f64 {
@@ -15,23 +20,23 @@ fn of_char(c: char) -> f64 {
         // Combining marks.
         '\u{300}'..='\u{36f}' => 0.0,
         '\u{2018}'..='\u{201f}' => 0.45,
-        // From Hangul on, scripts are mostly wide.
+        // Scripts from Hangul on are mostly wide.
         '\u{1100}'.. => 1.0,
         _ => 0.65,
     }
 }
 
-/// Width of a picture's title: bold letters are wider.
+/// Estimates the width of a picture's title, which is bold.
 pub(super) fn title_width(title: &str) -> f64 {
     width(title, 17.5)
 }
 
-/// As much of a title as fits into `room` pixels.
+/// Cuts a title to `room` pixels.
 pub(super) fn fitted_title(title: &str, room: f64) -> String {
     fitted(title, 17.5, room)
 }
 
-/// As much of a text as fits into `room` pixels, with an ellipsis where it is cut.
+/// Cuts text to `room` pixels, with an ellipsis if anything is removed.
 pub(super) fn fitted(text: &str, size: f64, room: f64) -> String {
     if width(text, size) <= room {
         return text.to_string();

@@ -1,27 +1,37 @@
-//! Round numbers along an axis.
+//! Ticks at round numbers along an axis, and number formatting.
 
-/// Where an axis begins and ends, and the numbers that are written beside it.
+/// The ticks of an axis and their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ticks {
-    /// Positions, as values.
+    /// Values of the ticks.
     pub(super) at: Vec<f64>,
-    /// What is written there.
+    /// Labels of the ticks.
     pub(super) labels: Vec<String>,
-    /// Power of ten that all labels are to be multiplied by.
+    /// All labels must be multiplied by ten to this power.
     pub(super) exponent: i32,
 }
 
-/// Whether a number is finite, and its differences and quotients with others are too.
+impl Ticks {
+    /// Returns the name of the axis, followed by the power of ten of its labels.
+    pub(super) fn name_with_power(&self, name: &str) -> String {
+        match self.exponent {
+            0 => name.to_string(),
+            power => format!("{name}  ×10{}", superscript(power)).trim_start().to_string(),
+        }
+    }
+}
+
+/// Returns whether a number is finite and small enough for differences and quotients to be finite too.
 pub(super) fn is_drawable(value: f64) -> bool {
     value.abs() < 1e150
 }
 
-/// At most about `count` multiples of 1, 2 or 5 times a power of ten, within `low..=high`.
+/// Returns about `count` ticks within `low..=high`, at multiples of 1, 2 or 5 times a power of ten.
 pub(super) fn linear(low: f64, high: f64, count: usize) -> Ticks {
     multiples(low, high, step(high - low, count))
 }
 
-/// `low..=high`, widened to begin and end at multiples of the step between its ticks, and these.
+/// Widens `low..=high` to begin and end at ticks. Returns the new range and its ticks.
 pub(super) fn widened(low: f64, high: f64, count: usize) -> ((f64, f64), Ticks) {
     let step = step(high - low, count);
     let (low, high) = ((low / step + 1e-6).floor() * step, (high / step - 1e-6).ceil() * step);
@@ -32,7 +42,7 @@ fn multiples(low: f64, high: f64, step: f64) -> Ticks {
     let (first, last) = ((low / step - 1e-6).ceil(), (high / step + 1e-6).floor());
     let at: Vec<f64> = (0..=(last - first).max(0.0) as usize).map(|index| (first + index as f64) * step).collect();
     let largest = at.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
-    // 0.00002 is hard to read and 2,000,000 takes much room: the axis says the power of ten instead.
+    // Numbers like 0.00002 and 2,000,000 are long, so the axis' name shows their common power of ten instead.
     let exponent = match largest {
         1e-3..1e6 | 0.0 => 0,
         _ => (largest.log10().floor() as i32).max(-300),
@@ -51,8 +61,8 @@ fn step(span: f64, count: usize) -> f64 {
     step.unwrap_or(10.0 * power)
 }
 
-/// Powers of ten within `low..=high`, which are positive; with 2 and 5 times them where there are few of them, and every
-/// second, third and so on where there are too many.
+/// Returns ticks at powers of ten within the positive range `low..=high`. If these are few, multiples are added, and if
+/// they are more than `count`, only every second, third and so on is kept.
 pub(super) fn logarithmic(low: f64, high: f64, count: usize) -> Ticks {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let decades = (high / low).log10();
@@ -86,7 +96,7 @@ fn scientific(multiple: u32, power: i32) -> String {
     }
 }
 
-/// A number with so many decimals, and commas between its thousands.
+/// Formats a number with a fixed number of decimals, and commas between thousands.
 pub(super) fn decimal(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -101,7 +111,7 @@ pub(super) fn decimal(value: f64, decimals: usize) -> String {
     format!("{}{grouped}{fraction}", if value < 0.0 && !is_zero { "−" } else { "" })
 }
 
-/// A number to three or four significant digits.
+/// Formats a number with three or four significant digits.
 pub(crate) fn significant(value: f64) -> String {
     if value.is_nan() {
         return "undefined".to_string();
@@ -121,7 +131,7 @@ pub(crate) fn significant(value: f64) -> String {
     format!("{}×10{}", number.replace('-', "−"), superscript(power.parse().unwrap_or(0)))
 }
 
-/// A whole number as an exponent: ⁻³.
+/// Formats an integer as an exponent, such as ⁻³.
 pub(super) fn superscript(number: i32) -> String {
     const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
     let raised = |c: char| c.to_digit(10).and_then(|digit| DIGITS.get(digit as usize).copied()).unwrap_or('⁻');

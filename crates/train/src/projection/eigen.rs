@@ -2,17 +2,18 @@
 
 use super::dot;
 
-/// Sweeps after which an eigenvalue is taken as it is; two or three are usual.
+/// Maximum number of sweeps per eigenvalue. Two or three are usual.
 const MOST_SWEEPS: usize = 60;
 
-/// Eigenvalues in descending order, each with its eigenvector of length 1, of a symmetric `matrix`: tridiagonal by
-/// Householder's reflections, then diagonal by QL with implicit shifts.
+/// Returns the eigenvalues of a symmetric `matrix` in descending order, each with its eigenvector of length 1.
+///
+/// Householder reflections make the matrix tridiagonal, then the QL algorithm with implicit shifts makes it diagonal.
 ///
 /// Source: G. H. Golub and C. F. Van Loan, "Matrix Computations", 4th edition, sections 8.3.1 and 8.3.3.
 pub(super) fn symmetric_eigen(mut matrix: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
     let n = matrix.len();
     let (diagonal, off_diagonal, reflections) = tridiagonal(&mut matrix);
-    // Row i is the ith eigenvector, as yet in the basis of the reflections.
+    // Row i is eigenvector i in the basis of the tridiagonal matrix. Undoing the reflections restores the original one.
     let (values, mut vectors) = ql(diagonal, off_diagonal);
     for vector in &mut vectors {
         for (k, v) in reflections.iter().enumerate().rev() {
@@ -24,19 +25,19 @@ pub(super) fn symmetric_eigen(mut matrix: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)>
     order.into_iter().map(|index| (values[index], std::mem::take(&mut vectors[index]))).collect()
 }
 
-/// `x` less twice its part along `v`, whose length is 1 (or 0, for no reflection).
+/// Reflects `x` in the plane perpendicular to `v`, which has length 1 (or 0, for no reflection).
 fn reflect(v: &[f64], x: &mut [f64]) {
     let twice = 2.0 * dot(v, x);
     x.iter_mut().zip(v).for_each(|(x, v)| *x -= twice * v);
 }
 
-/// The diagonal and the one beside it of the tridiagonal matrix that is `a` between reflections; and these: the kth is of
-/// the coordinates after the kth.
+/// Reduces `a` to a tridiagonal matrix. Returns its diagonal, its off-diagonal and the reflections, of which number k
+/// applies to the coordinates after k.
 fn tridiagonal(a: &mut [Vec<f64>]) -> (Vec<f64>, Vec<f64>, Vec<Vec<f64>>) {
     let n = a.len();
     let (mut off_diagonal, mut reflections) = (vec![0.0; n], Vec::new());
     for k in 0..n.saturating_sub(1) {
-        // The column below the diagonal becomes a multiple of the first basis vector.
+        // Reflect the column below the diagonal onto the first basis vector.
         let mut v: Vec<f64> = (k + 1..n).map(|row| a[row][k]).collect();
         let norm = dot(&v, &v).sqrt();
         let target = if v[0] > 0.0 { -norm } else { norm };
@@ -44,7 +45,7 @@ fn tridiagonal(a: &mut [Vec<f64>]) -> (Vec<f64>, Vec<f64>, Vec<Vec<f64>>) {
         v[0] -= target;
         let length = dot(&v, &v).sqrt();
         v.iter_mut().for_each(|x| *x = if length > 0.0 { *x / length } else { 0.0 });
-        // A - v w' - w v', of the rest of the matrix.
+        // The rest of the matrix becomes A - v w' - w v'.
         let p: Vec<f64> = (k + 1..n).map(|row| 2.0 * dot(&a[row][k + 1..], &v)).collect();
         let along = dot(&p, &v);
         let w: Vec<f64> = p.iter().zip(&v).map(|(p, v)| p - along * v).collect();
@@ -57,19 +58,20 @@ fn tridiagonal(a: &mut [Vec<f64>]) -> (Vec<f64>, Vec<f64>, Vec<Vec<f64>>) {
     ((0..n).map(|index| a[index][index]).collect(), off_diagonal, reflections)
 }
 
-/// Eigenvalues and, row by row, eigenvectors of a tridiagonal matrix: `e[k]` stands between `d[k]` and `d[k + 1]`.
+/// Returns the eigenvalues and, as rows, the eigenvectors of a tridiagonal matrix with the diagonal `d`, where `e[k]`
+/// is between `d[k]` and `d[k + 1]`.
 fn ql(mut d: Vec<f64>, mut e: Vec<f64>) -> (Vec<f64>, Vec<Vec<f64>>) {
     let n = d.len();
     let mut vectors: Vec<Vec<f64>> = (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect();
     for low in 0..n {
         for _ in 0..MOST_SWEEPS {
-            // The block from `low` to where the matrix falls apart.
+            // Work on the block from `low` to the first negligible off-diagonal element.
             let splits = |k: &usize| e[*k].abs() <= f64::EPSILON * (d[*k].abs() + d[*k + 1].abs());
             let high = (low..n - 1).find(splits).unwrap_or(n - 1);
             if high == low {
                 break;
             }
-            // Wilkinson's shift: the eigenvalue of the corner that is nearer to its first entry.
+            // Wilkinson's shift: the eigenvalue of the upper left 2 x 2 corner that is closer to its first element.
             let half = (d[low + 1] - d[low]) / (2.0 * e[low]);
             let shift = d[low] - e[low] / (half + half.hypot(1.0).copysign(half));
             let (mut sine, mut cosine, mut moved) = (1.0, 1.0, 0.0);
@@ -81,7 +83,7 @@ fn ql(mut d: Vec<f64>, mut e: Vec<f64>) -> (Vec<f64>, Vec<Vec<f64>>) {
                 let length = f.hypot(g);
                 e[at + 1] = length;
                 if length == 0.0 {
-                    // The block falls apart in the midst of the sweep.
+                    // The block splits in the middle of the sweep.
                     d[at + 1] -= moved;
                     break;
                 }

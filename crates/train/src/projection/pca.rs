@@ -6,10 +6,12 @@ use super::eigen::symmetric_eigen;
 use super::{check, dot};
 use crate::{Error, Result};
 
-/// The directions in which vectors vary most.
+/// Principal component analysis: the directions in which vectors vary most.
 ///
-/// Source: K. Pearson, "On lines and planes of closest fit to systems of points in space", 1901. Numbers and signs are
-/// those of scikit-learn's `PCA`: of each direction the component that is largest by size is positive.
+/// Values and signs equal those of scikit-learn's `PCA`, where the component of each direction that is largest in
+/// absolute value is positive.
+///
+/// Source: K. Pearson, "On lines and planes of closest fit to systems of points in space", 1901.
 ///
 /// ```
 /// let vectors = vec![vec![0.0f32, 0.0], vec![1.0, 1.0], vec![2.0, 2.0]];
@@ -26,19 +28,19 @@ pub struct Pca {
 }
 
 impl Pca {
-    /// The first `components` directions of vectors of one length.
+    /// Finds the first `components` directions of `vectors`, which must have the same length.
     ///
     /// # Errors
-    /// When vectors are fewer than two, of several lengths or not finite, or `components` is 0 or more than there are
-    /// vectors or dimensions.
+    /// Returns an error if there are fewer than two vectors, their lengths differ, a value is not finite, or
+    /// `components` is 0 or greater than the number of vectors or dimensions.
     pub fn fit<T: Copy + Into<f64> + Sync>(vectors: &[Vec<T>], components: usize) -> Result<Pca> {
         let dimensions = check("PCA", vectors)?;
         let count = vectors.len();
         if count < 2 {
-            return Err(Error::data("PCA", "there is only one vector: it takes two or more"));
+            return Err(Error::data("PCA", "needs at least two vectors, got one"));
         }
         if components == 0 || components > count.min(dimensions) {
-            let limit = format!("from 1 to {}, the fewer of vectors and dimensions", count.min(dimensions));
+            let limit = format!("from 1 to {}, the smaller number of vectors and dimensions", count.min(dimensions));
             return Err(Error::invalid("number of components", components, limit));
         }
         let mut mean = vec![0.0; dimensions];
@@ -46,10 +48,10 @@ impl Pca {
             mean.iter_mut().zip(vector).for_each(|(sum, &x)| *sum += x.into());
         }
         mean.iter_mut().for_each(|sum| *sum /= count as f64);
-        let centred: Vec<Vec<f64>> = vectors.iter().map(|vector| less(vector, &mean)).collect();
+        let centred: Vec<Vec<f64>> = vectors.iter().map(|vector| subtract(vector, &mean)).collect();
         let total: f64 = centred.iter().map(|vector| dot(vector, vector)).sum();
 
-        // X'X and XX' have the same eigenvalues but for zeros: the smaller one will do.
+        // X'X and XX' have the same non-zero eigenvalues, so use the smaller matrix.
         let by_vectors = count < dimensions;
         let rows = if by_vectors { centred.clone() } else { transposed(&centred) };
         let gram: Vec<Vec<f64>> = rows.par_iter().map(|a| rows.iter().map(|b| dot(a, b)).collect()).collect();
@@ -58,7 +60,7 @@ impl Pca {
         for (value, vector) in found {
             let mut direction = if by_vectors { combination(&centred, &vector) } else { vector };
             orthogonalise(&mut direction, &directions);
-            turn(&mut direction);
+            fix_sign(&mut direction);
             directions.push(direction);
             variances.push(value.max(0.0) / (count - 1) as f64);
         }
@@ -66,41 +68,42 @@ impl Pca {
         Ok(Pca { mean, components: directions, explained_variance: variances, total_variance })
     }
 
-    /// The vectors' coordinates along the directions.
+    /// Returns the coordinates of `vectors` along the directions.
     ///
     /// # Errors
-    /// When vectors are none, not finite, or not of the length that was fitted.
+    /// Returns an error if there are no vectors, a value is not finite, or their length differs from that of the fitted
+    /// vectors.
     pub fn transform<T: Copy + Into<f64> + Sync>(&self, vectors: &[Vec<T>]) -> Result<Vec<Vec<f64>>> {
         let dimensions = check("PCA", vectors)?;
         if dimensions != self.mean.len() {
-            let why = format!("vectors have {dimensions} dimensions, those that were fitted {}", self.mean.len());
+            let why = format!("the vectors have {dimensions} dimensions, the fitted ones have {}", self.mean.len());
             return Err(Error::data("PCA", why));
         }
         let coordinates = |vector: &Vec<T>| {
-            let centred = less(vector, &self.mean);
+            let centred = subtract(vector, &self.mean);
             self.components.iter().map(|direction| dot(&centred, direction)).collect()
         };
         Ok(vectors.par_iter().map(coordinates).collect())
     }
 
-    /// The directions: each of length 1, at right angles to the others.
+    /// Returns the directions, which are orthogonal and have length 1.
     pub fn components(&self) -> &[Vec<f64>] {
         &self.components
     }
 
-    /// The variance along each direction, in descending order.
+    /// Returns the variance along each direction, in descending order.
     pub fn explained_variance(&self) -> &[f64] {
         &self.explained_variance
     }
 
-    /// The part of all variance that is along each direction; 0 where there is no variance.
+    /// Returns the fraction of the total variance along each direction, or 0 if there is no variance.
     pub fn explained_variance_ratio(&self) -> Vec<f64> {
         let part = |variance: &f64| if self.total_variance > 0.0 { variance / self.total_variance } else { 0.0 };
         self.explained_variance.iter().map(part).collect()
     }
 }
 
-fn less<T: Copy + Into<f64>>(vector: &[T], mean: &[f64]) -> Vec<f64> {
+fn subtract<T: Copy + Into<f64>>(vector: &[T], mean: &[f64]) -> Vec<f64> {
     vector.iter().zip(mean).map(|(&x, mean)| x.into() - mean).collect()
 }
 
@@ -109,7 +112,7 @@ fn transposed(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
     (0..columns).map(|column| rows.iter().map(|row| row[column]).collect()).collect()
 }
 
-/// The sum of the rows, each times its weight.
+/// Returns the weighted sum of the rows.
 fn combination(rows: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
     let mut sum = vec![0.0; rows.first().map_or(0, Vec::len)];
     for (row, weight) in rows.iter().zip(weights) {
@@ -118,13 +121,13 @@ fn combination(rows: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
     sum
 }
 
-/// Takes from `direction` what is along the others, and makes its length 1. Where nothing is left, since there is no
-/// more variance, any direction at right angles to the others is as good.
+/// Makes `direction` orthogonal to the others and of length 1. If nothing is left of it, because no variance remains,
+/// any direction orthogonal to the others takes its place.
 fn orthogonalise(direction: &mut Vec<f64>, others: &[Vec<f64>]) {
     let dimensions = direction.len();
     let largest = dot(direction, direction).sqrt();
     for axis in 0..=dimensions {
-        // Twice is enough (W. Kahan).
+        // Orthogonalising twice removes the rounding errors of the first time ("twice is enough", W. Kahan).
         for other in others.iter().chain(others) {
             let along = dot(direction, other);
             direction.iter_mut().zip(other).for_each(|(x, y)| *x -= along * y);
@@ -138,8 +141,8 @@ fn orthogonalise(direction: &mut Vec<f64>, others: &[Vec<f64>]) {
     }
 }
 
-/// Turns a direction so that what is largest in it is positive.
-fn turn(direction: &mut [f64]) {
+/// Flips the sign of a direction if its component of largest absolute value is negative.
+fn fix_sign(direction: &mut [f64]) {
     let larger = |largest: f64, &x: &f64| if x.abs() > largest.abs() { x } else { largest };
     if direction.iter().fold(0.0, larger) < 0.0 {
         direction.iter_mut().for_each(|x| *x = -*x);

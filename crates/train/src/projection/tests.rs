@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::eigen::symmetric_eigen;
 use super::*;
 
-/// Three clusters: numbers that any language computes to the bit.
+/// Returns vectors in three clusters, with values that Python computes to the bit.
 fn clusters(count: usize, dimensions: usize) -> Vec<Vec<f64>> {
     let number = |i: usize, j: usize| {
         let fraction = ((i * 7919 + j * 104_729 + i * j * 31) % 1000) as f64 / 1000.0;
@@ -19,7 +19,8 @@ fn assert_close(found: &[f64], expected: &[f64]) {
     }
 }
 
-/// `trustworthiness(x, y, n_neighbors=k)` of scikit-learn: 1 where neighbours on the map were neighbours.
+/// Computes scikit-learn's `trustworthiness(x, y, n_neighbors=k)`, which is 1 if all neighbours on the map are
+/// neighbours in the original space.
 ///
 /// Source: J. Venna and S. Kaski, "Neighborhood preservation in nonlinear projection methods", 2001.
 fn trustworthiness(vectors: &[Vec<f64>], points: &[[f64; 2]], k: usize) -> f64 {
@@ -42,7 +43,7 @@ fn trustworthiness(vectors: &[Vec<f64>], points: &[[f64; 2]], k: usize) -> f64 {
     1.0 - penalty * 2.0 / (count * k * (2 * count - 3 * k - 1)) as f64
 }
 
-/// `PCA(n_components=3, svd_solver='full').fit(x)`, scikit-learn 1.9.1.
+/// Expected values from scikit-learn 1.9.1: `PCA(n_components=3, svd_solver='full').fit(x)`.
 #[test]
 fn principal_components_as_scikit_learn() {
     let pca = Pca::fit(&clusters(60, 10), 3).unwrap();
@@ -60,9 +61,9 @@ fn principal_components_as_scikit_learn() {
     assert_close(&second, &[3.91141018919142, -1.0401137201109083, -0.33107519252365913]);
 }
 
-/// Without variance in a direction, directions are still of length 1 and at right angles.
+/// Directions without variance still have length 1 and are orthogonal.
 #[test]
-fn directions_are_a_basis_even_of_nothing() {
+fn directions_are_orthonormal_without_variance() {
     for vectors in
         [vec![vec![1.0; 4]; 5], vec![vec![0.0, 1.0, 2.0, 3.0], vec![0.0, 2.0, 4.0, 6.0], vec![0.0, 3.0, 6.0, 9.0]]]
     {
@@ -76,8 +77,8 @@ fn directions_are_a_basis_even_of_nothing() {
     }
 }
 
-/// `TSNE(perplexity=p, method='exact', init='pca').fit(x).kl_divergence_` and `trustworthiness(x, y, n_neighbors=5)` of
-/// scikit-learn 1.9.1; its own random starts give divergences that differ by as much as the tolerance here.
+/// Expected values from scikit-learn 1.9.1: `TSNE(perplexity=p, method='exact', init='pca').fit(x).kl_divergence_` and
+/// `trustworthiness(x, y, n_neighbors=5)`. The tolerance is the spread that its random starts show.
 #[test]
 fn maps_are_as_good_as_scikit_learns() {
     let vectors = clusters(60, 10);
@@ -94,7 +95,7 @@ fn maps_are_as_good_as_scikit_learns() {
     }
 }
 
-/// The slope that descent follows is that of the divergence.
+/// The analytical gradient agrees with finite differences of the divergence.
 #[test]
 fn the_gradient_is_that_of_the_divergence() {
     let affinities = tsne::affinities(&clusters(12, 4), 3.0);
@@ -135,24 +136,25 @@ fn vectors_that_are_the_same_have_a_map() {
 #[test]
 fn bad_input_is_one_line() {
     let said = |vectors: &[Vec<f32>]| Pca::fit(vectors, 1).unwrap_err().to_string();
-    assert_eq!(said(&[]), "PCA: there is no vector");
-    assert_eq!(said(&[vec![]]), "PCA: vectors have no dimension");
-    assert_eq!(said(&[vec![1.0, 2.0], vec![1.0]]), "PCA: vector 2 has 1 dimensions, the first 2");
+    assert_eq!(said(&[]), "PCA: no vectors");
+    assert_eq!(said(&[vec![]]), "PCA: the vectors have no dimensions");
+    assert_eq!(said(&[vec![1.0, 2.0], vec![1.0]]), "PCA: vector 2 has 1 dimensions, the first has 2");
     assert_eq!(said(&[vec![1.0], vec![f32::NAN]]), "PCA: vector 2: dimension 1 is not finite");
-    assert_eq!(said(&[vec![1.0]]), "PCA: there is only one vector: it takes two or more");
+    assert_eq!(said(&[vec![1.0]]), "PCA: needs at least two vectors, got one");
     let three = clusters(5, 3);
     let error = Pca::fit(&three, 4).unwrap_err().to_string();
-    assert_eq!(error, "number of components is 4, must be from 1 to 3, the fewer of vectors and dimensions");
+    assert_eq!(error, "number of components is 4, must be from 1 to 3, the smaller number of vectors and dimensions");
     let error = Pca::fit(&three, 1).unwrap().transform(&clusters(2, 4)).unwrap_err().to_string();
-    assert_eq!(error, "PCA: vectors have 4 dimensions, those that were fitted 3");
+    assert_eq!(error, "PCA: the vectors have 4 dimensions, the fitted ones have 3");
     let said = |tsne: Tsne| tsne.fit(&three).unwrap_err().to_string();
     assert_eq!(said(Tsne::new()), "perplexity is 30, must be at least 1 and less than 5, the number of vectors");
     assert_eq!(
         said(Tsne::new().perplexity(f64::NAN)),
         "perplexity is NaN, must be at least 1 and less than 5, the number of vectors"
     );
-    assert_eq!(said(Tsne::new().perplexity(2.0).learning_rate(0.0)), "learning rate of t-SNE is 0, must be above 0");
-    assert!(Tsne::new().fit(&three[..3]).unwrap_err().to_string().contains("it takes four or more"));
+    let error = said(Tsne::new().perplexity(2.0).learning_rate(0.0));
+    assert_eq!(error, "learning rate of t-SNE is 0, must be greater than 0 and finite");
+    assert!(Tsne::new().fit(&three[..3]).unwrap_err().to_string().contains("needs at least four vectors, got 3"));
 }
 
 proptest! {

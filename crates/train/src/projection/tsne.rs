@@ -1,4 +1,4 @@
-//! t-SNE: a map on which those are neighbours that were.
+//! t-SNE, which maps vectors to points of a plane such that neighbours stay neighbours.
 
 use cloze_tensor::random::{Purpose, Stream};
 use rayon::prelude::*;
@@ -6,13 +6,14 @@ use rayon::prelude::*;
 use super::{Pca, check};
 use crate::{Error, Result};
 
-/// Makes maps of vectors by t-distributed stochastic neighbour embedding, with every pair of vectors counted. Time and
-/// memory grow with the square of their number: thousands are the most.
+/// t-distributed stochastic neighbour embedding, in its exact form.
 ///
-/// The same vectors and settings give the same map for any number of threads.
+/// Time and memory grow with the square of the number of vectors, so it is suited to a few thousand. The same vectors
+/// and settings give the same map for any number of threads.
 ///
-/// Source: L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", 2008; start and learning rate as D. Kobak
-/// and P. Berens recommend, "The art of using t-SNE for single-cell transcriptomics", 2019, and as scikit-learn's `TSNE`.
+/// Source: L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", 2008. Starting points and learning rate
+/// follow D. Kobak and P. Berens, "The art of using t-SNE for single-cell transcriptomics", 2019, and scikit-learn's
+/// `TSNE`.
 ///
 /// ```
 /// use cloze_train::projection::Tsne;
@@ -29,21 +30,21 @@ pub struct Tsne {
     seed: Option<u64>,
 }
 
-/// A map, and how good it is.
+/// A map of vectors in the plane, and its quality.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TsneMap {
     /// A point for each vector.
     pub points: Vec<[f64; 2]>,
-    /// The divergence of Kullback and Leibler between neighbourhoods of the vectors and of the points, in nats: what was
-    /// made small.
+    /// The Kullback-Leibler divergence between the neighbourhoods of the vectors and those of the points, in nats,
+    /// which t-SNE minimises.
     pub kl_divergence: f64,
 }
 
-/// For so many iterations neighbours attract each other so many times as much.
+/// Number of initial iterations during which attraction is multiplied by [`EXAGGERATION`].
 const EXAGGERATED_ITERATIONS: usize = 250;
 const EXAGGERATION: f64 = 12.0;
-/// Standard deviation of the first coordinates at the start.
+/// Standard deviation of the first coordinate of the starting points.
 const START: f64 = 1e-4;
 const LEAST_PROBABILITY: f64 = f64::EPSILON;
 
@@ -54,40 +55,42 @@ impl Default for Tsne {
 }
 
 impl Tsne {
-    /// Perplexity 30, 1000 iterations, from the principal components.
+    /// Returns the default settings: perplexity 30 and 1000 iterations, starting from the principal components.
     pub fn new() -> Tsne {
         Tsne::default()
     }
 
-    /// About how many neighbours each vector has; at least 1 and less than there are vectors.
+    /// Sets the perplexity, roughly the number of neighbours of each vector. It must be at least 1 and less than the
+    /// number of vectors.
     pub fn perplexity(self, neighbours: f64) -> Tsne {
         Tsne { perplexity: neighbours, ..self }
     }
 
-    /// Steps of gradient descent, of which the first 250 exaggerate attraction.
+    /// Sets the number of gradient descent steps. The first 250 exaggerate attraction.
     pub fn iterations(self, iterations: usize) -> Tsne {
         Tsne { iterations, ..self }
     }
 
-    /// Length of a step [default: a 48th of the number of vectors, and at least 50].
+    /// Sets the learning rate. The default is the number of vectors divided by 48, but at least 50.
     pub fn learning_rate(self, rate: f64) -> Tsne {
         Tsne { learning_rate: Some(rate), ..self }
     }
 
-    /// Starts from points drawn at random rather than from the principal components.
+    /// Starts from random points instead of the principal components.
     pub fn random_start(self, seed: u64) -> Tsne {
         Tsne { seed: Some(seed), ..self }
     }
 
-    /// The map of vectors of one length.
+    /// Computes the map of `vectors`, which must have the same length.
     ///
     /// # Errors
-    /// When vectors are fewer than four, of several lengths or not finite, or a setting makes no sense.
+    /// Returns an error if there are fewer than four vectors, their lengths differ, a value is not finite, or a setting
+    /// is out of range.
     pub fn fit<T: Copy + Into<f64> + Sync>(&self, vectors: &[Vec<T>]) -> Result<TsneMap> {
         let dimensions = check("t-SNE", vectors)?;
         let count = vectors.len();
         if count < 4 {
-            return Err(Error::data("t-SNE", format!("there are {count} vectors: it takes four or more")));
+            return Err(Error::data("t-SNE", format!("needs at least four vectors, got {count}")));
         }
         if !(1.0..count as f64).contains(&self.perplexity) {
             let limit = format!("at least 1 and less than {count}, the number of vectors");
@@ -95,7 +98,7 @@ impl Tsne {
         }
         let rate = self.learning_rate.unwrap_or((count as f64 / EXAGGERATION / 4.0).max(50.0));
         if !(rate > 0.0 && rate.is_finite()) {
-            return Err(Error::invalid("learning rate of t-SNE", rate, "above 0"));
+            return Err(Error::invalid("learning rate of t-SNE", rate, "greater than 0 and finite"));
         }
         let start = match self.seed {
             Some(seed) => random_start(seed, count),
@@ -111,7 +114,7 @@ fn random_start(seed: u64, count: usize) -> Vec<[f64; 2]> {
     (0..count).map(|_| stream.normal_pair().map(|x| START * x)).collect()
 }
 
-/// The first two principal components, the first of them of a small standard deviation.
+/// Returns the first two principal components, scaled to make the standard deviation of the first [`START`].
 fn principal_start<T: Copy + Into<f64> + Sync>(vectors: &[Vec<T>], dimensions: usize) -> Result<Vec<[f64; 2]>> {
     let pca = Pca::fit(vectors, dimensions.min(2))?;
     let count = vectors.len() as f64;
@@ -121,7 +124,7 @@ fn principal_start<T: Copy + Into<f64> + Sync>(vectors: &[Vec<T>], dimensions: u
     Ok(pca.transform(vectors)?.into_iter().map(point).collect())
 }
 
-/// How near each vector is to each, as probabilities of pairs: symmetric, and 1 together.
+/// Returns the similarity of each pair of vectors as a probability. The matrix is symmetric and adds up to 1.
 pub(super) fn affinities<T: Copy + Into<f64> + Sync>(vectors: &[Vec<T>], perplexity: f64) -> Vec<Vec<f64>> {
     let count = vectors.len();
     let squared_distance = |a: &[T], b: &[T]| -> f64 {
@@ -143,14 +146,15 @@ pub(super) fn affinities<T: Copy + Into<f64> + Sync>(vectors: &[Vec<T>], perplex
     (0..count).into_par_iter().map(symmetric).collect()
 }
 
-/// The probabilities of a Gaussian around vector `index` that has this perplexity, by bisection for its precision.
+/// Returns the probabilities of a Gaussian around vector `index` whose perplexity is the given one. Its precision is
+/// found by bisection.
 fn neighbourhood(distances: &[f64], index: usize, perplexity: f64) -> Vec<f64> {
     const STEPS: usize = 100;
     const TOLERANCE: f64 = 1e-5;
     let others = || distances.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, distance)| *distance);
     let nearest = others().fold(f64::INFINITY, f64::min);
     let scale = others().sum::<f64>() / (distances.len() - 1) as f64 - nearest;
-    // Distances as multiples of their mean: bisection then starts near what it looks for.
+    // Dividing distances by their mean makes bisection start close to the solution.
     let scale = if scale > 0.0 { scale } else { 1.0 };
     let (mut low, mut high, mut precision) = (0.0, f64::INFINITY, 1.0);
     let weights = |precision: f64| -> Vec<f64> {
@@ -183,7 +187,7 @@ fn neighbourhood(distances: &[f64], index: usize, perplexity: f64) -> Vec<f64> {
     found
 }
 
-/// Gradient descent with momentum and a gain for each coordinate, as the paper's program has them.
+/// Minimises the divergence by gradient descent with momentum and a gain for each coordinate, as in the paper's code.
 fn descend(affinities: &[Vec<f64>], start: Vec<[f64; 2]>, iterations: usize, rate: f64) -> TsneMap {
     let mut points = start;
     let mut velocity = vec![[0.0; 2]; points.len()];
@@ -206,13 +210,13 @@ fn descend(affinities: &[Vec<f64>], start: Vec<[f64; 2]>, iterations: usize, rat
     TsneMap { points, kl_divergence }
 }
 
-/// How near two points are: Student's t with one degree of freedom.
+/// Returns the similarity of two points, a Student t kernel with one degree of freedom.
 fn nearness(a: &[f64; 2], b: &[f64; 2]) -> f64 {
     let (x, y) = (a[0] - b[0], a[1] - b[1]);
     1.0 / (1.0 + x * x + y * y)
 }
 
-/// The sum of the nearness of all pairs: row by row, so that threads do not change it.
+/// Returns the sum of the nearness of all pairs. It is summed row by row, so that threads do not change the result.
 fn total_nearness(points: &[[f64; 2]]) -> f64 {
     let row = |a: &[f64; 2]| points.iter().map(|b| nearness(a, b)).sum::<f64>() - 1.0;
     points.par_iter().map(row).collect::<Vec<f64>>().into_iter().sum()

@@ -1,16 +1,16 @@
-//! What a run ran on.
+//! The machine that a run used.
 
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-/// A machine and what ran on it. What is not known is empty.
+/// A description of a machine and the software on it. Unknown fields are empty or 0.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Machine {
     /// Name of the processor.
     pub processor: String,
-    /// Processors that the system sees, two for a core that runs two threads.
+    /// Number of logical processors: a core that runs two threads counts as two.
     pub processors: usize,
-    /// Threads that the library uses.
+    /// Number of threads that the library uses.
     pub threads: usize,
     /// Memory in bytes.
     pub memory: u64,
@@ -21,12 +21,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The one that this runs on.
+    /// Describes the machine that this program runs on.
     pub fn this() -> Machine {
-        let what = RefreshKind::nothing()
+        let wanted = RefreshKind::nothing()
             .with_cpu(CpuRefreshKind::nothing())
             .with_memory(MemoryRefreshKind::nothing().with_ram());
-        let system = System::new_with_specifics(what);
+        let system = System::new_with_specifics(wanted);
         let processor = system.cpus().first().map(|cpu| cpu.brand().trim().to_string()).unwrap_or_default();
         let name = System::long_os_version().unwrap_or_else(|| std::env::consts::OS.to_string());
         Machine {
@@ -39,7 +39,7 @@ impl Machine {
         }
     }
 
-    /// Names and values, for a table.
+    /// Returns the names and values of known fields, for a table.
     pub(super) fn table(&self) -> Vec<(String, String)> {
         let memory = format!("{:.1} GiB", self.memory as f64 / f64::from(1 << 30));
         let lines = [

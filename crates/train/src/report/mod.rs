@@ -1,4 +1,4 @@
-//! A run on one page.
+//! Reports of runs as HTML pages.
 
 mod machine;
 mod summary;
@@ -12,8 +12,8 @@ pub use machine::Machine;
 use crate::plot::{ConfusionMatrix, LineChart, Page, Picture, Series};
 use crate::{Result, RunRecord, StepRecord};
 
-/// A page about a run: what came out, curves, evaluations, settings, machine and time. It is one HTML file that opens
-/// from disk, loads nothing, and is readable in light and dark.
+/// A report of a run: results, learning curves, evaluations, settings, machine and time. It is a self-contained HTML
+/// file that loads nothing and supports light and dark mode.
 ///
 /// ```
 /// use cloze_train::{RunReport, RunRecord};
@@ -40,7 +40,7 @@ pub struct RunReport<'r> {
 }
 
 impl<'r> RunReport<'r> {
-    /// A report called `title` of what was measured, on the machine that this runs on.
+    /// Makes a report of the measurements in `record`, on the machine that this program runs on.
     pub fn new(title: impl Into<String>, record: &'r RunRecord) -> RunReport<'r> {
         RunReport {
             title: title.into(),
@@ -56,7 +56,7 @@ impl<'r> RunReport<'r> {
         }
     }
 
-    /// Adds a result to those at the top of the page.
+    /// Adds a result, shown at the top of the page.
     pub fn result(mut self, name: impl Into<String>, value: impl Display) -> RunReport<'r> {
         self.results.push((name.into(), value.to_string()));
         self
@@ -87,7 +87,7 @@ impl<'r> RunReport<'r> {
         RunReport { confusion: Some((labels, counts.to_vec())), ..self }
     }
 
-    /// Shows a table of examples: the heads of its columns, and its rows.
+    /// Shows a table of examples, with `heads` as the names of the columns.
     pub fn examples<S: AsRef<str>>(self, heads: &[S], rows: Vec<Vec<String>>) -> RunReport<'r> {
         let heads = heads.iter().map(|head| head.as_ref().to_string()).collect();
         RunReport { examples: Some((heads, rows)), ..self }
@@ -99,7 +99,7 @@ impl<'r> RunReport<'r> {
         self
     }
 
-    /// The page.
+    /// Returns the report as a page.
     pub fn page(&self) -> Page {
         let record = self.record;
         let mut tiles = if self.results.is_empty() { summary::last_evaluation(record) } else { self.results.clone() };
@@ -110,32 +110,32 @@ impl<'r> RunReport<'r> {
         let page = page
             .pictures("Training", self.curves())
             .pictures("Evaluation", self.evaluations().into_iter().chain(self.confusion_matrix()))
-            .pictures("Pictures", self.pictures.clone());
+            .pictures("Figures", self.pictures.clone());
         let page = match &self.examples {
             Some((heads, rows)) => page.table("Examples", heads, rows),
             None => page,
         };
         time.push(("written".to_string(), humantime::format_rfc3339_seconds(self.written).to_string()));
         let lists = [("Settings", self.settings.clone()), ("Time", time), ("Machine", self.machine.table())];
-        page.lists("How it was made", &lists.map(|(name, lines)| (name.to_string(), lines)))
+        page.lists("Settings and environment", &lists.map(|(name, lines)| (name.to_string(), lines)))
     }
 
-    /// Writes the page to a file, whole or not at all.
+    /// Writes the report to a file atomically.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.page().save(path)
     }
 
-    /// Loss, learning rate and norm of the gradients over the steps.
+    /// Draws loss, learning rate and gradient norm over the steps.
     fn curves(&self) -> Vec<Picture> {
         let steps = &self.record.steps;
         if steps.is_empty() {
             return Vec::new();
         }
         let of = |value: fn(&StepRecord) -> f64| steps.iter().map(move |step| (f64::from(step.step), value(step)));
-        // With few steps there is no noise to see through.
+        // Short runs are drawn without smoothing.
         let window = if steps.len() < 30 { 1.0 } else { (steps.len() as f64 / 40.0).clamp(5.0, 500.0) };
         let mut loss = LineChart::new("Loss")
             .axes("step", "loss")
@@ -145,19 +145,19 @@ impl<'r> RunReport<'r> {
             loss = loss.series(series("evaluation", evaluated));
         }
         let rate = Series::new("learning rate", of(|s| s.learning_rate));
-        let norm = Series::new("norm", of(|s| s.gradient_norm)).smoothed(window);
+        let norm = Series::new("gradient norm", of(|s| s.gradient_norm)).smoothed(window);
         vec![
             loss.draw(),
             LineChart::new("Learning rate").axes("step", "learning rate").series(rate).draw(),
-            LineChart::new("Norm of the gradients, before clipping")
-                .axes("step", "norm")
+            LineChart::new("Gradient norm before clipping")
+                .axes("step", "gradient norm")
                 .logarithmic()
                 .series(norm)
                 .draw(),
         ]
     }
 
-    /// Every metric but the loss over the steps: together where they are of a size, as parts of a whole are.
+    /// Draws all metrics except the loss over the steps. Those that stay within [-1, 1] share charts, four to each.
     fn evaluations(&self) -> Vec<Picture> {
         let names = self.record.metrics().into_iter().filter(|name| *name != "loss");
         let (shares, others): (Vec<&str>, Vec<&str>) = names.partition(|name| {
@@ -166,8 +166,8 @@ impl<'r> RunReport<'r> {
         let mut charts = Vec::new();
         for names in shares.chunks(4) {
             let title = if let [name] = names { format!("Evaluation: {name}") } else { "Evaluation".to_string() };
-            let all = names.iter().map(|name| series(name, self.record.metric(name)));
-            charts.push(all.fold(LineChart::new(title).axes("step", names.join(", ")), LineChart::series).draw());
+            let lines = names.iter().map(|name| series(name, self.record.metric(name)));
+            charts.push(lines.fold(LineChart::new(title).axes("step", names.join(", ")), LineChart::series).draw());
         }
         for name in others {
             let chart = LineChart::new(format!("Evaluation: {name}")).axes("step", name);

@@ -1,22 +1,22 @@
-//! The numbers of a run, in words.
+//! Summary of a run in names and values.
 
 use crate::RunRecord;
 use crate::plot::significant;
 
-/// Steps whose mean loss is that of the run's end.
+/// Number of steps at the end of a run over which the final loss is averaged.
 const LAST_STEPS: usize = 20;
 
 /// Names and values.
-pub(super) type Lines = Vec<(String, String)>;
+pub(super) type Entries = Vec<(String, String)>;
 
-/// What the last evaluation measured.
-pub(super) fn last_evaluation(record: &RunRecord) -> Lines {
+/// Returns the results of the last evaluation.
+pub(super) fn last_evaluation(record: &RunRecord) -> Entries {
     let values = record.evaluations.last().map(|last| last.values.as_slice()).unwrap_or_default();
     values.iter().map(|(name, value)| (format!("{name}, last evaluation"), significant(*value))).collect()
 }
 
-/// How far the run came.
-pub(super) fn training(record: &RunRecord) -> Lines {
+/// Returns the final training loss and the number of steps.
+pub(super) fn training(record: &RunRecord) -> Entries {
     let Some(last) = record.steps.last() else { return Vec::new() };
     let recent = &record.steps[record.steps.len().saturating_sub(LAST_STEPS)..];
     let mean = recent.iter().map(|step| step.loss).sum::<f64>() / recent.len() as f64;
@@ -26,20 +26,20 @@ pub(super) fn training(record: &RunRecord) -> Lines {
     vec![(name, significant(mean)), (steps, significant(f64::from(last.step)))]
 }
 
-/// How long it took: the time, then the tokens per second, then the rest.
-pub(super) fn time(record: &RunRecord) -> Lines {
+/// Returns the training time, then the throughput, then other times and totals.
+pub(super) fn time(record: &RunRecord) -> Entries {
     let Some(last) = record.steps.last() else { return Vec::new() };
-    let mut lines = vec![("time of training".to_string(), duration(last.elapsed))];
+    let mut lines = vec![("training time".to_string(), duration(last.elapsed))];
     if last.tokens > 0 && last.elapsed > 0.0 {
         let rate = (last.tokens as f64 / last.elapsed).round();
         lines.push(("tokens per second".to_string(), significant(rate)));
         lines.push(("tokens".to_string(), significant(last.tokens as f64)));
     }
-    lines.push(("mean time of a step".to_string(), duration(last.elapsed / f64::from(last.step.max(1)))));
+    lines.push(("mean time per step".to_string(), duration(last.elapsed / f64::from(last.step.max(1)))));
     lines
 }
 
-/// A time in units that suit its length.
+/// Formats a duration in units that suit its length.
 fn duration(seconds: f64) -> String {
     match seconds {
         ..0.9995 => format!("{:.0} ms", seconds * 1e3),

@@ -17,7 +17,7 @@ fn record(steps: u32) -> RunRecord {
 }
 
 #[test]
-fn says_what_it_was_told_and_loads_nothing() {
+fn shows_all_contents_and_loads_nothing() {
     let record = record(60);
     let page = RunReport::new("A <b>title</b> & more", &record)
         .note("a \"note\"")
@@ -32,7 +32,7 @@ fn says_what_it_was_told_and_loads_nothing() {
         "no predicted as yes: 10 of 40, 25.0 %",
         "<td>a lovely film</td>",
         "<dt>tokens per second</dt><dd>200</dd>",
-        "<dt>time of training</dt><dd>30.0 s</dd>",
+        "<dt>training time</dt><dd>30.0 s</dd>",
         "Evaluation: accuracy",
         "Evaluation: perplexity",
     ] {
@@ -54,7 +54,7 @@ fn any_record_makes_a_page() {
 }
 
 #[test]
-fn is_written_whole() {
+fn is_saved_to_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let record = RunRecord::default();
     let report = RunReport::new("t", &record);
@@ -65,7 +65,7 @@ fn is_written_whole() {
 }
 
 #[test]
-fn knows_the_machine() {
+fn describes_the_machine() {
     let machine = Machine::this();
     assert!(machine.threads > 0 && machine.memory > 1 << 20 && machine.processors > 0, "{machine:?}");
     assert!(!machine.system.is_empty() && !machine.version.is_empty());

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: lines that are appended, and read back.
+//! The file `metrics.jsonl`, which is appended to and read back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as Io, Write as _};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cloze_tensor::write_file_atomically;
 
-use super::records::{EvaluationRecord, Line, RunRecord, StepRecord};
+use super::records::{EvaluationRecord, LogLine, RunRecord, StepRecord};
 use crate::{Error, ErrorKind, Result};
 
 #[derive(Debug)]
@@ -16,21 +16,20 @@ pub(super) struct MetricsFile {
 }
 
 impl MetricsFile {
-    /// A file that was not there.
+    /// Creates the file, which must not exist.
     pub(super) fn create(path: &Path) -> Result<MetricsFile> {
         let file =
             OpenOptions::new().append(true).create_new(true).open(path).map_err(|source| match source.kind() {
-                Io::AlreadyExists => Error::data_in(
-                    path,
-                    "run",
-                    "there is one in this directory already: resume it, or name another directory",
-                ),
+                Io::AlreadyExists => {
+                    let why = "the directory already contains one: resume it or choose another directory";
+                    Error::data_in(path, "run", why)
+                }
                 _ => Error::io(path, "cannot write", source),
             })?;
         Ok(MetricsFile { path: path.into(), file })
     }
 
-    /// The file, cut behind `step`, and what is left in it.
+    /// Opens the file, removes everything after `step` and returns the rest. A missing file is created.
     pub(super) fn resume(path: &Path, step: u32) -> Result<(MetricsFile, RunRecord)> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
@@ -54,18 +53,18 @@ impl MetricsFile {
     }
 
     pub(super) fn step(&mut self, record: &StepRecord) -> Result<()> {
-        self.append(&Line::Step(*record))
+        self.append(&LogLine::Step(*record))
     }
 
     pub(super) fn evaluation(&mut self, record: &EvaluationRecord) -> Result<()> {
-        self.append(&Line::Evaluation(record.clone()))
+        self.append(&LogLine::Evaluation(record.clone()))
     }
 
-    fn append(&mut self, line: &Line) -> Result<()> {
+    fn append(&mut self, line: &LogLine) -> Result<()> {
         let wrong = |source| Error::io(&self.path, "cannot write", source);
         let mut text = serde_json::to_vec(line).map_err(|error| wrong(error.into()))?;
         text.push(b'\n');
-        // One write: a line is there whole, unless the disk is full or the machine dies.
+        // A single write keeps lines whole, unless the disk is full or the machine crashes.
         self.file.write_all(&text).map_err(wrong)
     }
 }
@@ -78,16 +77,16 @@ pub(super) fn read(path: &Path) -> Result<RunRecord> {
 }
 
 impl RunRecord {
-    fn push(&mut self, line: Line) {
+    fn push(&mut self, line: LogLine) {
         match line {
-            Line::Step(step) => self.steps.push(step),
-            Line::Evaluation(evaluation) => self.evaluations.push(evaluation),
+            LogLine::Step(step) => self.steps.push(step),
+            LogLine::Evaluation(evaluation) => self.evaluations.push(evaluation),
         }
     }
 }
 
-/// The lines, as text and read; without a last one that has no end or no sense.
-fn lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(&'a [u8], Line)>> {
+/// Returns the lines as text and parsed. A last line that is incomplete or malformed is left out.
+fn lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(&'a [u8], LogLine)>> {
     let mut lines = Vec::new();
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').and_then(|end| bytes.get(..end)).unwrap_or_default();
     let count = whole.split(|&byte| byte == b'\n').count();
@@ -97,13 +96,12 @@ fn lines<'a>(path: &Path, bytes: &'a [u8]) -> Result<Vec<(&'a [u8], Line)>> {
         }
         match serde_json::from_slice(text) {
             Ok(line) => lines.push((text, line)),
-            // A machine that dies can leave a block of zeros in place of the last line.
+            // After a power failure, the last line may be a block of zeros.
             Err(_) if index + 1 == count => {}
             Err(error) => {
                 let why = format!("{error}; remove the line");
-                return Err(
-                    ErrorKind::Data { what: "metrics", why, path: Some(path.into()), line: Some(index + 1) }.into()
-                );
+                let (path, line) = (Some(path.into()), Some(index + 1));
+                return Err(ErrorKind::Data { what: "metrics", why, path, line }.into());
             }
         }
     }

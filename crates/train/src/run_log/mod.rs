@@ -1,4 +1,4 @@
-//! What a run leaves behind to look at: `metrics.jsonl`, one JSON object a line, and event files for TensorBoard.
+//! The log of a run: `metrics.jsonl`, with a JSON object per line, and event files for TensorBoard.
 
 mod metrics_file;
 mod records;
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 use metrics_file::MetricsFile;
 use tensorboard::EventFile;
 
-/// Writes the measurements of a run into a directory as they come, so that a run that is killed has lost none.
+/// The log of a run. Measurements are written to the run directory immediately, so that a killed run loses none.
 ///
 /// `metrics.jsonl` has a line for each step and each evaluation:
 ///
@@ -22,8 +22,8 @@ use tensorboard::EventFile;
 /// {"kind":"evaluation","step":500,"loss":0.31,"accuracy":0.89}
 /// ```
 ///
-/// Numbers that JSON does not have (infinite, NaN) are `null`. Beside it, an `events.out.tfevents.*` file for each time
-/// that the run was started has the same numbers for `tensorboard --logdir DIR`.
+/// NaN and infinities, which JSON cannot express, are written as `null`. The same numbers are written to
+/// `events.out.tfevents.*` files, one for each start of the run, for `tensorboard --logdir DIR`.
 ///
 /// ```
 /// use cloze_train::{RunLog, StepRecord};
@@ -40,47 +40,47 @@ use tensorboard::EventFile;
 pub struct RunLog {
     metrics: MetricsFile,
     events: EventFile,
-    /// Tokens and seconds at the step before, where there was one.
+    /// Tokens and seconds up to the previous step, if any.
     before: Option<(u64, f64)>,
 }
 
 impl RunLog {
-    /// The log of a new run in `dir`, which is made where it does not exist.
+    /// Starts the log of a new run in `dir`, which is created if it does not exist.
     ///
     /// # Errors
-    /// When `dir` has the metrics of a run already, or the system refuses.
+    /// Returns an error if `dir` already contains the metrics of a run, or if a file cannot be written.
     pub fn create(dir: impl AsRef<Path>) -> Result<RunLog> {
         let dir = dir.as_ref();
-        fs::create_dir_all(dir).map_err(|source| Error::io(dir, "cannot make the directory", source))?;
+        create_directory(dir)?;
         let metrics = MetricsFile::create(&metrics_path(dir))?;
         Ok(RunLog { metrics, events: EventFile::create(dir)?, before: None })
     }
 
-    /// The log of a run that goes on after `step`: what was written of later steps is cut off, and so is a last line
-    /// that was only half written. After step 0, it is the log of a run that begins anew.
+    /// Resumes the log of a run after `step`. Lines of later steps and an incomplete last line are removed. Resuming
+    /// after step 0 starts over.
     ///
     /// # Errors
-    /// When a line but the last of the metrics is none, or the system refuses.
+    /// Returns an error if a line other than the last is malformed, or if a file cannot be read or written.
     pub fn resume(dir: impl AsRef<Path>, step: u32) -> Result<RunLog> {
         let dir = dir.as_ref();
-        fs::create_dir_all(dir).map_err(|source| Error::io(dir, "cannot make the directory", source))?;
+        create_directory(dir)?;
         let (metrics, record) = MetricsFile::resume(&metrics_path(dir), step)?;
         let before = record.steps.last().map(|last| (last.tokens, last.elapsed));
         Ok(RunLog { metrics, events: EventFile::resume(dir, step)?, before })
     }
 
-    /// What the run in `dir` has measured so far. A last line that is only half written is passed over.
+    /// Reads what the run in `dir` has measured so far. An incomplete last line is ignored.
     ///
     /// # Errors
-    /// When there is no `metrics.jsonl`, it cannot be read, or a line but the last is none of the two kinds.
+    /// Returns an error if `metrics.jsonl` is missing or cannot be read, or if a line other than the last is malformed.
     pub fn read(dir: impl AsRef<Path>) -> Result<RunRecord> {
         metrics_file::read(&metrics_path(dir.as_ref()))
     }
 
-    /// Writes down a step.
+    /// Logs an optimizer step.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if a file cannot be written.
     pub fn step(&mut self, record: &StepRecord) -> Result<()> {
         self.metrics.step(record)?;
         let mut scalars = vec![
@@ -97,10 +97,10 @@ impl RunLog {
         self.events.scalars(record.step, &scalars)
     }
 
-    /// Writes down what an evaluation after step `step` measured.
+    /// Logs the metrics of an evaluation after step `step`.
     ///
     /// # Errors
-    /// When a name is `kind` or `step` or there twice, or the system refuses.
+    /// Returns an error if a name is `kind`, `step` or a duplicate, or if a file cannot be written.
     pub fn evaluation(&mut self, step: u32, values: &[(String, f64)]) -> Result<()> {
         let record = EvaluationRecord { step, values: values.to_vec() };
         record.check()?;
@@ -109,6 +109,10 @@ impl RunLog {
         let scalars: Vec<(&str, f64)> = tags.iter().map(String::as_str).zip(values.iter().map(|v| v.1)).collect();
         self.events.scalars(step, &scalars)
     }
+}
+
+fn create_directory(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|source| Error::io(dir, "cannot create the directory", source))
 }
 
 fn metrics_path(dir: &Path) -> PathBuf {

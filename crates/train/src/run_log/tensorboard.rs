@@ -1,7 +1,8 @@
-//! Event files of TensorBoard: records framed as TensorFlow does, each an `Event` of protocol buffers.
+//! TensorBoard event files.
 //!
-//! A record is its length (8 bytes, little-endian), the masked CRC-32C of those bytes, the event, and its masked CRC-32C.
-//! Of the messages, which `event.proto` and `summary.proto` of TensorFlow define, only scalars are written.
+//! An event file is a sequence of TensorFlow records. Each record is the length of an event (8 bytes, little-endian),
+//! the masked CRC-32C of those bytes, the event, and the masked CRC-32C of the event. Events are protocol buffer
+//! messages defined in TensorFlow's `event.proto` and `summary.proto`. Only scalars are written.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -19,13 +20,13 @@ pub(super) struct EventFile {
 }
 
 impl EventFile {
-    /// A file of a run that begins.
+    /// Creates a file for a new run.
     pub(super) fn create(dir: &Path) -> Result<EventFile> {
         EventFile::resume(dir, 0)
     }
 
-    /// A file of a run that goes on after `step`. TensorBoard reads the files of a directory in the order of their names
-    /// and, at the mark of a start, forgets what it has read of later steps.
+    /// Creates a file for a run that resumes after `step`. TensorBoard reads the files of a directory in the order of
+    /// their names. When it reads the START event, it discards the later steps that it has read from earlier files.
     pub(super) fn resume(dir: &Path, step: u32) -> Result<EventFile> {
         let path = dir.join(format!("{PREFIX}{:010}.cloze", next_number(dir)?));
         let file = File::create_new(&path).map_err(|source| Error::io(&path, "cannot write", source))?;
@@ -40,7 +41,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Writes scalars down, each under its tag.
+    /// Writes scalars, each under its tag.
     pub(super) fn scalars(&mut self, step: u32, scalars: &[(&str, f64)]) -> Result<()> {
         let mut summary = Message::default();
         for &(tag, value) in scalars {
@@ -59,7 +60,8 @@ impl EventFile {
     }
 }
 
-/// The time in seconds, as TensorBoard names files; later than that of any other file there.
+/// Returns the number for the name of a new file: the time in seconds, but greater than the number of any existing
+/// file.
 fn next_number(dir: &Path) -> Result<u64> {
     let wrong = |source| Error::io(dir, "cannot read", source);
     let mut number = now() as u64;
@@ -71,7 +73,7 @@ fn next_number(dir: &Path) -> Result<u64> {
     Ok(number)
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
@@ -83,12 +85,12 @@ fn event(step: u32) -> Message {
     event
 }
 
-/// A message of protocol buffers: fields, each with its number and the kind of its value.
+/// A protocol buffer message under construction: encoded fields, each with its number and wire type.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
 impl Message {
-    /// Seven bits a byte, the lowest first.
+    /// Appends an integer with seven bits per byte, the lowest first.
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -140,12 +142,12 @@ fn frame(event: &[u8]) -> Vec<u8> {
     record
 }
 
-/// So masked because the checksum of data with checksums in them is a poor one.
+/// Masks a checksum, as TensorFlow does because checksums of data that contain checksums are weak.
 fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// The checksum of RFC 3720, appendix B.4: Castagnoli's polynomial, bits reversed.
+/// Returns the CRC-32C of RFC 3720, appendix B.4: Castagnoli's polynomial with bits reversed.
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), step))
@@ -155,7 +157,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The examples of RFC 3720, and the check value of the catalogue of CRCs.
+    /// The examples of RFC 3720, and the usual check value of CRC-32C.
     #[test]
     fn checksums() {
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
@@ -163,7 +165,8 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 
-    /// `masked_crc32c` of `tensorboard.compat.tensorflow_stub.pywrap_tensorflow`, tensorboard 2.21.0.
+    /// Expected values from tensorboard 2.21.0: `masked_crc32c` of
+    /// `tensorboard.compat.tensorflow_stub.pywrap_tensorflow`.
     #[test]
     fn frames_are_tensorflows() {
         let (length, event) = (0x4524542_u32, 0x39fa8dc1_u32);

@@ -21,7 +21,7 @@ fn values(accuracy: f64) -> Vec<(String, f64)> {
     vec![("loss".into(), 0.25), ("accuracy".into(), accuracy)]
 }
 
-/// Six steps, an evaluation after the third and the sixth.
+/// Logs six steps, with evaluations after the third and the sixth.
 fn six_steps(dir: &Path) -> RunRecord {
     let mut log = RunLog::create(dir).unwrap();
     for step in 1..=6 {
@@ -48,7 +48,7 @@ fn reads_what_it_wrote() {
 }
 
 #[test]
-fn resuming_cuts_what_is_beyond_the_step_and_goes_on() {
+fn resuming_removes_later_steps_and_appends() {
     let folder = tempfile::tempdir().unwrap();
     let whole = six_steps(&folder.path().join("whole"));
     let dir = folder.path().join("resumed");
@@ -66,7 +66,7 @@ fn resuming_cuts_what_is_beyond_the_step_and_goes_on() {
     log.evaluation(6, &values(0.75)).unwrap();
     assert_eq!(RunLog::read(&dir).unwrap(), whole);
     let events = fs::read_dir(&dir).unwrap().filter(|e| e.as_ref().unwrap().path() != path).count();
-    assert_eq!(events, 2, "a file of events for each start, and no temporary file");
+    assert_eq!(events, 2, "one event file for each start, and no temporary file");
 }
 
 #[test]
@@ -74,11 +74,8 @@ fn a_new_run_does_not_write_over_another() {
     let folder = tempfile::tempdir().unwrap();
     six_steps(folder.path());
     let error = RunLog::create(folder.path()).unwrap_err().to_string();
-    assert!(
-        error.ends_with(
-            "metrics.jsonl: run: there is one in this directory already: resume it, or name another directory"
-        )
-    );
+    let why = "the directory already contains one: resume it or choose another directory";
+    assert!(error.ends_with(&format!("metrics.jsonl: run: {why}")), "{error}");
     RunLog::resume(folder.path(), 0).unwrap();
     assert_eq!(RunLog::read(folder.path()).unwrap(), RunRecord::default());
 }
@@ -91,8 +88,8 @@ fn bad_lines_are_named() {
         ("nonsense", "expected"),
         (r#"{"kind":"other","step":1}"#, "`kind` is neither"),
         (r#"{"kind":"step","step":1}"#, "missing field `epoch`"),
-        (r#"{"kind":"evaluation","step":-1}"#, "`step` is no number"),
-        (r#"{"kind":"evaluation","step":1,"f1":"high"}"#, "`f1` is no number"),
+        (r#"{"kind":"evaluation","step":-1}"#, "`step` is not the number"),
+        (r#"{"kind":"evaluation","step":1,"f1":"high"}"#, "`f1` is not a number"),
     ] {
         fs::write(&path, format!("\n{bad}\n{{\"kind\":\"evaluation\",\"step\":1}}\n")).unwrap();
         let error = RunLog::read(folder.path()).unwrap_err().to_string();
@@ -104,7 +101,7 @@ fn bad_lines_are_named() {
 }
 
 #[test]
-fn names_that_are_taken_are_refused() {
+fn reserved_and_duplicate_names_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = RunLog::create(folder.path()).unwrap();
     for names in [["kind", "a"], ["a", "step"], ["a", "a"]] {
@@ -115,7 +112,7 @@ fn names_that_are_taken_are_refused() {
 }
 
 #[test]
-fn what_json_has_no_number_for_is_read_as_nan() {
+fn non_finite_numbers_are_read_as_nan() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = RunLog::create(folder.path()).unwrap();
     log.step(&StepRecord { gradient_norm: f64::INFINITY, ..record(1) }).unwrap();
