@@ -120,7 +120,7 @@ pub fn squad_f1<A: AsRef<str>>(prediction: &str, answers: &[A], version: SquadVe
     normalized(answers, version).iter().map(|answer| word_f1(&prediction, answer, version)).fold(0.0, f64::max)
 }
 
-/// Returns the normalised right answers, or a single empty one if there are none.
+/// Returns the normalised right answers, or a single empty one if the question has no answer.
 fn normalized<A: AsRef<str>>(answers: &[A], version: SquadVersion) -> Vec<String> {
     let mut answers: Vec<String> = answers.iter().map(|answer| squad_normalize(answer.as_ref())).collect();
     if version == SquadVersion::V2_0 {

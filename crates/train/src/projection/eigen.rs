@@ -31,7 +31,7 @@ fn reflect(v: &[f64], x: &mut [f64]) {
     x.iter_mut().zip(v).for_each(|(x, v)| *x -= twice * v);
 }
 
-/// Reduces `a` to a tridiagonal matrix. Returns its diagonal, its off-diagonal and the reflections, of which number k
+/// Reduces `a` to a tridiagonal matrix. Returns its diagonal, its off-diagonal and the reflections. Reflection k
 /// applies to the coordinates after k.
 fn tridiagonal(a: &mut [Vec<f64>]) -> (Vec<f64>, Vec<f64>, Vec<Vec<f64>>) {
     let n = a.len();

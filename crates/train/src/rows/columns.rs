@@ -8,7 +8,7 @@ const LABEL: &[&str] = &["label"];
 const LISTED: usize = 20;
 
 /// The columns to read, by name. By default, the text is in the first of `sentence`, `text` and `content` that exists,
-/// the label is in `label`, and there is no second text.
+/// the label is in `label`, and no second text is read.
 ///
 /// ```
 /// use cloze_train::Columns;

@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind, Result};
 /// Number of dropped rows whose sample is kept.
 pub(super) const SHOWN: usize = 5;
 
-/// What to do about rows that cannot be used.
+/// How to handle rows that cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum BadRows {
     /// Drop them.
@@ -110,7 +110,7 @@ impl fmt::Display for Dropped {
 }
 
 impl Dropped {
-    /// Checks that the data set, of which `kept` rows are left, is acceptable.
+    /// Checks that a data set with `kept` rows left can be used.
     ///
     /// # Errors
     /// Returns an error if no row is left, or if a row was dropped and `bad` is [`BadRows::Fail`].
