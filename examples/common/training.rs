@@ -135,9 +135,6 @@ impl TrainingArguments {
         if let Some(patience) = self.patience {
             trainer = trainer.early_stopping(patience);
         }
-        if self.lora.is_some() {
-            trainer = trainer.freeze(|name| !LoraConfig::trains(name));
-        }
         let page = match &self.out {
             Some(out) => {
                 trainer = trainer.directory(out).resume(self.resume).checkpoint(every(self.checkpoint_every), 2);

@@ -1,4 +1,4 @@
-//! Reading text and replacing files whole.
+//! Reading text files and replacing files atomically.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// The text of a file, without a byte order mark.
+/// Reads a text file, without its byte order mark.
 ///
 /// # Errors
-/// When it cannot be read; when it is not UTF-8, with the offset of the first byte that is not.
+/// Returns an error if the file cannot be read or is not UTF-8; the error has the offset of the first invalid byte.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let bytes = fs::read(path).map_err(|error| Error::io(path, "cannot read", error))?;
     let mut text = String::from_utf8(bytes).map_err(|error| {
@@ -22,26 +22,42 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The JSON object in a file.
+/// Reads a JSON object from a file.
 ///
 /// # Errors
-/// When it cannot be read, or is no JSON object.
+/// Returns an error if the file cannot be read or is not a JSON object.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    match serde_json::from_str(&read_text(path)?) {
+    parse_object(&read_text(path)?).map_err(|reason| Error::format(path, reason))
+}
+
+/// Parses a JSON object.
+///
+/// # Errors
+/// Returns the reason if `text` is not a JSON object.
+pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(Error::format(path, "not a JSON object")),
-        Err(error) => Err(Error::format(path, format!("not JSON: {error}"))),
+        Ok(_) => Err("not a JSON object".to_string()),
+        Err(error) => Err(format!("not JSON: {error}")),
     }
 }
 
-/// Replaces `path` by a file with these bytes: a reader sees the old file or the new one, never half of
-/// one. The bytes go to a file beside it, which then takes its name. Makes missing folders.
+/// Creates the folder `dir` and its parents if they do not exist.
 ///
 /// # Errors
-/// When the system refuses; then `path` is as it was.
+/// Returns an error if the folder cannot be created.
+pub(crate) fn create_folder(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|error| Error::io(dir, "cannot create the folder", error))
+}
+
+/// Replaces the file `path` atomically: a reader sees the old content or the new, never a part. Writes a temporary
+/// file in the same folder, which is created if necessary, and renames it.
+///
+/// # Errors
+/// Returns an error if the file cannot be written; `path` is then unchanged.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|error| Error::io(parent, "cannot make the folder", error))?;
+    create_folder(parent)?;
     cloze_tensor::write_file_atomically(path, bytes).map_err(|error| Error::io(path, "cannot write", error))
 }
 
@@ -50,20 +66,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replaces_whole_and_leaves_nothing_behind() {
+    fn replacing_leaves_no_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/er/file.txt");
         replace(&path, b"one").unwrap();
         replace(&path, b"two").unwrap();
         assert_eq!(read_text(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        // A folder cannot be replaced by a file; the temporary one goes away.
+        // A folder cannot be replaced by a file; the temporary file is removed.
         assert!(replace(path.parent().unwrap(), b"x").is_err());
         assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
     }
 
     #[test]
-    fn not_utf8_names_the_byte() {
+    fn not_utf8_errors_have_the_offset() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vocab.txt");
         fs::write(&path, b"abc\n\xff\xfe").unwrap();

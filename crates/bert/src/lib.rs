@@ -41,7 +41,7 @@ pub mod tokenizer;
 mod weights;
 
 pub use batch::Batch;
-pub use checkpoint::{LoadReport, WEIGHTS_FILE, WEIGHTS_INDEX_FILE};
+pub use checkpoint::{LoadReport, SaveOptions, WEIGHTS_FILE, WEIGHTS_INDEX_FILE};
 pub use model::*;
 pub use pipelines::*;
 

@@ -1,5 +1,5 @@
-//! Where a model's parameters come from: drawn at random, or read from a checkpoint. Every part is built
-//! through this, so there is one way to build each.
+//! The source of a model's parameters: random numbers or a checkpoint. Every part of a model is built from it, so one
+//! constructor serves both.
 
 use std::cell::RefCell;
 
@@ -9,20 +9,21 @@ use cloze_tensor::{DType, Device, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::{BertConfig, Result};
 
-/// The value of a parameter that is made anew.
+/// The initial value of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Init {
-    /// Normal, with the configuration's standard deviation.
+    /// Normal with the standard deviation of the configuration, `initializer_range`.
     Normal,
-    /// 0 everywhere.
+    /// Zeros.
     Zeros,
-    /// 1 everywhere.
+    /// Ones.
     Ones,
 }
 
-/// The source of a model's parameters, at some place in the model: random numbers, or a checkpoint.
+/// The source of the parameters of one module: random numbers or a checkpoint.
 ///
-/// [`PreTrainedModel::build`](crate::PreTrainedModel::build) gets one, and hands it on to the parts of the model.
+/// [`PreTrainedModel::build`](crate::PreTrainedModel::build) receives the source for the whole model and passes
+/// [`weights.at("name")`](Weights::at) to each module.
 #[derive(Clone)]
 pub struct Weights<'a> {
     source: &'a RefCell<Source>,
@@ -34,24 +35,24 @@ pub(crate) struct Source {
     device: Device,
     std: f64,
     seed: u64,
-    /// Parameters drawn so far: each has a random stream of its own.
+    /// The number of parameters drawn so far. Each uses a separate random stream.
     drawn: u32,
-    /// Whether names and shapes alone are looked at: no values are read or drawn.
+    /// Whether only names and shapes are checked, without reading or drawing values.
     only_shapes: bool,
 }
 
 impl Source {
-    /// Parameters of `checkpoint`; those that it does not have, or all without one, are drawn with `seed`.
+    /// Creates a source that reads parameters from `checkpoint`, and draws with `seed` those that it does not have.
     pub(crate) fn new(checkpoint: Option<Checkpoint>, config: &BertConfig, device: &Device, seed: u64) -> Source {
         Source { checkpoint, device: device.clone(), std: config.initializer_range, seed, drawn: 0, only_shapes: false }
     }
 
-    /// Names and shapes of `checkpoint`.
+    /// Creates a source that only checks names and shapes against `checkpoint`.
     pub(crate) fn shapes(checkpoint: Checkpoint, config: &BertConfig) -> Source {
         Source { only_shapes: true, ..Source::new(Some(checkpoint), config, &Device::Cpu, 0) }
     }
 
-    /// Builds a model, and gives the checkpoint back with what was asked of it.
+    /// Builds a model, and returns the checkpoint with its record of what was read.
     pub(crate) fn build<M>(self, build: impl FnOnce(Weights<'_>) -> Result<M>) -> Result<(M, Option<Checkpoint>)> {
         let source = RefCell::new(self);
         let model = build(Weights { source: &source, path: String::new() })?;
@@ -72,15 +73,16 @@ impl Source {
 }
 
 impl Weights<'_> {
-    /// The source, one module further in.
+    /// Returns the source for the submodule `name`.
     pub fn at(&self, name: &str) -> Self {
         Weights { source: self.source, path: cloze_tensor::join_name(&self.path, name) }
     }
 
-    /// The parameter `name` of this module, f32.
+    /// Returns the parameter `name` of this module as an f32 leaf tensor, read from the checkpoint or else initialised
+    /// with `init`.
     ///
     /// # Errors
-    /// When the checkpoint has it in another shape, or with values that are not finite.
+    /// Returns an error if the checkpoint has it in another shape or with values that are not finite.
     pub fn parameter(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let name = cloze_tensor::join_name(&self.path, name);
         let mut source = self.source.borrow_mut();

@@ -151,14 +151,14 @@ fn embeddings_and_encoder_are_looked_for_first() -> Result {
     };
     // The vocabulary is named by its embeddings, not by a head that has as many rows.
     BertConfig { vocab_size: 41, ..small.clone() }.save(folder.path())?;
-    assert_eq!(said()?, format!(": {WORDS} has shape [40, 16], the configuration says [41, 16]"));
+    assert_eq!(said()?, format!(": {WORDS} has shape [40, 16], the configuration requires [41, 16]"));
     BertConfig { num_hidden_layers: 2, intermediate_size: 24, ..small.clone() }.save(folder.path())?;
     let name = "bert.encoder.layer.1.attention.self.query.weight";
-    assert_eq!(said()?, format!(": {name} is missing (16 parameters of embeddings and encoder in all)"));
+    assert_eq!(said()?, format!(": {name} is missing (16 parameters of embeddings and encoder in total)"));
     // 4 TiB for the first matrix of the head alone.
     BertConfig { hidden_size: 1 << 20, num_hidden_layers: 1, ..small }.save(folder.path())?;
     save_safetensors(folder.path().join(WEIGHTS_FILE), Vec::<(String, Tensor)>::new(), &[])?;
-    let count = "21 parameters of embeddings and encoder in all";
+    let count = "21 parameters of embeddings and encoder in total";
     assert_eq!(said()?, format!(": {WORDS} is missing ({count}): the file has no tensors"));
     Ok(())
 }

@@ -39,7 +39,7 @@ struct Edge {
 impl Edge {
     fn new(input: &Tensor) -> Edge {
         let (wanted, node) = match &input.0.origin {
-            Origin::Constant => (false, None),
+            Origin::Constant | Origin::Frozen => (false, None),
             Origin::Leaf => (true, None),
             Origin::Computed(node) => (true, Some(node.clone())),
         };
@@ -101,7 +101,7 @@ pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
 fn keep(tensor: &Tensor) -> Tensor {
     match tensor.0.origin {
         Origin::Computed(_) => tensor.detach(),
-        Origin::Leaf | Origin::Constant => tensor.clone(),
+        Origin::Leaf | Origin::Constant | Origin::Frozen => tensor.clone(),
     }
 }
 

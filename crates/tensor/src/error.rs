@@ -1,19 +1,64 @@
-//! What can go wrong, and how it is said.
+//! The error type of this crate, and the parts that the error types of the crates above share with it.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::DType;
 
-/// A `Result` with this crate's [`Error`].
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+/// Declares a crate's `Result` and its `Error`: one pointer to `$inner`, which holds the details. `$inner` converts
+/// from every `$source`, and `ErrorKind` has a variant `Io`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! boxed_error {
+    ($inner:ty, from $($source:ty),+) => {
+        /// A `Result` with this crate's [`Error`].
+        pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong: one readable line, and a [kind](Error::kind) to match on.
-pub struct Error(Box<Inner>);
+        /// An error of this crate: a one-line message, and a [kind](Error::kind) to match on.
+        pub struct Error(Box<$inner>);
 
-struct Inner {
+        impl Error {
+            /// Returns an error about a file or folder that cannot be read or written. `action` says what failed:
+            /// `cannot read`.
+            pub fn io(path: impl Into<std::path::PathBuf>, action: &'static str, source: std::io::Error) -> Error {
+                ErrorKind::Io { path: path.into(), action, source }.into()
+            }
+        }
+
+        $(impl From<$source> for Error {
+            fn from(source: $source) -> Error {
+                Error(Box::new(source.into()))
+            }
+        })+
+
+        impl std::fmt::Display for Error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        /// The same line as [`Display`](std::fmt::Display), so that a `main` that returns an error prints it readably.
+        impl std::fmt::Debug for Error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl std::error::Error for Error {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                std::error::Error::source(&*self.0)
+            }
+        }
+    };
+}
+
+boxed_error!(Located, from ErrorKind);
+
+/// A kind of error and the module that it occurred in.
+#[derive(Debug)]
+struct Located {
     kind: ErrorKind,
-    /// Module path, outermost first: `bert.encoder.layer.3.attention.self`.
+    /// Outermost module first: `bert.encoder.layer.3.attention.self`.
     path: String,
 }
 
@@ -21,92 +66,92 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Operands whose shapes do not fit an operation.
+    /// Operands whose shapes do not match.
     #[error("{op}: {reason} ({})", list(operands))]
     Shape {
         /// The operation that was called.
         op: &'static str,
-        /// What does not fit.
+        /// The dimension that does not match.
         reason: String,
-        /// Each operand's name and whole shape.
+        /// The name and the whole shape of each operand.
         operands: Vec<(&'static str, Vec<usize>)>,
     },
-    /// An operand of a type that the operation does not take.
+    /// An operand of a dtype that the operation does not accept.
     #[error("{op}: {operand} has dtype {found}, expected {expected}")]
     DType {
         /// The operation that was called.
         op: &'static str,
-        /// The operand's name.
+        /// The name of the operand.
         operand: &'static str,
-        /// Its type.
+        /// Its dtype.
         found: DType,
-        /// What would do.
+        /// The dtypes that the operation accepts.
         expected: String,
     },
-    /// An index, id or label outside its range.
+    /// An index, id or label that is out of range.
     #[error("{op}: {what} {value} at position {position} is out of range: must be below {limit}")]
     OutOfRange {
         /// The operation that was called.
         op: &'static str,
-        /// What the value is: `token id`, `label`, `row index`.
+        /// The meaning of the value: `token id`, `label`, `row index`.
         what: &'static str,
         /// The value.
         value: i64,
-        /// Where in the operand it stands.
+        /// Its position in the operand.
         position: usize,
-        /// The first value that is too large.
+        /// The smallest value that is too large.
         limit: usize,
     },
-    /// An argument that makes no sense.
+    /// An invalid argument.
     #[error("{op}: {reason}")]
     Invalid {
         /// The operation that was called.
         op: &'static str,
-        /// Why.
+        /// The argument, its value and the limit.
         reason: String,
     },
-    /// A GPU that is not there, has no memory left, or failed.
+    /// A GPU that is missing, out of memory or failing.
     #[error("{op}: {reason}")]
     Device {
         /// The operation that was called.
         op: &'static str,
-        /// What happened, and what can be done.
+        /// The cause, and what to do about it.
         reason: String,
     },
-    /// Something about gradients: none asked for, a graph used twice, a parameter that got none.
+    /// Gradients that cannot be computed: nothing requires one, a graph is used twice, a parameter has none.
     #[error("{op}: {reason}")]
     Gradient {
         /// The operation that was called.
         op: &'static str,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// A result that is not finite, where [`check_finite`](crate::check_finite) looked.
+    /// A result that is not finite, found by [`check_finite`](crate::check_finite).
     #[error("{op}: the result has {value} at element {position}")]
     NotFinite {
         /// The operation.
         op: &'static str,
         /// NaN or an infinity.
         value: f64,
-        /// Where it stands among the elements of the result, the first that does.
+        /// The index of the first such element in the result.
         position: usize,
     },
-    /// A file that could not be read or written.
+    /// A file that cannot be read or written.
     #[error("{}: {action}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done: `cannot read`, `cannot write`.
+        /// The action that failed: `cannot read`, `cannot write`.
         action: &'static str,
-        /// The system's answer.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file whose content is not what it should be.
+    /// A file with invalid content.
     #[error("{}: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the content, and where.
         reason: String,
     },
 }
@@ -116,92 +161,89 @@ fn list(operands: &[(&'static str, Vec<usize>)]) -> String {
 }
 
 impl Error {
-    /// What went wrong, to match on.
+    /// Returns the kind of error, to match on.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// The module path at which it went wrong (`bert.encoder.layer.3.attention.self`), or an empty string.
+    /// Returns the path of the module that the error occurred in (`bert.encoder.layer.3.attention.self`), or an empty
+    /// string.
     pub fn path(&self) -> &str {
         &self.0.path
     }
 
-    /// The same error, said to come from inside module `name`.
-    pub fn inside(mut self, name: impl fmt::Display) -> Error {
+    /// Returns an error about shapes that do not match.
+    pub fn shape(op: &'static str, reason: impl Into<String>, operands: &[(&'static str, &[usize])]) -> Error {
+        let operands = operands.iter().map(|&(name, shape)| (name, shape.to_vec())).collect();
+        ErrorKind::Shape { op, reason: reason.into(), operands }.into()
+    }
+
+    /// Returns an error about an invalid argument. `reason` names the argument, its value and the limit.
+    pub fn invalid(op: &'static str, reason: impl Into<String>) -> Error {
+        ErrorKind::Invalid { op, reason: reason.into() }.into()
+    }
+
+    /// Returns an error about a GPU that cannot do its work.
+    pub(crate) fn device(op: &'static str, reason: impl Into<String>) -> Error {
+        ErrorKind::Device { op, reason: reason.into() }.into()
+    }
+
+    /// Returns an error about gradients that cannot be computed.
+    pub fn gradient(op: &'static str, reason: impl Into<String>) -> Error {
+        ErrorKind::Gradient { op, reason: reason.into() }.into()
+    }
+
+    /// Returns an error about a file with invalid content.
+    pub fn format(path: impl Into<PathBuf>, reason: impl Into<String>) -> Error {
+        ErrorKind::Format { path: path.into(), reason: reason.into() }.into()
+    }
+}
+
+impl From<ErrorKind> for Located {
+    fn from(kind: ErrorKind) -> Located {
+        Located { kind, path: String::new() }
+    }
+}
+
+impl fmt::Display for Located {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        self.kind.fmt(f)
+    }
+}
+
+impl std::error::Error for Located {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// Adds module names to an error on its way up through the model.
+///
+/// A module calls it on its result: `x.linear(&w, &b).inside("dense")`. The name goes in front of those that modules
+/// further in have added.
+pub trait Inside: Sized {
+    /// Adds the module `name` to the path of the error, if there is one.
+    fn inside(self, name: impl fmt::Display) -> Self;
+}
+
+impl Inside for Error {
+    fn inside(mut self, name: impl fmt::Display) -> Error {
         self.0.path = match self.0.path.as_str() {
             "" => name.to_string(),
             inner => format!("{name}.{inner}"),
         };
         self
     }
-
-    /// Shapes that do not fit.
-    pub fn shape(op: &'static str, reason: impl Into<String>, operands: &[(&'static str, &[usize])]) -> Error {
-        let operands = operands.iter().map(|&(name, shape)| (name, shape.to_vec())).collect();
-        ErrorKind::Shape { op, reason: reason.into(), operands }.into()
-    }
-
-    /// An argument that makes no sense.
-    pub fn invalid(op: &'static str, reason: impl Into<String>) -> Error {
-        ErrorKind::Invalid { op, reason: reason.into() }.into()
-    }
-
-    /// A GPU that cannot do what it was asked for.
-    pub(crate) fn device(op: &'static str, reason: impl Into<String>) -> Error {
-        ErrorKind::Device { op, reason: reason.into() }.into()
-    }
-
-    /// Something about gradients.
-    pub fn gradient(op: &'static str, reason: impl Into<String>) -> Error {
-        ErrorKind::Gradient { op, reason: reason.into() }.into()
-    }
-
-    /// A file that could not be read or written.
-    pub fn io(path: impl Into<PathBuf>, action: &'static str, source: std::io::Error) -> Error {
-        ErrorKind::Io { path: path.into(), action, source }.into()
-    }
-
-    /// A file whose content is not what it should be.
-    pub fn format(path: impl Into<PathBuf>, reason: impl Into<String>) -> Error {
-        ErrorKind::Format { path: path.into(), reason: reason.into() }.into()
-    }
 }
 
-impl From<ErrorKind> for Error {
-    fn from(kind: ErrorKind) -> Error {
-        Error(Box::new(Inner { kind, path: String::new() }))
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.path.is_empty() {
-            write!(f, "{}: ", self.0.path)?;
-        }
-        self.0.kind.fmt(f)
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.0.kind)
-    }
-}
-
-/// Adds the module path to an error as it passes through a module.
-pub trait Inside<T> {
-    /// Says that the error, if there is one, comes from inside module `name`.
-    fn inside(self, name: impl fmt::Display) -> Result<T>;
-}
-
-impl<T> Inside<T> for Result<T> {
-    fn inside(self, name: impl fmt::Display) -> Result<T> {
-        self.and_then(|value| crate::finite::found().map_or(Ok(value), Err)).map_err(|error| error.inside(name))
+/// Also turns a result into an error if [`check_finite`](crate::check_finite) has found an operation in the module
+/// whose result is not finite.
+impl<T, E: Inside + From<Error>> Inside for Result<T, E> {
+    fn inside(self, name: impl fmt::Display) -> Result<T, E> {
+        let finite = self.and_then(|value| crate::finite::found().map_or(Ok(value), |error| Err(error.into())));
+        finite.map_err(|error| error.inside(name))
     }
 }

@@ -45,8 +45,7 @@ pub fn check_finite<R, E: From<Error>>(f: impl FnOnce() -> Result<R, E>) -> Resu
 }
 
 /// The error that is to be told, if one was found and has not been.
-#[doc(hidden)]
-pub fn found() -> Option<Error> {
+pub(crate) fn found() -> Option<Error> {
     WATCH.with_borrow_mut(|watch| match std::mem::replace(watch, Watch::Off) {
         Watch::Found(error) => Some(error),
         other => {

@@ -343,6 +343,18 @@ mod tests {
     }
 
     #[test]
+    fn frozen_parameters_stay_out_of_the_arena() -> Result<()> {
+        let mut model = two()?;
+        model.a = model.a.freeze();
+        let arena = arena(&mut model)?;
+        assert_eq!(arena.parameters().iter().map(|parameter| parameter.name.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert!(model.a.is_frozen() && !model.a.tracks_grad() && model.b.tracks_grad());
+        model.a = model.a.requires_grad();
+        assert!(!model.a.is_frozen() && model.a.tracks_grad());
+        Ok(())
+    }
+
+    #[test]
     fn the_norm_counts_what_was_written() -> Result<()> {
         let mut model = two()?;
         let arena = arena(&mut model)?;

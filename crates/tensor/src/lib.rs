@@ -60,8 +60,6 @@ pub use files::{TensorFile, save_safetensors};
 #[doc(hidden)]
 pub use files::{replace_with, write_file_atomically};
 pub use finite::check_finite;
-#[doc(hidden)]
-pub use finite::found;
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
 pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences, recompute};

@@ -154,12 +154,13 @@ pub struct ParameterArena {
 const ALIGNMENT: usize = 32;
 
 impl ParameterArena {
-    /// Moves the parameters that `is_trainable` (by name) into one flat buffer and makes them leaves that
-    /// want a gradient. The others become constants and stay where they are.
+    /// Moves the parameters for which `is_trainable` holds, by name, into one flat buffer and makes them leaf tensors
+    /// that require a gradient. The others become constants and stay in their memory; a [frozen](Tensor::freeze)
+    /// parameter stays frozen, whatever `is_trainable` returns.
     ///
     /// # Errors
-    /// When none is trainable, they differ in type or device, one comes twice, or the two visits of the model
-    /// disagree.
+    /// Returns an error if no parameter is trainable, if they differ in dtype or device, if one comes twice, or if
+    /// the two visits of the model disagree.
     pub fn gather(model: &mut impl Module, is_trainable: impl Fn(&str) -> bool) -> Result<ParameterArena> {
         const OP: &str = "parameter arena";
         let mut parameters: Vec<ParameterRange> = Vec::new();
@@ -168,8 +169,9 @@ impl ParameterArena {
         let mut mixed = None;
         let mut tied = None;
         let mut names: HashMap<TensorId, String> = HashMap::new();
+        let trains = |name: &str, tensor: &Tensor| !tensor.is_frozen() && is_trainable(name);
         model.visit("", &mut |name, tensor| {
-            if !is_trainable(name) {
+            if !trains(name, tensor) {
                 return;
             }
             if let Some(first) = names.insert(tensor.id(), name.to_string()) {
@@ -204,14 +206,14 @@ impl ParameterArena {
             if moved.is_err() {
                 return;
             }
-            if is_trainable(name) {
+            if trains(name, tensor) {
                 moved = match next.next() {
                     Some(place) if place.name == name && place.dims == tensor.dims() && tensor.dtype() == dtype => {
                         arena.adopt(place, tensor)
                     }
                     _ => Err(Error::invalid(OP, format!("visit and visit_mut of the model disagree at {name}"))),
                 };
-            } else {
+            } else if !tensor.is_frozen() {
                 *tensor = tensor.detach();
             }
         });

@@ -34,6 +34,8 @@ pub(crate) struct Inner {
 pub(crate) enum Origin {
     /// Nowhere: a constant.
     Constant,
+    /// Nowhere: a parameter that must not train.
+    Frozen,
     /// To the user: a leaf of the graph.
     Leaf,
     /// Through the operation that computed it.
@@ -380,7 +382,19 @@ impl Tensor {
 
     /// Whether backward would compute a gradient for this tensor or pass one through it.
     pub fn tracks_grad(&self) -> bool {
-        !matches!(self.0.origin, Origin::Constant)
+        matches!(self.0.origin, Origin::Leaf | Origin::Computed(_))
+    }
+
+    /// Returns the same elements as a frozen parameter: backward computes no gradient for it, and
+    /// [`ParameterArena::gather`](crate::ParameterArena::gather), on which every optimizer is built, leaves it out.
+    /// [`requires_grad`](Tensor::requires_grad) makes it trainable again.
+    pub fn freeze(self) -> Tensor {
+        Tensor::from_parts(self.storage().clone(), *self.layout(), self.dtype(), Origin::Frozen)
+    }
+
+    /// Returns whether the tensor is a [frozen](Tensor::freeze) parameter.
+    pub fn is_frozen(&self) -> bool {
+        matches!(self.0.origin, Origin::Frozen)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Model folders: `config.json` and the weights, as `transformers` reads and writes them.
+//! Model folders as `transformers` reads and writes them: the weights, and the names of parameters in them.
 
 mod names;
 mod save;
@@ -10,28 +10,28 @@ use cloze_tensor::{DType, Device, Tensor, TensorFile};
 
 use crate::config::ModelType;
 use crate::folder::Folder;
-use crate::weights::{Source, Weights};
-use crate::{BertConfig, BertModel, Error, Result};
+use crate::{Error, Result};
 
+pub use save::SaveOptions;
 pub(crate) use save::save;
 
-/// Name of the file of weights in a model folder.
+/// The name of the file of weights in a model folder.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// Name of the file that says which of several files a weight is in.
+/// The name of the index of weights that are split into several files.
 pub const WEIGHTS_INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// What loading found.
+/// The parameters that were loaded, and those that were not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
-    /// Parameters that came from the file.
+    /// The number of parameters loaded from the file.
     pub loaded: usize,
-    /// Parameters of heads that the file does not have; they were made anew.
+    /// Parameters of the head that are missing in the file and were initialised.
     pub missing: Vec<String>,
-    /// Parameters of heads that the file has in another shape; they were made anew, as
-    /// [`OpenOptions::fresh_head`](crate::OpenOptions::fresh_head) asks.
+    /// Parameters of the head that have another shape in the file and were initialised, as requested with
+    /// [`OpenOptions::fresh_head`](crate::OpenOptions::fresh_head).
     pub mismatched: Vec<String>,
-    /// Tensors of the file that the model has no place for.
+    /// Tensors of the file that are not parameters of the model.
     pub unexpected: Vec<String>,
 }
 
@@ -39,8 +39,8 @@ impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} parameters loaded", self.loaded)?;
         let lists = [
-            ("made anew", &self.missing),
-            ("made anew, being of another shape in the file", &self.mismatched),
+            ("missing and initialised", &self.missing),
+            ("of another shape in the file and initialised", &self.mismatched),
             ("not used", &self.unexpected),
         ];
         for (what, names) in lists {
@@ -52,25 +52,26 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// Files that hold a model's weights, or say which files do, in the order in which they are looked for.
+/// Files with a model's weights or their index, in the order of preference.
 const WEIGHTS: [&str; 4] = [WEIGHTS_FILE, WEIGHTS_INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
-/// Opens the weights in a folder, of whichever form.
+/// Opens the weights in a folder, in any supported format.
 fn open_weights(folder: &Folder) -> Result<TensorFile> {
     for name in WEIGHTS {
         if let Some(path) = folder.find(name)? {
             return TensorFile::open_with(path, |shard| folder.get(shard));
         }
     }
-    Err(folder.lacking(&format!("has no weights: none of {}", WEIGHTS.join(", "))))
+    Err(folder.lacking(&format!("has no weights: expected one of {}", WEIGHTS.join(", "))))
 }
 
-/// Whether a parameter is part of the encoder, without which a checkpoint is none; heads may be missing.
+/// Whether a parameter belongs to the embeddings or the encoder, which every checkpoint must have. Heads may be
+/// missing.
 fn is_body(canonical: &str) -> bool {
     canonical.starts_with("bert.") && !canonical.starts_with("bert.pooler.")
 }
 
-/// The values of an f32 tensor a part at a time, so that no copy of the whole is made.
+/// Returns the values of an f32 tensor in parts, so that the whole tensor is never copied.
 fn parts(tensor: &Tensor) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
     const PART: usize = 1 << 16;
     let elements = tensor.elements();
@@ -79,27 +80,27 @@ fn parts(tensor: &Tensor) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
     Ok((0..elements).step_by(PART).map(part))
 }
 
-/// Weights that are being read.
+/// The weights in a folder, and a record of which have been read.
 pub(crate) struct Checkpoint {
     file: TensorFile,
     model_type: ModelType,
     fresh_head: bool,
-    /// Canonical name to the name in the file.
+    /// Maps each canonical name to the name in the file.
     names: BTreeMap<String, String>,
     taken: BTreeSet<String>,
     missing: Vec<String>,
     mismatched: Vec<String>,
-    /// Why the decoder is not tied to the word embeddings, where it is not.
+    /// The reason why the decoder is not tied to the word embeddings, if it is not.
     untied: Option<String>,
 }
 
 impl Checkpoint {
-    fn open(folder: &Folder, model_type: ModelType, fresh_head: bool) -> Result<Checkpoint> {
+    pub(crate) fn open(folder: &Folder, model_type: ModelType, fresh_head: bool) -> Result<Checkpoint> {
         let file = open_weights(folder)?;
         let mut names = BTreeMap::new();
         for name in file.names() {
             if let Some(other) = names.insert(names::canonical(&name, model_type), name.clone()) {
-                let reason = format!("has both {other} and {name}, which are the same parameter");
+                let reason = format!("{other} and {name} are names of the same parameter: remove one");
                 return Err(Error::format(file.path(), reason));
             }
         }
@@ -119,7 +120,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Drops the `copy` of parameter `name`, which must be equal, or takes it for the parameter.
+    /// Removes the tied `copy` of parameter `name`, which must have the same values. If only the copy exists, it becomes
+    /// the parameter.
     fn tie(&mut self, name: &str, copy: &str) -> Result<()> {
         let Some(copy) = self.names.remove(copy) else { return Ok(()) };
         let Some(stored) = self.names.get(name) else {
@@ -133,13 +135,13 @@ impl Checkpoint {
             same = same && a? == b?;
         }
         if !same {
-            self.untied =
-                Some(format!("{copy} differs from {stored}: a decoder that is not tied to it has no place here"));
+            self.untied = Some(format!("{copy} differs from {stored}: an untied decoder is not supported"));
         }
         Ok(())
     }
 
-    /// What the file has as parameter `name`; `None`, and noted, where it has nothing.
+    /// Returns the tensor of parameter `name` as stored. Returns `None`, and records the parameter as missing, if the
+    /// file does not have it.
     pub(crate) fn find(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Tensor>> {
         let name = names::canonical(name, ModelType::Bert);
         let Some(stored) = self.names.get(&name) else {
@@ -153,19 +155,20 @@ impl Checkpoint {
                 self.taken.insert(name);
                 return Ok(None);
             }
-            let mut reason = format!("{stored} has shape {:?}, the configuration says {shape:?}", tensor.shape());
+            let mut reason = format!("{stored} has shape {:?}, the configuration requires {shape:?}", tensor.shape());
             if !is_body(&name) {
-                reason.push_str("; OpenOptions::fresh_head makes such a head anew");
+                reason.push_str("; OpenOptions::fresh_head initialises such a head");
             }
             return Err(self.wrong(stored, reason));
         }
         if !tensor.dtype().is_float() {
-            return Err(self.wrong(stored, format!("{stored} has type {}, not a float", tensor.dtype())));
+            return Err(self.wrong(stored, format!("{stored} has dtype {}, expected a float", tensor.dtype())));
         }
         Ok(Some(tensor))
     }
 
-    /// The parameter `name`, in f32; `None`, and noted, where the file does not have it.
+    /// Returns the parameter `name` in f32. Returns `None`, and records the parameter as missing, if the file does not
+    /// have it.
     pub(crate) fn take(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Tensor>> {
         let name = names::canonical(name, ModelType::Bert);
         if let Some(reason) = &self.untied
@@ -189,26 +192,27 @@ impl Checkpoint {
         Ok(Some(tensor))
     }
 
-    /// An error about a tensor of the file.
+    /// Returns an error about a tensor of the file.
     fn wrong(&self, stored: &str, reason: String) -> Error {
         Error::format(self.file.path_of(stored).unwrap_or(self.file.path()), reason)
     }
 
-    /// Refuses what lacks embeddings or encoder.
-    fn check_missing(&self) -> Result<()> {
+    /// Returns an error if a parameter of the embeddings or the encoder was missing.
+    pub(crate) fn check_missing(&self) -> Result<()> {
         let Some(name) = self.missing.first() else { return Ok(()) };
         let count = self.missing.len();
-        let mut reason = format!("{name} is missing ({count} parameters of embeddings and encoder in all)");
+        let mut reason = format!("{name} is missing ({count} parameters of embeddings and encoder in total)");
         let found: Vec<&str> = self.names.values().take(3).map(String::as_str).collect();
         if found.is_empty() {
             reason.push_str(": the file has no tensors");
         } else if !self.names.keys().any(|name| is_body(name)) {
-            reason = format!("{reason}: the file has other tensors, {}, ...", found.join(", "));
+            reason = format!("{reason}: the file has other tensors ({}, ...)", found.join(", "));
         }
         Err(Error::format(self.file.path(), reason))
     }
 
-    fn report(self) -> LoadReport {
+    /// Returns the record of what was read.
+    pub(crate) fn report(self) -> LoadReport {
         let unexpected = |(name, stored): (&String, &String)| {
             (!self.taken.contains(name) && name != names::POSITION_IDS).then(|| stored.clone())
         };
@@ -216,23 +220,4 @@ impl Checkpoint {
         let loaded = self.taken.len() - self.mismatched.len();
         LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected }
     }
-}
-
-/// Builds a model of the weights in a folder; what a head lacks is drawn with `seed`.
-pub(crate) fn load<M>(
-    folder: &Folder,
-    config: &BertConfig,
-    device: &Device,
-    seed: u64,
-    fresh_head: bool,
-    build: impl FnOnce(Weights<'_>) -> Result<M>,
-) -> Result<(M, LoadReport)> {
-    let checkpoint = Checkpoint::open(folder, config.model_type, fresh_head)?;
-    // Before a value is read or drawn: a file that holds nothing must not cost what the configuration asks for.
-    let body = |weights: Weights<'_>| BertModel::without_pooler(weights.at("bert"), config);
-    let (_, checkpoint) = Source::shapes(checkpoint, config).build(body)?;
-    checkpoint.as_ref().map_or(Ok(()), Checkpoint::check_missing)?;
-    let (model, checkpoint) = Source::new(checkpoint, config, device, seed).build(build)?;
-    let report = checkpoint.map(Checkpoint::report).unwrap_or_default();
-    Ok((model, report))
 }

@@ -1,15 +1,15 @@
-//! The names under which files store parameters. Inside, a parameter has one name: that of BERT's state dict in
-//! `transformers`, with the prefix `bert.` for the encoder.
+//! The names of parameters in files. Within the library a parameter has one canonical name: that of BERT's state dict
+//! in `transformers`, with the prefix `bert.` for the bare model.
 
 use crate::config::ModelType;
 
-/// Parts of the bare model, which a file of it stores without a prefix.
+/// The parts of the bare model, stored without a prefix in a file without a head.
 const BARE: [&str; 3] = ["embeddings.", "encoder.", "pooler."];
 
-/// Names of the first published BERTs, and today's.
+/// LayerNorm's parameters: the names in the first published BERTs, and the canonical names.
 const OLD: [(&str, &str); 2] = [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")];
 
-/// The beginnings of DistilBERT's names, and what they are in BERT.
+/// Prefixes of DistilBERT's names, and BERT's names for them.
 const DISTILBERT: [(&str, &str); 6] = [
     ("distilbert.", "bert."),
     ("vocab_transform.", "cls.predictions.transform.dense."),
@@ -19,10 +19,10 @@ const DISTILBERT: [(&str, &str); 6] = [
     ("pre_classifier.", "bert.pooler.dense."),
 ];
 
-/// Where layers are: DistilBERT's name, BERT's.
+/// The prefix of layers: DistilBERT's name, BERT's name.
 const DISTILBERT_LAYERS: (&str, &str) = ("transformer.layer.", "encoder.layer.");
 
-/// Modules of a layer: DistilBERT's, BERT's. The first that fits counts.
+/// Modules of a layer: DistilBERT's name, BERT's name. The first match applies.
 const DISTILBERT_MODULES: [(&str, &str); 8] = [
     (".attention.q_lin.", ".attention.self.query."),
     (".attention.k_lin.", ".attention.self.key."),
@@ -34,20 +34,20 @@ const DISTILBERT_MODULES: [(&str, &str); 8] = [
     (".output_layer_norm.", ".output.LayerNorm."),
 ];
 
-/// Positions 0, 1, 2, ..., which say nothing.
+/// The positions 0, 1, 2, ..., which older files store although they are implied.
 pub(super) const POSITION_IDS: &str = "bert.embeddings.position_ids";
 
-/// Parameters that a file may hold once, twice, or under the second name alone: the decoder is tied.
+/// Tied parameters, which a file may store under either name or both.
 pub(super) const TIED: [(&str, &str); 2] = [
     ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
     ("cls.predictions.bias", "cls.predictions.decoder.bias"),
 ];
 
-/// The one name of a parameter that a file or a module calls `name`.
+/// Returns the canonical name of a parameter that a file or a module calls `name`.
 pub(super) fn canonical(name: &str, model_type: ModelType) -> String {
     let mut name = match model_type {
         ModelType::Bert => name.to_string(),
-        ModelType::DistilBert => in_layer(begun(name, &DISTILBERT), DISTILBERT_LAYERS, &DISTILBERT_MODULES),
+        ModelType::DistilBert => in_layer(with_prefix(name, &DISTILBERT), DISTILBERT_LAYERS, &DISTILBERT_MODULES),
     };
     for (old, new) in OLD {
         name = name.replace(old, new);
@@ -55,27 +55,27 @@ pub(super) fn canonical(name: &str, model_type: ModelType) -> String {
     if BARE.iter().any(|part| name.starts_with(part)) { format!("bert.{name}") } else { name }
 }
 
-/// The name under which a file stores what a module calls `name`.
+/// Returns the name under which a file stores the parameter that a module calls `name`.
 pub(super) fn stored(name: &str, model_type: ModelType) -> String {
     let swapped = |(theirs, ours)| (ours, theirs);
     match model_type {
         ModelType::Bert => name.to_string(),
         ModelType::DistilBert => {
-            // The pooler's beginning is longer than the encoder's, and comes first.
-            let mut beginnings = DISTILBERT.map(swapped);
-            beginnings.reverse();
-            in_layer(begun(name, &beginnings), swapped(DISTILBERT_LAYERS), &DISTILBERT_MODULES.map(swapped))
+            // Reversed, because the pooler's prefix starts with the encoder's and must be tried first.
+            let mut prefixes = DISTILBERT.map(swapped);
+            prefixes.reverse();
+            in_layer(with_prefix(name, &prefixes), swapped(DISTILBERT_LAYERS), &DISTILBERT_MODULES.map(swapped))
         }
     }
 }
 
-/// A name with another beginning, where it has one of these.
-fn begun(name: &str, beginnings: &[(&str, &str)]) -> String {
+/// Replaces the first matching prefix of a name.
+fn with_prefix(name: &str, prefixes: &[(&str, &str)]) -> String {
     let renamed = |(from, to): &(&str, &str)| name.strip_prefix(from).map(|rest| format!("{to}{rest}"));
-    beginnings.iter().find_map(renamed).unwrap_or_else(|| name.to_string())
+    prefixes.iter().find_map(renamed).unwrap_or_else(|| name.to_string())
 }
 
-/// A name with other modules, where it is that of a parameter of a layer.
+/// Replaces the module names in the name of a layer's parameter.
 fn in_layer(name: String, layers: (&str, &str), modules: &[(&str, &str)]) -> String {
     let Some((before, after)) = name.split_once(layers.0) else { return name };
     let module = modules.iter().find(|(from, _)| after.contains(from));
@@ -96,9 +96,9 @@ mod tests {
         assert_eq!(bert("classifier.weight"), "classifier.weight");
     }
 
-    /// Names of transformers' `DistilBertForMaskedLM` and `DistilBertForSequenceClassification`.
+    /// The names are those of `DistilBertForMaskedLM` and `DistilBertForSequenceClassification` in `transformers`.
     #[test]
-    fn distilbert_there_and_back() {
+    fn distilbert_names_map_both_ways() {
         let layer = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"];
         let layer = layer.into_iter().chain(["ffn.lin1", "ffn.lin2", "output_layer_norm"]);
         let expected = [

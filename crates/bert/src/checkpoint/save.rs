@@ -1,4 +1,4 @@
-//! Writing model folders.
+//! Saving a model folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,10 +9,40 @@ use cloze_tensor::{DType, Module, Tensor, save_safetensors};
 use serde_json::{Value, json};
 
 use super::{WEIGHTS_FILE, WEIGHTS_INDEX_FILE, names};
-use crate::model::check_merged;
-use crate::{BertConfig, Error, Result, SaveOptions, files};
+use crate::{BertConfig, Error, Result, files};
 
-/// Writes a model into folder `dir`.
+/// Options for saving a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaveOptions {
+    dtype: DType,
+    max_shard_bytes: Option<usize>,
+}
+
+impl Default for SaveOptions {
+    fn default() -> SaveOptions {
+        SaveOptions { dtype: DType::F32, max_shard_bytes: None }
+    }
+}
+
+impl SaveOptions {
+    /// Creates options for one file of f32 weights.
+    pub fn new() -> SaveOptions {
+        SaveOptions::default()
+    }
+
+    /// Sets the dtype that weights are rounded to. [`DType::BF16`] and [`DType::F16`] halve the file.
+    pub fn dtype(self, dtype: DType) -> SaveOptions {
+        SaveOptions { dtype, ..self }
+    }
+
+    /// Splits the weights into files of at most `bytes` bytes of tensors, with an index. A larger tensor gets a file
+    /// with no other tensor in it.
+    pub fn max_shard_bytes(self, bytes: usize) -> SaveOptions {
+        SaveOptions { max_shard_bytes: Some(bytes), ..self }
+    }
+}
+
+/// Writes a model into the folder `dir`.
 pub(crate) fn save(
     dir: &Path,
     model: &impl Module,
@@ -25,15 +55,14 @@ pub(crate) fn save(
         DType::BF16 => "bfloat16",
         DType::F16 => "float16",
         DType::F64 => "float64",
-        other => return Err(Error::config(format!("dtype is {other}: weights are saved in f32, bf16, f16 or f64"))),
+        other => return Err(Error::config(format!("dtype is {other}: weights can be saved as f32, bf16, f16 or f64"))),
     };
-    check_merged(model)?;
-    fs::create_dir_all(dir).map_err(|error| Error::io(dir, "cannot make the folder", error))?;
+    files::create_folder(dir)?;
     let stored = |(name, tensor): (String, Tensor)| {
         Ok((names::stored(&name, config.model_type), tensor.detach().to_dtype(options.dtype)?))
     };
     let tensors = model.named_parameters().into_iter().map(stored).collect::<Result<Vec<_>>>()?;
-    // The weights first: a folder with a configuration alone would look like a model.
+    // Weights are written first: a folder with only a configuration would look like a model.
     match options.max_shard_bytes {
         None => save_safetensors(dir.join(WEIGHTS_FILE), tensors, &METADATA)?,
         Some(most) => save_shards(dir, tensors, most)?,
@@ -44,10 +73,10 @@ pub(crate) fn save(
     config.save(dir)
 }
 
-/// What `transformers` looks for in the header of a file of weights.
+/// The entry that `transformers` expects in the header of a file of weights.
 const METADATA: [(&str, &str); 1] = [("format", "pt")];
 
-/// Writes the weights as several files of at most `most` bytes of tensors, and their index.
+/// Writes the weights as several files of at most `most` bytes of tensors, and the index.
 fn save_shards(dir: &Path, tensors: Vec<(String, Tensor)>, most: usize) -> Result<()> {
     let bytes = |tensor: &Tensor| tensor.elements() * tensor.dtype().size();
     let total: usize = tensors.iter().map(|(_, tensor)| bytes(tensor)).sum();
@@ -75,7 +104,7 @@ fn save_shards(dir: &Path, tensors: Vec<(String, Tensor)>, most: usize) -> Resul
     }
     let index = json!({"metadata": {"total_size": total}, "weight_map": weight_map});
     files::replace(&dir.join(WEIGHTS_INDEX_FILE), format!("{index:#}\n").as_bytes())?;
-    // Whoever opens the folder would take an older file of all weights instead.
+    // An older file with all weights would be opened instead of the shards.
     let whole = dir.join(WEIGHTS_FILE);
     match fs::remove_file(&whole) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(whole, "cannot remove", error)),

@@ -1,32 +1,32 @@
-//! What a classifier of sequences sees of one: `classifier_pooling` of `config.json`.
+//! The input of a classifier of sequences: `classifier_pooling` of `config.json`.
 
 use serde_json::Value;
 
 use crate::{BertConfig, Error, Result};
 
-/// What a classifier of sequences sees of one, through the pooler.
+/// The vector of a sequence that a classifier reads, through the pooler.
 ///
-/// `[CLS]` has learned in pre-training to compare two segments, and from little pre-training it has learned nothing else: the mean then
-/// tells more of what the sequence says. The name of the field is ModernBERT's; transformers' BERT does not read it, and always
-/// takes `[CLS]`.
+/// Pre-training teaches `[CLS]` to compare two segments. After little pre-training it represents little else, and the
+/// mean of the tokens says more about the content of the sequence. The name of the field is ModernBERT's; BERT in
+/// `transformers` ignores it and always reads `[CLS]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClassifierPooling {
-    /// `cls`: the last hidden state of `[CLS]`. BERT's.
+    /// `cls`: the last hidden state of `[CLS]`, as in BERT.
     #[default]
     Cls,
     /// `mean`: the mean of the last hidden states of all tokens.
     Mean,
 }
 
-/// Name of the field, which BERT's configuration keeps among its others.
+/// The name of the field, stored in [`BertConfig::extra`].
 const FIELD: &str = "classifier_pooling";
 
 impl ClassifierPooling {
-    /// All of them.
+    /// All values.
     pub const ALL: [ClassifierPooling; 2] = [ClassifierPooling::Cls, ClassifierPooling::Mean];
 
-    /// Its name in `config.json`.
+    /// Returns the name in `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             ClassifierPooling::Cls => "cls",
@@ -34,26 +34,26 @@ impl ClassifierPooling {
         }
     }
 
-    /// The pooling of this name in `config.json`.
+    /// Returns the pooling of this name in `config.json`.
     pub fn from_name(name: &str) -> Option<ClassifierPooling> {
         ClassifierPooling::ALL.into_iter().find(|pooling| pooling.name() == name)
     }
 }
 
 impl BertConfig {
-    /// What a classifier of sequences sees; `[CLS]` where the configuration does not say.
+    /// Returns the pooling of a classifier of sequences, `[CLS]` by default.
     pub fn classifier_pooling(&self) -> ClassifierPooling {
         let name = self.extra.get(FIELD).and_then(Value::as_str);
         name.and_then(ClassifierPooling::from_name).unwrap_or_default()
     }
 
-    /// The same configuration with a classifier that sees this.
+    /// Sets the pooling of a classifier of sequences.
     pub fn with_classifier_pooling(mut self, pooling: ClassifierPooling) -> BertConfig {
         self.extra.insert(FIELD.into(), pooling.name().into());
         self
     }
 
-    /// Refuses what is no pooling.
+    /// Returns an error if the field is not the name of a pooling.
     pub(super) fn check_classifier_pooling(&self) -> Result<()> {
         match self.extra.get(FIELD) {
             None | Some(Value::Null) => Ok(()),

@@ -1,47 +1,46 @@
-//! How many parameters a model has, by part, from its configuration alone.
+//! The number of parameters of each part of a model, computed from its configuration.
 
 use crate::{BertConfig, ModelType};
 
-/// Numbers of parameters by part. With V tokens, P positions, S token types, H hidden, I intermediate, L
-/// layers. Numbers too large for 64 bits stay at the largest.
+/// The number of parameters of each part of a model with V tokens, P positions, S token types, hidden size H,
+/// intermediate size I and L layers. Numbers saturate at `u64::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParameterCounts {
-    /// Three tables and a LayerNorm: (V + P + S) H + 2 H.
+    /// The three tables and LayerNorm: (V + P + S) H + 2 H.
     pub embeddings: u64,
-    /// One layer: query, key, value and output maps, two feed-forward maps, two LayerNorms:
+    /// One layer, with query, key, value and output projections, two feed-forward layers and two LayerNorms:
     /// 4 (H² + H) + 2 H I + I + H + 4 H.
     pub layer: u64,
     /// All L layers.
     pub encoder: u64,
-    /// H² + H; DistilBERT has none.
+    /// The pooler: H² + H, 0 in a DistilBERT.
     pub pooler: u64,
-    /// Transform and its LayerNorm, and the bias of the decoder, whose matrix is the table of token
-    /// embeddings: H² + H + 2 H + V.
+    /// The masked-language-model head: H² + H + 2 H + V. The matrix of its decoder is the table of word embeddings.
     pub mlm_head: u64,
-    /// Two classes: 2 H + 2; DistilBERT has none.
+    /// The next-sentence head: 2 H + 2, 0 in a DistilBERT.
     pub nsp_head: u64,
 }
 
 impl ParameterCounts {
-    /// The bare model: embeddings, encoder, pooler.
+    /// Returns the number for the bare model: embeddings, encoder, pooler.
     pub fn model(&self) -> u64 {
         self.embeddings.saturating_add(self.encoder).saturating_add(self.pooler)
     }
 
-    /// The model with both pre-training heads.
+    /// Returns the number for the model with both pre-training heads.
     pub fn pre_training(&self) -> u64 {
         self.model().saturating_add(self.mlm_head).saturating_add(self.nsp_head)
     }
 }
 
-/// A linear map with its bias.
+/// Returns the number of parameters of a linear layer.
 fn linear(input: u64, output: u64) -> u64 {
     input.saturating_add(1).saturating_mul(output)
 }
 
 impl BertConfig {
-    /// Numbers of parameters by part.
+    /// Returns the number of parameters of each part of the model.
     ///
     /// ```
     /// # use cloze_bert::BertConfig;
@@ -70,9 +69,9 @@ impl BertConfig {
 mod tests {
     use super::*;
 
-    /// The numbers that `transformers` gives for the published models.
+    /// The expected numbers are those of `transformers`.
     #[test]
-    fn published_models() {
+    fn published_models_have_their_counts() {
         let base = BertConfig::base().parameter_counts();
         assert_eq!(base.model(), 109_482_240);
         assert_eq!(base.pre_training(), 110_106_428);

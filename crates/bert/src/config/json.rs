@@ -1,4 +1,4 @@
-//! Hugging Face's `config.json`.
+//! Reading and writing `config.json`.
 
 use std::path::Path;
 
@@ -8,22 +8,22 @@ use super::{BertConfig, HiddenAct, MAX_LABELS, ModelType, numbered_labels};
 use crate::folder::Folder;
 use crate::{Error, Result, files};
 
-/// Name of the file in a model's folder.
+/// The name of the file in a model folder.
 pub(crate) const FILE: &str = "config.json";
 
 impl BertConfig {
-    /// Reads `place`: a `config.json`, or the folder or [name](crate#models-by-name) of a model, which has one. Missing
-    /// fields take BERT's defaults; fields that mean nothing here are kept in [`extra`](BertConfig::extra).
+    /// Opens the configuration `place`: a `config.json`, or the folder or [name](crate#models-by-name) of a model.
+    /// Missing fields get BERT's defaults; unknown fields are kept in [`extra`](BertConfig::extra).
     ///
     /// # Errors
-    /// When it cannot be read, is no JSON object, describes another model than BERT, or does not
-    /// [validate](BertConfig::validate): names the file, the field, its value and the limit.
+    /// Returns an error if the file cannot be read, is not a JSON object, describes a model that is not in BERT's family,
+    /// or is not [valid](BertConfig::validate).
     pub fn open(place: impl AsRef<Path>) -> Result<BertConfig> {
         let place = place.as_ref();
         if is_json(place) { BertConfig::in_file(place) } else { BertConfig::in_folder(&Folder::at(place)?) }
     }
 
-    /// The configuration in a model's folder.
+    /// Reads the configuration in a model folder.
     pub(crate) fn in_folder(folder: &Folder) -> Result<BertConfig> {
         BertConfig::in_file(&folder.get(FILE)?)
     }
@@ -32,25 +32,20 @@ impl BertConfig {
         BertConfig::from_json(&files::read_text(path)?).map_err(|error| error.in_file(path))
     }
 
-    /// Reads the text of a `config.json`, as [`open`](BertConfig::open) does.
+    /// Reads the text of a `config.json`, like [`open`](BertConfig::open).
     ///
     /// # Errors
-    /// As for [`open`](BertConfig::open), without a file.
+    /// Returns an error like [`open`](BertConfig::open).
     pub fn from_json(text: &str) -> Result<BertConfig> {
-        let map = match serde_json::from_str(text) {
-            Ok(Value::Object(map)) => map,
-            Ok(_) => return Err(Error::config("not a JSON object")),
-            Err(error) => return Err(Error::config(format!("not JSON: {error}"))),
-        };
-        let config = read(Fields(map))?;
+        let config = read(Fields(files::parse_object(text).map_err(Error::config)?))?;
         config.validate()?;
         Ok(config)
     }
 
-    /// The text of a `config.json` that `transformers` opens.
+    /// Returns the text of a `config.json` that `transformers` can open.
     pub fn to_json(&self) -> String {
         let mut map = self.extra.clone();
-        // DistilBERT's may not be null.
+        // `transformers` requires a number in a DistilBERT.
         let classifier_dropout = match self.model_type {
             ModelType::Bert => self.classifier_dropout,
             ModelType::DistilBert => Some(self.classifier_dropout_prob()),
@@ -77,18 +72,18 @@ impl BertConfig {
         if self.labels != numbered_labels(2) {
             let by_id = self.labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label)));
             map.insert("id2label".into(), Value::Object(by_id.collect()));
-            // A label that occurs twice keeps its first id, as in `label_id`.
+            // Reversed so that a repeated label gets its first id, as in `label_id`.
             let by_label = self.labels.iter().enumerate().rev().map(|(id, label)| (label.clone(), json!(id)));
             map.insert("label2id".into(), Value::Object(by_label.collect()));
         }
         format!("{:#}\n", Value::Object(self.model_type.own_fields(map)))
     }
 
-    /// Writes `config.json` into the folder `dir` (made if missing), or into the file `dir` when its name
-    /// ends in `.json`. An older file is replaced whole.
+    /// Writes `config.json` into the folder `dir`, creating it if necessary, or writes the file `dir` if its name ends in
+    /// `.json`. An existing file is replaced atomically.
     ///
     /// # Errors
-    /// When the configuration does not validate, or the system refuses.
+    /// Returns an error if the configuration is invalid or the file cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.validate()?;
         let dir = dir.as_ref();
@@ -97,7 +92,7 @@ impl BertConfig {
     }
 }
 
-/// Whether this is the path of a file rather than of a folder.
+/// Whether `path` is a file rather than a folder.
 fn is_json(path: &Path) -> bool {
     path.is_file() || (!path.is_dir() && path.extension().is_some_and(|extension| extension == "json"))
 }
@@ -154,7 +149,7 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
     })
 }
 
-/// Refuses what would make another model of a BERT, were it ignored.
+/// Returns an error if a field that is otherwise ignored describes another architecture than BERT.
 pub(super) fn check_extra(extra: &Map<String, Value>) -> Result<()> {
     let only = [("position_embedding_type", json!("absolute")), ("is_decoder", json!(false))];
     for (field, expected) in only.into_iter().chain([("add_cross_attention", json!(false))]) {
@@ -169,11 +164,11 @@ pub(super) fn check_extra(extra: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
-/// The fields of a `config.json` that are yet to be read.
+/// The fields of a `config.json` that have not been read yet.
 struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Takes a field out; `null` is as good as absent.
+    /// Removes and returns a field. `null` counts as missing.
     fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
@@ -181,7 +176,7 @@ impl Fields {
     fn size(&mut self, name: &str, default: usize) -> Result<usize> {
         let Some(value) = self.take(name) else { return Ok(default) };
         let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-        size.ok_or_else(|| Error::config(format!("{name} is {}: must be a whole number, 0 or more", short(&value))))
+        size.ok_or_else(|| Error::config(format!("{name} is {}: must be an integer, 0 or more", short(&value))))
     }
 
     fn number(&mut self, name: &str) -> Result<Option<f64>> {
@@ -190,7 +185,7 @@ impl Fields {
         number.map(Some).ok_or_else(|| Error::config(format!("{name} is {}: must be a number", short(&value))))
     }
 
-    /// Label names by id: from `id2label`, or else `label2id`, or else `num_labels`.
+    /// Returns the label names by id, from `id2label`, or else `label2id`, or else `num_labels`.
     fn labels(&mut self) -> Result<Vec<String>> {
         let by_id = self.take("id2label");
         let by_label = self.take("label2id");
@@ -200,12 +195,12 @@ impl Fields {
                 let pair = |(id, label): (String, Value)| (id.parse().ok(), label.as_str().map(str::to_string));
                 ("id2label", map.into_iter().map(pair).collect())
             }
-            (Some(_), _) => return Err(Error::config("id2label is not an object of label names by id")),
+            (Some(_), _) => return Err(Error::config("id2label is not an object that maps ids to label names")),
             (None, Some(Value::Object(map))) => {
                 let pair = |(label, id): (String, Value)| (id.as_u64().map(|id| id as usize), Some(label));
                 ("label2id", map.into_iter().map(pair).collect())
             }
-            (None, Some(_)) => return Err(Error::config("label2id is not an object of ids by label name")),
+            (None, Some(_)) => return Err(Error::config("label2id is not an object that maps label names to ids")),
             (None, None) if count > MAX_LABELS => {
                 return Err(Error::config(format!("num_labels is {count}: must be from 1 to {MAX_LABELS}")));
             }
@@ -224,11 +219,11 @@ impl Fields {
         }
         let count = labels.len();
         let named: Option<Vec<String>> = labels.into_iter().collect();
-        named.ok_or_else(|| Error::config(format!("{field} has {count} entries, two of them for one id")))
+        named.ok_or_else(|| Error::config(format!("{field} has {count} entries, two of them with the same id")))
     }
 }
 
-/// A value short enough for one line.
+/// Returns a value, shortened to fit on one line.
 fn short(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { format!("{}...", text.chars().take(57).collect::<String>()) }
@@ -240,7 +235,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn nothing_given_is_base() {
+    fn missing_fields_are_those_of_base() {
         assert_eq!(BertConfig::from_json("{}").unwrap(), BertConfig::base());
     }
 
@@ -263,9 +258,9 @@ mod tests {
         }
     }
 
-    /// Fields as `DistilBertConfig` of transformers writes them.
+    /// The fields are those that `DistilBertConfig` in `transformers` writes.
     #[test]
-    fn distilbert_has_names_of_its_own() {
+    fn distilbert_fields_are_renamed() {
         let text = r#"{"model_type": "distilbert", "dim": 96, "n_layers": 3, "n_heads": 4, "hidden_dim": 200, "dropout": 0.2,
             "attention_dropout": 0.3, "qa_dropout": 0.05, "seq_classif_dropout": 0.25, "activation": "gelu",
             "sinusoidal_pos_embds": false, "vocab_size": 70, "tie_weights_": true}"#;
@@ -309,22 +304,22 @@ mod tests {
         );
         assert_eq!(
             labels(r#"{"label2id": {"a": 0, "b": 0}}"#).unwrap_err(),
-            "label2id has 2 entries, two of them for one id"
+            "label2id has 2 entries, two of them with the same id"
         );
         assert!(labels(r#"{"num_labels": 1000000000000}"#).is_err());
     }
 
     #[test]
-    fn refusals_name_file_field_and_value() {
+    fn errors_name_file_field_and_value() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
         let cases = [
             ("[1]", "not a JSON object"),
             ("{\"hidden_size\": ", "not JSON: EOF while parsing a value at line 1 column 16"),
             (r#"{"model_type": "roberta"}"#, "model_type is \"roberta\": must be one of bert, distilbert, or absent"),
-            (r#"{"hidden_size": -1}"#, "hidden_size is -1: must be a whole number, 0 or more"),
-            (r#"{"hidden_size": 1e30}"#, "hidden_size is 1e+30: must be a whole number, 0 or more"),
-            (r#"{"hidden_size": "768"}"#, "hidden_size is \"768\": must be a whole number, 0 or more"),
+            (r#"{"hidden_size": -1}"#, "hidden_size is -1: must be an integer, 0 or more"),
+            (r#"{"hidden_size": 1e30}"#, "hidden_size is 1e+30: must be an integer, 0 or more"),
+            (r#"{"hidden_size": "768"}"#, "hidden_size is \"768\": must be an integer, 0 or more"),
             (r#"{"layer_norm_eps": "small"}"#, "layer_norm_eps is \"small\": must be a number"),
             (r#"{"hidden_act": "relu6"}"#, "hidden_act is \"relu6\": must be one of gelu, gelu_new, gelu_pytorch_tanh"),
             (
@@ -346,12 +341,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "\\PC*") {
+        fn any_text_is_read_or_an_error(text in "\\PC*") {
             let _ = BertConfig::from_json(&text);
         }
 
         #[test]
-        fn any_number_is_read_or_refused(field in 0usize..7, number in any::<f64>(), whole in any::<i128>(), as_whole in any::<bool>()) {
+        fn any_number_is_read_or_an_error(field in 0usize..7, number in any::<f64>(), whole in any::<i128>(), as_whole in any::<bool>()) {
             let name = ["vocab_size", "hidden_size", "num_labels", "layer_norm_eps", "pad_token_id", "classifier_dropout", "num_attention_heads"][field];
             let number = if as_whole { whole.to_string() } else { format!("{number:e}") };
             if let Ok(config) = BertConfig::from_json(&format!("{{\"{name}\": {number}}}")) {

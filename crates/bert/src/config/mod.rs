@@ -1,4 +1,4 @@
-//! The shape of a BERT and its hyper-parameters, under the names that Hugging Face's `config.json` uses.
+//! The configuration of a model, with the field names of Hugging Face's `config.json`.
 
 mod classifier_pooling;
 mod count;
@@ -18,24 +18,24 @@ pub(crate) use json::FILE as CONFIG_FILE;
 pub use model_type::ModelType;
 pub use problem_type::ProblemType;
 
-/// The activation between the two linear maps of a feed-forward block.
+/// The activation between the two layers of a feed-forward network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HiddenAct {
-    /// `gelu`: x Φ(x), with the error function. BERT's.
+    /// `gelu`: x Φ(x), with the error function, as in BERT.
     #[default]
     Gelu,
     /// `gelu_new`: the tanh approximation, 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
     GeluNew,
-    /// `gelu_pytorch_tanh`: the same function as [`GeluNew`](HiddenAct::GeluNew) under its other name.
+    /// `gelu_pytorch_tanh`: another name of [`GeluNew`](HiddenAct::GeluNew).
     GeluPytorchTanh,
 }
 
 impl HiddenAct {
-    /// All of them.
+    /// All values.
     pub const ALL: [HiddenAct; 3] = [HiddenAct::Gelu, HiddenAct::GeluNew, HiddenAct::GeluPytorchTanh];
 
-    /// Its name in `config.json`.
+    /// Returns the name in `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             HiddenAct::Gelu => "gelu",
@@ -44,12 +44,12 @@ impl HiddenAct {
         }
     }
 
-    /// The activation of this name in `config.json`.
+    /// Returns the activation of this name in `config.json`.
     pub fn from_name(name: &str) -> Option<HiddenAct> {
         HiddenAct::ALL.into_iter().find(|act| act.name() == name)
     }
 
-    /// Whether it is GELU by the tanh approximation rather than by the error function.
+    /// Returns whether the activation is the tanh approximation of GELU.
     pub fn is_tanh(self) -> bool {
         self != HiddenAct::Gelu
     }
@@ -67,7 +67,7 @@ impl fmt::Display for HiddenAct {
     }
 }
 
-/// The shape of a BERT and its hyper-parameters.
+/// The configuration of a model: its shape and its hyper-parameters.
 ///
 /// ```
 /// use cloze_bert::BertConfig;
@@ -78,45 +78,45 @@ impl fmt::Display for HiddenAct {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertConfig {
-    /// BERT, or a relative of it that the same encoder computes.
+    /// The member of BERT's family.
     pub model_type: ModelType,
-    /// Tokens in the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub vocab_size: usize,
-    /// Width of the hidden states.
+    /// The size of the hidden states.
     pub hidden_size: usize,
-    /// Layers of the encoder.
+    /// The number of layers of the encoder.
     pub num_hidden_layers: usize,
-    /// Attention heads of a layer; must divide `hidden_size`.
+    /// The number of attention heads of a layer; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Width inside the feed-forward blocks.
+    /// The inner size of the feed-forward networks.
     pub intermediate_size: usize,
-    /// Activation of the feed-forward blocks and of the masked-language-model head.
+    /// The activation of the feed-forward networks and of the masked-language-model head.
     pub hidden_act: HiddenAct,
-    /// Dropout of embeddings and of each block's output: 0, or in [1/256, 255/256].
+    /// The dropout of embeddings and of the output of each block: 0, or in [1/256, 255/256].
     pub hidden_dropout_prob: f64,
-    /// Dropout of attention probabilities: 0, or in [1/256, 255/256].
+    /// The dropout of attention probabilities: 0, or in [1/256, 255/256].
     pub attention_probs_dropout_prob: f64,
-    /// Positions that have an embedding: the most tokens a sequence may have, special tokens included.
+    /// The number of position embeddings, which is the maximum length of a sequence, special tokens included.
     pub max_position_embeddings: usize,
-    /// Token types (segments) that have an embedding; 0 for DistilBERT, which has no such table.
+    /// The number of token types (segments); 0 in a DistilBERT.
     pub type_vocab_size: usize,
-    /// Standard deviation of the normal distribution that weights are drawn from.
+    /// The standard deviation of the normal distribution that weights are drawn from.
     pub initializer_range: f64,
-    /// What LayerNorm adds to the variance.
+    /// The number that LayerNorm adds to the variance.
     pub layer_norm_eps: f64,
-    /// Id of the padding token.
+    /// The id of the padding token.
     pub pad_token_id: u32,
-    /// Dropout before a classifier; `None` takes `hidden_dropout_prob`.
+    /// The dropout before a classifier. `None` stands for `hidden_dropout_prob`.
     pub classifier_dropout: Option<f64>,
-    /// Names of a classifier's labels by id: `id2label` and `label2id` of `config.json`.
+    /// The names of a classifier's labels by id: `id2label` and `label2id` of `config.json`.
     pub labels: Vec<String>,
-    /// Class names of the models that the weights beside this configuration are for.
+    /// The class names of the models that the weights belong to.
     pub architectures: Vec<String>,
-    /// Fields of `config.json` that mean nothing here; they are kept when it is written again.
+    /// All other fields of `config.json`, kept when it is written.
     pub extra: Map<String, Value>,
 }
 
-/// BERT-Base: [`BertConfig::base`].
+/// [`BertConfig::base`].
 impl Default for BertConfig {
     fn default() -> BertConfig {
         BertConfig {
@@ -142,23 +142,23 @@ impl Default for BertConfig {
     }
 }
 
-/// The names that labels have until somebody names them: `LABEL_0`, `LABEL_1`, ...
+/// Returns the default names of labels: `LABEL_0`, `LABEL_1`, ...
 fn numbered_labels(count: usize) -> Vec<String> {
     (0..count).map(|id| format!("LABEL_{id}")).collect()
 }
 
 impl BertConfig {
-    /// BERT-Base: 12 layers of 768, 12 heads, vocabulary of 30,522.
+    /// Returns BERT-Base: 12 layers of size 768, 12 heads, 30,522 tokens.
     pub fn base() -> BertConfig {
         BertConfig::default()
     }
 
-    /// BERT-Large: 24 layers of 1024, 16 heads, vocabulary of 30,522.
+    /// Returns BERT-Large: 24 layers of size 1024, 16 heads, 30,522 tokens.
     pub fn large() -> BertConfig {
         BertConfig::default().shape(24, 1024, 16)
     }
 
-    /// DistilBERT: 6 layers of 768, 12 heads, no token types, vocabulary of 30,522 (V. Sanh et al., 2019).
+    /// Returns DistilBERT: 6 layers of size 768, 12 heads, no token types, 30,522 tokens (V. Sanh et al., 2019).
     pub fn distilbert() -> BertConfig {
         BertConfig {
             model_type: ModelType::DistilBert,
@@ -168,32 +168,32 @@ impl BertConfig {
         }
     }
 
-    /// 4 layers of 256, 4 heads: pre-trains on a CPU.
+    /// Returns a model of 4 layers of size 256 with 4 heads, small enough to pre-train on a CPU.
     pub fn mini(vocab_size: usize) -> BertConfig {
         BertConfig { vocab_size, ..BertConfig::default().shape(4, 256, 4) }
     }
 
-    /// 2 layers of 128, 2 heads: for tests and first steps.
+    /// Returns a model of 2 layers of size 128 with 2 heads, for tests and first steps.
     pub fn tiny(vocab_size: usize) -> BertConfig {
         BertConfig { vocab_size, ..BertConfig::default().shape(2, 128, 2) }
     }
 
-    /// The preset of this name (`tiny`, `mini`, `base`, `large`), for a vocabulary of `vocab_size`.
+    /// Returns the preset of this name (`tiny`, `mini`, `base`, `large`) with a vocabulary of `vocab_size` tokens.
     ///
     /// # Errors
-    /// When no preset has this name.
+    /// Returns an error if there is no such preset.
     pub fn by_name(name: &str, vocab_size: usize) -> Result<BertConfig> {
         let config = match name {
             "tiny" => BertConfig::tiny(vocab_size),
             "mini" => BertConfig::mini(vocab_size),
             "base" => BertConfig::base(),
             "large" => BertConfig::large(),
-            _ => return Err(Error::config(format!("no preset is named {name:?}: there are tiny, mini, base, large"))),
+            _ => return Err(Error::config(format!("no preset is named {name:?}: must be tiny, mini, base or large"))),
         };
         Ok(BertConfig { vocab_size, ..config })
     }
 
-    /// The feed-forward width is four times the hidden one, as in every published BERT.
+    /// Sets the shape. The intermediate size is four times the hidden size, as in every published BERT.
     fn shape(self, layers: usize, hidden: usize, heads: usize) -> BertConfig {
         BertConfig {
             num_hidden_layers: layers,
@@ -204,32 +204,32 @@ impl BertConfig {
         }
     }
 
-    /// The same configuration with these labels.
+    /// Sets the labels.
     pub fn with_labels<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> BertConfig {
         BertConfig { labels: labels.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Labels of a classifier.
+    /// Returns the number of labels of a classifier.
     pub fn num_labels(&self) -> usize {
         self.labels.len()
     }
 
-    /// The id of a label.
+    /// Returns the id of a label.
     pub fn label_id(&self, label: &str) -> Option<usize> {
         self.labels.iter().position(|name| name == label)
     }
 
-    /// Width of an attention head: `hidden_size / num_attention_heads` (0 when there are no heads).
+    /// Returns the size of an attention head, `hidden_size / num_attention_heads`, or 0 without heads.
     pub fn head_size(&self) -> usize {
         self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0)
     }
 
-    /// Dropout before a classifier of sequences: `classifier_dropout`, or else `hidden_dropout_prob`.
+    /// Returns the dropout before a classifier: `classifier_dropout`, or else `hidden_dropout_prob`.
     pub fn classifier_dropout_prob(&self) -> f64 {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
-    /// Dropout before the head of question answering: none in BERT, `qa_dropout` (0.1) in DistilBERT.
+    /// Returns the dropout before the question-answering head: 0 in BERT, `qa_dropout` (0.1 by default) in DistilBERT.
     pub fn qa_dropout_prob(&self) -> f64 {
         match self.model_type {
             ModelType::Bert => 0.0,
@@ -237,12 +237,11 @@ impl BertConfig {
         }
     }
 
-    /// Checks that a model can be made of this.
+    /// Checks that the configuration is valid. The limits on heads and positions follow from the layout of the random
+    /// counters; the others keep parameter counts within 64 bits.
     ///
     /// # Errors
-    /// Names the first field that does not serve, its value and the limit. Limits that BERT itself does
-    /// not have come from the layout of the random counters (heads, positions) or keep the numbers of
-    /// parameters countable.
+    /// Returns an error with the first invalid field, its value and the limit.
     pub fn validate(&self) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size, i32::MAX as usize),
@@ -294,7 +293,7 @@ impl BertConfig {
     }
 }
 
-/// More labels than anybody has, few enough that a bad file cannot fill the memory.
+/// The maximum number of labels, low enough that an invalid file cannot fill the memory.
 const MAX_LABELS: usize = 1 << 20;
 
 #[cfg(test)]
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_field_value_and_limit() {
+    fn errors_name_field_value_and_limit() {
         let base = BertConfig::base;
         let cases = [
             (
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn labels() {
+    fn labels_have_ids() {
         let config = BertConfig::tiny(100).with_labels(["negative", "neutral", "positive"]);
         assert_eq!((config.num_labels(), config.label_id("neutral"), config.label_id("bad")), (3, Some(1), None));
         assert_eq!(BertConfig { classifier_dropout: Some(0.25), ..config }.classifier_dropout_prob(), 0.25);

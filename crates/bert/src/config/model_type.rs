@@ -1,22 +1,23 @@
-//! Which member of BERT's family a configuration describes, and how DistilBERT's `config.json` calls things.
+//! The member of BERT's family that a configuration describes, and the names of the fields in DistilBERT's
+//! `config.json`.
 
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-/// Members of BERT's family that the one encoder computes: `model_type` of `config.json`.
+/// The members of BERT's family that share this encoder: `model_type` of `config.json`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ModelType {
     /// BERT (J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, 2018).
     #[default]
     Bert,
-    /// DistilBERT (V. Sanh, L. Debut, J. Chaumond, T. Wolf, 2019): half the layers, no token types, no pooler; a
-    /// classifier has a hidden layer with ReLU instead.
+    /// DistilBERT (V. Sanh, L. Debut, J. Chaumond, T. Wolf, 2019): half the layers, no token types, no pooler. Its
+    /// classifiers have a hidden layer with ReLU instead.
     DistilBert,
 }
 
-/// Fields of `config.json`: DistilBERT's name, BERT's.
+/// Fields of `config.json`: DistilBERT's name, BERT's name.
 const DISTILBERT: [(&str, &str); 8] = [
     ("dim", "hidden_size"),
     ("n_layers", "num_hidden_layers"),
@@ -29,10 +30,10 @@ const DISTILBERT: [(&str, &str); 8] = [
 ];
 
 impl ModelType {
-    /// All of them.
+    /// All values.
     pub const ALL: [ModelType; 2] = [ModelType::Bert, ModelType::DistilBert];
 
-    /// Its name in `config.json`.
+    /// Returns the name in `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             ModelType::Bert => "bert",
@@ -40,12 +41,12 @@ impl ModelType {
         }
     }
 
-    /// The one of this name in `config.json`.
+    /// Returns the model type of this name in `config.json`.
     pub fn from_name(name: &str) -> Option<ModelType> {
         ModelType::ALL.into_iter().find(|model_type| model_type.name() == name)
     }
 
-    /// The class of `transformers` that is `bert_class`, such as `BertForMaskedLM`, in this family.
+    /// Returns this family's name for a class of `transformers` such as `BertForMaskedLM`.
     pub(crate) fn class_name(self, bert_class: &str) -> String {
         match self {
             ModelType::Bert => bert_class.to_string(),
@@ -53,7 +54,7 @@ impl ModelType {
         }
     }
 
-    /// How many token types a model may have.
+    /// Returns the numbers of token types that are allowed.
     pub(super) fn type_vocab_sizes(self) -> RangeInclusive<usize> {
         match self {
             ModelType::Bert => 1..=1 << 16,
@@ -61,7 +62,7 @@ impl ModelType {
         }
     }
 
-    /// Fields of a `config.json` under BERT's names.
+    /// Renames the fields of this family's `config.json` to BERT's names.
     pub(super) fn bert_fields(self, map: Map<String, Value>) -> Map<String, Value> {
         let bert_name =
             |name: String| DISTILBERT.iter().find(|(own, _)| *own == name).map(|(_, bert)| bert.to_string());
@@ -73,7 +74,7 @@ impl ModelType {
         }
     }
 
-    /// The fields as this family's `config.json` has them, from BERT's.
+    /// Renames fields with BERT's names to those of this family's `config.json`.
     pub(super) fn own_fields(self, mut map: Map<String, Value>) -> Map<String, Value> {
         if self == ModelType::DistilBert {
             for (own, bert) in DISTILBERT {
@@ -81,7 +82,7 @@ impl ModelType {
                     map.insert(own.to_string(), value);
                 }
             }
-            // Fixed, or not there.
+            // DistilBERT has no token types, and its epsilon is fixed.
             map.retain(|field, _| field != "type_vocab_size" && field != "layer_norm_eps");
         }
         map

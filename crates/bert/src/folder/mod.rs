@@ -1,4 +1,4 @@
-//! Where the files of a model are. Everything that opens a model asks a [`Folder`] for its files by name.
+//! The location of a model's files. Whatever opens a model asks a [`Folder`] for its files by name.
 
 #[cfg(feature = "hub")]
 mod hub;
@@ -9,23 +9,23 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// The place of a model's files: a folder as `transformers` writes it or, with the feature `hub`, a repository of the
-/// Hugging Face hub, whose files are downloaded when they are asked for.
+/// The location of a model's files: a folder on disk or, with the feature `hub`, a repository of the Hugging Face hub,
+/// whose files are downloaded when they are first needed.
 #[derive(Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
-    /// What else is said where a file is not there.
+    /// A note for the error about a missing file.
     note: String,
     #[cfg(feature = "hub")]
     repository: Option<hub::Subfolder>,
 }
 
 impl Folder {
-    /// The folder `place` or, where there is none, the repository of this name.
+    /// Opens the folder `place` or, if it does not exist, the repository of this name.
     ///
     /// # Errors
-    /// When it is neither; when the hub is not to be asked (`HF_HUB_OFFLINE`) and nothing of the repository is in the
-    /// cache.
+    /// Returns an error if `place` is neither, or if the network must not be used (`HF_HUB_OFFLINE`) and the repository is
+    /// not in the cache.
     pub(crate) fn at(place: &Path) -> Result<Folder> {
         if place.is_dir() {
             return Ok(Folder::on_disk(place, ""));
@@ -56,14 +56,14 @@ impl Folder {
 
     #[cfg(not(feature = "hub"))]
     fn named(place: &Path, _name: &str, _revision: &str) -> Result<Folder> {
-        let reason = "no such folder; with the cargo feature \"hub\" cloze downloads models by name";
+        let reason = "no such folder; enable the cargo feature \"hub\" to download models by name";
         Err(Error::io(place, "cannot read", std::io::Error::new(ErrorKind::NotFound, reason)))
     }
 
-    /// The file `name`, if there is one.
+    /// Returns the path of the file `name`, or `None` if it does not exist.
     ///
     /// # Errors
-    /// None for a folder on disk. For a repository, when the file can be neither found in the cache nor downloaded.
+    /// Returns an error if the file of a repository is not in the cache and cannot be downloaded.
     pub(crate) fn find(&self, name: &str) -> Result<Option<PathBuf>> {
         #[cfg(feature = "hub")]
         if let Some(repository) = &self.repository {
@@ -73,28 +73,29 @@ impl Folder {
         Ok(path.is_file().then_some(path))
     }
 
-    /// The file `name`, which must be there.
+    /// Returns the path of the file `name`.
     ///
     /// # Errors
-    /// When it is not.
+    /// Returns an error if the file does not exist, or cannot be downloaded.
     pub(crate) fn get(&self, name: &str) -> Result<PathBuf> {
         let missing = || std::io::Error::new(ErrorKind::NotFound, format!("no such file{}", self.note));
         self.find(name)?.ok_or_else(|| Error::io(self.path.join(name), "cannot read", missing()))
     }
 
-    /// That it `lacks` files, each of which would do.
+    /// Returns an error about missing files. `lacks` says which files would do.
     pub(crate) fn lacking(&self, lacks: &str) -> Error {
         Error::format(&self.path, format!("{lacks}{}", self.note))
     }
 
-    /// The folder `name` inside this one; itself for an empty name. `name` may come from a file.
+    /// Returns the folder `name` inside this one, or this folder if the name is empty. `name` may come from an untrusted
+    /// file.
     ///
     /// # Errors
-    /// When `name` leads out of this folder.
+    /// Returns an error if `name` leads out of this folder.
     pub(crate) fn inside(&self, name: &str) -> Result<Folder> {
         let name = name.trim_end_matches('/');
         if !Path::new(name).components().all(|component| matches!(component, Component::Normal(_))) {
-            return Err(Error::format(&self.path, format!("{name} is no folder inside it")));
+            return Err(Error::format(&self.path, format!("{name} is not a folder inside it")));
         }
         Ok(Folder {
             path: self.path.join(name),
@@ -104,7 +105,7 @@ impl Folder {
         })
     }
 
-    /// The folder, for messages.
+    /// Returns the folder's path, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -115,13 +116,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_folder() {
+    fn places_that_are_not_folders_are_errors() {
         let refused = |place: &str| Folder::at(Path::new(place)).err().map(|error| error.to_string());
         assert_eq!(refused("Cargo.toml").unwrap(), "Cargo.toml: cannot read: not a folder");
         assert_eq!(refused("./missing").unwrap(), "./missing: cannot read: no such folder");
         #[cfg(not(feature = "hub"))]
         for name in ["bert-base-uncased", "owner/name@v1"] {
-            let reason = "no such folder; with the cargo feature \"hub\" cloze downloads models by name";
+            let reason = "no such folder; enable the cargo feature \"hub\" to download models by name";
             assert_eq!(refused(name).unwrap(), format!("{name}: cannot read: {reason}"));
         }
     }

@@ -1,9 +1,9 @@
-//! What the name of a repository looks like.
+//! The names of repositories.
 
 use std::path::Path;
 
-/// The name and the revision of a repository of the Hugging Face hub, if `place` can mean one: `name` or `owner/name`,
-/// with `@revision` (a branch, a tag or a commit) where that is not `main`.
+/// Splits `place` into the name and the revision of a repository of the Hugging Face hub: `name` or `owner/name`,
+/// optionally with `@revision` (a branch, tag or commit; `main` by default). Returns `None` if it is not a valid name.
 pub(super) fn parse(place: &Path) -> Option<(&str, &str)> {
     let place = place.to_str()?;
     let (name, revision) = place.split_once('@').unwrap_or((place, "main"));
@@ -12,7 +12,7 @@ pub(super) fn parse(place: &Path) -> Option<(&str, &str)> {
         && name.split('/').all(is_part)
         && !["--", ".."].iter().any(|forbidden| name.contains(forbidden))
         && !name.ends_with(".git");
-    // A revision becomes a path below `refs`.
+    // A revision is also used as a path below `refs`.
     let revised = revision.split('/').all(is_part) && !revision.contains("..");
     (named && revised).then_some((name, revision))
 }
@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn names_and_paths() {
-        // The names are those that `validate_repo_id` of huggingface_hub takes.
+        // These are the names that `validate_repo_id` of `huggingface_hub` accepts.
         for name in ["bert-base-uncased", "neuralmind/bert-base-portuguese-cased", "Foo-BAR_foo.bar123", "123", "_a/b_"]
         {
             assert_eq!(parse(Path::new(name)), Some((name, "main")), "{name}");

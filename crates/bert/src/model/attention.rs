@@ -1,13 +1,13 @@
-//! Multi-head self-attention and what follows it in a layer.
+//! The attention block of a layer: multi-head self-attention, its output projection, the residual and LayerNorm.
 
 use cloze_tensor::{Inside as _, Sequences, Tensor, module};
 
-use super::{LayerNorm, Linear, Mode, Rows};
-use crate::error::Inside as _;
+use super::layers::{LayerNorm, Linear, projections};
+use super::{Mode, Rows};
 use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
-/// `attention.self`: queries, keys and values, and the attention between the tokens of each sequence.
+/// `attention.self`: multi-head attention between the tokens of each sequence.
 #[derive(Clone)]
 pub struct SelfAttention {
     /// `[H, H]`
@@ -35,43 +35,40 @@ impl SelfAttention {
         })
     }
 
-    /// Queries, keys and values of all heads side by side: `[T, H]` to `[T, 3H]`.
-    fn projections(&self, x: &Tensor) -> cloze_tensor::Result<Tensor> {
-        let layers = [&self.query, &self.key, &self.value];
-        let qkv = x.projections(&layers.map(|linear| (&linear.weight, &linear.bias)))?;
-        if layers.iter().all(|linear| linear.adapter.is_none()) {
-            return Ok(qkv);
-        }
-        let correction = |linear: &Linear| match &linear.adapter {
-            Some(adapter) => adapter.forward(x),
-            None => Tensor::zeros(x.shape(), x.dtype(), &x.device()),
-        };
-        let corrections = layers.map(correction).into_iter().collect::<cloze_tensor::Result<Vec<_>>>()?;
-        qkv.add(&Tensor::concat(&corrections.iter().collect::<Vec<_>>(), x.rank() - 1)?)
+    /// Computes queries, keys and values of all heads side by side: `[T, H]` to `[T, 3H]`.
+    fn projections(&self, x: &Tensor) -> Result<Tensor> {
+        projections([&self.query, &self.key, &self.value], x)
     }
 
-    /// `[T, H]` to `[T, H]`
+    /// Computes the attention output of all heads side by side: `[T, H]` to `[T, H]`.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match.
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, mode: Mode) -> Result<Tensor> {
-        let attended = || {
+        let attended = || -> Result<Tensor> {
             let dropout = mode.dropout(self.dropout, self.site)?;
             let qkv = self.projections(x)?; // [T, 3H]
-            qkv.attention(sequences, self.heads, &dropout)
+            Ok(qkv.attention(sequences, self.heads, &dropout)?)
         };
-        Ok(attended().inside("self")?)
+        attended().inside("self")
     }
 
-    /// The attention probabilities of each sequence of length L: `[N, L, L]`.
+    /// Computes the attention probabilities of each sequence of length L: `[N, L, L]`.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match.
     pub fn weights(&self, x: &Tensor, sequences: &Sequences) -> Result<Vec<Tensor>> {
-        Ok(self.projections(x).and_then(|qkv| qkv.attention_weights(sequences, self.heads)).inside("self")?)
+        let weights = || -> Result<_> { Ok(self.projections(x)?.attention_weights(sequences, self.heads)?) };
+        weights().inside("self")
     }
 }
 
-/// `attention.output`: mixes the heads, adds the residual, normalises.
+/// `attention.output`: mixes the heads, adds the residual and normalises.
 #[derive(Clone)]
 pub struct AttentionOutput {
     /// `[H, H]`
     pub dense: Linear,
-    /// Of the sum with the residual.
+    /// Normalises the sum with the residual.
     pub layer_norm: LayerNorm,
     dropout: f64,
     site: u32,
@@ -79,7 +76,7 @@ pub struct AttentionOutput {
 module!(AttentionOutput { dense, layer_norm: "LayerNorm" });
 
 impl AttentionOutput {
-    /// What the heads gave and the residual, `[R, H]` both, to `[R, H]`.
+    /// Computes `[R, H]` from the output of the heads and the residual, both `[R, H]`.
     fn forward(&self, attended: &Tensor, residual: &Tensor, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         let mixed = self.dense.forward(attended)?;
         let dropout = mode.dropout(self.dropout, self.site)?;
@@ -89,20 +86,20 @@ impl AttentionOutput {
 
 /// `attention`: self-attention and its output.
 #[derive(Clone)]
-pub struct Attention {
+pub struct AttentionBlock {
     /// `attention.self`
     pub self_attention: SelfAttention,
     /// `attention.output`
     pub output: AttentionOutput,
 }
-module!(Attention { self_attention: "self", output });
+module!(AttentionBlock { self_attention: "self", output });
 
-impl Attention {
-    /// Uses dropout sites `site` and `site + 1`.
-    pub(super) fn new(weights: Weights<'_>, config: &BertConfig, site: u32) -> Result<Attention> {
+impl AttentionBlock {
+    /// Creates a block that uses the dropout sites `site` and `site + 1`.
+    pub(super) fn new(weights: Weights<'_>, config: &BertConfig, site: u32) -> Result<AttentionBlock> {
         let hidden = config.hidden_size;
         let output = weights.at("output");
-        Ok(Attention {
+        Ok(AttentionBlock {
             self_attention: SelfAttention::new(weights.at("self"), config, site)?,
             output: AttentionOutput {
                 dense: Linear::new(output.at("dense"), hidden, hidden)?,
@@ -113,7 +110,10 @@ impl Attention {
         })
     }
 
-    /// `[T, H]` to `[R, H]`, for the R rows that are wanted.
+    /// Computes the R selected rows of the output: `[T, H]` to `[R, H]`.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match or a row is out of range.
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         let attended = self.self_attention.forward(x, sequences, mode)?; // [T, H]
         let (attended, residual) = (rows.of(&attended)?, rows.of(x)?); // [R, H]

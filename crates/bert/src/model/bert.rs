@@ -1,13 +1,12 @@
-//! The bare model: embeddings, encoder, pooler.
+//! The bare model: embeddings, encoder and, if the head needs it, the pooler.
 
-use cloze_tensor::{Dropout, Tensor, module};
+use cloze_tensor::{Dropout, Inside as _, Pooling, Tensor, module, no_grad};
 
-use super::{Embeddings, Encoder, Linear, Mode, PreTrainedModel, Rows};
-use crate::error::Inside as _;
+use super::{Embeddings, Encoder, Layer, Linear, Mode, Rows};
 use crate::weights::Weights;
-use crate::{Batch, BertConfig, Error, ModelType, Result};
+use crate::{Batch, BertConfig, ClassifierPooling, Error, ModelType, Result};
 
-/// `bert.pooler`: a dense layer over the `[CLS]` token, with tanh; in DistilBERT, whose classifiers bring it along,
+/// `bert.pooler`: a dense layer on the `[CLS]` token with tanh. In a DistilBERT, where it belongs to the classifier,
 /// with ReLU.
 #[derive(Clone)]
 pub struct Pooler {
@@ -23,7 +22,10 @@ impl Pooler {
         Ok(Pooler { dense: Linear::new(weights.at("dense"), hidden, hidden)?, model_type: config.model_type })
     }
 
-    /// The hidden states of the `[CLS]` tokens, `[B, H]`, to one vector per sequence, `[B, H]`.
+    /// Computes a vector per sequence from the hidden states of the `[CLS]` tokens: `[B, H]` to `[B, H]`.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match.
     pub fn forward(&self, cls: &Tensor) -> Result<Tensor> {
         let dense = self.dense.forward(cls)?;
         Ok(match self.model_type {
@@ -33,61 +35,41 @@ impl Pooler {
     }
 }
 
-/// The bare model.
+/// BERT without a head.
 #[derive(Clone)]
 pub struct BertModel {
     /// `embeddings`
     pub embeddings: Embeddings,
     /// `encoder`
     pub encoder: Encoder,
-    /// `pooler`, where the head needs it.
+    /// `pooler`, if the head needs it.
     pub pooler: Option<Pooler>,
     pub(super) config: BertConfig,
 }
 module!(BertModel { embeddings, encoder, pooler });
 
-/// What each token became on its way up.
+/// The hidden states and attention probabilities of every layer.
 pub struct Hidden {
     /// `[T, H]` each: the embeddings, then the output of every layer.
     pub states: Vec<Tensor>,
-    /// For each layer and sequence of length L the attention probabilities `[N, L, L]`.
+    /// The attention probabilities of each layer and, within it, of each sequence of length L: `[N, L, L]`.
     pub attentions: Vec<Vec<Tensor>>,
 }
 
-impl PreTrainedModel for BertModel {
-    const ARCHITECTURE: &'static str = "BertModel";
-
-    /// With a pooler, unless it is a DistilBERT.
-    fn build(weights: Weights<'_>, config: &BertConfig) -> Result<BertModel> {
-        match config.model_type {
-            ModelType::Bert => BertModel::with_pooler(weights, config),
-            ModelType::DistilBert => BertModel::without_pooler(weights, config),
-        }
-    }
-
-    fn bert(&self) -> &BertModel {
-        self
-    }
-
-    fn bert_mut(&mut self) -> &mut BertModel {
-        self
-    }
-}
-
 impl BertModel {
-    /// The bare model for a head that looks at the pooled `[CLS]`.
+    /// Creates the model for a head on the pooled `[CLS]`.
     ///
     /// # Errors
-    /// When the weights do not fit the configuration.
+    /// Returns an error if the weights do not fit the configuration.
     pub fn with_pooler(weights: Weights<'_>, config: &BertConfig) -> Result<BertModel> {
         let pooler = Pooler::new(weights.at("pooler"), config)?;
         Ok(BertModel { pooler: Some(pooler), ..BertModel::without_pooler(weights, config)? })
     }
 
-    /// The bare model for a head that looks at the tokens.
+    /// Creates the model for a head on the tokens.
     ///
     /// # Errors
-    /// When the weights do not fit the configuration.
+    /// Returns an error if the weights do not fit the configuration.
     pub fn without_pooler(weights: Weights<'_>, config: &BertConfig) -> Result<BertModel> {
         Ok(BertModel {
             embeddings: Embeddings::new(weights.at("embeddings"), config)?,
@@ -97,51 +79,76 @@ impl BertModel {
         })
     }
 
-    /// The last layer's hidden states: `[T, H]`.
+    /// Computes the last hidden state of every token: `[T, H]`.
     ///
     /// # Errors
-    /// When a sequence is longer than `max_position_embeddings`, or an id is not below its table's size.
+    /// Returns an error if a sequence is longer than `max_position_embeddings` or an id is out of range.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         self.forward_rows(batch, &Rows::all(batch.sequences()), mode)
     }
 
-    /// Some rows of the last layer's hidden states, `[R, H]`: as picking them from all, but the last layer computes
-    /// no others.
+    /// Computes the last hidden states of the R selected rows: `[R, H]`. They equal those of
+    /// [`forward`](BertModel::forward), but the last layer computes no other rows.
     ///
     /// # Errors
-    /// As [`BertModel::forward`], and when a row is not below T.
+    /// Returns an error like [`forward`](BertModel::forward), and if a row is out of range.
     pub fn forward_rows(&self, batch: &Batch, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         self.watched(batch, rows, mode, |_, _| Ok(())).inside("bert")
     }
 
-    /// One vector for each sequence, by the pooler: `[B, H]`.
+    /// Computes one vector per sequence, the pooled `[CLS]`: `[B, H]`.
     ///
     /// # Errors
-    /// As [`BertModel::forward`], and when the model has no pooler.
+    /// Returns an error like [`forward`](BertModel::forward), and if the model has no pooler.
     pub fn pooled(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         self.pool(&self.forward_rows(batch, &Rows::cls(batch.sequences()), mode)?)
     }
 
-    /// The pooler's vectors of the hidden states of `[CLS]` tokens, both `[B, H]`.
+    /// Applies the pooler to the hidden states of `[CLS]` tokens: `[B, H]` to `[B, H]`.
     ///
     /// # Errors
-    /// When the model has no pooler.
+    /// Returns an error if the model has no pooler.
     pub fn pool(&self, cls: &Tensor) -> Result<Tensor> {
         let pooler = self.pooler.as_ref().ok_or_else(|| Error::config("the model has no pooler"))?;
         pooler.forward(cls).inside("pooler").inside("bert")
     }
 
-    /// The dropout between the bare model and its head.
-    pub(super) fn head_dropout(&self, p: f64, mode: Mode) -> Result<Dropout> {
+    /// Computes the input of a head on sequences, `[B, H]`: `[CLS]` or the mean of the tokens
+    /// ([`ClassifierPooling`]), the pooler, dropout.
+    ///
+    /// # Errors
+    /// Returns an error like [`pooled`](BertModel::pooled).
+    pub fn pooled_for_head(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
+        let rows = Rows::cls(batch.sequences());
+        let seen = match self.config.classifier_pooling() {
+            ClassifierPooling::Cls => self.forward_rows(batch, &rows, mode)?,
+            ClassifierPooling::Mean => self.forward(batch, mode)?.pool(batch.sequences(), Pooling::Mean)?,
+        };
+        let pooled = self.pool(&seen)?; // [B, H]
+        let dropout = self.head_dropout(self.config.classifier_dropout_prob(), mode)?;
+        Ok(pooled.dropout(&dropout, rows.coordinates())?)
+    }
+
+    /// Computes the input of a head on tokens, `[T, H]`: the last hidden states with dropout `p`.
+    ///
+    /// # Errors
+    /// Returns an error like [`forward`](BertModel::forward), and if `p` is out of range.
+    pub fn tokens_for_head(&self, batch: &Batch, p: f64, mode: Mode) -> Result<Tensor> {
+        let hidden = self.forward(batch, mode)?;
+        Ok(hidden.dropout(&self.head_dropout(p, mode)?, batch.sequences().rows())?)
+    }
+
+    /// Returns the dropout between the bare model and its head.
+    fn head_dropout(&self, p: f64, mode: Mode) -> Result<Dropout> {
         Ok(mode.dropout(p, self.encoder.next_site())?)
     }
 
-    /// Hidden states and attention probabilities of every layer, for looking at. Records no graph.
+    /// Computes the hidden states and attention probabilities of every layer, for inspection. Records no graph.
     ///
     /// # Errors
-    /// As [`BertModel::forward`].
+    /// Returns an error like [`forward`](BertModel::forward).
     pub fn hidden(&self, batch: &Batch) -> Result<Hidden> {
-        cloze_tensor::no_grad(|| {
+        no_grad(|| {
             let mut hidden = Hidden { states: Vec::new(), attentions: Vec::new() };
             let rows = Rows::all(batch.sequences());
             let last = self.watched(batch, &rows, Mode::Eval, |layer, x| {
@@ -155,12 +162,13 @@ impl BertModel {
         })
     }
 
+    /// Computes the selected rows, and calls `watch` with every layer and its input.
     fn watched(
         &self,
         batch: &Batch,
         rows: &Rows<'_>,
         mode: Mode,
-        watch: impl FnMut(&super::Layer, &Tensor) -> Result<()>,
+        watch: impl FnMut(&Layer, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
         batch.check(&self.config)?;
         let embeddings = self.embeddings.forward(batch, mode)?;

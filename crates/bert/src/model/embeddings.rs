@@ -1,33 +1,34 @@
-//! The input: word, position and token-type embeddings, summed, normalised, dropped.
+//! The input of the encoder: the sum of word, position and token-type embeddings, with LayerNorm and dropout.
 
 use std::borrow::Cow;
 
-use cloze_tensor::{EmbeddingIds, Inside, Tensor, module};
+use cloze_tensor::{EmbeddingIds, Inside as _, Tensor, module};
 
-use super::{Embedding, LayerNorm, Mode};
+use super::Mode;
+use super::layers::{Embedding, LayerNorm};
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Result};
 
 /// `bert.embeddings`
 #[derive(Clone)]
 pub struct Embeddings {
-    /// `[V, H]`; the decoder of the masked-language-model head is tied to it.
+    /// `[V, H]`; also the decoder of the masked-language-model head.
     pub word_embeddings: Embedding,
-    /// `[max_position_embeddings, H]`; learned, not fixed.
+    /// `[max_position_embeddings, H]`; learned positions.
     pub position_embeddings: Embedding,
-    /// `[type_vocab_size, H]`: first and second segment. DistilBERT has none.
+    /// `[type_vocab_size, H]`: first and second segment. `None` in a DistilBERT.
     pub token_type_embeddings: Option<Embedding>,
-    /// Of the sum.
+    /// Normalises the sum.
     pub layer_norm: LayerNorm,
     dropout: f64,
 }
 module!(Embeddings { word_embeddings, position_embeddings, token_type_embeddings, layer_norm: "LayerNorm" });
 
-/// Where the model drops first; the layers count on from here.
+/// The dropout site of the embeddings; those of the layers follow.
 const SITE: u32 = 0;
 
 impl Embeddings {
-    pub(crate) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<Embeddings> {
+    pub(super) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<Embeddings> {
         let hidden = config.hidden_size;
         let table = |name, entries| Embedding::new(weights.at(name), entries, hidden);
         Ok(Embeddings {
@@ -42,7 +43,10 @@ impl Embeddings {
         })
     }
 
-    /// `[T, H]`
+    /// Computes the embeddings of the tokens of a batch: `[T, H]`.
+    ///
+    /// # Errors
+    /// Returns an error if an id, position or token type is out of range.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         let words = &self.word_embeddings.weight;
         let (types, token_types) = match &self.token_type_embeddings {

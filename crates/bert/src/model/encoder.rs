@@ -1,9 +1,9 @@
-//! The encoder: layers of attention and feed-forward networks.
+//! The encoder: a stack of layers, each an attention block and a feed-forward network.
 
-use cloze_tensor::{Gelu, Sequences, Tensor, module, recompute};
+use cloze_tensor::{Gelu, Inside as _, Sequences, Tensor, module, recompute};
 
-use super::{Attention, LayerNorm, Linear, Mode, Rows};
-use crate::error::Inside;
+use super::layers::{LayerNorm, Linear, feed_forward};
+use super::{AttentionBlock, Mode, Rows};
 use crate::weights::Weights;
 use crate::{BertConfig, Result};
 
@@ -15,12 +15,12 @@ pub struct Intermediate {
 }
 module!(Intermediate { dense });
 
-/// `output`: the second half, the residual, the normalisation.
+/// `output`: the second half of the feed-forward network, and the LayerNorm of the sum with the residual.
 #[derive(Clone)]
 pub struct Output {
     /// `[H, I]`
     pub dense: Linear,
-    /// Of the sum with the residual.
+    /// Normalises the sum with the residual.
     pub layer_norm: LayerNorm,
 }
 module!(Output { dense, layer_norm: "LayerNorm" });
@@ -28,11 +28,11 @@ module!(Output { dense, layer_norm: "LayerNorm" });
 /// `encoder.layer.N`
 #[derive(Clone)]
 pub struct Layer {
-    /// Every token looks at every token of its sequence.
-    pub attention: Attention,
-    /// Every token for itself: H to I, GELU,
+    /// Lets every token attend to every token of its sequence.
+    pub attention: AttentionBlock,
+    /// Widens each token from H to I, with GELU.
     pub intermediate: Intermediate,
-    /// and back to H.
+    /// Narrows each token back to H.
     pub output: Output,
     gelu: Gelu,
     dropout: f64,
@@ -41,12 +41,12 @@ pub struct Layer {
 module!(Layer { attention, intermediate, output });
 
 impl Layer {
-    /// Uses dropout sites `site` to `site + 2`.
+    /// Creates a layer that uses the dropout sites `site` to `site + 2`.
     fn new(weights: Weights<'_>, config: &BertConfig, site: u32) -> Result<Layer> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let output = weights.at("output");
         Ok(Layer {
-            attention: Attention::new(weights.at("attention"), config, site)?,
+            attention: AttentionBlock::new(weights.at("attention"), config, site)?,
             intermediate: Intermediate { dense: Linear::new(weights.at("intermediate").at("dense"), hidden, inner)? },
             output: Output {
                 dense: Linear::new(output.at("dense"), inner, hidden)?,
@@ -58,36 +58,21 @@ impl Layer {
         })
     }
 
-    /// `[T, H]` to `[R, H]`, for the R rows that are wanted: after attention no row looks at another.
+    /// Computes the R selected rows of the output, `[T, H]` to `[R, H]`. Everything after attention runs on these
+    /// rows only.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match or a row is out of range.
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         let x = self.attention.forward(x, sequences, rows, mode).inside("attention")?; // [R, H]
         let dropout = mode.dropout(self.dropout, self.site)?;
-        let (inner, outer) = (&self.intermediate.dense, &self.output.dense);
-        let y = match (&inner.adapter, &outer.adapter) {
-            (None, None) => x.feed_forward((&inner.weight, &inner.bias), self.gelu, (&outer.weight, &outer.bias))?,
-            _ => outer.forward(&inner.forward_gelu(&x, self.gelu)?)?,
-        };
+        let y = feed_forward(&self.intermediate.dense, &self.output.dense, self.gelu, &x)?;
         self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates()).inside("output")
     }
-}
 
-impl Layer {
-    /// Its linear layers with their names.
-    pub(super) fn linears(&self) -> [(&'static str, &Linear); 6] {
-        let attention = &self.attention.self_attention;
-        [
-            ("attention.self.query", &attention.query),
-            ("attention.self.key", &attention.key),
-            ("attention.self.value", &attention.value),
-            ("attention.output.dense", &self.attention.output.dense),
-            ("intermediate.dense", &self.intermediate.dense),
-            ("output.dense", &self.output.dense),
-        ]
-    }
-
-    /// As [`Layer::linears`], to change.
+    /// Returns the linear layers and their names.
     pub(super) fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 6] {
-        let Attention { self_attention: attention, output } = &mut self.attention;
+        let AttentionBlock { self_attention: attention, output } = &mut self.attention;
         [
             ("attention.self.query", &mut attention.query),
             ("attention.self.key", &mut attention.key),
@@ -104,7 +89,7 @@ impl Layer {
     }
 }
 
-/// The first dropout site of layer `index`, which uses three. Site 0 is the embeddings'.
+/// Returns the first of the three dropout sites of layer `index`. The embeddings use site 0.
 fn first_site(index: usize) -> u32 {
     1 + 3 * index as u32
 }
@@ -112,10 +97,10 @@ fn first_site(index: usize) -> u32 {
 /// `bert.encoder`
 #[derive(Clone)]
 pub struct Encoder {
-    /// From the embeddings upwards.
+    /// The layers, the one next to the embeddings first.
     pub layer: Vec<Layer>,
-    /// Whether each layer keeps its input alone for backward, which then computes the layer again
-    /// ([`recompute`]): a third more time, and memory for the activations of one layer instead of all.
+    /// Whether backward recomputes the activations of each layer from its input ([`recompute`]) instead of keeping
+    /// them. Training then needs memory for the activations of one layer instead of all, and about a third more time.
     pub gradient_checkpointing: bool,
 }
 module!(Encoder { layer });
@@ -128,13 +113,13 @@ impl Encoder {
         Ok(Encoder { layer, gradient_checkpointing: false })
     }
 
-    /// The dropout site after all layers'.
+    /// Returns the first dropout site that no layer uses.
     pub(super) fn next_site(&self) -> u32 {
         first_site(self.layer.len())
     }
 
-    /// `[T, H]` to `[R, H]`: the last layer computes the rows that are wanted alone. `watch` sees what goes into
-    /// every layer.
+    /// Computes `[R, H]` from the embeddings `[T, H]`; the last layer computes only the selected rows. Calls `watch`
+    /// with every layer and its input.
     pub(super) fn forward(
         &self,
         embeddings: Tensor,

@@ -1,19 +1,22 @@
-//! What every part is made of: linear maps, normalisations, tables.
+//! The layers that every part of the model consists of: linear layers with their low-rank adapters, LayerNorm,
+//! embedding tables.
+//!
+//! A linear layer with an adapter computes x Wᵀ + b + s (x Aᵀ) Bᵀ. Only this file evaluates adapters: the rest of the
+//! model calls [`Linear::forward`], [`projections`] and [`feed_forward`], which fuse what they can without adapters.
 
 use cloze_tensor::{Dropout, Gelu, Module, RowCoordinate, Tensor, join_name, module};
 
-use super::lora::Adapter;
 use crate::Result;
 use crate::weights::{Init, Weights};
 
-/// y = x Wᵀ + b.
+/// A linear layer, y = x Wᵀ + b.
 #[derive(Clone)]
 pub struct Linear {
-    /// `[outputs, inputs]`
+    /// W, `[outputs, inputs]`
     pub weight: Tensor,
-    /// `[outputs]`
+    /// b, `[outputs]`
     pub bias: Tensor,
-    /// What y is corrected by, if it is.
+    /// The low-rank correction that is added to y, if the layer has one.
     pub adapter: Option<Adapter>,
 }
 
@@ -32,16 +35,19 @@ impl Module for Linear {
 }
 
 impl Linear {
-    /// A map of `inputs` to `outputs`, from `weight` and `bias` of these weights.
+    /// Creates a layer from `inputs` to `outputs` features with the parameters `weight` and `bias` of `weights`.
     ///
     /// # Errors
-    /// When the weights are of other shapes.
+    /// Returns an error if the checkpoint has them in another shape.
     pub fn new(weights: Weights<'_>, inputs: usize, outputs: usize) -> Result<Linear> {
         let weight = weights.parameter("weight", &[outputs, inputs], Init::Normal)?;
         Ok(Linear { weight, bias: weights.parameter("bias", &[outputs], Init::Zeros)?, adapter: None })
     }
 
-    /// `[.., inputs]` to `[.., outputs]`.
+    /// Computes `[.., outputs]` from `[.., inputs]`.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = x.linear(&self.weight, &self.bias)?;
         Ok(match &self.adapter {
@@ -50,7 +56,10 @@ impl Linear {
         })
     }
 
-    /// As [`Linear::forward`], with GELU fused.
+    /// Computes GELU of [`forward`](Linear::forward).
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match.
     pub fn forward_gelu(&self, x: &Tensor, gelu: Gelu) -> Result<Tensor> {
         match &self.adapter {
             Some(_) => Ok(self.forward(x)?.gelu(gelu)?),
@@ -59,40 +68,94 @@ impl Linear {
     }
 }
 
-/// Normalisation of each row, then a scale and a shift.
+/// The low-rank correction of a linear layer: s B A is added to its weight
+/// ([`LoraConfig`](crate::LoraConfig)).
+#[derive(Clone)]
+pub struct Adapter {
+    /// A, `[r, inputs]`
+    pub lora_a: Tensor,
+    /// B, `[outputs, r]`
+    pub lora_b: Tensor,
+    /// s = alpha / r
+    pub scale: f64,
+}
+module!(Adapter { lora_a: "lora_A.weight", lora_b: "lora_B.weight" });
+
+impl Adapter {
+    /// Computes the correction of the output, `[.., outputs]`, from `[.., inputs]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.matmul(&self.lora_a.t()?)?.matmul(&self.lora_b.t()?)?.mul_scalar(self.scale)?)
+    }
+
+    /// Computes the correction of the weight, s B A: `[outputs, inputs]`.
+    pub(super) fn product(&self) -> Result<Tensor> {
+        Ok(self.lora_b.detach().matmul(&self.lora_a.detach())?.mul_scalar(self.scale)?)
+    }
+}
+
+/// Computes the outputs of three layers on the same input side by side, as one matrix product: `[T, H]` to `[T, 3H]`.
+pub(super) fn projections(layers: [&Linear; 3], x: &Tensor) -> Result<Tensor> {
+    let qkv = x.projections(&layers.map(|linear| (&linear.weight, &linear.bias)))?;
+    if layers.iter().all(|linear| linear.adapter.is_none()) {
+        return Ok(qkv);
+    }
+    let correction = |linear: &Linear| match &linear.adapter {
+        Some(adapter) => adapter.forward(x),
+        None => Ok(Tensor::zeros(x.shape(), x.dtype(), &x.device())?),
+    };
+    let corrections = layers.map(correction).into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(qkv.add(&Tensor::concat(&corrections.iter().collect::<Vec<_>>(), x.rank() - 1)?)?)
+}
+
+/// Computes the feed-forward network, `outer(gelu(inner(x)))`: `[R, H]` to `[R, H]`.
+pub(super) fn feed_forward(inner: &Linear, outer: &Linear, gelu: Gelu, x: &Tensor) -> Result<Tensor> {
+    match (&inner.adapter, &outer.adapter) {
+        (None, None) => Ok(x.feed_forward((&inner.weight, &inner.bias), gelu, (&outer.weight, &outer.bias))?),
+        _ => outer.forward(&inner.forward_gelu(x, gelu)?),
+    }
+}
+
+/// Layer normalisation of each row, with a learned scale and shift.
 #[derive(Clone)]
 pub struct LayerNorm {
-    /// Scale, `[H]`.
+    /// The scale, `[H]`.
     pub weight: Tensor,
-    /// Shift, `[H]`.
+    /// The shift, `[H]`.
     pub bias: Tensor,
-    /// Added to the variance.
+    /// The number added to the variance.
     pub eps: f64,
 }
 module!(LayerNorm { weight, bias });
 
 impl LayerNorm {
-    /// A normalisation of rows of this width, from `weight` and `bias` of these weights.
+    /// Creates a normalisation of rows of `width` elements with the parameters `weight` and `bias` of `weights`.
     ///
     /// # Errors
-    /// When the weights are of other shapes.
+    /// Returns an error if the checkpoint has them in another shape.
     pub fn new(weights: Weights<'_>, width: usize, eps: f64) -> Result<LayerNorm> {
         let weight = weights.parameter("weight", &[width], Init::Ones)?;
         Ok(LayerNorm { weight, bias: weights.parameter("bias", &[width], Init::Zeros)?, eps })
     }
 
-    /// `[.., H]` to `[.., H]`.
+    /// Normalises each row: `[.., H]` to `[.., H]`.
+    ///
+    /// # Errors
+    /// Returns an error if the rows have another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.layer_norm(&self.weight, &self.bias, self.eps)?)
     }
 
-    /// LayerNorm(residual + dropout(x)), both `[T, H]`, in one pass.
+    /// Computes LayerNorm(residual + dropout(x)) in one pass; `x` and `residual` are `[T, H]`, `rows` has the
+    /// coordinates that their dropout masks depend on.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match.
     pub fn residual(&self, x: &Tensor, residual: &Tensor, dropout: &Dropout, rows: &[RowCoordinate]) -> Result<Tensor> {
         Ok(x.residual_layer_norm(residual, &self.weight, &self.bias, self.eps, dropout, rows)?)
     }
 }
 
-/// A table of vectors.
+/// A table of vectors, looked up by id.
 #[derive(Clone)]
 pub struct Embedding {
     /// `[entries, H]`
@@ -101,10 +164,10 @@ pub struct Embedding {
 module!(Embedding { weight });
 
 impl Embedding {
-    /// A table of `entries` vectors of this width, from `weight` of these weights.
+    /// Creates a table of `entries` vectors of `width` elements with the parameter `weight` of `weights`.
     ///
     /// # Errors
-    /// When the weights are of another shape.
+    /// Returns an error if the checkpoint has it in another shape.
     pub fn new(weights: Weights<'_>, entries: usize, width: usize) -> Result<Embedding> {
         Ok(Embedding { weight: weights.parameter("weight", &[entries, width], Init::Normal)? })
     }

@@ -1,9 +1,9 @@
-//! Which words were left out: the masked-language-model head, and BERT with it alone.
+//! Masked-language modelling: predicting the tokens that were masked (J. Devlin, M.-W. Chang, K. Lee, K. Toutanova,
+//! "BERT", 2018).
 
 use cloze_tensor::{CrossEntropy, Gelu, Inside as _, Reduction, Tensor, module};
 
-use super::{BertForPreTraining, BertModel, LayerNorm, Linear, Mode, PreTrainedModel, Rows};
-use crate::error::Inside as _;
+use super::{BertModel, LayerNorm, Linear, Mode, PreTrainedModel, Rows};
 use crate::weights::{Init, Weights};
 use crate::{Batch, BertConfig, Error, Result};
 
@@ -12,7 +12,7 @@ use crate::{Batch, BertConfig, Error, Result};
 pub struct Transform {
     /// `[H, H]`, with GELU
     pub dense: Linear,
-    /// Of the result.
+    /// Normalises the result.
     pub layer_norm: LayerNorm,
     gelu: Gelu,
 }
@@ -21,16 +21,16 @@ module!(Transform { dense, layer_norm: "LayerNorm" });
 /// `cls.predictions`: the masked-language-model head. Its decoder is the table of word embeddings.
 #[derive(Clone)]
 pub struct LmPredictionHead {
-    /// Before the decoder.
+    /// The transformation before the decoder.
     pub transform: Transform,
-    /// Of the decoder, `[V]`.
+    /// The bias of the decoder, `[V]`.
     pub bias: Tensor,
 }
 module!(LmPredictionHead { transform, bias });
 
 impl LmPredictionHead {
     /// # Errors
-    /// When the weights do not fit the configuration, or it says that the decoder is not tied.
+    /// Returns an error if the weights do not fit the configuration, or if it says that the decoder is not tied.
     pub(super) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<LmPredictionHead> {
         if config.extra.get("tie_word_embeddings").and_then(serde_json::Value::as_bool) == Some(false) {
             let reason =
@@ -48,10 +48,11 @@ impl LmPredictionHead {
         })
     }
 
-    /// Logits over the vocabulary for hidden states `[M, H]`, with the word embeddings `[V, H]` as decoder: `[M, V]`.
+    /// Computes logits over the vocabulary, `[M, V]`, from hidden states `[M, H]` and the word embeddings `[V, H]` as
+    /// decoder.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Returns an error if the shapes do not match.
     pub fn forward(&self, hidden: &Tensor, word_embeddings: &Tensor) -> Result<Tensor> {
         let run = || -> Result<Tensor> {
             let transformed = self.transform.dense.forward_gelu(hidden, self.transform.gelu)?;
@@ -62,16 +63,16 @@ impl LmPredictionHead {
     }
 }
 
-/// Mean cross-entropy of logits `[M, V]` for the words that stood there, or their sum by a divisor.
+/// Computes the cross-entropy of logits `[M, V]` against the masked tokens, reduced to a number.
 pub(super) fn masked_lm_loss(logits: &Tensor, labels: &[i64], reduction: Reduction) -> Result<Tensor> {
     let settings = CrossEntropy { reduction, ..CrossEntropy::default() };
     Ok(logits.cross_entropy_with(labels, settings).inside("cls.predictions")?)
 }
 
-/// `cls` of a model with this head alone.
+/// `cls` of [`BertForMaskedLM`].
 #[derive(Clone)]
 pub struct MaskedLmHead {
-    /// The head.
+    /// `cls.predictions`
     pub predictions: LmPredictionHead,
 }
 module!(MaskedLmHead { predictions });
@@ -79,7 +80,7 @@ module!(MaskedLmHead { predictions });
 /// BERT with the masked-language-model head.
 #[derive(Clone)]
 pub struct BertForMaskedLM {
-    /// The bare model.
+    /// The bare model, without a pooler.
     pub bert: BertModel,
     /// The head.
     pub cls: MaskedLmHead,
@@ -106,32 +107,21 @@ impl PreTrainedModel for BertForMaskedLM {
     }
 }
 
-/// The masked-language model in a model with both pre-training heads. The two share their weights: drop this one
-/// before the other trains on.
-impl From<&BertForPreTraining> for BertForMaskedLM {
-    fn from(model: &BertForPreTraining) -> BertForMaskedLM {
-        BertForMaskedLM {
-            bert: BertModel { pooler: None, ..model.bert.clone() },
-            cls: MaskedLmHead { predictions: model.cls.predictions.clone() },
-        }
-    }
-}
-
 impl BertForMaskedLM {
-    /// Logits over the vocabulary at some rows of the batch: `[M, V]`. Nothing is decoded for the others.
+    /// Computes logits over the vocabulary at M rows of the batch: `[M, V]`. Decodes no other rows.
     ///
     /// # Errors
-    /// When the batch does not fit the model, or a row is not below T.
+    /// Returns an error if the batch does not fit the model or a row is out of range.
     pub fn forward(&self, batch: &Batch, rows: &[u32], mode: Mode) -> Result<Tensor> {
         let hidden = self.bert.forward_rows(batch, &Rows::some(batch.sequences(), rows), mode)?; // [M, H]
         self.cls.predictions.forward(&hidden, &self.bert.embeddings.word_embeddings.weight)
     }
 
-    /// Mean cross-entropy of the tokens `labels` that stood at `rows`, in nats.
+    /// Computes the mean cross-entropy, in nats, of the original tokens `labels` at `rows`. The label -100 is ignored.
     ///
     /// # Errors
-    /// As [`forward`](BertForMaskedLM::forward); when there are not as many labels as rows, one is no token, or all
-    /// are -100, which is to be ignored.
+    /// Returns an error like [`forward`](BertForMaskedLM::forward), and if the number of labels differs from the
+    /// number of rows, a label is out of range, or all are ignored.
     pub fn loss(&self, batch: &Batch, rows: &[u32], labels: &[i64], mode: Mode) -> Result<Tensor> {
         masked_lm_loss(&self.forward(batch, rows, mode)?, labels, Reduction::Mean)
     }

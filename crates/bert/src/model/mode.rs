@@ -1,24 +1,24 @@
-//! Whether a forward trains or evaluates.
+//! Training or evaluation mode.
 
 use cloze_tensor::{Dropout, Result};
 
-/// Whether a forward trains or evaluates. Given to every forward, never hidden in the model.
+/// Whether a forward pass trains or evaluates. It is an argument of every forward pass, not a state of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Nothing is dropped.
+    /// Evaluation: no dropout.
     #[default]
     Eval,
-    /// Dropout as the configuration says, drawn for this seed and optimizer step.
+    /// Training: dropout with the probabilities of the configuration and masks drawn from `seed` and `step`.
     Train {
-        /// Key of all draws of a run.
+        /// The seed of all dropout masks of a run.
         seed: u64,
-        /// Number of the optimizer step.
+        /// The number of the optimizer step.
         step: u32,
     },
 }
 
 impl Mode {
-    /// The dropout with probability `p` at `site`, a number that differs between the dropouts of a model.
+    /// Returns the dropout with probability `p` at `site`, a number that identifies the dropout within a model.
     pub(crate) fn dropout(self, p: f64, site: u32) -> Result<Dropout> {
         match self {
             Mode::Eval => Ok(Dropout::NONE),

@@ -1,8 +1,7 @@
-//! Which of several endings fits? Each is paired with the beginning, and a score compares the pairs.
+//! Multiple choice: scoring several continuations of the same text, each paired with it in a sequence.
 
 use cloze_tensor::{Inside as _, Tensor, module};
 
-use super::sequence_classification::classified;
 use super::{BertModel, Linear, Mode, PreTrainedModel};
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result};
@@ -10,7 +9,7 @@ use crate::{Batch, BertConfig, Error, Result};
 /// BERT with a score for each choice.
 #[derive(Clone)]
 pub struct BertForMultipleChoice {
-    /// The bare model.
+    /// The bare model, with a pooler.
     pub bert: BertModel,
     /// `[1, H]`
     pub classifier: Linear,
@@ -37,25 +36,26 @@ impl PreTrainedModel for BertForMultipleChoice {
 }
 
 impl BertForMultipleChoice {
-    /// The logit of each choice of Q questions: `[Q, choices]`. The batch has `choices` sequences for each question,
-    /// question after question.
+    /// Computes the logit of each choice of Q questions: `[Q, choices]`. The batch has `choices` sequences per
+    /// question, question after question.
     ///
     /// # Errors
-    /// When the batch does not fit the model, or its sequences are no multiple of `choices`.
+    /// Returns an error if the batch does not fit the model or its length is not a multiple of `choices`.
     pub fn forward(&self, batch: &Batch, choices: usize, mode: Mode) -> Result<Tensor> {
         if choices == 0 || !batch.len().is_multiple_of(choices) {
-            let reason = format!("{} sequences are no whole number of questions with {choices} choices", batch.len());
+            let reason = format!("{} sequences are not a multiple of {choices} choices", batch.len());
             return Err(Error::batch(reason));
         }
-        let logits = classified(&self.bert, &self.classifier, batch, mode)?; // [B, 1]
+        let input = self.bert.pooled_for_head(batch, mode)?; // [B, H]
+        let logits = self.classifier.forward(&input).inside("classifier")?; // [B, 1]
         Ok(logits.reshape(&[batch.len() / choices, choices])?)
     }
 
-    /// Mean cross-entropy, in nats, of the right choices `labels` `[Q]`.
+    /// Computes the mean cross-entropy, in nats, of the correct choices `labels`, `[Q]`.
     ///
     /// # Errors
-    /// As [`forward`](BertForMultipleChoice::forward), and when there are not as many labels as questions, or one is
-    /// no choice.
+    /// Returns an error like [`forward`](BertForMultipleChoice::forward), and if the number of labels differs from the
+    /// number of questions or a label is out of range.
     pub fn loss(&self, batch: &Batch, choices: usize, labels: &[i64], mode: Mode) -> Result<Tensor> {
         Ok(self.forward(batch, choices, mode)?.cross_entropy(labels).inside("classifier")?)
     }

@@ -1,21 +1,22 @@
-//! BERT's pre-training: which words were masked, and does the second sentence follow the first?
-//! (J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, 2018.)
+//! Pre-training: masked-language modelling and next-sentence prediction together (J. Devlin, M.-W. Chang, K. Lee,
+//! K. Toutanova, "BERT", 2018).
 
 use cloze_tensor::{CrossEntropy, Inside as _, Reduction, Tensor, module};
 
-use super::masked_lm::masked_lm_loss;
-use super::next_sentence::seq_relationship;
-use super::{BertModel, Linear, LmPredictionHead, Mode, PreTrainedModel, Rows};
-use crate::error::Inside as _;
+use super::masked_lm::{MaskedLmHead, masked_lm_loss};
+use super::next_sentence::{NextSentenceHead, seq_relationship};
+use super::{
+    BertForMaskedLM, BertForNextSentencePrediction, BertModel, Linear, LmPredictionHead, Mode, PreTrainedModel, Rows,
+};
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result};
 
-/// `cls`: both heads.
+/// `cls` of [`BertForPreTraining`]: both heads.
 #[derive(Clone)]
 pub struct PreTrainingHeads {
-    /// Masked language model.
+    /// `cls.predictions`: the masked-language-model head.
     pub predictions: LmPredictionHead,
-    /// Next sentence: `[2, H]`.
+    /// `cls.seq_relationship`, `[2, H]`: the next-sentence head.
     pub seq_relationship: Linear,
 }
 module!(PreTrainingHeads { predictions, seq_relationship });
@@ -23,36 +24,12 @@ module!(PreTrainingHeads { predictions, seq_relationship });
 /// BERT with both pre-training heads.
 #[derive(Clone)]
 pub struct BertForPreTraining {
-    /// The bare model.
+    /// The bare model, with a pooler.
     pub bert: BertModel,
     /// The heads.
     pub cls: PreTrainingHeads,
 }
 module!(BertForPreTraining { bert, cls });
-
-/// What the model should have said of a batch.
-#[derive(Clone, Debug, Default)]
-pub struct PreTrainingTargets {
-    /// Packed rows that are to be predicted: `[M]`.
-    pub rows: Vec<u32>,
-    /// The token that stood there: `[M]`.
-    pub labels: Vec<i64>,
-    /// 0: the second segment follows the first, 1: it does not; `[B]`. Empty: next sentences are not trained.
-    pub next_sentence: Vec<i64>,
-    /// What the two losses are divided by, where a step is made of several batches: the number of targets
-    /// and of sequences of the whole step. `None`: of this batch.
-    pub divisors: Option<(f64, f64)>,
-}
-
-/// Losses in nats, as numbers with a graph.
-pub struct PreTrainingLoss {
-    /// The sum of the two.
-    pub loss: Tensor,
-    /// Per masked token.
-    pub mlm: Tensor,
-    /// Per pair of sentences, where there are labels.
-    pub nsp: Option<Tensor>,
-}
 
 impl PreTrainedModel for BertForPreTraining {
     const ARCHITECTURE: &'static str = "BertForPreTraining";
@@ -78,27 +55,28 @@ impl PreTrainedModel for BertForPreTraining {
 }
 
 impl BertForPreTraining {
-    /// Logits over the vocabulary for the hidden states `[M, H]` of masked tokens: `[M, V]`.
+    /// Computes logits over the vocabulary from the hidden states of masked tokens: `[M, H]` to `[M, V]`.
     ///
     /// # Errors
-    /// When the hidden states are not of this model.
+    /// Returns an error if the shapes do not match.
     pub fn mlm_logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.cls.predictions.forward(hidden, &self.bert.embeddings.word_embeddings.weight)
     }
 
-    /// Logits of "follows" and "does not follow" from the hidden states of the `[CLS]` tokens, `[B, H]`: `[B, 2]`.
+    /// Computes the logits of "follows" and "does not follow" from the hidden states of the `[CLS]` tokens: `[B, H]`
+    /// to `[B, 2]`.
     ///
     /// # Errors
-    /// When the hidden states are not of this model.
+    /// Returns an error if the shapes do not match.
     pub fn nsp_logits(&self, cls: &Tensor) -> Result<Tensor> {
         self.cls.seq_relationship.forward(&self.bert.pool(cls)?).inside("cls.seq_relationship")
     }
 
-    /// The loss of a batch: mean cross-entropy of the masked tokens plus, where `targets` has labels, that of
-    /// the next sentences.
+    /// Computes the loss of a batch, in nats: the mean cross-entropy of the masked tokens plus, if `targets` has
+    /// labels for them, that of the next sentences.
     ///
     /// # Errors
-    /// When the batch or the targets do not fit the model, or there is nothing to take the mean of.
+    /// Returns an error if the batch or the targets do not fit the model, or there is no target.
     pub fn loss(&self, batch: &Batch, targets: &PreTrainingTargets, mode: Mode) -> Result<PreTrainingLoss> {
         if let Some((targets, sequences)) = targets.divisors
             && !(targets > 0.0 && sequences > 0.0)
@@ -119,5 +97,49 @@ impl BertForPreTraining {
         let settings = CrossEntropy { reduction, ..CrossEntropy::default() };
         let nsp = logits.cross_entropy_with(&targets.next_sentence, settings).inside("cls.seq_relationship")?;
         Ok(PreTrainingLoss { loss: mlm.add(&nsp)?, mlm, nsp: Some(nsp) })
+    }
+}
+
+/// The labels of a batch for pre-training.
+#[derive(Clone, Debug, Default)]
+pub struct PreTrainingTargets {
+    /// The packed rows of the masked tokens, `[M]`.
+    pub rows: Vec<u32>,
+    /// The original tokens at these rows, `[M]`.
+    pub labels: Vec<i64>,
+    /// 0 if the second segment follows the first, 1 if not, `[B]`. Empty to train without next sentences.
+    pub next_sentence: Vec<i64>,
+    /// The divisors of the two losses under gradient accumulation: the number of targets and the number of sequences
+    /// of the whole optimizer step. `None` divides by the numbers of this batch.
+    pub divisors: Option<(f64, f64)>,
+}
+
+/// The losses of a batch, in nats. Each is a scalar that records a graph.
+pub struct PreTrainingLoss {
+    /// The sum of the two losses.
+    pub loss: Tensor,
+    /// The loss of masked-language modelling.
+    pub mlm: Tensor,
+    /// The loss of next-sentence prediction, if the batch has labels for it.
+    pub nsp: Option<Tensor>,
+}
+
+/// Returns the masked-language model within. The two models share their weights: drop this one before training the other.
+impl From<&BertForPreTraining> for BertForMaskedLM {
+    fn from(model: &BertForPreTraining) -> BertForMaskedLM {
+        BertForMaskedLM {
+            bert: BertModel { pooler: None, ..model.bert.clone() },
+            cls: MaskedLmHead { predictions: model.cls.predictions.clone() },
+        }
+    }
+}
+
+/// Returns the next-sentence model within. The two models share their weights: drop this one before training the other.
+impl From<&BertForPreTraining> for BertForNextSentencePrediction {
+    fn from(model: &BertForPreTraining) -> BertForNextSentencePrediction {
+        BertForNextSentencePrediction {
+            bert: model.bert.clone(),
+            cls: NextSentenceHead { seq_relationship: model.cls.seq_relationship.clone() },
+        }
     }
 }

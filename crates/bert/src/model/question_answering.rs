@@ -1,18 +1,17 @@
-//! Where in the text is the answer? Scores of each token as the first and as the last one of it.
+//! Extractive question answering: scoring each token as the first and as the last one of the answer.
 
 use cloze_tensor::{CrossEntropy, Inside as _, Reduction, Tensor, module};
 
 use super::{BertModel, Linear, Mode, PreTrainedModel};
-use crate::error::Inside as _;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result};
 
 /// BERT with a head that points at spans.
 #[derive(Clone)]
 pub struct BertForQuestionAnswering {
-    /// The bare model.
+    /// The bare model, without a pooler.
     pub bert: BertModel,
-    /// `[2, H]`: start and end.
+    /// `[2, H]`: first and last token.
     pub qa_outputs: Linear,
 }
 module!(BertForQuestionAnswering { bert, qa_outputs });
@@ -37,29 +36,28 @@ impl PreTrainedModel for BertForQuestionAnswering {
 }
 
 impl BertForQuestionAnswering {
-    /// For each token the logits of being the first and the last one of the answer: `[T, 2]`.
+    /// Computes for each token the logits of being the first and the last one of the answer: `[T, 2]`.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not fit the model.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        let hidden = self.bert.forward(batch, mode)?; // [T, H]
-        let dropout = self.bert.head_dropout(self.config().qa_dropout_prob(), mode)?;
-        self.qa_outputs.forward(&hidden.dropout(&dropout, batch.sequences().rows())?).inside("qa_outputs")
+        let p = self.config().qa_dropout_prob();
+        self.qa_outputs.forward(&self.bert.tokens_for_head(batch, p, mode)?).inside("qa_outputs")
     }
 
-    /// The mean of two cross-entropies, in nats: of the first and of the last token of each answer among the tokens
-    /// of its sequence. `spans` has for each sequence the two positions in it, `(0, 0)`, the `[CLS]`, where there is
-    /// no answer; `None` leaves a sequence out.
+    /// Computes the mean of two cross-entropies, in nats: that of the first and that of the last token of each answer
+    /// among the tokens of its sequence. `spans` has both positions within each sequence: `(0, 0)`, the `[CLS]`, if
+    /// there is no answer; `None` to ignore the sequence.
     ///
-    /// `transformers` lets a batch's padding into the softmax, so that its loss depends on what a sequence is
-    /// batched with. Here, as in everything, there is no padding.
+    /// In `transformers` the padding of a batch enters the softmax, so the loss of a sequence depends on the others in
+    /// its batch. A packed batch has no padding.
     ///
     /// # Errors
-    /// As [`forward`](BertForQuestionAnswering::forward), and when there are not as many spans as sequences, one
-    /// lies outside its sequence, or all are `None`.
+    /// Returns an error like [`forward`](BertForQuestionAnswering::forward), and if the number of spans differs from
+    /// the number of sequences, a span is outside its sequence, or all are `None`.
     pub fn loss(&self, batch: &Batch, spans: &[Option<(u32, u32)>], mode: Mode) -> Result<Tensor> {
         if spans.len() != batch.len() {
-            return Err(Error::batch(format!("{} spans given for {} sequences", spans.len(), batch.len())));
+            return Err(Error::batch(format!("{} spans for {} sequences", spans.len(), batch.len())));
         }
         let answered = spans.iter().flatten().count();
         let settings = CrossEntropy { reduction: Reduction::Divide(2.0 * answered as f64), ..CrossEntropy::default() };
@@ -71,6 +69,6 @@ impl BertForQuestionAnswering {
             let loss = own.cross_entropy_with(&[first.into(), last.into()], settings).inside("qa_outputs")?;
             sum = Some(sum.map_or(Ok(loss.clone()), |sum| sum.add(&loss))?);
         }
-        sum.ok_or_else(|| Error::batch("no sequence has a span, so there is no mean loss: give at least one"))
+        sum.ok_or_else(|| Error::batch("no sequence has a span: at least one is needed for a mean loss"))
     }
 }

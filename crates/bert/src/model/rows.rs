@@ -1,4 +1,4 @@
-//! Which rows of the hidden states somebody will look at.
+//! The rows of the last hidden states that a head needs.
 
 use std::borrow::Cow;
 
@@ -6,8 +6,9 @@ use cloze_tensor::{RowCoordinate, Sequences, Tensor};
 
 use crate::Result;
 
-/// The rows that are wanted of a batch's last hidden states: all, or some. Pre-training reads a sixth of them:
-/// the masked tokens and `[CLS]`.
+/// A selection of the rows of a batch's last hidden states.
+///
+/// The last layer computes only these rows. Pre-training needs about a sixth of them: the masked tokens and `[CLS]`.
 #[derive(Clone, Debug)]
 pub struct Rows<'a> {
     picked: Option<Cow<'a, [u32]>>,
@@ -15,23 +16,23 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// All rows.
+    /// Selects all rows.
     pub fn all(sequences: &'a Sequences) -> Rows<'a> {
         Rows { picked: None, coordinates: sequences.rows().into() }
     }
 
-    /// The rows `picked`, in that order. Those that are out of range are reported when the model runs.
+    /// Selects the rows `picked`, in this order. The forward pass returns an error if one is out of range.
     pub fn some(sequences: &Sequences, picked: &'a [u32]) -> Rows<'a> {
         let coordinate = |&row: &u32| sequences.rows().get(row as usize).copied().unwrap_or_default();
         Rows { picked: Some(picked.into()), coordinates: picked.iter().map(coordinate).collect() }
     }
 
-    /// The `[CLS]` row of each sequence.
+    /// Selects the `[CLS]` row of each sequence.
     pub fn cls(sequences: &'a Sequences) -> Rows<'a> {
         Rows::some(sequences, sequences.starts())
     }
 
-    /// These rows of a tensor `[T, ..]`.
+    /// Returns these rows of a tensor `[T, ..]`.
     pub(super) fn of(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match &self.picked {
             Some(picked) => x.gather_rows(picked)?,
@@ -39,13 +40,13 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// The same rows, for whoever outlives the batch.
+    /// Returns an owned copy of the selection.
     pub(super) fn to_static(&self) -> Rows<'static> {
         let picked = self.picked.as_ref().map(|picked| picked.to_vec().into());
         Rows { picked, coordinates: self.coordinates.to_vec().into() }
     }
 
-    /// Where each of them stands.
+    /// Returns the sequence and position of each row, which dropout masks depend on.
     pub(super) fn coordinates(&self) -> &[RowCoordinate] {
         &self.coordinates
     }

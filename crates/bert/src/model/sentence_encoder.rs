@@ -1,21 +1,22 @@
-//! One vector for each sentence (N. Reimers, I. Gurevych, "Sentence-BERT", 2019): the encoder, a pooling of its
-//! hidden states, and the norm made 1. Folders are those of `sentence-transformers`.
+//! Sentence embeddings (N. Reimers, I. Gurevych, "Sentence-BERT", 2019): the encoder, a pooling of its hidden states, and
+//! optional normalisation. The folders are those of `sentence-transformers`.
 
 use std::path::Path;
 
 use cloze_tensor::{Device, Pooling, Tensor, module};
 use serde_json::{Map, Value};
 
-use super::pre_trained::open_in;
+use super::open::open_folder;
+use super::pre_trained::save_folder;
 use super::sentence_modules::{Modules, SentencePooling};
-use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows, SaveOptions};
-use crate::checkpoint::{self, LoadReport};
+use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows};
+use crate::checkpoint::{LoadReport, SaveOptions};
 use crate::files::read_object;
 use crate::folder::Folder;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result, Tokenizer};
 
-/// An encoder of sentences. Opens what `sentence-transformers` wrote, and the folder of any bare encoder, whose hidden
+/// A sentence encoder. Opens folders written by `sentence-transformers`, and those of any bare encoder, whose hidden
 /// states it averages.
 #[derive(Clone)]
 pub struct SentenceEncoder {
@@ -28,7 +29,7 @@ module!(SentenceEncoder { bert });
 impl PreTrainedModel for SentenceEncoder {
     const ARCHITECTURE: &'static str = "BertModel";
 
-    /// With mean pooling.
+    /// Builds an encoder with mean pooling.
     fn build(weights: Weights<'_>, config: &BertConfig) -> Result<SentenceEncoder> {
         Ok(SentenceEncoder { bert: BertModel::without_pooler(weights, config)?, modules: Modules::default() })
     }
@@ -48,41 +49,42 @@ impl PreTrainedModel for SentenceEncoder {
     ) -> Result<(SentenceEncoder, LoadReport)> {
         let folder = Folder::at(place.as_ref())?;
         let modules = Modules::read(&folder)?;
-        let (model, report) = open_in::<SentenceEncoder>(&folder.inside(&modules.transformer)?, device, options)?;
+        let (model, report) =
+            open_folder(&folder.inside(&modules.transformer)?, device, options, SentenceEncoder::build)?;
         Ok((SentenceEncoder { modules, ..model }, report))
     }
 
-    /// Writes the encoder and, beside it, `modules.json` and the settings of the pooling, which
-    /// `sentence-transformers` opens.
+    /// Writes the encoder, `modules.json` and the settings of the pooling, so that `sentence-transformers` can open the
+    /// folder.
     fn save_with(&self, dir: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let dir = dir.as_ref();
-        checkpoint::save(dir, &self.bert, self.config(), Self::ARCHITECTURE, options)?;
+        save_folder(dir, &self.bert, self.config(), Self::ARCHITECTURE, options)?;
         self.modules.write(dir, self.config().hidden_size)
     }
 }
 
 impl SentenceEncoder {
-    /// The same encoder with these poolings, their vectors side by side.
+    /// Sets the poolings, whose vectors are concatenated.
     ///
     /// # Errors
-    /// When there is none.
+    /// Returns an error if `poolings` is empty.
     pub fn pooled_by(self, poolings: &[SentencePooling]) -> Result<SentenceEncoder> {
         match poolings.is_empty() {
-            true => Err(Error::config("no pooling given: tokens do not become a sentence")),
+            true => Err(Error::config("no pooling given: a sentence encoder needs at least one")),
             false => Ok(SentenceEncoder { modules: Modules { poolings: poolings.to_vec(), ..self.modules }, ..self }),
         }
     }
 
-    /// The same encoder, with vectors of norm 1 or as they are.
+    /// Sets whether vectors are normalised to norm 1.
     pub fn normalized(self, normalize: bool) -> SentenceEncoder {
         SentenceEncoder { modules: Modules { normalize, ..self.modules }, ..self }
     }
 
-    /// The tokenizer of the encoder in the folder `place`, or of [this name](crate#models-by-name), limited to the length
-    /// that `sentence_bert_config.json` says.
+    /// Opens the tokenizer of the encoder in the folder `place`, or [of this name](crate#models-by-name), limited to the
+    /// length in `sentence_bert_config.json`.
     ///
     /// # Errors
-    /// As [`Tokenizer::open`], and when a file of settings is not what it should be.
+    /// Returns an error like [`Tokenizer::open`], and if a settings file is invalid.
     pub fn tokenizer(place: impl AsRef<Path>) -> Result<Tokenizer> {
         let folder = Folder::at(place.as_ref())?;
         let folder = folder.inside(&Modules::read(&folder)?.transformer)?;
@@ -95,15 +97,15 @@ impl SentenceEncoder {
         Ok(tokenizer.with_max_length(max_length))
     }
 
-    /// Width D of the vectors.
+    /// Returns the dimension D of the vectors.
     pub fn dimension(&self) -> usize {
         self.modules.poolings.len() * self.config().hidden_size
     }
 
-    /// A vector for each sequence: `[B, D]`.
+    /// Computes a vector per sequence: `[B, D]`.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not fit the model.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         let sequences = batch.sequences();
         let pooled = if self.modules.poolings == [SentencePooling::Cls] {
@@ -129,7 +131,7 @@ impl SentenceEncoder {
         if !self.modules.normalize {
             return Ok(pooled);
         }
-        // The small number keeps a vector of zeros one, and its gradient finite.
+        // The added number keeps a vector of zeros, and its gradient, finite.
         let norms = pooled.mul(&pooled)?.sum_keep(&[1])?.add_scalar(1e-24)?.sqrt()?; // [B, 1]
         Ok(pooled.div(&norms)?)
     }

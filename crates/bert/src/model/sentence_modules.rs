@@ -1,4 +1,4 @@
-//! What follows the encoder in a folder of `sentence-transformers`: `modules.json` and the settings that it names.
+//! The modules after the encoder in a folder of `sentence-transformers`: `modules.json` and the settings that it names.
 
 use std::path::Path;
 
@@ -8,25 +8,25 @@ use crate::files::{read_object, replace};
 use crate::folder::Folder;
 use crate::{Error, Result};
 
-/// How the hidden states of a sentence become one vector.
+/// The way in which the hidden states of a sentence are combined into one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SentencePooling {
-    /// That of `[CLS]`.
+    /// The hidden state of `[CLS]`.
     Cls,
-    /// The largest of each column.
+    /// The maximum of each column over all tokens.
     Max,
-    /// The mean of all tokens, special ones included.
+    /// The mean over all tokens, special tokens included.
     Mean,
-    /// The sum of all tokens by the root of their number.
+    /// The sum over all tokens, divided by the square root of their number.
     MeanSqrtLen,
 }
 
 impl SentencePooling {
-    /// In the order in which `sentence-transformers` puts several side by side.
+    /// All values, in the order in which `sentence-transformers` concatenates them.
     pub const ALL: [SentencePooling; 4] =
         [SentencePooling::Cls, SentencePooling::Max, SentencePooling::Mean, SentencePooling::MeanSqrtLen];
 
-    /// Its name in `1_Pooling/config.json`.
+    /// Returns the name in `1_Pooling/config.json`.
     pub fn name(self) -> &'static str {
         match self {
             SentencePooling::Cls => "cls",
@@ -36,7 +36,7 @@ impl SentencePooling {
         }
     }
 
-    /// The flag that older versions have in its place.
+    /// Returns the flag that older versions use instead of the name.
     fn flag(self) -> &'static str {
         match self {
             SentencePooling::Cls => "pooling_mode_cls_token",
@@ -47,21 +47,21 @@ impl SentencePooling {
     }
 }
 
-/// What follows the encoder: `modules.json` and what it names.
+/// The modules after the encoder, as described by `modules.json` and the files that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Modules {
-    /// Folder of the encoder inside the model's.
+    /// The folder of the encoder within the model folder.
     pub(super) transformer: String,
     pub(super) poolings: Vec<SentencePooling>,
     pub(super) normalize: bool,
 }
 
-/// The file that lists them.
+/// The name of the file that lists the modules.
 const MODULES: &str = "modules.json";
-/// Where our own pooling is.
+/// The folder that the settings of the pooling are written to.
 const POOLING: &str = "1_Pooling";
 
-/// Without `modules.json`, as `sentence-transformers` takes a bare encoder: the mean.
+/// Mean pooling, which `sentence-transformers` uses for a folder without `modules.json`.
 impl Default for Modules {
     fn default() -> Modules {
         Modules { transformer: String::new(), poolings: vec![SentencePooling::Mean], normalize: false }
@@ -77,14 +77,14 @@ impl Modules {
         let mut modules = Modules { poolings: Vec::new(), ..Modules::default() };
         for (index, module) in listed.iter().enumerate() {
             let field = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default();
-            // Versions differ in the packages before the class.
+            // The package before the class depends on the version.
             match field("type").rsplit('.').next().unwrap_or_default() {
                 "Transformer" if index == 0 => modules.transformer = field("path").to_string(),
                 "Pooling" => modules.poolings = read_pooling(folder, field("path"))?,
                 "Normalize" => modules.normalize = true,
                 _ => {
                     let reason = format!(
-                        "module {index} is {:?}: only Transformer, Pooling and Normalize are read",
+                        "module {index} is {:?}: only Transformer, Pooling and Normalize are supported",
                         field("type")
                     );
                     return Err(Error::format(path, reason));
@@ -92,12 +92,12 @@ impl Modules {
             }
         }
         match modules.poolings.is_empty() {
-            true => Err(Error::format(path, "has no Pooling module: tokens do not become a sentence")),
+            true => Err(Error::format(path, "has no Pooling module: a sentence encoder needs one")),
             false => Ok(modules),
         }
     }
 
-    /// Writes `modules.json` and what it names into folder `dir`, for an encoder there of this width.
+    /// Writes `modules.json` and the files that it names into the folder `dir` of an encoder with this hidden size.
     pub(super) fn write(&self, dir: &Path, hidden_size: usize) -> Result<()> {
         let mut modules = vec![("", "Transformer"), (POOLING, "Pooling")];
         if self.normalize {
@@ -112,7 +112,7 @@ impl Modules {
         if in_order.eq(self.poolings.iter().copied()) {
             pooling.extend(SentencePooling::ALL.map(|kind| (kind.flag().into(), self.poolings.contains(&kind).into())));
         } else {
-            // Flags have no order; only newer versions know names.
+            // Flags have no order. Names do, but only newer versions read them.
             let names: Value = self.poolings.iter().map(|pooling| pooling.name()).collect();
             pooling.insert("pooling_mode".into(), names);
         }
@@ -132,7 +132,7 @@ fn read_pooling(folder: &Folder, inside: &str) -> Result<Vec<SentencePooling>> {
             let on = config.iter().filter(|(name, value)| name.starts_with("pooling_mode_") && **value == true);
             let flags: Vec<&str> = on.map(|(name, _)| name.as_str()).collect();
             if let Some(unknown) = flags.iter().find(|flag| SentencePooling::ALL.iter().all(|p| p.flag() != **flag)) {
-                return Err(Error::format(path, format!("{unknown} is not supported: {} are", known())));
+                return Err(Error::format(path, format!("{unknown} is not supported: must be one of {}", known())));
             }
             let known = SentencePooling::ALL.into_iter().filter(|pooling| flags.contains(&pooling.flag()));
             known.map(SentencePooling::name).collect()
@@ -140,10 +140,13 @@ fn read_pooling(folder: &Folder, inside: &str) -> Result<Vec<SentencePooling>> {
     };
     let pooling = |name: &&str| SentencePooling::ALL.into_iter().find(|pooling| pooling.name() == *name);
     if let Some(unknown) = named.iter().find(|name| pooling(name).is_none()) {
-        return Err(Error::format(path, format!("pooling_mode {unknown:?} is not supported: {} are", known())));
+        return Err(Error::format(
+            path,
+            format!("pooling_mode {unknown:?} is not supported: must be one of {}", known()),
+        ));
     }
     match named.is_empty() {
-        true => Err(Error::format(path, format!("names no pooling: {} are known", known()))),
+        true => Err(Error::format(path, format!("names no pooling: must be one of {}", known()))),
         false => Ok(named.iter().filter_map(pooling).collect()),
     }
 }

@@ -1,33 +1,20 @@
-//! What kind of text is it? Classes, several labels at once, or numbers, from the pooled `[CLS]` or mean.
+//! Classification of sequences: one class, several labels or numbers per sequence, from the pooled `[CLS]` or mean.
 
-use cloze_tensor::{Inside as _, Pooling, Tensor, module};
+use cloze_tensor::{Inside as _, Tensor, module};
 
-use super::{BertModel, Linear, Mode, PreTrainedModel, Rows};
-use crate::error::Inside as _;
+use super::{BertModel, Linear, Mode, PreTrainedModel};
 use crate::weights::Weights;
-use crate::{Batch, BertConfig, ClassifierPooling, Result};
+use crate::{Batch, BertConfig, Result};
 
 /// BERT with a classifier of sequences.
 #[derive(Clone)]
 pub struct BertForSequenceClassification {
-    /// The bare model.
+    /// The bare model, with a pooler.
     pub bert: BertModel,
-    /// `[C, H]`, for C labels.
+    /// `[C, H]`, for C labels
     pub classifier: Linear,
 }
 module!(BertForSequenceClassification { bert, classifier });
-
-/// What a classifier should have said of a batch. Each kind has its loss.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SequenceLabels {
-    /// One class for each sequence, `[B]`; -100 is ignored. Cross-entropy.
-    Classes(Vec<i64>),
-    /// For each sequence and label whether it applies, 1 or 0, or how probably: `[B, C]`, row after row. Binary
-    /// cross-entropy.
-    MultiLabel(Vec<f32>),
-    /// Numbers, `[B, C]`, row after row: regression. Mean squared error.
-    Values(Vec<f32>),
-}
 
 impl PreTrainedModel for BertForSequenceClassification {
     const ARCHITECTURE: &'static str = "BertForSequenceClassification";
@@ -49,19 +36,19 @@ impl PreTrainedModel for BertForSequenceClassification {
 }
 
 impl BertForSequenceClassification {
-    /// A logit (for regression, the value) for each sequence and label: `[B, C]`.
+    /// Computes a logit (for regression, the value) for each sequence and label: `[B, C]`.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not fit the model.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        classified(&self.bert, &self.classifier, batch, mode)
+        self.classifier.forward(&self.bert.pooled_for_head(batch, mode)?).inside("classifier")
     }
 
-    /// The mean loss of a batch, by the kind of labels; cross-entropies in nats.
+    /// Computes the mean loss of a batch, which depends on the kind of labels. Cross-entropies are in nats.
     ///
     /// # Errors
-    /// As [`forward`](BertForSequenceClassification::forward), and when the labels are not as many as they should
-    /// be, or one is no class.
+    /// Returns an error like [`forward`](BertForSequenceClassification::forward), and if the number of labels does not
+    /// match the batch or a label is out of range.
     pub fn loss(&self, batch: &Batch, labels: &SequenceLabels, mode: Mode) -> Result<Tensor> {
         let logits = self.forward(batch, mode)?; // [B, C]
         let loss = || match labels {
@@ -73,14 +60,14 @@ impl BertForSequenceClassification {
     }
 }
 
-/// `[CLS]` of each sequence, or the mean of its tokens, through the pooler, dropped, through a classifier: `[B, C]`.
-pub(super) fn classified(bert: &BertModel, classifier: &Linear, batch: &Batch, mode: Mode) -> Result<Tensor> {
-    let rows = Rows::cls(batch.sequences());
-    let seen = match bert.config().classifier_pooling() {
-        ClassifierPooling::Cls => bert.forward_rows(batch, &rows, mode)?,
-        ClassifierPooling::Mean => bert.forward(batch, mode)?.pool(batch.sequences(), Pooling::Mean)?,
-    };
-    let pooled = bert.pool(&seen)?; // [B, H]
-    let dropout = bert.head_dropout(bert.config().classifier_dropout_prob(), mode)?;
-    classifier.forward(&pooled.dropout(&dropout, rows.coordinates())?).inside("classifier")
+/// The labels of a batch of sequences. Each kind has its loss.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SequenceLabels {
+    /// One class per sequence, `[B]`; -100 is ignored. The loss is cross-entropy.
+    Classes(Vec<i64>),
+    /// Whether each label applies to each sequence, 1 or 0, or with which probability: `[B, C]`, row-major. The loss
+    /// is binary cross-entropy.
+    MultiLabel(Vec<f32>),
+    /// Numbers to regress, `[B, C]`, row-major. The loss is the mean squared error.
+    Values(Vec<f32>),
 }

@@ -1,18 +1,17 @@
-//! What is each token? Names of people and places, parts of speech.
+//! Classification of tokens, for example named entities or parts of speech.
 
 use cloze_tensor::{Inside as _, Tensor, module};
 
 use super::{BertModel, Linear, Mode, PreTrainedModel};
-use crate::error::Inside as _;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, ModelType, Result};
 
 /// BERT with a classifier of tokens.
 #[derive(Clone)]
 pub struct BertForTokenClassification {
-    /// The bare model.
+    /// The bare model, without a pooler.
     pub bert: BertModel,
-    /// `[C, H]`, for C labels.
+    /// `[C, H]`, for C labels
     pub classifier: Linear,
 }
 module!(BertForTokenClassification { bert, classifier });
@@ -37,27 +36,25 @@ impl PreTrainedModel for BertForTokenClassification {
 }
 
 impl BertForTokenClassification {
-    /// A logit for each token and label: `[T, C]`.
+    /// Computes a logit for each token and label: `[T, C]`.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not fit the model.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         let config = self.config();
         let p = match config.model_type {
             ModelType::Bert => config.classifier_dropout_prob(),
             ModelType::DistilBert => config.hidden_dropout_prob,
         };
-        let hidden = self.bert.forward(batch, mode)?; // [T, H]
-        let dropped = hidden.dropout(&self.bert.head_dropout(p, mode)?, batch.sequences().rows())?;
-        self.classifier.forward(&dropped).inside("classifier")
+        self.classifier.forward(&self.bert.tokens_for_head(batch, p, mode)?).inside("classifier")
     }
 
-    /// Mean cross-entropy, in nats, of the labels `[T]` of the tokens; -100 ignores one, as the later pieces of a
-    /// word.
+    /// Computes the mean cross-entropy, in nats, of the labels of the tokens, `[T]`. The label -100 is ignored, for
+    /// example at the continuation pieces of a word.
     ///
     /// # Errors
-    /// As [`forward`](BertForTokenClassification::forward), and when there are not as many labels as tokens, one is
-    /// out of range, or none counts.
+    /// Returns an error like [`forward`](BertForTokenClassification::forward), and if the number of labels differs
+    /// from the number of tokens, a label is out of range, or all are ignored.
     pub fn loss(&self, batch: &Batch, labels: &[i64], mode: Mode) -> Result<Tensor> {
         Ok(self.forward(batch, mode)?.cross_entropy(labels).inside("classifier")?)
     }

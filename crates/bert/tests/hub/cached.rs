@@ -1,4 +1,4 @@
-//! What is downloaded, and from then on cached.
+//! Downloading into the cache and reading from it.
 
 use std::fs;
 use std::process::Child;
@@ -34,10 +34,10 @@ fn downloads_once_into_the_cache_of_transformers() {
         assert!(fs::read_link(link).unwrap().starts_with("../../../blobs"));
     }
 
-    // Neither what is there nor what is known not to be there is asked for again, by other processes either.
+    // Another process requests neither cached files nor those known to be missing.
     assert_eq!(machine.open(NAME), opened());
     assert_eq!(hub.asked(), [""; 0]);
-    // Another revision of the same content: its name is asked for, its bytes are not.
+    // For another revision with the same content, only the headers are requested.
     assert_eq!(machine.open(&format!("{NAME}@{COMMIT}")), opened());
     assert_eq!(hub.asked(), [""; 0]);
     assert_eq!(machine.open(&format!("{NAME}@refs/pr/3")), opened());
@@ -56,7 +56,7 @@ fn optional_files_that_are_missing_are_noted() {
 
 #[test]
 fn all_files_are_of_one_commit() {
-    // The first is asked for by the revision's name, the others by the commit that it stood for.
+    // The first file is requested by the name of the revision, the others by its commit.
     let hub = Hub::start();
     assert_eq!(Machine::new(&hub.hub.address).open(NAME), opened());
     let asked: Vec<String> = hub.asked().into_iter().filter(|path| path.contains("/resolve/")).collect();
@@ -84,13 +84,13 @@ fn offline_opens_what_is_cached_and_nothing_else() {
     fs::remove_file(machine.repository().join("snapshots").join(COMMIT).join("config.json")).unwrap();
     let said = machine.open(NAME);
     assert!(
-        said.ends_with("config.json: cannot read: no such file; HF_HUB_OFFLINE is set, and nothing downloaded"),
+        said.ends_with("config.json: cannot read: no such file; HF_HUB_OFFLINE is set, so nothing is downloaded"),
         "{said}"
     );
     assert!(hub.asked().is_empty());
 }
 
-/// As another program leaves it: files in the place of links, and nothing said of what is missing.
+/// Other programs may store files instead of links, and do not record missing files.
 #[test]
 fn opens_what_others_have_cached() {
     let machine = Machine::new("http://127.0.0.1:9").with("HF_HUB_OFFLINE", "TRUE");
@@ -123,7 +123,7 @@ fn the_cache_is_where_the_environment_says() {
 }
 
 #[test]
-fn processes_at_the_same_time() {
+fn concurrent_processes_download_once() {
     let slow = |reply| {
         std::thread::sleep(Duration::from_millis(300));
         reply
@@ -134,12 +134,12 @@ fn processes_at_the_same_time() {
     for process in processes {
         assert_eq!(answer(process), opened());
     }
-    // One downloads, the others wait for it.
+    // One process downloads, the others wait for it.
     assert_eq!(hub.store.asked().len(), 1);
 }
 
 #[test]
-fn weights_in_several_files() {
+fn weights_in_several_files_are_downloaded() {
     let folder = tempfile::tempdir().unwrap();
     let (model, _) = BertForMaskedLM::open(MODEL.path(), &Device::Cpu).unwrap();
     model.save_with(folder.path(), &SaveOptions::new().max_shard_bytes(20_000)).unwrap();

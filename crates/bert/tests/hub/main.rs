@@ -1,5 +1,5 @@
-//! Models by name, downloaded from a hub on the loopback address. Each is opened in a process of its own, because what
-//! says where the hub and the cache are is the environment.
+//! Models by name, downloaded from a hub on the loopback address. Each is opened in a separate process, because the
+//! environment says where the hub and the cache are.
 
 mod cached;
 mod refused;
@@ -19,10 +19,10 @@ use tempfile::{TempDir, tempdir};
 
 const NAME: &str = "owner/tiny-bert";
 
-/// Marks the line of a process that says how opening went.
+/// Marks the line in which a process reports the result.
 const ANSWER: &str = "ANSWER ";
 
-/// A model's folder, as it is on the hub.
+/// The model folder that the hub serves.
 static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = tempdir().unwrap();
     let text = ["the cat sat on the mat", "it slept", "the dog ran home"];
@@ -33,13 +33,13 @@ static MODEL: LazyLock<TempDir> = LazyLock::new(|| {
         intermediate_size: 32,
         ..BertConfig::tiny(tokenizer.vocab_size())
     };
-    // Its pooling is described in a folder inside.
+    // The settings of its pooling are in a subfolder.
     let encoder = SentenceEncoder::new(&config, &Device::Cpu, 7).unwrap();
     let poolings = [SentencePooling::Cls, SentencePooling::Max];
     encoder.pooled_by(&poolings).unwrap().save(folder.path()).unwrap();
     BertForMaskedLM::new(&config, &Device::Cpu, 7).unwrap().save(folder.path()).unwrap();
     tokenizer.save(folder.path()).unwrap();
-    // Of the files that are looked for, one that is not there.
+    // An optional file that is missing.
     fs::remove_file(folder.path().join("special_tokens_map.json")).unwrap();
     folder
 });
@@ -48,7 +48,7 @@ fn file(name: &str) -> Vec<u8> {
     fs::read(MODEL.path().join(name)).unwrap()
 }
 
-/// Opens a tokenizer and two models, and says what is in them.
+/// Opens a tokenizer and two models, and returns a summary of them.
 fn open(place: &Path) -> Result<String> {
     let tokenizer = Tokenizer::open(place)?;
     let (model, report) = BertForMaskedLM::open(place, &Device::Cpu)?;
@@ -62,13 +62,13 @@ fn open(place: &Path) -> Result<String> {
 }
 
 #[test]
-#[ignore = "what the other tests run in processes of their own"]
+#[ignore = "run by the other tests in a separate process"]
 fn process() {
     let Some(place) = std::env::var_os("CLOZE_TEST_OPEN") else { return };
     println!("\n{ANSWER}{}", open(Path::new(&place)).unwrap_or_else(|error| error.to_string()));
 }
 
-/// A machine: what is in its cache, and the hub that it knows.
+/// A machine with a cache and the environment variables of a hub.
 struct Machine {
     home: TempDir,
     variables: Vec<(&'static str, String)>,
@@ -108,7 +108,7 @@ impl Machine {
         self.home.path().join("hf/hub/models--owner--tiny-bert")
     }
 
-    /// All files and links below the folder of the repository, by their paths within.
+    /// Returns the relative paths of all files and links below the folder of the repository.
     fn cached(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![self.repository()];
@@ -135,7 +135,7 @@ fn answer(process: Child) -> String {
     line.unwrap_or_else(|| panic!("no answer: {said}{stderr}")).to_string()
 }
 
-/// A hub with the model, and the host of its large files.
+/// A hub with the model, and the server that stores its large files.
 struct Hub {
     hub: Server,
     store: Server,
@@ -146,7 +146,7 @@ impl Hub {
         Hub::with(|_, reply| reply, |reply| reply)
     }
 
-    /// One whose replies, and those of the host of large files, are bent.
+    /// Starts a hub whose replies, and those of the store, are changed by `bend` and `bend_store`.
     fn with(
         bend: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static,
         bend_store: impl Fn(Reply) -> Reply + Send + Sync + 'static,
@@ -169,7 +169,7 @@ impl Hub {
         Hub { hub, store }
     }
 
-    /// Paths of what was asked, of both.
+    /// Returns the paths of all requests to both servers.
     fn asked(&self) -> Vec<String> {
         self.hub.asked().into_iter().chain(self.store.asked()).map(|request| request.path).collect()
     }

@@ -1,4 +1,4 @@
-//! What goes wrong, what is said of it, and what stays behind.
+//! Failures of the hub and the network: the errors, and the state of the cache afterwards.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::server::{Reply, Request, Server, etag};
 use super::{Hub, Machine, NAME, file, opened};
 
 #[test]
-fn the_token_goes_to_the_endpoint_alone() {
+fn the_token_only_goes_to_the_endpoint() {
     let hub = Hub::start();
     let machine = Machine::new(&hub.hub.address).with("HF_TOKEN", "hf_secret");
     assert_eq!(machine.open(NAME), opened());
@@ -17,7 +17,7 @@ fn the_token_goes_to_the_endpoint_alone() {
     assert!(asked.iter().all(|request| authorization(request).as_deref() == Some("Bearer hf_secret")), "{asked:?}");
     assert!(!stored.is_empty() && stored.iter().all(|request| authorization(request).is_none()), "{stored:?}");
 
-    // The one that `hf auth login` stored.
+    // The token that `hf auth login` stored.
     let machine = Machine::new(&hub.hub.address);
     fs::create_dir(machine.home.path().join("hf")).unwrap();
     fs::write(machine.home.path().join("hf/token"), "hf_stored\n").unwrap();
@@ -26,12 +26,12 @@ fn the_token_goes_to_the_endpoint_alone() {
 
     hub.asked();
     let said = Machine::new(&hub.hub.address).with("HF_TOKEN", "hf\r\nX-Evil: 1").open(NAME);
-    assert!(said.contains("the token has characters that none has: see HF_TOKEN"), "{said}");
+    assert!(said.contains("the token has invalid characters: check HF_TOKEN"), "{said}");
     assert!(hub.asked().is_empty());
 }
 
 #[test]
-fn what_the_hub_refuses_is_said() {
+fn refusals_of_the_hub_are_explained() {
     let refusing = |status, code: &'static str| {
         let refuse = move |_: &Request, _| match code {
             "" => Reply::new(status, ""),
@@ -41,15 +41,17 @@ fn what_the_hub_refuses_is_said() {
     };
     let hub = Hub::start().hub;
     let said = Machine::new(&hub.address).open("owner/tiny-brt");
-    let expected =
-        format!("owner/tiny-brt: cannot download: no such folder, and {} has no owner/tiny-brt", hub.address);
+    let expected = format!(
+        "owner/tiny-brt: cannot download: no such folder, and {} has no public repository owner/tiny-brt",
+        hub.address
+    );
     assert!(said.starts_with(&expected), "{said}");
     assert!(
         said.contains("(401): check the name") && said.contains("HF_TOKEN, which is not set, must have access"),
         "{said}"
     );
     let said = Machine::new(&hub.address).with("HF_TOKEN", "t").open("owner/tiny-brt");
-    assert!(said.ends_with("the token in use must have access"), "{said}");
+    assert!(said.ends_with("the token must have access"), "{said}");
     let said = Machine::new(&hub.address).open(&format!("{NAME}@v9"));
     assert!(
         said.contains("@v9: cannot download: ") && said.contains("has no revision v9 of owner/tiny-bert (404)"),
@@ -58,24 +60,24 @@ fn what_the_hub_refuses_is_said() {
     for (status, code, expected) in [
         (404, "RepoNotFound", "(404): check the name"),
         (401, "", "(401): check the name"),
-        (401, "GatedRepo", "gives owner/tiny-bert to those who accepted its conditions: do so at"),
-        (403, "GatedRepo", "/owner/tiny-bert; HF_TOKEN, which is not set, must be theirs (403)"),
-        (403, "", "refuses owner/tiny-bert: HF_TOKEN, which is not set, must have access (403)"),
-        (429, "", "has had too many requests: try again later (429)"),
-        (503, "", "is in trouble: try again later (503)"),
-        (418, "", "refuses (418)"),
+        (401, "GatedRepo", "requires accepting the conditions of owner/tiny-bert: do so at"),
+        (403, "GatedRepo", "/owner/tiny-bert; HF_TOKEN, which is not set, must belong to that account (403)"),
+        (403, "", "refuses access to owner/tiny-bert: HF_TOKEN, which is not set, must have access (403)"),
+        (429, "", "received too many requests: try again later (429)"),
+        (503, "", "has an internal error: try again later (503)"),
+        (418, "", "refuses the request (418)"),
     ] {
         let said = Machine::new(&refusing(status, code).address).open(NAME);
         assert!(said.starts_with("owner/tiny-bert: cannot download: ") && said.contains(expected), "{said}");
     }
-    // A mirror that says no more than 404.
+    // A mirror that answers 404 without an error code.
     let said = Machine::new(&refusing(404, "").address).open(NAME);
     assert!(said.contains("has neither tokenizer.json nor vocab.txt at http://"), "{said}");
 }
 
 #[test]
-fn no_network_is_said_with_what_to_do() {
-    // A port that nobody listens on: bound, and let go.
+fn an_unreachable_hub_is_explained() {
+    // A port without a listener: it is bound and released.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let todo = "give a folder, or set HF_HUB_OFFLINE=1 if the model is in the cache";
@@ -89,16 +91,16 @@ fn no_network_is_said_with_what_to_do() {
     assert!(said.contains("http://no-such-host.invalid cannot be reached (") && said.ends_with(todo), "{said}");
     for endpoint in ["hub.example", "ftp://127.0.0.1", "http://", "http://a b"] {
         let said = Machine::new(endpoint).open(NAME);
-        assert!(said.contains("see HF_ENDPOINT"), "{said}");
+        assert!(said.contains("check HF_ENDPOINT"), "{said}");
     }
-    // Nobody is asked for what is in the cache.
+    // Cached files are opened without a request.
     let hub = Hub::start();
     let machine = Machine::new(&hub.hub.address);
     assert_eq!(machine.open(NAME), opened());
     assert_eq!(machine.with("HF_ENDPOINT", endpoint).open(NAME), opened());
 }
 
-/// That nothing of the weights was kept, and that they are downloaded by the next process.
+/// Asserts that no part of the weights was kept, and that the next process downloads them.
 fn assert_recovers(machine: Machine) {
     let cached = machine.cached();
     let weights =
@@ -109,7 +111,7 @@ fn assert_recovers(machine: Machine) {
 }
 
 #[test]
-fn half_a_download_is_none() {
+fn an_incomplete_download_is_discarded() {
     let size = file("model.safetensors").len();
     let hub = Hub::with(|_, reply| reply, |reply| reply.cut(1000));
     let machine = Machine::new(&hub.hub.address);
@@ -118,7 +120,7 @@ fn half_a_download_is_none() {
     assert!(said.ends_with(": try again"), "{said}");
     assert_recovers(machine);
 
-    // A short body that claims to be whole is found by the size that the hub said.
+    // A short body that claims to be complete is detected by the size in the hub's headers.
     let hub = Hub::with(|_, reply| reply, Reply::shorter);
     let machine = Machine::new(&hub.hub.address);
     let said = machine.open(NAME);
@@ -128,12 +130,12 @@ fn half_a_download_is_none() {
     let hub = Hub::with(|_, reply| reply, Reply::longer);
     let machine = Machine::new(&hub.hub.address);
     let said = machine.open(NAME);
-    assert!(said.contains(&format!("model.safetensors has more than the {size} bytes")), "{said}");
+    assert!(said.contains(&format!("model.safetensors has more than the announced {size} bytes")), "{said}");
     assert_recovers(machine);
 }
 
 #[test]
-fn a_silent_server_is_left() {
+fn a_silent_server_times_out() {
     let hub = Hub::with(|_, reply| reply, |reply| reply.stall(1000));
     let machine = Machine::new(&hub.hub.address).with("HF_HUB_DOWNLOAD_TIMEOUT", "1");
     let start = Instant::now();
@@ -149,7 +151,7 @@ fn a_silent_server_is_left() {
 }
 
 #[test]
-fn a_process_that_is_killed_leaves_nothing_that_counts() {
+fn a_killed_process_leaves_no_usable_file() {
     let hub = Hub::with(|_, reply| reply, |reply| reply.stall(1000));
     let machine = Machine::new(&hub.hub.address);
     let mut process = machine.start(NAME);
@@ -163,21 +165,21 @@ fn a_process_that_is_killed_leaves_nothing_that_counts() {
     process.wait().unwrap();
     let machine = machine.with("HF_HUB_OFFLINE", "1");
     let said = machine.open(NAME);
-    assert!(said.contains("has no weights: none of model.safetensors"), "{said}");
-    assert!(said.ends_with("; HF_HUB_OFFLINE is set, and nothing downloaded"), "{said}");
+    assert!(said.contains("has no weights: expected one of model.safetensors"), "{said}");
+    assert!(said.ends_with("; HF_HUB_OFFLINE is set, so nothing is downloaded"), "{said}");
     let hub = Hub::start();
     assert_eq!(machine.with("HF_HUB_OFFLINE", "0").with("HF_ENDPOINT", &*hub.hub.address).open(NAME), opened());
 }
 
 #[test]
-fn what_a_hub_says_does_not_lead_out_of_the_cache() {
+fn headers_cannot_lead_out_of_the_cache() {
     let outside = "../../../../outside";
     for (name, value, expected) in [
-        ("X-Repo-Commit", outside, "says no commit (X-Repo-Commit)"),
-        ("X-Repo-Commit", "main", "says no commit (X-Repo-Commit)"),
-        ("X-Linked-Etag", outside, "says no name of the content (ETag)"),
-        ("X-Linked-Etag", "\"/etc/x\"", "says no name of the content (ETag)"),
-        ("Location", "file:///etc/passwd", "redirects to no address"),
+        ("X-Repo-Commit", outside, "sends no valid commit (X-Repo-Commit)"),
+        ("X-Repo-Commit", "main", "sends no valid commit (X-Repo-Commit)"),
+        ("X-Linked-Etag", outside, "sends no valid entity tag (ETag)"),
+        ("X-Linked-Etag", "\"/etc/x\"", "sends no valid entity tag (ETag)"),
+        ("Location", "file:///etc/passwd", "redirects to an invalid address"),
         ("X-Linked-Size", "many", ""),
     ] {
         let bend = move |_: &Request, reply: Reply| if reply.is(302) { reply.header(name, value) } else { reply };
@@ -192,11 +194,11 @@ fn what_a_hub_says_does_not_lead_out_of_the_cache() {
             }
         }
     }
-    // A page that a network puts in the place of every answer.
+    // A network that answers every request with its login page.
     let page = Server::start(|_| Reply::new(200, "<html>log in</html>"));
     let said = Machine::new(&page.address).open(NAME);
-    assert!(said.contains("says no commit (X-Repo-Commit), as a Hugging Face hub would"), "{said}");
+    assert!(said.contains("sends no valid commit (X-Repo-Commit), so it is not a Hugging Face hub"), "{said}");
     let around = Server::start(|request| Reply::new(302, "").header("Location", request.path.clone()));
     let said = Machine::new(&around.address).open(NAME);
-    assert!(said.contains("redirects without end"), "{said}");
+    assert!(said.contains("redirects too often"), "{said}");
 }

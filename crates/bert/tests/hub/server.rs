@@ -13,7 +13,7 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub struct Request {
     method: String,
     pub path: String,
-    /// Names are in lower case.
+    /// The names are lower case.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -21,7 +21,7 @@ pub struct Reply {
     status: u16,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
-    /// After so many bytes of the body the server closes the connection or, if it stalls, says no more.
+    /// The number of bytes of the body after which the server closes the connection, or stops sending if it stalls.
     cut: usize,
     stalls: bool,
 }
@@ -41,12 +41,13 @@ impl Reply {
         Reply { cut: bytes, ..self }
     }
 
-    /// As if it had a byte less than it has.
+    /// Removes the last byte of the body.
     pub fn shorter(mut self) -> Reply {
         self.body.pop();
         self
     }
 
+    /// Adds a byte to the body.
     pub fn longer(mut self) -> Reply {
         self.body.push(0);
         self
@@ -79,7 +80,7 @@ impl Reply {
     }
 }
 
-/// A server that answers on threads of its own until the process ends.
+/// A server that answers on separate threads until the process ends.
 pub struct Server {
     pub address: String,
     asked: Arc<Mutex<Vec<Request>>>,
@@ -108,7 +109,7 @@ impl Server {
         server
     }
 
-    /// What was asked since this was last called.
+    /// Returns the requests since the last call.
     pub fn asked(&self) -> Vec<Request> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -126,7 +127,7 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
     Some(Request { method, path, headers: headers.collect() })
 }
 
-/// A repository, as the hub serves it: small files from a path of its own, large ones from another host.
+/// A repository as the hub serves it: small files from another path, large files from another host.
 #[derive(Clone)]
 pub struct Repository {
     name: &'static str,
@@ -147,7 +148,7 @@ impl Repository {
         Repository { name, files }
     }
 
-    /// The answer of the hub, whose large files are at `store`.
+    /// Returns the answer of the hub, whose large files are at `store`.
     pub fn reply(&self, request: &Request, store: &str) -> Reply {
         if let Some(cached) = request.path.strip_prefix("/api/resolve-cache/models/") {
             let (_, file) = cached.split_once(&format!("{COMMIT}/")).unwrap();
@@ -156,7 +157,7 @@ impl Repository {
         }
         let Some((name, path)) = request.path[1..].split_once("/resolve/") else { return Reply::new(404, "") };
         if name != self.name {
-            // What the hub says to those who are not logged in.
+            // The hub's answer to users who are not logged in.
             return Reply::new(401, "").header("X-Error-Code", "RepoNotFound");
         }
         let Some((revision @ ("main" | COMMIT | "refs%2Fpr%2F3"), file)) = path.split_once('/') else {
@@ -176,13 +177,13 @@ impl Repository {
         reply.header("X-Repo-Commit", COMMIT)
     }
 
-    /// The bytes of a file of which nothing else is said, as the host of large files gives them.
+    /// Returns the bytes of a file without further headers, as the store sends them.
     pub fn content(&self, file: &str) -> Reply {
         Reply::new(200, self.files[file].clone())
     }
 }
 
-/// A name for the content, of the form that the hub gives.
+/// Returns an entity tag for the content, in the form that the hub uses.
 pub fn etag(content: &[u8]) -> String {
     let hash = content
         .iter()

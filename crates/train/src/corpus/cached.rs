@@ -289,7 +289,7 @@ mod tests {
         let (file, cache) = (folder.path().join("text"), folder.path().join("cache"));
         let tokenizer = tokenizer(TokenizerOptions::uncased());
         for (text, says) in [
-            (&b"fine\nol\xe9"[..], "text: not UTF-8: the byte at offset 7"),
+            (&b"fine\nol\xe9"[..], "text: not UTF-8: invalid byte at offset 7"),
             (b"\n\n", "text: corpus: has no sentence"),
         ] {
             fs::write(&file, text).unwrap();

@@ -1,12 +1,11 @@
-//! The cache of downloaded repositories, laid out as `huggingface_hub` has it, which finds what is stored here and the
-//! other way round:
+//! The cache of downloaded repositories. Its layout is that of `huggingface_hub`, so both find each other's files:
 //!
 //! ```text
 //! models--owner--name/
-//!     refs/main                        the commit that a revision stood for
+//!     refs/main                        the commit of a revision
 //!     snapshots/COMMIT/config.json     a link to the blob
-//!     blobs/ETAG                       the bytes, named by what the hub calls them
-//!     .no_exist/COMMIT/vocab.txt       an empty file: the commit has no such file
+//!     blobs/ETAG                       the bytes, named by the entity tag of the hub
+//!     .no_exist/COMMIT/vocab.txt       an empty file: the commit does not have this file
 //! ```
 
 use std::fs::{self, File};
@@ -17,7 +16,7 @@ use cloze_tensor::replace_with;
 
 use super::progress;
 
-/// What is cached of one repository.
+/// The cached files of one repository.
 pub(super) struct Cache {
     /// The folder of the repository.
     pub(super) root: PathBuf,
@@ -25,13 +24,13 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// That of the repository `name` in the folder `cache`.
+    /// Returns the cache of the repository `name` in the folder `cache`.
     pub(super) fn of(cache: &Path, name: &str) -> Cache {
         let folder = format!("models--{}", name.replace('/', "--"));
         Cache { root: cache.join(&folder), locks: cache.join(".locks").join(&folder) }
     }
 
-    /// The commit that `revision` stood for when last asked about.
+    /// Returns the commit of `revision` when the hub was last asked.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_string());
@@ -44,7 +43,7 @@ impl Cache {
         self.root.join("refs").join(revision)
     }
 
-    /// Notes the commit that `revision` stands for.
+    /// Records the commit of `revision`.
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> Result<()> {
         if self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
@@ -54,12 +53,13 @@ impl Cache {
         cloze_tensor::write_file_atomically(&path, commit.as_bytes())
     }
 
-    /// The folder of the files of a commit.
+    /// Returns the folder with the files of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.root.join("snapshots").join(commit)
     }
 
-    /// The file of a commit; `Some(None)` where the commit is known to have no such file, `None` where nothing is known.
+    /// Returns the path of a file of a commit, `Some(None)` if the commit is known not to have it, or `None` if nothing is
+    /// known about it.
     pub(super) fn find(&self, commit: &str, file: &str) -> Option<Option<PathBuf>> {
         let path = self.snapshot(commit).join(file);
         if path.is_file() {
@@ -72,15 +72,15 @@ impl Cache {
         self.root.join(".no_exist").join(commit).join(file)
     }
 
-    /// Notes that a commit has no such file.
+    /// Records that a commit does not have a file.
     pub(super) fn set_missing(&self, commit: &str, file: &str) -> Result<()> {
         let path = self.absence(commit, file);
         make_parent(&path)?;
         File::create(path).map(drop)
     }
 
-    /// Stores the `size` bytes that `write` writes as the blob `etag` and as the file of a commit. They are not asked
-    /// for where they are there already, under another commit.
+    /// Stores the `size` bytes that `write` writes as the blob `etag` and as the file of a commit. Does not call `write` if
+    /// another commit has already stored the blob.
     pub(super) fn store(
         &self,
         commit: &str,
@@ -96,13 +96,13 @@ impl Cache {
             replace_with(&blob, write)?;
         }
         if !pointer.is_file() {
-            // A link to a blob that is no more would be in the way.
+            // A link to a deleted blob must be removed before it can be replaced.
             if pointer.is_symlink() {
                 fs::remove_file(&pointer)?;
             }
             let target = ["../".repeat(2 + file.matches('/').count()).as_str(), "blobs/", etag].concat();
             match link(Path::new(&target), &blob, &pointer) {
-                // Where there are no locks, another process may have been faster.
+                // On a file system without locks, another process may have created the link.
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
@@ -110,8 +110,8 @@ impl Cache {
         Ok(pointer)
     }
 
-    /// Keeps other processes from downloading the file at the same time until it is dropped. Only saves work: on a file
-    /// system without locks all of them download.
+    /// Locks a file until the result is dropped, so that other processes do not download it at the same time. This only
+    /// saves work: on a file system without locks they all download it.
     pub(super) fn lock(&self, file: &str) -> Option<File> {
         let path = self.locks.join(format!("{file}.lock"));
         make_parent(&path).ok()?;
@@ -126,7 +126,7 @@ impl Cache {
     }
 }
 
-/// Whether this is the full hash of a commit.
+/// Whether `text` is the full hash of a commit.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -140,7 +140,7 @@ fn link(target: &Path, _blob: &Path, pointer: &Path) -> Result<()> {
     std::os::unix::fs::symlink(target, pointer)
 }
 
-/// As `huggingface_hub` does where links take a privilege: the file moves to its place in the snapshot.
+/// Moves the file into the snapshot, as `huggingface_hub` does where creating links requires a privilege.
 #[cfg(not(unix))]
 fn link(_target: &Path, blob: &Path, pointer: &Path) -> Result<()> {
     fs::rename(blob, pointer)

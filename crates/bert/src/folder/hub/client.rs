@@ -1,4 +1,4 @@
-//! Asking the hub for a file: `ENDPOINT/NAME/resolve/REVISION/FILE`, with the redirects and headers of the real one.
+//! Downloading a file from the hub: `ENDPOINT/NAME/resolve/REVISION/FILE`, with its redirects and headers.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::cache::is_commit;
 use super::progress;
 
 const REDIRECTS: usize = 10;
-/// Bytes that are read at once.
+/// The number of bytes per read.
 const PART: usize = 1 << 16;
 
 pub(super) struct Client {
@@ -20,23 +20,23 @@ pub(super) struct Client {
     patience: Duration,
 }
 
-/// What the hub says to the question for a file.
+/// The hub's answer to a request for a file.
 pub(super) enum Answer {
     File(Download),
-    /// There is no such file, in this commit if it says so.
+    /// The file does not exist, in this commit if the answer names one.
     Missing(Option<String>),
 }
 
-/// A file that is about to be received.
+/// A file that is ready to be received.
 pub(super) struct Download {
     pub(super) commit: String,
-    /// What the hub calls the content of the file.
+    /// The entity tag, which identifies the content of the file.
     pub(super) etag: String,
     pub(super) size: u64,
     body: BodyReader<'static>,
 }
 
-/// What the headers say of a file. They come with the answer that redirects to where the bytes are.
+/// The headers that describe a file. The first answer has them, before any redirect to a storage server.
 #[derive(Default)]
 struct Described {
     commit: Option<String>,
@@ -48,10 +48,10 @@ impl Client {
     pub(super) fn new(endpoint: &str, token: Option<String>, patience: Duration) -> Client {
         let agent = Agent::config_builder()
             .user_agent(concat!("cloze/", env!("CARGO_PKG_VERSION")))
-            // A file that is compressed on the way would have another size than is said.
+            // The size of a file that is compressed in transit would differ from the header.
             .accept_encoding("identity")
             .http_status_as_error(false)
-            // Followed here: the headers on the way count, and the token is not for everybody.
+            // `get` follows redirects: their headers are needed, and the token must only go to the endpoint.
             .max_redirects(0)
             .timeout_resolve(Some(patience))
             .timeout_connect(Some(patience))
@@ -63,19 +63,21 @@ impl Client {
         Client { agent, endpoint: endpoint.trim_end_matches('/').to_string(), token, patience }
     }
 
-    /// Asks for a file of a repository at a revision.
+    /// Requests a file of a repository at a revision.
     ///
     /// # Errors
-    /// When the hub cannot be reached, refuses, has no such repository or revision, or says what no hub would.
+    /// Returns an error if the hub cannot be reached, refuses the request, does not have the repository or the revision, or
+    /// sends an invalid answer.
     pub(super) fn get(&self, name: &str, revision: &str, file: &str) -> Result<Answer> {
         let address = format!("{}/{name}/resolve/{}/{}", self.endpoint, encoded(revision, ""), encoded(file, "/"));
-        let start: Uri =
-            address.parse().map_err(|_| self.error(ErrorKind::InvalidInput, "is no address: see HF_ENDPOINT"))?;
+        let start: Uri = address
+            .parse()
+            .map_err(|_| self.error(ErrorKind::InvalidInput, "is not a valid address: check HF_ENDPOINT"))?;
         if !matches!(start.scheme_str(), Some("http" | "https")) {
-            return Err(self.error(ErrorKind::InvalidInput, "is no http address: see HF_ENDPOINT"));
+            return Err(self.error(ErrorKind::InvalidInput, "is not an http address: check HF_ENDPOINT"));
         }
         if self.token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err(Error::new(ErrorKind::InvalidInput, "the token has characters that none has: see HF_TOKEN"));
+            return Err(Error::new(ErrorKind::InvalidInput, "the token has invalid characters: check HF_TOKEN"));
         }
         let mut at = start.clone();
         let mut described = Described::default();
@@ -100,7 +102,7 @@ impl Client {
                 && let Some(location) = text(headers, "location")
             {
                 at = follow(&at, location)
-                    .ok_or_else(|| self.error(ErrorKind::InvalidData, "redirects to no address"))?;
+                    .ok_or_else(|| self.error(ErrorKind::InvalidData, "redirects to an invalid address"))?;
                 continue;
             }
             if status.is_success() {
@@ -114,47 +116,47 @@ impl Client {
                 (code, status) => Err(self.refusal(name, revision, code, status)),
             };
         }
-        Err(self.error(ErrorKind::InvalidData, "redirects without end"))
+        Err(self.error(ErrorKind::InvalidData, "redirects too often"))
     }
 
     fn download(&self, described: Described, body: Body) -> Result<Download> {
         let lacks = |what: &str| {
             let reason =
-                format!("says no {what}, as a Hugging Face hub would: see HF_ENDPOINT, and proxies in between");
+                format!("sends no valid {what}, so it is not a Hugging Face hub: check HF_ENDPOINT and the proxy");
             self.error(ErrorKind::InvalidData, &reason)
         };
         Ok(Download {
             commit: described.commit.ok_or_else(|| lacks("commit (X-Repo-Commit)"))?,
-            etag: described.etag.ok_or_else(|| lacks("name of the content (ETag)"))?,
+            etag: described.etag.ok_or_else(|| lacks("entity tag (ETag)"))?,
             size: described.size.or(body.content_length()).ok_or_else(|| lacks("size (Content-Length)"))?,
             body: body.into_reader(),
         })
     }
 
     fn refusal(&self, name: &str, revision: &str, code: Option<&str>, status: u16) -> Error {
-        let known = if self.token.is_some() { "the token in use" } else { "HF_TOKEN, which is not set," };
+        let known = if self.token.is_some() { "the token" } else { "HF_TOKEN, which is not set," };
         let (kind, reason) = match (code, status) {
             (Some("RevisionNotFound"), _) => (ErrorKind::NotFound, format!("has no revision {revision} of {name}")),
             (Some("GatedRepo"), _) => {
                 let page = format!("{}/{name}", self.endpoint);
                 let reason = format!(
-                    "gives {name} to those who accepted its conditions: do so at {page}; {known} must be theirs"
+                    "requires accepting the conditions of {name}: do so at {page}; {known} must belong to that account"
                 );
                 (ErrorKind::PermissionDenied, reason)
             }
-            // The hub says 401 of a repository that is not there, too.
+            // The hub also answers 401 if the repository does not exist.
             (Some("RepoNotFound"), _) | (_, 401) => {
                 let endpoint = &self.endpoint;
                 let reason = format!(
-                    "no such folder, and {endpoint} has no {name} or keeps it private ({status}): check the name; \
-                     if it is private, {known} must have access"
+                    "no such folder, and {endpoint} has no public repository {name} ({status}): check the name; if it is \
+                     private, {known} must have access"
                 );
                 return Error::new(ErrorKind::NotFound, reason);
             }
-            (_, 403) => (ErrorKind::PermissionDenied, format!("refuses {name}: {known} must have access")),
-            (_, 429) => (ErrorKind::Other, "has had too many requests: try again later".to_string()),
-            (_, 500..) => (ErrorKind::Other, "is in trouble: try again later".to_string()),
-            _ => (ErrorKind::Other, "refuses".to_string()),
+            (_, 403) => (ErrorKind::PermissionDenied, format!("refuses access to {name}: {known} must have access")),
+            (_, 429) => (ErrorKind::Other, "received too many requests: try again later".to_string()),
+            (_, 500..) => (ErrorKind::Other, "has an internal error: try again later".to_string()),
+            _ => (ErrorKind::Other, "refuses the request".to_string()),
         };
         self.error(kind, &format!("{reason} ({status})"))
     }
@@ -163,7 +165,7 @@ impl Client {
         let (kind, why) = match error {
             ureq::Error::Io(error) => (error.kind(), error.to_string()),
             ureq::Error::Timeout(_) => (ErrorKind::TimedOut, format!("no answer in {} s", self.patience.as_secs())),
-            ureq::Error::HostNotFound => (ErrorKind::HostUnreachable, "no such host, or no network".to_string()),
+            ureq::Error::HostNotFound => (ErrorKind::HostUnreachable, "host not found".to_string()),
             other => (ErrorKind::Other, other.to_string()),
         };
         let todo = "give a folder, or set HF_HUB_OFFLINE=1 if the model is in the cache";
@@ -176,7 +178,10 @@ impl Client {
 }
 
 impl Download {
-    /// Receives the file into `to`, all of it or an error.
+    /// Writes the file to `to`.
+    ///
+    /// # Errors
+    /// Returns an error if the file is not received completely or has another size than announced.
     pub(super) fn receive(mut self, file: &str, to: &mut impl Write) -> Result<()> {
         let bar = progress::bar(file, self.size);
         let mut part = vec![0; PART];
@@ -200,8 +205,7 @@ impl Download {
             }
             received += read as u64;
             if received > self.size {
-                let reason =
-                    format!("the download of {file} has more than the {} bytes that it should have", self.size);
+                let reason = format!("the download of {file} has more than the announced {} bytes", self.size);
                 return Err(Error::new(ErrorKind::InvalidData, reason));
             }
             to.write_all(&part[..read])?;
@@ -214,7 +218,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// An entity tag as the name of a file: without quotes, and whether it is weak does not matter.
+/// Returns an entity tag as a file name, without quotes and the mark of weak tags, or `None` if it is not a safe name.
 fn plain_etag(etag: &str) -> Option<String> {
     let etag = etag.trim().trim_start_matches("W/").trim_matches('"');
     let named = etag.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -223,7 +227,7 @@ fn plain_etag(etag: &str) -> Option<String> {
     named.then(|| etag.to_string())
 }
 
-/// Who answers: a token is sent to nobody else than the endpoint.
+/// Returns the origin of an address. The token is only sent to the origin of the endpoint.
 fn origin(address: &Uri) -> (Option<&str>, Option<&str>, Option<u16>) {
     (address.scheme_str(), address.host(), address.port_u16())
 }
@@ -232,7 +236,8 @@ fn host(address: &Uri) -> String {
     format!("{}://{}", address.scheme_str().unwrap_or_default(), address.authority().map_or("", |host| host.as_str()))
 }
 
-/// Where `location`, which may be relative, leads from `at`; never from https to something weaker.
+/// Resolves the `location` of a redirect, which may be relative, against `at`. Returns `None` if it is invalid or leads
+/// from https to http.
 fn follow(at: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next().unwrap_or_default();
     let to: Uri = if location.contains("://") {
@@ -252,7 +257,7 @@ fn follow(at: &Uri, location: &str) -> Option<Uri> {
     }
 }
 
-/// Percent-encoding of what is not plain in an address, nor in `kept`.
+/// Percent-encodes all characters that are reserved in an address, except those in `kept`.
 fn encoded(text: &str, kept: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
@@ -263,8 +268,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirects() {
-        // As `urllib.parse.urljoin` has it.
+    fn redirects_are_resolved() {
+        // The results are those of Python's `urllib.parse.urljoin`.
         for (at, location, to) in [
             ("http://h:1/a/b/c?x=1", "/d?e=%2F", Some("http://h:1/d?e=%2F")),
             ("http://h:1/a/b/c?x=1", "d", Some("http://h:1/a/b/d")),
@@ -286,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn names_on_the_way() {
-        // As `urllib.parse.quote` has it.
+    fn names_are_encoded() {
+        // The results are those of Python's `urllib.parse.quote`.
         assert_eq!(encoded("refs/pr/3", ""), "refs%2Fpr%2F3");
         assert_eq!(encoded("1_Pooling/é a?.json", "/"), "1_Pooling/%C3%A9%20a%3F.json");
         assert_eq!(plain_etag("W/\"0a-b_c.d\"").as_deref(), Some("0a-b_c.d"));

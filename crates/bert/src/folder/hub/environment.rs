@@ -1,4 +1,4 @@
-//! What the environment says of the hub, in the variables of `huggingface_hub`.
+//! The settings of the hub: the environment variables of `huggingface_hub`.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,20 +7,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) struct Environment {
-    /// Where the hub is.
+    /// The address of the hub.
     pub(super) endpoint: String,
     /// The folder of downloaded repositories.
     pub(super) cache: PathBuf,
     pub(super) token: Option<String>,
-    /// Whether the network is not to be used.
+    /// Whether the network must not be used.
     pub(super) offline: bool,
-    /// How long to wait for an answer, or for more of one.
+    /// The time to wait for an answer, or for more data.
     pub(super) patience: Duration,
 }
 
 impl Environment {
-    /// `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, or `hub` in `HF_HOME`; `HF_TOKEN`, or the file that
-    /// `hf auth login` writes; `HF_HUB_OFFLINE`; `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
+    /// Reads `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE` or `hub` in `HF_HOME`; `HF_TOKEN` or the file that
+    /// `hf auth login` writes; `HF_HUB_OFFLINE`; and `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
     pub(super) fn read() -> Environment {
         let home = path("HF_HOME")
             .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface")))
@@ -40,7 +40,7 @@ impl Environment {
     }
 }
 
-/// A variable that is set, and not to nothing.
+/// Returns the value of a variable that is set and not empty.
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -57,7 +57,7 @@ fn path(name: &str) -> Option<PathBuf> {
     variable(name).map(|value| expand(value.into()))
 }
 
-/// A path with the home directory in the place of a leading `~`.
+/// Replaces a leading `~` by the home directory.
 fn expand(path: PathBuf) -> PathBuf {
     match (path.strip_prefix("~"), env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),

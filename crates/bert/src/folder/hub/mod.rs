@@ -20,50 +20,50 @@ use crate::{Error, Result};
 #[derive(Clone)]
 pub(super) struct Subfolder {
     repository: Arc<Repository>,
-    /// What the names of its files begin with.
+    /// The prefix of the names of its files.
     prefix: String,
 }
 
 impl Subfolder {
-    /// The file `file`, from the cache or downloaded; `None` where the repository has none.
+    /// Returns the path of a file, downloading it if it is not in the cache, or `None` if the repository does not have it.
     ///
     /// # Errors
-    /// When it cannot be downloaded or stored.
+    /// Returns an error if the file cannot be downloaded or stored.
     pub(super) fn find(&self, file: &str) -> Result<Option<PathBuf>> {
         self.repository.find(&format!("{}{file}", self.prefix))
     }
 
-    /// The folder `name` in this one.
+    /// Returns the folder `name` inside this one.
     pub(super) fn inside(&self, name: &str) -> Subfolder {
         let slash = if name.is_empty() { "" } else { "/" };
         Subfolder { repository: self.repository.clone(), prefix: format!("{}{name}{slash}", self.prefix) }
     }
 }
 
-/// A repository at one commit. What is in the cache is not asked for again.
+/// A repository at one commit. Files in the cache are not requested again.
 struct Repository {
-    /// What the user calls it.
+    /// The name that the user gave, for messages.
     place: PathBuf,
     name: String,
     revision: String,
-    /// What the revision stands for: in the cache, or else for the first file that is asked for. All files are of one
-    /// commit, even if the repository changes meanwhile.
+    /// The commit of the revision, from the cache or from the first answer of the hub. All files come from this commit,
+    /// even if the repository changes meanwhile.
     commit: OnceLock<String>,
     cache: Cache,
     client: Client,
 }
 
-/// The repository `name` at `revision`, which the user called `place`.
+/// Opens the repository `name` at `revision`. `place` is the name that the user gave.
 ///
 /// # Errors
-/// When the network is not to be used and nothing of it is in the cache.
+/// Returns an error if the network must not be used and the repository is not in the cache.
 pub(super) fn open(place: &Path, name: &str, revision: &str) -> Result<Folder> {
     let environment = Environment::read();
     let cache = Cache::of(&environment.cache, name);
     if environment.offline {
         let snapshot = cache.commit(revision).map(|commit| cache.snapshot(&commit)).filter(|folder| folder.is_dir());
         return match snapshot {
-            Some(folder) => Ok(Folder::on_disk(&folder, "; HF_HUB_OFFLINE is set, and nothing downloaded")),
+            Some(folder) => Ok(Folder::on_disk(&folder, "; HF_HUB_OFFLINE is set, so nothing is downloaded")),
             None => {
                 let cache = environment.cache.display();
                 let reason = format!("no such folder; HF_HUB_OFFLINE is set, and {name} is not in the cache ({cache})");
@@ -114,7 +114,7 @@ impl Repository {
     }
 
     fn download(&self, file: &str) -> std::io::Result<Option<PathBuf>> {
-        // What was asked for counts, whatever others write into the cache meanwhile.
+        // Fixed before the request, because another process may change the cache during it.
         let pinned = self.commit();
         let answer = self.client.get(&self.name, pinned.unwrap_or(&self.revision), file)?;
         let said = match &answer {
@@ -132,14 +132,14 @@ impl Repository {
                 self.cache.store(&commit, file, (&etag, size), |to| download.receive(file, to)).map(Some)
             }
             Answer::Missing(_) => {
-                // Only saves a question: a cache that cannot be written to is none the worse.
+                // Recording it only saves a request, so an error does not matter.
                 let _ = self.cache.set_missing(&commit, file);
                 Ok(None)
             }
         }
     }
 
-    /// What went wrong with the hub is said of the repository, what went wrong on this machine of the cache.
+    /// Returns an error about the cache if the operating system reported it, and otherwise about the repository.
     fn error(&self, error: std::io::Error) -> Error {
         match error.raw_os_error() {
             Some(_) => Error::io(&self.cache.root, "cannot write", error),

@@ -1,0 +1,100 @@
+//! Opening a model folder.
+
+use cloze_tensor::Device;
+
+use super::BertModel;
+use crate::checkpoint::{Checkpoint, LoadReport};
+use crate::config::CONFIG_FILE;
+use crate::folder::Folder;
+use crate::weights::{Source, Weights};
+use crate::{BertConfig, ClassifierPooling, Error, Result};
+
+/// Options for opening a model.
+///
+/// ```no_run
+/// use cloze_bert::{BertForSequenceClassification, OpenOptions, PreTrainedModel};
+/// use cloze_tensor::Device;
+/// // A classifier of three classes on the encoder of any checkpoint.
+/// let options = OpenOptions::new().labels(["negative", "neutral", "positive"]).fresh_head().seed(42);
+/// let (model, report) = BertForSequenceClassification::open_with("models/base", &Device::Cpu, &options)?;
+/// println!("{report}");
+/// # Ok::<(), cloze_bert::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OpenOptions {
+    labels: Option<Vec<String>>,
+    classifier_pooling: Option<ClassifierPooling>,
+    dropout: Option<f64>,
+    seed: u64,
+    fresh_head: bool,
+}
+
+impl OpenOptions {
+    /// Creates options that follow the configuration in the folder and draw a missing head with seed 0.
+    pub fn new() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// Sets the labels, instead of those that the folder names.
+    pub fn labels<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> OpenOptions {
+        OpenOptions { labels: Some(labels.into_iter().map(Into::into).collect()), ..self }
+    }
+
+    /// Sets the pooling of a classifier of sequences. `None` keeps that of the folder.
+    pub fn classifier_pooling(self, pooling: impl Into<Option<ClassifierPooling>>) -> OpenOptions {
+        OpenOptions { classifier_pooling: pooling.into(), ..self }
+    }
+
+    /// Sets the dropout of hidden states and of attention. `None` keeps that of the folder. A classifier whose dropout
+    /// is configured separately keeps it.
+    pub fn dropout(self, p: impl Into<Option<f64>>) -> OpenOptions {
+        OpenOptions { dropout: p.into(), ..self }
+    }
+
+    /// Sets the seed with which a missing head is drawn.
+    pub fn seed(self, seed: u64) -> OpenOptions {
+        OpenOptions { seed, ..self }
+    }
+
+    /// Initialises a head whose weights have another shape in the file, for example for another number of labels.
+    /// Without this option they are an error.
+    pub fn fresh_head(self) -> OpenOptions {
+        OpenOptions { fresh_head: true, ..self }
+    }
+
+    /// Returns `config` with the fields that these options set.
+    fn apply(&self, config: BertConfig) -> BertConfig {
+        let mut config = match &self.labels {
+            Some(labels) => config.with_labels(labels.iter().cloned()),
+            None => config,
+        };
+        if let Some(pooling) = self.classifier_pooling {
+            config = config.with_classifier_pooling(pooling);
+        }
+        if let Some(p) = self.dropout {
+            (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (p, p);
+        }
+        config
+    }
+}
+
+/// Builds a model from the weights in a folder; parameters of the head that are missing are drawn.
+pub(super) fn open_folder<M>(
+    folder: &Folder,
+    device: &Device,
+    options: &OpenOptions,
+    build: impl FnOnce(Weights<'_>, &BertConfig) -> Result<M>,
+) -> Result<(M, LoadReport)> {
+    let config = options.apply(BertConfig::in_folder(folder)?);
+    let in_file = |error: Error| error.in_file(&folder.path().join(CONFIG_FILE));
+    config.validate().map_err(in_file)?;
+    let checkpoint = Checkpoint::open(folder, config.model_type, options.fresh_head)?;
+    // Names and shapes are checked before a value is read or drawn: with an invalid file, the configuration must not
+    // decide how much memory is allocated.
+    let body = |weights: Weights<'_>| BertModel::without_pooler(weights.at("bert"), &config);
+    let (_, checkpoint) = Source::shapes(checkpoint, &config).build(body)?;
+    checkpoint.as_ref().map_or(Ok(()), Checkpoint::check_missing)?;
+    let build = |weights: Weights<'_>| build(weights, &config).map_err(in_file);
+    let (model, checkpoint) = Source::new(checkpoint, &config, device, options.seed).build(build)?;
+    Ok((model, checkpoint.map(Checkpoint::report).unwrap_or_default()))
+}
