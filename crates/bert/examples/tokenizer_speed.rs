@@ -1,4 +1,4 @@
-//! How fast a folder of text is tokenized, and how fast a vocabulary is trained on it:
+//! Measures the speed of tokenizing a folder of text and of training a vocabulary on it:
 //! `cargo run --release -p cloze-bert --example tokenizer_speed -- FOLDER VOCAB.txt`
 
 use std::path::PathBuf;

@@ -1,12 +1,12 @@
-//! Packed batches: real tokens only, sequence after sequence.
+//! Packed batches: the tokens of all sequences one after the other, without padding.
 //!
-//! T tokens, B sequences, L the longest length of a padded batch.
+//! T tokens, B sequences, L the length of the rows of a padded batch.
 
 use cloze_tensor::Sequences;
 
 use crate::{BertConfig, Encoding, Error, Result};
 
-/// A batch of tokenized sequences without padding, checked against a model's limits when it is used.
+/// A batch of packed sequences. Whether it fits a model is checked when the model runs.
 #[derive(Clone, Debug)]
 pub struct Batch {
     ids: Vec<u32>,
@@ -16,10 +16,10 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Packs sequences, each given as its token ids and token types.
+    /// Packs sequences, each given as token ids and token types.
     ///
     /// # Errors
-    /// When a sequence is empty, or has not as many types as ids.
+    /// Returns an error if a sequence is empty, or its ids and types differ in number.
     pub fn new<I: AsRef<[u32]>>(sequences: &[(I, I)]) -> Result<Batch> {
         let mut ids = Vec::new();
         let mut token_types = Vec::new();
@@ -39,31 +39,30 @@ impl Batch {
     /// Packs encoded texts.
     ///
     /// # Errors
-    /// When an encoding has no tokens.
+    /// Returns an error if an encoding has no tokens.
     pub fn from_encodings(encodings: &[Encoding]) -> Result<Batch> {
         Batch::new(&encodings.iter().map(|e| (&e.ids, &e.token_types)).collect::<Vec<_>>())
     }
 
-    /// A batch that is packed already: `ids` and `token_types` `[T]` of `sequences`.
+    /// Creates a batch from packed `ids` and `token_types`, `[T]` each.
     ///
     /// # Errors
-    /// When the lengths differ.
+    /// Returns an error if the numbers of tokens differ.
     pub fn packed(ids: Vec<u32>, token_types: Vec<u32>, sequences: Sequences) -> Result<Batch> {
         if ids.len() != sequences.tokens() || token_types.len() != ids.len() {
             let (ids, types, tokens) = (ids.len(), token_types.len(), sequences.tokens());
-            let reason = format!("{ids} ids and {types} token types given for sequences of {tokens} tokens");
+            let reason = format!("{ids} ids and {types} token types for sequences of {tokens} tokens");
             return Err(Error::batch(reason));
         }
         let positions = sequences.rows().iter().map(|row| row.position).collect();
         Ok(Batch { ids, token_types, positions, sequences })
     }
 
-    /// Packs a padded batch: `ids`, `token_types` and `attention_mask` `[B, L]` row after row, where a mask
-    /// of 0 marks padding. What the mask leaves out of a row is dropped, so that padding never enters a
-    /// result. [`Batch::rows_of_padded`] finds tokens again.
+    /// Packs a padded batch: `ids`, `token_types` and `attention_mask`, each `[B, L]`, row-major. Tokens with mask 0 are
+    /// padding and are dropped. [`Batch::rows_of_padded`] maps the remaining tokens to packed rows.
     ///
     /// # Errors
-    /// When the lengths differ or are no multiple of `length`, or a row is all padding.
+    /// Returns an error if the lengths differ or are not a multiple of `length`, or a row has only padding.
     pub fn from_padded(ids: &[u32], token_types: &[u32], attention_mask: &[u32], length: usize) -> Result<Batch> {
         let fits = length > 0 && ids.len().is_multiple_of(length);
         if !fits || ids.len() != token_types.len() || ids.len() != attention_mask.len() {
@@ -79,7 +78,7 @@ impl Batch {
         Batch::packed(real(ids), real(token_types), Sequences::new(&lengths)?)
     }
 
-    /// For each entry of a padded batch with this mask, its row in the packed one; `None` for padding.
+    /// Returns the packed row of each entry of a padded batch with this mask, `None` for padding.
     pub fn rows_of_padded(attention_mask: &[u32]) -> Vec<Option<u32>> {
         let mut next = 0;
         let row = |&mask: &u32| {
@@ -91,42 +90,42 @@ impl Batch {
         attention_mask.iter().map(row).collect()
     }
 
-    /// Token ids `[T]`.
+    /// Returns the token ids, `[T]`.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// Token types `[T]`.
+    /// Returns the token types, `[T]`.
     pub fn token_types(&self) -> &[u32] {
         &self.token_types
     }
 
-    /// Position of each token in its sequence `[T]`.
+    /// Returns the position of each token in its sequence, `[T]`.
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }
 
-    /// How the sequences lie.
+    /// Returns the lengths and positions of the sequences.
     pub fn sequences(&self) -> &Sequences {
         &self.sequences
     }
 
-    /// Number of tokens: T.
+    /// Returns the number of tokens, T.
     pub fn tokens(&self) -> usize {
         self.ids.len()
     }
 
-    /// Number of sequences: B.
+    /// Returns the number of sequences, B.
     pub fn len(&self) -> usize {
         self.sequences.len()
     }
 
-    /// Whether there is no sequence.
+    /// Returns whether the batch has no sequences.
     pub fn is_empty(&self) -> bool {
         self.sequences.is_empty()
     }
 
-    /// Checks the lengths; ids and types are checked by the look-up itself.
+    /// Checks the lengths of the sequences. The embedding look-up checks ids and types.
     pub(crate) fn check(&self, config: &BertConfig) -> Result<()> {
         let (tokens, limit) = (self.sequences.longest(), config.max_position_embeddings);
         if tokens > limit {
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn padded_batches_lose_their_padding() {
+    fn padding_is_removed() {
         let batch = Batch::from_padded(&[5, 6, 0, 7, 0, 0], &[0, 1, 0, 0, 0, 0], &[1, 1, 0, 1, 0, 0], 3).unwrap();
         assert_eq!(batch.ids(), [5, 6, 7]);
         assert_eq!(batch.token_types(), [0, 1, 0]);
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_do_not_fit_are_errors() {
+    fn lengths_that_do_not_match_are_errors() {
         assert!(Batch::new(&[(&[1u32, 2][..], &[0u32][..])]).is_err());
         assert!(Batch::new(&[(&[][..], &[][..])]).is_err());
         assert!(Batch::from_padded(&[1, 2], &[0, 0], &[0, 0], 2).is_err());

@@ -26,7 +26,7 @@ pub enum ErrorKind {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the content, and where.
+        /// The problem, and its place in the file.
         reason: String,
     },
     /// An invalid configuration, or one that does not fit the model.
@@ -40,7 +40,7 @@ pub enum ErrorKind {
     /// An invalid vocabulary, a corpus that no vocabulary can be trained on, or an id that is out of range.
     #[error("tokenizer: {reason}")]
     Tokenizer {
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// A text with more tokens than fit.

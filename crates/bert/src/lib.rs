@@ -1,33 +1,32 @@
-//! BERT of [cloze](https://docs.rs/cloze): configuration, tokenizer, model, checkpoints.
+//! BERT for [cloze](https://docs.rs/cloze): configuration, tokenizer, models, checkpoints, pipelines.
 //!
-//! - [`Tokenizer`]: WordPiece, trained here or read from a model folder.
-//! - [`BertConfig`]: Hugging Face's `config.json`.
-//! - [`PreTrainedModel`]: how every model is built, opened and saved: [`BertModel`] without a head, and with one
-//!   [`BertForPreTraining`], [`BertForMaskedLM`], [`BertForNextSentencePrediction`],
-//!   [`BertForSequenceClassification`], [`BertForTokenClassification`], [`BertForQuestionAnswering`],
-//!   [`BertForMultipleChoice`]; [`SentenceEncoder`] for vectors of sentences.
-//! - [`Batch`]: packed sequences. Only real tokens enter the model; there is no padding and no mask.
-//! - [`Pipeline`]: ask a model, text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
+//! - [`Tokenizer`]: a WordPiece tokenizer, trained or opened from a model folder.
+//! - [`BertConfig`]: the configuration, Hugging Face's `config.json`.
+//! - [`PreTrainedModel`]: creates, opens and saves every model: [`BertModel`] without a head, [`BertForPreTraining`],
+//!   [`BertForMaskedLM`], [`BertForNextSentencePrediction`], [`BertForSequenceClassification`],
+//!   [`BertForTokenClassification`], [`BertForQuestionAnswering`], [`BertForMultipleChoice`], and [`SentenceEncoder`] for
+//!   sentence embeddings.
+//! - [`Batch`]: packed sequences. Models only see real tokens; there is no padding and no mask.
+//! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
 //!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`].
 //!
 //! # Models by name
 //!
-//! What opens a folder also takes, with the cargo feature `hub`, the name of a repository of the Hugging Face hub:
-//! `bert-base-uncased`, `owner/name`, or `owner/name@revision` for a branch, a tag or a commit. A folder of that name comes
-//! first. Each file is downloaded when it is first needed, into the cache of `huggingface_hub`, so that `transformers`
-//! finds what was downloaded here, and the other way round. What is in the cache is not asked for again, even if the
-//! repository has changed: name the new commit, or remove the repository's folder from the cache. All files of a model
-//! are of one commit.
+//! With the cargo feature `hub`, every function that opens a folder also accepts the name of a repository on the Hugging
+//! Face hub: `bert-base-uncased`, `owner/name`, or `owner/name@revision` for a branch, tag or commit. A folder of the same
+//! name takes precedence. Files are downloaded when they are first needed, into the cache of `huggingface_hub`, which
+//! `transformers` shares. All files of a model come from one commit. Cached files are not requested again, even if the
+//! repository has changed: name the new commit, or remove the repository from the cache.
 //!
-//! These variables of the environment have a say:
+//! These environment variables apply:
 //!
-//! - `HF_HOME`, `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`): the cache is in the folder `HF_HUB_CACHE`, or else in `hub` in
-//!   `HF_HOME`, which is `~/.cache/huggingface` if not set.
-//! - `HF_TOKEN`: what private and gated repositories ask for; if it is not set, what `hf auth login` stored.
-//! - `HF_HUB_OFFLINE=1`: nothing is downloaded, only the cache counts.
-//! - `HF_ENDPOINT`: another hub than `https://huggingface.co`. The token is sent to no other address than this.
-//! - `HF_HUB_DOWNLOAD_TIMEOUT`: seconds to wait for an answer, or for more of one; 30 if not set.
-//! - `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+//! - `HF_HOME`, `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`): the cache is the folder `HF_HUB_CACHE`, or else `hub` in
+//!   `HF_HOME`, which is `~/.cache/huggingface` by default.
+//! - `HF_TOKEN`: the token for private and gated repositories, by default the one that `hf auth login` stored.
+//! - `HF_HUB_OFFLINE=1`: uses only the cache.
+//! - `HF_ENDPOINT`: the address of the hub, `https://huggingface.co` by default. The token is sent to no other address.
+//! - `HF_HUB_DOWNLOAD_TIMEOUT`: the time in seconds to wait for an answer or for more data, 30 by default.
+//! - `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`: the proxy.
 
 mod batch;
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! Low-rank adapters: what they compute, and their files.
+//! Low-rank adapters: outputs, gradients, freezing and files.
 
 use cloze_bert::{Batch, BertConfig, BertForSequenceClassification, LoraConfig, Mode, PreTrainedModel, SequenceLabels};
 use cloze_tensor::random::{Purpose, Stream};
@@ -13,7 +13,7 @@ fn model() -> Result<BertForSequenceClassification> {
     Ok(BertForSequenceClassification::new(&config, &Device::Cpu, 1)?)
 }
 
-/// As training would leave them: no B is zero.
+/// Draws B, which is zero in new adapters, to imitate training.
 fn drawn(model: &mut BertForSequenceClassification) -> Result {
     let mut stream = Stream::new(3, Purpose::User, 0, 0, 0);
     let mut drawn = Ok(());
@@ -42,12 +42,12 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn merged_weights_compute_what_adapters_did() -> Result {
+fn merged_weights_compute_the_same_as_adapters() -> Result {
     for targets in [&["query", "value"][..], &["attention.output.dense"], &["intermediate.dense"], &ALL] {
         let mut model = model()?;
         let (plain, count) = (logits(&model)?, model.parameter_count());
         model.add_adapters(&LoraConfig::new(3).alpha(6.0).targets(targets.iter().copied()), 2)?;
-        assert_eq!(logits(&model)?, plain, "a new adapter corrects nothing");
+        assert_eq!(logits(&model)?, plain, "a new adapter must not change the output");
         assert!(model.parameter_count() > count);
         drawn(&mut model)?;
         let adapted = logits(&model)?;
@@ -59,9 +59,9 @@ fn merged_weights_compute_what_adapters_did() -> Result {
     Ok(())
 }
 
-/// s B A has the gradients that the sum W + s B A gives it.
+/// Compares the gradients of A and B with those derived from the gradient of the merged weight, W + s B A.
 #[test]
-fn gradients_are_those_of_the_sum() -> Result {
+fn gradients_are_those_of_the_merged_weight() -> Result {
     let mut model = model()?;
     model.add_adapters(&LoraConfig::new(2).alpha(3.0).targets(ALL), 2)?;
     drawn(&mut model)?;
@@ -96,13 +96,43 @@ fn gradients_are_those_of_the_sum() -> Result {
     Ok(())
 }
 
+/// Adding or loading adapters freezes the bare model; merging makes it trainable again.
 #[test]
-fn files_are_read_back() -> Result {
+fn only_adapters_and_head_train() -> Result {
+    let folder = tempfile::tempdir()?;
+    let trainable = |model: &BertForSequenceClassification| -> Vec<String> {
+        let parameters = model.named_parameters().into_iter();
+        parameters.filter(|(_, tensor)| !tensor.is_frozen() && tensor.tracks_grad()).map(|(name, _)| name).collect()
+    };
+    let mut model = model()?;
+    let all = trainable(&model);
+    model.add_adapters(&LoraConfig::new(2).targets(["query"]), 2)?;
+    let layer =
+        |number: usize, matrix: &str| format!("bert.encoder.layer.{number}.attention.self.query.lora_{matrix}.weight");
+    let mut expected: Vec<String> = (0..2).flat_map(|number| [layer(number, "A"), layer(number, "B")]).collect();
+    expected.extend(["classifier.weight", "classifier.bias"].map(String::from));
+    assert_eq!(trainable(&model), expected);
+    let labels = SequenceLabels::Classes(vec![0, 1, 1]);
+    let gradients = model.loss(&batch()?, &labels, Mode::Eval)?.backward()?;
+    assert!(gradients.get(&model.bert.embeddings.word_embeddings.weight).is_none());
+    assert!(gradients.get(&model.classifier.weight).is_some());
+    model.save_adapters(folder.path())?;
+
+    let mut loaded = self::model()?;
+    loaded.load_adapters(folder.path())?;
+    assert_eq!(trainable(&loaded), expected);
+    loaded.merge_adapters()?;
+    assert_eq!(trainable(&loaded), all);
+    Ok(())
+}
+
+#[test]
+fn saved_adapters_are_loaded() -> Result {
     let folder = tempfile::tempdir()?;
     let mut model = model()?;
     model.add_adapters(&LoraConfig::new(2).alpha(5.0), 2)?;
     drawn(&mut model)?;
-    let refused = model.save(folder.path().join("whole")).err().ok_or("saved")?.to_string();
+    let refused = model.save(folder.path().join("whole")).err().ok_or("it was saved")?.to_string();
     assert!(refused.contains("merge_adapters()") && !folder.path().join("whole").exists(), "{refused}");
     model.save_adapters(folder.path())?;
 
@@ -120,7 +150,7 @@ fn files_are_read_back() -> Result {
 }
 
 #[test]
-fn what_does_not_fit_is_named() -> Result {
+fn adapters_that_do_not_fit_are_errors() -> Result {
     let mut model = model()?;
     let said = |result: cloze_bert::Result<()>| result.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(said(model.add_adapters(&LoraConfig::new(0), 1)).contains("rank of adapters is 0"));

@@ -1,4 +1,4 @@
-//! Files of weights as others write them: other names, copies of tied tensors, and what must be refused.
+//! Files of weights from other programs: other names, copies of tied tensors, and invalid files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +13,7 @@ const DECODER: &str = "cls.predictions.decoder.weight";
 const BIAS: &str = "cls.predictions.bias";
 const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
 
-/// Saves a small model, lets `change` change its tensors, and opens what that gives.
+/// Saves a small model, lets `change` modify its tensors, and opens the result.
 fn reopened(
     change: impl FnOnce(&mut BTreeMap<String, Tensor>) -> Result,
 ) -> Result<cloze_bert::Result<(BertForPreTraining, LoadReport)>> {
@@ -23,7 +23,7 @@ fn reopened(
     {
         let file = TensorFile::open(folder.path().join(WEIGHTS_FILE))?;
         for name in file.names() {
-            // A copy: the file is about to be replaced.
+            // A copy, because the file will be replaced.
             let tensor = file.tensor(&name, &Device::Cpu)?;
             tensors.insert(name, tensor.mul_scalar(1.0)?);
         }
@@ -47,7 +47,7 @@ fn save(folder: &Path) -> Result {
 }
 
 fn refused(change: impl FnOnce(&mut BTreeMap<String, Tensor>) -> Result) -> Result<String> {
-    Ok(reopened(change)?.err().ok_or("the file is taken")?.to_string())
+    Ok(reopened(change)?.err().ok_or("the file was accepted")?.to_string())
 }
 
 fn changed(tensor: &Tensor, index: usize, value: f32) -> Result<Tensor> {
@@ -57,7 +57,7 @@ fn changed(tensor: &Tensor, index: usize, value: f32) -> Result<Tensor> {
 }
 
 #[test]
-fn copies_of_tied_tensors_are_welcome() -> Result {
+fn copies_of_tied_tensors_are_accepted() -> Result {
     let (model, report) = reopened(|tensors| {
         tensors.insert(DECODER.into(), tensors[WORDS].clone());
         tensors.insert(DECODER_BIAS.into(), tensors[BIAS].clone());
@@ -83,7 +83,7 @@ fn a_tied_tensor_is_found_under_its_other_name() -> Result {
 }
 
 #[test]
-fn a_decoder_that_is_not_tied_is_refused() -> Result {
+fn an_untied_decoder_is_an_error() -> Result {
     let said = refused(|tensors| {
         tensors.insert(DECODER.into(), changed(&tensors[WORDS], 639, 0.5)?);
         Ok(())
@@ -100,7 +100,7 @@ fn a_decoder_that_is_not_tied_is_refused() -> Result {
     let path = folder.path().join("config.json");
     let config = std::fs::read_to_string(&path)?;
     std::fs::write(&path, config.replacen('{', "{\"tie_word_embeddings\": false,", 1))?;
-    let said = BertForPreTraining::open(folder.path(), &Device::Cpu).err().ok_or("taken")?.to_string();
+    let said = BertForPreTraining::open(folder.path(), &Device::Cpu).err().ok_or("it was accepted")?.to_string();
     assert!(said.contains("config.json: tie_word_embeddings is false"), "{said}");
     std::fs::write(&path, config.replacen('{', "{\"tie_word_embeddings\": true,", 1))?;
     BertForPreTraining::open(folder.path(), &Device::Cpu)?;
@@ -108,7 +108,7 @@ fn a_decoder_that_is_not_tied_is_refused() -> Result {
 }
 
 #[test]
-fn old_names_are_known_but_not_beside_the_new_ones() -> Result {
+fn old_names_are_accepted_but_not_together_with_new_names() -> Result {
     let (new, old) = ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma");
     let (_, report) = reopened(|tensors| {
         let tensor = tensors.remove(new).ok_or(new)?;
@@ -125,7 +125,7 @@ fn old_names_are_known_but_not_beside_the_new_ones() -> Result {
 }
 
 #[test]
-fn weights_that_are_not_finite_are_refused() -> Result {
+fn weights_that_are_not_finite_are_errors() -> Result {
     let name = "bert.encoder.layer.0.output.dense.weight";
     for value in [f32::NAN, f32::INFINITY] {
         let said = refused(|tensors| {
@@ -137,25 +137,25 @@ fn weights_that_are_not_finite_are_refused() -> Result {
     Ok(())
 }
 
-/// What the configuration asks for is not made before the file is known to have it.
+/// No memory is allocated for parameters before the file is known to have them.
 #[test]
-fn embeddings_and_encoder_are_looked_for_first() -> Result {
+fn embeddings_and_encoder_are_checked_first() -> Result {
     let folder = tempfile::tempdir()?;
     save(folder.path())?;
     let small = BertConfig::open(folder.path())?;
     let said = || -> Result<String> {
         let opened = BertForPreTraining::open(folder.path(), &Device::Cpu);
-        let error = opened.err().ok_or("the folder is taken")?.to_string();
+        let error = opened.err().ok_or("the folder was accepted")?.to_string();
         let path = folder.path().join(WEIGHTS_FILE).display().to_string();
         Ok(error.strip_prefix(&path).ok_or(error.clone())?.to_string())
     };
-    // The vocabulary is named by its embeddings, not by a head that has as many rows.
+    // The error names the word embeddings, not a head with as many rows.
     BertConfig { vocab_size: 41, ..small.clone() }.save(folder.path())?;
     assert_eq!(said()?, format!(": {WORDS} has shape [40, 16], the configuration requires [41, 16]"));
     BertConfig { num_hidden_layers: 2, intermediate_size: 24, ..small.clone() }.save(folder.path())?;
     let name = "bert.encoder.layer.1.attention.self.query.weight";
     assert_eq!(said()?, format!(": {name} is missing (16 parameters of embeddings and encoder in total)"));
-    // 4 TiB for the first matrix of the head alone.
+    // The first matrix of the head would need 4 TiB.
     BertConfig { hidden_size: 1 << 20, num_hidden_layers: 1, ..small }.save(folder.path())?;
     save_safetensors(folder.path().join(WEIGHTS_FILE), Vec::<(String, Tensor)>::new(), &[])?;
     let count = "21 parameters of embeddings and encoder in total";

@@ -1,4 +1,4 @@
-//! The model: numbers of parameters, initial values, where errors say they come from, asking.
+//! The model: parameter counts, initial values, errors with module paths, options.
 
 use cloze_bert::{
     Batch, BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel,
@@ -25,7 +25,7 @@ fn count(model: &BertForPreTraining, part: &str) -> u64 {
 }
 
 #[test]
-fn parameters_are_as_many_as_the_configuration_says() -> Result {
+fn parameter_counts_match_the_configuration() -> Result {
     let odd = BertConfig {
         hidden_size: 21,
         num_hidden_layers: 3,
@@ -49,9 +49,9 @@ fn parameters_are_as_many_as_the_configuration_says() -> Result {
     Ok(())
 }
 
-/// The number of bert-base-uncased with both heads; layer and pooler are those of a model that is built.
+/// Compares with the number of parameters of bert-base-uncased with both heads, and with a model of one layer.
 #[test]
-fn base_has_110_million() -> Result {
+fn base_has_110_million_parameters() -> Result {
     let counts = BertConfig::base().parameter_counts();
     assert_eq!(counts.pre_training(), 110_106_428);
     let one_layer = BertConfig { num_hidden_layers: 1, vocab_size: 50, ..BertConfig::base() };
@@ -62,7 +62,7 @@ fn base_has_110_million() -> Result {
 }
 
 #[test]
-fn initial_values() -> Result {
+fn initial_values_have_their_distribution() -> Result {
     let config = BertConfig::tiny(2000);
     let model = BertForPreTraining::new(&config, &Device::Cpu, 5)?;
     let mut matrices: Vec<Vec<f32>> = Vec::new();
@@ -73,9 +73,12 @@ fn initial_values() -> Result {
         } else if name.contains("LayerNorm") {
             assert!(values.iter().all(|&x| x == 1.0), "{name}");
         } else {
-            assert!(matrices.iter().all(|other| other[..16] != values[..16]), "{name} is drawn like another");
+            assert!(
+                matrices.iter().all(|other| other[..16] != values[..16]),
+                "{name} has the values of another parameter"
+            );
             matrices.push(values.clone());
-            // The standard deviation of fewer is not known that well.
+            // The standard deviation of fewer values is too uncertain.
             if values.len() < 8192 {
                 continue;
             }
@@ -101,7 +104,7 @@ fn initial_values() -> Result {
 }
 
 #[test]
-fn errors_say_which_module_they_come_from() -> Result {
+fn errors_have_the_path_of_the_module() -> Result {
     let batch = Batch::new(&[(vec![1, 2, 3], vec![0, 0, 1])])?;
     let wrong = Tensor::zeros(&[3, 5], DType::F32, &Device::Cpu)?;
     type Place = fn(&mut BertForPreTraining) -> &mut Tensor;
@@ -120,18 +123,18 @@ fn errors_say_which_module_they_come_from() -> Result {
     for (place, parameter) in places {
         let mut model = BertForPreTraining::new(&small(), &Device::Cpu, 0)?;
         *parameter(&mut model) = wrong.clone();
-        let error = model.loss(&batch, &targets, Mode::Eval).err().ok_or("a wrong shape is taken")?.to_string();
+        let error = model.loss(&batch, &targets, Mode::Eval).err().ok_or("a wrong shape was accepted")?.to_string();
         assert!(error.starts_with(place), "{error}");
     }
     let mut model = BertForPreTraining::new(&small(), &Device::Cpu, 0)?;
     model.bert.encoder.layer[1].attention.self_attention.key.weight = wrong;
-    let error = model.bert.hidden(&batch).err().ok_or("a wrong shape is taken")?.to_string();
+    let error = model.bert.hidden(&batch).err().ok_or("a wrong shape was accepted")?.to_string();
     assert!(error.starts_with("bert.encoder.layer.1.attention.self: "), "{error}");
     Ok(())
 }
 
 #[test]
-fn targets_that_make_no_loss_say_so() -> Result {
+fn targets_without_a_loss_are_errors() -> Result {
     let model = BertForPreTraining::new(&small(), &Device::Cpu, 0)?;
     let batch = Batch::new(&[(vec![1, 2, 3], vec![0, 0, 1])])?;
     let good = PreTrainingTargets { rows: vec![1], labels: vec![7], next_sentence: vec![0], divisors: None };
@@ -162,14 +165,14 @@ fn fill_mask(max_length: usize) -> Result<FillMask> {
 }
 
 #[test]
-fn fill_mask_crosses_threads() {
+fn pipelines_and_models_cross_threads() {
     fn check<T: Send + Sync + 'static>() {}
     check::<FillMask>();
     check::<BertForPreTraining>();
 }
 
 #[test]
-fn fill_mask_gives_as_many_guesses_as_asked() -> Result {
+fn fill_mask_returns_k_guesses() -> Result {
     let model = fill_mask(512)?;
     assert!(model.top_k("the [MASK] sat", 0)?.is_empty());
     assert_eq!(model.top_k("the [MASK] sat", 3)?.len(), 3);
@@ -181,8 +184,8 @@ fn fill_mask_gives_as_many_guesses_as_asked() -> Result {
 }
 
 #[test]
-fn a_text_that_is_too_long_is_told_the_smaller_limit() -> Result {
-    let text = "the [MASK] ".repeat(7); // 14 tokens and 2 special ones
+fn a_text_that_is_too_long_is_an_error_with_the_smaller_limit() -> Result {
+    let text = "the [MASK] ".repeat(7); // 14 tokens, and 2 special tokens
     for (max_length, expected) in [(512, 12), (5, 5)] {
         let error = fill_mask(max_length)?.top_k(&text, 3).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::TooLong { tokens: 16, limit } if *limit == expected), "{error}");
@@ -190,7 +193,7 @@ fn a_text_that_is_too_long_is_told_the_smaller_limit() -> Result {
     Ok(())
 }
 
-/// Added tokens get rows of their own; what the model says of the others stays.
+/// Added tokens get new rows, and the logits of the others do not change.
 #[test]
 fn the_vocabulary_grows_with_added_tokens() -> Result {
     let tokenizer = Tokenizer::train(["the cat sat on the mat"], 60, &TrainOptions::new())?;
@@ -231,20 +234,20 @@ fn the_vocabulary_grows_with_added_tokens() -> Result {
 }
 
 #[test]
-fn dropout_in_the_place_of_the_folder_s() -> Result {
+fn the_dropout_option_overrides_the_folder() -> Result {
     let dir = tempfile::tempdir()?;
     BertModel::new(&small(), &Device::Cpu, 3)?.save(dir.path())?;
     let open = |p| BertModel::open_with(dir.path(), &Device::Cpu, &OpenOptions::new().dropout(p));
     let config = open(0.25)?.0.config().clone();
     assert_eq!((config.hidden_dropout_prob, config.attention_probs_dropout_prob), (0.25, 0.25));
-    let Err(error) = open(1.5) else { panic!("no dropout is 1.5") };
+    let Err(error) = open(1.5) else { panic!("a dropout of 1.5 was accepted") };
     assert!(error.to_string().contains("hidden_dropout_prob is 1.5"), "{error}");
     Ok(())
 }
 
-/// Against the mean of the hidden states, by hand; and the folder remembers it.
+/// Compares with the mean of the hidden states, computed here. The option is saved with the model.
 #[test]
-fn a_classifier_of_the_mean() -> Result {
+fn a_classifier_can_read_the_mean() -> Result {
     let dir = tempfile::tempdir()?;
     BertForSequenceClassification::new(&small().with_labels(["a", "b", "c"]), &Device::Cpu, 3)?.save(dir.path())?;
     let options = OpenOptions::new().classifier_pooling(ClassifierPooling::Mean);
@@ -255,7 +258,7 @@ fn a_classifier_of_the_mean() -> Result {
     let hidden = model.bert.forward(&batch, Mode::Eval)?.to_vec::<f32>()?;
     let width = small().hidden_size;
     let values = |parameter: &Tensor| parameter.to_vec::<f32>();
-    let pooler = model.bert.pooler.as_ref().ok_or("there is a pooler")?;
+    let pooler = model.bert.pooler.as_ref().ok_or("no pooler")?;
     let (pooler_weight, pooler_bias) = (values(&pooler.dense.weight)?, values(&pooler.dense.bias)?);
     let (weight, bias) = (values(&model.classifier.weight)?, values(&model.classifier.bias)?);
     let affine = |x: &[f64], weight: &[f32], bias: &[f32]| -> Vec<f64> {

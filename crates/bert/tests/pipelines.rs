@@ -1,5 +1,4 @@
-//! Asking models: what a pipeline says is what its head says of the encoded text, whatever it is batched with and
-//! whichever thread asks.
+//! Pipelines: an answer equals the output of the head on the encoded text, independent of the batch and the thread.
 
 use cloze_bert::{
     Aggregation, Batch, BertConfig, BertForMaskedLM, BertForNextSentencePrediction, BertForQuestionAnswering,
@@ -23,7 +22,7 @@ fn tokenizer() -> Result<Tokenizer> {
     Ok(Tokenizer::train(TEXTS, 90, &TrainOptions::new())?)
 }
 
-/// A model with weights large enough that its answers differ from one another.
+/// A model with weights large enough that its answers differ.
 fn model<M: PreTrainedModel>(labels: usize, seed: u64) -> Result<M> {
     let config = BertConfig {
         hidden_size: 24,
@@ -49,7 +48,7 @@ fn near(a: f64, b: f32) {
 }
 
 #[test]
-fn classes_labels_and_values() -> Result {
+fn classes_labels_and_values_are_those_of_the_head() -> Result {
     let tokenizer = tokenizer()?;
     for problem in [None, Some(ProblemType::MultiLabel), Some(ProblemType::Regression)] {
         let dir = tempfile::tempdir()?;
@@ -97,7 +96,7 @@ fn every_mask_is_filled() -> Result {
             }
         }
     }
-    let said = pipeline.top_k(texts[0], 3).err().ok_or("two masks are one")?.to_string();
+    let said = pipeline.top_k(texts[0], 3).err().ok_or("two masks were accepted")?.to_string();
     assert!(said.contains("2 [MASK]"), "{said}");
     let pair = pipeline.fill_pairs(&[("the cat", "a [MASK]")], 1)?;
     assert_eq!(pair[0][0].position, 5);
@@ -105,7 +104,7 @@ fn every_mask_is_filled() -> Result {
 }
 
 #[test]
-fn next_sentences() -> Result {
+fn next_sentence_probabilities_are_those_of_the_head() -> Result {
     let (tokenizer, model) = (tokenizer()?, model::<BertForNextSentencePrediction>(2, 3)?);
     let pipeline = NextSentence::new(model.clone(), tokenizer.clone())?;
     let pairs: Vec<(&str, &str)> = TEXTS.iter().copied().zip(TEXTS.iter().rev().copied()).collect();
@@ -116,7 +115,7 @@ fn next_sentences() -> Result {
     Ok(())
 }
 
-/// The answer by definition: every span of every window.
+/// Compares with the definition: all spans of all windows.
 #[test]
 fn answers_are_the_best_spans_of_all_windows() -> Result {
     let (tokenizer, model) = (tokenizer()?, model::<BertForQuestionAnswering>(2, 4)?);
@@ -167,7 +166,7 @@ fn answers_are_the_best_spans_of_all_windows() -> Result {
         assert_eq!(pipeline.answer(question, &context)?, answers[0]);
 
         let all = pipeline.no_answer(true).top_k(question, &context, usize::MAX)?;
-        let no_answer = all.iter().find(|answer| answer.is_none()).ok_or("no answer is no answer")?;
+        let no_answer = all.iter().find(|answer| answer.is_none()).ok_or("the empty answer is missing")?;
         near(no_answer.score, none);
         assert_eq!((no_answer.text.as_str(), all.len()), ("", seen.len() + 1));
         assert!(all.is_sorted_by(|a, b| a.score >= b.score));
@@ -187,7 +186,7 @@ fn a_question_that_fills_the_window_is_named() -> Result {
 }
 
 #[test]
-fn words_get_their_labels_where_they_have_most_around_them() -> Result {
+fn words_are_labelled_in_the_window_with_the_most_context() -> Result {
     let (tokenizer, model) = (tokenizer()?, model::<BertForTokenClassification>(3, 5)?);
     let text = [TEXTS.join(" ").as_str(), "cated unsaid"].concat();
     let whole = TokenClassification::new(model.clone(), tokenizer.clone())?;
@@ -209,7 +208,7 @@ fn words_get_their_labels_where_they_have_most_around_them() -> Result {
         };
         near(words[1].score, largest(&expected));
     }
-    // In windows every word comes once, and those in the middle of the text see as much as a window holds.
+    // With windows every word is labelled once.
     let windowed = TokenClassification::new(model.clone(), tokenizer.clone().with_max_length(20))?;
     let (whole, windowed) = (whole.words(&[&text, "mat"])?, windowed.words(&[&text, "mat"])?);
     for (a, b) in whole.iter().zip(&windowed) {
@@ -229,7 +228,7 @@ fn words_get_their_labels_where_they_have_most_around_them() -> Result {
 }
 
 #[test]
-fn one_model_serves_eight_threads_with_the_bits_of_one() -> Result {
+fn eight_threads_get_the_same_bits_from_one_model() -> Result {
     let texts: Vec<String> = (0..48).map(|i| TEXTS[i % 5].repeat(1 + i % 3)).collect();
     let embedder = SentenceEmbedder::new(model(2, 6)?, tokenizer()?)?;
     let classifier = TextClassification::new(model(3, 7)?, tokenizer()?)?.truncate(true);
@@ -258,9 +257,9 @@ fn one_model_serves_eight_threads_with_the_bits_of_one() -> Result {
     })
 }
 
-/// Enough texts that they do not go through at once.
+/// The texts need several batches.
 #[test]
-fn many_texts_are_many_batches() -> Result {
+fn batches_do_not_change_answers() -> Result {
     let embedder = SentenceEmbedder::new(model(2, 6)?, tokenizer()?)?;
     let texts: Vec<&str> = (0..600).map(|i| TEXTS[i % 5]).collect();
     let many = embedder.embed(&texts)?;
@@ -274,7 +273,7 @@ fn many_texts_are_many_batches() -> Result {
 }
 
 #[test]
-fn poolings_and_their_folders() -> Result {
+fn poolings_are_computed_saved_and_opened() -> Result {
     let tokenizer = tokenizer()?;
     let encoder = model::<SentenceEncoder>(2, 8)?;
     let all = [SentencePooling::Cls, SentencePooling::Max, SentencePooling::Mean, SentencePooling::MeanSqrtLen];
@@ -310,7 +309,7 @@ fn poolings_and_their_folders() -> Result {
     assert!(said().contains("pooling_mode_weightedmean_tokens is not supported"), "{}", said());
     std::fs::write(&pooling, r#"{"pooling_mode": ["cls", "mean"]}"#)?;
     assert_eq!(SentenceEmbedder::open(dir.path())?.dimension(), 48);
-    // Side by side in the order that was asked for.
+    // Poolings are concatenated in the given order.
     let other = tempfile::tempdir()?;
     let reversed = model::<SentenceEncoder>(2, 8)?.pooled_by(&[SentencePooling::Mean, SentencePooling::Cls])?;
     reversed.save(other.path())?;
@@ -322,7 +321,7 @@ fn poolings_and_their_folders() -> Result {
         &modules,
         r#"[{"path": "../x", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "b.Pooling"}]"#,
     )?;
-    assert!(said().contains("../x is no folder inside it"), "{}", said());
+    assert!(said().contains("../x is not a folder inside it"), "{}", said());
     std::fs::write(&modules, r#"[{"path": "", "type": "a.Transformer"}, {"path": "2_Dense", "type": "b.Dense"}]"#)?;
     assert!(said().contains("modules.json: module 1 is \"b.Dense\""), "{}", said());
     Ok(())
@@ -349,21 +348,21 @@ fn similarities_are_cosines() -> Result {
 }
 
 #[test]
-fn what_cannot_be_asked_is_named() -> Result {
+fn invalid_inputs_are_named() -> Result {
     let blank = |texts: &[&str]| -> Result<String> {
         let pipeline = TextClassification::new(model(2, 1)?, tokenizer()?)?;
-        Ok(pipeline.classify(texts).err().ok_or("it was taken")?.to_string())
+        Ok(pipeline.classify(texts).err().ok_or("it was accepted")?.to_string())
     };
-    assert!(blank(&["a cat", " \t "])?.contains("text 1 is blank"));
-    assert!(blank(&["", "a"])?.contains("text 0 is blank"));
-    assert!(blank(&["a", "\u{7}\u{200d}"])?.contains("text 1 is blank, or nothing in it is a token"));
+    assert!(blank(&["a cat", " \t "])?.contains("text 1 has no tokens"));
+    assert!(blank(&["", "a"])?.contains("text 0 has no tokens"));
+    assert!(blank(&["a", "\u{7}\u{200d}"])?.contains("text 1 has no tokens: it is blank or"));
     let long = "cat ".repeat(70);
     let said = blank(&[&long])?;
     assert!(said.contains("72 tokens") && said.contains("64 fit"), "{said}");
     let pipeline = TextClassification::new(model(2, 1)?, tokenizer()?)?.truncate(true);
     assert_eq!(pipeline.classify(&[&long])?.len(), 1);
 
-    // A head that is not there is nothing to ask; to train it one opens the model.
+    // A pipeline needs a trained head. A model can be opened without one, to train it.
     let dir = tempfile::tempdir()?;
     model::<BertForMaskedLM>(2, 1)?.save(dir.path())?;
     tokenizer()?.save(dir.path())?;
@@ -378,30 +377,30 @@ fn what_cannot_be_asked_is_named() -> Result {
     let texts = ["quite another vocabulary, with far more words in it than the model has rows for, and letters: xyz"];
     Tokenizer::train(texts, 400, &TrainOptions::new())?.save(dir.path())?;
     let said = FillMask::open(dir.path()).err().ok_or("it was opened")?.to_string();
-    assert!(said.contains("vocab_size is") && said.contains("the tokenizer's tokens"), "{said}");
+    assert!(said.contains("vocab_size is") && said.contains("the number of tokens of the tokenizer"), "{said}");
     let said = FillMask::open(dir.path().join("none")).err().ok_or("it was opened")?.to_string();
     assert!(said.contains("none: cannot read: no such folder"), "{said}");
     Ok(())
 }
 
-/// Both are called `classifier`; answers of the other would be nonsense.
+/// Both heads are called `classifier`.
 #[test]
-fn a_classifier_of_texts_is_none_of_words() -> Result {
+fn a_classifier_of_texts_is_not_opened_as_one_of_words() -> Result {
     let dir = tempfile::tempdir()?;
     model::<BertForSequenceClassification>(3, 1)?.save(dir.path())?;
     tokenizer()?.save(dir.path())?;
     let said = TokenClassification::open(dir.path()).err().ok_or("it was opened")?.to_string();
-    let reason = "has a BertForSequenceClassification, whose classifier is not that of a BertForTokenClassification";
+    let reason = "has a BertForSequenceClassification, whose classifier does not fit a BertForTokenClassification: open it as that model";
     assert_eq!(said, format!("{}: {reason}", dir.path().display()));
     TextClassification::open(dir.path())?;
-    // Nothing is said, nothing is refused.
+    // Without an architecture there is nothing to compare.
     let unsaid = BertConfig { architectures: Vec::new(), ..BertConfig::open(dir.path())? };
     unsaid.save(dir.path())?;
     TokenClassification::open(dir.path())?;
     Ok(())
 }
 
-/// Large enough that attention is infinite less infinite.
+/// Returns a model with weights so large that attention computes infinity minus infinity.
 fn overflowing<M: PreTrainedModel>() -> Result<M> {
     let mut model: M = model(2, 1)?;
     model.visit_mut("", &mut |name, parameter| {
@@ -413,10 +412,10 @@ fn overflowing<M: PreTrainedModel>() -> Result<M> {
 }
 
 #[test]
-fn numbers_that_are_none_are_errors() -> Result {
+fn outputs_that_are_not_finite_are_errors() -> Result {
     fn said<T>(answer: cloze_bert::Result<T>) {
         let said = answer.err().map(|error| error.to_string());
-        assert_eq!(said.as_deref(), Some("the model gives NaN: its weights are too large to compute with"));
+        assert_eq!(said.as_deref(), Some("the model computes NaN: its weights are too large"));
     }
     let text = "a cat";
     said(FillMask::new(overflowing()?, tokenizer()?)?.top_k("a [MASK]", 2));
@@ -428,12 +427,12 @@ fn numbers_that_are_none_are_errors() -> Result {
     Ok(())
 }
 
-/// Control characters are not blank, and no tokens.
+/// Control characters are neither blank nor tokens.
 #[test]
-fn texts_without_tokens() -> Result {
+fn texts_without_tokens_are_handled() -> Result {
     let pipeline = QuestionAnswering::new(model(2, 1)?, tokenizer()?)?;
     let said = pipeline.answer("dog?", "\u{1}\u{2}").err().map(|error| error.to_string());
-    assert_eq!(said.as_deref(), Some("the context has no tokens: nothing can be the answer"));
+    assert_eq!(said.as_deref(), Some("the context has no tokens, so it has no answer"));
     assert!(pipeline.no_answer(true).answer("dog?", "\u{1}\u{2}")?.is_none());
     let pipeline = TokenClassification::new(model(2, 1)?, tokenizer()?)?;
     assert_eq!(pipeline.words(&["\u{1}", "cat"])?[0], []);

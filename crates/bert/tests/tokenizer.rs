@@ -1,4 +1,4 @@
-//! The tokenizer as its users see it.
+//! The public interface of the tokenizer.
 
 use std::fs;
 use std::path::Path;
@@ -43,16 +43,16 @@ fn training_is_deterministic() {
 
 #[test]
 fn merges_by_frequency_then_age() {
-    // ab occurs five times, bc three; then a ##b ##c becomes one from its two pieces.
+    // The pair a ##b occurs five times and is merged first; then ab ##c, three times.
     let tokenizer = Tokenizer::train(["ab ab abc abc abc"], 100, &TrainOptions::new().min_frequency(3)).unwrap();
     let tokens: Vec<_> = (5..tokenizer.vocab_size() as u32).map(|id| tokenizer.token(id).unwrap()).collect();
     assert_eq!(tokens, ["a", "##b", "##c", "ab", "abc"]);
 }
 
 #[test]
-fn a_vocabulary_too_small_says_what_it_needs() {
+fn a_vocab_size_that_is_too_small_is_an_error() {
     let message_of = |size| message(Tokenizer::train(["ab ba c"], size, &TrainOptions::new()));
-    assert!(message_of(9).contains("vocab_size is 9: this corpus needs at least 10"), "{}", message_of(9));
+    assert!(message_of(9).contains("vocab_size is 9: must be at least 10"), "{}", message_of(9));
     assert_eq!(Tokenizer::train(["ab ba c"], 10, &TrainOptions::new()).unwrap().vocab_size(), 10);
     for empty in [vec![], vec!["", " \n\u{200d}"]] {
         assert!(message(Tokenizer::train(empty, 100, &TrainOptions::new())).contains("no words"));
@@ -126,7 +126,7 @@ fn truncation_and_windows() {
     let cut = tokenizer.encode_with(long, None, &first).unwrap();
     assert_eq!((cut.len(), cut.truncated), (8, tokenizer.ids(long).unwrap().len() - 6));
     assert_eq!(tokenizer.encode("the cat").unwrap().truncated, 0);
-    // A question and windows over its context.
+    // A question with windows over its context.
     let windows = EncodeOptions::new().max_length(9).truncation(Truncation::OnlySecond).stride(2);
     let encoding = tokenizer.encode_with("the cat", Some(long), &windows).unwrap();
     let whole = tokenizer.ids(long).unwrap();
@@ -148,13 +148,13 @@ fn truncation_and_windows() {
 }
 
 #[test]
-fn a_written_mask_is_the_mask() {
+fn a_mask_in_the_text_is_a_special_token() {
     let tokenizer = trained();
     let encoding = tokenizer.encode("it [MASK] out the window.").unwrap();
     let at = encoding.ids.iter().position(|&id| id == tokenizer.mask_id()).unwrap();
     assert_eq!((encoding.offsets[at], encoding.special_tokens_mask[at]), ((3, 9), false));
     assert_eq!(tokenizer.ids("it [MASK] out the window.").unwrap(), encoding.ids[1..encoding.len() - 1]);
-    // In lower case it is three ordinary words.
+    // In lower case it is split into ordinary words.
     assert!(!tokenizer.ids("it [mask] out").unwrap().contains(&tokenizer.mask_id()));
 }
 
@@ -193,7 +193,7 @@ fn look_ups() {
 }
 
 #[test]
-fn bad_vocabularies_say_what_is_wrong() {
+fn errors_about_vocabularies_say_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vocab.txt");
     let open = |bytes: &[u8]| {
@@ -223,7 +223,7 @@ fn bad_json_is_refused() {
         fs::write(&path, bad).unwrap();
         assert!(message(Tokenizer::open(dir.path())).starts_with(&path.display().to_string()));
     }
-    // A hole in the ids.
+    // A gap in the ids.
     fs::write(&path, good.replace("\"the\": ", "\"the\": 9")).unwrap();
     assert!(message(Tokenizer::open(dir.path())).contains("none with the id"));
     fs::write(&path, &good).unwrap();
@@ -276,14 +276,14 @@ proptest! {
     }
 
     #[test]
-    fn the_fast_way_gives_the_same_ids(text in text()) {
+    fn the_fast_path_gives_the_same_ids(text in text()) {
         let tokenizer = trained();
         let encoding = tokenizer.encode(&text).unwrap();
         prop_assert_eq!(tokenizer.ids(&text).unwrap(), &encoding.ids[1..encoding.len() - 1]);
     }
 
     #[test]
-    fn any_vocabulary_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_vocabulary_is_read_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("vocab.txt"), &bytes).unwrap();
         fs::write(dir.path().join("tokenizer_config.json"), &bytes).unwrap();
@@ -291,7 +291,7 @@ proptest! {
     }
 }
 
-/// Every line of two languages of novels: fast and full pipeline agree.
+/// Compares the fast path with the pipeline on every line of novels in two languages.
 #[test]
 fn novels() {
     let Some(data) = std::env::var_os("CLOZE_DATA") else {
@@ -304,7 +304,7 @@ fn novels() {
     let vocab = data.join("vocab/bert-base-uncased-vocab.txt");
     let uncased = Tokenizer::from_vocab_file(&vocab, &TokenizerOptions::uncased()).unwrap().with_max_length(1 << 20);
     let cased = Tokenizer::from_vocab_file(&vocab, &TokenizerOptions::cased()).unwrap().with_max_length(1 << 20);
-    // The published tokenizer.json is the same tokenizer.
+    // The published tokenizer.json describes the same tokenizer.
     let dir = tempfile::tempdir().unwrap();
     fs::copy(data.join("vocab/bert-base-uncased-tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
     let published = Tokenizer::open(dir.path()).unwrap();
@@ -326,7 +326,7 @@ fn novels() {
     }
 }
 
-/// The corpus of the examples has 41 documents, and a small vocabulary spells all of it.
+/// The corpus of the examples has 41 documents, and a small vocabulary covers it.
 #[test]
 fn mini_corpus() {
     let corpus =

@@ -151,7 +151,7 @@ pub enum ErrorKind {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the content, and where.
+        /// The problem, and its place in the file.
         reason: String,
     },
 }

@@ -32,7 +32,7 @@ pub enum ErrorKind {
     Data {
         /// The part of the data: `corpus`, `targets`.
         what: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         why: String,
         /// The file or folder, if known.
         path: Option<PathBuf>,

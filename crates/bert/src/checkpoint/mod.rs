@@ -80,7 +80,7 @@ fn parts(tensor: &Tensor) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
     Ok((0..elements).step_by(PART).map(part))
 }
 
-/// The weights in a folder, and a record of which have been read.
+/// The weights in a folder, with a record of the parameters that were read from it.
 pub(crate) struct Checkpoint {
     file: TensorFile,
     model_type: ModelType,

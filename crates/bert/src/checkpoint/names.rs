@@ -1,5 +1,5 @@
-//! The names of parameters in files. Within the library a parameter has one canonical name: that of BERT's state dict
-//! in `transformers`, with the prefix `bert.` for the bare model.
+//! The names of parameters in files. Within the library a parameter has one canonical name: its name in BERT's state
+//! dict in `transformers`, with the prefix `bert.` for the bare model.
 
 use crate::config::ModelType;
 
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(bert("classifier.weight"), "classifier.weight");
     }
 
-    /// The names are those of `DistilBertForMaskedLM` and `DistilBertForSequenceClassification` in `transformers`.
+    /// The names come from `DistilBertForMaskedLM` and `DistilBertForSequenceClassification` in `transformers`.
     #[test]
     fn distilbert_names_map_both_ways() {
         let layer = ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm"];

@@ -69,7 +69,7 @@ impl BertConfig {
 mod tests {
     use super::*;
 
-    /// The expected numbers are those of `transformers`.
+    /// The expected numbers come from `transformers`.
     #[test]
     fn published_models_have_their_counts() {
         let base = BertConfig::base().parameter_counts();

@@ -1,8 +1,8 @@
 //! Low-rank adapters: each adapted linear layer keeps its weight W and learns a correction s B A of rank r
 //! (E. J. Hu, Y. Shen, P. Wallis, Z. Allen-Zhu, Y. Li, S. Wang, L. Wang, W. Chen, "LoRA", 2021).
 //!
-//! This file adds, merges, saves and loads adapters; [`layers`](super::layers) computes with them. The files are those
-//! of the Python package `peft`: `adapter_config.json` and `adapter_model.safetensors`.
+//! This file adds, merges, saves and loads adapters; [`layers`](super::layers) computes with them. The files have
+//! the format of the Python package `peft`: `adapter_config.json` and `adapter_model.safetensors`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -52,7 +52,7 @@ pub trait PreTrainedModel: Module + Sized {
     /// The name of the model's class in `transformers`, written to `config.json`.
     const ARCHITECTURE: &'static str;
 
-    /// Builds the model from `weights`. Module names are those of the state dict in `transformers`.
+    /// Builds the model from `weights`. Modules are named as in the state dict of `transformers`.
     ///
     /// # Errors
     /// Returns an error if the weights do not fit the configuration.
@@ -80,7 +80,7 @@ pub trait PreTrainedModel: Module + Sized {
     }
 
     /// Opens the model in the folder `place`, written by `transformers` or [`save`](PreTrainedModel::save), or
-    /// [of this name](crate#models-by-name). Initialises a missing head; the report lists what was loaded.
+    /// [of this name](crate#models-by-name). Initialises a missing head; the report lists the parameters concerned.
     ///
     /// Weights stored as f32 are views of the memory-mapped file, so a model that only answers needs no second copy
     /// of them.

@@ -1,9 +1,9 @@
 //! Sentence embeddings (N. Reimers, I. Gurevych, "Sentence-BERT", 2019): the encoder, a pooling of its hidden states, and
-//! optional normalisation. The folders are those of `sentence-transformers`.
+//! optional normalisation. The folders have the format of `sentence-transformers`.
 
 use std::path::Path;
 
-use cloze_tensor::{Device, Pooling, Tensor, module};
+use cloze_tensor::{Device, Pooling, Sequences, Tensor, module};
 use serde_json::{Map, Value};
 
 use super::open::open_folder;
@@ -107,27 +107,7 @@ impl SentenceEncoder {
     /// # Errors
     /// Returns an error if the batch does not fit the model.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        let sequences = batch.sequences();
-        let pooled = if self.modules.poolings == [SentencePooling::Cls] {
-            self.bert.forward_rows(batch, &Rows::cls(sequences), mode)?
-        } else {
-            let hidden = self.bert.forward(batch, mode)?; // [T, H]
-            let pool = |pooling: &SentencePooling| -> Result<Tensor> {
-                Ok(match pooling {
-                    SentencePooling::Cls => hidden.gather_rows(sequences.starts())?,
-                    SentencePooling::Max => hidden.pool(sequences, Pooling::Max)?,
-                    SentencePooling::Mean => hidden.pool(sequences, Pooling::Mean)?,
-                    SentencePooling::MeanSqrtLen => {
-                        let length = |ends: &[u32]| ((ends[1] - ends[0]) as f32).sqrt();
-                        let lengths: Vec<f32> = sequences.cu_seqlens().windows(2).map(length).collect();
-                        let lengths = Tensor::from_vec(lengths, &[batch.len(), 1], &hidden.device())?;
-                        hidden.pool(sequences, Pooling::Mean)?.mul(&lengths)?
-                    }
-                })
-            };
-            let pooled = self.modules.poolings.iter().map(pool).collect::<Result<Vec<_>>>()?;
-            Tensor::concat(&pooled.iter().collect::<Vec<_>>(), 1)?
-        };
+        let pooled = self.pooled(batch, mode)?;
         if !self.modules.normalize {
             return Ok(pooled);
         }
@@ -135,4 +115,30 @@ impl SentenceEncoder {
         let norms = pooled.mul(&pooled)?.sum_keep(&[1])?.add_scalar(1e-24)?.sqrt()?; // [B, 1]
         Ok(pooled.div(&norms)?)
     }
+
+    fn pooled(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
+        let sequences = batch.sequences();
+        if self.modules.poolings == [SentencePooling::Cls] {
+            return self.bert.forward_rows(batch, &Rows::cls(sequences), mode);
+        }
+        let hidden = self.bert.forward(batch, mode)?; // [T, H]
+        let pooled = self.modules.poolings.iter().map(|pooling| pool(&hidden, sequences, *pooling));
+        let pooled = pooled.collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::concat(&pooled.iter().collect::<Vec<_>>(), 1)?)
+    }
+}
+
+/// Combines the hidden states of each sequence, `[T, H]`, into one vector: `[B, H]`.
+fn pool(hidden: &Tensor, sequences: &Sequences, pooling: SentencePooling) -> Result<Tensor> {
+    Ok(match pooling {
+        SentencePooling::Cls => hidden.gather_rows(sequences.starts())?,
+        SentencePooling::Max => hidden.pool(sequences, Pooling::Max)?,
+        SentencePooling::Mean => hidden.pool(sequences, Pooling::Mean)?,
+        SentencePooling::MeanSqrtLen => {
+            let length = |ends: &[u32]| ((ends[1] - ends[0]) as f32).sqrt();
+            let lengths: Vec<f32> = sequences.cu_seqlens().windows(2).map(length).collect();
+            let lengths = Tensor::from_vec(lengths, &[sequences.len(), 1], &hidden.device())?;
+            hidden.pool(sequences, Pooling::Mean)?.mul(&lengths)?
+        }
+    })
 }

@@ -1,31 +1,31 @@
-//! What stands behind a mask?
+//! Predicting masked tokens.
 
 use cloze_tensor::Precision;
 
-use super::{Asked, Pipeline, check_finite};
+use super::{Pipeline, Runner, check_finite};
 use crate::{BertForMaskedLM, Encoding, Error, Mode, Result, Tokenizer};
 
-/// A token that might stand behind a mask.
+/// A token predicted for a mask.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guess {
-    /// The token, a word or (after `##`) the continuation of one.
+    /// The token: a word, or after `##` the continuation of one.
     pub token: String,
     /// Its id.
     pub id: u32,
-    /// How probable the model finds it, in [0, 1].
+    /// Its probability, in [0, 1].
     pub probability: f64,
 }
 
-/// A mask, and what might stand behind it.
+/// A mask and the tokens predicted for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilledMask {
-    /// Its position among the tokens, `[CLS]` included.
+    /// The position of the mask among the tokens, `[CLS]` included.
     pub position: usize,
-    /// Most probable first.
+    /// The predicted tokens, most probable first.
     pub guesses: Vec<Guess>,
 }
 
-/// Fills masks.
+/// A pipeline that predicts masked tokens.
 ///
 /// ```no_run
 /// use cloze_bert::{FillMask, Pipeline};
@@ -36,59 +36,61 @@ pub struct FilledMask {
 /// # Ok::<(), cloze_bert::Error>(())
 /// ```
 pub struct FillMask {
-    asked: Asked<BertForMaskedLM>,
+    runner: Runner<BertForMaskedLM>,
 }
 
 impl Pipeline for FillMask {
     type Model = BertForMaskedLM;
 
     fn new(model: BertForMaskedLM, tokenizer: Tokenizer) -> Result<FillMask> {
-        Ok(FillMask { asked: Asked::new(model, tokenizer)? })
+        Ok(FillMask { runner: Runner::new(model, tokenizer)? })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
-        self.asked.precision = precision;
+        self.runner.precision = precision;
         self
     }
 }
 
 impl FillMask {
-    /// The `k` most probable tokens for the one `[MASK]` of `text`, most probable first.
+    /// Returns the `k` most probable tokens for the only `[MASK]` of `text`, most probable first.
     ///
     /// # Errors
-    /// When the text has no mask or several (see [`fill`](FillMask::fill)), or more tokens than the model or the
-    /// tokenizer takes.
+    /// Returns an error if the text has no mask or several (use [`fill`](FillMask::fill)), or is longer than the model or
+    /// the tokenizer allows.
     pub fn top_k(&self, text: &str, k: usize) -> Result<Vec<Guess>> {
         let mut masks = self.fill(&[text], k)?.pop().unwrap_or_default();
         match (masks.pop(), masks.len()) {
             (Some(mask), 0) => Ok(mask.guesses),
-            (_, others) => Err(Error::input(format!("{} [MASK] in {text:?}: fill takes several", others + 1))),
+            (_, others) => {
+                Err(Error::input(format!("{} [MASK] in {text:?}: top_k expects one, use fill for several", others + 1)))
+            }
         }
     }
 
-    /// For each `[MASK]` of each text the `k` most probable tokens. Each mask is filled as if the others stayed
-    /// masked.
+    /// Returns the `k` most probable tokens for each `[MASK]` of each text. The masks of a text are predicted independently
+    /// of each other.
     ///
     /// # Errors
-    /// When a text has no mask, or more tokens than the model or the tokenizer takes.
+    /// Returns an error if a text has no mask or is longer than the model or the tokenizer allows.
     pub fn fill(&self, texts: &[&str], k: usize) -> Result<Vec<Vec<FilledMask>>> {
-        self.fill_encoded(&self.asked.encode(texts.iter().map(|text| (*text, None)), false)?, k)
+        self.fill_encoded(&self.runner.encode(texts.iter().map(|text| (*text, None)), false)?, k)
     }
 
-    /// As [`fill`](FillMask::fill), for pairs of texts.
+    /// Fills the masks of pairs of texts, like [`fill`](FillMask::fill).
     ///
     /// # Errors
-    /// As [`fill`](FillMask::fill).
+    /// Returns an error like [`fill`](FillMask::fill).
     pub fn fill_pairs(&self, pairs: &[(&str, &str)], k: usize) -> Result<Vec<Vec<FilledMask>>> {
-        self.fill_encoded(&self.asked.encode(pairs.iter().map(|(a, b)| (*a, Some(*b))), false)?, k)
+        self.fill_encoded(&self.runner.encode(pairs.iter().map(|(a, b)| (*a, Some(*b))), false)?, k)
     }
 
-    /// As [`fill`](FillMask::fill), for texts that are encoded already.
+    /// Fills the masks of encoded texts, like [`fill`](FillMask::fill).
     ///
     /// # Errors
-    /// As [`fill`](FillMask::fill).
+    /// Returns an error like [`fill`](FillMask::fill).
     pub fn fill_encoded(&self, encodings: &[Encoding], k: usize) -> Result<Vec<Vec<FilledMask>>> {
-        let tokenizer = &self.asked.tokenizer;
+        let tokenizer = &self.runner.tokenizer;
         let masks = |encoding: &Encoding| -> Vec<usize> {
             (0..encoding.len()).filter(|&at| encoding.ids[at] == tokenizer.mask_id()).collect()
         };
@@ -97,7 +99,7 @@ impl FillMask {
             return Err(Error::input(format!("no [MASK] in text {index}: {} ...", tokens.join(" "))));
         }
         let mut filled = Vec::with_capacity(encodings.len());
-        self.asked.in_batches(encodings, |model, batch, encodings| {
+        self.runner.in_batches(encodings, |model, batch, encodings| {
             let positions: Vec<Vec<usize>> = encodings.iter().map(masks).collect();
             let starts = batch.sequences().starts().iter();
             let rows = starts.zip(&positions).flat_map(|(start, at)| at.iter().map(move |&at| start + at as u32));
@@ -119,8 +121,8 @@ impl FillMask {
     }
 
     fn guess(&self, id: u32, probability: f64) -> Guess {
-        // A model may have more rows than its tokenizer has tokens.
-        let token = self.asked.tokenizer.token(id).map_or_else(|| format!("[{id}]"), str::to_string);
+        // A model may have more word embeddings than its tokenizer has tokens.
+        let token = self.runner.tokenizer.token(id).map_or_else(|| format!("[{id}]"), str::to_string);
         Guess { token, id, probability }
     }
 }

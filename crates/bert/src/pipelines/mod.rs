@@ -1,7 +1,7 @@
-//! Asking a model: text in, answers out.
+//! Pipelines: text in, answers out.
 //!
-//! A pipeline is a model with its tokenizer. All are opened the same way ([`Pipeline`]), take many texts at once, and
-//! may be shared by any number of threads.
+//! A pipeline is a model with its tokenizer. All pipelines are opened in the same way ([`Pipeline`]), accept many texts
+//! per call, and can be shared between threads.
 
 mod fill_mask;
 mod next_sentence;
@@ -30,30 +30,30 @@ use crate::{
     Encoding, Error, PreTrainedModel, Result, Tokenizer, Truncation,
 };
 
-/// A model that is asked with text.
+/// A model with its tokenizer, which answers from text.
 pub trait Pipeline: Sized {
-    /// The model behind it.
+    /// The type of the model.
     type Model: PreTrainedModel;
 
-    /// Of a model and its tokenizer.
+    /// Creates a pipeline from a model and its tokenizer.
     ///
     /// # Errors
-    /// When the vocabulary is larger than the model's.
+    /// Returns an error if the tokenizer has more tokens than the model.
     fn new(model: Self::Model, tokenizer: Tokenizer) -> Result<Self>;
 
-    /// Of the model and tokenizer in the folder `place`, or of [this name](crate#models-by-name), on the CPU.
+    /// Opens the model and the tokenizer in the folder `place`, or [of this name](crate#models-by-name), on the CPU.
     ///
     /// # Errors
-    /// As [`PreTrainedModel::open`] and [`Tokenizer::open`]; when the two do not belong together; and when the folder
-    /// has no weights for the head, or those of another task's: they give no answers.
+    /// Returns an error like [`PreTrainedModel::open`] and [`Tokenizer::open`], if the two do not match, and if the folder
+    /// has no weights for the head or the head of another task.
     fn open(place: impl AsRef<Path>) -> Result<Self> {
         Self::open_on(place, &Device::Cpu)
     }
 
-    /// As [`open`](Pipeline::open), on a device.
+    /// Opens a pipeline like [`open`](Pipeline::open), on the given device.
     ///
     /// # Errors
-    /// As [`open`](Pipeline::open).
+    /// Returns an error like [`open`](Pipeline::open).
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let place = place.as_ref();
         let (model, report) = Self::Model::open(place, device)?;
@@ -66,49 +66,50 @@ pub trait Pipeline: Sized {
         Self::new(model, Tokenizer::open(place)?)
     }
 
-    /// What matrix products are computed in: f32 unless this says otherwise.
+    /// Sets the precision of matrix products, f32 by default.
     fn precision(self, precision: Precision) -> Self;
 }
 
-/// Models whose heads have one name, `classifier`, and may have one shape.
+/// The models whose head is called `classifier`. Their names and shapes do not tell them apart.
 const CLASSIFIERS: [&str; 3] = [
     BertForSequenceClassification::ARCHITECTURE,
     BertForTokenClassification::ARCHITECTURE,
     BertForMultipleChoice::ARCHITECTURE,
 ];
 
-/// Refuses a folder that says that its classifier is that of another task: it would answer, with nonsense.
+/// Returns an error if the classifier in a folder belongs to another task, because its answers would be nonsense.
 fn check_head<M: PreTrainedModel>(place: &Path, config: &BertConfig) -> Result<()> {
     let class = |bert_class| config.model_type.class_name(bert_class);
     let stored = |class: &String| config.architectures.contains(class);
     let own = class(M::ARCHITECTURE);
     match CLASSIFIERS.map(class).into_iter().find(stored) {
-        Some(other) if CLASSIFIERS.contains(&M::ARCHITECTURE) && !stored(&own) => {
-            Err(Error::format(place, format!("has a {other}, whose classifier is not that of a {own}")))
-        }
+        Some(other) if CLASSIFIERS.contains(&M::ARCHITECTURE) && !stored(&own) => Err(Error::format(
+            place,
+            format!("has a {other}, whose classifier does not fit a {own}: open it as that model"),
+        )),
         _ => Ok(()),
     }
 }
 
-/// Tokens that a model is given at once: enough to keep all threads busy.
+/// The number of tokens per batch, enough to keep all threads busy.
 const BATCH_TOKENS: usize = 4096;
 
-/// A model with its tokenizer, limited to what the model takes.
-struct Asked<M> {
+/// A model with its tokenizer, limited to the maximum length of the model.
+struct Runner<M> {
     model: M,
     tokenizer: Tokenizer,
     precision: Precision,
 }
 
-impl<M: PreTrainedModel> Asked<M> {
-    fn new(model: M, tokenizer: Tokenizer) -> Result<Asked<M>> {
+impl<M: PreTrainedModel> Runner<M> {
+    fn new(model: M, tokenizer: Tokenizer) -> Result<Runner<M>> {
         tokenizer.check_vocab_size(model.config())?;
         let max_length = tokenizer.max_length().min(model.config().max_position_embeddings);
         let tokenizer = tokenizer.with_max_length(max_length);
-        Ok(Asked { model, tokenizer, precision: Precision::F32 })
+        Ok(Runner { model, tokenizer, precision: Precision::F32 })
     }
 
-    /// Encodes texts, each alone or with a second one; errors say which.
+    /// Encodes texts, each with an optional second text. An error names the index of the text.
     fn encode<'t>(
         &self,
         texts: impl Iterator<Item = (&'t str, Option<&'t str>)>,
@@ -120,8 +121,7 @@ impl<M: PreTrainedModel> Asked<M> {
             let encoding = self.tokenizer.encode_with(text, second, &options)?;
             let has_tokens = |sequence| encoding.sequence_ids.contains(&Some(sequence));
             if !has_tokens(0) || (second.is_some() && !has_tokens(1)) {
-                let reason =
-                    format!("text {index} is blank, or nothing in it is a token: there is nothing to ask about");
+                let reason = format!("text {index} has no tokens: it is blank or has only characters that are removed");
                 return Err(Error::input(reason));
             }
             Ok(encoding)
@@ -129,7 +129,7 @@ impl<M: PreTrainedModel> Asked<M> {
         texts.enumerate().map(encode).collect()
     }
 
-    /// Runs `run` over the encodings, as many at once as have [`BATCH_TOKENS`] tokens, without recording a graph.
+    /// Calls `run` with batches of about [`BATCH_TOKENS`] tokens, without recording a graph.
     fn in_batches(
         &self,
         encodings: &[Encoding],
@@ -146,7 +146,7 @@ impl<M: PreTrainedModel> Asked<M> {
     }
 }
 
-/// Ranges of encodings that go together: as many as have [`BATCH_TOKENS`] tokens, but at least one.
+/// Returns the ranges of encodings that form batches of at most [`BATCH_TOKENS`] tokens, or of a single encoding.
 fn batches(encodings: &[Encoding]) -> Vec<Range<usize>> {
     let (mut ranges, mut start, mut tokens) = (Vec::new(), 0, 0);
     for (index, encoding) in encodings.iter().enumerate() {
@@ -162,7 +162,7 @@ fn batches(encodings: &[Encoding]) -> Vec<Range<usize>> {
     ranges
 }
 
-/// Softmax of logits, in f64.
+/// Computes the softmax of logits in f64.
 fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|&x| f64::from(x - largest).exp()).collect();
@@ -170,15 +170,15 @@ fn softmax(logits: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / sum).collect()
 }
 
-/// The position of the largest; the first of several, 0 of none.
+/// Returns the position of the first largest value, or 0 if there are no values.
 fn largest(values: &[f64]) -> usize {
     (1..values.len()).fold(0, |best, at| if values[at] > values[best] { at } else { best })
 }
 
-/// A model's numbers. Weights that are finite may be so large that what comes of them is not.
+/// Returns the values of a model's output.
 ///
 /// # Errors
-/// When one is not finite.
+/// Returns an error if a value is not finite, which very large weights can cause.
 fn finite(output: &Tensor) -> Result<Vec<f32>> {
     let values = output.to_vec::<f32>()?;
     values.iter().copied().try_for_each(|value| check_finite(value.into()))?;
@@ -188,14 +188,14 @@ fn finite(output: &Tensor) -> Result<Vec<f32>> {
 fn check_finite(value: f64) -> Result<()> {
     match value.is_finite() {
         true => Ok(()),
-        false => Err(Error::input(format!("the model gives {value}: its weights are too large to compute with"))),
+        false => Err(Error::input(format!("the model computes {value}: its weights are too large"))),
     }
 }
 
-/// A text whose parts are asked for by character.
+/// A text that is indexed by characters.
 struct Characters<'t> {
     text: &'t str,
-    /// Where each character starts, in bytes.
+    /// The byte offset of each character.
     starts: Vec<usize>,
 }
 
@@ -204,7 +204,7 @@ impl<'t> Characters<'t> {
         Characters { text, starts: text.char_indices().map(|(byte, _)| byte).collect() }
     }
 
-    /// Characters `start..end`.
+    /// Returns the characters `start..end`.
     fn part(&self, start: usize, end: usize) -> &'t str {
         let byte = |character: usize| self.starts.get(character).copied().unwrap_or(self.text.len());
         self.text.get(byte(start)..byte(end)).unwrap_or_default()

@@ -1,45 +1,45 @@
-//! Does one sentence follow another?
+//! Deciding whether one sentence follows another.
 
 use cloze_tensor::Precision;
 
-use super::{Asked, Pipeline};
+use super::{Pipeline, Runner};
 use crate::{BertForNextSentencePrediction, Mode, Result, Tokenizer};
 
-/// Judges whether a sentence follows another.
+/// A pipeline that estimates whether a sentence follows another.
 pub struct NextSentence {
-    asked: Asked<BertForNextSentencePrediction>,
+    runner: Runner<BertForNextSentencePrediction>,
 }
 
 impl Pipeline for NextSentence {
     type Model = BertForNextSentencePrediction;
 
     fn new(model: BertForNextSentencePrediction, tokenizer: Tokenizer) -> Result<NextSentence> {
-        Ok(NextSentence { asked: Asked::new(model, tokenizer)? })
+        Ok(NextSentence { runner: Runner::new(model, tokenizer)? })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
-        self.asked.precision = precision;
+        self.runner.precision = precision;
         self
     }
 }
 
 impl NextSentence {
-    /// The probability that `second` follows `first`.
+    /// Returns the probability that `second` follows `first`.
     ///
     /// # Errors
-    /// When a sentence is blank, or the pair is longer than the model or the tokenizer takes.
+    /// Returns an error if a sentence is blank, or the pair is longer than the model or the tokenizer allows.
     pub fn probability(&self, first: &str, second: &str) -> Result<f64> {
         Ok(self.probabilities(&[(first, second)])?[0])
     }
 
-    /// The probability of each pair that its second sentence follows its first.
+    /// Returns for each pair the probability that the second sentence follows the first.
     ///
     /// # Errors
-    /// As [`probability`](NextSentence::probability).
+    /// Returns an error like [`probability`](NextSentence::probability).
     pub fn probabilities(&self, pairs: &[(&str, &str)]) -> Result<Vec<f64>> {
-        let encodings = self.asked.encode(pairs.iter().map(|(first, second)| (*first, Some(*second))), false)?;
+        let encodings = self.runner.encode(pairs.iter().map(|(first, second)| (*first, Some(*second))), false)?;
         let mut probabilities = Vec::with_capacity(pairs.len());
-        self.asked.in_batches(&encodings, |model, batch, _| {
+        self.runner.in_batches(&encodings, |model, batch, _| {
             let logits = super::finite(&model.forward(batch, Mode::Eval)?)?; // [B, 2]
             probabilities.extend(logits.chunks_exact(2).map(|pair| super::softmax(pair)[0]));
             Ok(())

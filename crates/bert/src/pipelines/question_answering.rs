@@ -1,45 +1,46 @@
-//! Where in a text is the answer to a question?
+//! Finding the answer to a question in a text.
 
 use std::collections::HashMap;
 
 use cloze_tensor::Precision;
 
 use super::spans::{self, Span};
-use super::{Asked, Characters, Pipeline, finite};
+use super::{Characters, Pipeline, Runner, finite};
 use crate::{
     BertForQuestionAnswering, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
 };
 
-/// An answer: a part of the context.
+/// An answer, which is a part of the context.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The part of the context; empty where there is no answer.
+    /// The part of the context, empty if there is no answer.
     pub text: String,
     /// Where it starts in the context, in characters.
     pub start: usize,
     /// Where it ends, in characters.
     pub end: usize,
-    /// Its first and last token within the window that it was found in, `[CLS]` being 0.
+    /// The positions of its first and last token in its window, where `[CLS]` is 0.
     pub tokens: (usize, usize),
-    /// The sum of the logits of its first and its last token.
+    /// The sum of the logits of its first and last token.
     pub score: f64,
-    /// Its probability among all answers that were possible, in [0, 1].
+    /// Its probability among all possible answers, in [0, 1].
     pub probability: f64,
 }
 
 impl Answer {
-    /// Whether this says that the context has no answer.
+    /// Returns whether this stands for "the context has no answer".
     pub fn is_none(&self) -> bool {
         self.tokens == (0, 0)
     }
 }
 
-/// Answers questions from a context, which may be longer than the model takes: it is read in windows that overlap.
+/// A pipeline that answers questions from a context. A context that is longer than the model allows is read in
+/// overlapping windows.
 ///
-/// The answer is the span whose first and last token have the largest sum of logits, of at most a number of tokens,
-/// in any window (J. Devlin et al., 2018, section 4.2).
+/// The answer is the span in any window, up to a maximum length, whose first and last token have the largest sum of
+/// logits (J. Devlin et al., 2018, section 4.2).
 pub struct QuestionAnswering {
-    asked: Asked<BertForQuestionAnswering>,
+    runner: Runner<BertForQuestionAnswering>,
     max_length: usize,
     stride: usize,
     longest: usize,
@@ -50,54 +51,56 @@ impl Pipeline for QuestionAnswering {
     type Model = BertForQuestionAnswering;
 
     fn new(model: BertForQuestionAnswering, tokenizer: Tokenizer) -> Result<QuestionAnswering> {
-        let asked = Asked::new(model, tokenizer)?;
-        Ok(QuestionAnswering { asked, max_length: 384, stride: 128, longest: 30, no_answer: false })
+        let runner = Runner::new(model, tokenizer)?;
+        Ok(QuestionAnswering { runner, max_length: 384, stride: 128, longest: 30, no_answer: false })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
-        self.asked.precision = precision;
+        self.runner.precision = precision;
         self
     }
 }
 
-/// So many questions are encoded at once, which bounds the memory that their windows take.
+/// The number of questions that are encoded together, which bounds the memory for their windows.
 const QUESTIONS_AT_ONCE: usize = 64;
 
-/// A window over a context, and its tokens' logits.
+/// A window over a context, and the logits of its tokens.
 struct Window {
     encoding: Encoding,
     starts: Vec<f32>,
     ends: Vec<f32>,
-    /// Tokens of the context.
+    /// Whether each token belongs to the context.
     allowed: Vec<bool>,
 }
 
 impl QuestionAnswering {
-    /// Tokens of a window, question and special tokens included: 384 by default, and never more than the model takes.
+    /// Sets the length of a window in tokens, question and special tokens included: 384 by default, limited by the maximum
+    /// length of the model.
     pub fn max_length(self, tokens: usize) -> QuestionAnswering {
         QuestionAnswering { max_length: tokens, ..self }
     }
 
-    /// Tokens of the context that neighbouring windows share: 128 by default, and at most half of what fits.
+    /// Sets the number of context tokens that consecutive windows share: 128 by default, at most half of those in a window.
     pub fn stride(self, tokens: usize) -> QuestionAnswering {
         QuestionAnswering { stride: tokens, ..self }
     }
 
-    /// The most tokens of an answer: 30 by default.
+    /// Sets the maximum number of tokens of an answer, 30 by default.
     pub fn max_answer_length(self, tokens: usize) -> QuestionAnswering {
         QuestionAnswering { longest: tokens, ..self }
     }
 
-    /// Whether "there is no answer" may be the answer, for models of SQuAD 2.0: its score is that of `[CLS]`, in the
-    /// window where it is least.
+    /// Sets whether "no answer" is a possible answer, for models trained on SQuAD 2.0. It is scored by `[CLS]` in the
+    /// window with the lowest such score.
     pub fn no_answer(self, allowed: bool) -> QuestionAnswering {
         QuestionAnswering { no_answer: allowed, ..self }
     }
 
-    /// The best answer.
+    /// Returns the best answer.
     ///
     /// # Errors
-    /// When question or context is blank, the context has no tokens, or the question leaves no room for it.
+    /// Returns an error if the question or the context is blank, the context has no tokens, or the question leaves no room
+    /// for it.
     pub fn answer(&self, question: &str, context: &str) -> Result<Answer> {
         let none = || match self.longest {
             0 => Error::input("no answer is possible: max_answer_length is 0"),
@@ -106,34 +109,34 @@ impl QuestionAnswering {
         self.top_k(question, context, 1)?.into_iter().next().ok_or_else(none)
     }
 
-    /// The `k` best answers, best first. One that two windows have counts once.
+    /// Returns the `k` best answers, best first. An answer that two windows share is returned once.
     ///
     /// # Errors
-    /// As [`answer`](QuestionAnswering::answer).
+    /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn top_k(&self, question: &str, context: &str, k: usize) -> Result<Vec<Answer>> {
-        Ok(self.best(&self.ask(question, context)?, context, k))
+        Ok(self.best(&self.windows_of(question, context)?, context, k))
     }
 
-    /// The `k` best answers to each of many questions, each with its context: as [`top_k`](QuestionAnswering::top_k), with
-    /// the windows of several questions in one batch.
+    /// Returns the `k` best answers to each question, given with its context, like [`top_k`](QuestionAnswering::top_k), but
+    /// with the windows of several questions in one batch.
     ///
     /// # Errors
-    /// As [`answer`](QuestionAnswering::answer); says which question, from 0.
+    /// Returns an error like [`answer`](QuestionAnswering::answer), with the index of the question.
     pub fn top_k_of_each(&self, questions: &[(&str, &str)], k: usize) -> Result<Vec<Vec<Answer>>> {
         let mut answers = Vec::with_capacity(questions.len());
-        for asked in questions.chunks(QUESTIONS_AT_ONCE) {
+        for part in questions.chunks(QUESTIONS_AT_ONCE) {
             let before = answers.len();
             let encode = |(at, (question, context)): (usize, &(&str, &str))| {
                 let named = |error| Error::input(format!("question {}: {error}", before + at));
                 self.encode(question, context).map_err(named)
             };
-            let windows = self.windows(asked.iter().enumerate().map(encode).collect::<Result<_>>()?)?;
-            answers.extend(windows.iter().zip(asked).map(|(windows, (_, context))| self.best(windows, context, k)));
+            let windows = self.windows(part.iter().enumerate().map(encode).collect::<Result<_>>()?)?;
+            answers.extend(windows.iter().zip(part).map(|(windows, (_, context))| self.best(windows, context, k)));
         }
         Ok(answers)
     }
 
-    /// The best answers that windows over a context have.
+    /// Returns the `k` best answers among all windows over a context.
     fn best(&self, windows: &[Window], context: &str, k: usize) -> Vec<Answer> {
         let mut answers: HashMap<(usize, usize), Answer> = HashMap::new();
         let mut possible = LogSum::default();
@@ -144,7 +147,7 @@ impl QuestionAnswering {
             }
         };
         let characters = Characters::new(context);
-        // As many of each window, because what two windows have counts once.
+        // The `k` best of each window, because windows may share answers.
         for window in windows {
             let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
             all.for_each(|span| possible.add(span.score.into()));
@@ -166,13 +169,13 @@ impl QuestionAnswering {
         answers
     }
 
-    /// The answer from the best first token to the best last token, each found by itself (see
-    /// [`spans::independent`]), of the window where their sum is largest. Its probability is the product of the two.
+    /// Returns the answer from the best first to the best last token, found independently of each other (see
+    /// [`spans::independent`]), in the window where their sum is largest. Its probability is the product of theirs.
     ///
     /// # Errors
-    /// As [`answer`](QuestionAnswering::answer).
+    /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn independent(&self, question: &str, context: &str) -> Result<Answer> {
-        let windows = self.ask(question, context)?;
+        let windows = self.windows_of(question, context)?;
         let found = windows.iter().filter_map(|window| {
             let span = spans::independent(&window.starts, &window.ends, &window.allowed)?;
             Some((window, span))
@@ -183,23 +186,23 @@ impl QuestionAnswering {
         Ok(Answer { probability, ..window.answer(span, &Characters::new(context)) })
     }
 
-    /// The question with each window of the context, as the model gets it.
+    /// Encodes the question with each window of the context, as the model reads them.
     ///
     /// # Errors
-    /// As [`answer`](QuestionAnswering::answer).
+    /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn encode(&self, question: &str, context: &str) -> Result<Vec<Encoding>> {
         for (what, text) in [("question", question), ("context", context)] {
             if text.trim().is_empty() {
                 return Err(Error::input(format!("the {what} is blank")));
             }
         }
-        let tokenizer = &self.asked.tokenizer;
+        let tokenizer = &self.runner.tokenizer;
         let max_length = self.max_length.min(tokenizer.max_length());
-        let asked = tokenizer.ids(question)?.len();
-        let Some(room) = max_length.checked_sub(asked + 3).filter(|room| *room > 0) else {
+        let question_tokens = tokenizer.ids(question)?.len();
+        let Some(room) = max_length.checked_sub(question_tokens + 3).filter(|room| *room > 0) else {
             let reason = format!(
-                "the question has {asked} tokens: with [CLS] and two [SEP] it leaves no room for the context in a \
-                 window of {max_length}"
+                "the question has {question_tokens} tokens: with [CLS] and two [SEP] it leaves no room for the context in \
+                 a window of {max_length}"
             );
             return Err(Error::input(reason));
         };
@@ -212,16 +215,17 @@ impl QuestionAnswering {
         Ok([vec![first], others].concat())
     }
 
-    fn ask(&self, question: &str, context: &str) -> Result<Vec<Window>> {
+    /// Runs the model on the windows of one question.
+    fn windows_of(&self, question: &str, context: &str) -> Result<Vec<Window>> {
         Ok(self.windows(vec![self.encode(question, context)?])?.pop().unwrap_or_default())
     }
 
-    /// The logits of the windows of each of some questions.
+    /// Runs the model on the windows of several questions.
     fn windows(&self, questions: Vec<Vec<Encoding>>) -> Result<Vec<Vec<Window>>> {
         let counts: Vec<usize> = questions.iter().map(Vec::len).collect();
         let encodings = questions.concat();
         let mut windows = Vec::with_capacity(encodings.len());
-        self.asked.in_batches(&encodings, |model, batch, encodings| {
+        self.runner.in_batches(&encodings, |model, batch, encodings| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, 2]
             let mut pairs = logits.chunks_exact(2);
             for encoding in encodings {
@@ -235,16 +239,16 @@ impl QuestionAnswering {
         Ok(counts.into_iter().map(|count| windows.by_ref().take(count).collect()).collect())
     }
 
-    /// The configuration of the model.
+    /// Returns the configuration of the model.
     pub fn config(&self) -> &crate::BertConfig {
-        self.asked.model.config()
+        self.runner.model.config()
     }
 }
 
-/// The logarithm of a sum of powers of e, by their exponents: of as many as there are spans.
+/// A sum of powers of e, stored relative to the largest so that it neither overflows nor vanishes.
 struct LogSum {
     largest: f64,
-    /// Of e to the exponents less the largest.
+    /// The sum of e to each exponent minus the largest.
     sum: f64,
 }
 
@@ -263,14 +267,14 @@ impl LogSum {
         self.sum += (exponent - self.largest).exp();
     }
 
-    /// The part of the sum that a power is.
+    /// Returns the fraction of the sum that one power accounts for.
     fn part(&self, exponent: f64) -> f64 {
         (exponent - self.largest).exp() / self.sum
     }
 }
 
 fn no_tokens() -> Error {
-    Error::input("the context has no tokens: nothing can be the answer")
+    Error::input("the context has no tokens, so it has no answer")
 }
 
 impl Window {

@@ -1,14 +1,14 @@
-//! A vector for each sentence.
+//! Sentence embeddings.
 
 use std::path::Path;
 
 use cloze_tensor::{Device, Precision};
 
-use super::{Asked, Pipeline, finite};
+use super::{Pipeline, Runner, finite};
 use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
 
-/// Turns sentences into vectors whose cosine says how similar they are. What is too long is cut, as by
-/// `sentence-transformers`.
+/// A pipeline that computes sentence embeddings, whose cosine measures similarity. Sentences that are too long are
+/// truncated, as in `sentence-transformers`.
 ///
 /// ```no_run
 /// use cloze_bert::{Pipeline, SentenceEmbedder};
@@ -18,14 +18,14 @@ use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
 /// # Ok::<(), cloze_bert::Error>(())
 /// ```
 pub struct SentenceEmbedder {
-    asked: Asked<SentenceEncoder>,
+    runner: Runner<SentenceEncoder>,
 }
 
 impl Pipeline for SentenceEmbedder {
     type Model = SentenceEncoder;
 
     fn new(model: SentenceEncoder, tokenizer: Tokenizer) -> Result<SentenceEmbedder> {
-        Ok(SentenceEmbedder { asked: Asked::new(model, tokenizer)? })
+        Ok(SentenceEmbedder { runner: Runner::new(model, tokenizer)? })
     }
 
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<SentenceEmbedder> {
@@ -34,20 +34,20 @@ impl Pipeline for SentenceEmbedder {
     }
 
     fn precision(mut self, precision: Precision) -> Self {
-        self.asked.precision = precision;
+        self.runner.precision = precision;
         self
     }
 }
 
 impl SentenceEmbedder {
-    /// The vector of each sentence.
+    /// Computes the embedding of each sentence.
     ///
     /// # Errors
-    /// When a sentence is blank.
+    /// Returns an error if a sentence is blank.
     pub fn embed(&self, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let encodings = self.asked.encode(sentences.iter().map(|sentence| (*sentence, None)), true)?;
+        let encodings = self.runner.encode(sentences.iter().map(|sentence| (*sentence, None)), true)?;
         let mut vectors = Vec::with_capacity(sentences.len());
-        self.asked.in_batches(&encodings, |model, batch, _| {
+        self.runner.in_batches(&encodings, |model, batch, _| {
             let values = finite(&model.forward(batch, Mode::Eval)?)?; // [B, D]
             vectors.extend(values.chunks_exact(model.dimension()).map(<[f32]>::to_vec));
             Ok(())
@@ -55,8 +55,8 @@ impl SentenceEmbedder {
         Ok(vectors)
     }
 
-    /// Width of the vectors.
+    /// Returns the dimension of the embeddings.
     pub fn dimension(&self) -> usize {
-        self.asked.model.dimension()
+        self.runner.model.dimension()
     }
 }

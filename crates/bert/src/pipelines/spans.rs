@@ -1,4 +1,4 @@
-//! From scores of each token as the first and as the last one of a span to spans.
+//! Finding spans from the scores of each token as the first and as the last one.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -14,7 +14,7 @@ pub struct Span {
     pub score: f32,
 }
 
-/// Best first: by score, then by start and end, which decide between equals.
+/// Orders spans by descending score, then by start and end.
 fn order(a: &Span, b: &Span) -> Ordering {
     b.score.total_cmp(&a.score).then(a.start.cmp(&b.start)).then(a.end.cmp(&b.end))
 }
@@ -41,8 +41,8 @@ impl Ord for Ranked {
     }
 }
 
-/// All spans of at most `longest` tokens, among those for which `allowed` is true, in order of their starts. The
-/// vectors have an element for each token; what one is shorter by counts as not allowed.
+/// Returns all spans of at most `longest` tokens whose first and last tokens are `allowed`, in order of their starts. The
+/// slices have an element per token; tokens that one of them lacks are not allowed.
 pub fn all<'a>(
     start_logits: &'a [f32],
     end_logits: &'a [f32],
@@ -58,7 +58,7 @@ pub fn all<'a>(
     (0..tokens).filter(|&start| allowed[start]).flat_map(from)
 }
 
-/// The `k` spans with the largest sums of logits, largest first, out of [`all`] of them.
+/// Returns the `k` spans with the largest sums of logits, largest first, among [`all`] spans.
 ///
 /// ```
 /// use cloze_bert::spans;
@@ -80,8 +80,9 @@ pub fn best(start_logits: &[f32], end_logits: &[f32], allowed: &[bool], longest:
     spans
 }
 
-/// The span from the best start to the best end, each found by itself; where that ends before it starts, the start
-/// alone. `None` when nothing is allowed. [`best`] finds the span whose sum is largest, which this may miss.
+/// Returns the span from the best start to the best end, found independently of each other. If the end is before the
+/// start, the span is only the start. Returns `None` if no token is allowed. Unlike [`best`], this can miss the span with
+/// the largest sum.
 pub fn independent(start_logits: &[f32], end_logits: &[f32], allowed: &[bool]) -> Option<Span> {
     let largest = |logits: &[f32]| {
         let candidates = logits.iter().zip(allowed).enumerate().filter(|(_, (_, allowed))| **allowed);
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!((best.len(), best[0]), (6, Span { start: 2, end: 2, score: 6.0 }));
         assert_eq!(independent(&[1.0, 9.0], &[2.0, 3.0], &[true, false]), Some(Span { start: 0, end: 0, score: 3.0 }));
         assert_eq!(independent(&[1.0], &[2.0], &[false]), None);
-        // Ties: the first, as NumPy's argmax.
+        // The first of equal values wins, as in NumPy's `argmax`.
         assert_eq!(independent(&[1.0, 1.0], &[2.0, 2.0], &[true; 2]).map(|span| (span.start, span.end)), Some((0, 0)));
     }
 

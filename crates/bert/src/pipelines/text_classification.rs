@@ -1,28 +1,29 @@
-//! What kind of text is it?
+//! Classifying texts.
 
 use cloze_tensor::Precision;
 
-use super::{Asked, Pipeline, finite, largest, softmax};
+use super::{Pipeline, Runner, finite, largest, softmax};
 use crate::config::ProblemType;
 use crate::{BertForSequenceClassification, Mode, PreTrainedModel, Result, Tokenizer};
 
-/// What a text was found to be.
+/// The classification of a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classification {
     /// The label with the highest score.
     pub label: String,
-    /// Its id.
+    /// The id of the label.
     pub id: usize,
-    /// Its score.
+    /// The score of the label.
     pub score: f64,
-    /// Of each label, by id: probabilities that sum to 1; probabilities of each by itself, where several labels may
-    /// apply; values, for regression.
+    /// The score of each label, by id. Probabilities that sum to 1 for a single label, independent probabilities for
+    /// several labels, and values for regression.
     pub scores: Vec<f64>,
 }
 
-/// Classifies texts, by what `problem_type` in the model's configuration says: one class, several labels, or numbers.
+/// A pipeline that classifies texts. The [`problem_type`](crate::BertConfig::problem_type) of the model decides between
+/// one class, several labels and numbers.
 pub struct TextClassification {
-    asked: Asked<BertForSequenceClassification>,
+    runner: Runner<BertForSequenceClassification>,
     truncate: bool,
 }
 
@@ -30,47 +31,47 @@ impl Pipeline for TextClassification {
     type Model = BertForSequenceClassification;
 
     fn new(model: BertForSequenceClassification, tokenizer: Tokenizer) -> Result<TextClassification> {
-        Ok(TextClassification { asked: Asked::new(model, tokenizer)?, truncate: false })
+        Ok(TextClassification { runner: Runner::new(model, tokenizer)?, truncate: false })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
-        self.asked.precision = precision;
+        self.runner.precision = precision;
         self
     }
 }
 
 impl TextClassification {
-    /// Whether the end of a text that is too long is left out; without this it is an error.
+    /// Sets whether a text that is too long is truncated. Otherwise it is an error.
     pub fn truncate(self, truncate: bool) -> TextClassification {
         TextClassification { truncate, ..self }
     }
 
-    /// Names of the labels, by id.
+    /// Returns the names of the labels, by id.
     pub fn labels(&self) -> &[String] {
-        &self.asked.model.config().labels
+        &self.runner.model.config().labels
     }
 
-    /// What each text is.
+    /// Classifies each text.
     ///
     /// # Errors
-    /// When a text is blank, or longer than the model or the tokenizer takes.
+    /// Returns an error if a text is blank, or longer than the model or the tokenizer allows.
     pub fn classify(&self, texts: &[&str]) -> Result<Vec<Classification>> {
         self.run(texts.iter().map(|text| (*text, None)))
     }
 
-    /// What each pair of texts is: entailment, paraphrase.
+    /// Classifies each pair of texts, for example as entailment or paraphrase.
     ///
     /// # Errors
-    /// As [`classify`](TextClassification::classify).
+    /// Returns an error like [`classify`](TextClassification::classify).
     pub fn classify_pairs(&self, pairs: &[(&str, &str)]) -> Result<Vec<Classification>> {
         self.run(pairs.iter().map(|(first, second)| (*first, Some(*second))))
     }
 
     fn run<'t>(&self, texts: impl Iterator<Item = (&'t str, Option<&'t str>)>) -> Result<Vec<Classification>> {
-        let encodings = self.asked.encode(texts, self.truncate)?;
+        let encodings = self.runner.encode(texts, self.truncate)?;
         let mut found = Vec::with_capacity(encodings.len());
-        let problem = self.asked.model.config().problem_type();
-        self.asked.in_batches(&encodings, |model, batch, _| {
+        let problem = self.runner.model.config().problem_type();
+        self.runner.in_batches(&encodings, |model, batch, _| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, C]
             found.extend(logits.chunks_exact(self.labels().len()).map(|row| self.classification(row, problem)));
             Ok(())

@@ -1,23 +1,23 @@
-//! Names of people and places in a text: a label for each word, and spans of words.
+//! Labelling the words of a text, and finding entities: spans of words with the same label.
 
 use std::collections::BTreeMap;
 
 use cloze_tensor::Precision;
 
-use super::{Asked, Characters, Pipeline, finite, largest, softmax};
+use super::{Characters, Pipeline, Runner, finite, largest, softmax};
 use crate::{
     BertForTokenClassification, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
 };
 
-/// How the probabilities of a word's pieces become the word's.
+/// The way in which the probabilities of the pieces of a word are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Aggregation {
-    /// Those of its first piece, which is the one that training labels.
+    /// The probabilities of the first piece, the one that is labelled in training.
     #[default]
     First,
-    /// Their mean.
+    /// The mean of the probabilities.
     Average,
-    /// Those of the piece that is surest of its label.
+    /// The probabilities of the piece with the most probable label.
     Max,
 }
 
@@ -36,25 +36,25 @@ pub struct LabelledWord {
     pub score: f64,
 }
 
-/// Neighbouring words that have one name: a person, a place.
+/// Consecutive words that name one thing, such as a person or a place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// The kind: the label without `B-` or `I-`.
+    /// The kind of entity: the label without `B-` or `I-`.
     pub label: String,
-    /// The words, with what stands between them.
+    /// The text from the first to the last word.
     pub text: String,
     /// Where it starts in the text, in characters.
     pub start: usize,
     /// Where it ends, in characters.
     pub end: usize,
-    /// The mean of its words' scores.
+    /// The mean score of the words.
     pub score: f64,
 }
 
-/// Labels the words of texts, which may be longer than the model takes: they are read in windows that overlap, and a
-/// word gets its label where it has most of its surroundings.
+/// A pipeline that labels the words of texts. A text that is longer than the model allows is read in overlapping
+/// windows; a word is labelled in the window where it has the most context.
 pub struct TokenClassification {
-    asked: Asked<BertForTokenClassification>,
+    runner: Runner<BertForTokenClassification>,
     aggregation: Aggregation,
 }
 
@@ -62,49 +62,49 @@ impl Pipeline for TokenClassification {
     type Model = BertForTokenClassification;
 
     fn new(model: BertForTokenClassification, tokenizer: Tokenizer) -> Result<TokenClassification> {
-        Ok(TokenClassification { asked: Asked::new(model, tokenizer)?, aggregation: Aggregation::default() })
+        Ok(TokenClassification { runner: Runner::new(model, tokenizer)?, aggregation: Aggregation::default() })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
-        self.asked.precision = precision;
+        self.runner.precision = precision;
         self
     }
 }
 
-/// A word's pieces in the window that it is labelled from.
+/// The pieces of a word in the window where it has the most context.
 struct Word {
     start: usize,
     end: usize,
-    /// How far it is from the nearer end of the window, in tokens.
+    /// The distance to the nearer end of the window, in tokens.
     margin: usize,
-    /// Probabilities of each piece, by label.
+    /// The probabilities of each piece, by label.
     pieces: Vec<Vec<f64>>,
 }
 
 impl TokenClassification {
-    /// How pieces become words; [`Aggregation::First`] by default.
+    /// Sets how the pieces of a word are combined, [`Aggregation::First`] by default.
     pub fn aggregation(self, aggregation: Aggregation) -> TokenClassification {
         TokenClassification { aggregation, ..self }
     }
 
-    /// Names of the labels, by id.
+    /// Returns the names of the labels, by id.
     pub fn labels(&self) -> &[String] {
-        &self.asked.model.config().labels
+        &self.runner.model.config().labels
     }
 
-    /// The label of every word of each text.
+    /// Labels every word of each text.
     ///
     /// # Errors
-    /// When a text is blank.
+    /// Returns an error if a text is blank.
     pub fn words(&self, texts: &[&str]) -> Result<Vec<Vec<LabelledWord>>> {
-        let room = self.asked.tokenizer.max_length().saturating_sub(2);
+        let room = self.runner.tokenizer.max_length().saturating_sub(2);
         let options = EncodeOptions::new().truncation(Truncation::LongestFirst).stride(room / 4);
         let (mut encodings, mut text_of) = (Vec::new(), Vec::new());
         for (index, text) in texts.iter().enumerate() {
             if text.trim().is_empty() {
-                return Err(Error::input(format!("text {index} is blank: it has no words to label")));
+                return Err(Error::input(format!("text {index} is blank: it has no words")));
             }
-            let mut first = self.asked.tokenizer.encode_with(text, None, &options)?;
+            let mut first = self.runner.tokenizer.encode_with(text, None, &options)?;
             let others = std::mem::take(&mut first.overflowing);
             text_of.extend(std::iter::repeat_n(index, 1 + others.len()));
             encodings.push(first);
@@ -112,7 +112,7 @@ impl TokenClassification {
         }
         let mut words: Vec<BTreeMap<u32, Word>> = texts.iter().map(|_| BTreeMap::new()).collect();
         let mut text_of = text_of.into_iter();
-        self.asked.in_batches(&encodings, |model, batch, encodings| {
+        self.runner.in_batches(&encodings, |model, batch, encodings| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, C]
             let mut rows = logits.chunks_exact(self.labels().len());
             for (encoding, text) in encodings.iter().zip(text_of.by_ref()) {
@@ -128,11 +128,11 @@ impl TokenClassification {
         Ok(words.into_iter().zip(texts).map(labelled).collect())
     }
 
-    /// The entities of each text: neighbouring words of one kind, where `B-` begins another one (IOB2), and so does
-    /// an `I-` after another kind. Labels without such a beginning make spans of neighbours that are alike.
+    /// Finds the entities of each text: spans of consecutive words of one kind. A `B-` starts a new span (IOB2), as does an
+    /// `I-` after another kind. Labels without a prefix form spans of equal labels.
     ///
     /// # Errors
-    /// As [`words`](TokenClassification::words).
+    /// Returns an error like [`words`](TokenClassification::words).
     pub fn entities(&self, texts: &[&str]) -> Result<Vec<Vec<Entity>>> {
         let words = self.words(texts)?;
         Ok(words.iter().zip(texts).map(|(words, text)| entities(words, text)).collect())
@@ -160,8 +160,8 @@ impl TokenClassification {
     }
 }
 
-/// Adds the words of a window, in the place of those that are nearer to the end of theirs. A word that the window
-/// cuts has its pieces on one side only, and is nearest to the end.
+/// Adds the words of a window. A word that another window has too is replaced if it is farther from the end of this
+/// one. A word that is split at the end of a window has margin 0, so the window with all its pieces wins.
 fn gather(encoding: &Encoding, probabilities: Vec<Vec<f64>>, words: &mut BTreeMap<u32, Word>) {
     let last = encoding.len().saturating_sub(1);
     let mut found: BTreeMap<u32, Word> = BTreeMap::new();
@@ -181,7 +181,7 @@ fn gather(encoding: &Encoding, probabilities: Vec<Vec<f64>>, words: &mut BTreeMa
     }
 }
 
-/// How a word continues what is before it, and the kind of entity.
+/// Splits a label into the position within the entity and the kind of entity.
 fn parts(label: &str) -> (char, &str) {
     match label.split_once('-') {
         Some((place @ ("B" | "I" | "E" | "S"), kind)) => (place.chars().next().unwrap_or('I'), kind),

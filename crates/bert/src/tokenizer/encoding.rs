@@ -1,14 +1,14 @@
-//! An encoded text: ids in BERT's layout, and where in the text each came from.
+//! Encoded texts: ids in BERT's layout, with the offsets of each token in its text.
 
 use crate::{Error, Result};
 
-/// What gives way when a text has more tokens than there is room for.
+/// The text that is truncated when the tokens do not fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Truncation {
-    /// Nothing: a text that is too long is an error.
+    /// No truncation: a text that is too long is an error.
     #[default]
     None,
-    /// The end of the longer text, until both are equally long; then both.
+    /// The end of the longer text, until both texts are equally long, then the ends of both.
     LongestFirst,
     /// The end of the first text.
     OnlyFirst,
@@ -16,11 +16,11 @@ pub enum Truncation {
     OnlySecond,
 }
 
-/// How to encode.
+/// Options for encoding.
 ///
 /// ```
 /// use cloze_bert::{EncodeOptions, Truncation};
-/// // Windows of 384 tokens over a long context; neighbours share 128 tokens of it.
+/// // Windows of 384 tokens over a long context. Consecutive windows share 128 tokens.
 /// let options = EncodeOptions::new().max_length(384).truncation(Truncation::OnlySecond).stride(128);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,62 +31,62 @@ pub struct EncodeOptions {
 }
 
 impl EncodeOptions {
-    /// The tokenizer's maximal length; a text that is too long is an error.
+    /// Creates options with the maximum length of the tokenizer and without truncation.
     pub fn new() -> EncodeOptions {
         EncodeOptions::default()
     }
 
-    /// The most tokens, special tokens included.
+    /// Sets the maximum number of tokens, special tokens included.
     pub fn max_length(self, tokens: usize) -> EncodeOptions {
         EncodeOptions { max_length: Some(tokens), ..self }
     }
 
-    /// What gives way in a text that is too long.
+    /// Sets the truncation of a text that is too long.
     pub fn truncation(self, truncation: Truncation) -> EncodeOptions {
         EncodeOptions { truncation, ..self }
     }
 
-    /// Keeps what truncation cuts off, as further windows in [`Encoding::overflowing`]. Each repeats the last
-    /// `tokens` tokens of the one before.
+    /// Keeps the tokens that truncation removes, as further windows in [`Encoding::overflowing`]. Each window repeats the
+    /// last `tokens` tokens of the previous one.
     pub fn stride(self, tokens: usize) -> EncodeOptions {
         EncodeOptions { stride: Some(tokens), ..self }
     }
 }
 
-/// An encoded text or pair of texts: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. All vectors but the last
-/// have one element for each token.
+/// An encoded text or pair of texts: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`. All vectors except
+/// [`overflowing`](Encoding::overflowing) have one element per token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Encoding {
-    /// Token ids.
+    /// The token ids.
     pub ids: Vec<u32>,
-    /// 0 for `[CLS] a [SEP]`, 1 for `b [SEP]`.
+    /// The token types: 0 for `[CLS] a [SEP]`, 1 for `b [SEP]`.
     pub token_types: Vec<u32>,
-    /// The tokens as the vocabulary writes them; continuing pieces begin with `##`.
+    /// The tokens, spelled as in the vocabulary. Pieces that continue a word begin with `##`.
     pub tokens: Vec<String>,
-    /// Start and end of each token in its text, in characters (Unicode scalar values, as transformers' fast
-    /// tokenizers count, not bytes); (0, 0) for the special tokens of the layout.
+    /// The start and end of each token in its text, in characters (Unicode scalar values, as in the fast tokenizers of
+    /// `transformers`); (0, 0) for the special tokens of the layout.
     pub offsets: Vec<(usize, usize)>,
-    /// Whether a token is a special one that the layout added. (A `[MASK]` written in the text is not.)
+    /// Whether a token is a special token of the layout. A `[MASK]` written in the text is not.
     pub special_tokens_mask: Vec<bool>,
-    /// Number of the word in its text that a token is (part of); `None` for special tokens of the layout.
-    /// Punctuation marks are words.
+    /// The index of the word that a token belongs to; `None` for the special tokens of the layout. Punctuation marks are
+    /// words.
     pub word_ids: Vec<Option<u32>>,
-    /// 0 for tokens of the first text, 1 for the second's; `None` for special tokens of the layout.
+    /// The text that a token belongs to: 0 or 1; `None` for the special tokens of the layout.
     pub sequence_ids: Vec<Option<usize>>,
-    /// What was cut off, in windows, when a [stride](EncodeOptions::stride) was asked for.
+    /// The windows with the tokens that truncation removed, if a [stride](EncodeOptions::stride) is set.
     pub overflowing: Vec<Encoding>,
-    /// Tokens of the texts that truncation cut off and no window has.
+    /// The number of tokens that truncation removed and no window has.
     pub truncated: usize,
 }
 
 impl Encoding {
-    /// Tokens, special tokens included.
+    /// Returns the number of tokens, special tokens included.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there are no tokens. (An encoding of an empty text still has `[CLS]` and `[SEP]`.)
+    /// Returns whether there are no tokens. The encoding of an empty text still has `[CLS]` and `[SEP]`.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -119,7 +119,7 @@ pub(super) struct Frame<'a> {
     pub(super) sep: (&'a str, u32),
 }
 
-/// Puts one or two texts, encoded without special tokens, into BERT's layout.
+/// Arranges one or two texts, encoded without special tokens, in BERT's layout.
 pub(super) fn lay_out(
     frame: &Frame,
     texts: &[tokenizers::Encoding],
@@ -139,7 +139,7 @@ pub(super) fn lay_out(
     }
     if windows.iter().filter(|windows| windows.len() > 1).count() > 1 {
         return Err(Error::tokenizer(
-            "a stride with both texts too long: set the truncation to the first or the second text only",
+            "both texts are too long for a stride: truncate only the first or only the second",
         ));
     }
     let count = windows.iter().map(Vec::len).max().unwrap_or(1);
@@ -158,7 +158,7 @@ pub(super) fn lay_out(
     Ok(first)
 }
 
-/// How many tokens of each text stay.
+/// Returns the number of tokens of each text that are kept.
 fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Result<Vec<usize>> {
     let special = 1 + lengths.len();
     let total: usize = lengths.iter().sum();
@@ -166,12 +166,14 @@ fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Res
         return Ok(lengths.to_vec());
     }
     let Some(room) = max_length.checked_sub(special) else {
-        return Err(Error::tokenizer(format!("max_length is {max_length}: the special tokens alone are {special}")));
+        return Err(Error::tokenizer(format!(
+            "max_length is {max_length}: must be at least {special}, the number of special tokens"
+        )));
     };
     let too_long = || Err(crate::ErrorKind::TooLong { tokens: total + special, limit: max_length }.into());
     let cut_one = |which: usize| {
         let others = total - lengths[which];
-        // As in transformers, something must be left of the text that gives way, if there is room for any text.
+        // As in `transformers`, a token of the truncated text must remain if there is room for any.
         if others >= room.max(1) {
             return too_long();
         }
@@ -182,12 +184,10 @@ fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Res
     match (truncation, lengths) {
         (Truncation::None, _) => too_long(),
         (Truncation::OnlyFirst, _) | (Truncation::LongestFirst, [_]) => cut_one(0),
-        (Truncation::OnlySecond, [_]) => {
-            Err(Error::tokenizer("truncation is only of the second text, but there is no second text"))
-        }
+        (Truncation::OnlySecond, [_]) => Err(Error::tokenizer("truncation is OnlySecond, but there is no second text")),
         (Truncation::OnlySecond, _) => cut_one(1),
         (Truncation::LongestFirst, _) => {
-            // The odd token goes to the longer text, and to the second of two that are equally long.
+            // An odd token goes to the longer text, or to the second if both are equally long.
             let longer = usize::from(lengths[1] >= lengths[0]);
             let mut kept = lengths.to_vec();
             kept[1 - longer] = lengths[1 - longer].min(room / 2);
@@ -197,7 +197,7 @@ fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Res
     }
 }
 
-/// Windows of `width` tokens that cover `length` tokens, each sharing `stride` tokens with the one before.
+/// Returns windows of `width` tokens that cover `length` tokens. Each shares `stride` tokens with the previous one.
 fn cover(length: usize, width: usize, stride: usize) -> Result<Vec<(usize, usize)>> {
     if length <= width {
         return Ok(vec![(0, length)]);
@@ -221,7 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn who_gives_way() {
+    fn truncation_follows_the_options() {
         let cut = |lengths: &[usize], most, truncation| truncate(lengths, most, truncation).map_err(|e| e.to_string());
         assert_eq!(cut(&[5, 5], 13, Truncation::None).unwrap(), [5, 5]);
         assert_eq!(cut(&[10, 3], 10, Truncation::LongestFirst).unwrap(), [4, 3]);
@@ -235,7 +235,9 @@ mod tests {
         assert!(cut(&[9, 4], 12, Truncation::OnlySecond).unwrap_err().contains("16 tokens"));
         assert_eq!(cut(&[4], 2, Truncation::OnlyFirst).unwrap(), [0]);
         assert!(cut(&[9], 5, Truncation::OnlySecond).unwrap_err().contains("no second text"));
-        assert!(cut(&[1, 1], 2, Truncation::LongestFirst).unwrap_err().contains("alone are 3"));
+        assert!(
+            cut(&[1, 1], 2, Truncation::LongestFirst).unwrap_err().contains("at least 3, the number of special tokens")
+        );
     }
 
     proptest! {

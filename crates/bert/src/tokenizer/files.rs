@@ -1,4 +1,4 @@
-//! A tokenizer's files: `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`.
+//! The files of a tokenizer: `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,24 +23,22 @@ const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 const SPECIAL: &str = "special_tokens_map.json";
 
-/// A `model_max_length` from here on stands for none: `transformers` writes 10^30.
+/// A `model_max_length` of at least this number means no limit; `transformers` writes 10^30.
 const NO_MAX_LENGTH: f64 = 1e9;
 
 impl Tokenizer {
-    /// Opens the tokenizer in the folder `place`, or of the model of [this name](crate#models-by-name):
-    /// `tokenizer.json` if there is one, or else `vocab.txt`; either with what `tokenizer_config.json` and
-    /// `special_tokens_map.json` say, if they are there. Without a `tokenizer_config.json`, `vocab.txt` is taken to be
-    /// uncased.
+    /// Opens the tokenizer in the folder `place`, or [of this name](crate#models-by-name): `tokenizer.json`, or else
+    /// `vocab.txt`, with the settings in `tokenizer_config.json` and `special_tokens_map.json` if they exist. Without
+    /// `tokenizer_config.json`, `vocab.txt` is uncased.
     ///
     /// # Errors
-    /// When files are missing or cannot be read; when they are not UTF-8 (names the byte) or not JSON; when
-    /// the vocabulary is empty, names a token twice (names the lines) or lacks a special token (names it);
-    /// when the tokenizer is not a WordPiece.
+    /// Returns an error if a file is missing, cannot be read, is not UTF-8 or not JSON; if the vocabulary is empty, has a
+    /// token twice or lacks a special token; or if the tokenizer is not a WordPiece.
     pub fn open(place: impl AsRef<Path>) -> Result<Tokenizer> {
         Tokenizer::in_folder(&Folder::at(place.as_ref())?)
     }
 
-    /// The tokenizer in a model's folder.
+    /// Opens the tokenizer in a model folder.
     pub(crate) fn in_folder(folder: &Folder) -> Result<Tokenizer> {
         let (mut names, mut options) = (Names::default(), TokenizerOptions::default());
         let object = |name: &str| folder.find(name)?.map_or_else(|| Ok(Map::new()), |path| read_object(&path));
@@ -64,7 +62,7 @@ impl Tokenizer {
         let text = read_text(&path)?;
         let mut pipeline = tokenizers::Tokenizer::from_bytes(text)
             .map_err(|error| Error::format(&path, format!("not a tokenizer: {error}")))?;
-        // As in transformers, what the configuration says outright goes over what is stored.
+        // As in `transformers`, explicit settings take precedence over `tokenizer.json`.
         if let Some(NormalizerWrapper::BertNormalizer(stored)) = pipeline.get_normalizer() {
             let mut normalizer = *stored;
             normalizer.lowercase = flag("do_lower_case").unwrap_or(normalizer.lowercase);
@@ -75,18 +73,18 @@ impl Tokenizer {
         Tokenizer::from_crate(pipeline, names, options.max_length).map_err(|error| error.in_file(&path))
     }
 
-    /// Reads a `vocab.txt`: a token a line, its id the number of the line, from 0.
+    /// Opens a `vocab.txt`: one token per line, whose id is the number of the line, from 0.
     ///
     /// # Errors
-    /// As for [`open`](Tokenizer::open).
+    /// Returns an error like [`open`](Tokenizer::open).
     pub fn from_vocab_file(path: impl AsRef<Path>, options: &TokenizerOptions) -> Result<Tokenizer> {
         open_vocab(path.as_ref(), &Names::default(), options)
     }
 
-    /// A tokenizer of these tokens, by id.
+    /// Creates a tokenizer from its tokens, ordered by id.
     pub(super) fn from_tokens(tokens: Vec<String>, names: &Names, options: &TokenizerOptions) -> Result<Tokenizer> {
-        // The crate takes a map of a type that it does not export: begin with one that it makes.
-        let failed = |error| Error::tokenizer(format!("cannot make a tokenizer: {error}"));
+        // The crate does not export the type of the map, so an empty vocabulary supplies it.
+        let failed = |error| Error::tokenizer(format!("cannot create a tokenizer: {error}"));
         let mut vocab = WordPiece::read_bytes(b"").map_err(failed)?;
         let mut lines = HashMap::new();
         for (id, token) in tokens.into_iter().enumerate() {
@@ -111,19 +109,17 @@ impl Tokenizer {
         Tokenizer::from_crate(pipeline, names.clone(), options.max_length)
     }
 
-    /// Takes over what the crate has loaded.
+    /// Wraps a tokenizer of the `tokenizers` crate.
     fn from_crate(mut pipeline: tokenizers::Tokenizer, names: Names, max_length: usize) -> Result<Tokenizer> {
         pipeline.with_truncation(None).map_err(|error| Error::tokenizer(error.to_string()))?;
         pipeline.with_padding(None);
-        let ModelWrapper::WordPiece(model) = pipeline.get_model() else {
-            return Err(Error::tokenizer("the model is no WordPiece: BERT's is"));
-        };
+        let model = word_piece(&pipeline)?;
         if model.get_vocab_size() == 0 {
             return Err(Error::tokenizer("the vocabulary is empty"));
         }
         if model.unk_token != names.unk {
             return Err(Error::tokenizer(format!(
-                "the model's unknown token is {:?}, the configuration's {:?}",
+                "the unknown token is {:?} in the model, but {:?} in the configuration",
                 model.unk_token, names.unk
             )));
         }
@@ -132,7 +128,7 @@ impl Tokenizer {
                 return Err(Error::tokenizer(format!("the vocabulary has no {name}")));
             }
         }
-        // Only where they are not special yet: a stored token may have options of its own.
+        // Tokens that are already special keep their stored options.
         let known = pipeline.get_added_vocabulary();
         let missing: Vec<_> = names.all().into_iter().filter(|name| !known.is_special_token(name)).collect();
         let missing: Vec<_> = missing.into_iter().map(|name| AddedToken::from(name, true)).collect();
@@ -140,12 +136,12 @@ impl Tokenizer {
         Ok(Tokenizer::from_inner(Inner::new(pipeline, names)?, max_length))
     }
 
-    /// The same tokenizer with further tokens, which get the ids behind those that are there and are found in a text
-    /// wherever they stand, before anything else. Those that are there already stay what they are. The model needs
-    /// [room for them](crate::PreTrainedModel::resize_token_embeddings).
+    /// Returns the tokenizer with additional tokens, which get the next ids and are matched anywhere in a text before
+    /// normalization. Existing tokens are unchanged. The model must be
+    /// [resized](crate::PreTrainedModel::resize_token_embeddings) accordingly.
     ///
     /// # Errors
-    /// When a token is empty or only blanks.
+    /// Returns an error if a token is blank.
     pub fn add_tokens<S: AsRef<str>>(&self, tokens: impl IntoIterator<Item = S>) -> Result<Tokenizer> {
         let inner = self.inner();
         let mut added = Vec::new();
@@ -163,20 +159,19 @@ impl Tokenizer {
         Ok(Tokenizer::from_inner(Inner::new(pipeline, inner.names.clone())?, self.max_length()))
     }
 
-    /// The vocabulary and everything that is done to text, as `tokenizer.json` has it: what ids depend on.
+    /// Returns the text of `tokenizer.json`, which has the vocabulary and all settings that ids depend on.
     ///
     /// # Errors
-    /// None that a tokenizer from here could cause.
+    /// Returns an error only if the `tokenizers` crate fails.
     pub fn to_json(&self) -> Result<String> {
         self.inner().pipeline.to_string(false).map_err(|error| Error::tokenizer(error.to_string()))
     }
 
-    /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, which
-    /// `transformers` opens, into the folder `dir` (made if missing). Older files are replaced whole, one after
-    /// the other.
+    /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` in the format of
+    /// `transformers` into the folder `dir`, creating it if necessary. Each existing file is replaced atomically.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// Returns an error if a file cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let (dir, inner) = (dir.as_ref(), self.inner());
         let vocab: String = inner.tokens.iter().flat_map(|token| [token, "\n"]).collect();
@@ -201,7 +196,15 @@ impl Tokenizer {
     }
 }
 
-/// The normalizer that options ask for.
+/// Returns the WordPiece model of a pipeline.
+pub(super) fn word_piece(pipeline: &tokenizers::Tokenizer) -> Result<&WordPiece> {
+    match pipeline.get_model() {
+        ModelWrapper::WordPiece(model) => Ok(model),
+        _ => Err(Error::tokenizer("the model is not a WordPiece")),
+    }
+}
+
+/// Returns the normalizer for these options.
 pub(super) fn normalizer(options: &TokenizerOptions) -> BertNormalizer {
     BertNormalizer::new(true, options.chinese_chars, options.strip_accents, options.lowercase)
 }

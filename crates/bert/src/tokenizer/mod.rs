@@ -1,8 +1,8 @@
 //! WordPiece: text to token ids and back.
 //!
-//! The pipeline is the `tokenizers` crate's, so ids and offsets are those of `transformers`. Ours are the
-//! training of vocabularies, which must give the same one twice ([`Tokenizer::train`]), and a way to ids
-//! alone that is fast enough for whole corpora ([`Tokenizer::ids`]).
+//! The `tokenizers` crate provides the pipeline, so ids and offsets equal those of `transformers`. Two parts are
+//! implemented here: training, which always produces the same vocabulary from the same corpus ([`Tokenizer::train`]), and
+//! a path from text to ids that is fast enough for whole corpora ([`Tokenizer::ids`]).
 
 mod encoding;
 mod files;
@@ -15,9 +15,9 @@ mod words;
 use std::fmt;
 use std::sync::Arc;
 
-use tokenizers::PreTokenizerWrapper;
-use tokenizers::models::ModelWrapper;
+use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::{Model as _, PreTokenizerWrapper};
 
 pub use encoding::{EncodeOptions, Encoding, Truncation};
 pub use options::{TokenizerOptions, TrainOptions};
@@ -28,7 +28,7 @@ use pieces::Pieces;
 use special::{Ids, Names};
 use words::Words;
 
-/// A BERT tokenizer. Cheap to clone, and any number of threads may use it.
+/// A BERT tokenizer. It is cheap to clone and can be shared between threads.
 ///
 /// ```
 /// use cloze_bert::{Tokenizer, TrainOptions};
@@ -49,26 +49,52 @@ struct Inner {
     pipeline: tokenizers::Tokenizer,
     names: Names,
     ids: Ids,
-    /// By id.
+    /// The tokens by id.
     tokens: Vec<String>,
-    /// By id: whether a token is special, whether it continues a word.
+    /// Whether the token with this id is special.
     special: Vec<bool>,
+    /// Whether the token with this id continues a word.
     continues: Vec<bool>,
-    /// The fast way, where the stored tokenizer is BERT's own pipeline.
+    /// The fast path, if the pipeline is BERT's.
     fast: Option<Fast>,
 }
 
+/// A path from text to ids that computes no offsets.
 struct Fast {
     words: Words,
     pieces: Pieces,
-    /// Tokens that are found in the text as it is written, before anything else; and the bytes that they
-    /// begin with.
+    /// Tokens that are matched in the raw text before normalization.
     literals: Vec<String>,
+    /// Whether a literal token starts with this byte.
     begins: [bool; 256],
 }
 
 impl Fast {
-    /// Whether one of the literal tokens may be in the text: then its way is the crate's.
+    /// Returns the fast path for a pipeline whose model is `model`, or `None` if the pipeline differs from BERT's.
+    fn new(pipeline: &tokenizers::Tokenizer, model: &WordPiece, unk: u32) -> Result<Option<Fast>> {
+        let added = pipeline.get_added_vocabulary();
+        let plain = added.get_added_tokens_decoder().values().all(|token| !token.normalized);
+        let normalizer = match (pipeline.get_normalizer(), pipeline.get_pre_tokenizer()) {
+            (Some(NormalizerWrapper::BertNormalizer(normalizer)), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+                if plain && normalizer.clean_text =>
+            {
+                *normalizer
+            }
+            _ => return Ok(None),
+        };
+        let literals: Vec<String> = added.get_vocab().keys().cloned().collect();
+        let mut begins = [false; 256];
+        literals.iter().filter_map(|literal| literal.bytes().next()).for_each(|b| begins[b as usize] = true);
+        // Words are only looked up in the vocabulary of the model, not among added tokens.
+        let vocabulary = model.get_vocab();
+        let vocabulary = vocabulary.iter().map(|(token, &id)| (token.as_str(), id));
+        let unknown = model.token_to_id(&model.unk_token).unwrap_or(unk);
+        let prefix = model.continuing_subword_prefix.as_str();
+        let pieces = Pieces::new(vocabulary, prefix, unknown, model.max_input_chars_per_word);
+        Ok(Some(Fast { words: Words::new(normalizer)?, pieces, literals, begins }))
+    }
+
+    /// Whether the text contains a literal token, which only the pipeline handles.
     fn has_literal(&self, text: &str) -> bool {
         text.bytes().any(|byte| self.begins[byte as usize])
             && self.literals.iter().any(|literal| text.contains(literal.as_str()))
@@ -78,12 +104,11 @@ impl Fast {
 impl Inner {
     fn new(pipeline: tokenizers::Tokenizer, names: Names) -> Result<Inner> {
         let count = pipeline.get_vocab_size(true);
-        let mut tokens = Vec::with_capacity(count);
-        for id in 0..count as u32 {
-            tokens.push(pipeline.id_to_token(id).ok_or_else(|| {
-                Error::tokenizer(format!("the vocabulary has {count} tokens, but none with the id {id}"))
-            })?);
-        }
+        let token = |id: u32| {
+            let missing = || Error::tokenizer(format!("the vocabulary has {count} tokens, but none with the id {id}"));
+            pipeline.id_to_token(id).ok_or_else(missing)
+        };
+        let tokens = (0..count as u32).map(token).collect::<Result<Vec<_>>>()?;
         let id = |name: &str| {
             pipeline.token_to_id(name).ok_or_else(|| Error::tokenizer(format!("the vocabulary has no {name}")))
         };
@@ -96,34 +121,14 @@ impl Inner {
         };
         let added = pipeline.get_added_vocabulary();
         let special: Vec<bool> = tokens.iter().map(|token| added.is_special_token(token)).collect();
-        let ModelWrapper::WordPiece(model) = pipeline.get_model() else {
-            return Err(Error::tokenizer("the model is no WordPiece: BERT's is"));
-        };
+        let model = files::word_piece(&pipeline)?;
         let prefix = model.continuing_subword_prefix.as_str();
         let continues = tokens
             .iter()
             .zip(&special)
             .map(|(token, &special)| !special && token.strip_prefix(prefix).is_some_and(|piece| !piece.is_empty()))
             .collect();
-
-        let plain = added.get_added_tokens_decoder().values().all(|token| !token.normalized);
-        let fast = match (pipeline.get_normalizer(), pipeline.get_pre_tokenizer()) {
-            (Some(NormalizerWrapper::BertNormalizer(normalizer)), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-                if plain && normalizer.clean_text =>
-            {
-                let literals: Vec<String> = added.get_vocab().keys().cloned().collect();
-                let mut begins = [false; 256];
-                literals.iter().filter_map(|literal| literal.bytes().next()).for_each(|b| begins[b as usize] = true);
-                let words = Words::new(*normalizer)?;
-                // Tokens that only the added vocabulary has are never found by way of words.
-                let vocabulary = tokenizers::Model::get_vocab(model);
-                let vocabulary = vocabulary.iter().map(|(token, &id)| (token.as_str(), id));
-                let unknown = tokenizers::Model::token_to_id(model, &model.unk_token).unwrap_or(ids.unk);
-                let pieces = Pieces::new(vocabulary, prefix, unknown, model.max_input_chars_per_word);
-                Some(Fast { words, pieces, literals, begins })
-            }
-            _ => None,
-        };
+        let fast = Fast::new(&pipeline, model, ids.unk)?;
         Ok(Inner { tokens, special, continues, fast, names, ids, pipeline })
     }
 }
@@ -137,14 +142,13 @@ impl Tokenizer {
         &self.inner
     }
 
-    /// Makes a WordPiece vocabulary of at most `vocab_size` tokens from a corpus, `[PAD]`, `[UNK]`, `[CLS]`,
-    /// `[SEP]` and `[MASK]` having the ids 0 to 4. The same corpus and options give the same vocabulary,
-    /// whatever the order of the lines.
+    /// Trains a WordPiece vocabulary of at most `vocab_size` tokens on a corpus. `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]` and
+    /// `[MASK]` get the ids 0 to 4. The same corpus and options produce the same vocabulary, in any order of the lines.
     ///
-    /// It is smaller than `vocab_size` when the corpus has no more pairs of pieces that are frequent enough.
+    /// The vocabulary is smaller than `vocab_size` if the corpus has too few frequent pairs of pieces.
     ///
     /// # Errors
-    /// When the corpus has no words, or `vocab_size` has no room for its characters (says how much it needs).
+    /// Returns an error if the corpus has no words, or `vocab_size` is too small for its characters.
     pub fn train<S: AsRef<str>>(
         lines: impl IntoIterator<Item = S>,
         vocab_size: usize,
@@ -156,37 +160,37 @@ impl Tokenizer {
         Tokenizer::from_tokens(tokens, &names, &options.tokenizer)
     }
 
-    /// The same tokenizer with another maximal length: tokens of an encoding, special tokens included.
+    /// Sets the maximum number of tokens of an encoding, special tokens included.
     pub fn with_max_length(self, tokens: usize) -> Tokenizer {
         Tokenizer { max_length: tokens, ..self }
     }
 
-    /// The most tokens of an encoding, special tokens included.
+    /// Returns the maximum number of tokens of an encoding, special tokens included.
     pub fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// `[CLS] text [SEP]`.
+    /// Encodes a text as `[CLS] text [SEP]`.
     ///
     /// # Errors
-    /// When that has more tokens than the [maximal length](Tokenizer::max_length).
+    /// Returns an error if the encoding is longer than the [maximum length](Tokenizer::max_length).
     pub fn encode(&self, text: &str) -> Result<Encoding> {
         self.encode_with(text, None, &EncodeOptions::new())
     }
 
-    /// `[CLS] first [SEP] second [SEP]`, the second text and its `[SEP]` having token type 1.
+    /// Encodes a pair of texts as `[CLS] first [SEP] second [SEP]`. The second text and its `[SEP]` have token type 1.
     ///
     /// # Errors
-    /// When that has more tokens than the [maximal length](Tokenizer::max_length).
+    /// Returns an error if the encoding is longer than the [maximum length](Tokenizer::max_length).
     pub fn encode_pair(&self, first: &str, second: &str) -> Result<Encoding> {
         self.encode_with(first, Some(second), &EncodeOptions::new())
     }
 
-    /// Encodes a text, or a pair, as `options` say.
+    /// Encodes a text or a pair of texts with options.
     ///
     /// # Errors
-    /// When the tokens do not fit and the truncation cannot help; when a stride is not shorter than the
-    /// window, or both texts of a pair would have windows.
+    /// Returns an error if the tokens do not fit even after truncation, the stride is not below the length of a window, or
+    /// both texts of a pair would need windows.
     pub fn encode_with(&self, text: &str, second: Option<&str>, options: &EncodeOptions) -> Result<Encoding> {
         let encode = |text: &str| {
             let encoded = self.inner.pipeline.encode_char_offsets(text, false);
@@ -198,20 +202,21 @@ impl Tokenizer {
         encoding::lay_out(&frame, &texts, self.max_length, options)
     }
 
-    /// The ids of a text, without special tokens and of any length: for whole corpora.
+    /// Returns the ids of a text of any length, without special tokens. This is much faster than
+    /// [`encode`](Tokenizer::encode) and meant for whole corpora.
     ///
     /// # Errors
-    /// None that a text could cause.
+    /// Returns an error only if the `tokenizers` crate fails, which no text is known to cause.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.ids_into(text, &mut ids)?;
         Ok(ids)
     }
 
-    /// Appends the ids of a text, as [`ids`](Tokenizer::ids) gives them.
+    /// Appends the [`ids`](Tokenizer::ids) of a text to a vector.
     ///
     /// # Errors
-    /// As for [`ids`](Tokenizer::ids).
+    /// Returns an error like [`ids`](Tokenizer::ids).
     pub fn ids_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         if let Some(fast) = self.inner.fast.as_ref().filter(|fast| !fast.has_literal(text)) {
             return fast.words.for_each(text, &mut String::new(), |word| fast.pieces.push(word, ids));
@@ -222,11 +227,11 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of these ids: pieces joined, blanks before punctuation removed. What normalization took away
-    /// does not come back.
+    /// Returns the text of these ids: joins pieces and removes blanks before punctuation. Case and accents that
+    /// normalization removed are not restored.
     ///
     /// # Errors
-    /// When an id is not in the vocabulary.
+    /// Returns an error if an id is out of range.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         let size = self.vocab_size();
         if let Some((position, id)) = ids.iter().enumerate().find(|(_, id)| **id as usize >= size) {
@@ -237,68 +242,68 @@ impl Tokenizer {
         text.map_err(|error| Error::tokenizer(format!("cannot decode: {error}")))
     }
 
-    /// Tokens in the vocabulary, added ones included.
+    /// Returns the number of tokens in the vocabulary, added tokens included.
     pub fn vocab_size(&self) -> usize {
         self.inner.tokens.len()
     }
 
-    /// The token with this id.
+    /// Returns the token with this id.
     pub fn token(&self, id: u32) -> Option<&str> {
         self.inner.tokens.get(id as usize).map(String::as_str)
     }
 
-    /// The id of a token, as the vocabulary writes it.
+    /// Returns the id of a token, spelled as in the vocabulary.
     pub fn id(&self, token: &str) -> Option<u32> {
         self.inner.pipeline.token_to_id(token)
     }
 
-    /// The id of `[CLS]`.
+    /// Returns the id of `[CLS]`.
     pub fn cls_id(&self) -> u32 {
         self.inner.ids.cls
     }
 
-    /// The id of `[SEP]`.
+    /// Returns the id of `[SEP]`.
     pub fn sep_id(&self) -> u32 {
         self.inner.ids.sep
     }
 
-    /// The id of `[MASK]`.
+    /// Returns the id of `[MASK]`.
     pub fn mask_id(&self) -> u32 {
         self.inner.ids.mask
     }
 
-    /// The id of `[PAD]`.
+    /// Returns the id of `[PAD]`.
     pub fn pad_id(&self) -> u32 {
         self.inner.ids.pad
     }
 
-    /// The id of `[UNK]`.
+    /// Returns the id of `[UNK]`.
     pub fn unk_id(&self) -> u32 {
         self.inner.ids.unk
     }
 
-    /// Whether this is a special token's id. An id that is not in the vocabulary is not.
+    /// Returns whether `id` belongs to a special token; false if it is out of range.
     #[inline]
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.special.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// Whether this is the id of a piece that continues a word (`##...`). An id that is not in the vocabulary
-    /// is not.
+    /// Returns whether `id` belongs to a piece that continues a word (`##...`); false if it is out of range.
     #[inline]
     pub fn continues_word(&self, id: u32) -> bool {
         self.inner.continues.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// Checks that a model of this configuration has an embedding for every token.
+    /// Checks that a model with this configuration has an embedding for every token. More embeddings than tokens are
+    /// common and allowed.
     ///
     /// # Errors
-    /// When it has fewer: says both sizes. (More are harmless, and common.)
+    /// Returns an error with both numbers if the model has fewer embeddings.
     pub fn check_vocab_size(&self, config: &BertConfig) -> Result<()> {
         let (model, own) = (config.vocab_size, self.vocab_size());
         if own > model {
             return Err(Error::config(format!(
-                "vocab_size is {model}: must be at least {own}, the tokenizer's tokens"
+                "vocab_size is {model}: must be at least {own}, the number of tokens of the tokenizer"
             )));
         }
         Ok(())

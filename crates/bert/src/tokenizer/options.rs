@@ -1,12 +1,11 @@
-//! What a tokenizer does to text before it looks words up, and how one is trained.
+//! Options of a tokenizer and of its training.
 
-/// A word of more characters than this is unknown, as in every BERT.
+/// The maximum number of characters of a word; longer words are unknown. The same as in every published BERT.
 pub(super) const MAX_CHARS: usize = 100;
 
-/// What a tokenizer does to text before it looks words up.
+/// Options for the normalization of text.
 ///
-/// The default is an uncased BERT's: lower case, no accents, blanks around Chinese characters, at most 512
-/// tokens.
+/// The default is an uncased BERT: lower case, accents removed, Chinese characters split, at most 512 tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenizerOptions {
     pub(super) lowercase: bool,
@@ -22,39 +21,39 @@ impl Default for TokenizerOptions {
 }
 
 impl TokenizerOptions {
-    /// An uncased BERT's.
+    /// Returns the options of an uncased BERT.
     pub fn uncased() -> TokenizerOptions {
         TokenizerOptions::default()
     }
 
-    /// A cased BERT's: case and accents stay.
+    /// Returns the options of a cased BERT, which keeps case and accents.
     pub fn cased() -> TokenizerOptions {
         TokenizerOptions::default().lowercase(false)
     }
 
-    /// Whether to lower the case. Unless [`strip_accents`](TokenizerOptions::strip_accents) says otherwise,
-    /// accents go with it.
+    /// Sets whether text is converted to lower case. This also removes accents, unless
+    /// [`strip_accents`](TokenizerOptions::strip_accents) is set.
     pub fn lowercase(self, lowercase: bool) -> TokenizerOptions {
         TokenizerOptions { lowercase, ..self }
     }
 
-    /// Whether to remove accents. In Portuguese they carry meaning: *avó* and *avô*.
+    /// Sets whether accents are removed. In Portuguese, for example, they carry meaning: *avó* and *avô*.
     pub fn strip_accents(self, strip: bool) -> TokenizerOptions {
         TokenizerOptions { strip_accents: Some(strip), ..self }
     }
 
-    /// Whether each Chinese character is a word.
+    /// Sets whether each Chinese character is a word.
     pub fn chinese_chars(self, split: bool) -> TokenizerOptions {
         TokenizerOptions { chinese_chars: split, ..self }
     }
 
-    /// The most tokens of an encoding, special tokens included.
+    /// Sets the maximum number of tokens of an encoding, special tokens included.
     pub fn max_length(self, tokens: usize) -> TokenizerOptions {
         TokenizerOptions { max_length: tokens, ..self }
     }
 }
 
-/// How a vocabulary is made from a corpus.
+/// Options for training a vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainOptions {
     pub(super) tokenizer: TokenizerOptions,
@@ -69,23 +68,23 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
-    /// For an uncased tokenizer.
+    /// Creates options for an uncased tokenizer.
     pub fn new() -> TrainOptions {
         TrainOptions::default()
     }
 
-    /// What the tokenizer does to text.
+    /// Sets the options of the tokenizer.
     pub fn tokenizer(self, options: TokenizerOptions) -> TrainOptions {
         TrainOptions { tokenizer: options, ..self }
     }
 
-    /// How often two neighbouring pieces must occur to become one. By default 2, or 1 for a corpus of fewer
-    /// than 10,000 words.
+    /// Sets how often a pair of pieces must occur to be merged: by default 2, or 1 for a corpus of fewer than 10,000 words.
     pub fn min_frequency(self, occurrences: u64) -> TrainOptions {
         TrainOptions { min_frequency: Some(occurrences), ..self }
     }
 
-    /// Keeps only so many characters, the most frequent; words with others are unknown. 1000 by default.
+    /// Sets the number of characters in the vocabulary, 1000 by default. The most frequent are kept; words with others are
+    /// unknown.
     pub fn alphabet_limit(self, characters: usize) -> TrainOptions {
         TrainOptions { alphabet_limit: characters, ..self }
     }

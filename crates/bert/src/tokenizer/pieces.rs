@@ -1,21 +1,21 @@
-//! A normalized word to the ids of its pieces: the longest piece that fits, again and again.
+//! Splitting a normalized word into pieces: repeatedly takes the longest piece that matches.
 
 use std::collections::HashMap;
 
-/// A WordPiece vocabulary, arranged for look-up.
+/// A WordPiece vocabulary, organised for look-up.
 pub(super) struct Pieces {
     /// Pieces that begin a word.
     first: HashMap<Box<str>, u32>,
-    /// Pieces that continue one, without their prefix.
+    /// Pieces that continue a word, without their prefix.
     rest: HashMap<Box<str>, u32>,
-    /// Bytes of the longest piece of each kind.
+    /// The length in bytes of the longest piece of each kind.
     longest: [usize; 2],
     unknown: u32,
     max_chars: usize,
 }
 
 impl Pieces {
-    /// `tokens` by id; words of more than `max_chars` characters are `unknown`.
+    /// Creates the table from tokens and their ids. Words of more than `max_chars` characters are `unknown`.
     pub(super) fn new<'a>(
         tokens: impl Iterator<Item = (&'a str, u32)>,
         prefix: &str,
@@ -34,7 +34,7 @@ impl Pieces {
         Pieces { first, rest, longest, unknown, max_chars }
     }
 
-    /// Appends the ids of a word's pieces: one id, `unknown`, when the vocabulary cannot spell it.
+    /// Appends the ids of a word's pieces, or `unknown` if the vocabulary cannot spell the word.
     pub(super) fn push(&self, word: &str, ids: &mut Vec<u32>) {
         if word.len() > self.max_chars && word.chars().count() > self.max_chars {
             return ids.push(self.unknown);
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn longest_first() {
+    fn the_longest_piece_wins() {
         let tokens = ["[UNK]", "un", "##aff", "##able", "##a", "é", "##é"];
         let pieces = Pieces::new(tokens.into_iter().zip(0..), "##", 0, 10);
         let ids = |word: &str| {

@@ -1,8 +1,8 @@
-//! The five special tokens: what a vocabulary calls them, and their ids.
+//! The five special tokens: their names in the vocabulary and their ids.
 
 use serde_json::{Map, Value, json};
 
-/// Names of the special tokens.
+/// The names of the special tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) pad: String,
@@ -20,8 +20,8 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Takes the names that `tokenizer_config.json` or `special_tokens_map.json` gives, as strings or as
-    /// objects with a `content`.
+    /// Reads the names in `tokenizer_config.json` or `special_tokens_map.json`, which are strings or objects with a
+    /// `content`.
     pub(super) fn read(&mut self, map: &Map<String, Value>) {
         let fields = [
             ("pad_token", &mut self.pad),
@@ -38,7 +38,7 @@ impl Names {
         }
     }
 
-    /// The fields of `special_tokens_map.json`.
+    /// Returns the fields of `special_tokens_map.json`.
     pub(super) fn to_map(&self) -> Map<String, Value> {
         let fields = [
             ("pad_token", &self.pad),
@@ -50,13 +50,13 @@ impl Names {
         fields.into_iter().map(|(field, name)| (field.to_string(), json!(name))).collect()
     }
 
-    /// In the order of the ids that training gives them, 0 to 4.
+    /// Returns all names in the order of the ids that training assigns, 0 to 4.
     pub(super) fn all(&self) -> [&str; 5] {
         [&self.pad, &self.unk, &self.cls, &self.sep, &self.mask].map(String::as_str)
     }
 }
 
-/// Ids of the special tokens.
+/// The ids of the special tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ids {
     pub(super) pad: u32,

@@ -1,10 +1,9 @@
-//! Making a WordPiece vocabulary from a corpus.
+//! Training a WordPiece vocabulary.
 //!
-//! Words start as characters; the most frequent pair of neighbouring pieces becomes a piece, until the
-//! vocabulary is full. (Sennrich, Haddow, Birch, "Neural machine translation of rare words with subword
-//! units", 2016; what Hugging Face trains BERT vocabularies with.) A trainer of our own, because the
-//! `tokenizers` crate's breaks ties by ids that it hands out in the order of a randomly seeded hash map:
-//! the same corpus gives it another vocabulary each time.
+//! Words start as sequences of characters. The most frequent pair of adjacent pieces is merged into a new piece until
+//! the vocabulary is full (R. Sennrich, B. Haddow, A. Birch, "Neural machine translation of rare words with subword
+//! units", 2016). Hugging Face trains BERT vocabularies in the same way, but the trainer of the `tokenizers` crate breaks
+//! ties by the order of a randomly seeded hash map, so the same corpus produces a different vocabulary each time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -15,13 +14,13 @@ use super::options::{MAX_CHARS, TrainOptions};
 use super::words::Words;
 use crate::{Error, Result};
 
-/// A corpus of fewer words than this has a minimal frequency of 1 unless told otherwise.
+/// The number of words below which the minimum frequency is 1 by default.
 const SMALL_CORPUS: u64 = 10_000;
 
 type Pair = (u32, u32);
 
-/// The vocabulary by id: special tokens, characters that begin words, characters that continue them, then
-/// pieces in the order in which they were found.
+/// Returns the vocabulary ordered by id: special tokens, characters that begin words, characters that continue words,
+/// then pieces in the order in which they were merged.
 pub(super) fn vocabulary<S: AsRef<str>>(
     lines: impl Iterator<Item = S>,
     vocab_size: usize,
@@ -32,15 +31,15 @@ pub(super) fn vocabulary<S: AsRef<str>>(
     let counts = count_words(lines, normalizer)?;
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
     if total == 0 {
-        return Err(Error::tokenizer("the corpus has no words: a vocabulary cannot be made of it"));
+        return Err(Error::tokenizer("the corpus has no words"));
     }
     let min_frequency = options.min_frequency.unwrap_or(if total < SMALL_CORPUS { 1 } else { 2 }).max(1);
     let alphabet = alphabet(&counts, options.alphabet_limit);
     let mut table = Table::new(special, &counts, &alphabet);
     if table.tokens.len() > vocab_size {
         return Err(Error::tokenizer(format!(
-            "vocab_size is {vocab_size}: this corpus needs at least {}, for {} special tokens and {} characters, each \
-             at the beginning of words or inside them",
+            "vocab_size is {vocab_size}: must be at least {} for {} special tokens and {} characters, at the start of \
+             words and within them",
             table.tokens.len(),
             special.len(),
             alphabet.len()
@@ -52,7 +51,7 @@ pub(super) fn vocabulary<S: AsRef<str>>(
     Ok(table.tokens)
 }
 
-/// Each word with its number of occurrences, in lexicographic order.
+/// Returns each word with its number of occurrences, in lexicographic order.
 fn count_words<S: AsRef<str>>(
     lines: impl Iterator<Item = S>,
     normalizer: BertNormalizer,
@@ -72,7 +71,7 @@ fn count_words<S: AsRef<str>>(
     Ok(counts)
 }
 
-/// The `limit` most frequent characters; of equally frequent ones, those that come first in Unicode.
+/// Returns the `limit` most frequent characters. Of equally frequent characters, the lower code points win.
 fn alphabet(counts: &[(String, u64)], limit: usize) -> HashSet<char> {
     let mut by_char = BTreeMap::<char, u64>::new();
     for (word, count) in counts {
@@ -85,14 +84,14 @@ fn alphabet(counts: &[(String, u64)], limit: usize) -> HashSet<char> {
     chars.into_iter().take(limit).map(|(_, c)| c).collect()
 }
 
-/// The vocabulary under construction.
+/// The vocabulary during training.
 struct Table {
     tokens: Vec<String>,
     ids: HashMap<String, u32>,
 }
 
 impl Table {
-    /// Special tokens, then the characters as they occur: first in a word, then inside one.
+    /// Creates the initial vocabulary: special tokens, then characters that begin words, then characters within words.
     fn new(special: &[&str], counts: &[(String, u64)], alphabet: &HashSet<char>) -> Table {
         let (mut first, mut rest) = (HashSet::new(), HashSet::new());
         for (word, _) in counts {
@@ -116,7 +115,7 @@ impl Table {
         table
     }
 
-    /// The id of a token, a new one if need be.
+    /// Returns the id of a token, adding the token if it is new.
     fn id(&mut self, token: String) -> u32 {
         let next = self.tokens.len() as u32;
         let id = *self.ids.entry(token.clone()).or_insert(next);
@@ -126,8 +125,8 @@ impl Table {
         id
     }
 
-    /// A word as characters; `None` when one is not in the alphabet (the word will be unknown anyway), or
-    /// when it is longer than any word that is looked up.
+    /// Returns the characters of a word as pieces. Returns `None` for a word that will be unknown, because a character is
+    /// not in the alphabet or the word is too long.
     fn spell(&self, word: &str) -> Option<Vec<u32>> {
         let mut pieces = Vec::new();
         for (position, c) in word.chars().enumerate() {
@@ -149,11 +148,11 @@ struct Word {
     count: u64,
 }
 
-/// Pairs of neighbouring pieces, how often they occur, and in which words.
+/// The words as pieces, with the number of occurrences and the words of each pair of adjacent pieces.
 struct Merger {
     words: Vec<Word>,
     counts: HashMap<Pair, u64>,
-    /// Words that have, or once had, the pair.
+    /// The words that have the pair, or had it before a merge.
     places: HashMap<Pair, Vec<u32>>,
 }
 
@@ -170,15 +169,15 @@ impl Merger {
         Merger { words, counts, places }
     }
 
-    /// Merges the most frequent pair until the vocabulary is full. Of equally frequent pairs, the one whose
-    /// pieces are older goes first.
+    /// Merges the most frequent pair until the vocabulary is full. Of equally frequent pairs, the one with the older pieces
+    /// is merged first.
     fn run(mut self, table: &mut Table, vocab_size: usize, min_frequency: u64) {
         let mut heap: BinaryHeap<(u64, Reverse<Pair>)> =
             self.counts.iter().map(|(&pair, &count)| (count, Reverse(pair))).collect();
         while table.tokens.len() < vocab_size
             && let Some((count, Reverse(pair))) = heap.pop()
         {
-            // An entry of the heap may be out of date; pairs whose count fell come back with what is left.
+            // Counts in the heap may be out of date. A pair whose count has fallen is pushed again with its new count.
             let current = self.counts.get(&pair).copied().unwrap_or(0);
             if current != count {
                 if current > 0 && current < count {
@@ -196,7 +195,7 @@ impl Merger {
         }
     }
 
-    /// Replaces `pair` by `merged` wherever it occurs. Returns the pairs that became more frequent.
+    /// Replaces `pair` by `merged` in all words. Returns the pairs that became more frequent.
     fn merge(&mut self, pair: Pair, merged: u32) -> Vec<Pair> {
         let mut grown = HashSet::new();
         for number in self.places.remove(&pair).unwrap_or_default() {
@@ -232,7 +231,7 @@ impl Merger {
     }
 }
 
-/// Notes that a word has a pair, once for each word.
+/// Records once that a word has a pair.
 fn note(places: &mut HashMap<Pair, Vec<u32>>, pair: Pair, word: u32) {
     let words = places.entry(pair).or_default();
     if words.last() != Some(&word) {

@@ -1,11 +1,10 @@
-//! Text to normalized words, fast.
+//! Fast splitting of text into normalized words.
 //!
-//! BERT's normalization (clean-up, accents, case) and its split at blanks and punctuation are the
-//! `tokenizers` crate's. Run over a corpus they spend their time on alignments that nobody asks for there.
-//! So the crate is asked once, at the start, what becomes of each character of two ranges of Unicode that
-//! hold no combining mark; a stretch of text in those ranges is then a look-up per character. (Without
-//! combining marks, normalization of a string is that of its characters, one after the other.) Stretches
-//! with any other character go through the crate.
+//! The `tokenizers` crate implements BERT's normalization (clean-up, accents, case) and its split at blanks and
+//! punctuation, but spends most of its time on alignments, which a corpus does not need. Without combining marks, a
+//! string can be normalized character by character. So the crate normalizes each character of two Unicode
+//! ranges without combining marks once, into a table, and text in these ranges needs one look-up per character. Other
+//! text goes through the crate.
 
 use std::ops::Range;
 
@@ -15,32 +14,32 @@ use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, Pr
 
 use crate::{Error, Result};
 
-/// Latin, IPA and spacing modifiers, up to where combining marks begin.
+/// Latin, IPA and spacing modifiers, up to the first combining mark.
 const LOW: Range<u32> = 0..0x300;
 /// General punctuation: dashes, quotation marks, ellipsis, special blanks.
 const HIGH: Range<u32> = 0x2000..0x2070;
 
-/// What becomes of a character.
+/// The effect of normalization and splitting on a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
-    /// It disappears.
+    /// It is removed.
     Dropped,
     /// It ends a word.
     Blank,
-    /// It is a word of its own.
+    /// It is a separate word.
     Punctuation,
     /// It is part of a word.
     Letter,
-    /// The table does not say.
+    /// It is not in the table.
     Unknown,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     class: Class,
-    /// Bytes of `text` in use.
+    /// The number of bytes of `text` in use.
     length: u8,
-    /// What replaces the character, in UTF-8.
+    /// The replacement of the character, in UTF-8.
     text: [u8; 6],
 }
 
@@ -64,7 +63,7 @@ impl Words {
         (entry.class != Class::Unknown).then_some(entry)
     }
 
-    /// Calls `each` with every normalized word of `text`, in order. `word` is room to work in.
+    /// Calls `each` with every normalized word of `text`, in order. `word` is a buffer that is reused.
     pub(super) fn for_each(&self, text: &str, word: &mut String, mut each: impl FnMut(&str)) -> Result<()> {
         for chunk in text.split([' ', '\t', '\n', '\r']).filter(|chunk| !chunk.is_empty()) {
             if chunk.is_ascii() || chunk.chars().all(|c| self.entry(c).is_some()) {
@@ -80,7 +79,7 @@ impl Words {
         word.clear();
         for c in chunk.chars() {
             let Some(entry) = self.entry(c) else { continue };
-            // The bytes were UTF-8 when the table was made.
+            // Always valid, because `entry` copied the bytes from a string.
             let text = std::str::from_utf8(&entry.text[..entry.length as usize]).unwrap_or_default();
             match entry.class {
                 Class::Letter => word.push_str(text),
@@ -120,7 +119,7 @@ fn split(normalizer: &BertNormalizer, text: &str) -> Result<PreTokenizedString> 
     Ok(words)
 }
 
-/// Asks the crate what becomes of one character, by what it does to it and to `x` around it.
+/// Computes the entry of a character by letting the crate split it between two letters `x`.
 fn entry(normalizer: &BertNormalizer, code: u32) -> Result<Entry> {
     let unknown = Entry { class: Class::Unknown, length: 0, text: [0; 6] };
     let Some(c) = char::from_u32(code) else { return Ok(unknown) };

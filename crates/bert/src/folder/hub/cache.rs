@@ -1,4 +1,4 @@
-//! The cache of downloaded repositories. Its layout is that of `huggingface_hub`, so both find each other's files:
+//! The cache of downloaded repositories. It has the layout of `huggingface_hub`, so both find each other's files:
 //!
 //! ```text
 //! models--owner--name/
@@ -58,8 +58,8 @@ impl Cache {
         self.root.join("snapshots").join(commit)
     }
 
-    /// Returns the path of a file of a commit, `Some(None)` if the commit is known not to have it, or `None` if nothing is
-    /// known about it.
+    /// Returns the path of a file of a commit, `Some(None)` if the commit is known not to have it, or `None` if the cache
+    /// has no record of it.
     pub(super) fn find(&self, commit: &str, file: &str) -> Option<Option<PathBuf>> {
         let path = self.snapshot(commit).join(file);
         if path.is_file() {

@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn redirects_are_resolved() {
-        // The results are those of Python's `urllib.parse.urljoin`.
+        // Python's `urllib.parse.urljoin` gives the same results.
         for (at, location, to) in [
             ("http://h:1/a/b/c?x=1", "/d?e=%2F", Some("http://h:1/d?e=%2F")),
             ("http://h:1/a/b/c?x=1", "d", Some("http://h:1/a/b/d")),
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn names_are_encoded() {
-        // The results are those of Python's `urllib.parse.quote`.
+        // Python's `urllib.parse.quote` gives the same results.
         assert_eq!(encoded("refs/pr/3", ""), "refs%2Fpr%2F3");
         assert_eq!(encoded("1_Pooling/é a?.json", "/"), "1_Pooling/%C3%A9%20a%3F.json");
         assert_eq!(plain_etag("W/\"0a-b_c.d\"").as_deref(), Some("0a-b_c.d"));
