@@ -58,8 +58,8 @@ impl Batch {
         Ok(Batch { ids, token_types, positions, sequences })
     }
 
-    /// Packs a padded batch: `ids`, `token_types` and `attention_mask`, each `[B, L]`, row-major. Tokens with mask 0 are
-    /// padding and are dropped. [`Batch::rows_of_padded`] maps the remaining tokens to packed rows.
+    /// Packs a padded batch: `ids`, `token_types` and `attention_mask`, each `[B, L]`, row-major. Tokens with mask 0
+    /// are padding and are dropped. [`Batch::rows_of_padded`] maps the remaining tokens to packed rows.
     ///
     /// # Errors
     /// Returns an error if the lengths differ or are not a multiple of `length`, or a row has only padding.

@@ -4,19 +4,19 @@
 //! - [`BertConfig`]: the configuration, Hugging Face's `config.json`.
 //! - [`PreTrainedModel`]: creates, opens and saves every model: [`BertModel`] without a head, [`BertForPreTraining`],
 //!   [`BertForMaskedLM`], [`BertForNextSentencePrediction`], [`BertForSequenceClassification`],
-//!   [`BertForTokenClassification`], [`BertForQuestionAnswering`], [`BertForMultipleChoice`], and [`SentenceEncoder`] for
-//!   sentence embeddings.
+//!   [`BertForTokenClassification`], [`BertForQuestionAnswering`], [`BertForMultipleChoice`], and [`SentenceEncoder`]
+//!   for sentence embeddings.
 //! - [`Batch`]: packed sequences. Models only see real tokens; there is no padding and no mask.
 //! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
 //!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`].
 //!
 //! # Models by name
 //!
-//! With the cargo feature `hub`, every function that opens a folder also accepts the name of a repository on the Hugging
-//! Face hub: `bert-base-uncased`, `owner/name`, or `owner/name@revision` for a branch, tag or commit. A folder of the same
-//! name takes precedence. Files are downloaded when they are first needed, into the cache of `huggingface_hub`, which
-//! `transformers` shares. All files of a model come from one commit. Cached files are not requested again, even if the
-//! repository has changed: name the new commit, or remove the repository from the cache.
+//! With the cargo feature `hub`, every function that opens a folder also accepts the name of a repository on the
+//! Hugging Face hub: `bert-base-uncased`, `owner/name`, or `owner/name@revision` for a branch, tag or commit. A folder
+//! of the same name takes precedence. Files are downloaded when they are first needed, into the cache of
+//! `huggingface_hub`, which `transformers` shares. All files of a model come from one commit. Cached files are not
+//! requested again, even if the repository has changed: name the new commit, or remove the repository from the cache.
 //!
 //! These environment variables apply:
 //!

@@ -120,8 +120,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Removes the tied `copy` of parameter `name`, which must have the same values. If only the copy exists, it becomes
-    /// the parameter.
+    /// Removes the tied `copy` of parameter `name`, which must have the same values. If only the copy exists, it
+    /// becomes the parameter.
     fn tie(&mut self, name: &str, copy: &str) -> Result<()> {
         let Some(copy) = self.names.remove(copy) else { return Ok(()) };
         let Some(stored) = self.names.get(name) else {

@@ -16,8 +16,8 @@ impl BertConfig {
     /// Missing fields get BERT's defaults; unknown fields are kept in [`extra`](BertConfig::extra).
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, is not a JSON object, describes a model that is not in BERT's family,
-    /// or is not [valid](BertConfig::validate).
+    /// Returns an error if the file cannot be read, is not a JSON object, describes a model that is not in BERT's
+    /// family, or is not [valid](BertConfig::validate).
     pub fn open(place: impl AsRef<Path>) -> Result<BertConfig> {
         let place = place.as_ref();
         if is_json(place) { BertConfig::in_file(place) } else { BertConfig::in_folder(&Folder::at(place)?) }
@@ -79,8 +79,8 @@ impl BertConfig {
         format!("{:#}\n", Value::Object(self.model_type.own_fields(map)))
     }
 
-    /// Writes `config.json` into the folder `dir`, creating it if necessary, or writes the file `dir` if its name ends in
-    /// `.json`. An existing file is replaced atomically.
+    /// Writes `config.json` into the folder `dir`, creating it if necessary, or writes the file `dir` if its name ends
+    /// in `.json`. An existing file is replaced atomically.
     ///
     /// # Errors
     /// Returns an error if the configuration is invalid or the file cannot be written.

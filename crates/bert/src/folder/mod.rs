@@ -24,8 +24,8 @@ impl Folder {
     /// Opens the folder `place` or, if it does not exist, the repository of this name.
     ///
     /// # Errors
-    /// Returns an error if `place` is neither, or if the network must not be used (`HF_HUB_OFFLINE`) and the repository is
-    /// not in the cache.
+    /// Returns an error if `place` is neither, or if the network must not be used (`HF_HUB_OFFLINE`) and the repository
+    /// is not in the cache.
     pub(crate) fn at(place: &Path) -> Result<Folder> {
         if place.is_dir() {
             return Ok(Folder::on_disk(place, ""));
@@ -87,8 +87,8 @@ impl Folder {
         Error::format(&self.path, format!("{lacks}{}", self.note))
     }
 
-    /// Returns the folder `name` inside this one, or this folder if the name is empty. `name` may come from an untrusted
-    /// file.
+    /// Returns the folder `name` inside this one, or this folder if the name is empty. `name` may come from an
+    /// untrusted file.
     ///
     /// # Errors
     /// Returns an error if `name` leads out of this folder.

@@ -124,7 +124,8 @@ pub struct PreTrainingLoss {
     pub nsp: Option<Tensor>,
 }
 
-/// Returns the masked-language model within. The two models share their weights: drop this one before training the other.
+/// Returns the masked-language model within. The two models share their weights: drop this one before training the
+/// other.
 impl From<&BertForPreTraining> for BertForMaskedLM {
     fn from(model: &BertForPreTraining) -> BertForMaskedLM {
         BertForMaskedLM {

@@ -1,5 +1,5 @@
-//! Sentence embeddings (N. Reimers, I. Gurevych, "Sentence-BERT", 2019): the encoder, a pooling of its hidden states, and
-//! optional normalisation. The folders have the format of `sentence-transformers`.
+//! Sentence embeddings (N. Reimers, I. Gurevych, "Sentence-BERT", 2019): the encoder, a pooling of its hidden states,
+//! and optional normalisation. The folders have the format of `sentence-transformers`.
 
 use std::path::Path;
 
@@ -80,8 +80,8 @@ impl SentenceEncoder {
         SentenceEncoder { modules: Modules { normalize, ..self.modules }, ..self }
     }
 
-    /// Opens the tokenizer of the encoder in the folder `place`, or [of this name](crate#models-by-name), limited to the
-    /// length in `sentence_bert_config.json`.
+    /// Opens the tokenizer of the encoder in the folder `place`, or [of this name](crate#models-by-name), limited to
+    /// the length in `sentence_bert_config.json`.
     ///
     /// # Errors
     /// Returns an error like [`Tokenizer::open`], and if a settings file is invalid.

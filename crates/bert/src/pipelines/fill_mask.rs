@@ -56,8 +56,8 @@ impl FillMask {
     /// Returns the `k` most probable tokens for the only `[MASK]` of `text`, most probable first.
     ///
     /// # Errors
-    /// Returns an error if the text has no mask or several (use [`fill`](FillMask::fill)), or is longer than the model or
-    /// the tokenizer allows.
+    /// Returns an error if the text has no mask or several (use [`fill`](FillMask::fill)), or is longer than the model
+    /// or the tokenizer allows.
     pub fn top_k(&self, text: &str, k: usize) -> Result<Vec<Guess>> {
         let mut masks = self.fill(&[text], k)?.pop().unwrap_or_default();
         match (masks.pop(), masks.len()) {
@@ -68,8 +68,8 @@ impl FillMask {
         }
     }
 
-    /// Returns the `k` most probable tokens for each `[MASK]` of each text. The masks of a text are predicted independently
-    /// of each other.
+    /// Returns the `k` most probable tokens for each `[MASK]` of each text. The masks of a text are predicted
+    /// independently of each other.
     ///
     /// # Errors
     /// Returns an error if a text has no mask or is longer than the model or the tokenizer allows.

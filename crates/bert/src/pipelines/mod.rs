@@ -44,8 +44,8 @@ pub trait Pipeline: Sized {
     /// Opens the model and the tokenizer in the folder `place`, or [of this name](crate#models-by-name), on the CPU.
     ///
     /// # Errors
-    /// Returns an error like [`PreTrainedModel::open`] and [`Tokenizer::open`], if the two do not match, and if the folder
-    /// has no weights for the head or the head of another task.
+    /// Returns an error like [`PreTrainedModel::open`] and [`Tokenizer::open`], if the two do not match, and if the
+    /// folder has no weights for the head or the head of another task.
     fn open(place: impl AsRef<Path>) -> Result<Self> {
         Self::open_on(place, &Device::Cpu)
     }

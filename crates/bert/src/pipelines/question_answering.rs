@@ -15,9 +15,9 @@ use crate::{
 pub struct Answer {
     /// The part of the context, empty if there is no answer.
     pub text: String,
-    /// Where it starts in the context, in characters.
+    /// The start of the answer in the context, in characters.
     pub start: usize,
-    /// Where it ends, in characters.
+    /// The end of the answer in the context, in characters.
     pub end: usize,
     /// The positions of its first and last token in its window, where `[CLS]` is 0.
     pub tokens: (usize, usize),
@@ -74,13 +74,14 @@ struct Window {
 }
 
 impl QuestionAnswering {
-    /// Sets the length of a window in tokens, question and special tokens included: 384 by default, limited by the maximum
-    /// length of the model.
+    /// Sets the length of a window in tokens, question and special tokens included: 384 by default, limited by the
+    /// maximum length of the model.
     pub fn max_length(self, tokens: usize) -> QuestionAnswering {
         QuestionAnswering { max_length: tokens, ..self }
     }
 
-    /// Sets the number of context tokens that consecutive windows share: 128 by default, at most half of those in a window.
+    /// Sets the number of context tokens that consecutive windows share: 128 by default, at most half of those in a
+    /// window.
     pub fn stride(self, tokens: usize) -> QuestionAnswering {
         QuestionAnswering { stride: tokens, ..self }
     }
@@ -99,8 +100,8 @@ impl QuestionAnswering {
     /// Returns the best answer.
     ///
     /// # Errors
-    /// Returns an error if the question or the context is blank, the context has no tokens, or the question leaves no room
-    /// for it.
+    /// Returns an error if the question or the context is blank, the context has no tokens, or the question leaves no
+    /// room for it.
     pub fn answer(&self, question: &str, context: &str) -> Result<Answer> {
         let none = || match self.longest {
             0 => Error::input("no answer is possible: max_answer_length is 0"),
@@ -117,8 +118,8 @@ impl QuestionAnswering {
         Ok(self.best(&self.windows_of(question, context)?, context, k))
     }
 
-    /// Returns the `k` best answers to each question, given with its context, like [`top_k`](QuestionAnswering::top_k), but
-    /// with the windows of several questions in one batch.
+    /// Returns the `k` best answers to each question, given with its context, like [`top_k`](QuestionAnswering::top_k),
+    /// but with the windows of several questions in one batch.
     ///
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer), with the index of the question.
@@ -201,8 +202,8 @@ impl QuestionAnswering {
         let question_tokens = tokenizer.ids(question)?.len();
         let Some(room) = max_length.checked_sub(question_tokens + 3).filter(|room| *room > 0) else {
             let reason = format!(
-                "the question has {question_tokens} tokens: with [CLS] and two [SEP] it leaves no room for the context in \
-                 a window of {max_length}"
+                "the question has {question_tokens} tokens: with [CLS] and two [SEP] it leaves no room for the context \
+                 in a window of {max_length}"
             );
             return Err(Error::input(reason));
         };

@@ -41,8 +41,8 @@ impl Ord for Ranked {
     }
 }
 
-/// Returns all spans of at most `longest` tokens whose first and last tokens are `allowed`, in order of their starts. The
-/// slices have an element per token; tokens that one of them lacks are not allowed.
+/// Returns all spans of at most `longest` tokens whose first and last tokens are `allowed`, in order of their starts.
+/// The slices have an element per token; tokens that one of them lacks are not allowed.
 pub fn all<'a>(
     start_logits: &'a [f32],
     end_logits: &'a [f32],
@@ -81,8 +81,8 @@ pub fn best(start_logits: &[f32], end_logits: &[f32], allowed: &[bool], longest:
 }
 
 /// Returns the span from the best start to the best end, found independently of each other. If the end is before the
-/// start, the span is only the start. Returns `None` if no token is allowed. Unlike [`best`], this can miss the span with
-/// the largest sum.
+/// start, the span is only the start. Returns `None` if no token is allowed. Unlike [`best`], this can miss the span
+/// with the largest sum.
 pub fn independent(start_logits: &[f32], end_logits: &[f32], allowed: &[bool]) -> Option<Span> {
     let largest = |logits: &[f32]| {
         let candidates = logits.iter().zip(allowed).enumerate().filter(|(_, (_, allowed))| **allowed);

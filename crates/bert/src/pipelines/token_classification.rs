@@ -26,9 +26,9 @@ pub enum Aggregation {
 pub struct LabelledWord {
     /// The word. Punctuation marks are words.
     pub text: String,
-    /// Where it starts in the text, in characters.
+    /// The start of the word in the text, in characters.
     pub start: usize,
-    /// Where it ends, in characters.
+    /// The end of the word in the text, in characters.
     pub end: usize,
     /// The most probable label.
     pub label: String,
@@ -43,9 +43,9 @@ pub struct Entity {
     pub label: String,
     /// The text from the first to the last word.
     pub text: String,
-    /// Where it starts in the text, in characters.
+    /// The start of the entity in the text, in characters.
     pub start: usize,
-    /// Where it ends, in characters.
+    /// The end of the entity in the text, in characters.
     pub end: usize,
     /// The mean score of the words.
     pub score: f64,
@@ -128,8 +128,8 @@ impl TokenClassification {
         Ok(words.into_iter().zip(texts).map(labelled).collect())
     }
 
-    /// Finds the entities of each text: spans of consecutive words of one kind. A `B-` starts a new span (IOB2), as does an
-    /// `I-` after another kind. Labels without a prefix form spans of equal labels.
+    /// Finds the entities of each text: spans of consecutive words of one kind. A `B-` starts a new span (IOB2), as
+    /// does an `I-` after another kind. Labels without a prefix form spans of equal labels.
     ///
     /// # Errors
     /// Returns an error like [`words`](TokenClassification::words).

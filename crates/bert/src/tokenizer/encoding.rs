@@ -46,8 +46,8 @@ impl EncodeOptions {
         EncodeOptions { truncation, ..self }
     }
 
-    /// Keeps the tokens that truncation removes, as further windows in [`Encoding::overflowing`]. Each window repeats the
-    /// last `tokens` tokens of the previous one.
+    /// Keeps the tokens that truncation removes, as further windows in [`Encoding::overflowing`]. Each window repeats
+    /// the last `tokens` tokens of the previous one.
     pub fn stride(self, tokens: usize) -> EncodeOptions {
         EncodeOptions { stride: Some(tokens), ..self }
     }
@@ -69,8 +69,8 @@ pub struct Encoding {
     pub offsets: Vec<(usize, usize)>,
     /// Whether a token is a special token of the layout. A `[MASK]` written in the text is not.
     pub special_tokens_mask: Vec<bool>,
-    /// The index of the word that a token belongs to; `None` for the special tokens of the layout. Punctuation marks are
-    /// words.
+    /// The index of the word that a token belongs to; `None` for the special tokens of the layout. Punctuation marks
+    /// are words.
     pub word_ids: Vec<Option<u32>>,
     /// The text that a token belongs to: 0 or 1; `None` for the special tokens of the layout.
     pub sequence_ids: Vec<Option<usize>>,

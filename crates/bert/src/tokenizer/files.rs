@@ -32,8 +32,8 @@ impl Tokenizer {
     /// `tokenizer_config.json`, `vocab.txt` is uncased.
     ///
     /// # Errors
-    /// Returns an error if a file is missing, cannot be read, is not UTF-8 or not JSON; if the vocabulary is empty, has a
-    /// token twice or lacks a special token; or if the tokenizer is not a WordPiece.
+    /// Returns an error if a file is missing, cannot be read, is not UTF-8 or not JSON; if the vocabulary is empty, has
+    /// a token twice or lacks a special token; or if the tokenizer is not a WordPiece.
     pub fn open(place: impl AsRef<Path>) -> Result<Tokenizer> {
         Tokenizer::in_folder(&Folder::at(place.as_ref())?)
     }

@@ -1,8 +1,8 @@
 //! WordPiece: text to token ids and back.
 //!
 //! The `tokenizers` crate provides the pipeline, so ids and offsets equal those of `transformers`. Two parts are
-//! implemented here: training, which always produces the same vocabulary from the same corpus ([`Tokenizer::train`]), and
-//! a path from text to ids that is fast enough for whole corpora ([`Tokenizer::ids`]).
+//! implemented here: training, which always produces the same vocabulary from the same corpus ([`Tokenizer::train`]),
+//! and a path from text to ids that is fast enough for whole corpora ([`Tokenizer::ids`]).
 
 mod encoding;
 mod files;
@@ -189,8 +189,8 @@ impl Tokenizer {
     /// Encodes a text or a pair of texts with options.
     ///
     /// # Errors
-    /// Returns an error if the tokens do not fit even after truncation, the stride is not below the length of a window, or
-    /// both texts of a pair would need windows.
+    /// Returns an error if the tokens do not fit even after truncation, the stride is not below the length of a window,
+    /// or both texts of a pair would need windows.
     pub fn encode_with(&self, text: &str, second: Option<&str>, options: &EncodeOptions) -> Result<Encoding> {
         let encode = |text: &str| {
             let encoded = self.inner.pipeline.encode_char_offsets(text, false);

@@ -78,13 +78,14 @@ impl TrainOptions {
         TrainOptions { tokenizer: options, ..self }
     }
 
-    /// Sets how often a pair of pieces must occur to be merged: by default 2, or 1 for a corpus of fewer than 10,000 words.
+    /// Sets how often a pair of pieces must occur to be merged: by default 2, or 1 for a corpus of fewer than 10,000
+    /// words.
     pub fn min_frequency(self, occurrences: u64) -> TrainOptions {
         TrainOptions { min_frequency: Some(occurrences), ..self }
     }
 
-    /// Sets the number of characters in the vocabulary, 1000 by default. The most frequent are kept; words with others are
-    /// unknown.
+    /// Sets the number of characters in the vocabulary, 1000 by default. The most frequent are kept; words with others
+    /// are unknown.
     pub fn alphabet_limit(self, characters: usize) -> TrainOptions {
         TrainOptions { alphabet_limit: characters, ..self }
     }

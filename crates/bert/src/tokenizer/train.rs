@@ -2,8 +2,9 @@
 //!
 //! Words start as sequences of characters. The most frequent pair of adjacent pieces is merged into a new piece until
 //! the vocabulary is full (R. Sennrich, B. Haddow, A. Birch, "Neural machine translation of rare words with subword
-//! units", 2016). Hugging Face trains BERT vocabularies in the same way, but the trainer of the `tokenizers` crate breaks
-//! ties by the order of a randomly seeded hash map, so the same corpus produces a different vocabulary each time.
+//! units", 2016). Hugging Face trains BERT vocabularies in the same way, but the trainer of the `tokenizers` crate
+//! breaks ties by the order of a randomly seeded hash map, so the same corpus produces a different vocabulary each
+//! time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -125,8 +126,8 @@ impl Table {
         id
     }
 
-    /// Returns the characters of a word as pieces. Returns `None` for a word that will be unknown, because a character is
-    /// not in the alphabet or the word is too long.
+    /// Returns the characters of a word as pieces. Returns `None` for a word that will be unknown, because a character
+    /// is not in the alphabet or the word is too long.
     fn spell(&self, word: &str) -> Option<Vec<u32>> {
         let mut pieces = Vec::new();
         for (position, c) in word.chars().enumerate() {
@@ -169,8 +170,8 @@ impl Merger {
         Merger { words, counts, places }
     }
 
-    /// Merges the most frequent pair until the vocabulary is full. Of equally frequent pairs, the one with the older pieces
-    /// is merged first.
+    /// Merges the most frequent pair until the vocabulary is full. Of equally frequent pairs, the one with the older
+    /// pieces is merged first.
     fn run(mut self, table: &mut Table, vocab_size: usize, min_frequency: u64) {
         let mut heap: BinaryHeap<(u64, Reverse<Pair>)> =
             self.counts.iter().map(|(&pair, &count)| (count, Reverse(pair))).collect();

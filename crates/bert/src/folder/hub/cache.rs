@@ -58,8 +58,8 @@ impl Cache {
         self.root.join("snapshots").join(commit)
     }
 
-    /// Returns the path of a file of a commit, `Some(None)` if the commit is known not to have it, or `None` if the cache
-    /// has no record of it.
+    /// Returns the path of a file of a commit, `Some(None)` if the commit is known not to have it, or `None` if the
+    /// cache has no record of it.
     pub(super) fn find(&self, commit: &str, file: &str) -> Option<Option<PathBuf>> {
         let path = self.snapshot(commit).join(file);
         if path.is_file() {
@@ -79,8 +79,8 @@ impl Cache {
         File::create(path).map(drop)
     }
 
-    /// Stores the `size` bytes that `write` writes as the blob `etag` and as the file of a commit. Does not call `write` if
-    /// another commit has already stored the blob.
+    /// Stores the `size` bytes that `write` writes as the blob `etag` and as the file of a commit. Does not call
+    /// `write` if another commit has already stored the blob.
     pub(super) fn store(
         &self,
         commit: &str,

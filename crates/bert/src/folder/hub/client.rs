@@ -66,8 +66,8 @@ impl Client {
     /// Requests a file of a repository at a revision.
     ///
     /// # Errors
-    /// Returns an error if the hub cannot be reached, refuses the request, does not have the repository or the revision, or
-    /// sends an invalid answer.
+    /// Returns an error if the hub cannot be reached, refuses the request, does not have the repository or the
+    /// revision, or sends an invalid answer.
     pub(super) fn get(&self, name: &str, revision: &str, file: &str) -> Result<Answer> {
         let address = format!("{}/{name}/resolve/{}/{}", self.endpoint, encoded(revision, ""), encoded(file, "/"));
         let start: Uri = address

@@ -25,7 +25,8 @@ pub(super) struct Subfolder {
 }
 
 impl Subfolder {
-    /// Returns the path of a file, downloading it if it is not in the cache, or `None` if the repository does not have it.
+    /// Returns the path of a file, downloading it if it is not in the cache, or `None` if the repository does not have
+    /// it.
     ///
     /// # Errors
     /// Returns an error if the file cannot be downloaded or stored.
