@@ -3,7 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::DType;
+use crate::dtype::DType;
+use crate::watch::{self, NotFinite};
 
 /// Declares a crate's `Result` and its `Error`: one pointer to `$inner`, which holds the details. `$inner` converts
 /// from every `$source`, and `ErrorKind` has a variant `Io`.
@@ -220,6 +221,12 @@ impl std::error::Error for Located {
     }
 }
 
+impl From<NotFinite> for Error {
+    fn from(NotFinite { op, value, position }: NotFinite) -> Error {
+        ErrorKind::NotFinite { op, value, position }.into()
+    }
+}
+
 /// Adds module names to an error on its way up through the model.
 ///
 /// A module calls it on its result: `x.linear(&w, &b).inside("dense")`. The name goes in front of those that modules
@@ -243,7 +250,7 @@ impl Inside for Error {
 /// whose result is not finite.
 impl<T, E: Inside + From<Error>> Inside for Result<T, E> {
     fn inside(self, name: impl fmt::Display) -> Result<T, E> {
-        let finite = self.and_then(|value| crate::finite::found().map_or(Ok(value), |error| Err(error.into())));
+        let finite = self.and_then(|value| watch::found().map_or(Ok(value), |found| Err(Error::from(found).into())));
         finite.map_err(|error| error.inside(name))
     }
 }

@@ -1,26 +1,17 @@
-//! Finding the operation whose result is the first that is not finite.
+//! Finding the first operation whose result is not finite.
 
-use std::cell::RefCell;
-
-use crate::cpu::Real;
+use crate::cpu::real::Real;
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::ops::float;
 use crate::tensor::Tensor;
-use crate::{Error, ErrorKind, Result};
+use crate::watch::{self, NotFinite};
 
-enum Watch {
-    Off,
-    On,
-    Found(Error),
-}
-
-thread_local! {
-    static WATCH: RefCell<Watch> = const { RefCell::new(Watch::Off) };
-}
-
-/// Runs `f`, which fails at the first differentiable operation of this thread whose result has a NaN or an infinity.
-/// The error names it, and the modules that it is inside of: those that pass their results through
-/// [`Inside::inside`](crate::Inside::inside). It looks at every element of every result: for finding out, not for
-/// every step.
+/// Runs `f` and returns an error for the first differentiable operation on this thread whose result contains a NaN or an
+/// infinity. The error names the operation and the modules around it that use [`Inside::inside`](crate::Inside::inside).
+///
+/// This reads every element of every result, so use it to find out where a loss becomes NaN, not in every step.
 ///
 /// ```
 /// use cloze_tensor::{Device, Tensor, check_finite};
@@ -31,48 +22,27 @@ thread_local! {
 /// ```
 ///
 /// # Errors
-/// As said, and those of `f`.
+/// Returns an error if a result is not finite, and the errors of `f`.
 pub fn check_finite<R, E: From<Error>>(f: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
-    struct Restore(Watch);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            WATCH.replace(std::mem::replace(&mut self.0, Watch::Off));
-        }
-    }
-    let _restore = Restore(WATCH.replace(Watch::On));
-    let result = f()?;
-    found().map_or(Ok(result), |error| Err(error.into()))
-}
-
-/// The error that is to be told, if one was found and has not been.
-pub(crate) fn found() -> Option<Error> {
-    WATCH.with_borrow_mut(|watch| match std::mem::replace(watch, Watch::Off) {
-        Watch::Found(error) => Some(error),
-        other => {
-            *watch = other;
-            None
-        }
+    watch::watching(|| {
+        let result = f()?;
+        watch::found().map_or(Ok(result), |found| Err(Error::from(found).into()))
     })
 }
 
-/// Looks at the result of an operation, where that was asked for.
+/// Looks at the result of an operation if [`check_finite`] is running on this thread.
 pub(crate) fn look(op: &'static str, output: &Tensor) {
-    if !WATCH.with_borrow(|watch| matches!(watch, Watch::On)) {
-        return;
-    }
-    // What is done to look is not looked at.
-    WATCH.set(Watch::Off);
-    WATCH.set(match first(output) {
-        Ok(Some((position, value))) => Watch::Found(ErrorKind::NotFinite { op, value, position }.into()),
-        _ => Watch::On,
+    watch::look(|| {
+        let (position, value) = first(output).ok()??;
+        Some(NotFinite { op, value, position })
     });
 }
 
-/// The first element that is not finite, and where it is.
+/// Returns the index and the value of the first element that is not finite.
 fn first(tensor: &Tensor) -> Result<Option<(usize, f64)>> {
-    let tensor = tensor.values()?.to_device(&crate::Device::Cpu)?;
+    let tensor = tensor.values()?.to_device(&Device::Cpu)?;
     if tensor.dtype().is_half() {
-        return first(&tensor.to_dtype(crate::DType::F32)?);
+        return first(&tensor.to_dtype(DType::F32)?);
     }
     float!("check_finite", tensor.dtype(), T => {
         let values = tensor.slice::<T>();
@@ -83,7 +53,9 @@ fn first(tensor: &Tensor) -> Result<Option<(usize, f64)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DType, Device, Inside};
+    use crate::device::Device;
+    use crate::dtype::DType;
+    use crate::error::Inside;
 
     #[test]
     fn the_first_one_is_named_with_its_modules() -> Result<()> {
@@ -92,11 +64,15 @@ mod tests {
         let model = |x: &Tensor| layer(x)?.ln().inside("head");
         let error = check_finite(|| layer(&x.ln()?).and_then(|y| model(&y)).inside("model")).unwrap_err();
         assert_eq!(error.to_string(), "model.layer: exp: the result has inf at element 1");
-        // Nobody asked any more.
-        assert!(layer(&x).is_ok() && found().is_none());
+        // Outside of `check_finite`, nothing is looked at.
+        assert!(layer(&x).is_ok() && watch::found().is_none());
         let half = Tensor::new([1f32, f32::NEG_INFINITY], &Device::Cpu)?.to_dtype(DType::BF16)?;
         let error = check_finite(|| half.mul_scalar(1.0)).unwrap_err();
-        assert_eq!(error.to_string(), "to_dtype: the result has -inf at element 1", "half floats are computed in f32");
+        assert_eq!(
+            error.to_string(),
+            "to_dtype: the result has -inf at element 1",
+            "operations on half floats convert them to f32 first"
+        );
         assert!(check_finite(|| x.ln()).is_ok());
         Ok(())
     }

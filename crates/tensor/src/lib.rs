@@ -39,6 +39,7 @@ mod gradients;
 mod interop;
 mod layout;
 mod memory;
+mod module;
 mod ops;
 pub mod optim;
 mod parameters;
@@ -47,6 +48,7 @@ mod profile;
 pub mod random;
 mod storage;
 mod tensor;
+mod watch;
 
 pub use autograd::no_grad;
 #[cfg(feature = "cuda")]
@@ -62,10 +64,11 @@ pub use files::{replace_with, write_file_atomically};
 pub use finite::check_finite;
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
-pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences, recompute};
+pub use module::Module;
 #[doc(hidden)]
-pub use parameters::join_name;
-pub use parameters::{Module, ParameterArena, ParameterRange};
+pub use module::join_name;
+pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences, recompute};
+pub use parameters::{ParameterArena, ParameterRange};
 pub use precision::Precision;
 pub use profile::{OperationTime, Pass, Profile, profile};
 pub use tensor::Tensor;

@@ -4,8 +4,9 @@ use crate::cpu::{self, adamw};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gradients::{Flat, Gradients, copy_into};
+use crate::module::Module;
 use crate::ops::on_device;
-use crate::parameters::{Module, ParameterArena};
+use crate::parameters::ParameterArena;
 use crate::profile::{Pass, timed};
 #[cfg(feature = "cuda")]
 use crate::storage::Storage;
