@@ -1,31 +1,32 @@
-// What attention's kernels share: packed sequences, tiles in shared memory, masks of dropout.
+// Common parts of the attention kernels on tensor cores: packed sequences, and tiles in shared memory.
 //
-// Tokens of all sequences lie one after the other, without padding; sequence s has rows starts[s] to starts[s + 1] of q, k and v,
-// and attention never looks across. Shapes: T tokens, N heads, D head size; row h D of a token begins head h.
+// The tokens of all sequences follow one another without padding: sequence s has rows starts[s] to starts[s + 1] of q, k and v, and
+// attention never crosses these boundaries. Shapes: T tokens, N heads, D head size. Head h of a token starts at column h D.
 #pragma once
 
 #include "random.cuh"
+#include "reduce.cuh"
 #include "vector.cuh"
 
-// Sequences, as all kernels take them.
+// The sequences of a batch.
 struct Sequences {
   const uint32_t* starts;   // [sequences + 1]
-  const uint32_t* numbers;  // [sequences], within the optimizer step, for dropout
+  const uint32_t* numbers;  // [sequences], numbers within the optimizer step, for dropout
 };
 
-// What numbers are times those that a kernel has, where they were scaled.
+// The factor that undoes the scaling of a matrix in f16; 1 for others.
 DEVICE float scale_at(const float* scale) { return scale ? *scale : 1.0f; }
 
 constexpr float LOG2_E = 1.44269504f, LN_2 = 0.69314718f;
-DEVICE float minus_infinity() { return __int_as_float(int(0xff800000)); }
 
-// Chunk `chunk` of 16 bytes of a row of a tile [rows, D], swizzled: eight neighbouring rows have theirs in different banks.
+// The address of a chunk of 16 bytes in a row of a tile [rows, D]. Chunks are swizzled, so that the same chunk of eight
+// neighbouring rows lies in different banks.
 template <int D, class T> DEVICE T* chunk_at(T* tile, int row, int chunk) {
   int swizzled = D == 32 ? chunk ^ (row / 2 & 3) : chunk ^ (row & 7);
   return tile + row * D + swizzled * 8;
 }
 
-// Fetches rows `first` and on, 64 of them, of a sequence of `length`; those beyond are zeros. 128 threads.
+// Fetches 64 rows of a sequence, from `first` on; rows beyond its `length` become zero. Called by 128 threads.
 template <int D, class T> DEVICE void fetch_rows(T* tile, const T* sequence, int first, int length, int row) {
 #pragma unroll
   for (int i = 0; i < 64 * D / 8 / 128; i++) {

@@ -1,29 +1,30 @@
-// Attention in f32, forward and backward, for heads of any size up to 256: where tensor cores would round too much, and for the
-// sizes that they have no kernel for. The same mathematics as attention_forward.cu and attention_backward.cu, by multiply-adds.
+// Attention in f32, forward and backward, for heads of any size up to 256: for full precision, and for head sizes that have no
+// kernel on tensor cores. It computes what attention_forward.cu and attention_backward.cu compute, by multiply-adds.
 //
-// A warp has a row: a query and its output or gradient, in the last kernel a key with its two. The others come 32 at a time, a
-// lane each for the scores; for the sums over them a lane has the columns lane, lane + 32, and so on. Every sum has one order.
+// A warp handles a row: a query with its output or gradient, or in the last kernel a key with the gradients of key and value. The
+// rows on the other side come 32 at a time. Each lane computes the score of one of them; for the sums over them, a lane owns the
+// columns lane, lane + 32, and so on. Every sum has one order.
 #include "random.cuh"
+#include "reduce.cuh"
 #include "vector.cuh"
 
 constexpr int WARPS = 4, MOST = 256, COLUMNS = MOST / 32;
 
-DEVICE float minus_infinity() { return __int_as_float(int(0xff800000)); }
-
 struct AttentionAny {
-  const float *q, *k, *v;  // head h of a token at h D
+  const float *q, *k, *v;  // head h of a token starts at column h D
   float* o;
   float* log_sums;  // [N, T]
   const float *d_o;
-  float* deltas;    // [N, T]: of each row the sum of O dO
+  float* deltas;    // [N, T]: for each row the sum of O dO
   float *dq, *dk, *dv;
-  const uint32_t *starts, *numbers;  // as attention.cuh says
+  const uint32_t *starts, *numbers;  // as in attention.cuh
   int row_qkv, row_o, tokens, size;
   float scale;
   Dropout dropout;
+  int add;  // adds to dq, dk and dv instead of overwriting them
 };
 
-// A warp's row of a sequence, if it has one.
+// The row of a warp in its sequence; `is_there` is false past the end.
 struct Place {
   int head, start, length, row, lane;
   uint32_t number;
@@ -35,7 +36,7 @@ DEVICE Place place_of(const AttentionAny& a) {
   return Place{int(blockIdx.y), start, length, row, int(threadIdx.x) % 32, a.numbers[blockIdx.z], row < length};
 }
 
-// What the probability of key j for query i is multiplied with.
+// The factor that dropout applies to the probability of key j for query i.
 DEVICE float factor_of(const AttentionAny& a, const Place& p, int i, int j) {
   if (!a.dropout.threshold) return 1.0f;
   uint4 bytes = attention_bytes(a.dropout, p.number, uint32_t(p.head), uint32_t(i / 16), uint32_t(j / 32),
@@ -50,7 +51,7 @@ DEVICE float dot(const float* a, const float* b, int size) {
   return sum;
 }
 
-// sums += the sum over the lanes of weight times a lane's row; rows lie `step` apart from `first` on, `count` of them.
+// sums += the sum over `count` rows of a row times its lane's weight. Rows are `step` apart, starting at `first`.
 DEVICE void add_rows(float (&sums)[COLUMNS], float weight, const float* first, int step, int count, int size, int lane) {
   for (int j = 0; j < count; j++) {
     float of_row = __shfl_sync(ALL_LANES, weight, j);
@@ -59,15 +60,10 @@ DEVICE void add_rows(float (&sums)[COLUMNS], float weight, const float* first, i
       if (c * 32 + lane < size) sums[c] += of_row * first[size_t(j) * step + c * 32 + lane];
   }
 }
-DEVICE void write_row(float* to, const float (&sums)[COLUMNS], float factor, int size, int lane) {
+DEVICE void write_row(float* to, const float (&sums)[COLUMNS], float factor, int size, int lane, int add) {
 #pragma unroll
   for (int c = 0; c < COLUMNS; c++)
-    if (c * 32 + lane < size) to[c * 32 + lane] = sums[c] * factor;
-}
-
-DEVICE float warp_largest(float x) {
-  for (int lanes = 16; lanes; lanes /= 2) x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, lanes));
-  return x;
+    if (c * 32 + lane < size) put(to + c * 32 + lane, sums[c] * factor, add);
 }
 
 KERNEL(attention_any_forward)(AttentionAny a) {
@@ -88,12 +84,12 @@ KERNEL(attention_any_forward)(AttentionAny a) {
     if (j < p.length) weight *= factor_of(a, p, p.row, j);
     add_rows(sums, weight, v + size_t(first) * a.row_qkv, a.row_qkv, count, a.size, p.lane);
   }
-  write_row(a.o + size_t(p.start + p.row) * a.row_o + p.head * a.size, sums, 1.0f / sum, a.size, p.lane);
+  write_row(a.o + size_t(p.start + p.row) * a.row_o + p.head * a.size, sums, 1.0f / sum, a.size, p.lane, 0);
   if (p.lane == 0) a.log_sums[size_t(p.head) * a.tokens + p.start + p.row] = largest + logf(sum);
 }
 EMU_KERNEL(attention_any_forward)
 
-// Also writes the deltas, which attention_any_dkv reads.
+// Also writes the deltas, which attention_any_dkv reads; so this kernel goes first.
 KERNEL(attention_any_dq)(AttentionAny a) {
   Place p = place_of(a);
   if (!p.is_there) return;
@@ -115,7 +111,7 @@ KERNEL(attention_any_dq)(AttentionAny a) {
     }
     add_rows(sums, ds, k + size_t(first) * a.row_qkv, a.row_qkv, min(32, p.length - first), a.size, p.lane);
   }
-  write_row(a.dq + of_sequence + size_t(p.row) * a.row_qkv, sums, a.scale, a.size, p.lane);
+  write_row(a.dq + of_sequence + size_t(p.row) * a.row_qkv, sums, a.scale, a.size, p.lane, a.add);
 }
 EMU_KERNEL(attention_any_dq)
 
@@ -139,7 +135,7 @@ KERNEL(attention_any_dkv)(AttentionAny a) {
     add_rows(of_k, ds, q + size_t(first) * a.row_qkv, a.row_qkv, count, a.size, p.lane);
     add_rows(of_v, weight, d_o + size_t(first) * a.row_o, a.row_o, count, a.size, p.lane);
   }
-  write_row(a.dk + of_key, of_k, a.scale, a.size, p.lane);
-  write_row(a.dv + of_key, of_v, 1.0f, a.size, p.lane);
+  write_row(a.dk + of_key, of_k, a.scale, a.size, p.lane, a.add);
+  write_row(a.dv + of_key, of_v, 1.0f, a.size, p.lane, a.add);
 }
 EMU_KERNEL(attention_any_dkv)

@@ -2,23 +2,25 @@
 //
 //   dV = (P M)^T dO,  dP = M (dO V^T),  dS = P (dP - D),  dQ = dS K scale,  dK = dS^T Q scale
 //
-// (T. Dao, "FlashAttention-2", 2023, with its scores recomputed from the logarithms of sums.) One kernel has a block for 64 keys
-// and goes through the queries, one a block for 64 queries and goes through the keys: every sum is one warp's, in one order,
-// and there are no atomics. That recomputes the scores once more than a kernel that adds to dQ from many blocks.
+// (T. Dao, "FlashAttention-2", 2023, which recomputes the scores from the logarithms of the sums). In one kernel a block handles 64
+// keys and iterates over the queries, in the other it handles 64 queries and iterates over the keys. So every sum belongs to one
+// warp and has one order, without atomics. The price is to recompute the scores twice, where a kernel in which many blocks add to
+// dQ would recompute them once.
 #include "attention.cuh"
 
 template <class T> struct BackwardArguments {
   const T *q, *k, *v, *d_o;
   const float *scale_qkv, *scale_do;
-  const float *o, *log_sums, *deltas;  // the last two [N, T]
+  const float *o, *log_sums, *deltas;  // [T, N D], [N, T], [N, T]
   float *dq, *dk, *dv;
   Sequences sequences;
   int row_qkv, row_o, row_dqkv, tokens;
   float scale;
   Dropout dropout;
+  int add;  // adds to dq, dk and dv instead of overwriting them
 };
 
-// deltas [N, T]: of each row the sum of O dO, with dO and V as they are scaled. A warp a row and head.
+// deltas [N, T]: for each row the sum of O dO, in the scale of the stored dO and V. A warp handles a row of a head.
 template <int D, class T> DEVICE void attention_deltas(const BackwardArguments<T>& a, float* deltas) {
   int row = int(blockIdx.x) * 4 + int(threadIdx.x) / 32, lane = threadIdx.x % 32, head = blockIdx.y;
   if (row >= a.tokens) return;
@@ -29,10 +31,11 @@ template <int D, class T> DEVICE void attention_deltas(const BackwardArguments<T
   if (lane == 0) deltas[size_t(head) * a.tokens + row] = sum / scale_at(a.scale_qkv);
 }
 
-// Rows 16 `warp` of `left` times the rows `at`, 16 of them, of `right`, both [.., D]: two groups of eight columns.
+// The product of 16 rows of `left`, from 16 `warp` on, and 16 rows of `right`, from `at` on, both [.., D]: two groups of eight
+// columns.
 template <int D, class T> DEVICE void multiply_rows(float (&even)[4], float (&odd)[4], T* left, int warp, T* right, int at) {
   int lane = threadIdx.x % 32;
-  // Unrolled in whole, heads of 128 would spill registers.
+  // Fully unrolled, heads of 128 spill registers.
 #pragma unroll 4
   for (int d = 0; d < D / 16; d++) {
     uint32_t of_left[4], two[4];
@@ -44,7 +47,7 @@ template <int D, class T> DEVICE void multiply_rows(float (&even)[4], float (&od
   }
 }
 
-// sums [16, D] of a warp += a left operand of 16 columns times rows `at` and on, 16 of them, of `right` [.., D].
+// sums [16, D] += a left operand with 16 columns times 16 rows of `right` [.., D], from `at` on.
 template <int D, class T> DEVICE void add_product(float (&sums)[D / 8][4], const uint32_t (&left)[4], T* right, int at) {
   int lane = threadIdx.x % 32;
 #pragma unroll
@@ -57,8 +60,9 @@ template <int D, class T> DEVICE void add_product(float (&sums)[D / 8][4], const
   }
 }
 
-// Writes a warp's 16 rows of a gradient, times `factor`.
-template <int D> DEVICE void write_rows(float* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor) {
+// Writes a warp's 16 rows of a gradient, times `factor`, or adds them to those in memory.
+template <int D>
+DEVICE void write_rows(float* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor, int add) {
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -66,11 +70,15 @@ template <int D> DEVICE void write_rows(float* to, const float (&sums)[D / 8][4]
     if (at >= length) continue;
     float2* pairs = reinterpret_cast<float2*>(to + size_t(at) * row);
 #pragma unroll
-    for (int d = 0; d < D / 8; d++) pairs[d * 4 + lane % 4] = float2{sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor};
+    for (int d = 0; d < D / 8; d++) {
+      float2& pair = pairs[d * 4 + lane % 4];
+      float2 gradient = {sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor};
+      pair = add ? float2{__fadd_rn(pair.x, gradient.x), __fadd_rn(pair.y, gradient.y)} : gradient;
+    }
   }
 }
 
-// Of one sequence and head: where its rows begin, and how many there are.
+// The offsets of the rows of one head of one sequence, and their number.
 template <int D> struct Head {
   int start, length;
   size_t qkv, o, statistics;
@@ -86,7 +94,7 @@ template <int D> struct Head {
   }
 };
 
-// dQ of 64 queries; keys and values come by 64, in one buffer each (what is on its way is hidden by the other blocks).
+// dQ of 64 queries. Keys and values arrive 64 at a time, in one buffer each: other blocks of the multiprocessor compute meanwhile.
 template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
   T* of_q = reinterpret_cast<T*>(memory);
@@ -105,7 +113,7 @@ template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a
   }
   float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), to_log2 = a.scale * LOG2_E * scale_qkv * scale_qkv;
   for (int key = 0; key < at.length; key += 64) {
-    __syncthreads();  // nobody reads the keys before
+    __syncthreads();  // no thread still reads the previous keys
     fetch_rows<D>(of_k, a.k + at.qkv, key, at.length, a.row_qkv);
     fetch_rows<D>(of_v, a.v + at.qkv, key, at.length, a.row_qkv);
     copy_async_commit();
@@ -141,11 +149,11 @@ template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a
     }
   }
   write_rows<D>(a.dq + size_t(at.start) * a.row_dqkv + head * D, sums, first + warp * 16, at.length, a.row_dqkv,
-                a.scale * scale_qkv * scale_qkv * scale_at(a.scale_do));
+                a.scale * scale_qkv * scale_qkv * scale_at(a.scale_do), a.add);
 }
 
-// dK and dV of 64 keys, of which a warp has 16; queries come by 64. A warp has the transposes: rows are keys. So the lanes
-// that decide over dropout are others, and masks go through shared memory: a bit for each of the 16 elements of a lane.
+// dK and dV of 64 keys, 16 per warp; queries arrive 64 at a time. A warp computes transposed scores, whose rows are keys, so the
+// element that a lane holds is not the one that it drew for. Masks therefore pass through shared memory, a bit per element.
 template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
   T* of_k = reinterpret_cast<T*>(memory);
@@ -159,7 +167,7 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
   float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), scale = a.scale * scale_qkv * scale_qkv;
   for (int query = 0; query < at.length; query += 64) {
-    __syncthreads();  // nobody reads the queries before
+    __syncthreads();  // no thread still reads the previous queries
     fetch_rows<D>(of_q, a.q + at.qkv, query, at.length, a.row_qkv);
     fetch_rows<D>(of_do, a.d_o + at.o, query, at.length, a.row_o);
     copy_async_commit();
@@ -174,8 +182,8 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
       }
     copy_async_wait<0>();
     __syncthreads();
-#pragma unroll 1  // unrolled, heads of 128 would spill registers
-    for (int column = 0; column < 64; column += 16) {  // of 16 queries
+#pragma unroll 1  // unrolled, heads of 128 spill registers
+    for (int column = 0; column < 64; column += 16) {  // 16 queries
       float scores[2][4] = {}, dp[2][4] = {};
       multiply_rows<D>(scores[0], scores[1], of_k, warp, of_q, column);
       multiply_rows<D>(dp[0], dp[1], of_v, warp, of_do, column);
@@ -209,8 +217,8 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
   }
   size_t to = size_t(at.start) * a.row_dqkv + head * D;
   float scale_do = scale_at(a.scale_do);
-  write_rows<D>(a.dk + to, dk, first + warp * 16, at.length, a.row_dqkv, scale * scale_do);
-  write_rows<D>(a.dv + to, dv, first + warp * 16, at.length, a.row_dqkv, scale_do);
+  write_rows<D>(a.dk + to, dk, first + warp * 16, at.length, a.row_dqkv, scale * scale_do, a.add);
+  write_rows<D>(a.dv + to, dv, first + warp * 16, at.length, a.row_dqkv, scale_do, a.add);
 }
 
 #define ATTENTION_BACKWARD(T, D)                                                                                       \
@@ -223,7 +231,7 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
 ATTENTION_BACKWARD(f16, 32)
 ATTENTION_BACKWARD(f16, 64)
 #ifdef MULTIPLIES_BF16
-ATTENTION_BACKWARD(f16, 128)  // heads of 128 have more than fits into Turing's shared memory
+ATTENTION_BACKWARD(f16, 128)  // heads of 128 need more shared memory than Turing has
 ATTENTION_BACKWARD(bf16, 32)
 ATTENTION_BACKWARD(bf16, 64)
 ATTENTION_BACKWARD(bf16, 128)

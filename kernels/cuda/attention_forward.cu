@@ -1,9 +1,10 @@
-// Attention, forward: O = dropout(softmax(Q K^T scale)) V for every head of every sequence, without the matrix of scores ever
-// being in memory (T. Dao, D. Fu, S. Ermon, A. Rudra, C. Re, "FlashAttention", 2022; T. Dao, "FlashAttention-2", 2023).
+// Attention, forward: O = dropout(softmax(Q K^T scale)) V for every head of every sequence, without ever storing the matrix of
+// scores (T. Dao, D. Fu, S. Ermon, A. Rudra, C. Re, "FlashAttention", 2022; T. Dao, "FlashAttention-2", 2023).
 //
-// A block has 64 queries of a head, a warp 16 of them; keys and values come by 64, in two buffers each. The softmax is
-// online: of each row its largest score so far and the sum of exponentials, by which what was summed is corrected. Of a row
-// the logarithm of the sum is kept for backward. bf16 or f16 in, f32 out, sums in f32.
+// A block handles 64 queries of a head, a warp 16 of them. Keys and values arrive 64 at a time, in two buffers each, so that the
+// next ones are fetched while these are used. The softmax is online: each row keeps its largest score so far and the sum of
+// exponentials relative to it, and both the sum and the output are rescaled whenever the largest score grows. The logarithm of
+// each row's sum is kept for backward. Inputs are bf16 or f16, outputs and sums f32.
 #include "attention.cuh"
 
 template <class T> struct AttentionArguments {
@@ -44,7 +45,7 @@ template <int D, class T> DEVICE void attention_forward(const AttentionArguments
     T* keys = of_k + tile % 2 * 64 * D;
     T* values = of_v + tile % 2 * 64 * D;
     copy_async_wait<1>();
-    __syncthreads();  // the keys are there for all; nobody reads those before
+    __syncthreads();  // the keys have arrived for all threads, and none still reads the previous ones
     if (tile == 0) {
 #pragma unroll
       for (int d = 0; d < D / 16; d++) load_matrices(query[d], chunk_at<D>(of_q, warp * 16 + lane % 16, d * 2 + lane / 16));
@@ -74,7 +75,7 @@ template <int D, class T> DEVICE void attention_forward(const AttentionArguments
       }
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      // The four lanes of a row.
+      // A row is spread over four lanes.
       larger[r] = fmaxf(larger[r], __shfl_xor_sync(ALL_LANES, larger[r], 1));
       larger[r] = fmaxf(larger[r], __shfl_xor_sync(ALL_LANES, larger[r], 2));
       float correction = exp2_fast(largest[r] - larger[r]);
@@ -88,7 +89,7 @@ template <int D, class T> DEVICE void attention_forward(const AttentionArguments
     }
     uint32_t probabilities[4][4];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {  // 32 keys, of which one call decides
+    for (int half = 0; half < 2; half++) {  // 32 keys, for which one draw decides
       uint4 bytes = {0, 0, 0, 0};
       if (a.dropout.threshold)
         bytes = attention_bytes(a.dropout, a.sequences.numbers[sequence], uint32_t(head), uint32_t(first / 16 + warp),
@@ -102,14 +103,14 @@ template <int D, class T> DEVICE void attention_forward(const AttentionArguments
           sum[e / 2] += p[e];
           if (a.dropout.threshold && byte_of(bytes, j, e) < a.dropout.threshold) p[e] = 0;
         }
-        // As accumulators lie, so do left operands: two groups of eight keys are one of sixteen.
+        // Accumulators and left operands have the same layout: two groups of eight keys make one of sixteen.
         int group = half * 4 + j;
         probabilities[group / 2][group % 2 * 2] = pack(p[0], p[1], T{});
         probabilities[group / 2][group % 2 * 2 + 1] = pack(p[2], p[3], T{});
       }
     }
     copy_async_wait<1>();
-    __syncthreads();  // the values are there for all; nobody reads those before
+    __syncthreads();  // the values have arrived for all threads, and none still reads the previous ones
     if (tile + 1 < tiles) fetch_rows<D>(of_v + (tile + 1) % 2 * 64 * D, v, (tile + 1) * 64, length, a.row_qkv);
     copy_async_commit();
 #pragma unroll
@@ -147,7 +148,7 @@ template <int D, class T> DEVICE void attention_forward(const AttentionArguments
 ATTENTION_FORWARD(f16, 32)
 ATTENTION_FORWARD(f16, 64)
 #ifdef MULTIPLIES_BF16
-ATTENTION_FORWARD(f16, 128)  // heads of 128 have more than fits into Turing's shared memory
+ATTENTION_FORWARD(f16, 128)  // heads of 128 need more shared memory than Turing has
 ATTENTION_FORWARD(bf16, 32)
 ATTENTION_FORWARD(bf16, 64)
 ATTENTION_FORWARD(bf16, 128)

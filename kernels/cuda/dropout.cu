@@ -1,20 +1,17 @@
-// Dropout of hidden states (N. Srivastava et al., 2014) where it stands alone: y = x times 0 or 256 / (256 - threshold), which
-// is its own backward. A thread has the 16 elements of a row that one draw decides.
+// Dropout of hidden states (N. Srivastava et al., 2014) that is not fused with anything: y = x times 0 or 256 / (256 - threshold).
+// The mask is a function of the coordinates, so the same kernel, applied to dy, is the backward. One draw decides over 16
+// columns of a row, and a thread handles those 16.
 #include "random.cuh"
 #include "vector.cuh"
-
-// Where a row stands: its sequence within the optimizer step, and its position in that.
-struct RowCoordinate {
-  uint32_t sequence, position;
-};
 
 template <class T> struct DropoutArguments {
   const T* x;
   T* y;
   const RowCoordinate* rows;
-  uint64_t groups;  // of all rows together
+  uint64_t groups;  // of 16 columns, in all rows
   int width;
   Dropout dropout;
+  int add;
 };
 
 template <class T> DEVICE void dropout(const DropoutArguments<T>& a) {
@@ -29,10 +26,11 @@ template <class T> DEVICE void dropout(const DropoutArguments<T>& a) {
   for (int i = 0; i < 16 && int(within) * 16 + i < a.width; i++) {
     size_t offset = row * a.width + within * 16 + i;
     bool kept = byte_of(bytes, i / 4, i % 4) >= a.dropout.threshold;
-    store(a.y + offset, {kept ? to_f32(a.x[offset]) * scale : 0.0f});
+    put(a.y + offset, kept ? to_f32(a.x[offset]) * scale : 0.0f, a.add);
   }
 }
 KERNEL(dropout_f32)(DropoutArguments<float> a) { dropout(a); }
 EMU_KERNEL(dropout_f32)
+// For activations in bf16.
 KERNEL(dropout_bf16)(DropoutArguments<bf16> a) { dropout(a); }
 EMU_KERNEL(dropout_bf16)

@@ -1,9 +1,9 @@
-// Embeddings: z = word[id] + position[p] + token_type[t] of every token, and their gradients.
+// Embeddings: z = word[id] + position[p] + token_type[t] for every token, their gradients, and rows of any matrix.
 //
-// Many tokens share a row of a table. So the host sorts the tokens by row: `order` has the tokens of the first row that
-// occurs, then those of the second, and `starts` where each row's begin. A block sums the tokens of one row in that order: no
-// atomics, the same bits every time, and rows that do not occur are not touched. Ids are those of rows that there are: the host
-// has looked.
+// Many tokens share a row of a table, and adding their gradients with atomics would give another order, and other bits, in every
+// run. So the host sorts the tokens by row: `order` lists the tokens of the first row that occurs, then those of the second, and
+// `starts` says where each row's tokens begin. A block sums the tokens of one row in that order, and rows that do not occur
+// are not touched. The host checks that all ids are within their tables.
 #include "vector.cuh"
 
 template <class T> struct EmbeddingArguments {
@@ -25,7 +25,7 @@ template <class T, int N> DEVICE void embed_row(const EmbeddingArguments<T>& a, 
   }
 }
 
-// A warp a token.
+// A warp computes a token.
 template <class T> DEVICE void embed(const EmbeddingArguments<T>& a) {
   int token = int(blockIdx.x) * 4 + int(threadIdx.x) / 32;
   if (token >= a.tokens) return;
@@ -35,30 +35,28 @@ template <class T> DEVICE void embed(const EmbeddingArguments<T>& a) {
   else
     embed_row<T, 1>(a, token, ids);
 }
-KERNEL(embed_f32)(EmbeddingArguments<float> a) { embed(a); }
-EMU_KERNEL(embed_f32)
-KERNEL(embed_bf16)(EmbeddingArguments<bf16> a) { embed(a); }
-EMU_KERNEL(embed_bf16)
 
-// y [rows, width] = rows `ids` of the matrix x, which has them all. A warp a row.
+// y [rows, width] = rows `ids` of the matrix x. A warp copies a row.
 template <class T> struct GatherArguments {
   const T* x;
   const uint32_t* ids;
   T* y;
-  int rows, width;
+  int rows, width, add;
 };
 template <class T> DEVICE void gather(const GatherArguments<T>& a) {
   int row = int(blockIdx.x) * 4 + int(threadIdx.x) / 32;
   if (row >= a.rows) return;
   const T* x = a.x + size_t(a.ids[row]) * a.width;
-  for (int column = threadIdx.x % 32; column < a.width; column += 32) a.y[size_t(row) * a.width + column] = x[column];
+  T* y = a.y + size_t(row) * a.width;
+  for (int column = threadIdx.x % 32; column < a.width; column += 32) {
+    if (a.add)
+      put(y + column, to_f32(x[column]), a.add);
+    else
+      y[column] = x[column];
+  }
 }
-KERNEL(gather_f32)(GatherArguments<float> a) { gather(a); }
-EMU_KERNEL(gather_f32)
-KERNEL(gather_bf16)(GatherArguments<bf16> a) { gather(a); }
-EMU_KERNEL(gather_bf16)
 
-// Adds to the rows `rows` of a gradient in f32 the sums of dz over their tokens. A block a row that occurs.
+// Adds to rows `rows` of a gradient in f32 the sums of dz over their tokens. A block computes a row.
 template <class T> struct ScatterArguments {
   const T* dz;
   const uint32_t *order, *starts, *rows;
@@ -74,7 +72,18 @@ template <class T> DEVICE void scatter_sums(const ScatterArguments<T>& a) {
     to[column] += sum;
   }
 }
+
+KERNEL(embed_f32)(EmbeddingArguments<float> a) { embed(a); }
+EMU_KERNEL(embed_f32)
+KERNEL(gather_f32)(GatherArguments<float> a) { gather(a); }
+EMU_KERNEL(gather_f32)
 KERNEL(scatter_sums_f32)(ScatterArguments<float> a) { scatter_sums(a); }
 EMU_KERNEL(scatter_sums_f32)
+
+// For activations in bf16.
+KERNEL(embed_bf16)(EmbeddingArguments<bf16> a) { embed(a); }
+EMU_KERNEL(embed_bf16)
+KERNEL(gather_bf16)(GatherArguments<bf16> a) { gather(a); }
+EMU_KERNEL(gather_bf16)
 KERNEL(scatter_sums_bf16)(ScatterArguments<bf16> a) { scatter_sums(a); }
 EMU_KERNEL(scatter_sums_bf16)

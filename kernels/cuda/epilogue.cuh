@@ -1,44 +1,40 @@
-// What happens to a product before it is written: bias, GELU, its derivative, addition to what is there.
+// The last step of a matrix product, fused into it so that the product goes through memory once: bias, GELU, GELU's derivative,
+// addition to existing values. All kernels of products share it.
 #pragma once
 
 #include "gelu.cuh"
-
-enum Epilogue : int {
-  PLAIN = 0,
-  BIAS = 1,       // c = a b + bias
-  BIAS_GELU = 2,  // c = gelu(a b + bias), and the pre-activation is kept where there is a place for it
-  DGELU = 3,      // c = a b gelu'(pre-activation)
-};
+#include "vector.cuh"
 
 template <class T> struct EpilogueArguments {
   const float* bias;  // [n]
-  T* pre_activation;  // [m, n], with the rows of c
-  // What the numbers of A and of B are times the operands', where they were scaled.
+  T* pre_activation;  // [m, n], with the rows of c: BiasGelu writes it if it is not null, GeluGradient reads it
+  // Factors that undo the scaling of A and B, or null.
   const float *scale_a, *scale_b;
-  int epilogue, gelu;
-  int add;            // to what c is
+  EpilogueKind kind;
+  Unary gelu;         // the form of GELU
+  int add;            // adds to c instead of overwriting it
 };
 
-// A product [m, n] of operands that are `k` long, and what becomes of it.
+// A product [m, n] of operands that are `k` long, and where it goes.
 template <class C> struct ProductArguments {
   C* c;
-  size_t batch_c;  // elements from product to product, grid.z of them
+  size_t batch_c;  // elements from product to product; grid.z counts products
   int m, n, k;
   int row_c;  // elements from row to row
-  int split;  // where it is not 0, product z is of `split` numbers along k from z * split on: parts of one product
-  // [2 gridDim.z gridDim.y, n], where sums of the columns of what is written are wanted: of every other row of a block.
+  int split;  // if not 0, product z is a part of one product: that of `split` numbers along k from z * split on
+  // If not null, [2 gridDim.z gridDim.y, n]: column sums of what is written, two per block, of its even and its odd rows.
   float* column_sums;
   EpilogueArguments<C> epilogue;
 };
 
-// The element of column `column`, at `offset` in c and in the pre-activation.
+// Returns the final value of an element, given its column and its offset in c and in the pre-activation. `before` is what c holds.
 template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float product, int column, size_t offset, float before) {
   float x = product;
   if (e.scale_a) x *= *e.scale_a;
   if (e.scale_b) x *= *e.scale_b;
-  switch (e.epilogue) {
-    case BIAS: x += e.bias[column]; break;
-    case BIAS_GELU:
+  switch (e.kind) {
+    case EpilogueKind::Bias: x += e.bias[column]; break;
+    case EpilogueKind::BiasGelu:
       x += e.bias[column];
       if (e.pre_activation) {
         T kept;
@@ -48,25 +44,26 @@ template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float prod
       }
       x = gelu(x, e.gelu);
       break;
-    case DGELU: x *= gelu_derivative(to_f32(e.pre_activation[offset]), e.gelu); break;
+    case EpilogueKind::GeluGradient: x *= gelu_derivative(to_f32(e.pre_activation[offset]), e.gelu); break;
     default: break;
   }
-  return e.add ? x + before : x;
+  return e.add ? __fadd_rn(before, x) : x;
 }
 
-// A tile of a product, 128 columns wide, on its way through shared memory: so that neighbouring threads write neighbouring
-// elements, and the code of the endings is there once. Chunks of four are swizzled, for fewer threads to meet in a bank.
+// A tile of a product, 128 columns wide, passes through shared memory on its way out: so neighbouring threads write neighbouring
+// elements, and the code of the epilogue exists once instead of once per register. Groups of four columns are swizzled, so that
+// fewer threads meet in a bank.
 constexpr int TILE_COLUMNS = 128;
 DEVICE int place_in_tile(int row, int column) { return row * TILE_COLUMNS + (column ^ (row & 7) * 4); }
 
-// Writes `rows` rows of a tile to c from (first_m, first_n) on, by as many threads as have two rows, of which this is `thread`.
+// Writes `rows` rows of a tile to c, from (first_m, first_n) on. Called by 256 threads, one per element of two rows.
 template <class C>
 DEVICE void write_tile(const ProductArguments<C>& product, const float* tile, int rows, int first_m, int first_n, int thread) {
   constexpr int threads = 2 * TILE_COLUMNS;
   C* c = product.c + blockIdx.z * product.batch_c;
   EpilogueArguments<C> epilogue = product.epilogue;
   if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * product.batch_c;
-  // A thread has one column.
+  // A thread stays in one column and takes every other row.
   float sum = 0;
 #pragma unroll 1
   for (int id = thread; id < rows * TILE_COLUMNS; id += threads) {

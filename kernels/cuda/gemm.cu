@@ -1,34 +1,34 @@
-// Matrix products C = A B on tensor cores, A [m, k] and B [k, n] in bf16 or f16, sums in f32, C in bf16 or f32: forward, input
-// gradient and weight gradient of a linear layer.
+// Matrix products C = A B on tensor cores, A [m, k] and B [k, n] in bf16 or f16, sums in f32, C in bf16 or f32: the forward,
+// input gradient and weight gradient of a linear layer.
 //
-// Either operand may lie along k or across it: `ldmatrix` transposes where it must. A block computes 128 x 128 of C from
-// pieces of 32 along k, which come by `cp.async` into a ring of four: while one is multiplied, three are on their way. Eight
-// warps have 64 x 32 each. Rows in shared memory are swizzled, chunk by chunk of 16 bytes, so that the eight rows that
-// `ldmatrix` reads at a time lie in different banks.
+// Either operand may be contiguous along k or across it: `ldmatrix` transposes where necessary, so no operand is copied. A block
+// computes 128 x 128 of C from pieces of 32 along k, which `cp.async` brings into a ring of four: while one piece is
+// multiplied, the next three are on their way, which hides the latency of memory. Eight warps compute 64 x 32 each. Rows in
+// shared memory are swizzled by chunks of 16 bytes, so that the eight rows that `ldmatrix` reads together lie in different
+// banks.
 //
-// Rows of A and B must begin at multiples of 16 bytes; `gemm_any` takes the others.
-#include "vector.cuh"
+// Rows of A and B must start at multiples of 16 bytes; the host pads matrices whose rows do not.
 #include "epilogue.cuh"
 
 constexpr int TILE_M = 128, TILE_N = TILE_COLUMNS, TILE_K = 32, STAGES = 4, THREADS = 256;
 constexpr int OPERAND = 128 * TILE_K;  // elements of a piece of A or B
-// The ring's place is the product's, in f32, when it is done.
+// The finished product, in f32, takes the place of the ring.
 static_assert(STAGES * 2 * OPERAND * sizeof(uint16_t) == TILE_M * TILE_N * sizeof(float), "shared memory serves both");
 
 template <class T, class C> struct GemmArguments {
   const T *a, *b;
   size_t batch_a, batch_b;  // elements from product to product
-  int row_a, row_b;         // and from row to row, of the matrix as it lies
+  int row_a, row_b;         // elements from row to row, of the matrix as stored
   ProductArguments<C> product;
 };
 
-// A piece of an operand in shared memory: [128, 32] where it lies along k, else [32, 128].
+// A piece of an operand in shared memory: [128, 32] if the operand is contiguous along k, else [32, 128].
 template <bool ALONG_K, class T> DEVICE T* chunk_at(T* piece, int row, int chunk) {
   if (ALONG_K) return piece + row * 32 + (chunk ^ (row / 2 & 3)) * 8;
   return piece + row * 128 + (chunk ^ (row & 7)) * 8;
 }
 
-// Fetches the piece of `outer` (m or n) from `first` on and of k from `at` on; what is outside is zeros.
+// Fetches the piece from `first` of `outer` (m or n) and `at` of k on; elements outside the matrix become zero.
 template <bool ALONG_K, class T> DEVICE void fetch(T* piece, const T* from, int first, int outer, int at, int k, int row) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {
@@ -59,7 +59,7 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
       fetch<A_ALONG_K>(stage, a, first_m, to.m, k, end_k, g.row_a);
       fetch<B_ALONG_K>(stage + OPERAND, b, first_n, to.n, k, end_k, g.row_b);
     }
-    // A group for every piece, were it empty: so the wait below counts right to the end.
+    // Every piece is a group, even an empty one, so that the wait below counts correctly up to the end.
     copy_async_commit();
   };
 #pragma unroll
@@ -68,7 +68,7 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
   float sums[4][4][4] = {};
   for (int piece = 0; piece < pieces; piece++) {
     copy_async_wait<STAGES - 2>();
-    __syncthreads();  // the piece is there for all; and nobody reads the one before, whose place is filled now
+    __syncthreads();  // the piece has arrived for all threads, and none still reads the previous one, which is replaced now
     fetch_piece(piece + STAGES - 1);
     T* of_a = ring + piece % STAGES * 2 * OPERAND;
     T* of_b = of_a + OPERAND;
@@ -112,12 +112,12 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
       for (int e = 0; e < 4; e++)
         tile[place_in_tile(warp_m + i * 16 + lane / 4 + e / 2 * 8, warp_n + j * 8 + lane % 4 * 2 + e % 2)] = sums[i][j][e];
   __syncthreads();
-  static_assert(THREADS == 2 * TILE_COLUMNS, "as write_tile has it");
+  static_assert(THREADS == 2 * TILE_COLUMNS, "write_tile expects two rows of threads");
   write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x);
 }
 
-// By how A and B lie, n for the usual order of their rows, [m, k] and [k, n], t for the transpose of that; by their type; and by
-// that of C.
+// Kernels are named after the layouts of A and B (n for [m, k] and [k, n] as usual, t for a transposed one), the type of the
+// operands and that of C.
 #define GEMM(name, a_along_k, b_along_k, T, C)                                                    \
   extern "C" __global__ void __launch_bounds__(THREADS) gemm_##name(GemmArguments<T, C> g) {      \
     gemm<a_along_k, b_along_k>(g);                                                                \
@@ -130,5 +130,6 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
 GEMMS(f16, f32, float)
 #ifdef MULTIPLIES_BF16
 GEMMS(bf16, f32, float)
+// For activations in bf16.
 GEMMS(bf16, bf16, bf16)
 #endif

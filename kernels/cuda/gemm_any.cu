@@ -1,35 +1,33 @@
-// Matrix products C = A B of any shape, with A and B as they lie, in f32 or bf16: sums in f32, by multiply-adds. f32 in full
-// precision comes this way, and what tensor cores cannot take: rows that begin at odd places.
+// Matrix products C = A B of any shape and any strides, in f32: for full precision, which tensor cores do not have.
 //
-// A block computes 64 x 64 of C from pieces of 16 along k; a thread 4 x 4, sixteen apart, so that neighbouring threads read
-// neighbouring words of shared memory.
-#include "vector.cuh"
+// A block computes 64 x 64 of C from pieces of 16 along k, a thread 4 x 4 elements that are sixteen apart, so that neighbouring
+// threads read neighbouring words of shared memory.
 #include "epilogue.cuh"
 
 constexpr int TILE = 64, TILE_K = 16, THREADS = 256, PADDED = TILE + 1;
 
-template <class T> struct GemmAnyArguments {
-  const T *a, *b;
-  T* c;
+struct GemmAnyArguments {
+  const float *a, *b;
+  float* c;
   int m, n, k;
-  int row_a, column_a, row_b, column_b, row_c;  // elements from one to the next
-  size_t batch_a, batch_b, batch_c;             // and from product to product, grid.z of them
-  EpilogueArguments<T> epilogue;
+  int row_a, column_a, row_b, column_b, row_c;  // elements from row to row, and from column to column
+  size_t batch_a, batch_b, batch_c;             // elements from product to product; grid.z counts products
+  EpilogueArguments<float> epilogue;
 };
 
-// `to` [16, 65]: element (outer, k) at to[k * 65 + outer]; what is outside is zeros. The faster index is the one that lies
-// together.
-template <class T> DEVICE void fetch(float* to, const T* from, int first, int outer, int at, int k, int of_outer, int of_k) {
+// Fetches a piece into `to` [16, 65], element (outer, k) at to[k * 65 + outer]; elements outside the matrix become zero. The
+// index that is contiguous in memory varies fastest over the threads.
+DEVICE void fetch(float* to, const float* from, int first, int outer, int at, int k, int of_outer, int of_k) {
 #pragma unroll
   for (int i = 0; i < TILE * TILE_K / THREADS; i++) {
     int id = i * THREADS + int(threadIdx.x);
     int o = of_k == 1 ? id / TILE_K : id % TILE, x = of_k == 1 ? id % TILE_K : id / TILE;
     bool inside = first + o < outer && at + x < k;
-    to[x * PADDED + o] = inside ? to_f32(from[size_t(first + o) * of_outer + size_t(at + x) * of_k]) : 0.0f;
+    to[x * PADDED + o] = inside ? from[size_t(first + o) * of_outer + size_t(at + x) * of_k] : 0.0f;
   }
 }
 
-template <class T> DEVICE void gemm_any(const GemmAnyArguments<T>& g) {
+KERNEL(gemm_any_f32)(GemmAnyArguments g) {
   SHARED_MEMORY(memory);
   float* of_a = reinterpret_cast<float*>(memory);
   float* of_b = of_a + TILE_K * PADDED;
@@ -55,10 +53,10 @@ template <class T> DEVICE void gemm_any(const GemmAnyArguments<T>& g) {
     }
     __syncthreads();
   }
-  T* c = g.c + blockIdx.z * g.batch_c;
-  EpilogueArguments<T> epilogue = g.epilogue;
+  float* c = g.c + blockIdx.z * g.batch_c;
+  EpilogueArguments<float> epilogue = g.epilogue;
   if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
-  // Through shared memory, of which each thread has a place: so the code of the endings is there once.
+  // Sums pass through shared memory, eight of a thread's at a time, so that the code of the epilogue exists once.
   float* own = of_a + threadIdx.x * 8;
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
@@ -71,13 +69,9 @@ template <class T> DEVICE void gemm_any(const GemmAnyArguments<T>& g) {
       int row = first_m + y + 16 * (i + at / 4), column = first_n + x + 16 * (at % 4);
       if (row >= g.m || column >= g.n) continue;
       size_t offset = size_t(row) * g.row_c + column;
-      float before = epilogue.add ? to_f32(c[offset]) : 0.0f;
-      store(c + offset, {finish(epilogue, own[at], column, offset, before)});
+      float before = epilogue.add ? c[offset] : 0.0f;
+      c[offset] = finish(epilogue, own[at], column, offset, before);
     }
   }
 }
-
-KERNEL(gemm_any_f32)(GemmAnyArguments<float> g) { gemm_any(g); }
 EMU_KERNEL(gemm_any_f32)
-KERNEL(gemm_any_bf16)(GemmAnyArguments<bf16> g) { gemm_any(g); }
-EMU_KERNEL(gemm_any_bf16)

@@ -1,21 +1,20 @@
-// Matrix products C = A B on the tensor cores of sm_90a, as those of gemm.cu: A [m, k] and B [k, n] in bf16, sums in f32, C in
-// bf16 or f32.
+// Matrix products C = A B on the tensor cores of sm_90a, the same products as in gemm.cu: A [m, k] and B [k, n] in bf16, sums in
+// f32, C in bf16 or f32.
 //
-// A block computes 128 x 128 of C from pieces of 64 along k in a ring of three. One thread of its own warp, the producer, has
-// the tensor memory accelerator (TMA) fetch them, four tiles of 64 x 64 a piece; two warpgroups multiply them by wgmma, which
-// reads shared memory by itself, 64 x 128 each. Barriers say which places are full and which are empty. Either operand may lie
-// along k or across it: TMA copies lines of 64 numbers as they lie, and wgmma is told. What is outside of an operand comes as
-// zeros. 97 KiB of shared memory and 288 threads of at most 112 registers are room for two blocks: while one writes what it has,
-// the other multiplies.
+// A block computes 128 x 128 of C from pieces of 64 along k in a ring of three. A producer, one thread of a separate warp, has
+// the tensor memory accelerator (TMA) fetch them, four tiles of 64 x 64 per piece. Two warpgroups multiply them, 64 x 128 each,
+// with wgmma, which reads its operands directly from shared memory. Mbarriers say which stages are full and which are empty.
+// Either operand may be contiguous along k or across it: TMA copies lines of 64 numbers as they are stored, and the operand
+// descriptors of wgmma say which way they run. Elements outside a matrix arrive as zeros. With 97 KiB of shared memory and 288
+// threads of at most 112 registers two blocks fit on a multiprocessor: while one writes its result, the other multiplies.
 //
-// Rows of A and B must begin at multiples of 16 bytes; `gemm_any` takes the others.
-#include "vector.cuh"
+// Rows of A and B must start at multiples of 16 bytes; the host pads matrices whose rows do not.
 #include "epilogue.cuh"
 #include "hopper.cuh"
 
 constexpr int TILE_M = 128, TILE_N = TILE_COLUMNS, TILE_K = 64, STAGES = 3;
 constexpr int CONSUMERS = 256, THREADS = CONSUMERS + 32;
-constexpr int BOX = 64;  // a side of what TMA copies at a time
+constexpr int BOX = 64;  // the side of a tile that TMA copies
 
 struct Piece {
   bf16 a[2][BOX * BOX], b[2][BOX * BOX];
@@ -24,10 +23,10 @@ struct Ring {
   Piece pieces[STAGES];
   uint64_t full[STAGES], empty[STAGES];
 };
-// The ring's place is the product's, in f32, when it is done.
+// The finished product, in f32, takes the place of the ring.
 static_assert(STAGES * sizeof(Piece) >= TILE_M * TILE_N * sizeof(float), "shared memory serves both");
 
-// The two boxes of an operand, from `first` (of m or n) and `k` on.
+// Fetches the two boxes of an operand, from `first` (of m or n) and `k` on.
 template <bool ALONG_K> DEVICE void fetch(bf16 (&to)[2][BOX * BOX], const TensorMap* from, uint64_t* full, int first, int k) {
 #pragma unroll
   for (int i = 0; i < 2; i++)
@@ -64,7 +63,7 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
     return;
   }
 
-  // 16 along k, in the units of an operand.
+  // The distance of 16 numbers along k, in the units of a descriptor.
   constexpr uint64_t STEP_A = A_ALONG_K ? 2 : 128, STEP_B = B_ALONG_K ? 2 : 128;
   float sums[64] = {};
   for (int piece = 0; piece < pieces; piece++) {
@@ -77,24 +76,24 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
     for (int k = 0; k < TILE_K / 16; k++)
       wgmma<!A_ALONG_K, !B_ALONG_K>(sums, of_a + k * STEP_A, of_b + k * STEP_B, piece + k > 0);
     wgmma_commit();
-    // The piece before is multiplied, and its place free.
+    // The previous piece has been multiplied, so its stage is empty.
     wgmma_wait<1>();
     if (piece > 0 && lane == 0) mbarrier_arrive(&ring.empty[(piece - 1) % STAGES]);
   }
   wgmma_wait<0>();
 
-  // All have multiplied all pieces, and none is on its way.
+  // After this barrier no product still reads the ring, and no copy still writes to it.
   barrier_of(1, CONSUMERS);
   float* tile = reinterpret_cast<float*>(memory);
 #pragma unroll
   for (int i = 0; i < 64; i++)
     tile[place_in_tile(warp * 16 + lane / 4 + i % 4 / 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2)] = sums[i];
   barrier_of(1, CONSUMERS);
-  static_assert(CONSUMERS == 2 * TILE_COLUMNS, "as write_tile has it");
+  static_assert(CONSUMERS == 2 * TILE_COLUMNS, "write_tile expects two rows of threads");
   write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x);
 }
 
-// By how A and B lie, as in gemm.cu.
+// Kernels are named as in gemm.cu. Those with C in bf16 are for activations in bf16.
 #define GEMM_OF(name, a_along_k, b_along_k, C)                                                                     \
   extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                         \
       name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, ProductArguments<C> product) { \

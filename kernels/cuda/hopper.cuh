@@ -1,12 +1,12 @@
-// sm_90a: barriers that count arrivals and bytes (mbarrier), tiles copied by the tensor memory accelerator (TMA), and products
-// of a warpgroup, four warps, from shared memory (wgmma).
+// The instructions of sm_90a: barriers that count arrivals and bytes (mbarrier), tiles copied by the tensor memory accelerator
+// (TMA), and products of a warpgroup, four warps, with operands in shared memory (wgmma).
 #pragma once
 
 #include "platform.cuh"
 
 #if defined(__CUDACC__)
 
-// As the driver's cuTensorMapEncodeTiled makes it; a kernel takes it as `const __grid_constant__ TensorMap`.
+// The driver's CUtensorMap, from cuTensorMapEncodeTiled; a kernel takes it as `const __grid_constant__ TensorMap`.
 struct __align__(64) TensorMap {
   uint64_t opaque[16];
 };
@@ -14,19 +14,19 @@ struct __align__(64) TensorMap {
 DEVICE void mbarrier_init(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
-// After all are initialised, before anybody uses them.
+// Makes initialised barriers visible to other threads and to TMA. A __syncthreads has to follow.
 DEVICE void mbarrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory");
 }
 DEVICE void mbarrier_arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-// Arrives, and has the phase wait for bytes that are to come.
+// Arrives, and makes the phase also wait for `bytes` bytes.
 DEVICE void mbarrier_expect(uint64_t* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
-// Until the phase of this parity is over.
+// Waits until the phase of this parity is over.
 DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred done;\nagain: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
@@ -35,7 +35,7 @@ DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
       : "memory");
 }
 
-// The box at (column, row); its bytes are counted by the barrier.
+// Copies the box at (column, row) to shared memory; the barrier counts its bytes as they arrive.
 DEVICE void tma_load(void* to, const TensorMap* map, uint64_t* barrier, int column, int row) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
@@ -50,8 +50,8 @@ template <int PENDING> DEVICE void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
 
-// D = A B^T, or D += where `accumulate`: A 64 x 16, B 64 x 16 or 128 x 16, both bf16 in shared memory. An operand lies along k,
-// or across it.
+// D = A B^T, or D += A B^T with `accumulate`: A 64 x 16, B 64 x 16 or 128 x 16, both bf16 in shared memory. An operand is
+// contiguous along k, or across it.
 template <bool A_ACROSS = false, bool B_ACROSS = false>
 DEVICE void wgmma(float (&d)[32], uint64_t a, uint64_t b, int accumulate) {
   asm volatile(
@@ -102,7 +102,7 @@ inline void wgmma_fence() {}
 inline void wgmma_commit() { emu::wgmma_commit(); }
 template <int PENDING> void wgmma_wait() {
   emu::wgmma_wait(PENDING);
-  // The product wrote to registers behind the compiler's back.
+  // The emulator wrote the product to `d`, which the compiler cannot see.
   asm volatile("" ::: "memory");
 }
 template <bool A_ACROSS = false, bool B_ACROSS = false, int N>
@@ -112,9 +112,9 @@ void wgmma(float (&d)[N], uint64_t a, uint64_t b, int accumulate) {
 
 #endif
 
-// An operand of wgmma: lines of 64 16-bit numbers, 128 bytes with the 128-byte swizzle, in groups of 8 lines one after the
-// other. Along k, a line is a row; where k goes on, 16 numbers on, add 2. Across it, a line is of one k, after 64 lines come the
-// next 64 rows, and where k goes on, 16 lines on, add 128.
+// The descriptor of a wgmma operand: lines of 64 16-bit numbers, 128 bytes with the 128-byte swizzle, in consecutive groups of 8
+// lines. If the operand is contiguous along k, a line is a row, and adding 2 to the descriptor advances by 16 along k. If it is
+// contiguous across k, a line has one k, the next 64 rows follow after 64 lines, and adding 128 advances by 16 along k.
 template <bool ACROSS = false> DEVICE uint64_t wgmma_operand(const void* at) {
   uint64_t start = (shared_address(at) & 0x3ffff) >> 4, group = 1024 >> 4, swizzle_128 = 1;
   uint64_t next_rows = ACROSS ? 64 * 128 >> 4 : 1;

@@ -1,21 +1,23 @@
-// Layer normalisation (J. L. Ba, J. R. Kiros, G. E. Hinton, 2016), alone and fused with what comes before it in BERT:
-// z = residual + dropout(x), y = (z - mean) rstd gamma + beta.
+// Layer normalisation (J. L. Ba, J. R. Kiros, G. E. Hinton, 2016), plain or fused with the dropout and residual that precede it in
+// BERT: z = residual + dropout(x), y = (z - mean) rstd gamma + beta.
 //
-// A row is a warp's; it is read in pieces of 16 bytes a lane, and stays in registers between the passes for mean and variance
-// (the one-pass formula cancels). Where the width is no multiple of a piece, a lane takes one element at a time.
+// A warp normalises a row. Its lanes read pieces of 16 bytes and keep them in registers between the passes for mean and variance:
+// two passes, because the one-pass formula cancels. If the width is not a multiple of a piece, a lane reads single elements.
 //
-// With h = (z - mean) rstd and w = dy gamma: dz = rstd (w - mean(w) - h mean(w h)), dgamma = sum(dy h), dbeta = sum(dy). A
-// block sums its rows of dgamma and dbeta, and a second kernel the blocks, in their order: no atomics, the same bits every time.
+// With h = (z - mean) rstd and w = dy gamma: dz = rstd (w - mean(w) - h mean(w h)), dgamma = sum(dy h), dbeta = sum(dy). A block
+// sums dgamma and dbeta over its rows, and a second kernel sums over the blocks in their order: without atomics, so that every
+// run gives the same bits.
 #include "random.cuh"
+#include "reduce.cuh"
 #include "vector.cuh"
 
 constexpr int WARPS = 4;
-// Pieces of a row that a lane keeps in registers. A wider row is read again from the cache.
+// Pieces of a row that a lane keeps in registers. The rest of a wider row is read again, from the cache.
 constexpr int KEPT = 4;
-// Rows of a block in backward.
+// Rows per block in backward.
 constexpr int ROWS = 32;
 
-// What multiplies the `N` elements of a row from `column` on.
+// The factors that dropout applies to N elements of a row, from `column` on.
 template <int N> DEVICE void dropout_factors(float (&factors)[N], const Dropout& dropout, uint32_t sequence, uint32_t position,
                                              int column, int width) {
   uint32_t group = position * uint32_t((width + 15) / 16) + uint32_t(column / 16);
@@ -28,18 +30,13 @@ template <int N> DEVICE void dropout_factors(float (&factors)[N], const Dropout&
   }
 }
 
-// Where a row stands, for dropout: its sequence within the optimizer step, and its position in that.
-struct RowCoordinate {
-  uint32_t sequence, position;
-};
-
 template <class T> struct ForwardArguments {
   const T* x;
-  const T* residual;  // none for plain layer normalisation
-  const RowCoordinate* coordinates;
+  const T* residual;  // null for plain layer normalisation
+  const RowCoordinate* coordinates;  // [rows], for dropout
   Dropout dropout;
   const float *gamma, *beta;
-  T *z, *y;  // z is kept where there is a residual
+  T *z, *y;  // z is written only if there is a residual; otherwise it is x
   float *mean, *rstd;
   int rows, width;
   float eps;
@@ -49,7 +46,7 @@ template <class T, int N> DEVICE void forward_row(const ForwardArguments<T>& a, 
   int lane = threadIdx.x % 32;
   const T* x = a.x + size_t(row) * a.width;
   RowCoordinate at = a.dropout.threshold ? a.coordinates[row] : RowCoordinate{0, 0};
-  // z from `column` on: computed the first time, read afterwards.
+  // z from `column` on: `compute` writes it, `again` reads it.
   auto compute = [&](float (&z)[N], int column) {
     load(z, x + column);
     if (!a.residual) return;
@@ -135,23 +132,13 @@ template <class T> struct BackwardArguments {
   const float *gamma, *mean, *rstd;
   const RowCoordinate* coordinates;
   Dropout dropout;
-  T *dz, *dx;     // of the residual, or of x where there is no dropout; and of x through the dropout: either may be none
-  int add_dz, add_dx;  // whether to what is there
-  float* sums;    // [blocks, 2, width]: dgamma and dbeta of each block, or none
+  T *dz, *dx;          // gradients of z, which is also that of the residual, and of x through the dropout; either may be null
+  int add_dz, add_dx;  // add to dz and dx instead of overwriting them
+  float* sums;         // [blocks, 2, width]: dgamma and dbeta of each block, or null
   int rows, width;
 };
 
-template <class T, int N> DEVICE void store_gradient(T* to, float (&gradient)[N], int add) {
-  if (add) {
-    float before[N];
-    load(before, to);
-#pragma unroll
-    for (int i = 0; i < N; i++) gradient[i] += before[i];
-  }
-  store(to, gradient);
-}
-
-// `sums` are the warp's own, [2, width]; a lane's columns are nobody else's.
+// `sums` [2, width] belong to the warp, and each column to one lane.
 template <class T, int N> DEVICE void backward_row(const BackwardArguments<T>& a, int row, float* sums) {
   int lane = threadIdx.x % 32;
   float mean = a.mean[row], rstd = a.rstd[row];
@@ -197,13 +184,13 @@ template <class T, int N> DEVICE void backward_row(const BackwardArguments<T>& a
         if (a.dropout.threshold) dropout_factors(dx, a.dropout, at.sequence, at.position, column, a.width);
 #pragma unroll
         for (int i = 0; i < N; i++) dx[i] = a.dropout.threshold ? dx[i] * dz[i] : dz[i];
-        store_gradient(a.dx + offset, dx, a.add_dx);
+        put(a.dx + offset, dx, a.add_dx);
       }
-      if (a.dz) store_gradient(a.dz + offset, dz, a.add_dz);
+      if (a.dz) put(a.dz + offset, dz, a.add_dz);
     });
 }
 
-// By one warp or more. Shared memory: [warps, 2, width] floats, where sums are wanted.
+// A block has one warp or more; `sums` needs shared memory for [warps, 2, width] floats.
 template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
   float* all = reinterpret_cast<float*>(memory);
@@ -231,23 +218,26 @@ template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
 
 KERNEL(layer_norm_forward_f32)(ForwardArguments<float> a) { forward(a); }
 EMU_KERNEL(layer_norm_forward_f32)
-KERNEL(layer_norm_forward_bf16)(ForwardArguments<bf16> a) { forward(a); }
-EMU_KERNEL(layer_norm_forward_bf16)
 KERNEL(layer_norm_backward_f32)(BackwardArguments<float> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_f32)
+
+// For activations in bf16.
+KERNEL(layer_norm_forward_bf16)(ForwardArguments<bf16> a) { forward(a); }
+EMU_KERNEL(layer_norm_forward_bf16)
 KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_bf16)
 
-// sums [grid.y, width] = the sums of every 64 rows of `parts` [count, stride], in their order; a thread a column. One row of them
-// may be added to what is there.
+// sums [grid.y, width] = the sums of every 64 rows of `parts` [count, stride], in their order. A thread sums a column. Other products
+// use this kernel as well: gradients of biases are sums of rows, and a product that is split along k has parts to be added.
 constexpr int SUMMED = 64;
-KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int stride, int width, int add) {
+KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int stride, int width, Accumulate accumulate) {
   int column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= width) return;
   int first = blockIdx.y * SUMMED, end = min(first + SUMMED, count);
-  float sum = add ? sums[column] : 0.0f;
+  float* to = sums + size_t(blockIdx.y) * width + column;
+  float sum = accumulate == Accumulate::Continue ? *to : 0.0f;
 #pragma unroll 8
   for (int part = first; part < end; part++) sum += parts[size_t(part) * stride + column];
-  sums[size_t(blockIdx.y) * width + column] = sum;
+  put(to, sum, accumulate == Accumulate::Add);
 }
 EMU_KERNEL(column_sums_f32)

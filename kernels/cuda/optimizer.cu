@@ -1,15 +1,15 @@
-// AdamW over flat parameters (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019, as PyTorch computes it),
-// and the norm of all gradients, by which they are clipped. Each is one pass over memory: 28 bytes a parameter, and 4.
+// AdamW over flat parameters (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019, in PyTorch's formulation),
+// and the norm of all gradients, for clipping. Each is one pass over memory: 28 and 4 bytes per parameter.
 //
-// What changes from step to step, learning rate, bias corrections and clip factor, is read from the device: a step is
-// launched the same way every time, or replayed as a graph.
+// Learning rate, bias corrections and clip factor change from step to step, so they are read from device memory: every step is
+// launched with the same arguments, and the host does not wait for the norm.
 #include "vector.cuh"
 
-// Elements that a block sums; a number that no launch changes, so that the order of additions is always the same.
+// Elements per block. A constant, so that the order of additions is the same on every GPU.
 constexpr int SEGMENT = 1 << 16;
 constexpr int THREADS = 256;
 
-// partials[block] = the sum of the squares of its segment: in f64, where those of f32 neither overflow nor vanish.
+// partials[block] = the sum of the squares of a segment, in f64, which the square of an f32 neither overflows nor underflows.
 KERNEL(sum_of_squares)(const float* x, double* partials, uint64_t count) {
   SHARED_MEMORY(memory);
   double* of_threads = reinterpret_cast<double*>(memory);
@@ -30,15 +30,15 @@ KERNEL(sum_of_squares)(const float* x, double* partials, uint64_t count) {
 }
 EMU_KERNEL(sum_of_squares)
 
-// What an optimizer step reads and finds. The host writes the first three; `clip_factor` finds the others.
+// The state of an optimizer step. The host writes the first three fields, `clip_factor` the others.
 struct StepState {
-  float learning_rate, correction1, correction2;  // corrections are 1 - beta^t, t the number of the step from 1
-  float factor;                                   // what gradients are multiplied with
-  double norm;                                    // of the gradients before that
+  float learning_rate, correction1, correction2;  // corrections are 1 - beta^t in step t, counted from 1
+  float factor;                                   // of the gradients
+  double norm;                                    // of the gradients before clipping
 };
 
-// One warp: adds the partials in their order. A `most` of 0 is no clipping; a norm that is not finite makes a factor of NaN, by
-// which `adamw` knows that there is nothing to do.
+// Adds the partials in a fixed order, with one warp. `most` is the largest norm allowed; 0 disables clipping. If the norm is not
+// finite the factor is NaN, and `adamw` then changes nothing.
 KERNEL(clip_factor)(const double* partials, int count, float most, StepState* state) {
   double sum = 0;
   for (int i = threadIdx.x; i < count; i += 32) sum += partials[i];
@@ -51,11 +51,11 @@ KERNEL(clip_factor)(const double* partials, int count, float most, StepState* st
 }
 EMU_KERNEL(clip_factor)
 
-// Of flat parameters those that share what they are multiplied with.
+// Flat parameters that share a learning rate and a weight decay.
 struct Range {
   uint64_t start, count;
-  uint32_t first_block;  // of those that compute it
-  float rate_factor;     // of the learning rate
+  uint32_t first_block;  // the first block that updates the range
+  float rate_factor;     // multiplies the learning rate
   float weight_decay;
 };
 struct AdamWArguments {
@@ -65,7 +65,7 @@ struct AdamWArguments {
   const StepState* state;
   const Range* ranges;
   int count;  // of ranges
-  float new1, beta2, new2;  // 1 - beta1, beta2 and 1 - beta2: in f32, 1 - beta2 would be off by a hundred-thousandth
+  float new1, beta2, new2;  // 1 - beta1, beta2, 1 - beta2: computed in f64, since f32 loses the digits of 1 - beta2
   float eps;
 };
 
@@ -91,11 +91,11 @@ template <int N> DEVICE void adamw_at(const AdamWArguments& a, const Range& rang
   store(a.mean_of_squares + at, v);
 }
 
-// Four parameters a thread; ranges begin at multiples of 16 bytes.
+// A thread updates four parameters. Ranges start at multiples of 16 bytes.
 KERNEL(adamw)(AdamWArguments a) {
   float factor = a.state->factor;
   if (!(factor == factor)) return;
-  // The last range that begins at this block or before.
+  // Finds the last range that starts at this block or before it.
   int low = 0, high = a.count;
   while (high - low > 1) {
     int middle = (low + high) / 2;

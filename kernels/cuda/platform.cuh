@@ -1,6 +1,6 @@
-// What every kernel includes: CUDA C++ and PTX where the compiler is NVIDIA's, the emulator where it is g++.
+// The dialect that all kernels are written in: CUDA C++ and PTX if NVIDIA's compiler reads it, the emulator's functions if g++ does.
 //
-// Needs no header of NVIDIA, so that NVRTC compiles it from nothing.
+// It includes no NVIDIA header, so NVRTC alone compiles the kernels.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -11,10 +11,10 @@ typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
 typedef long long int64_t;
 #define DEVICE __device__ __forceinline__
-// A kernel is known by its name in the module; after its body, EMU_KERNEL(name) makes it known to the emulator too.
+// A kernel is looked up by its name. EMU_KERNEL(name) after its body registers it with the emulator.
 #define KERNEL(name) extern "C" __global__ void name
 #define EMU_KERNEL(name)
-// The block's shared memory, of the size that the launch says.
+// The block's shared memory; the launch sets its size.
 #define SHARED_MEMORY(name) extern __shared__ __align__(1024) unsigned char name[]
 
 #else
@@ -28,7 +28,7 @@ typedef long long int64_t;
 
 constexpr uint32_t ALL_LANES = 0xffffffffu;
 
-// ---- 16-bit numbers ------------------------------------------------------------------------------------------------
+// 16-bit floats.
 
 struct bf16 {
   uint16_t bits;
@@ -42,7 +42,7 @@ DEVICE float to_f32(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); }
 
 #if defined(__CUDACC__)
 
-// Two of them in a register, the first in the low half, rounded to the nearest, halves to even.
+// Two bf16 in a register, the first in the low half, rounded to nearest even.
 #if __CUDA_ARCH__ >= 800
 DEVICE uint32_t pack_bf16(float low, float high) {
   uint32_t pair;
@@ -66,7 +66,7 @@ DEVICE float to_f32(f16 x) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
   return value;
 }
-// 2 to the power of x, to 2 units in the last place.
+// 2^x, within 2 units in the last place.
 DEVICE float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -92,9 +92,9 @@ DEVICE f16 to_f16(float x) { return f16{f16_bits(x)}; }
 DEVICE uint32_t pack(float low, float high, bf16) { return pack_bf16(low, high); }
 DEVICE uint32_t pack(float low, float high, f16) { return f16_bits(low) | uint32_t(f16_bits(high)) << 16; }
 
-// ---- tensor cores and asynchronous copies --------------------------------------------------------------------------
+// Tensor cores and asynchronous copies.
 
-// Turing, sm_75, multiplies f16 alone.
+// The tensor cores of Turing, sm_75, multiply only f16.
 #if !defined(__CUDACC__) || __CUDA_ARCH__ >= 800
 #define MULTIPLIES_BF16
 #endif
@@ -104,8 +104,8 @@ DEVICE uint32_t pack(float low, float high, f16) { return f16_bits(low) | uint32
 DEVICE uint32_t shared_address(const void* at) { return uint32_t(__cvta_generic_to_shared(at)); }
 
 #ifdef MULTIPLIES_BF16
-// C += A B, A 16 x 16 and B 16 x 8. Lane 4 r + t has of A rows r and r + 8, of B column r, of C rows r and r + 8; of k and of
-// C's columns 2 t and 2 t + 1 and, of k, 8 more.
+// C += A B, A 16 x 16 and B 16 x 8. Lane 4 r + t holds rows r and r + 8 of A and C and column r of B: of C the columns 2 t and
+// 2 t + 1, of A and B the elements along k with these numbers and 8 more.
 DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bf16) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -119,7 +119,7 @@ DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #else
-// The same by two products of half as many along k.
+// The same as two products, each of half of k.
 DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], f16) {
 #pragma unroll
   for (int half = 0; half < 2; half++)
@@ -130,7 +130,7 @@ DEVICE void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 }
 #endif
 
-// Four 8 x 8 matrices of 16-bit numbers from shared memory; lane l gives the address of row l % 8 of matrix l / 8.
+// Loads four 8 x 8 matrices of 16-bit numbers from shared memory; lane l passes the address of row l % 8 of matrix l / 8.
 DEVICE void load_matrices(uint32_t (&to)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -145,26 +145,26 @@ DEVICE void load_matrices_transposed(uint32_t (&to)[4], const void* row) {
 }
 
 #ifdef MULTIPLIES_BF16
-// 16 bytes to shared memory, or as many zeros.
+// Copies 16 bytes to shared memory, or fills them with zeros if the source is outside its matrix.
 DEVICE void copy_async(void* to, const void* from, bool is_inside) {
   int read = is_inside ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(read)
                : "memory");
 }
 DEVICE void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until at most so many of the thread's groups are on their way.
+// Waits until at most PENDING of the thread's groups have not arrived.
 template <int PENDING> DEVICE void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 #else
-// Copies that are done at once.
+// Without cp.async, copies are synchronous.
 DEVICE void copy_async(void* to, const void* from, bool is_inside) {
   *reinterpret_cast<uint4*>(to) = is_inside ? *reinterpret_cast<const uint4*>(from) : uint4{0, 0, 0, 0};
 }
 DEVICE void copy_async_commit() {}
 template <int PENDING> DEVICE void copy_async_wait() {}
 #endif
-// So many threads of the block meet, of which `id` is known to no other meeting.
+// A barrier of `threads` threads of the block. Concurrent barriers need different ids, from 1 to 15.
 DEVICE void barrier_of(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 #else

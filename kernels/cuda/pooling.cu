@@ -1,13 +1,14 @@
-// One vector for each sequence of a packed batch, the mean of its rows or the largest of each column, and the gradients. A block
-// a sequence, a thread a column: sums run over the rows in their order.
+// One vector per sequence of a packed batch, the mean of its rows or the maximum of each column, and their gradients. A block
+// handles a sequence and a thread a column, so every sum runs over the rows in their order.
 #include "vector.cuh"
 
 struct PoolArguments {
-  const float* x;          // [tokens, width]; in backward dy [sequences, width]
-  float* y;                // [sequences, width]; in backward dx [tokens, width]
+  const float* x;          // forward: x [tokens, width]; backward: dy [sequences, width]
+  float* y;                // forward: y [sequences, width]; backward: dx [tokens, width]
   const uint32_t* starts;  // [sequences + 1]
-  uint32_t* rows;          // [sequences, width], of the largest: written in forward, read in backward
+  uint32_t* rows;          // [sequences, width], the row of each maximum: forward writes it, backward reads it
   int width;
+  int add;                 // backward only
 };
 
 KERNEL(pool_mean)(PoolArguments a) {
@@ -24,12 +25,12 @@ KERNEL(pool_mean_backward)(PoolArguments a) {
   uint32_t start = a.starts[blockIdx.x], end = a.starts[blockIdx.x + 1];
   for (int column = threadIdx.x; column < a.width; column += blockDim.x) {
     float dx = a.x[size_t(blockIdx.x) * a.width + column] / float(end - start);
-    for (uint32_t row = start; row < end; row++) a.y[size_t(row) * a.width + column] = dx;
+    for (uint32_t row = start; row < end; row++) put(a.y + size_t(row) * a.width + column, dx, a.add);
   }
 }
 EMU_KERNEL(pool_mean_backward)
 
-// The first of equal ones. What is not a number is the largest, and stays what it is.
+// The first of equal maxima. NaN counts as the largest, so that it is not hidden.
 KERNEL(pool_max)(PoolArguments a) {
   uint32_t start = a.starts[blockIdx.x], end = a.starts[blockIdx.x + 1];
   for (int column = threadIdx.x; column < a.width; column += blockDim.x) {
@@ -51,7 +52,7 @@ KERNEL(pool_max_backward)(PoolArguments a) {
   for (int column = threadIdx.x; column < a.width; column += blockDim.x) {
     size_t at = size_t(blockIdx.x) * a.width + column;
     for (uint32_t row = start; row < end; row++)
-      a.y[size_t(row) * a.width + column] = row == a.rows[at] ? a.x[at] : 0.0f;
+      put(a.y + size_t(row) * a.width + column, row == a.rows[at] ? a.x[at] : 0.0f, a.add);
   }
 }
 EMU_KERNEL(pool_max_backward)

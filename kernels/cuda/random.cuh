@@ -1,18 +1,22 @@
-// Dropout masks: the same draws as on the CPU, a pure function of key, site, step, sequence and coordinates.
+// Dropout masks: the draws of the CPU backend, a pure function of key, site, step, sequence and coordinates.
 //
 // Philox4x32 with 7 rounds (J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// 2011) gives 16 bytes for a counter, hence 16 decisions: an element is kept when its byte is at least the threshold. Masks are
-// recomputed in backward, never stored.
+// 2011) turns a counter into 16 bytes, hence 16 decisions: an element is kept if its byte is at least the threshold. Nothing
+// depends on which thread draws, so backward recomputes a mask instead of reading a stored one.
 #pragma once
 
+#include "enumerations.cuh"
 #include "platform.cuh"
 
-// A dropout at one place of a model during one optimizer step; it keeps everything where the threshold is 0.
+// A dropout at one site of a model in one optimizer step. A threshold of 0 keeps everything.
 struct Dropout {
   uint32_t threshold, key[2], site, step;
 };
 
-enum Purpose : uint32_t { HIDDEN = 0, ATTENTION = 1 };
+// The position of a row of hidden states: its sequence within the optimizer step, and its place in that sequence.
+struct RowCoordinate {
+  uint32_t sequence, position;
+};
 
 DEVICE uint4 philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
 #pragma unroll
@@ -28,18 +32,23 @@ DEVICE uint4 philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t
   return uint4{c0, c1, c2, c3};
 }
 
-// Of columns 16 `group` and on of a row of hidden states; `group` counts on through the sequence:
+// The first word of a counter: purpose, site, and for attention the head.
+DEVICE uint32_t counter_word(Purpose purpose, const Dropout& dropout, uint32_t head) {
+  return uint32_t(purpose) << 28 | dropout.site << 8 | head;
+}
+
+// The bytes of 16 neighbouring columns of a row of hidden states. `group` numbers such columns within the sequence:
 // position * ceil(width / 16) + column / 16.
 DEVICE uint4 hidden_bytes(const Dropout& dropout, uint32_t sequence, uint32_t group) {
-  uint32_t word = HIDDEN << 28 | dropout.site << 8;
+  uint32_t word = counter_word(Purpose::Dropout, dropout, 0);
   return philox(word, dropout.step, sequence, group, dropout.key[0], dropout.key[1]);
 }
 
-// Of the elements that a lane holds in a 16 x 32 block of a head's scores, as accumulators of tensor cores lie: lane
-// 4 (i % 8) + j % 8 / 2 has element (i, j) in byte 4 (j / 8) + 2 (i / 8) + j % 2.
+// The bytes of the 16 elements that a lane holds in a 16 x 32 block of a head's scores, laid out like accumulators of tensor
+// cores: lane 4 (i % 8) + j % 8 / 2 holds element (i, j) in byte 4 (j / 8) + 2 (i / 8) + j % 2.
 DEVICE uint4 attention_bytes(const Dropout& dropout, uint32_t sequence, uint32_t head, uint32_t row_block,
                              uint32_t column_block, uint32_t lane) {
-  uint32_t word = ATTENTION << 28 | dropout.site << 8 | head;
+  uint32_t word = counter_word(Purpose::AttentionDropout, dropout, head);
   uint32_t coordinates = row_block << 16 | column_block << 5 | lane;
   return philox(word, dropout.step, sequence, coordinates, dropout.key[0], dropout.key[1]);
 }
@@ -50,5 +59,5 @@ DEVICE uint32_t byte_of(const uint4& bytes, int word, int byte) {
   return of_word >> 8 * byte & 0xff;
 }
 
-// What a kept element is multiplied with.
+// The factor of kept elements, by which dropout preserves the mean.
 DEVICE float kept_scale(const Dropout& dropout) { return 256.0f / float(256 - dropout.threshold); }

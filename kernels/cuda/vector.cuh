@@ -1,12 +1,12 @@
-// Several neighbouring elements at a time, in f32 registers: 16 bytes of memory a load, or one element.
+// Loads and stores of several neighbouring elements at a time, 16 bytes of memory or one element, as f32 in registers.
 #pragma once
 
 #include "platform.cuh"
 
-// How many elements 16 bytes hold.
+// The number of elements in 16 bytes.
 template <class T> constexpr int PER_16_BYTES = 16 / int(sizeof(T));
 
-// Where several are read or written at once: the address must be a multiple of their size.
+// A pointer for a load or store of a whole V; the address must be a multiple of its size, which the emulator checks.
 template <class V, class T> DEVICE V* vector_at(T* at) {
 #if !defined(__CUDACC__)
   emu::check_aligned(at, sizeof(V));
@@ -39,6 +39,7 @@ DEVICE void load(float (&to)[8], const float* from) {
 
 DEVICE void store(float* to, const float (&from)[1]) { *to = from[0]; }
 DEVICE void store(bf16* to, const float (&from)[1]) { *to = to_bf16(from[0]); }
+DEVICE void store(f16* to, const float (&from)[1]) { *to = to_f16(from[0]); }
 DEVICE void store(float* to, const float (&from)[4]) {
   *vector_at<float4>(to) = float4{from[0], from[1], from[2], from[3]};
 }
@@ -47,13 +48,23 @@ DEVICE void store(bf16* to, const float (&from)[8]) {
                                         pack_bf16(from[4], from[5]), pack_bf16(from[6], from[7])};
 }
 
-// The value as the type holds it.
+// Stores one value or, with `add`, adds it to the value in memory. __fadd_rn keeps the compiler from contracting the addition
+// with the product that the value may come from: so accumulating here gives the same bits as storing the value elsewhere and
+// adding it later.
+template <class T> DEVICE void put(T* to, float value, int add) {
+  store(to, {add ? __fadd_rn(to_f32(*to), value) : value});
+}
+// The same for N values.
+template <class T, int N> DEVICE void put(T* to, const float (&values)[N], int add) {
+  if (!add) return store(to, values);
+  float sums[N];
+  load(sums, to);
+#pragma unroll
+  for (int i = 0; i < N; i++) sums[i] = __fadd_rn(sums[i], values[i]);
+  store(to, sums);
+}
+
+// The value after rounding to the type.
 template <class T> DEVICE float rounded(float x);
 template <> DEVICE float rounded<float>(float x) { return x; }
 template <> DEVICE float rounded<bf16>(float x) { return to_f32(to_bf16(x)); }
-
-DEVICE float warp_sum(float x) {
-#pragma unroll
-  for (int lanes = 16; lanes; lanes /= 2) x += __shfl_xor_sync(ALL_LANES, x, lanes);
-  return x;
-}

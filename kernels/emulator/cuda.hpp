@@ -175,6 +175,8 @@ inline unsigned atomicMax(unsigned* at, unsigned value) {
   return old;
 }
 
+// The compiler must not contract the addition with a product that its operands come from.
+inline float __fadd_rn(float a, float b) { return __builtin_assoc_barrier(a) + __builtin_assoc_barrier(b); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }

@@ -10,6 +10,9 @@ use flate2::read::ZlibDecoder;
 /// sm_75 multiply f16 on tensor cores, all others bf16 too.
 pub const ARCHITECTURES: [&str; 5] = ["sm_75", "sm_80", "sm_90a", "sm_100", "sm_120"];
 
+/// The enumerations whose numbers a host passes to kernels, as C++ source: for tests that hosts declare the same ones.
+pub const ENUMERATIONS: &str = include_str!("../cuda/enumerations.cuh");
+
 /// The compiled files for one architecture.
 #[derive(Clone, Copy, Debug)]
 pub struct Images(&'static [(&'static str, &'static [u8])]);

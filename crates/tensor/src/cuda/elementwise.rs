@@ -2,6 +2,7 @@
 
 use bytemuck::NoUninit;
 
+pub(crate) use super::enumerations::{Binary, Unary};
 use super::launch::Launch;
 use super::{Pointer, device_of, f32s, fresh, pointer};
 use crate::layout::{Layout, MAX_RANK};
@@ -110,15 +111,6 @@ pub(crate) fn copied(op: &'static str, tensor: &Tensor, dtype: DType) -> Result<
     Ok(to)
 }
 
-/// What a kernel calls the operations of two operands.
-#[derive(Clone, Copy)]
-pub(crate) enum Binary {
-    Add,
-    Sub,
-    Mul,
-    Div,
-}
-
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
 struct ZipArguments {
@@ -127,7 +119,7 @@ struct ZipArguments {
     to: Pointer,
     count: u64,
     op: i32,
-    padding: u32,
+    add: i32,
     of_a: KernelLayout,
     of_b: KernelLayout,
 }
@@ -150,27 +142,12 @@ pub(crate) fn zip(op: &'static str, binary: Binary, a: (&Tensor, &Layout), b: (&
         to: pointer(&to),
         count: count as u64,
         op: binary as i32,
-        padding: 0,
+        add: 0,
         of_a,
         of_b,
     };
     Launch::new(&device, op, FILE, "zip_f32").over(count).with(&arguments)?;
     Ok(to)
-}
-
-/// What a kernel calls the functions of one variable.
-#[derive(Clone, Copy)]
-pub(crate) enum Unary {
-    Exp,
-    Ln,
-    Tanh,
-    Sqrt,
-    Relu,
-    Reciprocal,
-    Gelu,
-    GeluTanh,
-    Scale,
-    Shift,
 }
 
 impl From<Gelu> for Unary {
@@ -190,6 +167,8 @@ struct UnaryArguments {
     count: u64,
     op: i32,
     number: f32,
+    add: i32,
+    padding: u32,
 }
 
 /// The function of every element; `number` is what to scale with or shift by.
@@ -198,8 +177,15 @@ pub(crate) fn unary(op: &'static str, unary: Unary, x: &Tensor, number: f64) -> 
     let device = device_of(op, &x)?;
     let y = fresh(op, x.shape(), DType::F32, &device)?;
     let count = x.elements();
-    let arguments =
-        UnaryArguments { x: pointer(&x), y: pointer(&y), count: count as u64, op: unary as i32, number: number as f32 };
+    let arguments = UnaryArguments {
+        x: pointer(&x),
+        y: pointer(&y),
+        count: count as u64,
+        op: unary as i32,
+        number: number as f32,
+        add: 0,
+        padding: 0,
+    };
     Launch::new(&device, op, FILE, "unary_f32").over(count).with(&arguments)?;
     Ok(y)
 }
@@ -242,6 +228,8 @@ struct SumArguments {
     summed: u64,
     kept: KernelLayout,
     over: KernelLayout,
+    add: i32,
+    padding: u32,
 }
 
 /// The sums over the dimensions whose size in `shape` is 1.
@@ -264,8 +252,16 @@ pub(crate) fn sum(op: &'static str, x: &Tensor, shape: &[usize]) -> Result<Tenso
     }
     let [kept] = merged(op, [&kept])?;
     let [over] = merged(op, [&over])?;
-    let arguments =
-        SumArguments { from: pointer(x), to: pointer(&to), count: count as u64, summed: summed as u64, kept, over };
+    let arguments = SumArguments {
+        from: pointer(x),
+        to: pointer(&to),
+        count: count as u64,
+        summed: summed as u64,
+        kept,
+        over,
+        add: 0,
+        padding: 0,
+    };
     Launch::new(&device, op, FILE, "sum_f32").over(count * 32).with(&arguments)?;
     Ok(to)
 }

@@ -1,312 +1,173 @@
-//! Work that is gathered and launched as one CUDA graph.
+//! CUDA graphs: a sequence of work that the driver launches in one call.
 //!
-//! What a step asks for is written down instead of launched, and goes to the device as a graph when somebody waits for it. The
-//! next step that asks for the same kernels in the same order is that graph again, with the numbers and addresses changed that
-//! differ: lengths, learning rates, steps of dropout. So a graph is what launches would have been, whatever the model does
-//! between them, and saves what each launch costs. Few addresses differ: memory is given by address, lowest first, so that
-//! equal steps get equal blocks.
+//! Launching a kernel costs the host a few microseconds; launching a graph of a thousand kernels costs little more. Building
+//! a graph is expensive, so graphs are kept. If the next sequence has the same kernels in the same order, it is the same
+//! graph with other parameters: only the nodes whose arguments, sizes or addresses differ are updated. Lengths, learning
+//! rates and the steps of dropout may therefore change from step to step without building a graph.
 
 use std::collections::VecDeque;
-use std::ffi::c_void;
 use std::ptr::{null, null_mut};
-use std::sync::{Arc, MutexGuard, PoisonError};
 
-use bytemuck::Pod;
-use cudarc::driver::{result, sys};
+use cudarc::driver::sys;
 
-use super::device::{CudaDevice, check};
-use super::memory::DeviceBuffer;
-use super::staging::Staging;
+use super::driver::{Context, Pointer, check, describe};
 use super::work::Work;
-use super::{Pointer, device};
 use crate::{Error, Result};
 
-/// Graphs that are kept: a step with and without its rarer parts, for training and for evaluation.
+/// The number of graphs kept: steps with and without their rarer parts, for training and for evaluation.
 const KEPT: usize = 8;
-/// Less than this is launched as it is.
+/// Shorter sequences are launched one by one.
 const SMALLEST: usize = 4;
-/// Bytes that are copied to pinned memory first, for the device to fetch when it comes to it. For more, it is waited.
-const LARGEST_STAGED: usize = 1 << 18;
 
-/// What a device is asked for and was not yet.
-#[derive(Default)]
-pub(super) struct Queue {
-    /// Nothing where work is launched at once.
-    gathered: Option<Vec<Work>>,
-    staging: Staging,
-    /// What was copied to the device for this graph: where it is staged, and where it is there.
-    inputs: Vec<(*const c_void, Arc<DeviceBuffer>)>,
-    /// The one that was used last at the end.
-    graphs: VecDeque<Graph>,
-    uses: GraphUse,
-}
-
-/// How often a device was given graphs: [`CudaDevice::graph_use`].
+/// Counts of the graphs that a device launched, as returned by [`CudaDevice::graph_use`](crate::CudaDevice::graph_use).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GraphUse {
-    /// Graphs that were built.
+    /// Graphs built.
     pub built: usize,
-    /// Graphs that were launched.
+    /// Graphs launched.
     pub launched: usize,
-    /// Kernels and copies in those that were built before, all together.
+    /// Nodes of all launches that reused a graph.
     pub replayed: usize,
-    /// How many of these were changed first.
+    /// Replayed nodes that had to be updated.
     pub changed: usize,
 }
 
-impl CudaDevice {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How often graphs were launched so far.
-    pub fn graph_use(&self) -> GraphUse {
-        self.queue().uses
-    }
-
-    /// As [`Device::as_graph`](crate::Device::as_graph).
-    pub(crate) fn as_graph<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
-        let mut queue = self.queue();
-        if queue.gathered.is_some() {
-            drop(queue);
-            return Ok(work());
-        }
-        // What is staged lies at the same addresses in every graph.
-        queue.staging.begin("graph", self.enter("graph")?)?;
-        queue.gathered = Some(Vec::new());
-        drop(queue);
-        /// Ends it, also when `work` panics.
-        struct Gathering<'a>(&'a CudaDevice);
-        impl Drop for Gathering<'_> {
-            fn drop(&mut self) {
-                // After a panic, the tensors that outlive it are what they would be without a graph.
-                let _ = self.0.launch_gathered("graph", true);
-            }
-        }
-        let gathering = Gathering(self);
-        let done = work();
-        std::mem::forget(gathering);
-        self.launch_gathered("graph", true)?;
-        Ok(done)
-    }
-
-    /// Asks for it: now, or with the rest of a graph.
-    pub(super) fn submit(&self, op: &'static str, work: Work) -> Result<()> {
-        let mut queue = self.queue();
-        match &mut queue.gathered {
-            Some(gathered) => gathered.push(work),
-            // SAFETY: `Launch` and `memory` name what is there.
-            None => unsafe { work.launch(op, self.enter(op)?)? },
-        }
-        Ok(())
-    }
-
-    /// Asks for a copy of these bytes, which are read before this returns.
-    pub(super) fn submit_write(&self, op: &'static str, to: Pointer, bytes: &[u8]) -> Result<()> {
-        self.queue().write(op, self.enter(op)?, to, bytes).map(drop)
-    }
-
-    /// These numbers on the device, to be read alone: what every layer reads is copied once for a graph.
-    pub(super) fn input<T: Pod>(&self, op: &'static str, numbers: &[T]) -> Result<Arc<DeviceBuffer>> {
-        let bytes: &[u8] = bytemuck::cast_slice(numbers);
-        if let Some(known) = self.queue().known(bytes) {
-            return Ok(known);
-        }
-        let there = Arc::new(self.allocate(op, bytes.len())?);
-        if bytes.is_empty() {
-            return Ok(there);
-        }
-        let mut queue = self.queue();
-        let staged = queue.write(op, self.enter(op)?, there.pointer(), bytes)?;
-        if let Some(staged) = staged {
-            queue.inputs.push((staged, there.clone()));
-        }
-        Ok(there)
-    }
-
-    /// Launches what was gathered.
-    pub(super) fn flush(&self, op: &'static str) -> Result<()> {
-        self.launch_gathered(op, false)
-    }
-
-    /// Launches what was gathered; after the last of it, work is launched at once again.
-    fn launch_gathered(&self, op: &'static str, is_last: bool) -> Result<()> {
-        let mut queue = self.queue();
-        // In one go, so that nothing is asked for between the last work and the end.
-        let work = if is_last { queue.gathered.take() } else { queue.gathered.as_mut().map(std::mem::take) };
-        let Some(work) = work.filter(|work| !work.is_empty()) else { return Ok(()) };
-        let stream = self.enter(op)?;
-        let launched = queue.launch(op, self, stream, work);
-        let turned = queue.staging.turn(op, stream);
-        let inputs = std::mem::take(&mut queue.inputs);
-        drop(queue);
-        // Only now: giving memory back takes the lock of the pool, whose holder may wait for that of the queue.
-        drop(inputs);
-        launched.and(turned)
-    }
-
-    /// Gives the memory of kept graphs back.
-    pub(super) fn forget_graphs(&self) {
-        self.queue().graphs.clear();
-    }
-
-    /// Waits by `wait` for what was asked for. Meanwhile, other threads may ask for more.
-    pub(super) fn wait(&self, wait: impl FnOnce() -> Result<()>) -> Result<()> {
-        let turns = self.queue().staging.turns();
-        wait()?;
-        self.queue().staging.is_done(turns);
-        Ok(())
-    }
+/// The graphs that were launched recently, the last one at the end.
+#[derive(Default)]
+pub(super) struct Graphs {
+    kept: VecDeque<Graph>,
+    pub(super) uses: GraphUse,
 }
 
-impl Queue {
-    /// Asks for a copy of these bytes; gives where they are staged for a graph.
-    fn write(
+impl Graphs {
+    /// Destroys all graphs, which gives their memory back to the device.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Launches `work` in its order: as a graph that is kept or built, or one by one if there is no graph for it.
+    ///
+    /// # Safety
+    /// Each unit must satisfy the contract of [`Work::launch`], and `context` must be current.
+    pub(super) unsafe fn launch(
         &mut self,
         op: &'static str,
+        context: Context,
         stream: sys::CUstream,
-        to: Pointer,
-        bytes: &[u8],
-    ) -> Result<Option<*const c_void>> {
-        match &mut self.gathered {
-            Some(gathered) => {
-                let from = self.staging.keep(op, bytes)?;
-                gathered.push(Work::Write { to, from, bytes: bytes.len() });
-                Ok(Some(from))
-            }
-            None if bytes.len() > LARGEST_STAGED => {
-                let work = Work::Write { to, from: bytes.as_ptr().cast(), bytes: bytes.len() };
-                // SAFETY: the caller has the memory, which is read before this returns.
-                let launched = unsafe { work.launch(op, stream) };
-                // SAFETY: the stream is the device's.
-                launched.and(check(op, "cuStreamSynchronize", unsafe { result::stream::synchronize(stream) }))?;
-                Ok(None)
-            }
-            None => {
-                let from = self.staging.keep(op, bytes)?;
-                // SAFETY: what is staged stays until the device has read it.
-                unsafe { Work::Write { to, from, bytes: bytes.len() }.launch(op, stream)? };
-                self.staging.turn_if_full(op, stream)?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// The input of this graph that is these bytes.
-    fn known(&self, bytes: &[u8]) -> Option<Arc<DeviceBuffer>> {
-        let is_equal = |(staged, there): &&(*const c_void, Arc<DeviceBuffer>)| {
-            // SAFETY: as much was staged, and is not overwritten before the next turn, which ends this list.
-            there.len() == bytes.len()
-                && unsafe { std::slice::from_raw_parts(staged.cast::<u8>(), bytes.len()) } == bytes
-        };
-        self.inputs.iter().rfind(is_equal).map(|(_, there)| there.clone())
-    }
-
-    fn launch(&mut self, op: &'static str, device: &CudaDevice, stream: sys::CUstream, work: Vec<Work>) -> Result<()> {
-        // SAFETY: as in `submit`.
+        work: Vec<Work>,
+    ) -> Result<()> {
+        // SAFETY: this function's contract covers each unit.
         let one_by_one = |work: &[Work]| work.iter().try_for_each(|work| unsafe { work.launch(op, stream) });
         if work.len() < SMALLEST {
             return one_by_one(&work);
         }
-        let is_alike = |graph: &Graph| {
-            graph.work.len() == work.len() && graph.work.iter().zip(&work).all(|(one, other)| one.is_alike(other))
-        };
-        let known = self.graphs.iter().rposition(is_alike).and_then(|at| self.graphs.remove(at));
-        let context = device.context();
-        let graph = match known.map(|graph| graph.with(context, &work)) {
-            Some(Ok((graph, changed))) => {
-                self.uses.replayed += work.len();
-                self.uses.changed += changed;
-                Ok(graph)
-            }
-            // A driver that cannot change a graph can make one.
-            Some(Err(_)) | None => {
-                self.uses.built += 1;
-                Graph::new(op, context, &work)
-            }
-        };
-        // SAFETY: the graph is of this context, and what is in it was asked for as a launch is.
-        let launch = |graph: &Graph| unsafe { sys::cuGraphLaunch(graph.executable, stream) }.result().is_ok();
-        match graph {
-            Ok(mut graph) if launch(&graph) => {
+        match self.graph(op, context, &work) {
+            Ok(mut graph) if graph.launch(stream) => {
                 self.uses.launched += 1;
                 graph.work = work;
-                self.graphs.push_back(graph);
-                if self.graphs.len() > KEPT {
-                    self.graphs.pop_front();
+                self.kept.push_back(graph);
+                if self.kept.len() > KEPT {
+                    self.kept.pop_front();
                 }
                 Ok(())
             }
-            // A graph takes memory of the device, of which there may be none.
+            // A graph needs device memory, which may be exhausted.
             _ => one_by_one(&work),
         }
     }
+
+    /// Returns a graph of `work`: one that is kept, updated, or a new one.
+    fn graph(&mut self, op: &'static str, context: Context, work: &[Work]) -> Result<Graph> {
+        let known = self.kept.iter().rposition(|graph| graph.is_alike(work)).and_then(|at| self.kept.remove(at));
+        if let Some(Ok((graph, changed))) = known.map(|graph| graph.with(context, work)) {
+            self.uses.replayed += work.len();
+            self.uses.changed += changed;
+            return Ok(graph);
+        }
+        // Either no graph matches, or the driver could not update the one that does.
+        self.uses.built += 1;
+        Graph::new(op, context, work)
+    }
 }
 
-/// A graph whose nodes come one after another.
+/// A graph whose nodes form a chain.
 struct Graph {
     graph: sys::CUgraph,
     executable: sys::CUgraphExec,
     nodes: Vec<sys::CUgraphNode>,
-    /// What it was launched with last.
+    /// The work of the last launch.
     work: Vec<Work>,
 }
 
 impl Graph {
-    fn new(op: &'static str, context: sys::CUcontext, work: &[Work]) -> Result<Graph> {
-        // Its `Drop` takes care of what was made when something fails.
+    fn new(op: &'static str, context: Context, work: &[Work]) -> Result<Graph> {
+        // `Drop` destroys whatever exists when a call below fails.
         let mut graph = Graph { graph: null_mut(), executable: null_mut(), nodes: Vec::new(), work: Vec::new() };
-        // SAFETY: it writes a handle.
+        // SAFETY: it only writes a handle to the pointer.
         check(op, "cuGraphCreate", unsafe { sys::cuGraphCreate(&mut graph.graph, 0) }.result())?;
         for work in work {
             let before = graph.nodes.last().copied();
             let before = before.as_slice();
             let (to, after, count) = (&mut null_mut(), before.as_ptr(), before.len());
-            let graph_of = graph.graph;
-            // SAFETY: the parameters say what a launch would; the driver copies them and the arguments.
+            let (graph_of, handle) = (graph.graph, context.handle);
+            // SAFETY: the handles belong to this graph and context, and the parameters describe what `Work::launch` would
+            // enqueue. The driver copies them together with the arguments.
             let added = Node::with(work, |node| unsafe {
                 match node {
                     Node::Kernel(kernel) => sys::cuGraphAddKernelNode_v2(to, graph_of, after, count, kernel),
-                    Node::Copy(copy) => sys::cuGraphAddMemcpyNode(to, graph_of, after, count, copy, context),
-                    Node::Memset(memset) => sys::cuGraphAddMemsetNode(to, graph_of, after, count, memset, context),
+                    Node::Copy(copy) => sys::cuGraphAddMemcpyNode(to, graph_of, after, count, copy, handle),
+                    Node::Memset(memset) => sys::cuGraphAddMemsetNode(to, graph_of, after, count, memset, handle),
                 }
             });
             check(op, work.name(), added.result())?;
             graph.nodes.push(*to);
         }
-        // SAFETY: the graph was just made.
+        // SAFETY: `cuGraphCreate` returned the graph above.
         let made = unsafe { sys::cuGraphInstantiateWithFlags(&mut graph.executable, graph.graph, 0) };
         check(op, "cuGraphInstantiate", made.result())?;
         Ok(graph)
     }
 
-    /// This graph for alike work, and how many of its nodes were changed.
-    fn with(self, context: sys::CUcontext, work: &[Work]) -> Result<(Graph, usize)> {
+    /// Returns whether `work` has the kernels and copies of this graph, in the same order.
+    fn is_alike(&self, work: &[Work]) -> bool {
+        self.work.len() == work.len() && self.work.iter().zip(work).all(|(one, other)| one.is_alike(other))
+    }
+
+    /// Updates the nodes that differ from `work`, which [is alike](Graph::is_alike); also returns their number.
+    fn with(self, context: Context, work: &[Work]) -> Result<(Graph, usize)> {
         let mut changed = 0;
         for ((&node, before), work) in self.nodes.iter().zip(&self.work).zip(work) {
             if before == work {
                 continue;
             }
             changed += 1;
-            let graph = self.executable;
-            // SAFETY: the node is of the graph that this was made from; the driver copies the parameters.
+            let (graph, handle) = (self.executable, context.handle);
+            // SAFETY: the node belongs to the graph that `executable` was instantiated from. The driver copies the
+            // parameters together with the arguments.
             let answer = Node::with(work, |to| unsafe {
                 match to {
                     Node::Kernel(kernel) => sys::cuGraphExecKernelNodeSetParams_v2(graph, node, kernel),
-                    Node::Copy(copy) => sys::cuGraphExecMemcpyNodeSetParams(graph, node, copy, context),
-                    Node::Memset(memset) => sys::cuGraphExecMemsetNodeSetParams(graph, node, memset, context),
+                    Node::Copy(copy) => sys::cuGraphExecMemcpyNodeSetParams(graph, node, copy, handle),
+                    Node::Memset(memset) => sys::cuGraphExecMemsetNodeSetParams(graph, node, memset, handle),
                 }
             });
-            answer.result().map_err(|error| Error::device("graph", device::describe(&error)))?;
+            answer.result().map_err(|error| Error::device("graph", describe(&error)))?;
         }
         Ok((self, changed))
+    }
+
+    /// Enqueues the graph; returns whether the driver accepted it.
+    fn launch(&self, stream: sys::CUstream) -> bool {
+        // SAFETY: `executable` was instantiated in the current context, and its nodes are work whose contract
+        // `Graphs::launch` requires of its caller.
+        unsafe { sys::cuGraphLaunch(self.executable, stream) }.result().is_ok()
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: the handles are this graph's, or null. A launch that is under way goes on.
+        // SAFETY: each handle is null or owned by this value. The driver lets a launch in flight finish.
         unsafe {
             if !self.executable.is_null() {
                 let _ = sys::cuGraphExecDestroy(self.executable);
@@ -318,7 +179,7 @@ impl Drop for Graph {
     }
 }
 
-/// Work as graphs take it.
+/// The parameters of a graph node.
 enum Node<'a> {
     Kernel(&'a sys::CUDA_KERNEL_NODE_PARAMS),
     Copy(&'a sys::CUDA_MEMCPY3D),
@@ -326,6 +187,7 @@ enum Node<'a> {
 }
 
 impl Node<'_> {
+    /// Calls `use_it` with the node of `work`; the parameters point into `work`.
     fn with<R>(work: &Work, use_it: impl FnOnce(Node<'_>) -> R) -> R {
         match *work {
             Work::Kernel(ref kernel) => {
@@ -353,7 +215,7 @@ impl Node<'_> {
                 use_it(Node::Copy(&sys::CUDA_MEMCPY3D { srcDevice: from, ..row(to, bytes) }))
             }
             Work::Clear { to, bytes } => {
-                let of = sys::CUDA_MEMSET_NODE_PARAMS {
+                let memset = sys::CUDA_MEMSET_NODE_PARAMS {
                     dst: to,
                     pitch: 0,
                     value: 0,
@@ -361,13 +223,13 @@ impl Node<'_> {
                     width: bytes,
                     height: 1,
                 };
-                use_it(Node::Memset(&of))
+                use_it(Node::Memset(&memset))
             }
         }
     }
 }
 
-/// A copy of `bytes` bytes to a device, from address 0 of it.
+/// Returns a copy of one row of `bytes` bytes to `to`; the caller fills in the source.
 fn row(to: Pointer, bytes: usize) -> sys::CUDA_MEMCPY3D {
     let device = sys::CUmemorytype::CU_MEMORYTYPE_DEVICE;
     sys::CUDA_MEMCPY3D {

@@ -3,7 +3,8 @@
 
 use bytemuck::{NoUninit, Zeroable, bytes_of};
 
-use super::elementwise::copy;
+use super::elementwise::{Unary, copy};
+use super::enumerations::EpilogueKind;
 use super::launch::Launch;
 use super::layer_norm::{self, add_rows};
 use super::scaled::{Narrow, Scale, of_scale, scaled};
@@ -153,7 +154,7 @@ struct KernelEpilogue {
     pre_activation: Pointer,
     scale_a: Pointer,
     scale_b: Pointer,
-    epilogue: i32,
+    kind: i32,
     gelu: i32,
     add: i32,
     padding: u32,
@@ -219,16 +220,20 @@ pub(crate) fn multiply(
     device_of(op, c.tensor)?;
     let (m, n, k) = (a.rows, b.columns, a.columns);
     let (kind, bias, pre_activation, column_sums, gelu) = match epilogue {
-        Epilogue::Plain => (0, 0, 0, 0, Gelu::Erf),
-        Epilogue::Bias(bias) => (1, pointer(bias), 0, 0, Gelu::Erf),
-        Epilogue::BiasGelu(bias, kept, gelu) => (2, pointer(bias), kept.map_or(0, pointer), 0, gelu),
-        Epilogue::GeluGradient(u, sums, gelu) => (3, 0, pointer(u), sums.map_or(0, pointer), gelu),
+        Epilogue::Plain => (EpilogueKind::Plain, 0, 0, 0, Gelu::Erf),
+        Epilogue::Bias(bias) => (EpilogueKind::Bias, pointer(bias), 0, 0, Gelu::Erf),
+        Epilogue::BiasGelu(bias, kept, gelu) => {
+            (EpilogueKind::BiasGelu, pointer(bias), kept.map_or(0, pointer), 0, gelu)
+        }
+        Epilogue::GeluGradient(u, sums, gelu) => {
+            (EpilogueKind::GeluGradient, 0, pointer(u), sums.map_or(0, pointer), gelu)
+        }
     };
     let epilogue = KernelEpilogue {
         bias,
         pre_activation,
-        epilogue: kind,
-        gelu: i32::from(gelu == Gelu::Tanh),
+        kind: kind as i32,
+        gelu: Unary::from(gelu) as i32,
         add: add.into(),
         ..KernelEpilogue::zeroed()
     };
@@ -236,7 +241,7 @@ pub(crate) fn multiply(
     let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
     // Of nothing along k, an operand has no address for tensor cores to fetch from.
     if let Some(narrow) = Narrow::of(op, precision, &device)?.filter(|_| m * n * k > 0) {
-        let is_split = kind == 0 && c.step.0 == n && m * n <= i32::MAX as usize;
+        let is_split = kind == EpilogueKind::Plain && c.step.0 == n && m * n <= i32::MAX as usize;
         let parts = if is_split { parts(blocks(TILE), k) } else { 1 };
         let product = Product {
             c: c.pointer(),

@@ -1,50 +1,32 @@
-//! Memory of a device. Blocks that are freed are kept, by size class, for the next tensor of about that size: asking the driver
-//! would wait for the device. There is one stream, so whoever gets a block next uses it after whoever had it before.
+//! Buffers on a device: allocation, and copies to, from and within the device.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
 
-use super::Pointer;
-use super::device::{CudaDevice, check};
+use super::device::CudaDevice;
+use super::driver::{Pointer, check};
+use super::pool::Block;
 use super::work::Work;
 use crate::memory::size_class;
 use crate::{Error, Result};
 
-/// The blocks of a device that nobody uses, by capacity and address.
-#[derive(Default)]
-pub(super) struct Pool {
-    free: BTreeMap<usize, BTreeSet<Pointer>>,
-    used: usize,
-}
-
-impl Pool {
-    /// A kept block of this capacity, or of up to twice that: the first, so that equal calls from equal pools get equal blocks.
-    fn take(&mut self, capacity: usize) -> Option<(Pointer, usize)> {
-        let fitting = self.free.range_mut(capacity..=capacity.saturating_mul(2));
-        let (capacity, pointer) = fitting.filter_map(|(&size, blocks)| Some((size, blocks.pop_first()?))).next()?;
-        Some((pointer, capacity))
-    }
-}
-
-/// Memory on a device. Dropping it gives it back to the pool.
+/// Memory on a device. Dropping the last buffer of a block returns it to the device's pool.
 pub(crate) struct DeviceBuffer {
     device: CudaDevice,
-    pointer: Pointer,
-    capacity: usize,
+    block: Arc<Block>,
     bytes: usize,
 }
 
 impl CudaDevice {
-    /// Memory with arbitrary contents.
+    /// Allocates memory with arbitrary contents.
     ///
     /// # Errors
-    /// When there is not so much: says how much is free. The process goes on.
+    /// Returns an error with the amount of free memory if there is not enough. The device stays usable.
     pub(crate) fn allocate(&self, op: &'static str, bytes: usize) -> Result<DeviceBuffer> {
-        let capacity = size_class(bytes).ok_or_else(|| self.lacking(op, bytes))?;
+        let capacity = size_class(bytes).ok_or_else(|| self.out_of_memory(op, bytes))?;
         let block = match self.block(op, capacity)? {
             None => {
                 self.release(op)?;
@@ -52,72 +34,82 @@ impl CudaDevice {
             }
             block => block,
         };
-        let (pointer, capacity) = block.ok_or_else(|| self.lacking(op, bytes))?;
-        self.pool().used += capacity;
-        Ok(DeviceBuffer { device: self.clone(), pointer, capacity, bytes })
+        let block = Arc::new(block.ok_or_else(|| self.out_of_memory(op, bytes))?);
+        Ok(DeviceBuffer { device: self.clone(), block, bytes })
     }
 
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.0.pool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A block that was kept, or else one of the driver's, if there is any.
-    fn block(&self, op: &'static str, capacity: usize) -> Result<Option<(Pointer, usize)>> {
-        let kept = self.pool().take(capacity);
+    /// Takes a block from the pool or else from the driver; `None` if the driver has none.
+    fn block(&self, op: &'static str, capacity: usize) -> Result<Option<Block>> {
+        let kept = self.0.pool.take(capacity);
         if kept.is_some() {
             return Ok(kept);
         }
-        self.enter(op)?;
-        // SAFETY: plain memory, which `Drop` gives back.
+        self.0.stream.enter(op)?;
+        // SAFETY: plain memory, which only `release` frees.
         match unsafe { result::malloc_sync(capacity) } {
             Err(error) if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => Ok(None),
-            answer => Ok(Some((check(op, "cuMemAlloc", answer)?, capacity))),
+            answer => Ok(Some(self.0.pool.adopt(check(op, "cuMemAlloc", answer)?, capacity))),
         }
     }
 
-    /// Gives what is kept back to the driver, which waits for the device: graphs and blocks.
+    /// Returns free blocks and graphs to the driver, which waits for the device.
     fn release(&self, op: &'static str) -> Result<()> {
-        // What still uses these blocks was asked for before now, so it is launched by the next line; the lock is not held, for
-        // what is launched gives blocks back.
-        let kept = std::mem::take(&mut self.pool().free);
-        if let Err(error) = self.flush(op) {
-            let mut pool = self.pool();
-            kept.into_iter().for_each(|(capacity, blocks)| pool.free.entry(capacity).or_default().extend(blocks));
+        // Recorded work may still use these blocks, so they leave the pool before `flush` launches it. The pool is not
+        // locked meanwhile, because a launch drops inputs, which go back to the pool.
+        let free = self.0.pool.take_free();
+        if let Err(error) = self.0.stream.flush(op) {
+            self.0.pool.put_back(free);
             return Err(error);
         }
-        self.forget_graphs();
-        for pointer in kept.into_values().flatten() {
-            // SAFETY: nobody has the block any more. What the driver says of it would not help anybody.
+        self.0.stream.forget_graphs();
+        for pointer in free.into_pointers() {
+            // SAFETY: the block came from `malloc_sync` and no `Block` owns it: `take_free` removed it from the pool. The
+            // call waits for work that uses it. An error would not change what happens next: the allocation is retried.
             let _ = unsafe { result::free_sync(pointer) };
         }
         Ok(())
     }
 
-    fn lacking(&self, op: &'static str, bytes: usize) -> Error {
-        let free = self.memory().map_or(String::new(), |(free, all)| {
+    fn out_of_memory(&self, op: &'static str, bytes: usize) -> Error {
+        let free = self.0.stream.enter("memory").ok().and_then(|_| result::mem_get_info().ok());
+        let free = free.map_or(String::new(), |(free, all)| {
             let (free, all) = (mebibytes(free), mebibytes(all));
             format!(", {free} of {all} are free")
         });
-        let (index, more, used) = (self.index(), mebibytes(bytes), mebibytes(self.pool().used));
+        let (index, more, used) = (self.index(), mebibytes(bytes), mebibytes(self.0.pool.used()));
         let reason = format!(
-            "no memory on cuda:{index} for {more} more{free}, {used} are in use here: lower the batch size or the length of \
-             sequences"
+            "no memory on cuda:{index} for {more} more{free}, this process uses {used}: lower the batch size or the \
+             sequence length"
         );
         Error::device(op, reason)
     }
 
-    /// As [`CudaDevice::allocate`], zero.
+    /// Allocates memory and sets it to zero.
     pub(crate) fn zeroed(&self, op: &'static str, bytes: usize) -> Result<DeviceBuffer> {
         let buffer = self.allocate(op, bytes)?;
         buffer.clear(op, 0, bytes)?;
         Ok(buffer)
     }
 
-    /// These elements on the device.
+    /// Copies elements to a new buffer.
     pub(crate) fn upload<T: Pod>(&self, op: &'static str, elements: &[T]) -> Result<DeviceBuffer> {
         let buffer = self.allocate(op, size_of_val(elements))?;
         buffer.write(op, 0, elements)?;
         Ok(buffer)
+    }
+
+    /// Copies elements to a buffer that must not be written. Within a graph, equal elements share one copy: what every
+    /// layer reads is copied once.
+    pub(super) fn input<T: Pod>(&self, op: &'static str, elements: &[T]) -> Result<Arc<DeviceBuffer>> {
+        let bytes: &[u8] = bytemuck::cast_slice(elements);
+        if let Some(block) = self.0.stream.known_input(bytes) {
+            return Ok(Arc::new(DeviceBuffer { device: self.clone(), block, bytes: bytes.len() }));
+        }
+        let buffer = self.allocate(op, bytes.len())?;
+        if !bytes.is_empty() {
+            self.0.stream.submit_input(op, &buffer.block, bytes)?;
+        }
+        Ok(Arc::new(buffer))
     }
 }
 
@@ -127,65 +119,58 @@ impl DeviceBuffer {
     }
 
     pub(super) fn pointer(&self) -> Pointer {
-        self.pointer
+        self.block.pointer()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Copies elements to the device, from byte `start` on. They are read before this returns.
+    /// Copies elements to the device, starting at byte `start`. They are read before this returns.
     pub(crate) fn write<T: Pod>(&self, op: &'static str, start: usize, elements: &[T]) -> Result<()> {
-        assert!(start + size_of_val(elements) <= self.bytes, "a copy stays within the buffer");
+        assert!(start + size_of_val(elements) <= self.bytes, "a copy must stay within the buffer");
         if elements.is_empty() {
             return Ok(());
         }
-        self.device.submit_write(op, self.pointer + start as u64, bytemuck::cast_slice(elements))
+        self.device.0.stream.submit_write(op, self.pointer() + start as u64, bytemuck::cast_slice(elements))
     }
 
-    /// Waits for the device, and copies elements from byte `start` on.
+    /// Waits for the device and copies elements to the host, starting at byte `start`.
     pub(crate) fn read<T: Pod>(&self, op: &'static str, start: usize, elements: &mut [T]) -> Result<()> {
-        assert!(start + size_of_val(elements) <= self.bytes, "a copy stays within the buffer");
+        assert!(start + size_of_val(elements) <= self.bytes, "a copy must stay within the buffer");
         if elements.is_empty() {
             return Ok(());
         }
-        self.device.flush(op)?;
-        let stream = self.device.enter(op)?;
-        // SAFETY: there are so many, as was checked; the next line waits for them.
-        let copied = unsafe { result::memcpy_dtoh_async(elements, self.pointer + start as u64, stream) };
+        self.device.0.stream.flush(op)?;
+        let stream = self.device.0.stream.enter(op)?;
+        // SAFETY: the assertion above keeps the copy within the buffer, and `settle` waits for it while `elements` is
+        // still borrowed.
+        let copied = unsafe { result::memcpy_dtoh_async(elements, self.pointer() + start as u64, stream) };
         self.device.waited(copied)?;
         self.device.settle(stream)
     }
 
-    /// Makes `bytes` bytes from `start` on zero.
+    /// Sets `bytes` bytes to zero, starting at byte `start`.
     pub(crate) fn clear(&self, op: &'static str, start: usize, bytes: usize) -> Result<()> {
-        assert!(start + bytes <= self.bytes, "what is cleared is within the buffer");
+        assert!(start + bytes <= self.bytes, "a memset must stay within the buffer");
         if bytes == 0 {
             return Ok(());
         }
-        self.device.submit(op, Work::Clear { to: self.pointer + start as u64, bytes })
+        self.device.0.stream.submit(op, Work::Clear { to: self.pointer() + start as u64, bytes })
     }
 }
 
 /// Copies `bytes` bytes on the device.
 pub(super) fn copy(device: &CudaDevice, op: &'static str, from: Pointer, to: Pointer, bytes: usize) -> Result<()> {
-    // A copy in a graph has a row of at most 2 GiB.
     for start in (0..bytes as u64).step_by(LONGEST_COPY) {
         let bytes = LONGEST_COPY.min(bytes - start as usize);
-        device.submit(op, Work::Copy { to: to + start, from: from + start, bytes })?;
+        device.0.stream.submit(op, Work::Copy { to: to + start, from: from + start, bytes })?;
     }
     Ok(())
 }
 
+/// A copy node of a graph takes rows of at most 2 GiB; longer copies are split.
 const LONGEST_COPY: usize = 1 << 30;
-
-impl Drop for DeviceBuffer {
-    fn drop(&mut self) {
-        let mut pool = self.device.pool();
-        pool.used -= self.capacity;
-        pool.free.entry(self.capacity).or_default().insert(self.pointer);
-    }
-}
 
 impl fmt::Debug for DeviceBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,23 +1,22 @@
-//! Matrices as the tensor memory accelerator of sm_90a copies them.
+//! Tensor maps: matrices in the form that the tensor memory accelerator (TMA) of sm_90a copies.
 
 use bytemuck::{NoUninit, Zeroable};
 use cudarc::driver::sys;
 
-use super::Pointer;
-use super::device::check;
+use super::driver::{Pointer, check};
 use crate::Result;
 
-/// A side of the boxes that are copied.
+/// The side of a box, the tile that one copy fetches.
 const BOX: u32 = 64;
 
-/// The driver's CUtensorMap, as an argument of a kernel.
+/// The driver's `CUtensorMap`, as a kernel argument.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Zeroable, NoUninit)]
 pub(super) struct TensorMap([u64; 16]);
 
 impl TensorMap {
-    /// A row-major matrix of bf16, in boxes of 64 x 64 with the swizzle of 128 bytes; its rows are `row` elements apart, a
-    /// multiple of 8. What a box has outside of the matrix is zero.
+    /// Describes a row-major matrix of bf16, in boxes of 64 x 64 with the 128-byte swizzle. Its rows are `row` elements
+    /// apart, a multiple of 8. A box that extends past the matrix is filled with zeros.
     pub(super) fn of(
         op: &'static str,
         matrix: Pointer,
@@ -25,8 +24,8 @@ impl TensorMap {
     ) -> Result<TensorMap> {
         let mut map = TensorMap::zeroed();
         let (sizes, row_bytes) = ([columns as u64, rows as u64], [2 * row as u64]);
-        // SAFETY: the map is as large and as aligned as the driver's, and the arrays have an element for each dimension, or one
-        // less for what lies between rows.
+        // SAFETY: `TensorMap` has the size and alignment of `CUtensorMap`. The arrays have one element per dimension, and
+        // `row_bytes` one less, as the function documents for two dimensions. It does not access the matrix.
         let made = unsafe {
             sys::cuTensorMapEncodeTiled(
                 (&raw mut map).cast(),

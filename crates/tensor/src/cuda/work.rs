@@ -1,55 +1,54 @@
-//! What a device is asked to do.
+//! A unit of work for a device: a kernel, a copy or a memset.
 
 use std::ffi::c_void;
 
 use bytemuck::Zeroable;
 use cudarc::driver::{result, sys};
 
-use super::Pointer;
-use super::device::check;
+use super::driver::{Pointer, check};
 use crate::Result;
 
-/// Something that a device is asked to do. What it points at stays until it is done.
+/// A unit of work. The memory that it points to must stay allocated until the work is done.
 #[derive(PartialEq)]
 pub(super) enum Work {
     Kernel(Kernel),
-    /// `bytes` bytes from the host's memory.
+    /// Copies `bytes` bytes from the host.
     Write {
         to: Pointer,
         from: *const c_void,
         bytes: usize,
     },
-    /// `bytes` bytes from elsewhere on the device.
+    /// Copies `bytes` bytes on the device.
     Copy {
         to: Pointer,
         from: Pointer,
         bytes: usize,
     },
-    /// `bytes` bytes of zero.
+    /// Sets `bytes` bytes to zero.
     Clear {
         to: Pointer,
         bytes: usize,
     },
 }
 
-/// A kernel with its arguments.
+/// A kernel with its launch configuration and arguments.
 #[derive(PartialEq)]
 pub(super) struct Kernel {
     pub(super) name: &'static str,
     pub(super) function: sys::CUfunction,
     pub(super) grid: [u32; 3],
     pub(super) threads: u32,
-    /// Bytes of shared memory of a block.
+    /// Shared memory per block, in bytes.
     pub(super) shared: u32,
     pub(super) arguments: Arguments,
 }
 
-/// As much as the strictest argument, a tensor map, is aligned to.
+/// 64 bytes with the alignment of a tensor map, the strictest of all arguments.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, PartialEq, Zeroable, bytemuck::Pod)]
 struct Line([u8; 64]);
 
-/// Arguments of a kernel, each at the start of a line.
+/// The arguments of a kernel, each at the start of a line; the rest of its last line is zero.
 #[derive(PartialEq)]
 pub(super) struct Arguments {
     lines: Vec<Line>,
@@ -68,14 +67,14 @@ impl Arguments {
         Arguments { lines, starts }
     }
 
-    /// Where each argument lies. Nothing writes there.
+    /// Returns the address of each argument. The driver only reads through these pointers.
     pub(super) fn pointers(&self) -> Vec<*mut c_void> {
         self.starts.iter().map(|&start| std::ptr::from_ref(&self.lines[start]).cast_mut().cast()).collect()
     }
 }
 
 impl Work {
-    /// Whether the two differ in numbers and addresses alone.
+    /// Returns whether the two differ only in values and addresses, so that one graph node can serve both.
     pub(super) fn is_alike(&self, other: &Work) -> bool {
         match (self, other) {
             (Work::Kernel(one), Work::Kernel(other)) => one.function == other.function,
@@ -83,7 +82,7 @@ impl Work {
         }
     }
 
-    /// What the driver's answer to it is told with.
+    /// Returns a name for error messages.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Work::Kernel(kernel) => kernel.name,
@@ -93,13 +92,14 @@ impl Work {
         }
     }
 
-    /// Asks for it now.
+    /// Enqueues the work on a stream.
     ///
     /// # Safety
-    /// What it names must be as the kernel takes it, or within memory of the device and the host; the stream must be of the
-    /// current context.
+    /// The arguments of a kernel must have the types that the kernel declares, and its pointers must be valid for what it
+    /// reads and writes. The other kinds must stay within allocations of the device and the host. `stream` must belong to
+    /// the current context.
     pub(super) unsafe fn launch(&self, op: &'static str, stream: sys::CUstream) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: this function's contract covers each of the four calls.
         let asked = unsafe {
             match self {
                 Work::Kernel(Kernel { function, grid, threads, shared, arguments, .. }) => {

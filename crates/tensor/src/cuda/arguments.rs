@@ -1,0 +1,86 @@
+//! Tensors and numbers in the form that kernels take them.
+
+use std::sync::Arc;
+
+use bytemuck::NoUninit;
+
+use super::device::CudaDevice;
+use super::driver::Pointer;
+use super::memory::DeviceBuffer;
+use crate::dropout::RowCoordinate;
+use crate::storage::Storage;
+use crate::tensor::Tensor;
+use crate::{DType, Device, Dropout, Error, Result};
+
+/// Returns the device of a tensor.
+///
+/// # Errors
+/// Returns an error if the tensor is on the CPU, as when the operands of an operation are on different devices.
+pub(crate) fn device_of(op: &'static str, tensor: &Tensor) -> Result<CudaDevice> {
+    match tensor.storage() {
+        Storage::Cuda(buffer) => Ok(buffer.device().clone()),
+        Storage::Cpu(_) => {
+            Err(Error::invalid(op, "one operand is on the CPU, others on a GPU: move them with to_device"))
+        }
+    }
+}
+
+/// Returns the address of the first element of a tensor, which must be on a GPU.
+pub(super) fn pointer(tensor: &Tensor) -> Pointer {
+    match tensor.storage() {
+        Storage::Cuda(buffer) => buffer.pointer() + (tensor.layout().offset * tensor.dtype().size()) as u64,
+        Storage::Cpu(_) => 0,
+    }
+}
+
+/// Allocates a row-major tensor with arbitrary contents.
+pub(super) fn fresh(op: &'static str, shape: &[usize], dtype: DType, device: &CudaDevice) -> Result<Tensor> {
+    Tensor::uninitialised(op, shape, dtype, &Device::Cuda(device.clone()))
+}
+
+/// Returns the elements of an f32 tensor, row-major and aligned to 16 bytes, which kernels read at a time.
+///
+/// # Errors
+/// Returns an error if the dtype is not f32. The narrower floats are widened before they get here.
+pub(super) fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+    if tensor.dtype() != DType::F32 {
+        return Err(crate::ops::wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
+    }
+    let values = tensor.values()?;
+    if values.layout().offset.is_multiple_of(4) { Ok(values) } else { values.copied() }
+}
+
+/// Returns a count as a C `int`.
+///
+/// # Errors
+/// Returns an error if it is 2^31 or more.
+pub(super) fn int(op: &'static str, value: usize) -> Result<i32> {
+    i32::try_from(value).map_err(|_| Error::invalid(op, format!("{value} is too large for a kernel: 2^31 - 1 at most")))
+}
+
+/// A dropout, as `Dropout` in random.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+pub(super) struct KernelDropout {
+    threshold: u32,
+    key: [u32; 2],
+    site: u32,
+    step: u32,
+}
+
+impl KernelDropout {
+    pub(super) fn new(dropout: &Dropout) -> KernelDropout {
+        let (key, site, step) = dropout.identity();
+        KernelDropout { threshold: dropout.threshold(), key, site, step }
+    }
+}
+
+/// Copies row coordinates to the device. Only dropout reads them, so without dropout the buffer is empty.
+pub(crate) fn coordinates(
+    op: &'static str,
+    device: &CudaDevice,
+    dropout: &Dropout,
+    rows: &[RowCoordinate],
+) -> Result<Arc<DeviceBuffer>> {
+    device.input(op, if dropout.is_none() { &[] } else { rows })
+}

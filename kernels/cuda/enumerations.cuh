@@ -1,0 +1,46 @@
+// Enumerations whose numbers the host passes to kernels. cloze-tensor declares the same ones in src/cuda/enumerations.rs, and a
+// test there compares names and numbers with this file: a line each, `Name = number,`.
+#pragma once
+
+// Functions of one variable. Scale and Shift take a number as well: x times it, x plus it.
+enum class Unary : int {
+  Exp = 0,
+  Ln = 1,
+  Tanh = 2,
+  Sqrt = 3,
+  Relu = 4,
+  Reciprocal = 5,
+  Gelu = 6,
+  GeluTanh = 7,
+  Scale = 8,
+  Shift = 9,
+};
+
+// Operations on two operands.
+enum class Binary : int {
+  Add = 0,
+  Sub = 1,
+  Mul = 2,
+  Div = 3,
+};
+
+// The last step of a matrix product, before it is written.
+enum class EpilogueKind : int {
+  Plain = 0,         // c = a b
+  Bias = 1,          // c = a b + bias
+  BiasGelu = 2,      // c = gelu(a b + bias); the pre-activation is kept if there is memory for it
+  GeluGradient = 3,  // c = a b gelu'(pre-activation)
+};
+
+// What happens to the value that a sum of rows replaces.
+enum class Accumulate : int {
+  Overwrite = 0,  // it is lost
+  Continue = 1,   // the sum starts from it: the rows are further parts of one product
+  Add = 2,        // the finished sum is added to it: another contribution to a gradient
+};
+
+// Consumers of random numbers; the others draw on the host only.
+enum class Purpose : int {
+  Dropout = 0,
+  AttentionDropout = 1,
+};
