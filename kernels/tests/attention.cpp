@@ -1,4 +1,4 @@
-// attention [CUBIN ..]: the kernels of attention_forward.cu and attention_backward.cu against f64. On a GPU the cubin has both.
+// attention [CUBIN ..]: compares the kernels of attention_forward.cu and attention_backward.cu with f64. A GPU needs both cubins.
 #include <algorithm>
 
 #include "device.hpp"
@@ -18,9 +18,10 @@ struct Backward {
   int row_qkv, row_o, row_dqkv, tokens;
   float scale;
   Dropout dropout;
+  int add;
 };
 
-// Whether a key is kept for a query, as design says.
+// Returns whether dropout keeps a key for a query.
 static bool is_kept(const Dropout& dropout, uint32_t sequence, int head, int query, int key) {
   int i = query % 16, j = key % 32, lane = 4 * (i % 8) + j % 8 / 2, byte = 4 * (j / 8) + 2 * (i / 8) + j % 2;
   uint32_t coordinates = uint32_t(query / 16) << 16 | uint32_t(key / 32) << 5 | uint32_t(lane);
@@ -37,7 +38,7 @@ template <class Type> static void run(const Device& device, int size, uint32_t t
   for (uint32_t length : lengths) starts.push_back(starts.back() + length), numbers.push_back(10 + uint32_t(numbers.size()));
   int tokens = int(starts.back()), row = 3 * heads * size, row_o = heads * size;
   auto qkv = normal<Type>(size_t(tokens) * row, 1), d_o = normal<Type>(size_t(tokens) * row_o, 2);
-  // As if they were twice what they are, and the gradient four times.
+  // The scales say that the stored numbers stand for twice their value, and the gradients for four times theirs.
   std::vector<float> scales = {2, 4};
   Dropout dropout = {threshold, {77, 88}, 4, 9};
   double scale = 1 / std::sqrt(double(size));
@@ -98,7 +99,7 @@ template <class Type> static void run(const Device& device, int size, uint32_t t
   Pointer dq = of_gradients.pointer, scale_qkv = of_scales.pointer;
   Backward backward = {q, q + step, q + 2 * step, of_do.pointer, scale_qkv, scale_qkv + 4, of_o.pointer,
                        of_log_sums.pointer, deltas.pointer, dq, dq + 2 * step, dq + 4 * step, of_starts.pointer, of_numbers.pointer, row, row_o, row, tokens, float(scale),
-                       dropout};
+                       dropout, 0};
   auto launch = [&](const std::string& name, unsigned x, unsigned z, unsigned shared, std::vector<void*> arguments) {
     Device::check(device.launch((name + kernel).c_str(), {x, unsigned(heads), z}, 128, shared, arguments),
                   what + name);
@@ -108,6 +109,12 @@ template <class Type> static void run(const Device& device, int size, uint32_t t
   launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
   launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});
   expect_near(widened<F32>(of_gradients.values()), gradients, Type::TOLERANCE, what + "gradients");
+  std::vector<float> before = normal<F32>(gradients.size(), 3);
+  Array<float> added(device, before);
+  backward.dq = added.pointer, backward.dk = backward.dq + 2 * step, backward.dv = backward.dq + 4 * step, backward.add = 1;
+  launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
+  launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});
+  expect_added(added.values(), before, of_gradients.values(), what + "gradients");
 }
 
 int main(int count, char** arguments) {

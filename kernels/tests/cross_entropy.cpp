@@ -1,4 +1,4 @@
-// cross_entropy [CUBIN ..]: the kernels of cross_entropy.cu against f64.
+// cross_entropy [CUBIN ..]: compares the kernels of cross_entropy.cu with f64.
 #include <algorithm>
 
 #include "device.hpp"
@@ -12,7 +12,7 @@ struct Arguments {
 struct Gradient {
   Pointer scores, labels, log_sums, factor, gradient;
   int64_t ignored;
-  int rows, classes, row;
+  int rows, classes, row, add;
 };
 
 template <class Type> static void run(const Device& device, int classes, double size) {
@@ -24,7 +24,6 @@ template <class Type> static void run(const Device& device, int classes, double 
   for (T& score : scores) score = Type::store(Type::widen(score) * size);
   float factor = 0.25f;
   std::vector<double> losses(rows), gradients(scores.size());
-  std::vector<T> before = scores;
   for (int r = 0; r < rows; r++) {
     auto at = [&](int c) { return Type::widen(scores[size_t(r) * row + c]); };
     double largest = at(0), sum = 0;
@@ -33,7 +32,7 @@ template <class Type> static void run(const Device& device, int classes, double 
     bool counts = labels[r] != -100;
     losses[r] = counts ? largest + std::log(sum) - at(int(labels[r])) : 0;
     for (int c = 0; c < row; c++) {
-      // What is beside the classes stays as it is.
+      // Padding beside the classes is not touched.
       double gradient = (std::exp(at(c) - largest) / sum - (c == labels[r])) * factor;
       gradients[size_t(r) * row + c] = c >= classes ? at(c) : counts ? gradient : 0;
     }
@@ -46,17 +45,29 @@ template <class Type> static void run(const Device& device, int classes, double 
   std::string type = Type::NAME;
   Device::check(device.launch(("cross_entropy_" + type).c_str(), {unsigned(rows), 1, 1}, 256, 64, {&arguments}), what);
   expect_near(widened<F32>(of_losses.values()), losses, 2e-6, what + "losses");
-  Gradient gradient = {of_scores.pointer, of_labels.pointer, log_sums.pointer, of_factor.pointer, of_scores.pointer,
-                       -100, rows, classes, row};
-  Device::check(device.launch(("cross_entropy_gradient_" + type).c_str(), {unsigned(rows), 1, 1}, 256, 0, {&gradient}), what);
+  // First added to other gradients, which reads the scores, then in place of the scores.
+  std::vector<float> before = normal<F32>(scores.size(), 2);
+  Array<float> added(device, before);
+  auto gradient_to = [&](Pointer to, int add) {
+    Gradient gradient = {of_scores.pointer, of_labels.pointer, log_sums.pointer, of_factor.pointer, to, -100, rows, classes, row, add};
+    Device::check(device.launch(("cross_entropy_gradient_" + type).c_str(), {unsigned(rows), 1, 1}, 256, 0, {&gradient}), what);
+  };
+  if constexpr (std::is_same_v<Type, F32>) gradient_to(added.pointer, 1);
+  gradient_to(of_scores.pointer, 0);
   std::vector<double> found = widened<Type>(of_scores.values()), inside, expected;
   for (int r = 0; r < rows; r++)
     for (int c = 0; c < row; c++) {
       size_t at = size_t(r) * row + c;
       if (c < classes) inside.push_back(found[at]), expected.push_back(gradients[at]);
-      else if (found[at] != gradients[at]) throw std::runtime_error(what + "what is beside the classes was changed");
+      else if (found[at] != gradients[at]) throw std::runtime_error(what + "padding beside the classes was changed");
     }
   expect_near(inside, expected, Type::TOLERANCE, what + "gradients");
+  if constexpr (std::is_same_v<Type, F32>) {
+    std::vector<float> values = of_scores.values();
+    for (size_t i = 0; i < values.size(); i++)
+      if (int(i % size_t(row)) >= classes) values[i] = 0;
+    expect_added(added.values(), before, values, what + "gradients");
+  }
 }
 
 int main(int count, char** arguments) {

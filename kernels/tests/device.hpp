@@ -1,4 +1,4 @@
-// As much of the driver as the tests need, from whatever libcuda.so.1 is found: the emulator's or a GPU's.
+// The part of the driver that the tests need, from the libcuda.so.1 that the linker finds: the emulator's or a GPU's.
 #pragma once
 
 #include <dlfcn.h>
@@ -20,7 +20,7 @@ struct alignas(64) Map {
 
 class Device {
  public:
-  // `images` are files with cubins, in which kernels are looked for. The emulator has its own, without any.
+  // `images` are files of cubins with the kernels. Without any, the device is the emulator, which has them linked in.
   explicit Device(int count, char** images) : is_emulated(count == 0) {
     library_ = dlopen("libcuda.so.1", RTLD_NOW);
     if (!library_) throw std::runtime_error(dlerror());
@@ -45,7 +45,7 @@ class Device {
     return value;
   }
 
-  // Launches and waits; gives the driver's error.
+  // Launches a kernel and waits for it; returns the driver's error.
   int launch(const char* kernel, const unsigned (&grid)[3], unsigned threads, unsigned shared,
              const std::vector<void*>& arguments) const {
     enqueue(kernel, grid, threads, shared, arguments);
@@ -56,7 +56,7 @@ class Device {
     void* function = nullptr;
     for (void* module : modules_)
       if (!call<int(void**, void*, const char*)>("cuModuleGetFunction")(&function, module, kernel)) break;
-    if (!function) throw std::runtime_error(std::string("there is no kernel ") + kernel);
+    if (!function) throw std::runtime_error(std::string("no kernel is named ") + kernel);
     if (shared > 48 * 1024) check(call<int(void*, int, int)>("cuFuncSetAttribute")(function, 8, int(shared)), kernel);
     using Launch = int(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
     return call<Launch>("cuLaunchKernel")(function, grid[0], grid[1], grid[2], threads, 1, 1, shared, stream,
@@ -71,7 +71,7 @@ class Device {
   template <class F> F* call(const char* name) const {
     void* symbol = dlsym(library_, (std::string(name) + "_v2").c_str());
     if (!symbol) symbol = dlsym(library_, name);
-    if (!symbol) throw std::runtime_error(std::string("the driver has no ") + name);
+    if (!symbol) throw std::runtime_error(std::string("the driver has no function ") + name);
     return reinterpret_cast<F*>(symbol);
   }
 
@@ -88,7 +88,7 @@ class Device {
   std::vector<void*> modules_;
 };
 
-// An array on the device.
+// An array in device memory.
 template <class T> class Array {
  public:
   Array(const Device& device, size_t count) : device_(device), count_(count) {

@@ -1,4 +1,4 @@
-// elementwise [CUBIN ..]: the kernels of elementwise.cu against f64.
+// elementwise [CUBIN ..]: compares the kernels of elementwise.cu with f64.
 #include <functional>
 
 #include "device.hpp"
@@ -18,7 +18,7 @@ struct Copy {
 struct Zip {
   Pointer a, b, to;
   uint64_t count;
-  int op;
+  int op, add;
   Layout of_a, of_b;
 };
 struct Unary {
@@ -26,6 +26,7 @@ struct Unary {
   uint64_t count;
   int op;
   float number;
+  int add;
 };
 struct UnaryBackward {
   Pointer saved, dy, dx;
@@ -36,6 +37,7 @@ struct Sum {
   Pointer from, to;
   uint64_t count, summed;
   Layout kept, over;
+  int add;
 };
 
 static int launch(const Device& device, const std::string& kernel, uint64_t threads, void* arguments) {
@@ -78,7 +80,7 @@ template <class Type> static void unary(const Device& device) {
     }
     Array<T> of_x(device, x), of_y(device, count), of_dy(device, dy), of_dx(device, before);
     std::string type = Type::NAME;
-    Unary forward = {of_x.pointer, of_y.pointer, count, op, 0};
+    Unary forward = {of_x.pointer, of_y.pointer, count, op, 0, 0};
     Device::check(launch(device, "unary_" + type, count, &forward), what);
     expect_near(widened<Type>(of_y.values()), y, Type::TOLERANCE, what + "value");
     UnaryBackward backward = {f.from_input ? of_x.pointer : of_y.pointer, of_dy.pointer, of_dx.pointer, count, op, 1};
@@ -87,47 +89,63 @@ template <class Type> static void unary(const Device& device) {
   }
 }
 
-// A [3, 4, 5] beside a B [4, 1] that repeats, with A transposed from [5, 4, 3]; copies and sums of the same A.
-template <class Type> static void layouts(const Device& device) {
-  using T = typename Type::Stored;
-  std::string type = Type::NAME;
-  std::vector<T> a = normal<Type>(60, 1), b = normal<Type>(4, 2);
-  for (T& value : b) value = Type::store(0.5 + std::fabs(Type::widen(value)));
-  Layout of_a = {3, {3, 4, 5}, {1, 3, 12}}, of_b = {3, {3, 4, 5}, {0, 1, 0}};
-  Array<T> array_a(device, a), array_b(device, b), to(device, 60);
+static const Layout TRANSPOSED = {3, {3, 4, 5}, {1, 3, 12}};
+
+// A [3, 4, 5], transposed from [5, 4, 3], and B [4, 1], which broadcasts; and sums of A.
+static void broadcasts(const Device& device) {
+  std::vector<float> a = normal<F32>(60, 1), b = normal<F32>(4, 2), before = normal<F32>(60, 3);
+  for (float& value : b) value = 0.5f + std::fabs(value);
+  Layout of_a = TRANSPOSED, of_b = {3, {3, 4, 5}, {0, 1, 0}};
+  Array<float> array_a(device, a), array_b(device, b), to(device, 60);
   for (int op = 0; op < 4; op++) {
     std::vector<double> expected;
     for (int i = 0; i < 3; i++)
       for (int j = 0; j < 4; j++)
         for (int k = 0; k < 5; k++) {
-          double x = Type::widen(a[i + 3 * j + 12 * k]), y = Type::widen(b[j]);
+          double x = a[i + 3 * j + 12 * k], y = b[j];
           expected.push_back(op == 0 ? x + y : op == 1 ? x - y : op == 2 ? x * y : x / y);
         }
-    Zip zip = {array_a.pointer, array_b.pointer, to.pointer, 60, op, of_a, of_b};
-    Device::check(launch(device, "zip_" + type, 60, &zip), "zip");
-    expect_near(widened<Type>(to.values()), expected, Type::TOLERANCE, type + ", operation " + std::to_string(op));
+    Zip zip = {array_a.pointer, array_b.pointer, to.pointer, 60, op, 0, of_a, of_b};
+    std::string what = "operation " + std::to_string(op);
+    Device::check(launch(device, "zip_f32", 60, &zip), what);
+    expect_near(widened<F32>(to.values()), expected, F32::TOLERANCE, what);
+    Array<float> sum(device, before);
+    Zip add = {array_a.pointer, array_b.pointer, sum.pointer, 60, op, 1, of_a, of_b};
+    Device::check(launch(device, "zip_f32", 60, &add), what);
+    expect_added(sum.values(), before, to.values(), what);
   }
-  std::vector<double> copied, sums(4);
+  std::vector<double> expected(4);
+  for (size_t i = 0; i < a.size(); i++) expected[i / 3 % 4] += a[i];
+  Array<float> sums(device, 4), added(device, before);
+  Sum sum = {array_a.pointer, sums.pointer, 4, 15, {1, {4}, {3}}, {2, {3, 5}, {1, 12}}, 0};
+  Device::check(launch(device, "sum_f32", 4 * 32, &sum), "sum");
+  expect_near(widened<F32>(sums.values()), expected, F32::TOLERANCE, "sum");
+  sum.to = added.pointer, sum.add = 1;
+  Device::check(launch(device, "sum_f32", 4 * 32, &sum), "sum");
+  std::vector<float> first = added.values();
+  first.resize(4);
+  expect_added(first, before, sums.values(), "sum");
+}
+
+// Copies of a transposed A [3, 4, 5] to a row-major tensor and back.
+template <class Type> static void copies(const Device& device) {
+  using T = typename Type::Stored;
+  std::string type = Type::NAME;
+  std::vector<T> a = normal<Type>(60, 1);
+  Array<T> array_a(device, a), to(device, 60);
+  std::vector<double> copied;
   for (int i = 0; i < 3; i++)
     for (int j = 0; j < 4; j++)
-      for (int k = 0; k < 5; k++) {
-        copied.push_back(Type::widen(a[i + 3 * j + 12 * k]));
-        sums[j] += copied.back();
-      }
-  Copy copy = {array_a.pointer, to.pointer, 60, of_a, {1, {60}, {1}}, 0};
+      for (int k = 0; k < 5; k++) copied.push_back(Type::widen(a[i + 3 * j + 12 * k]));
+  Copy copy = {array_a.pointer, to.pointer, 60, TRANSPOSED, {1, {60}, {1}}, 0};
   Device::check(launch(device, "copy_" + type + "_" + type, 60, &copy), "copy");
   expect_near(widened<Type>(to.values()), copied, 0, type + ", copy");
-  // There and back again, and added: twice the first operand as it lies.
-  Copy back = {to.pointer, array_a.pointer, 60, {1, {60}, {1}}, of_a, 1};
+  // Added to the original on the way back, the copy doubles it.
+  Copy back = {to.pointer, array_a.pointer, 60, {1, {60}, {1}}, TRANSPOSED, 1};
   Device::check(launch(device, "copy_" + type + "_" + type, 60, &back), "copy");
   std::vector<double> doubled;
   for (auto value : a) doubled.push_back(2 * Type::widen(value));
   expect_near(widened<Type>(array_a.values()), doubled, 0, type + ", added");
-  for (double& x : sums) x *= 2;
-  Array<T> of_sums(device, 4);
-  Sum sum = {array_a.pointer, of_sums.pointer, 4, 15, {1, {4}, {3}}, {2, {3, 5}, {1, 12}}};
-  Device::check(launch(device, "sum_" + type, 4 * 32, &sum), "sum");
-  expect_near(widened<Type>(of_sums.values()), sums, Type::TOLERANCE, type + ", sum");
 }
 
 static void casts(const Device& device) {
@@ -150,8 +168,9 @@ int main(int count, char** arguments) {
     Device device(count - 1, arguments + 1);
     unary<F32>(device);
     unary<Bf16>(device);
-    layouts<F32>(device);
-    layouts<Bf16>(device);
+    broadcasts(device);
+    copies<F32>(device);
+    copies<Bf16>(device);
     casts(device);
     printf("elementwise: ok\n");
     return 0;

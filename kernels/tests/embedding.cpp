@@ -1,4 +1,4 @@
-// embedding [CUBIN ..]: the kernels of embedding.cu against f64.
+// embedding [CUBIN ..]: compares the kernels of embedding.cu with f64.
 #include <map>
 
 #include "device.hpp"
@@ -7,6 +7,10 @@
 struct Embedding {
   Pointer word, position, token_type, ids, positions, token_types, z;
   int tokens, width;
+};
+struct Gather {
+  Pointer x, ids, y;
+  int rows, width, add;
 };
 struct Scatter {
   Pointer dz, order, starts, rows, gradient;
@@ -52,6 +56,16 @@ template <class Type> static void run(const Device& device, int width) {
   std::string type_name = Type::NAME;
   Device::check(device.launch(("embed_" + type_name).c_str(), {unsigned(tokens + 3) / 4, 1, 1}, 128, 0, {&embedding}), what);
   expect_near(widened<Type>(of_z.values()), z, Type::TOLERANCE, what + "z");
+  if constexpr (std::is_same_v<Type, F32>) {
+    std::vector<float> before = normal<F32>(size_t(tokens) * width, 6), rows_of_words;
+    for (uint32_t id : ids) rows_of_words.insert(rows_of_words.end(), &word[id * width], &word[id * width] + width);
+    Array<float> to(device, before);
+    for (int add : {1, 0}) {
+      Gather gather = {of_word.pointer, of_ids.pointer, to.pointer, tokens, width, add};
+      Device::check(device.launch("gather_f32", {unsigned(tokens + 3) / 4, 1, 1}, 128, 0, {&gather}), what);
+      expect_added(to.values(), add ? before : std::vector<float>(before.size()), rows_of_words, what + "rows");
+    }
+  }
   Scatter scatter = {of_dz.pointer, of_order.pointer, of_starts.pointer, rows_of.pointer, of_gradient.pointer, width};
   Device::check(device.launch(("scatter_sums_" + type_name).c_str(), {unsigned(rows.size()), 1, 1}, 128, 0, {&scatter}), what);
   expect_near(widened<F32>(of_gradient.values()), sums, 2e-6, what + "gradient");

@@ -1,4 +1,4 @@
-// layer_norm [CUBIN ..]: the kernels of layer_norm.cu against f64.
+// layer_norm [CUBIN ..]: compares the kernels of layer_norm.cu with f64.
 #include "device.hpp"
 #include "numbers.hpp"
 
@@ -9,7 +9,9 @@ struct Coordinate {
   uint32_t sequence, position;
 };
 
-// As the kernels take them.
+// The arguments of the kernels.
+enum { OVERWRITE, CONTINUE, ADD };
+
 struct Forward {
   Pointer x, residual, coordinates;
   Dropout dropout;
@@ -40,7 +42,7 @@ template <class Type> static void run(const Device& device, int rows, int width,
   for (int row = 0; row < rows; row++) coordinates.push_back({uint32_t(row / 3), uint32_t(row % 3)});
   float eps = 1e-5f;
 
-  // What should come out.
+  // The expected results.
   std::vector<double> z(count), y(count), dz(count), dx(count), dgamma(size_t(width), 0), dbeta(size_t(width), 0);
   for (int row = 0; row < rows; row++) {
     std::vector<double> factors(size_t(width), 1);
@@ -95,12 +97,25 @@ template <class Type> static void run(const Device& device, int rows, int width,
   unsigned warps = width <= 1536 ? 4 : width <= 3072 ? 2 : 1, shared = warps * 2 * unsigned(width) * 4;
   Device::check(device.launch(("layer_norm_backward_" + type).c_str(), {blocks, 1, 1}, 32 * warps, shared, {&backward}),
                 name + "backward");
-  int parts = int(blocks), stride = 2 * width, add = 0;
+  int parts = int(blocks), stride = 2 * width;
   Pointer second = sums.pointer + size_t(width) * 4;
-  for (auto [from, to] : {std::pair{&sums.pointer, &of_dgamma.pointer}, std::pair{&second, &of_dbeta.pointer}})
+  auto column_sums = [&](Pointer from, Array<float>& to, int accumulate) {
     Device::check(device.launch("column_sums_f32", {unsigned(width + 127) / 128, 1, 1}, 128, 0,
-                                {from, to, &parts, &stride, &width, &add}),
+                                {&from, to.argument(), &parts, &stride, &width, &accumulate}),
                   name + "sums");
+  };
+  column_sums(sums.pointer, of_dgamma, OVERWRITE);
+  column_sums(second, of_dbeta, OVERWRITE);
+  // Added to a gradient, and continued from the first sum, which the second one then contains.
+  Array<float> added(device, gamma);
+  column_sums(sums.pointer, added, ADD);
+  expect_added(added.values(), gamma, of_dgamma.values(), name + "dgamma");
+  Array<float> twice(device, gamma);
+  column_sums(sums.pointer, twice, OVERWRITE);
+  column_sums(sums.pointer, twice, CONTINUE);
+  std::vector<double> doubled = dgamma;
+  for (double& x : doubled) x *= 2;
+  expect_near(widened<F32>(twice.values()), doubled, Type::TOLERANCE, name + "twice dgamma");
   expect_near(widened<Type>(of_dz.values()), dz, Type::TOLERANCE, name + "dz");
   expect_near(widened<Type>(of_dx.values()), dx, Type::TOLERANCE, name + "dx");
   expect_near(widened<F32>(of_dgamma.values()), dgamma, Type::TOLERANCE, name + "dgamma");

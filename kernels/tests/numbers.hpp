@@ -1,4 +1,4 @@
-// Inputs for the tests, and how far results are from what they should be.
+// Inputs for the tests, and comparisons of results with what they should be.
 #pragma once
 
 #include <cmath>
@@ -52,7 +52,7 @@ struct F16 {
   }
 };
 
-// Normally distributed numbers, rounded to the type.
+// Returns normally distributed numbers, rounded to the type.
 template <class Type> std::vector<typename Type::Stored> normal(size_t count, unsigned seed) {
   std::mt19937 generator(seed);
   std::normal_distribution<double> distribution;
@@ -67,7 +67,7 @@ template <class Type> std::vector<double> widened(const std::vector<typename Typ
   return wide;
 }
 
-// Fails unless all are near `expected`, by the largest of them; NaN is near nothing.
+// Fails unless all differ from `expected` by at most `tolerance` times the largest magnitude. NaN fails.
 inline void expect_near(const std::vector<double>& found, const std::vector<double>& expected, double tolerance,
                         const std::string& what) {
   double largest = 1e-30, worst = 0;
@@ -79,7 +79,15 @@ inline void expect_near(const std::vector<double>& found, const std::vector<doub
   if (!(worst <= tolerance)) throw std::runtime_error(what + " differs by " + std::to_string(worst) + " of the largest");
 }
 
-// The bytes that decide over 16 elements, as design says: Philox4x32-7.
+// Fails unless a kernel that adds to `before` gave the bits of adding, afterwards, what it gives without.
+inline void expect_added(const std::vector<float>& found, const std::vector<float>& before, const std::vector<float>& value,
+                         const std::string& what) {
+  for (size_t i = 0; i < found.size(); i++)
+    if (volatile float sum = before[i] + value[i]; found[i] != sum)
+      throw std::runtime_error(what + " adds " + std::to_string(value[i]) + " wrongly to " + std::to_string(before[i]));
+}
+
+// Returns the bytes that decide over 16 elements: Philox4x32-7.
 inline std::vector<uint8_t> philox_bytes(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t seed) {
   uint32_t counter[4] = {c0, c1, c2, c3}, key[2] = {uint32_t(seed), uint32_t(seed >> 32)};
   for (int round = 0; round < 7; round++) {

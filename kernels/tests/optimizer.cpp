@@ -1,4 +1,4 @@
-// optimizer [CUBIN ..]: the kernels of optimizer.cu against f64.
+// optimizer [CUBIN ..]: compares the kernels of optimizer.cu with f64.
 #include <algorithm>
 
 #include "device.hpp"
@@ -19,8 +19,8 @@ struct AdamW {
   float new1, beta2, new2, eps;
 };
 
-// Three steps over `count` parameters, clipped to `most`. The first have another learning rate than the others, which have a decay,
-// and between them is one that no range has.
+// Takes three steps with `count` parameters and gradients clipped to `most`. There are two ranges, the second with half the learning
+// rate and a weight decay, and between them a few parameters that must not change.
 static void steps(const Device& device, size_t count, float most) {
   std::string name = std::to_string(count) + " parameters, clipped to " + std::to_string(most) + ": ";
   std::vector<double> p = widened<F32>(normal<F32>(count, 1)), m(count, 0), v(count, 0);
@@ -68,7 +68,7 @@ static void steps(const Device& device, size_t count, float most) {
   expect_near(widened<F32>(squares.values()), v, 2e-6, name + "mean of squares");
 }
 
-// Gradients that are not finite change nothing.
+// Checks that gradients that are not finite change nothing.
 static void not_finite(const Device& device, float bad) {
   std::string name = "gradients with " + std::to_string(bad) + ": ";
   size_t count = 1000;

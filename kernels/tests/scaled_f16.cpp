@@ -1,4 +1,4 @@
-// scaled_f16 [CUBIN ..]: the kernels of scaled_f16.cu.
+// scaled_f16 [CUBIN ..]: compares the kernels of scaled_f16.cu with f64.
 #include "device.hpp"
 #include "numbers.hpp"
 
@@ -8,12 +8,12 @@ struct Scaled {
   int limit;
 };
 
-// A matrix of 21 x 13 numbers of which `largest` is one, row-major or not, padded to rows of 16.
+// Scales a matrix of 21 x 13 numbers, of which `largest` is the largest, row-major or transposed, and pads its rows to 16.
 static void run(const Device& device, float largest, bool is_transposed, int limit) {
   std::string what = "numbers up to " + std::to_string(largest) + ": ";
   int rows = 21, columns = 13, padded = 16;
   auto from = normal<F32>(size_t(rows) * columns, 1);
-  for (float& x : from) x *= largest / 8;  // of normally distributed numbers so few are far below 8
+  for (float& x : from) x *= largest / 8;  // normally distributed numbers stay below 8
   from[100] = -largest;
   Array<float> of_from(device, from);
   Array<uint16_t> to(device, size_t(rows) * padded);
