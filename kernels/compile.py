@@ -1,11 +1,12 @@
-"""compile.py OUT [SOURCE.cu ..]: compiles CUDA sources to a cubin for each architecture, and to PTX, with NVRTC from NVIDIA's
-wheels.
-compile.py --pack OUT: makes images/, which the library brings, of those that were compiled to OUT.
-compile.py --check [OUT]: whether images/ is what the sources make, by the hashes in its manifest, and what OUT has.
+"""Compiles the kernels and packs them into images/, which the library embeds.
 
-Compiling needs the packages of `requirements.txt`, no CUDA installation and no GPU. `build.sh` makes an environment that has
-them. Prints for each kernel its registers, shared memory and local memory; fails where a kernel has any of that, spilled
-registers or arrays: it is the slowest there is.
+compile.py OUT [SOURCE.cu ..]: compiles CUDA sources to PTX and to a cubin for each architecture, with NVRTC from NVIDIA's wheels.
+compile.py --pack OUT: compresses the cubins and PTX in OUT into images/, with a manifest.
+compile.py --check [OUT]: checks images/ against the sources, by the hashes in the manifest, and against OUT.
+
+Compiling needs the packages in `requirements.txt`, but neither a CUDA installation nor a GPU. `build.sh` creates an environment with
+these packages. For each kernel it prints registers, shared memory and local memory. It fails if a kernel uses local memory, because
+spilled registers and arrays in local memory are slow.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 IMAGES = HERE / "images"
 MOST_BYTES = 5_000_000
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90a", "sm_100", "sm_120"]
-# What the driver compiles where there is no cubin: for architectures to come.
+# The driver compiles PTX for architectures without a cubin, such as future ones.
 PTX = "compute_80"
 ONLY = {"gemm_hopper": ["sm_90a"], "primitives": [*ARCHITECTURES[1:], PTX]}
 OPTIONS = ["--std=c++17", "-default-device", "--ptxas-options=-v"]
@@ -31,7 +32,7 @@ class Nvrtc:
         import nvidia.cuda_nvrtc
 
         folder = Path(nvidia.cuda_nvrtc.__path__[0]) / "lib"
-        # The first finds the second by its name alone.
+        # NVRTC looks for its builtins by name, so they must be loaded first.
         for builtins in folder.glob("libnvrtc-builtins.so.*"):
             ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
         self.library = ctypes.CDLL(str(folder / "libnvrtc.so.12"))
@@ -50,7 +51,7 @@ class Nvrtc:
         return text.raw
 
     def compile(self, source, architecture):
-        """The cubin or the PTX, and what the compiler said."""
+        """Returns the cubin or PTX, and the compiler's log."""
         program = ctypes.c_void_p()
         code = source.read_bytes()
         self.call("nvrtcCreateProgram", ctypes.byref(program), code, source.name.encode(), 0, None, None)
@@ -66,7 +67,7 @@ class Nvrtc:
 
 
 def report(log):
-    """Name, registers, shared memory and local memory of each kernel."""
+    """Yields name, registers, shared memory and local memory of each kernel."""
     for part in log.split("Compiling entry function")[1:]:
         name = re.search(r"'(\w+)'", part)[1]
         number = lambda pattern: int(found[1]) if (found := re.search(pattern, part)) else 0
@@ -78,12 +79,12 @@ def sha256(content):
 
 
 def unpacked():
-    """The images of the library by name."""
+    """Returns the uncompressed contents of images/ by name."""
     return {file.stem: zlib.decompress(file.read_bytes()) for file in sorted(IMAGES.glob("*.z"))}
 
 
 def manifest(images):
-    """What images were made from, with what, and what they are."""
+    """Returns the compiler and the hashes of sources and images."""
     compiler = (HERE / "requirements.txt").read_text().strip()
     sources = {file.name: sha256(file.read_bytes()) for file in sorted(HERE.glob("cuda/*.cu*"))}
     hashes = {name: sha256(image) for name, image in images.items()}
@@ -91,7 +92,7 @@ def manifest(images):
 
 
 def compiled(out):
-    """What is compiled in a folder, by name."""
+    """Returns the cubins and PTX in a folder by name."""
     return {file.name: file.read_bytes() for file in sorted(Path(out).iterdir()) if file.suffix in (".cubin", ".ptx")}
 
 
@@ -109,16 +110,16 @@ def pack(out):
 def check(out=None):
     images = unpacked()
     found, expected = manifest(images), json.loads((IMAGES / "manifest.json").read_text())
-    anew = "kernels/build.sh DIR and kernels/compile.py --pack DIR make them anew"
+    update = "run kernels/build.sh DIR and kernels/compile.py --pack DIR"
     for what in expected:
         if found[what] != expected[what]:
-            raise SystemExit(f"kernels/images/manifest.json differs in its {what}: {anew}")
+            raise SystemExit(f"kernels/images/manifest.json is out of date ({what}): {update}")
     if out and compiled(out) != images:
-        raise SystemExit(f"kernels/images are not those of {out}: {anew}")
+        raise SystemExit(f"kernels/images differs from {out}: {update}")
     size = sum(file.stat().st_size for file in IMAGES.iterdir())
     if size > MOST_BYTES:
-        raise SystemExit(f"kernels/images has {size} bytes, more than {MOST_BYTES}")
-    print(f"{len(images)} images of {len(found['sources'])} sources, {size} bytes: as the manifest says")
+        raise SystemExit(f"kernels/images has {size} bytes, at most {MOST_BYTES} are allowed")
+    print(f"{len(images)} images of {len(found['sources'])} sources, {size} bytes: up to date")
 
 
 def main(out, *sources):
@@ -137,7 +138,7 @@ def main(out, *sources):
                 if local:
                     in_local.append(f"{name} ({architecture})")
     if in_local:
-        raise SystemExit(f"local memory: {', '.join(in_local)}")
+        raise SystemExit(f"kernels with local memory: {', '.join(in_local)}")
 
 
 if __name__ == "__main__":

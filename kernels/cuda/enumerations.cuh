@@ -32,9 +32,9 @@ enum class EpilogueKind : int {
   GeluGradient = 3,  // c = a b gelu'(pre-activation)
 };
 
-// What happens to the value that a sum of rows replaces.
+// How a sum of rows treats the value in its destination.
 enum class Accumulate : int {
-  Overwrite = 0,  // it is lost
+  Overwrite = 0,  // it is replaced
   Continue = 1,   // the sum starts from it: the rows are further parts of one product
   Add = 2,        // the finished sum is added to it: another contribution to a gradient
 };

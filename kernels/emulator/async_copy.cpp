@@ -1,5 +1,5 @@
-// cp.async: copies land when they are waited for, as late as they may, so that a missing wait reads NaN; where the order is
-// random, some land at once.
+// cp.async. A copy lands when its thread waits for it, as late as possible, so that a missing wait reads NaN. With a random order,
+// some copies land immediately, so that a buffer that is overwritten too early shows as well.
 #include "block.hpp"
 #include "race.hpp"
 #include "settings.hpp"
@@ -13,10 +13,10 @@ static void land(const AsyncCopy& copy) {
 
 void copy_async(void* to, const void* from, uint32_t bytes, uint32_t read) {
   block->check_shared(to, bytes, "cp.async");
-  if (read && uintptr_t(from) % bytes) block->fail("cp.async: an address in global memory that is not aligned");
-  bool at_once = settings().seed && block->random() % 4 == 0;
-  AsyncCopy copy = {to, from, bytes, read, at_once, race::issue()};
-  if (at_once) land(copy);
+  if (read && uintptr_t(from) % bytes) block->fail("cp.async: an unaligned address in global memory");
+  bool is_early = settings().seed && block->random() % 4 == 0;
+  AsyncCopy copy = {to, from, bytes, read, is_early, race::issue()};
+  if (is_early) land(copy);
   self().copies.push_back(copy);
 }
 

@@ -25,9 +25,9 @@ size_t most_shared() {
 
 std::string Block::prepare(const Shape& shape) {
   size_t count = size_t(shape.block.x) * shape.block.y * shape.block.z;
-  if (count == 0 || count > 1024) return "a block of " + std::to_string(count) + " threads: must be from 1 to 1024";
+  if (count == 0 || count > 1024) return "a block of " + std::to_string(count) + " threads: it must have from 1 to 1024";
   if (shape.shared > most_shared())
-    return std::to_string(shape.shared) + " bytes of shared memory: there are " + std::to_string(most_shared());
+    return std::to_string(shape.shared) + " bytes of shared memory per block: this device has " + std::to_string(most_shared());
   shape_ = shape;
   shared_bytes = shape.shared;
   stacks_.reserve(count);
@@ -46,7 +46,7 @@ std::string Block::run(uint3 place, const Body& body) {
   living_ = uint32_t(threads.size());
   for (uint32_t& count : at_barrier_) count = 0;
   random_ = settings().seed * 0x9E3779B97F4A7C15ull + number() * 0xD1B54A32D192ED03ull + 1;
-  // NaN in f32, f16 and bf16: what reads too early does not go unseen.
+  // NaN in f32, f16 and bf16, so that reading too early shows in the result.
   memset(shared, 0xff, shared_bytes);
   for (Warp& warp : warps) warp.reset();
   hopper.reset();
@@ -119,7 +119,7 @@ void Block::yield() {
   suspend(Wait::Nothing, 0);
 }
 
-// A barrier is known by its number and by how many threads it is for.
+// A barrier is identified by its id and its number of threads.
 static uint64_t barrier_key(uint32_t id, uint32_t threads) { return uint64_t(id) << 32 | threads; }
 
 void Block::release_barrier(uint32_t id, uint32_t count) {
@@ -133,7 +133,7 @@ void Block::release_barrier(uint32_t id, uint32_t count) {
 }
 
 void Block::barrier(uint32_t id, uint32_t count) {
-  if (id >= 16) fail("barrier " + std::to_string(id) + ": there are 16");
+  if (id >= 16) fail("barrier " + std::to_string(id) + ": ids go from 0 to 15");
   uint32_t needed = count ? count : living_;
   if (++at_barrier_[id] < needed) return suspend(Wait::Barrier, barrier_key(id, count));
   release_barrier(id, count);
@@ -146,7 +146,7 @@ void Block::fail(const std::string& why) {
   snprintf(where, sizeof where, " (block %u, %u, %u, thread %u, %u, %u)", place_.x, place_.y, place_.z, me.thread.x,
            me.thread.y, me.thread.z);
   if (error_.empty()) error_ = why + where;
-  // What the other threads have on their stacks is given up.
+  // The stacks of the other threads are abandoned without running destructors.
   switch_context(self().context, host_);
   abort();
 }
@@ -158,11 +158,11 @@ void Block::begin_thread() {
 
 void Block::end_thread() {
   Thread& me = self();
-  if (!me.copies.empty()) fail("a thread ends with asynchronous copies that it never waited for");
+  if (!me.copies.empty()) fail("a thread ends without waiting for its asynchronous copies");
   if (me.warp->awaits(me.lane)) fail("a thread ends while its warp waits for it");
   living_--;
   me.wait = Wait::Ended;
-  // A barrier of all threads is one of all that are left.
+  // __syncthreads waits only for threads that have not ended.
   if (living_ && at_barrier_[0] == living_) {
     release_barrier(0, 0);
   }
@@ -175,7 +175,7 @@ std::string Block::describe_deadlock() const {
   for (const Thread& thread : threads) waiting[size_t(thread.wait)]++;
   char text[256];
   snprintf(text, sizeof text,
-           "deadlock in block %u, %u, %u: of %u threads %u wait at a barrier, %u for lanes of their warp, %u for an "
+           "deadlock in block %u, %u, %u: of %u threads, %u wait at a barrier, %u for lanes of their warp, %u at an "
            "mbarrier, %u for a wgmma",
            place_.x, place_.y, place_.z, living_, waiting[size_t(Wait::Barrier)], waiting[size_t(Wait::Warp)],
            waiting[size_t(Wait::Mbarrier)], waiting[size_t(Wait::Wgmma)]);
@@ -184,15 +184,15 @@ std::string Block::describe_deadlock() const {
 
 void Block::check_shared(const void* address, size_t bytes, const char* what) {
   auto* at = static_cast<const uint8_t*>(address);
-  if (uintptr_t(at) % bytes) fail(std::string(what) + ": an address in shared memory that is not aligned");
+  if (uintptr_t(at) % bytes) fail(std::string(what) + ": an unaligned address in shared memory");
   if (at < shared || at + bytes > shared + shared_bytes)
-    fail(std::string(what) + ": an address outside of the block's shared memory");
+    fail(std::string(what) + ": an address outside the block's shared memory");
 }
 
 uint8_t* shared_memory() { return block->shared; }
 
 void check_aligned(const void* at, size_t bytes) {
-  if (uintptr_t(at) % bytes) block->fail("a vector at an address that is no multiple of its size");
+  if (uintptr_t(at) % bytes) block->fail("a vector at an address that is not a multiple of its size");
 }
 void barrier(uint32_t id, uint32_t threads) { block->barrier(id, threads); }
 void yield() { block->yield(); }

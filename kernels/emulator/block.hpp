@@ -1,4 +1,10 @@
-// A block of threads on one thread of the host: who runs, who waits for what.
+// A block of CUDA threads, run by one thread of the host.
+//
+// Each CUDA thread is a fiber, and exactly one of them runs at a time. It runs until CUDA would let it wait, at a barrier, in a
+// shuffle or for a copy; then it records what it waits for and switches to the next ready fiber. Whoever completes the event
+// makes the waiting fibers ready again. So there are no locks, a run is repeatable, and a deadlock is simply the moment at which
+// fibers are left and none of them is ready. With a seed above 0 the next fiber is drawn at random, which makes a missing barrier
+// likely to give wrong numbers.
 #pragma once
 
 #include <atomic>
@@ -15,7 +21,7 @@ namespace emu {
 
 enum class Wait : uint8_t { Nothing, Warp, Barrier, Mbarrier, Wgmma, Ended };
 
-// A copy to shared memory on its way.
+// A cp.async to shared memory that its thread has not waited for.
 struct AsyncCopy {
   void* to;
   const void* from;
@@ -26,16 +32,16 @@ struct AsyncCopy {
 
 struct Thread : Place {
   Context context;
-  uint32_t number = 0;  // in its block
+  uint32_t number = 0;  // within the block
   Warp* warp = nullptr;
   Wait wait = Wait::Nothing;
-  uint64_t waits_for = 0;         // which barrier, mask or address
+  uint64_t waits_for = 0;         // the barrier, lane mask or address
   std::vector<AsyncCopy> copies;  // in the order of issue
-  std::vector<size_t> groups;     // ends of committed groups, in copies
+  std::vector<size_t> groups;     // the ends of committed groups, as indices of copies
   WgmmaIssues wgmma;
 };
 
-// The most shared memory that any architecture gives a block, and that the one which is emulated does.
+// The most shared memory per block: of any architecture, and of the one that is emulated.
 constexpr size_t MOST_SHARED = 227 * 1024;
 size_t most_shared();
 
@@ -50,23 +56,23 @@ class Block {
   ~Block();
   Block(const Block&) = delete;
 
-  // Makes room for blocks of a shape; says what is wrong with it.
+  // Makes room for blocks of this shape. Returns an error message, or an empty string.
   std::string prepare(const Shape& shape);
-  // Runs the block at `place` from its first thread to its last; says what went wrong.
+  // Runs the block at `place` until all its threads have ended. Returns an error message, or an empty string.
   std::string run(uint3 place, const Body& body);
 
-  // The rest is for threads of the block that runs.
+  // The rest is called by threads of the running block.
   void suspend(Wait wait, uint64_t waits_for);
   void wake(Thread& thread);
   void wake_all(Wait wait, uint64_t waits_for);
   void yield();
   void barrier(uint32_t id, uint32_t threads);
   [[noreturn]] void fail(const std::string& why);
-  // A number that the seed decides.
+  // Returns a pseudo-random number that depends only on the seed and the block.
   uint64_t random();
-  // Fails unless `bytes` at `address` are shared memory of the block, aligned to their size.
+  // Fails unless `bytes` bytes at `address` are in the block's shared memory and aligned to their size.
   void check_shared(const void* address, size_t bytes, const char* what);
-  // Its place among the blocks of the grid.
+  // Returns the number of the block within the grid.
   uint32_t number() const;
 
   std::vector<Thread> threads;
@@ -78,7 +84,7 @@ class Block {
  private:
   static void begin_thread();
   void end_thread();
-  // Lets the threads at a barrier go on, the running one too.
+  // Releases all threads at a barrier. The running thread is the last to arrive.
   void release_barrier(uint32_t id, uint32_t threads);
   Thread* take_ready();
   std::string describe_deadlock() const;
@@ -95,7 +101,7 @@ class Block {
   std::string error_;
 };
 
-// The block that this thread of the host runs, and the thread of it.
+// The block that this thread of the host runs, and the running thread of that block.
 extern thread_local constinit Block* block;
 inline Thread& self() { return *static_cast<Thread*>(here); }
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# build.sh DIR SOURCE.cu ..: the emulator with these kernels as DIR/libcuda.so.1 (and libcuda.so, which some look for first), and DIR/checked/libcuda.so.1, which looks for
-# races; FLAGS is passed on to the compiler. Needs g++.
+# build.sh DIR SOURCE.cu ..: builds the emulator with these kernels as DIR/libcuda.so.1 (also linked as libcuda.so, which some
+# loaders try first), and DIR/checked/libcuda.so.1 with the race checker. FLAGS is passed to the compiler. Needs g++.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-out="${1:?a folder to build in}"
+out="${1:?missing argument: a folder to build in}"
 shift
 mkdir -p "$out/checked"
 compile=(g++ -std=c++20 -O2 -march=native -fPIC -Wall -Wextra -Wno-unknown-pragmas)

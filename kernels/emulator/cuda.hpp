@@ -1,7 +1,7 @@
-// CUDA C++ for g++: what a kernel sees of the emulator. `platform.cuh` includes it where the compiler is not NVIDIA's.
+// CUDA C++ for g++: the part of the emulator that kernels see. `platform.cuh` includes it if the compiler is not NVIDIA's.
 //
-// Everything here is thin; what it stands for is in the .cpp files beside it, which are compiled apart, so that the race
-// checker instruments kernels and not the emulator.
+// The functions here are thin wrappers. The implementation is in the .cpp files beside this one, which are compiled separately, so
+// that the race checker instruments kernels but not the emulator.
 #pragma once
 
 #include <bit>
@@ -35,7 +35,7 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(8) int2 { int x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
 
-// A descriptor of a two-dimensional tensor for TMA, of the size and alignment of the driver's CUtensorMap.
+// A descriptor of a two-dimensional tensor for TMA, with the size and alignment of the driver's CUtensorMap.
 struct alignas(64) TensorMap {
   uint64_t base, size[2], row_bytes;
   uint32_t box[2], swizzle, element_bytes;
@@ -45,43 +45,43 @@ static_assert(sizeof(TensorMap) == 128);
 
 namespace emu {
 
-// Where the running thread is.
+// The coordinates of the running thread.
 struct Place {
   uint3 thread, block;
   dim3 block_size, grid_size;
   uint32_t lane;
 };
-// Of the static model: one load, also in a library that is opened at run time.
+// The initial-exec model makes an access one load, even in a library that is opened at run time.
 extern thread_local constinit Place* here __attribute__((tls_model("initial-exec")));
 
-// The block's shared memory, full of NaN when the block starts.
+// The block's shared memory, filled with NaN when the block starts.
 uint8_t* shared_memory();
-// Fails unless the address of a vector is a multiple of its size.
+// Fails unless `at` is a multiple of `bytes`, as vector loads and stores require.
 void check_aligned(const void* at, size_t bytes);
 
-// The threads of a block meet; with `threads` above 0, so many of them do at barrier `id`.
+// A barrier of all threads of the block or, if `threads` is not 0, of that many at barrier `id`.
 void barrier(uint32_t id, uint32_t threads);
 
-// Lets other threads go first, where the order is random.
+// Lets other threads run first, if the order is random.
 void yield();
 
-// Bytes that a lane can give to the others of its warp.
+// The most bytes that a lane can pass to the others of its warp.
 constexpr size_t SLOT = 32;
-// The lanes of `mask` meet, and each sees what every other gave: SLOT bytes a lane.
+// Waits for the lanes of `mask`; returns what each of them passed, SLOT bytes per lane.
 const uint8_t* exchange(uint32_t mask, const void* value, size_t bytes);
 void warp_barrier(uint32_t mask);
 
-// Asynchronous copies to shared memory, in groups. `bytes` arrive, of which the first `read` are read and the rest zeros.
+// Asynchronous copies to shared memory, in groups. Of `bytes` bytes the first `read` are copied, the rest become zero.
 void copy_async(void* to, const void* from, uint32_t bytes, uint32_t read);
 void copy_async_commit();
 void copy_async_wait(uint32_t pending);
 
-// Tensor cores of the warp: four 8 x 8 matrices of 16-bit numbers; C += A B with A 16 x 16 and B 16 x 8.
+// Tensor cores: loads four 8 x 8 matrices of 16-bit numbers; C += A B with A 16 x 16 and B 16 x 8.
 enum class Half { F16, BF16 };
 void load_matrices(uint32_t (&to)[4], const void* row, bool transposed);
 void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type);
 
-// Hopper: barriers in shared memory that count arrivals and bytes, tiles copied by TMA, products of a warpgroup.
+// Hopper: barriers in shared memory that count arrivals and bytes, copies of tiles by TMA, products of a warpgroup.
 void mbarrier_init(uint64_t* barrier, uint32_t arrivals);
 void mbarrier_arrive(uint64_t* barrier, uint32_t bytes_to_come);
 void mbarrier_wait(uint64_t* barrier, uint32_t parity);
@@ -90,7 +90,7 @@ void wgmma(float* d, uint32_t columns, uint64_t a, bool a_across, uint64_t b, bo
 void wgmma_commit();
 void wgmma_wait(uint32_t pending);
 
-// Kernels by name. `bind` copies the arguments, as a launch does; what it gives is run by every thread.
+// A kernel. `bind` copies the arguments, as a launch does, and returns the function that every thread runs.
 using Body = std::function<void()>;
 struct Kernel {
   const char* name;
@@ -116,7 +116,7 @@ template <class T> T of_lane(const uint8_t* slots, uint32_t lane) {
   memcpy(&value, slots + lane * SLOT, sizeof(T));
   return value;
 }
-// The value of lane `source`, or one's own where the source is outside of the mask or of the segment.
+// Returns the value of lane `source`, or the lane's own value if the source is outside the mask or the segment.
 template <class T> T shuffle(uint32_t mask, T value, uint32_t source, bool inside) {
   static_assert(sizeof(T) <= SLOT && std::is_trivially_copyable_v<T>);
   const uint8_t* slots = exchange(mask, &value, sizeof(T));
@@ -162,7 +162,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
 
-// Blocks run on several threads of the host, so these are atomic there too.
+// Blocks run on several threads of the host, so these must be atomic on the host.
 inline unsigned atomicAdd(unsigned* at, unsigned value) {
   emu::yield();
   return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);

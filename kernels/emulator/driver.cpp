@@ -1,6 +1,7 @@
-// libcuda.so.1 of a device that is this emulator: as much of the driver's interface as cudarc and cloze call.
+// The emulator's libcuda.so.1: the functions of the CUDA driver that cudarc and cloze call.
 //
-// A call does its work before it returns. A graph is the work of its nodes, in the order in which they were added.
+// Nothing is asynchronous here: a call does its work before it returns. A graph is a list of functions, one per node, and a launch
+// calls them in order.
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -25,7 +26,7 @@ using Graph = std::vector<Work>;
 struct Stream {};
 
 std::recursive_mutex mutex;
-// A kernel that failed leaves the context unusable, as on a device.
+// A failed kernel makes the context unusable, as on a device: every later call returns this error.
 Result sticky = SUCCESS;
 thread_local void* current_context = nullptr;
 int context, module;
@@ -35,7 +36,7 @@ Result run(const Work& work) {
   return sticky ? sticky : work();
 }
 
-// ---- memory ------------------------------------------------------------------------------------------------------
+// Memory.
 
 constexpr size_t PAGE = 4096, GRAIN = 256;
 
@@ -49,7 +50,7 @@ size_t used = 0;
 
 size_t rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
-// Full of NaN, and followed by a page that faults.
+// Allocates memory that is filled with NaN and followed by a guard page.
 Result allocate(Pointer* pointer, size_t bytes) {
   std::lock_guard lock(mutex);
   size_t grains = rounded(bytes, GRAIN);
@@ -79,7 +80,7 @@ Result release(Pointer pointer) {
   Result result = SUCCESS;
   for (size_t i = allocation.bytes; i < grains && !result; i++)
     if (reinterpret_cast<uint8_t*>(pointer)[i] != 0xff) {
-      fprintf(stderr, "emulator: something wrote past the end of an allocation of %zu bytes\n", allocation.bytes);
+      fprintf(stderr, "emulator: a write past the end of an allocation of %zu bytes\n", allocation.bytes);
       result = ILLEGAL_ADDRESS;
     }
   emu::race::unwatch(reinterpret_cast<void*>(pointer));
@@ -98,12 +99,12 @@ bool is_inside(Pointer pointer, size_t bytes) {
 
 uint8_t* host(Pointer pointer) { return reinterpret_cast<uint8_t*>(pointer); }
 
-// ---- work, at once or as a node of a graph -----------------------------------------------------------------------
+// Units of work, which run immediately or as nodes of a graph.
 
-// Shared memory above 48 KiB that functions were allowed: cuFuncSetAttribute.
+// The shared memory above 48 KiB that cuFuncSetAttribute allowed, by function.
 std::map<void*, unsigned> allowed;
 
-// Nothing where there is more shared memory than was allowed.
+// Returns an empty function if the launch uses more shared memory than was allowed.
 Work launch(void* function, const emu::Shape& shape, void** arguments) {
   auto found = allowed.find(function);
   if (shape.shared > (found == allowed.end() ? 48 * 1024 : found->second)) return {};
@@ -140,7 +141,7 @@ Work set(Pointer to, unsigned char value, size_t bytes) {
   };
 }
 
-// What a node does, as CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D and CUDA_MEMSET_NODE_PARAMS lie in memory.
+// The parameters of nodes, with the layouts of CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D and CUDA_MEMSET_NODE_PARAMS.
 struct KernelNode {
   void* function;
   unsigned grid[3], block[3], shared;
@@ -149,7 +150,7 @@ struct KernelNode {
 };
 struct CopyEnd {
   size_t x, y, z, level;
-  int kind;  // 1 the host, 2 the device
+  int kind;  // 1: host, 2: device
   void* host;
   Pointer device;
   void *array, *reserved;
@@ -171,7 +172,7 @@ Work work_of(const KernelNode& node) {
   return launch(node.function, shape, node.arguments);
 }
 
-// One row, from the host or the device to the device; other copies are nothing.
+// Supports one row, from host or device to the device; returns an empty function for other copies.
 Work work_of(const CopyNode& node) {
   if (node.height != 1 || node.depth != 1 || node.to.kind != 2) return {};
   return node.from.kind == 1 ? copy_in(node.to.device, node.from.host, node.bytes)
@@ -183,7 +184,7 @@ Work work_of(const SetNode& node) {
   return set(node.to, static_cast<unsigned char>(node.value), node.width);
 }
 
-// Adds a node, whose handle is its number from 1 on. Each must come after the one before it: nothing else is modelled.
+// Adds a node; its handle is its number, from 1. Only chains are supported: each node must depend on the previous one.
 template <class Node>
 Result add(void** to, void* graph, void* const* after, size_t count, const Node* node) {
   std::lock_guard lock(mutex);
@@ -208,11 +209,11 @@ template <class Node> Result change(void* executable, void* number, const Node* 
 
 int attribute(int which) {
   switch (which) {
-    case 10: return 32;                                   // lanes of a warp
+    case 10: return 32;                                   // lanes per warp
     case 16: return 4;                                    // multiprocessors
     case 75: return emu::settings().architecture / 10;    // compute capability
     case 76: return emu::settings().architecture % 10;
-    case 97: return int(emu::most_shared());              // shared memory of a block that asks for it
+    case 97: return int(emu::most_shared());              // shared memory per block, opt-in
     case 115: return 1;                                   // memory pools
     default: return 0;
   }
@@ -359,7 +360,7 @@ Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void*) {
 Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void*) { return run(copy_across(to, from, bytes)); }
 Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, void*) { return run(set(to, value, bytes)); }
 
-// Kernels: those that are linked into this library, whatever the module's image is.
+// Kernels. They are linked into this library; images are ignored.
 Result cuModuleLoadData(void** to, const void* image) {
   *to = &module;
   return image ? SUCCESS : INVALID_VALUE;
@@ -389,7 +390,7 @@ Result cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned
 Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* base, const uint64_t* size,
                               const uint64_t* row_bytes, const unsigned* box, const unsigned*, int interleave,
                               int swizzle, int, int) {
-  // Of CUtensorMapDataType: u8, u16, u32, i32, u64, i64, f16, f32, f64, bf16.
+  // In the order of CUtensorMapDataType: u8, u16, u32, i32, u64, i64, f16, f32, f64, bf16.
   static const uint32_t element_bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};
   bool is_valid = rank == 2 && size[0] > 0 && size[1] > 0 && !interleave && type >= 0 && type < 10 && uintptr_t(map) % 64 == 0 &&
                   uintptr_t(base) % 16 == 0 && row_bytes[0] % 16 == 0 && box[0] <= 256 && box[1] <= 256;

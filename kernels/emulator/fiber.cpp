@@ -11,8 +11,8 @@ constexpr size_t STACK = 64 * 1024;
 constexpr size_t STRIDE = STACK + PAGE;
 
 #if defined(__x86_64__)
-// Saves what the calling convention says a function must keep, and changes stacks. `swapcontext` would also make two
-// system calls, for signal masks that nobody changes.
+// Saves the registers that the calling convention tells a function to preserve, and exchanges stacks. `swapcontext` would also
+// make two system calls, to save and restore the signal mask, which never changes here.
 extern "C" __attribute__((naked, noinline)) void emu_switch(void** /* rdi */, void* /* rsi */) {
   asm volatile(
       "push %rbp\n push %rbx\n push %r12\n push %r13\n push %r14\n push %r15\n"
@@ -44,12 +44,12 @@ void Stacks::reserve(size_t count) {
 void Stacks::begin(Context& context, size_t number, void (*entry)()) {
   uint8_t* bottom = stacks_ + number * STRIDE + PAGE;
 #if defined(__x86_64__)
-  // Tops are staggered, or the frames in use would all fall into the same sets of the cache.
+  // The tops are staggered; otherwise the frames in use would compete for the same cache sets.
   uintptr_t top = (uintptr_t(bottom + STACK) - number % 64 * 320) & ~uintptr_t(63);
   auto* words = reinterpret_cast<uint64_t*>(top);
-  *--words = 0;  // where `entry` would return to: it does not
+  *--words = 0;  // the return address of `entry`, which never returns
   *--words = reinterpret_cast<uint64_t>(entry);
-  words -= 6;  // the registers that `emu_switch` takes from the stack
+  words -= 6;  // the registers that `emu_switch` pops
   context.stack_pointer = words;
 #else
   getcontext(&context.state);

@@ -12,7 +12,7 @@ void Hopper::reset() {
   for (Warpgroup& warpgroup : warpgroups) warpgroup = {};
 }
 
-// ---- mbarriers ---------------------------------------------------------------------------------------------------
+// Mbarriers and TMA.
 
 static uint64_t key(const Mbarrier* barrier) { return uint64_t(reinterpret_cast<uintptr_t>(barrier)); }
 
@@ -26,7 +26,7 @@ static void end_phase_if_complete(Mbarrier* barrier) {
   block->wake_all(Wait::Mbarrier, key(barrier));
 }
 
-// A tile, its columns in 16-byte chunks. With the 128-byte swizzle, chunk c of the 128-byte line r is at c ^ (r % 8).
+// Writes a tile to shared memory. With the 128-byte swizzle, the 16-byte chunk c of the 128-byte line r is at c ^ (r % 8).
 static void land(const TileCopy& copy) {
   const TensorMap& map = copy.map;
   uint32_t row_bytes = map.box[0] * map.element_bytes;
@@ -56,7 +56,7 @@ void mbarrier_init(uint64_t* at, uint32_t arrivals) {
 void mbarrier_arrive(uint64_t* at, uint32_t bytes_to_come) {
   block->check_shared(at, 8, "mbarrier.arrive");
   auto* barrier = reinterpret_cast<Mbarrier*>(at);
-  if (!barrier->pending) block->fail("mbarrier.arrive: more arrivals than it was made for");
+  if (!barrier->pending) block->fail("mbarrier.arrive: more arrivals than the barrier was initialised for");
   barrier->bytes += int32_t(bytes_to_come);
   barrier->pending--;
   race::say(key(barrier));
@@ -69,7 +69,7 @@ void mbarrier_wait(uint64_t* at, uint32_t parity) {
   auto* barrier = reinterpret_cast<Mbarrier*>(at);
   auto& copies = block->hopper.copies;
   while (barrier->phase == parity) {
-    // Tiles land as late as they may: when somebody waits for them.
+    // Tiles arrive as late as possible: when a thread waits for them.
     size_t i = 0;
     while (i < copies.size() && copies[i].barrier != barrier) i++;
     if (i == copies.size()) {
@@ -86,34 +86,33 @@ void mbarrier_wait(uint64_t* at, uint32_t parity) {
 void tma_load(void* to, const TensorMap* map, uint64_t* barrier, int column, int row) {
   block->check_shared(to, 128, "cp.async.bulk.tensor");
   if (map->swizzle == 3 && map->box[0] * map->element_bytes > 128)
-    block->fail("cp.async.bulk.tensor: a box wider than the 128 bytes of its swizzle");
+    block->fail("cp.async.bulk.tensor: a box wider than the 128 bytes of the swizzle");
   TileCopy copy = {static_cast<uint8_t*>(to), *map, reinterpret_cast<Mbarrier*>(barrier), column, row, race::issue()};
-  // Or at once, where the order is random.
+  // Or immediately, if the order is random.
   if (settings().seed && block->random() % 2) return land(copy);
   block->hopper.copies.push_back(copy);
   block->wake_all(Wait::Mbarrier, key(copy.barrier));
 }
 
-// ---- wgmma -------------------------------------------------------------------------------------------------------
-// A product runs once all 128 threads have issued it and one of them waits for it, which is as late as it may.
+// Products. One is computed when all 128 threads have issued it and one of them waits for it: as late as possible.
 
-// An operand is lines of 64 numbers, 128 bytes and swizzled, in groups of 8 lines as far apart as the descriptor says: a line is
-// a row and goes along k, or lies across, is of one k and goes along the rows. Then 64 more rows are as far on as the descriptor
-// says too.
+// Reads an element of an operand: lines of 64 numbers, 128 bytes with the swizzle, in groups of 8 lines whose distance is in the
+// descriptor. Usually a line is a row, along k. In an operand that is stored across k, a line has one k and runs along the rows;
+// the descriptor then also holds the distance to the next 64 rows.
 static float operand(uint64_t descriptor, bool is_across, uint32_t row, uint32_t k) {
   auto field = [descriptor](int bit) { return uint32_t(descriptor >> bit & 0x3fff) << 4; };
   uint32_t start = field(0), block_of_rows = field(16), group = field(32);
   uint32_t offset = is_across ? start + row / 64 * block_of_rows + k / 8 * group + k % 8 * 128 + row % 64 * 2
                               : start + row / 8 * group + row % 8 * 128 + k * 2;
   offset ^= (offset >> 7 & 7) << 4;
-  if (offset + 2 > block->shared_bytes) block->fail("wgmma: a descriptor that points outside of shared memory");
+  if (offset + 2 > block->shared_bytes) block->fail("wgmma: a descriptor that points outside shared memory");
   race::note(block->shared + offset, 2, false);
   uint16_t half;
   memcpy(&half, block->shared + offset, 2);
   return std::bit_cast<float>(uint32_t(half) << 16);
 }
 
-// D is 64 rows of `columns`: warp w holds rows 16 w and on, laid out as for mma, eight columns after the other.
+// Computes D, 64 rows of `columns`. Warp w holds 16 rows from 16 w on, in the layout of mma for each eight columns.
 static void compute(const Product& product) {
   float right[16][256];
   for (uint32_t column = 0; column < product.columns; column++)
@@ -133,7 +132,7 @@ static void compute(const Product& product) {
 }
 
 void wgmma(float* d, uint32_t columns, uint64_t a, bool a_across, uint64_t b, bool b_across, bool accumulate) {
-  if (a >> 62 != 1 || b >> 62 != 1) block->fail("wgmma: a descriptor without the 128-byte swizzle, which is the one emulated");
+  if (a >> 62 != 1 || b >> 62 != 1) block->fail("wgmma: a descriptor without the 128-byte swizzle; no other is emulated");
   Thread& me = self();
   uint32_t group = me.number / 128;
   Warpgroup& warpgroup = block->hopper.warpgroups[group];
@@ -163,7 +162,7 @@ void wgmma_wait(uint32_t pending) {
       block->suspend(Wait::Wgmma, group);
       continue;
     }
-    // The product is the warpgroup's, whichever of its threads computes it here.
+    // A product belongs to the warpgroup, whichever of its threads computes it here.
     race::hear(key(warpgroup));
     compute(next);
     race::say(key(warpgroup));
@@ -171,7 +170,7 @@ void wgmma_wait(uint32_t pending) {
     warpgroup.done++;
   }
   race::hear(key(warpgroup));
-  // What every thread has issued is done; the last few stay for those that have not.
+  // Forgets finished products, except for the last few, which slower threads may not have issued yet.
   if (warpgroup.done - warpgroup.first > 64) {
     warpgroup.products.erase(warpgroup.products.begin(), warpgroup.products.begin() + 48);
     warpgroup.first += 48;

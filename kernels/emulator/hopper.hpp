@@ -1,4 +1,8 @@
-// What sm_90a has beyond the rest: mbarriers, tiles copied by TMA, products of a warpgroup.
+// The features of sm_90a: mbarriers, tiles copied by TMA, products of a warpgroup (wgmma).
+//
+// All three are asynchronous on a device. The emulator performs each as late as the program allows: a tile arrives when a thread
+// waits for its barrier, and a product is computed when a thread waits for it. So code that reads too early, or overwrites an
+// operand too early, computes wrong numbers instead of getting away with it.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +13,7 @@
 
 namespace emu {
 
-// The 8 bytes of a barrier in shared memory. A phase ends when nobody and no byte is awaited any more.
+// The 8 bytes of a barrier in shared memory. A phase ends when no arrival and no byte is outstanding.
 struct Mbarrier {
   uint16_t arrivals, pending;
   int32_t bytes : 31;
@@ -25,7 +29,7 @@ struct TileCopy {
   race::Issued issued;
 };
 
-// One product, of which each of the 128 threads holds a part of the result.
+// A product. Each of the 128 threads holds a part of the result.
 struct Product {
   uint64_t a, b;
   bool a_across, b_across;
@@ -35,13 +39,13 @@ struct Product {
   float* d[128];
 };
 
-// The products of a warpgroup in the order of issue; the first of them is number `first`.
+// The products of a warpgroup in the order of issue. The first one in the list has number `first`.
 struct Warpgroup {
   std::vector<Product> products;
   uint64_t first = 0, done = 0;
 };
 
-// How many products a thread issued, and after how many each group ended that it committed.
+// The number of products that a thread has issued, and that number at the end of each committed group.
 struct WgmmaIssues {
   uint64_t issued = 0;
   std::vector<uint64_t> groups;

@@ -10,7 +10,7 @@
 
 namespace emu {
 
-// Kernels add themselves before `main`, in an order that nobody knows.
+// Kernels register themselves before `main`, in an unspecified order, so the map is created on first use.
 static std::map<std::string, Kernel>& kernels() {
   static std::map<std::string, Kernel> kernels;
   return kernels;
@@ -25,7 +25,7 @@ const Kernel* find_kernel(const std::string& name) {
 
 std::string launch(const Shape& shape, const Body& body) {
   uint64_t blocks = uint64_t(shape.grid.x) * shape.grid.y * shape.grid.z;
-  if (blocks == 0) return "a grid without blocks";
+  if (blocks == 0) return "an empty grid";
   race::begin_launch();
   std::atomic<uint64_t> next = 0;
   std::mutex mutex;
@@ -37,13 +37,13 @@ std::string launch(const Shape& shape, const Body& body) {
     failed = true;
   };
   auto work = [&] {
-    // Stacks and shared memory are kept from launch to launch. Behind a pointer: a library that is opened at run time gets
-    // few bytes of fast thread-local memory, which `here` needs.
+    // Stacks and shared memory are reused from launch to launch. The block is behind a pointer because a library that is
+    // opened at run time gets little initial-exec thread-local memory, and `here` needs it.
     static thread_local std::unique_ptr<Block> own = std::make_unique<Block>();
     std::string wrong = own->prepare(shape);
     if (!wrong.empty()) return fail(wrong);
     for (uint64_t i; !failed && (i = next++) < blocks;) {
-      // Seeds that are odd run blocks from the last to the first.
+      // Odd seeds run the blocks in reverse.
       uint64_t b = settings().seed % 2 ? blocks - 1 - i : i;
       const dim3& grid = shape.grid;
       uint3 place = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y), unsigned(b / (uint64_t(grid.x) * grid.y))};
@@ -51,7 +51,7 @@ std::string launch(const Shape& shape, const Body& body) {
       if (!went_wrong.empty()) fail(went_wrong);
     }
   };
-  // The race checker knows one block at a time.
+  // The race checker handles one block at a time.
   uint64_t workers = race::is_on() ? 1 : std::min<uint64_t>(settings().workers, blocks);
   if (workers <= 1) {
     work();

@@ -1,4 +1,4 @@
-// Running a grid, and finding kernels by name.
+// Kernels by name, and launches of grids.
 #pragma once
 
 #include <string>
@@ -7,10 +7,10 @@
 
 namespace emu {
 
-// The kernel of this name, or nothing.
+// Returns the kernel with this name, or null.
 const Kernel* find_kernel(const std::string& name);
 
-// Runs all blocks of a grid, as many at a time as there are workers. Says what went wrong, or nothing.
+// Runs all blocks of a grid, as many at a time as there are workers. Returns an error message, or an empty string.
 std::string launch(const Shape& shape, const Body& body);
 
 }  // namespace emu

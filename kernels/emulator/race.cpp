@@ -12,13 +12,13 @@
 
 namespace emu::race {
 
-// How far a thread had come when it touched a byte.
+// An access: a thread and its time.
 struct Moment {
   uint32_t thread, time;
 };
 
-// Who touched a byte: who wrote it last, and who has read it since. Of reads that one after the other are ordered, the last
-// one is enough; of others four are kept here, and all in `crowds`.
+// The history of a byte: its last write, and the reads since. Of reads that are ordered the last is enough. Up to four others are
+// kept here, more in `crowds`.
 struct Cell {
   uint32_t launch, block;
   Moment write;
@@ -27,7 +27,7 @@ struct Cell {
   bool is_written, is_crowded;
 };
 
-// Cells are pages of zeros until they are touched; launch 0 is none.
+// Memory that is checked. Its cells are untouched pages of zeros at first; launches are numbered from 1.
 struct Region {
   const uint8_t* begin;
   size_t bytes;
@@ -39,11 +39,11 @@ static uint32_t launch = 0;
 static Region shared = {nullptr, 0, nullptr};
 // By address.
 static std::map<const uint8_t*, Region> global;
-// Times of many readers, by thread.
+// For bytes with many concurrent readers, the time of each thread's read.
 static std::unordered_map<const Cell*, Clock> crowds;
-// Of the threads of the block that runs.
+// The clocks of the running block's threads.
 static std::vector<Clock> clocks;
-// What was said in the phase that is not over, and in the one before.
+// The clocks published in the current phase of a barrier, and in the previous one.
 struct Words {
   Clock being_said, said;
 };
@@ -93,7 +93,7 @@ void unwatch(const void* address) {
   global.erase(found);
 }
 
-// ---- order -------------------------------------------------------------------------------------------------------
+// Order.
 
 void meet(const std::vector<Thread*>& threads) {
   if (!on) return;
@@ -134,7 +134,7 @@ void say_of(const Issued& issued, uint64_t key) {
   if (on) join(words[key].being_said, issued.clock);
 }
 
-// ---- accesses ----------------------------------------------------------------------------------------------------
+// Accesses.
 
 static const Region* region_of(const uint8_t* address) {
   if (address >= shared.begin && address < shared.begin + shared.bytes) return &shared;
@@ -151,7 +151,7 @@ static const Region* region_of(const uint8_t* address) {
               ": with thread " + std::to_string(thread) + " of block " + std::to_string(of_block));
 }
 
-// One byte, touched by a thread when it knew `clock`; it counts as of `now`.
+// Checks and records an access to one byte, by a thread with this clock, at time `now`.
 static void touch(const Region& region, size_t at, bool write, const Clock& clock, Moment now) {
   Cell& cell = region.cells[at];
   uint32_t mine = block->number();
@@ -159,7 +159,7 @@ static void touch(const Region& region, size_t at, bool write, const Clock& cloc
   if (cell.launch != launch) cell = {.launch = launch, .block = mine, .write = {}, .reads = {}, .read_count = 0,
                                      .is_written = false, .is_crowded = false};
   if (cell.block != mine) {
-    // Another block of this launch: reads beside reads are no race.
+    // Another block of this launch touched the byte; only reads may be concurrent.
     if (cell.is_written) report(write ? "write-write" : "read-after-write", region, at, cell.write.thread, cell.block);
     if (write) report("write-after-read", region, at, cell.reads[0].thread, cell.block);
     return;
@@ -181,7 +181,7 @@ static void touch(const Region& region, size_t at, bool write, const Clock& cloc
     return;
   }
   if (&region == &shared && !cell.is_written)
-    block->fail("byte " + std::to_string(at) + " of shared memory is read, which nobody wrote");
+    block->fail("byte " + std::to_string(at) + " of shared memory is read before it is written");
   uint16_t kept = 0;
   for (uint32_t i = 0; i < cell.read_count; i++)
     if (!is_over(cell.reads[i])) cell.reads[kept++] = cell.reads[i];
@@ -201,7 +201,7 @@ static void access(const void* address, size_t bytes, bool write, const Clock& c
   const Region* region = region_of(begin);
   if (!region) return;
   size_t first = size_t(begin - region->begin);
-  if (first + bytes > region->bytes) block->fail("an access that goes past the end of shared memory or an allocation");
+  if (first + bytes > region->bytes) block->fail("an access past the end of shared memory or of an allocation");
   for (size_t at = first; at < first + bytes; at++) touch(*region, at, write, clock, now);
 }
 
@@ -221,7 +221,7 @@ void note_awaited(const Issued& issued, const void* address, size_t bytes) {
 
 }  // namespace emu::race
 
-// What the compiler calls.
+// The hooks that the compiler calls.
 extern "C" {
 void __tsan_init() { emu::race::on = true; }
 void __tsan_func_entry(void*) {}
@@ -244,7 +244,7 @@ void __tsan_write_range(void* p, unsigned long bytes) { emu::race::note(p, bytes
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
 
-// Atomics race with nobody.
+// Atomics do not race.
 #define ATOMICS(bits, type)                                                                                      \
   type __tsan_atomic##bits##_load(const volatile type* p, int) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }  \
   void __tsan_atomic##bits##_store(volatile type* p, type v, int) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }  \

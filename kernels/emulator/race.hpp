@@ -1,9 +1,15 @@
-// Races, and reads of what nobody wrote, in shared memory and in global allocations.
+// The race checker: data races in shared memory and global allocations, and reads of shared memory that was never written.
 //
-// Kernels that are compiled with -fsanitize=thread, but linked without its library, call our hooks at each access. Each thread
-// of a block has a vector clock (C. Flanagan, S. Freund, "FastTrack: efficient and precise dynamic race detection", 2009):
-// barriers, __syncwarp and mbarriers order what was before them and what comes after; shuffles, votes and ldmatrix do not,
-// nor does anything order the blocks of a launch. Without the flag nothing here does anything.
+// A missing barrier may still give the right numbers in every order that a test tries. So the checker does not look at numbers
+// but at whether accesses are ordered at all. Each thread of a block has a vector clock (C. Flanagan, S. Freund, "FastTrack:
+// efficient and precise dynamic race detection", 2009), and each byte remembers who wrote it last and who has read it since. Two
+// accesses to a byte, at least one of them a write, race unless the later thread's clock contains the earlier access.
+//
+// Barriers, __syncwarp and mbarriers order what is before them and what comes after. Shuffles, votes and ldmatrix do not, and
+// nothing orders the blocks of a launch.
+//
+// The compiler inserts the calls: kernels are compiled with -fsanitize=thread but linked without its library, and the hooks are
+// here. In kernels that are compiled without it, the checker is off.
 #pragma once
 
 #include <cstddef>
@@ -17,25 +23,26 @@ struct Thread;
 
 namespace emu::race {
 
-// What a thread knows of the others: how far each had come.
+// A vector clock: for each thread, the time up to which its accesses are known to be over.
 using Clock = std::vector<uint32_t>;
 
-// Whether kernels of this process are checked.
+// Returns whether the kernels of this process are instrumented.
 bool is_on();
 void begin_launch();
 void begin_block(Block& block);
 
-// Threads met: whatever each did before is over for all of them.
+// Orders everything that any of the threads did before what any of them does from here on.
 void meet(const std::vector<Thread*>& threads);
-// The running thread says at `key` what it did, and learns what others said there. A phase's words are heard when it is over.
+// Arrival at an mbarrier: the running thread publishes its clock at `key` (say). When the phase ends, the published clocks become
+// visible (end_phase), and a thread that waits for the phase joins them into its own (hear).
 void say(uint64_t key);
 void end_phase(uint64_t key);
 void hear(uint64_t key);
 
-// An access that is no instruction of the kernel itself: a copy that lands, a matrix that is loaded.
+// Records an access that is not an instruction of the kernel, such as that of ldmatrix.
 void note(const void* address, size_t bytes, bool write);
-// What the running thread knows now: it begins a write that lands by itself. Such a write races with whatever is not over
-// when it begins. It ends when its thread waits for it, or is said to at `key`.
+// An asynchronous write: the thread that issued it, with its clock at that time. The write races with every access that is not
+// over when it is issued. It is over once its thread has waited for it, or once a phase ends at whose `key` it was published.
 struct Issued {
   uint32_t thread;
   Clock clock;

@@ -1,24 +1,23 @@
-//! The CUDA kernels of [cloze](https://docs.rs/cloze), compiled: what the feature `cuda` of
-//! [cloze-tensor](https://docs.rs/cloze-tensor) launches. The sources are in `cuda/`, a family of kernels a file.
+//! The compiled CUDA kernels of [cloze](https://docs.rs/cloze), which the feature `cuda` of
+//! [cloze-tensor](https://docs.rs/cloze-tensor) launches. The sources are in `cuda/`, one file per family of kernels.
 
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-/// What there are kernels for. A GPU runs those of its own generation: sm_80 also runs on sm_86 and sm_89, sm_100 on
-/// sm_103. Those of
-/// sm_75 multiply f16 on tensor cores, all others bf16 too.
+/// The architectures that kernels are compiled for. A cubin also runs on later members of the same generation: that of sm_80 on
+/// sm_86 and sm_89, that of sm_100 on sm_103. On sm_75 the tensor cores multiply f16, on all others also bf16.
 pub const ARCHITECTURES: [&str; 5] = ["sm_75", "sm_80", "sm_90a", "sm_100", "sm_120"];
 
-/// The enumerations whose numbers a host passes to kernels, as C++ source: for tests that hosts declare the same ones.
+/// The C++ source of the enumerations whose numbers the host passes to kernels, for a test that the host declares the same ones.
 pub const ENUMERATIONS: &str = include_str!("../cuda/enumerations.cuh");
 
-/// The compiled files for one architecture.
+/// The compiled kernels for one architecture.
 #[derive(Clone, Copy, Debug)]
 pub struct Images(&'static [(&'static str, &'static [u8])]);
 
 impl Images {
-    /// The image of `cuda/FILE.cu`: a cubin, or PTX with a zero at its end.
+    /// Returns the image of `cuda/FILE.cu`: a cubin, or PTX that ends with a zero byte.
     pub fn of(&self, file: &str) -> Option<Vec<u8>> {
         let (_, packed) = self.0.iter().find(|(name, _)| *name == file)?;
         let mut image = Vec::new();
@@ -26,20 +25,21 @@ impl Images {
         Some(image)
     }
 
-    /// The oldest driver that loads these, as `cuDriverGetVersion` says it and as people do: one for the compiler's own version
-    /// where they are PTX, and else any that a cubin of CUDA 12 loads on.
+    /// Returns the oldest driver that loads these images: the number that `cuDriverGetVersion` returns, and the release.
+    ///
+    /// Cubins of CUDA 12 load on any driver for CUDA 12. PTX needs one that is at least as new as the compiler.
     pub fn oldest_driver(&self) -> (i32, &'static str) {
         if std::ptr::eq(self.0, PTX) { (12090, "575") } else { (12000, "525") }
     }
 }
 
-/// The kernels for a GPU of this compute capability, if there are any: those of [`ARCHITECTURES`], and for what is newer than
-/// sm_80 and none of these, PTX, which the driver compiles.
+/// Returns the kernels for a GPU of this compute capability: cubins for the generations of [`ARCHITECTURES`], PTX for other
+/// GPUs from sm_80 on, `None` for GPUs before sm_75.
 pub fn images(major: u32, minor: u32) -> Option<Images> {
     match (major, minor) {
         (..7, _) | (7, ..5) => None,
         (7, 5..) => Some(Images(SM_75)),
-        // Tegra's own has other cubins than cards have.
+        // The GPU of Jetson boards, which does not run cubins for sm_80.
         (8, 7) => Some(Images(PTX)),
         (8, _) => Some(Images(SM_80)),
         (9, 0) => Some(Images(SM_90A)),
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_an_image_for_every_gpu_from_turing_on() {
+    fn every_gpu_from_turing_on_has_images() {
         for (major, minor) in [(5, 0), (6, 1), (7, 0), (7, 2)] {
             assert!(images(major, minor).is_none(), "sm_{major}{minor}");
         }
@@ -79,16 +79,16 @@ mod tests {
             [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1), (13, 0)]
         {
             let image = images(major, minor).and_then(|images| images.of("optimizer"));
-            let image = image.unwrap_or_else(|| panic!("none for sm_{major}{minor}"));
+            let image = image.unwrap_or_else(|| panic!("no image for sm_{major}{minor}"));
             let is_ptx = !image.starts_with(b"\x7fELF");
             assert_eq!(is_ptx, matches!(major, 11 | 13), "sm_{major}{minor}");
             assert!(!is_ptx || image.ends_with(b"\0"), "the driver reads PTX as a C string");
         }
     }
 
-    /// PTX 8.8 is that of CUDA 12.9, whose first driver is 575.
+    /// CUDA 12.9 emits PTX 8.8, and its first driver is 575.
     #[test]
-    fn ptx_is_of_the_version_that_is_asked_of_drivers() {
+    fn ptx_has_the_version_that_drivers_are_checked_for() {
         for (file, _) in PTX {
             let image = Images(PTX).of(file).unwrap_or_default();
             assert!(String::from_utf8_lossy(&image).contains("\n.version 8.8\n"), "{file}");

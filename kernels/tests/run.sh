@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# run.sh DIR: builds all kernels for the emulator in DIR, and runs their tests in three orders, plain and checked for races.
+# run.sh DIR: builds all kernels for the emulator in DIR and runs their tests in three orders, with and without the race checker.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-out="${1:?a folder to build in}"
+out="${1:?missing argument: a folder to build in}"
 "$here/../emulator/build.sh" "$out" "$here"/../cuda/*.cu
 for source in "$here"/*.cpp; do
   name="$(basename "$source" .cpp)"

@@ -8,7 +8,7 @@ struct Scaled {
   int limit;
 };
 
-// Scales a matrix of 21 x 13 numbers, of which `largest` is the largest, row-major or transposed, and pads its rows to 16.
+// Scales a matrix of 21 x 13 numbers up to `largest`, row-major or transposed, and pads its rows to 16.
 static void run(const Device& device, float largest, bool is_transposed, int limit) {
   std::string what = "numbers up to " + std::to_string(largest) + ": ";
   int rows = 21, columns = 13, padded = 16;

@@ -1,6 +1,6 @@
-// primitives [CUBIN ..]: runs the kernels of primitives.cu and compares them with what they are defined to compute.
+// primitives [CUBIN ..]: runs the kernels of primitives.cu and compares their results with the definitions.
 //
-// Without arguments on the emulator; with cubins on a GPU. Prints a line for each test, and fails if one did.
+// Without arguments it runs on the emulator, with cubins on a GPU. It prints a line per test and fails if any test fails.
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -28,7 +28,7 @@ static float widen_f16(uint16_t bits) {
   memcpy(&value, &bits, 2);
   return float(value);
 }
-// Numbers that 16 bits hold as they are: eighths from -4 to 4.
+// Returns numbers that 16-bit floats represent exactly: eighths from -4 to 4.
 static std::vector<uint16_t> eighths(size_t count, bool is_f16) {
   std::vector<uint16_t> values(count);
   for (uint16_t& value : values) {
@@ -83,7 +83,7 @@ static void shuffles(const Device& device) {
   row(0, [](int) { return 105; });
   row(1, [](int lane) { return 100 + lane / 8 * 8 + (lane + 3) % 8; });
   row(2, [](int lane) { return 100 + (lane ^ 6); });
-  // From a later segment of the width nothing comes, from an earlier one it does.
+  // A lane cannot read from a later segment, but it can from an earlier one.
   row(3, [](int lane) { return 100 + ((lane ^ 12) / 8 <= lane / 8 ? lane ^ 12 : lane); });
   row(4, [](int lane) { return 100 + (lane >= 3 ? lane - 3 : lane); });
   row(5, [](int lane) { return 100 + (lane % 8 >= 3 ? lane - 3 : lane); });

@@ -1,14 +1,13 @@
-// One small kernel for everything that the emulator stands for. They are kernels like any other: on a GPU the same tests run
-// on the device.
+// A small kernel for each feature of the emulator. Compiled to a cubin, the same kernels run on a GPU.
 //
-// BUG, from 1 up, plants a bug that the checks must find (`bugs.sh`); 0 is none.
+// BUG, from 1 up, plants a bug that run.sh must find; 0 plants none.
 #include "../../cuda/hopper.cuh"
 
 #if !defined(BUG)
 #define BUG 0
 #endif
 
-// Sums of the rows of x `[grid, columns]`, by warps and then over them.
+// Sums of the rows of x `[grid, columns]`: by each warp, then over the warps.
 DEVICE float warp_sum(float x) {
   for (int lanes = 16; lanes; lanes /= 2) x += __shfl_xor_sync(ALL_LANES, x, lanes);
   return x;
@@ -16,7 +15,7 @@ DEVICE float warp_sum(float x) {
 DEVICE float block_sum(float x, float* of_warps) {
   x = warp_sum(x);
 #if BUG != 1
-  __syncthreads();  // a sum before this one may still be read
+  __syncthreads();  // the previous sum may still be read
 #endif
   if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = x;
 #if BUG != 2
@@ -36,7 +35,7 @@ KERNEL(row_sums)(const float* x, float* sums, float* sums_of_squares, int column
   sum = block_sum(sum, of_warps);
   squares = block_sum(squares, of_warps);
 #if BUG == 3
-  sums[0] = sum;  // of every block
+  sums[0] = sum;  // written by every block
 #endif
   if (threadIdx.x == 0) {
     sums[blockIdx.x] = sum;
@@ -45,7 +44,7 @@ KERNEL(row_sums)(const float* x, float* sums, float* sums_of_squares, int column
 }
 EMU_KERNEL(row_sums)
 
-// What lanes get of each other, `[14, 32]`.
+// The results of all exchanges between lanes, `[14, 32]`.
 KERNEL(shuffles)(int* to) {
   int lane = threadIdx.x, mine = 100 + lane;
   auto put = [&](int row, int value) { to[row * 32 + lane] = value; };
@@ -60,7 +59,7 @@ KERNEL(shuffles)(int* to) {
   put(8, int(__ballot_sync(ALL_LANES, lane % 3 == 0)));
   put(9, __any_sync(ALL_LANES, lane == 7) + 2 * __any_sync(ALL_LANES, lane == 77));
   put(10, __all_sync(ALL_LANES, lane < 32) + 2 * __all_sync(ALL_LANES, lane < 31));
-  // Halves that part ways.
+  // The two halves of the warp diverge.
   if (lane < 16) {
     put(11, __shfl_xor_sync(0x0000ffffu, mine, 1));
     put(12, int(__ballot_sync(0x0000ffffu, lane & 1)));
@@ -73,7 +72,7 @@ KERNEL(shuffles)(int* to) {
 }
 EMU_KERNEL(shuffles)
 
-// C = A B by one warp: A `[16, 64]` by rows, B `[64, 16]` by rows (so that it is loaded transposed), C `[16, 16]`.
+// C = A B by one warp: A `[16, 64]` row-major, B `[64, 16]` row-major (so it is loaded transposed), C `[16, 16]`.
 template <class T> DEVICE void small_product(const T* a, const T* b, float* c) {
   SHARED_MEMORY(memory);
   T* left = reinterpret_cast<T*>(memory);
@@ -108,8 +107,8 @@ EMU_KERNEL(small_product_bf16)
 KERNEL(small_product_f16)(const f16* a, const f16* b, float* c) { small_product(a, b, c); }
 EMU_KERNEL(small_product_f16)
 
-// y = x backwards within each tile of 1024 floats, 256 threads: while a tile is written, the next one is on its way. The last
-// one may be cut off: what is outside counts as 0.
+// Reverses x within each tile of 1024 floats, with 256 threads. While a tile is written, the next one is fetched. Elements past
+// the end of the last tile count as 0.
 KERNEL(reversed_tiles)(const float* x, float* y, int count, int tiles) {
   SHARED_MEMORY(memory);
   float* buffers = reinterpret_cast<float*>(memory);
@@ -150,7 +149,7 @@ KERNEL(reversed_tiles)(const float* x, float* y, int count, int tiles) {
 }
 EMU_KERNEL(reversed_tiles)
 
-// The first warp makes numbers, the second takes them: two barriers of the two warps, by number.
+// The first warp produces numbers and the second consumes them, synchronised by two named barriers.
 KERNEL(handed_over)(float* to, int rounds) {
   SHARED_MEMORY(memory);
   float* box = reinterpret_cast<float*>(memory);
@@ -179,8 +178,8 @@ EMU_KERNEL(handed_over)
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
 
-// C = A B^T, A `[M, K]`, B `[N, K]` in bf16, C `[M, N]` in f32, in tiles of 64 x 64: one thread of the first warpgroup has tiles
-// copied into a ring of two, the second multiplies them. Tails of M, N and K are zeros that TMA fills in.
+// C = A B^T in tiles of 64 x 64, A `[M, K]` and B `[N, K]` in bf16, C `[M, N]` in f32. One thread of the first warpgroup has TMA copy
+// tiles into a ring of two, and the second warpgroup multiplies them. TMA fills the tails of M, N and K with zeros.
 constexpr int TILE = 64, STAGES = 2;
 struct Ring {
   bf16 a[STAGES][TILE * TILE], b[STAGES][TILE * TILE];

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# run.sh DIR: builds the emulator with the test kernels in DIR, runs them in three orders, plain and checked for races, and then
-# once with each planted bug, which must be found.
+# run.sh DIR: builds the emulator with the test kernels in DIR and runs them in three orders, with and without the race checker.
+# Then builds them with each planted bug in turn, which must be found.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-out="${1:?a folder to build in}"
+out="${1:?missing argument: a folder to build in}"
 "$here/../build.sh" "$out" "$here/primitives.cu"
 g++ -std=c++20 -O1 -Wall -Wextra "$here/primitives.cpp" -o "$out/primitives" -ldl
 
-# in_order LIBRARY SEED: an error or a deadlock is no success; nor is a run without end.
+# in_order LIBRARY SEED: fails on an error, a deadlock or a timeout.
 in_order() {
   LD_LIBRARY_PATH="$1" CLOZE_EMU_SEED="$2" CLOZE_EMU_ARCH=90 timeout 60 "$out/primitives"
 }

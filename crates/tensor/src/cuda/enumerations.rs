@@ -49,10 +49,10 @@ enumerations! {
         GeluGradient = 3,
     }
 
-    /// What happens to the value that a sum of rows replaces.
-    #[allow(dead_code, reason = "gradients that are added in the kernel will use it")]
+    /// How a sum of rows treats the value in its destination.
+    #[allow(dead_code, reason = "the host still passes these numbers as integers")]
     Accumulate {
-        /// It is lost.
+        /// It is replaced.
         Overwrite = 0,
         /// The sum starts from it: the rows are further parts of one product.
         Continue = 1,

@@ -1,4 +1,4 @@
-//! What products on tensor cores multiply: matrices in bf16, or in f16 with a scale, which scaled_f16.cu makes.
+//! Operands for tensor cores: matrices in bf16, or in f16 with a scale (scaled_f16.cu).
 
 use bytemuck::NoUninit;
 
@@ -9,10 +9,10 @@ use crate::tensor::Tensor;
 use crate::{DType, Error, Precision, Result};
 
 const FILE: &str = "scaled_f16";
-/// Most blocks that look for the largest number.
+/// The most blocks that search for the largest magnitude.
 const BLOCKS: usize = 1024;
 
-/// A type of operands on tensor cores.
+/// A type that tensor cores multiply.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Narrow {
     Bf16,
@@ -20,10 +20,10 @@ pub(crate) enum Narrow {
 }
 
 impl Narrow {
-    /// That of products in a precision; none where they are in f32.
+    /// Returns the type of operands in a precision; `None` if products are computed in f32.
     ///
     /// # Errors
-    /// When the device does not multiply it.
+    /// Returns an error if the device cannot multiply the type.
     pub(crate) fn of(op: &'static str, precision: Precision, device: &CudaDevice) -> Result<Option<Narrow>> {
         match precision {
             Precision::F32 | Precision::Int8 => Ok(None),
@@ -45,24 +45,24 @@ impl Narrow {
 }
 
 impl CudaDevice {
-    /// As [`Device::supports`](crate::Device::supports).
+    /// See [`Device::supports`](crate::Device::supports).
     pub(crate) fn supports(&self, precision: Precision) -> bool {
         Narrow::of("precision", precision, self).is_ok()
     }
 }
 
-/// What takes the numbers of a matrix in f16 back to what they stand for, on the device.
+/// The factor that undoes the scaling of a matrix in f16. It stays on the device.
 #[derive(Clone)]
 pub(crate) struct Scale(Tensor);
 
 impl Scale {
     pub(crate) fn pointer(&self) -> Pointer {
-        // After the largest of them.
+        // The first number is the largest magnitude.
         pointer(&self.0) + 4
     }
 }
 
-/// The address of a scale, or none.
+/// Returns the address of a scale, or the null pointer.
 pub(crate) fn of_scale(scale: Option<&Scale>) -> Pointer {
     scale.map_or(0, Scale::pointer)
 }
@@ -82,8 +82,10 @@ struct Arguments {
     padding: u32,
 }
 
-/// Writes a matrix of f32 with these rows and columns, so many elements apart, to the rows of `to`, which are `row_to` apart and
-/// filled with zeros; the largest number becomes one below 2 to the power of `limit`.
+/// Scales a matrix of f32 into f16, so that its largest magnitude is just below `2^limit`.
+///
+/// Element `(i, j)` of the source is `i * step.0 + j * step.1` elements from its first. The rows of `to` are `row_to` elements
+/// apart and padded with zeros.
 pub(crate) fn scaled(
     op: &'static str,
     from: Pointer,
@@ -115,7 +117,7 @@ pub(crate) fn scaled(
     Ok(Scale(scale))
 }
 
-/// A row-major tensor of f32 in a narrow type; below 2 to the power of `limit`, where that has a scale.
+/// Converts a row-major f32 tensor to a narrow type; in f16 its magnitudes are scaled to below `2^limit`.
 pub(crate) fn narrowed(
     op: &'static str,
     narrow: Narrow,
