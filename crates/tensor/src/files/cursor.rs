@@ -1,6 +1,6 @@
-//! Reading the fields of a binary file one after another, without ever leaving it.
+//! Bounds-checked reading of the fields of a binary file.
 
-/// A place in a file. Everything read is `None` past the end.
+/// A position in a file. Reads return `None` past the end of the file.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a> {
     pub(super) bytes: &'a [u8],
@@ -12,7 +12,7 @@ impl<'a> Cursor<'a> {
         Cursor { bytes, at }
     }
 
-    /// The next `count` bytes.
+    /// Reads `count` bytes.
     pub(super) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let end = self.at.checked_add(count)?;
         let bytes = self.bytes.get(self.at..end)?;
@@ -24,22 +24,22 @@ impl<'a> Cursor<'a> {
         self.take(N)?.first_chunk().copied()
     }
 
-    /// The next byte.
+    /// Reads a byte.
     pub(super) fn byte(&mut self) -> Option<u8> {
         self.array().map(|[byte]| byte)
     }
 
-    /// The next two bytes as a little-endian number.
+    /// Reads a little-endian u16.
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    /// The next four bytes as a little-endian number.
+    /// Reads a little-endian u32.
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// The next eight bytes as a little-endian number.
+    /// Reads a little-endian u64.
     pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }

@@ -1,4 +1,4 @@
-//! A file mapped into memory, and tensors that are parts of it.
+//! Files mapped into memory, and the tensors in them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,48 +14,48 @@ use crate::storage::Storage;
 use crate::tensor::Origin;
 use crate::{DType, Device, Error, Result, Tensor};
 
-/// An element type as a file format names it.
+/// An element type of a file format.
 #[derive(Clone, Copy)]
 pub(super) struct FileType {
     pub(super) name: &'static str,
-    /// Bits that an element takes.
+    /// Number of bits per element.
     pub(super) bits: usize,
-    /// `None` for a type that tensors here cannot have.
+    /// `None` for types that this crate does not support.
     pub(super) dtype: Option<DType>,
 }
 
 impl FileType {
-    /// The bytes that so many elements take; `None` when they are not whole bytes or cannot be counted.
+    /// Returns the size of `elements` elements in bytes, or `None` if it is not an integer or overflows.
     pub(super) fn bytes(self, elements: usize) -> Option<usize> {
         let bits = elements.checked_mul(self.bits)?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 }
 
-/// Where in a file a tensor is. Reading it checks that it is there.
-pub(super) struct Entry {
-    /// The byte at which its first element begins.
+/// Position, type and shape of a tensor in a file. Its bounds are checked when the tensor is read.
+pub(super) struct TensorEntry {
+    /// Offset of the first element in bytes.
     pub(super) start: usize,
     pub(super) file_type: FileType,
     pub(super) shape: Vec<usize>,
-    /// In elements; `None` for row-major.
+    /// Strides in elements, or `None` for row-major.
     pub(super) strides: Option<Vec<usize>>,
 }
 
-/// What a file holds, by name.
-pub(super) type Entries = BTreeMap<String, Entry>;
+/// The tensors of a file, by name.
+pub(super) type TensorEntries = BTreeMap<String, TensorEntry>;
 
-/// The number of elements of a tensor of this shape; `None` when it cannot be counted.
+/// Returns the number of elements of a tensor with the given shape, or `None` if it overflows.
 pub(super) fn elements(shape: &[usize]) -> Option<usize> {
-    // Dimensions may come in any order: nothing times too much is nothing.
+    // Checked first, because the product of the other sizes may overflow.
     if shape.contains(&0) {
         return Some(0);
     }
     shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
 }
 
-impl Entry {
-    /// How many elements lie from the first one to the last; `None` when they cannot be counted.
+impl TensorEntry {
+    /// Returns the number of elements of storage from the first to the last element, or `None` if it overflows.
     pub(super) fn span(&self) -> Option<usize> {
         let Some(strides) = &self.strides else { return elements(&self.shape) };
         if self.shape.contains(&0) {
@@ -77,12 +77,13 @@ pub(super) struct MappedFile {
 impl MappedFile {
     pub(super) fn open(path: &Path) -> Result<MappedFile> {
         let cannot_read = |error| Error::io(path, "cannot read", error);
-        // A pipe has no end to map, and opening one waits for a writer.
+        // Pipes cannot be mapped, and opening one blocks until there is a writer.
         if !fs::metadata(path).map_err(cannot_read)?.is_file() {
             return Err(Error::format(path, "is not a file"));
         }
         let file = File::open(path).map_err(cannot_read)?;
-        // SAFETY: mapped files can change under us; the documentation of `TensorFile` asks callers not to do that.
+        // SAFETY: a mapping is sound as long as no process modifies the file, which the documentation of `TensorFile`
+        // requires. Writers of this crate replace files by renaming and never modify them.
         let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, "cannot map", error))?;
         Ok(MappedFile { path: path.to_path_buf(), map: Arc::new(map) })
     }
@@ -95,14 +96,14 @@ impl MappedFile {
         &self.map
     }
 
-    /// An error that names this file.
+    /// Returns an error that names this file.
     pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
         Error::format(&self.path, reason)
     }
 
-    /// The tensor `entry`, row-major: a view of the file where its bytes lie that way and are aligned for its type,
-    /// and a copy otherwise.
-    pub(super) fn tensor(&self, name: &str, entry: &Entry, device: &Device) -> Result<Tensor> {
+    /// Returns the tensor described by `entry`, row-major. It is a view of the file if its bytes are row-major and
+    /// aligned for its type, otherwise a copy.
+    pub(super) fn tensor(&self, name: &str, entry: &TensorEntry, device: &Device) -> Result<Tensor> {
         const OP: &str = "read";
         let name = shown(name);
         let Some(dtype) = entry.file_type.dtype else {
@@ -119,11 +120,11 @@ impl MappedFile {
             None => row_major,
         };
         let buffer = entry.span().and_then(|span| span.checked_mul(dtype.size())).and_then(|bytes| {
-            // An empty tensor may be said to begin anywhere.
+            // Files may state any offset for an empty tensor.
             let start = if bytes == 0 { 0 } else { entry.start };
             Buffer::mapped(self.map.clone(), start..start.checked_add(bytes)?)
         });
-        let buffer = buffer.ok_or_else(|| self.wrong(format!("ends before the last element of {name}")))?;
+        let buffer = buffer.ok_or_else(|| self.wrong(format!("is truncated: it ends inside tensor {name}")))?;
         let is_aligned = buffer.as_bytes().as_ptr().align_offset(dtype.size()) == 0;
         let storage = match is_aligned {
             true => Storage::Cpu(Arc::new(buffer)),
@@ -141,7 +142,7 @@ impl MappedFile {
     }
 }
 
-/// Text from a file, for an error: on one line, and not longer than one.
+/// Escapes and shortens text from a file to show it on one line of an error.
 pub(super) fn shown(text: &str) -> String {
     const LENGTH: usize = 120;
     match text.char_indices().nth(LENGTH) {
@@ -150,7 +151,7 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
-/// Several such texts: the first few, and how many more there are.
+/// Lists the first few texts, as [`shown`] formats them, and the number of others.
 pub(super) fn shown_list<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
     const FEW: usize = 5;
     let mut texts = texts.into_iter();
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn aligned_rows_are_views_and_all_else_is_copied() {
+    fn aligned_row_major_tensors_are_views_and_others_are_copied() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("numbers");
         let file_type = FileType { name: "F32", bits: 32, dtype: Some(DType::F32) };
@@ -185,7 +186,7 @@ mod tests {
             let file = MappedFile::open(&path).unwrap();
             let check = |first: usize, shape: &[usize], strides: Option<&[usize]>, rows: bool, expected: &[f32]| {
                 let (start, strides) = (usize::from(shift) + 4 * first, strides.map(<[usize]>::to_vec));
-                let entry = Entry { start, file_type, shape: shape.to_vec(), strides };
+                let entry = TensorEntry { start, file_type, shape: shape.to_vec(), strides };
                 let tensor = file.tensor("x", &entry, &Device::Cpu).unwrap();
                 assert_eq!((tensor.shape(), tensor.to_vec::<f32>().unwrap().as_slice()), (shape, expected));
                 assert_eq!(is_view(&tensor), rows && shift % 4 == 0, "{shape:?} from byte {start}");
@@ -197,14 +198,14 @@ mod tests {
             check(0, &[3, 2], Some(&[1, 3]), false, &[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
             check(2, &[3], Some(&[4]), false, &[2.0, 6.0, 10.0]);
             check(3, &[2, 2], Some(&[0, 5]), false, &[3.0, 8.0, 3.0, 8.0]);
-            let beyond = Entry { start: usize::from(shift) + 4, file_type, shape: vec![12], strides: None };
+            let beyond = TensorEntry { start: usize::from(shift) + 4, file_type, shape: vec![12], strides: None };
             let said = file.tensor("x", &beyond, &Device::Cpu).err().unwrap().to_string();
-            assert!(said.ends_with("numbers: ends before the last element of x"), "{said}");
+            assert!(said.ends_with("numbers: is truncated: it ends inside tensor x"), "{said}");
         }
     }
 
     #[test]
-    fn what_files_say_is_shown_on_one_short_line() {
+    fn text_of_files_is_escaped_and_shortened() {
         assert_eq!(shown("a\nção"), "a\\nção");
         assert_eq!(shown(&"\n".repeat(500)), "\\n".repeat(120) + "...");
         assert_eq!(shown_list(["a", "b"]), "a, b");
@@ -212,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn spans_that_cannot_be_counted() {
-        let entry = |shape: &[usize], strides: &[usize]| Entry {
+    fn spans_that_overflow_are_none() {
+        let entry = |shape: &[usize], strides: &[usize]| TensorEntry {
             start: 0,
             file_type: FileType { name: "F32", bits: 32, dtype: Some(DType::F32) },
             shape: shape.to_vec(),

@@ -1,8 +1,9 @@
-//! Files of tensors: safetensors, what `torch.save` writes, and checkpoints in several such files.
+//! Tensor files: safetensors, PyTorch files written by `torch.save`, and checkpoints in several shards.
 //!
-//! Files are mapped into memory. Each format's reader makes of a file's bytes a list of where its tensors are and
-//! says what is wrong as a text; what is common to all, from opening to the tensor, is in `mapped`. Whatever a file
-//! says of itself is compared with what it has before anything of that size is allocated.
+//! Files are mapped into memory. The reader of each format finds the position, type and shape of each tensor in the
+//! bytes of a file, and reports what is wrong as text. The code shared by all formats, from opening a file to making a
+//! tensor, is in `mapped`. Every size that a file states is checked against its actual size before anything of that
+//! size is allocated.
 
 mod cursor;
 mod index;
@@ -16,57 +17,58 @@ mod zip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use mapped::{Entries, Entry, MappedFile, shown, shown_list};
+use mapped::{MappedFile, TensorEntries, TensorEntry, shown, shown_list};
 
 pub use replace::{replace_with, write_file_atomically};
 pub use safetensors::save_safetensors;
 
 use crate::{DType, Device, Error, Result, Tensor};
 
-/// The tensors of an open file, by name.
+/// An open file of named tensors.
 ///
-/// Three kinds of files are told apart by what is in them, whatever they are called:
+/// Three kinds of files are recognised by their content, whatever their name:
 /// - safetensors;
-/// - what `torch.save` makes of a state dict (`pytorch_model.bin`), in its format since PyTorch 1.6 and in the one
-///   before. These are pickles, programs that can run anything; here only those are read that make tensors out of
-///   bytes of the file, and anything else is refused by name. A dictionary that has the state dict under `state_dict`
-///   or `model` will do; values that are not tensors are passed over;
-/// - the index of a checkpoint in several such files (`model.safetensors.index.json`), which are then seen as one.
+/// - a state dict written by `torch.save` (`pytorch_model.bin`), in the format since PyTorch 1.6 or the one before it.
+///   Both contain pickles, programs that can execute arbitrary code. The reader here accepts only programs that build
+///   tensors from the bytes of the file, and names anything else in an error. The state dict may be nested under
+///   `state_dict` or `model`, and values that are not tensors are skipped;
+/// - the index of a sharded checkpoint (`model.safetensors.index.json`). Its shards are presented as one file.
 ///
-/// Files are mapped into memory: a tensor is a view of its file where its bytes lie row-major and are aligned for its
-/// type, as they are in all files of `save_safetensors` and most of `torch.save` since 1.6, and a copy otherwise.
-/// The files must not be changed while a `TensorFile` or a tensor of it lives; replacing one by renaming another over
-/// it, as everything here writes, is safe.
+/// Files are mapped into memory. A tensor is a view of its file if its bytes are row-major and aligned for its type,
+/// which holds for all files written by `save_safetensors` and most written by `torch.save` since 1.6. Otherwise it is
+/// a copy. The files must not be modified while a `TensorFile` or one of its tensors exists. Replacing a file by
+/// renaming another over it is safe, and is how all functions of this crate write.
 pub struct TensorFile {
     path: PathBuf,
     files: Vec<MappedFile>,
-    /// For each tensor the number of its file, and where it is there.
-    tensors: BTreeMap<String, (usize, Entry)>,
+    /// The index of each tensor's file, and its position there.
+    tensors: BTreeMap<String, (usize, TensorEntry)>,
 }
 
 enum Content {
-    Tensors(Entries),
-    /// For each tensor the name of its file.
+    Tensors(TensorEntries),
+    /// The name of each tensor's file.
     Index(BTreeMap<String, String>),
 }
 
 impl TensorFile {
-    /// Opens a file of tensors; shards of an index are looked for beside it.
+    /// Opens a file of tensors. The shards of an index are looked for in its directory.
     ///
     /// # Errors
-    /// When the file or a shard cannot be read, is none of these, is cut short or contradicts itself; when it holds
-    /// anything but tensors and plain values; when a shard lacks a tensor that the index says it has, or two have the
-    /// same. A tensor's type is no matter until it is asked for.
+    /// Returns an error if the file or a shard cannot be read, has another format, is truncated or inconsistent, or
+    /// contains anything but tensors and plain values; or if a shard lacks a tensor that the index assigns to it, or
+    /// two shards have the same tensor. Tensors of unsupported types are an error only when they are read.
     pub fn open(path: impl AsRef<Path>) -> Result<TensorFile> {
         let path = path.as_ref();
         TensorFile::open_with(path, |shard| Ok(path.with_file_name(shard)))
     }
 
-    /// As [`TensorFile::open`], with shards from where `shard` says: it is called once for each file that an index
-    /// names, with the name (never a path), and gives the path of the file, which it may first have to fetch.
+    /// Opens a file of tensors like [`TensorFile::open`], and calls `shard` to locate the shards of an index. It is
+    /// called once with the name of each shard (never a path) and returns the path of the file, which it may download
+    /// first.
     ///
     /// # Errors
-    /// As [`TensorFile::open`], and whatever `shard` gives.
+    /// Returns the errors of [`TensorFile::open`] and those of `shard`.
     pub fn open_with<E: From<Error>>(
         path: impl AsRef<Path>,
         shard: impl FnMut(&str) -> Result<PathBuf, E>,
@@ -92,23 +94,23 @@ impl TensorFile {
         let missing = names.iter().zip(&paths).filter(|(_, path)| !path.exists()).map(|(name, _)| name.as_str());
         let missing = shown_list(missing);
         if !missing.is_empty() {
-            return Err(index_file.wrong(format!("names shards that are not there: {missing}")).into());
+            return Err(index_file.wrong(format!("missing shards: {missing}")).into());
         }
         let mut files = Vec::with_capacity(paths.len());
-        let mut tensors: BTreeMap<String, (usize, Entry)> = BTreeMap::new();
+        let mut tensors: BTreeMap<String, (usize, TensorEntry)> = BTreeMap::new();
         for path in &paths {
             let file = MappedFile::open(path)?;
             let Content::Tensors(entries) = content(&file)? else {
-                return Err(file.wrong(format!("is an index itself, named by {}", index_file.path().display())).into());
+                let reason = format!("is listed as a shard in {}, but is an index itself", index_file.path().display());
+                return Err(file.wrong(reason).into());
             };
             files.push(file);
             for (name, entry) in entries {
                 let number = files.len() - 1;
                 if let Some((other, _)) = tensors.get(&name) {
                     let (name, other) = (shown(&name), paths[*other].display());
-                    return Err(index_file
-                        .wrong(format!("{name} is in two shards, {other} and {}", path.display()))
-                        .into());
+                    let reason = format!("tensor {name} is in two shards, {other} and {}", path.display());
+                    return Err(index_file.wrong(reason).into());
                 }
                 tensors.insert(name, (number, entry));
             }
@@ -119,42 +121,42 @@ impl TensorFile {
                 index.iter().filter(|(name, file)| *file == shard && !has(name)).map(|(name, _)| name.as_str());
             let lacking = shown_list(lacking);
             if !lacking.is_empty() {
-                let reason = format!("lacks what {} says it has: {lacking}", index_file.path().display());
+                let reason = format!("missing tensors, which {} lists: {lacking}", index_file.path().display());
                 return Err(Error::format(&paths[number], reason).into());
             }
         }
         Ok(TensorFile { path: index_file.path().to_path_buf(), files, tensors })
     }
 
-    /// The file that was opened: the index of a checkpoint in shards.
+    /// Returns the path of the file that was opened, which is the index of a sharded checkpoint.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Names of the tensors, sorted.
+    /// Returns the sorted names of the tensors.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
     }
 
-    /// The file that tensor `name` is in, if there is such a tensor.
+    /// Returns the path of the file that contains tensor `name`, or `None` if there is no such tensor.
     pub fn path_of(&self, name: &str) -> Option<&Path> {
         self.find(name).map(|(file, _)| file.path())
     }
 
-    /// The shape of tensor `name`, if there is one.
+    /// Returns the shape of tensor `name`, or `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.find(name).map(|(_, entry)| entry.shape.as_slice())
     }
 
-    /// The type of tensor `name`; `None` too where it is not one of [`DType`].
+    /// Returns the dtype of tensor `name`, or `None` if there is no such tensor or its type is not a [`DType`].
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.find(name).and_then(|(_, entry)| entry.file_type.dtype)
     }
 
-    /// Tensor `name`, row-major: a view of the file where that can be.
+    /// Returns tensor `name`, row-major. It is a view of the file if possible.
     ///
     /// # Errors
-    /// When there is no such tensor, its type is not one of [`DType`], or it has more than
+    /// Returns an error if there is no such tensor, its type is not a [`DType`], or it has more than
     /// [`MAX_RANK`](crate::MAX_RANK) dimensions.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         match self.find(name) {
@@ -163,13 +165,13 @@ impl TensorFile {
         }
     }
 
-    fn find(&self, name: &str) -> Option<(&MappedFile, &Entry)> {
+    fn find(&self, name: &str) -> Option<(&MappedFile, &TensorEntry)> {
         let (file, entry) = self.tensors.get(name)?;
         Some((self.files.get(*file)?, entry))
     }
 }
 
-/// Reads a file by what it begins with.
+/// Recognises the format of a file by its first bytes and reads its directory.
 fn content(file: &MappedFile) -> Result<Content> {
     let bytes = file.bytes();
     let content = if zip::is_archive(bytes) {
@@ -177,20 +179,20 @@ fn content(file: &MappedFile) -> Result<Content> {
     } else if pytorch::is_legacy(bytes) {
         pytorch::read_legacy(bytes).map(Content::Tensors)
     } else if bytes.starts_with(b"version https://git-lfs") {
-        Err("is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it".to_string())
+        Err("is a Git LFS pointer, not the file itself: run `git lfs pull`".to_string())
     } else if matches!(bytes, [0x80, 2..=5, ..]) && bytes.get(8) != Some(&b'{') {
-        Err("is a pickle, but not one that torch.save writes unless told otherwise".to_string())
+        Err("is a pickle, but not in a format that torch.save writes by default".to_string())
     } else if bytes.trim_ascii_start().starts_with(b"{") && !has_header_length(bytes) {
         index::read(bytes).map(Content::Index)
     } else if has_header_length(bytes) {
         safetensors::read(bytes).map(Content::Tensors)
     } else {
-        Err("is neither a safetensors file, nor one of torch.save, nor an index of shards".to_string())
+        Err("is not a safetensors file, a torch.save file or an index of shards".to_string())
     };
     content.map_err(|reason| file.wrong(reason))
 }
 
-/// Whether a file begins with a length below 2^32, as a safetensors file does and no text.
+/// Returns whether a file begins with a length below 2^32, as safetensors files do. Text files do not.
 fn has_header_length(bytes: &[u8]) -> bool {
     bytes.get(4..8) == Some(&[0; 4])
 }

@@ -1,4 +1,4 @@
-//! Writing a file so that a reader sees the old one or the new one, never half of one.
+//! Atomic replacement of files.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Result, Write};
@@ -6,22 +6,22 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Replaces the file at `path` by one with these bytes: a reader sees the old one or the new one, never half of
-/// one, and a full disk leaves the old one whole. The bytes go to a file beside it, with the permissions that any
-/// new file gets, which is synced and takes the name.
+/// Replaces the file at `path` by one with the given bytes. Readers see either the old file or the complete new one,
+/// and if the disk is full, the old file stays. The bytes are written to a temporary file in the same directory, with
+/// default permissions, which is synced and then renamed.
 ///
 /// # Errors
-/// When the system refuses.
+/// Returns an error if the file cannot be written.
 #[doc(hidden)]
 pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     replace_with(path.as_ref(), |file| file.write_all(bytes))
 }
 
-/// As [`write_file_atomically`], with what `write` writes. What a process that was killed left of an earlier attempt is
-/// removed first.
+/// Replaces the file at `path` like [`write_file_atomically`], with the content that `write` produces. Temporary files
+/// left by killed processes are removed first.
 ///
 /// # Errors
-/// When `write` fails or the system refuses.
+/// Returns an error if `write` fails or the file cannot be written.
 #[doc(hidden)]
 pub fn replace_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> Result<()> {
     static UNIQUE: AtomicU64 = AtomicU64::new(0);
@@ -31,7 +31,7 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Res
     let temporary = path.with_file_name(format!(".{name}.{}.{unique}.tmp", std::process::id()));
     let written = (|| {
         let file = File::create_new(&temporary)?;
-        // Says that somebody is at it; not every file system can.
+        // The lock marks the file as in use. Not every file system supports locks, so errors are ignored.
         let _ = file.try_lock();
         let mut file = BufWriter::new(file);
         write(&mut file)?;
@@ -45,10 +45,10 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Res
     written
 }
 
-/// Locked is what somebody writes; a moment passes between making a file and locking it.
-const MOMENT: Duration = Duration::from_secs(60);
+/// Younger temporary files are kept even if they are not locked: they may have been created but not locked yet.
+const MIN_AGE: Duration = Duration::from_secs(60);
 
-/// Removes the temporary files of `path` that nobody writes any more. A lock does not outlive its process.
+/// Removes temporary files of `path` whose process has ended, which released their lock.
 fn remove_abandoned(path: &Path, name: &str) {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(entries) = fs::read_dir(folder) else { return };
@@ -57,10 +57,10 @@ fn remove_abandoned(path: &Path, name: &str) {
         let other = entry.file_name();
         let other = other.to_string_lossy();
         let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-        let is_old = age.is_some_and(|age| age > MOMENT);
+        let is_old = age.is_some_and(|age| age > MIN_AGE);
         let is_ours = other.starts_with(&prefix) && other.ends_with(".tmp");
         if is_ours && is_old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
-            // If it stays, it is in nobody's way.
+            // A file that cannot be removed does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_killed_process_left_goes_away() -> Result<()> {
+    fn temporary_files_of_killed_processes_are_removed() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let file = |name: &str, seconds: u64| -> Result<File> {
             let file = File::create_new(folder.path().join(name))?;

@@ -1,5 +1,5 @@
-//! Safetensors files: eight bytes with the length of a header, the header in JSON, and the tensors' bytes. The format
-//! is described at <https://huggingface.co/docs/safetensors>.
+//! Safetensors files: eight bytes with the length of a header, the header in JSON, and the bytes of the tensors. The
+//! format is described at <https://huggingface.co/docs/safetensors>.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,19 +13,19 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::cursor::Cursor;
-use super::mapped::{Entries, Entry, FileType, elements, shown};
+use super::mapped::{FileType, TensorEntries, TensorEntry, elements, shown};
 use super::replace::replace_with;
 use crate::{DType, Device, Error, Result, Tensor};
 
-/// The name in the header under which texts are kept, not a tensor.
+/// The key in the header that has metadata instead of a tensor.
 const METADATA: &str = "__metadata__";
-/// The longest header that the format allows.
+/// The longest header that the format allows, in bytes.
 const MAX_HEADER: usize = 100_000_000;
-/// Headers are filled up with spaces to a multiple of this. With the tensors in the order of [`FILE_TYPES`], each is
-/// aligned for its type.
+/// Headers are padded with spaces to a multiple of this. Tensors are written in the order of [`FILE_TYPES`], so that
+/// each is aligned for its type.
 const ALIGNMENT: usize = 8;
 
-/// The format's types, those of larger alignment first.
+/// The types of the format, in order of decreasing alignment.
 const FILE_TYPES: [FileType; 22] = [
     FileType { name: "U64", bits: 64, dtype: None },
     FileType { name: "I64", bits: 64, dtype: Some(DType::I64) },
@@ -53,16 +53,16 @@ const FILE_TYPES: [FileType; 22] = [
 
 /// A tensor in the header.
 #[derive(Serialize, Deserialize)]
-struct Info<'a> {
+struct TensorInfo<'a> {
     #[serde(borrow)]
     dtype: Cow<'a, str>,
     shape: Vec<usize>,
-    /// From and to, counted from the end of the header.
+    /// Begin and end of the tensor's bytes, counted from the end of the header.
     data_offsets: (usize, usize),
 }
 
-/// The header as it is read.
-struct Header<'a>(BTreeMap<String, Info<'a>>);
+/// A header that was read.
+struct Header<'a>(BTreeMap<String, TensorInfo<'a>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -87,7 +87,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
                             slot.insert(map.next_value()?);
                         }
                         Slot::Occupied(slot) => {
-                            return Err(A::Error::custom(format!("{} is there twice", shown(slot.key()))));
+                            return Err(A::Error::custom(format!("duplicate tensor {}", shown(slot.key()))));
                         }
                     }
                 }
@@ -98,56 +98,56 @@ impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
     }
 }
 
-/// The tensors of a file.
-pub(super) fn read(bytes: &[u8]) -> std::result::Result<Entries, String> {
+/// Reads the tensors of a file.
+pub(super) fn read(bytes: &[u8]) -> std::result::Result<TensorEntries, String> {
     let mut cursor = Cursor::new(bytes, 0);
-    let length = cursor.u64().ok_or("is shorter than the length of a header")?;
+    let length = cursor.u64().ok_or("is too short for a safetensors file")?;
     let size = usize::try_from(length).ok().filter(|&size| size <= MAX_HEADER);
-    let size =
-        size.ok_or_else(|| format!("says that its header has {length} bytes, the format allows {MAX_HEADER}"))?;
+    let size = size.ok_or_else(|| format!("states a header of {length} bytes, the format allows {MAX_HEADER}"))?;
     let header = cursor.take(size);
-    let header = header.ok_or_else(|| format!("says that its header has {length} bytes, but has {}", bytes.len()))?;
-    let Header(header) = serde_json::from_slice(header).map_err(|error| format!("its header is broken: {error}"))?;
+    let header =
+        header.ok_or_else(|| format!("is truncated: its header has {length} bytes, the whole file {}", bytes.len()))?;
+    let Header(header) = serde_json::from_slice(header).map_err(|error| format!("invalid header: {error}"))?;
 
-    // Tensors must lie one after the other and fill the file.
-    let mut in_order: Vec<(&String, &Info<'_>)> = header.iter().collect();
+    // Tensors must be contiguous and fill the rest of the file.
+    let mut in_order: Vec<(&String, &TensorInfo<'_>)> = header.iter().collect();
     in_order.sort_by_key(|(_, info)| info.data_offsets);
     let data = bytes.len() - cursor.at;
     let mut end = 0;
-    let mut entries = Entries::new();
+    let mut entries = TensorEntries::new();
     for (name, info) in in_order {
         let (from, to) = info.data_offsets;
         let wrong = |reason: String| format!("{}: {reason}", shown(name));
         let file_type = FILE_TYPES.iter().find(|known| known.name == info.dtype);
-        let file_type = *file_type.ok_or_else(|| wrong(format!("{} is no type of safetensors", shown(&info.dtype))))?;
+        let file_type = *file_type.ok_or_else(|| wrong(format!("unknown type {}", shown(&info.dtype))))?;
         if from != end {
-            let what = if from < end { "overlaps the tensor before it" } else { "leaves a gap before it" };
-            return Err(wrong(format!("begins at byte {from} of the data and {what}, which ends at {end}")));
+            let what = if from < end { "overlaps" } else { "leaves a gap after" };
+            return Err(wrong(format!("begins at byte {from} and {what} the previous tensor, which ends at {end}")));
         }
         if to < from || to > data {
-            return Err(wrong(format!("is said to be bytes {from} to {to} of the data, which has {data}")));
+            return Err(wrong(format!("byte range {from} to {to} is out of range: the data has {data} bytes")));
         }
         if elements(&info.shape).and_then(|elements| file_type.bytes(elements)) != Some(to - from) {
             let (dtype, shape) = (file_type.name, &info.shape);
-            return Err(wrong(format!("has {} bytes, not what {dtype} of shape {shape:?} takes", to - from)));
+            return Err(wrong(format!("{} bytes do not match type {dtype} and shape {shape:?}", to - from)));
         }
         end = to;
-        let entry = Entry { start: cursor.at + from, file_type, shape: info.shape.clone(), strides: None };
+        let entry = TensorEntry { start: cursor.at + from, file_type, shape: info.shape.clone(), strides: None };
         entries.insert(name.clone(), entry);
     }
     if end != data {
-        return Err(format!("has {data} bytes of data, its tensors take {end}"));
+        return Err(format!("has {data} bytes of data, but its tensors need {end}"));
     }
     Ok(entries)
 }
 
-/// The header as it is written: equal models are equal files.
-struct Written<'a> {
+/// A header to write. Its order is fixed, so that equal models make equal files.
+struct NewHeader<'a> {
     metadata: BTreeMap<&'a str, &'a str>,
-    tensors: Vec<(String, Info<'a>)>,
+    tensors: Vec<(String, TensorInfo<'a>)>,
 }
 
-impl Serialize for Written<'_> {
+impl Serialize for NewHeader<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         if !self.metadata.is_empty() {
@@ -160,45 +160,45 @@ impl Serialize for Written<'_> {
     }
 }
 
-/// Writes tensors to a safetensors file at `path`, with `metadata` in its header. The bytes go from the tensors to
-/// the disk: what it takes in memory is a row-major copy of one tensor, and that only of one that is not row-major.
+/// Writes tensors to a safetensors file at `path`, with `metadata` in its header. Bytes are written directly from the
+/// tensors. Only those that are not row-major are copied first, one at a time.
 ///
-/// A file that is at `path` is replaced as a whole, and may be the one that these tensors are views of.
+/// An existing file at `path` is replaced atomically, and the tensors may be views of it.
 ///
 /// # Errors
-/// When two tensors have one name, or a name is `__metadata__`; when the file cannot be written. What was at `path`
-/// is then left as it was.
+/// Returns an error if two tensors have the same name, a name is `__metadata__`, or the file cannot be written. An
+/// existing file at `path` is then unchanged.
 pub fn save_safetensors(
     path: impl AsRef<Path>,
     tensors: impl IntoIterator<Item = (String, Tensor)>,
     metadata: &[(&str, &str)],
 ) -> Result<()> {
     let path = path.as_ref();
-    let cannot = |reason| Error::format(path, format!("cannot be written: {reason}"));
+    let cannot = |reason| Error::format(path, format!("cannot write: {reason}"));
     let mut by_name = BTreeMap::new();
     for (name, tensor) in tensors {
         if name == METADATA || by_name.contains_key(&name) {
-            let reason = if name == METADATA { "no tensor can have" } else { "two tensors have" };
-            return Err(cannot(format!("{reason} the name {}", shown(&name))));
+            let reason = if name == METADATA { "no tensor can be" } else { "two tensors are" };
+            return Err(cannot(format!("{reason} named {}", shown(&name))));
         }
         by_name.insert(name, tensor);
     }
     let mut tensors = Vec::new();
-    let mut header = Written { metadata: metadata.iter().copied().collect(), tensors: Vec::new() };
+    let mut header = NewHeader { metadata: metadata.iter().copied().collect(), tensors: Vec::new() };
     let mut end = 0;
     for file_type in FILE_TYPES {
         for (name, tensor) in by_name.iter().filter(|(_, tensor)| Some(tensor.dtype()) == file_type.dtype) {
             let start = end;
             end += tensor.elements() * tensor.dtype().size();
             let (dtype, shape) = (file_type.name.into(), tensor.shape().to_vec());
-            header.tensors.push((name.clone(), Info { dtype, shape, data_offsets: (start, end) }));
+            header.tensors.push((name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) }));
             tensors.push(tensor);
         }
     }
     let mut header = serde_json::to_vec(&header).map_err(|error| cannot(error.to_string()))?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
     if header.len() > MAX_HEADER {
-        return Err(cannot(format!("its header has {} bytes, the format allows {MAX_HEADER}", header.len())));
+        return Err(cannot(format!("the header needs {} bytes, the format allows {MAX_HEADER}", header.len())));
     }
     let written = replace_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;

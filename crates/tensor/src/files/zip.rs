@@ -1,8 +1,8 @@
-//! The directory of a zip archive whose entries are stored as they are, as `torch.save` writes them.
+//! Zip archives with uncompressed entries, as `torch.save` writes them.
 //!
-//! Entries are ranges of the file: nothing is unpacked, so nothing can be larger than the file. The format is in
-//! PKWARE's APPNOTE 6.3.9, sections 4.3 to 4.5. Checksums are not compared: that would read every byte of a file of
-//! which a part may be wanted.
+//! Entries are ranges of the file. Nothing is decompressed, so nothing can be larger than the file. Checksums are not
+//! verified, because that would read the whole file even if only some tensors are needed. The format is specified in
+//! PKWARE's APPNOTE 6.3.9, sections 4.3 to 4.5.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,19 +18,19 @@ const END_64_LOCATOR: u32 = 0x0706_4b50;
 
 const END_LENGTH: usize = 22;
 const END_64_LOCATOR_LENGTH: usize = 20;
-/// The comment after the end of the directory has a length of two bytes.
+/// Longest comment after the end of the directory: its length has two bytes.
 const MAX_COMMENT: usize = u16::MAX as usize;
 
-/// The identifier of the extra field with sizes of eight bytes.
+/// Identifier of the extra field with eight-byte numbers.
 const EXTRA_64: u16 = 1;
-/// In place of a number that is in the extra field.
+/// Replaces a number that is in the extra field.
 const IN_EXTRA: u64 = u32::MAX as u64;
 
-/// Flags of an entry that is encrypted, with the two schemes.
+/// Flags of encrypted entries, for both encryption schemes.
 const ENCRYPTED: u16 = 1 | 1 << 6;
 const STORED: u16 = 0;
 
-/// An archive's directory.
+/// The directory of an archive.
 pub(super) struct Archive<'a> {
     bytes: &'a [u8],
     entries: BTreeMap<&'a str, ArchiveEntry>,
@@ -41,11 +41,11 @@ struct ArchiveEntry {
     method: u16,
     size: u64,
     compressed_size: u64,
-    /// Where its local header is.
+    /// Offset of the local header.
     header: u64,
 }
 
-/// Whether a file begins as an archive does.
+/// Returns whether a file begins like an archive.
 pub(super) fn is_archive(bytes: &[u8]) -> bool {
     bytes.starts_with(&LOCAL_HEADER.to_le_bytes())
 }
@@ -54,44 +54,44 @@ impl<'a> Archive<'a> {
     /// Reads the directory of an archive.
     pub(super) fn open(bytes: &'a [u8]) -> Result<Archive<'a>, String> {
         let directory =
-            directory(bytes).ok_or("is cut short: it begins as a zip archive, but the archive has no end")?;
+            directory(bytes).ok_or("is truncated: it begins like a zip archive, but the archive's end is missing")?;
         let mut entries = BTreeMap::new();
         let mut cursor = Cursor::new(bytes.get(..directory.end).unwrap_or_default(), directory.start);
         while cursor.at < directory.end {
             let at = cursor.at;
             let (name, entry) = directory_entry(&mut cursor)
-                .ok_or_else(|| format!("has a broken entry in its zip directory at byte {at}"))?;
+                .ok_or_else(|| format!("has an invalid entry in its zip directory at byte {at}"))?;
             let name =
                 str::from_utf8(name).map_err(|_| format!("has an entry at byte {at} whose name is not UTF-8"))?;
             if entries.insert(name, entry).is_some() {
-                return Err(format!("has two entries {}", shown(name)));
+                return Err(format!("has two entries named {}", shown(name)));
             }
         }
         Ok(Archive { bytes, entries })
     }
 
-    /// Names of the entries, sorted.
+    /// Returns the sorted names of the entries.
     pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.entries.keys().copied()
     }
 
-    /// The bytes of the file that are the entry `name`; `None` where there is no such entry.
+    /// Returns the range of the file that contains entry `name`, or `None` if there is no such entry.
     pub(super) fn find(&self, name: &str) -> Result<Option<Range<usize>>, String> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let name = shown(name);
         if entry.flags & ENCRYPTED != 0 {
-            return Err(format!("entry {name} is encrypted: torch.save writes plain ones"));
+            return Err(format!("entry {name} is encrypted, which torch.save never does"));
         }
         if entry.method != STORED || entry.size != entry.compressed_size {
-            return Err(format!("entry {name} is compressed: torch.save stores them as they are, pack the archive so"));
+            return Err(format!("entry {name} is compressed: repack the archive without compression"));
         }
-        let range =
-            local_range(self.bytes, entry).ok_or_else(|| format!("entry {name} is not where the directory says"))?;
+        let range = local_range(self.bytes, entry)
+            .ok_or_else(|| format!("entry {name} is not at the position that the directory states"))?;
         Ok(Some(range))
     }
 }
 
-/// The bytes of the file that are its directory.
+/// Returns the range of the file that contains the directory.
 fn directory(bytes: &[u8]) -> Option<Range<usize>> {
     let last = bytes.len().checked_sub(END_LENGTH)?;
     let is_end = |&at: &usize| {
@@ -102,7 +102,7 @@ fn directory(bytes: &[u8]) -> Option<Range<usize>> {
     };
     let end = (last.saturating_sub(MAX_COMMENT)..=last).rev().find(is_end)?;
     let mut cursor = Cursor::new(bytes, end);
-    // Numbers of disks and of entries; the entries say for themselves how many they are.
+    // Skip the numbers of disks and entries: entries are counted by reading them.
     cursor.take(12)?;
     let (mut size, mut start) = (u64::from(cursor.u32()?), u64::from(cursor.u32()?));
     if let Some((size_64, start_64)) = directory_64(bytes, end) {
@@ -112,7 +112,8 @@ fn directory(bytes: &[u8]) -> Option<Range<usize>> {
     Some(start..start.checked_add(size).filter(|&stop| stop <= end)?)
 }
 
-/// Size and start of the directory of an archive with numbers of eight bytes, whose old end is at `end`.
+/// Returns size and start of the directory of an archive with eight-byte numbers, whose four-byte end record is at
+/// `end`.
 fn directory_64(bytes: &[u8], end: usize) -> Option<(u64, u64)> {
     let mut locator = Cursor::new(bytes, end.checked_sub(END_64_LOCATOR_LENGTH)?);
     if locator.u32()? != END_64_LOCATOR {
@@ -123,7 +124,7 @@ fn directory_64(bytes: &[u8], end: usize) -> Option<(u64, u64)> {
     if cursor.u32()? != END_64 {
         return None;
     }
-    // Its length, versions, disks, and numbers of entries.
+    // Skip the record's length, versions, disks and numbers of entries.
     cursor.take(36)?;
     Some((cursor.u64()?, cursor.u64()?))
 }
@@ -132,14 +133,14 @@ fn directory_entry<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], ArchiveEntr
     if cursor.u32()? != DIRECTORY_ENTRY {
         return None;
     }
-    // Versions.
+    // Skip the versions.
     cursor.take(4)?;
     let (flags, method) = (cursor.u16()?, cursor.u16()?);
-    // Time, date and checksum.
+    // Skip time, date and checksum.
     cursor.take(8)?;
     let (compressed_size, size) = (cursor.u32()?, cursor.u32()?);
     let (name_length, extra_length, comment_length) = (cursor.u16()?, cursor.u16()?, cursor.u16()?);
-    // Disk and attributes.
+    // Skip disk and attributes.
     cursor.take(8)?;
     let header = cursor.u32()?;
     let name = cursor.take(name_length.into())?;
@@ -156,7 +157,7 @@ fn directory_entry<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a [u8], ArchiveEntr
     Some((name, ArchiveEntry { flags, method, size, compressed_size, header }))
 }
 
-/// The extra field with numbers of eight bytes.
+/// Returns the content of the extra field with eight-byte numbers.
 fn extra_64(extra: &[u8]) -> Option<Cursor<'_>> {
     let mut cursor = Cursor::new(extra, 0);
     loop {
@@ -168,13 +169,13 @@ fn extra_64(extra: &[u8]) -> Option<Cursor<'_>> {
     }
 }
 
-/// The bytes after an entry's local header.
+/// Returns the range of an entry's content, which follows its local header.
 fn local_range(bytes: &[u8], entry: &ArchiveEntry) -> Option<Range<usize>> {
     let mut cursor = Cursor::new(bytes, usize::try_from(entry.header).ok()?);
     if cursor.u32()? != LOCAL_HEADER {
         return None;
     }
-    // Sizes may be zero here: those of the directory count.
+    // Skip the sizes, which may be zero here. Those in the directory are authoritative.
     cursor.take(22)?;
     let (name_length, extra_length) = (cursor.u16()?, cursor.u16()?);
     cursor.take(name_length.into())?;

@@ -1,6 +1,6 @@
-//! Files of torch.save made by hand, to make some that torch would not.
+//! Builders for files in the formats of torch.save, including files that torch would not write.
 
-/// A pickle that is being written.
+/// A pickle under construction.
 #[derive(Clone, Default)]
 pub struct Pickle(pub Vec<u8>);
 
@@ -46,13 +46,13 @@ impl Pickle {
             .raw(b")RtR")
     }
 
-    /// A dictionary with one tensor x.
+    /// Returns the pickle of a dictionary with a single tensor `x`.
     pub fn state_dict(view: &View) -> Vec<u8> {
         Pickle::new().raw(b"}").text("x").tensor(view).raw(b"s.").0
     }
 }
 
-/// A view of a storage with f32 numbers.
+/// A tensor as a view of a storage.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub class: &'a str,
@@ -64,7 +64,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// All six numbers of storage 0.
+    /// A view of all six f32 numbers of storage 0.
     pub const GOOD: View<'static> =
         View { class: "FloatStorage", key: "0", stored: 6, offset: 0, shape: &[2, 3], strides: &[3, 1] };
 }
@@ -73,7 +73,7 @@ pub fn numbers(count: usize) -> Vec<u8> {
     (0..count).flat_map(|i| (i as f32).to_le_bytes()).collect()
 }
 
-/// An entry of an archive, and what its headers say of it.
+/// An entry of an archive, and the fields of its headers.
 pub struct Entry<'a> {
     pub name: &'a str,
     pub bytes: &'a [u8],
@@ -89,13 +89,13 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A zip archive; with 8-byte numbers everywhere if `wide`. Checksums are 0: they are not read.
+/// Returns a zip archive, with 8-byte numbers everywhere if `wide`. Checksums are 0, because they are not read.
 pub fn archive(entries: &[Entry], wide: bool) -> Vec<u8> {
     let small = |number: u64| if wide { u32::MAX } else { number as u32 }.to_le_bytes();
     let extra = |numbers: &[u64]| match wide {
         false => Vec::new(),
         true => [
-            // A field of another kind first, as torch's padding is.
+            // Begins with another field, like the padding that torch writes.
             &b"FB\x02\0??\x01\0"[..],
             &(numbers.len() as u16 * 8).to_le_bytes(),
             &numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>(),
@@ -137,12 +137,12 @@ pub fn archive(entries: &[Entry], wide: bool) -> Vec<u8> {
     file
 }
 
-/// A file as torch.save writes it since 1.6, with these numbers as storage 0.
+/// Returns a file in the format of torch.save since 1.6, with the given bytes as storage 0.
 pub fn torch_archive(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
     archive(&[Entry::new("m/data.pkl", pickle), Entry::new("m/data/0", storage)], false)
 }
 
-/// A file as torch.save wrote it before 1.6, with these storages.
+/// Returns a file in the format of torch.save before 1.6, with the given storages.
 pub fn legacy(pickle: &[u8], storages: &[(&str, u64, &[u8])]) -> Vec<u8> {
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
     let version = Pickle::new().int(1001).raw(b".").0;

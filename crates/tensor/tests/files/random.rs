@@ -1,5 +1,4 @@
-//! Random bytes, and files that were good until something was changed: they are read or refused, in bounded time and
-//! memory.
+//! Random bytes, and valid files with random changes: all are read or refused, in bounded time and memory.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -10,11 +9,11 @@ use proptest::prelude::*;
 use crate::memory::peak;
 use crate::{Folder, Result, read_all};
 
-/// One change of a file.
+/// A change of a file.
 #[derive(Clone, Debug)]
 enum Change {
     Set(prop::sample::Index, u8),
-    /// A byte and some after it become the numbers that break things most often.
+    /// Overwrites bytes with a number that is likely to cause overflows.
     Number(prop::sample::Index, u64, usize),
     Insert(prop::sample::Index, Vec<u8>),
     Remove(prop::sample::Index, usize),
@@ -75,7 +74,7 @@ fn changed(mut bytes: Vec<u8>, changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
-/// Good files of all formats.
+/// Returns valid files of all formats.
 fn good() -> Result<Vec<Vec<u8>>> {
     let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/pytorch");
     let fixtures = ["zip.bin", "legacy.bin", "wrapped_zip.bin", "wrapped_legacy.bin", "module_legacy.bin"]
@@ -92,7 +91,7 @@ fn good() -> Result<Vec<Vec<u8>>> {
     Ok(good)
 }
 
-/// Reads a file with these bytes, and checks what that took.
+/// Reads a file with the given bytes and checks how much memory that takes.
 fn read(bytes: &[u8]) {
     let folder = Folder::new().expect("a temporary folder can be made");
     let path = folder.write("model.bin", bytes).expect("a temporary folder can be written");

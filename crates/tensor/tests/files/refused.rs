@@ -1,4 +1,4 @@
-//! Pickles, archives and older files that must not be read, and what is said of them.
+//! Malformed and hostile pickles, archives and files of the older format, and their errors.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use crate::crafted::{Entry, Pickle, View, archive, legacy, numbers, torch_archiv
 use crate::memory::peak;
 use crate::{Folder, Result};
 
-/// What is said of a pickle, in both formats alike.
+/// Returns the error for a pickle, which must be the same in both formats.
 fn said_of(pickle: &[u8]) -> Result<String> {
     let folder = Folder::new()?;
     let in_archive = folder.refused("model.bin", &torch_archive(pickle, &numbers(6)))?;
     let said = in_archive.strip_prefix("model.bin: m/data.pkl: ").ok_or(in_archive.clone())?;
-    // In the older format the pickle begins further on in the file.
+    // In the older format, other pickles precede this one, which shifts its offsets.
     let prefix = legacy(&[], &[]).len() - Pickle::new().raw(b"](e.").0.len();
     let old = folder.refused("model.bin", &legacy(pickle, &[("0", 6, &numbers(6))]))?;
     let expected = match said.split_once(" at byte ") {
@@ -28,7 +28,7 @@ fn said_of(pickle: &[u8]) -> Result<String> {
     Ok(said.to_string())
 }
 
-/// What is said of an archive with these two entries.
+/// Returns the error for an archive with these two entries.
 fn said_of_archive(pickle: &[u8], storage: &[u8]) -> Result<String> {
     Folder::new()?.refused("model.bin", &torch_archive(pickle, storage))
 }
@@ -96,9 +96,9 @@ fn opcodes_of_objects_are_refused() -> Result {
 }
 
 #[test]
-fn attributes_belong_to_ordered_dictionaries_alone() -> Result {
+fn only_ordered_dictionaries_may_have_attributes() -> Result {
     let ordered = |pickle: Pickle| pickle.global("collections", "OrderedDict").raw(b")R");
-    // As `state_dict()` has them.
+    // Attributes as in the result of `state_dict()`.
     let good = ordered(Pickle::new()).raw(b"(").text("x").tensor(&View::GOOD).raw(b"u}").text("_metadata").raw(b"}sb.");
     let folder = Folder::new()?;
     let path = folder.write("m.bin", &torch_archive(&good.0, &numbers(6)))?;
@@ -114,13 +114,13 @@ fn attributes_belong_to_ordered_dictionaries_alone() -> Result {
     for target in targets {
         let said = said_of(&target.raw(b"}b.").0)?;
         assert!(said.starts_with("BUILD at byte "), "{said}");
-        assert!(said.ends_with("is refused: only tensors are read, which have no attributes"), "{said}");
+        assert!(said.ends_with("is refused: only tensors are read, and they have no attributes"), "{said}");
     }
     Ok(())
 }
 
 #[test]
-fn known_functions_take_what_makes_a_tensor() -> Result {
+fn known_functions_only_make_tensors() -> Result {
     let rebuild = |arguments: &[u8]| Pickle::new().global("torch._utils", "_rebuild_tensor_v2").raw(arguments).0;
     let calls = [
         rebuild(b")R."),
@@ -134,7 +134,7 @@ fn known_functions_take_what_makes_a_tensor() -> Result {
     for call in calls {
         let said = said_of(&call)?;
         assert!(said.starts_with("REDUCE at byte "), "{said}");
-        assert!(said.ends_with("is refused: only tensors are read, and these arguments make none"), "{said}");
+        assert!(said.ends_with("is refused: only tensors are read, and these arguments do not make one"), "{said}");
     }
     let said = said_of(&rebuild(b"NR."))?;
     assert!(said.ends_with("its arguments are not a tuple"), "{said}");
@@ -142,7 +142,7 @@ fn known_functions_take_what_makes_a_tensor() -> Result {
 }
 
 #[test]
-fn persistent_ids_are_those_of_storages() -> Result {
+fn persistent_ids_must_be_storages() -> Result {
     let float = |pickle: Pickle| pickle.global("torch", "FloatStorage");
     let view = float(Pickle::new().raw(b"(").text("storage")).text("0").text("cpu").int(6);
     let cases = [
@@ -151,7 +151,7 @@ fn persistent_ids_are_those_of_storages() -> Result {
         float(Pickle::new().raw(b"(").text("module")).text("source").text("code").raw(b"tQ.").0,
         Pickle::new().raw(b"(").text("storage").global("torch", "Size").text("0").text("cpu").int(6).raw(b"tQ.").0,
         float(Pickle::new().raw(b"(").text("storage")).text("0").text("cpu").int(-1).raw(b"tQ.").0,
-        // A view of a storage, of PyTorch before 0.4.
+        // A view of a storage, as in PyTorch before 0.4.
         view.clone().raw(b"(").text("1").int(0).int(6).raw(b"ttQ.").0,
         view.raw(b"NNtQ.").0,
     ];
@@ -164,42 +164,45 @@ fn persistent_ids_are_those_of_storages() -> Result {
 }
 
 #[test]
-fn broken_programs_say_where() -> Result {
+fn errors_name_operation_and_position() -> Result {
     let cases: [(&[u8], &str); 25] = [
-        (b"}Na.", "APPEND at byte 4 is refused: not to a list"),
-        (b"h\x05.", "BINGET at byte 2: nothing was put under 5"),
-        (b"j\xff\xff\xff\xff.", "LONG_BINGET at byte 2: nothing was put under 4294967295"),
+        (b"}Na.", "APPEND at byte 4 is refused: its target is not a list"),
+        (b"h\x05.", "BINGET at byte 2: the memo has no entry 5"),
+        (b"j\xff\xff\xff\xff.", "LONG_BINGET at byte 2: the memo has no entry 4294967295"),
         (b"q\0.", "BINPUT at byte 2: the stack is empty"),
-        (b".", "STOP at byte 2: too little is on the stack"),
-        (b"(.", "STOP at byte 3: too little is on the stack"),
-        (b"N(\x85.", "TUPLE1 at byte 4: too little is on the stack"),
-        (b"NN\x87.", "TUPLE3 at byte 4: too little is on the stack"),
+        (b".", "STOP at byte 2: too few values are on the stack"),
+        (b"(.", "STOP at byte 3: too few values are on the stack"),
+        (b"N(\x85.", "TUPLE1 at byte 4: too few values are on the stack"),
+        (b"NN\x87.", "TUPLE3 at byte 4: too few values are on the stack"),
         (b"t.", "TUPLE at byte 2: no mark is on the stack"),
         (b"}u.", "SETITEMS at byte 3: no mark is on the stack"),
-        (b"NNNs.", "SETITEM at byte 5 is refused: not in a dictionary"),
-        (b"NNs.", "SETITEM at byte 4 is refused: not in a dictionary"),
+        (b"NNNs.", "SETITEM at byte 5 is refused: its target is not a dictionary"),
+        (b"NNs.", "SETITEM at byte 4 is refused: its target is not a dictionary"),
         (b"}(Nu.", "SETITEMS at byte 5: a key has no value"),
-        (b"NNa.", "APPEND at byte 4 is refused: not to a list"),
-        (b"(e.", "APPENDS at byte 3 is refused: not to a list"),
-        (b"N(a.", "APPEND at byte 4: too little is on the stack"),
-        (b"NR.", "REDUCE at byte 3: too little is on the stack"),
-        (b"X\xff\xff\xff\xffabc", "BINUNICODE at byte 2: what belongs to it ends before it should"),
+        (b"NNa.", "APPEND at byte 4 is refused: its target is not a list"),
+        (b"(e.", "APPENDS at byte 3 is refused: its target is not a list"),
+        (b"N(a.", "APPEND at byte 4: too few values are on the stack"),
+        (b"NR.", "REDUCE at byte 3: too few values are on the stack"),
+        (b"X\xff\xff\xff\xffabc", "BINUNICODE at byte 2: its operand is truncated"),
         (b"X\x02\0\0\0\xc3\x28.", "BINUNICODE at byte 2: its text is not UTF-8"),
-        (b"\x8a\xff.", "LONG1 at byte 2: what belongs to it ends before it should"),
-        (b"\x8a\x09\0\0\0\0\0\0\0\0\x01.", "LONG1 at byte 2: a number of 9 bytes is refused, at most 8 are read"),
-        (b"cposix", "GLOBAL at byte 2: no name of a global follows"),
-        (b"c\xff\n\xff\n.", "GLOBAL at byte 2: no name of a global follows"),
-        (b"\x80\x05.", "PROTO at byte 2: protocol 5 is refused: torch.save writes 2"),
-        (b"NNN", "ends at byte 5 inside a pickle"),
+        (b"\x8a\xff.", "LONG1 at byte 2: its operand is truncated"),
+        (
+            b"\x8a\x09\0\0\0\0\0\0\0\0\x01.",
+            "LONG1 at byte 2: an integer of 9 bytes is too long, at most 8 are supported",
+        ),
+        (b"cposix", "GLOBAL at byte 2: the name of the global is invalid"),
+        (b"c\xff\n\xff\n.", "GLOBAL at byte 2: the name of the global is invalid"),
+        (b"\x80\x05.", "PROTO at byte 2: protocol 5 is not supported, expected 2"),
+        (b"NNN", "is truncated: it ends at byte 5 in a pickle"),
     ];
     for (program, expected) in cases {
         let pickle = Pickle::new().raw(program).0;
-        // What follows in the older format may complete what is cut short.
+        // In the older format, the bytes that follow may complete a truncated pickle, so the error can differ.
         assert_eq!(said_of_archive(&pickle, b"")?, format!("model.bin: m/data.pkl: {expected}"));
         assert!(Folder::new()?.refused("model.bin", &legacy(&pickle, &[])).is_ok());
     }
     let long = Pickle::new().raw(b"c").raw(&[b'a'; 1000]).raw(b"\nb\n.").0;
-    assert!(said_of(&long)?.ends_with("no name of a global follows"));
+    assert!(said_of(&long)?.ends_with("the name of the global is invalid"));
     let control = Pickle::new().global("\x1b[2J\u{7}", "evil\"").raw(b".").0;
     let said = said_of(&control)?;
     assert!(said.starts_with("global \\u{1b}[2J\\u{7}.evil\\\" at byte 2 is refused"), "{said}");
@@ -207,7 +210,7 @@ fn broken_programs_say_where() -> Result {
 }
 
 #[test]
-fn deep_nests_and_long_programs_take_neither_stack_nor_memory() -> Result {
+fn deeply_nested_and_long_programs_are_refused_cheaply() -> Result {
     let folder = Folder::new()?;
     let count = 8 << 20;
     let deep = |opcode: &[u8]| Pickle::new().raw(&opcode.repeat(count / opcode.len())).raw(b".").0;
@@ -221,18 +224,19 @@ fn deep_nests_and_long_programs_take_neither_stack_nor_memory() -> Result {
         assert!(most < 32 * pickle.len(), "{program:?}: {most} bytes for {}", pickle.len());
         assert!(said.starts_with("deep.bin: m/data.pkl: "), "{program:?}: {said}");
     }
-    // Nested ever deeper, and whole.
+    // Deeply nested and complete.
     let nested = Pickle::new().raw(b"}").text("x").raw(&b"}X\x01\0\0\0a".repeat(10_000)).raw(b"N");
     let nested = nested.raw(&b"s".repeat(10_001)).raw(b".").0;
     let said = folder.refused("deep.bin", &torch_archive(&nested, b""))?;
-    assert_eq!(said, "deep.bin: is no dictionary of tensors, nor has it one under state_dict or model; its keys: x");
+    let none = "does not contain a dictionary of tensors, at the top level or under state_dict or model";
+    assert_eq!(said, format!("deep.bin: {none}; its keys are x"));
     Ok(())
 }
 
 #[test]
-fn long_sizes_that_many_tensors_share_are_not_copied() -> Result {
+fn long_shapes_that_many_tensors_share_are_not_copied() -> Result {
     let folder = Folder::new()?;
-    // One tuple of many sizes, and many tensors of it.
+    // One tuple of many sizes, and many tensors with that shape.
     let sizes = Pickle::new().raw(b"(").raw(&b"K\x01".repeat(100_000)).raw(b"tq\x010");
     let sizes = Pickle(sizes.0[..sizes.0.len() - 1].to_vec());
     let tensor =
@@ -252,24 +256,27 @@ fn long_sizes_that_many_tensors_share_are_not_copied() -> Result {
 #[test]
 fn views_stay_in_their_storage() -> Result {
     let good = View::GOOD;
-    let leaves = "from element 0 on leaves its storage of 6 elements";
+    let exceeds = "and offset 0 exceeds its storage of 6 elements";
     let max = i64::MAX;
     let cases: [(View, String); 13] = [
         (
             View { offset: 1, ..good },
-            "shape [2, 3] with strides [3, 1] from element 1 on leaves its storage of 6 elements".into(),
+            "shape [2, 3] with strides [3, 1] and offset 1 exceeds its storage of 6 elements".into(),
         ),
-        (View { offset: max, ..good }, format!("from element {max} on leaves its storage")),
-        (View { strides: &[4, 1], ..good }, format!("shape [2, 3] with strides [4, 1] {leaves}")),
-        (View { strides: &[max, max], ..good }, leaves.into()),
+        (View { offset: max, ..good }, format!("and offset {max} exceeds its storage")),
+        (View { strides: &[4, 1], ..good }, format!("shape [2, 3] with strides [4, 1] {exceeds}")),
+        (View { strides: &[max, max], ..good }, exceeds.into()),
         (
             View { shape: &[7], strides: &[1], ..good },
             "shape [7] has more elements than its storage, which has 6".into(),
         ),
         (View { shape: &[max, max], strides: &[0, 0], ..good }, "more elements than its storage".into()),
         (View { shape: &[7], strides: &[0], ..good }, "more elements than its storage".into()),
-        (View { shape: &[-1], strides: &[1], ..good }, "has a size or stride that is not a number from 0 up".into()),
-        (View { strides: &[-3, 1], ..good }, "has a size or stride that is not a number from 0 up".into()),
+        (
+            View { shape: &[-1], strides: &[1], ..good },
+            "has a size or stride that is not a non-negative integer".into(),
+        ),
+        (View { strides: &[-3, 1], ..good }, "has a size or stride that is not a non-negative integer".into()),
         (View { strides: &[1], ..good }, "has 2 sizes and 1 strides".into()),
         (View { shape: &[1; 7], strides: &[1; 7], ..good }, "has 7 dimensions, at most 6 are supported".into()),
         (View { stored: 1 << 62, ..good }, "storage 0 has 4611686018427387904 elements, too many to address".into()),
@@ -288,7 +295,7 @@ fn views_stay_in_their_storage() -> Result {
     for minus in [&b"\x8a\x01\xff("[..], b"\x8a\x03\xff\xff\xff(", b"J\xff\xff\xff\xff(", b"N("] {
         let said = said_of(&[&good[..at], minus, &good[at + zero.len()..]].concat())?;
         assert!(
-            said.starts_with("REDUCE at byte ") && said.ends_with("the offset is not a number from 0 up"),
+            said.starts_with("REDUCE at byte ") && said.ends_with("the offset is not a non-negative integer"),
             "{said}"
         );
     }
@@ -296,7 +303,7 @@ fn views_stay_in_their_storage() -> Result {
 }
 
 #[test]
-fn nothing_in_a_view_is_fine_wherever_it_is_said_to_begin() -> Result {
+fn empty_views_may_have_any_offset() -> Result {
     let folder = Folder::new()?;
     let max = i64::MAX;
     for (offset, shape) in [(0, [0, 3]), (max, [0, 3]), (max, [3, 0])] {
@@ -317,22 +324,22 @@ fn nothing_in_a_view_is_fine_wherever_it_is_said_to_begin() -> Result {
 }
 
 #[test]
-fn dictionaries_that_are_not_of_tensors() -> Result {
-    let none = "is no dictionary of tensors, nor has it one under state_dict or model";
+fn files_without_a_dictionary_of_tensors() -> Result {
+    let none = "does not contain a dictionary of tensors, at the top level or under state_dict or model";
     let said = said_of_archive(&Pickle::new().raw(b"}.").0, b"")?;
     assert_eq!(said, format!("model.bin: {none}"));
     let said = said_of_archive(&Pickle::new().tensor(&View::GOOD).raw(b".").0, &numbers(6))?;
     assert_eq!(said, format!("model.bin: {none}"));
     let inner = |key: &str| Pickle::new().raw(b"}").text(key).raw(b"}").text("x").tensor(&View::GOOD).raw(b"ss.").0;
     let said = said_of_archive(&inner("net"), &numbers(6))?;
-    assert_eq!(said, format!("model.bin: {none}; its keys: net"));
+    assert_eq!(said, format!("model.bin: {none}; its keys are net"));
     let folder = Folder::new()?;
     for key in ["state_dict", "model"] {
         let path = folder.write("m.bin", &torch_archive(&inner(key), &numbers(6)))?;
         assert_eq!(TensorFile::open(path)?.names(), ["x"]);
     }
     let twice = Pickle::new().raw(b"}(").text("x").tensor(&View::GOOD).text("x").tensor(&View::GOOD).raw(b"u.").0;
-    assert_eq!(said_of_archive(&twice, &numbers(6))?, "model.bin: has two tensors x");
+    assert_eq!(said_of_archive(&twice, &numbers(6))?, "model.bin: has two tensors named x");
     Ok(())
 }
 
@@ -345,80 +352,77 @@ fn archives_that_torch_would_not_write() -> Result {
     let main = || Entry::new("m/data.pkl", &pickle);
 
     let compressed = [main(), Entry { method: 8, ..storage() }];
-    assert_eq!(
-        said(&compressed)?,
-        "m.bin: x: entry m/data/0 is compressed: torch.save stores them as they are, pack the archive so"
-    );
+    let why = "m.bin: x: entry m/data/0 is compressed: repack the archive without compression";
+    assert_eq!(said(&compressed)?, why);
     let encrypted = [Entry { flags: 1, ..main() }, storage()];
-    assert_eq!(said(&encrypted)?, "m.bin: entry m/data.pkl is encrypted: torch.save writes plain ones");
+    assert_eq!(said(&encrypted)?, "m.bin: entry m/data.pkl is encrypted, which torch.save never does");
     let big = [main(), storage(), Entry::new("m/byteorder", b"big")];
-    assert_eq!(said(&big)?, "m.bin: has byte order \"big\", only little is read");
+    assert_eq!(said(&big)?, "m.bin: has byte order \"big\", expected \"little\"");
     assert_eq!(said(&[main()])?, "m.bin: x: has no entry m/data/0");
     let short = [main(), Entry::new("m/data/0", &all[..20])];
-    assert_eq!(said(&short)?, "m.bin: x: entry m/data/0 has 20 bytes, its tensors say 24");
-    // The second place is in the middle of zeros, a header of nothing but for what it begins with.
+    assert_eq!(said(&short)?, "m.bin: x: entry m/data/0 has 20 bytes, its tensors need 24");
+    // Offset 50 is among zeros, which are a valid header except for the signature.
+    let misplaced = "m.bin: x: entry m/data/0 is not at the position that the directory states";
     for header in [1, 50, 1 << 20] {
         let elsewhere = [Entry::new("zeros", &[0; 99]), main(), Entry { header: Some(header), ..storage() }];
-        assert_eq!(said(&elsewhere)?, "m.bin: x: entry m/data/0 is not where the directory says");
+        assert_eq!(said(&elsewhere)?, misplaced);
     }
     let long = [main(), Entry { size: 1 << 31, ..storage() }];
-    assert_eq!(said(&long)?, "m.bin: x: entry m/data/0 is not where the directory says");
-    assert_eq!(said(&[main(), storage(), main()])?, "m.bin: has two entries m/data.pkl");
+    assert_eq!(said(&long)?, misplaced);
+    assert_eq!(said(&[main(), storage(), main()])?, "m.bin: has two entries named m/data.pkl");
     assert_eq!(
         said(&[main(), Entry::new("n/data.pkl", &pickle)])?,
         "m.bin: has two pickles, m/data.pkl and n/data.pkl"
     );
     let other = said(&[Entry::new("word/document.xml", b"<xml/>")])?;
-    assert_eq!(other, "m.bin: is an archive, but not one of torch.save: it has no data.pkl");
+    assert_eq!(other, "m.bin: is a zip archive, but not from torch.save: it has no data.pkl");
 
     let whole = archive(&[main(), storage()], true);
     for length in [4, 21, whole.len() / 2, whole.len() - 1] {
         let said = folder.refused("m.bin", &whole[..length])?;
-        assert!(said.starts_with("m.bin: is cut short: "), "{length}: {said}");
+        assert!(said.starts_with("m.bin: is truncated: "), "{length}: {said}");
     }
-    // A directory that goes on into the end of the archive.
+    // A directory that overlaps the end record of the archive.
     let mut overlapping = archive(&[main(), storage()], false);
     let size = overlapping.len() - 10;
     overlapping[size] += 1;
-    assert!(folder.refused("m.bin", &overlapping)?.starts_with("m.bin: is cut short: "));
-    // Numbers of eight bytes that nothing can have.
+    assert!(folder.refused("m.bin", &overlapping)?.starts_with("m.bin: is truncated: "));
+    // Eight-byte numbers that are out of range.
     let entry = Entry { size: u64::MAX, header: Some(u64::MAX), ..storage() };
     let said = folder.refused("m.bin", &archive(&[main(), entry], true))?;
-    assert_eq!(said, "m.bin: x: entry m/data/0 is not where the directory says");
+    assert_eq!(said, misplaced);
     Ok(())
 }
 
 #[test]
-fn older_files_that_contradict_themselves() -> Result {
+fn inconsistent_files_of_the_older_format() -> Result {
     let folder = Folder::new()?;
     let (pickle, all) = (Pickle::state_dict(&View::GOOD), numbers(6));
     let said = |storages: &[(&str, u64, &[u8])]| folder.refused("m.bin", &legacy(&pickle, storages));
     assert_eq!(said(&[])?, "m.bin: x: has no storage 0");
-    assert_eq!(said(&[("0", 5, &all)])?, "m.bin: storage 0 has 5 elements, its tensors say 6");
-    assert_eq!(
-        said(&[("0", u64::MAX, &all)])?,
-        "m.bin: storage 0 has 18446744073709551615 elements, its tensors say 6"
-    );
+    assert_eq!(said(&[("0", 5, &all)])?, "m.bin: storage 0 has 5 elements, its tensors need 6");
+    let why = "m.bin: storage 0 has 18446744073709551615 elements, its tensors need 6";
+    assert_eq!(said(&[("0", u64::MAX, &all)])?, why);
     assert_eq!(said(&[("0", 6, &all[..23])])?, "m.bin: ends inside storage 0");
-    assert_eq!(said(&[("1", 6, &all)])?, "m.bin: has a storage 1 of no tensor");
-    assert_eq!(said(&[("0", 6, &all), ("0", 6, &all)])?, "m.bin: has storage 0 twice");
+    assert_eq!(said(&[("1", 6, &all)])?, "m.bin: has a storage 1 without tensors");
+    assert_eq!(said(&[("0", 6, &all), ("0", 6, &all)])?, "m.bin: has two storages named 0");
 
     let good = legacy(&pickle, &[("0", 6, &all)]);
     let replaced = |from: &[u8], to: &[u8]| {
-        let at = good.windows(from.len()).position(|window| window == from).ok_or("not there")?;
+        let at = good.windows(from.len()).position(|window| window == from).ok_or("not found")?;
         let bytes = [&good[..at], to, &good[at + from.len()..]].concat();
         folder.refused("m.bin", &bytes)
     };
     let version = 1001i64.to_le_bytes();
-    assert!(replaced(&version, &7i64.to_le_bytes())?.starts_with("m.bin: is not of version 1001 of "));
-    assert!(
-        replaced(b"little_endian\x88", b"little_endian\x89")?.starts_with("m.bin: does not say that its byte order")
-    );
-    assert!(folder.refused("m.bin", &good[..15])?.starts_with("m.bin: ends at byte 15 inside a pickle"));
-    // A storage that is said to be of two sizes.
+    assert!(replaced(&version, &7i64.to_le_bytes())?.starts_with("m.bin: has an unknown version of "));
+    let big = replaced(b"little_endian\x88", b"little_endian\x89")?;
+    assert!(big.starts_with("m.bin: does not have little-endian byte order"), "{big}");
+    let short = folder.refused("m.bin", &good[..15])?;
+    assert!(short.starts_with("m.bin: is truncated: it ends at byte 15 in a pickle"), "{short}");
+    // Two tensors that give different sizes for the same storage.
     let other = View { stored: 3, shape: &[3], strides: &[1], ..View::GOOD };
     let two = Pickle::new().raw(b"}(").text("w").tensor(&other).text("x").tensor(&View::GOOD).raw(b"u.").0;
     let said = folder.refused("m.bin", &legacy(&two, &[("0", 6, &all)]))?;
-    assert_eq!(said, "m.bin: w: says two sizes of storage 0");
+    assert_eq!(said, "m.bin: w: gives two different sizes for storage 0");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Safetensors files, compared with the crate `safetensors`.
+//! Safetensors files, compared with those of the `safetensors` crate.
 
 use std::collections::HashMap;
 use std::fs;
@@ -45,7 +45,7 @@ fn round_trip_of_every_type_and_layout() -> Result {
 }
 
 #[test]
-fn files_are_those_of_the_reference() -> Result {
+fn files_equal_those_of_the_reference() -> Result {
     let folder = Folder::new()?;
     let path = folder.path("t.safetensors");
     let numbers: Vec<u8> = (0..64).collect();
@@ -169,7 +169,7 @@ fn a_file_can_be_replaced_by_views_of_itself() -> Result {
     save_safetensors(&path, [("x".to_string(), x), ("y".to_string(), y)], &[])?;
     let file = TensorFile::open(&path)?;
     let (x, y) = (file.tensor("x", &Device::Cpu)?, file.tensor("y", &Device::Cpu)?);
-    // x moves to the front, where y is, and the file becomes shorter.
+    // The new file is shorter, and x moves to the position of y.
     save_safetensors(&path, [("x".to_string(), x.clone())], &[("why", "shorter")])?;
     assert_eq!(x.to_vec::<f32>()?, values);
     assert_eq!(y.to_vec::<f64>()?, vec![2.5; 70_000]);
@@ -179,17 +179,17 @@ fn a_file_can_be_replaced_by_views_of_itself() -> Result {
 }
 
 #[test]
-fn what_cannot_be_saved_is_said_and_leaves_the_old_file() -> Result {
+fn errors_of_saving_leave_the_old_file() -> Result {
     let folder = Folder::new()?;
     let path = folder.write("t.safetensors", b"old")?;
     let x = || Tensor::zeros(&[1], DType::F32, &Device::Cpu);
     let said = folder.said(save_safetensors(&path, [("x".into(), x()?), ("x".into(), x()?)], &[]))?;
-    assert_eq!(said, "t.safetensors: cannot be written: two tensors have the name x");
+    assert_eq!(said, "t.safetensors: cannot write: two tensors are named x");
     let said = folder.said(save_safetensors(&path, [("__metadata__".into(), x()?)], &[]))?;
-    assert_eq!(said, "t.safetensors: cannot be written: no tensor can have the name __metadata__");
+    assert_eq!(said, "t.safetensors: cannot write: no tensor can be named __metadata__");
     let said = folder.said(save_safetensors("/no/such/folder/x.safetensors", [("x".into(), x()?)], &[]))?;
     assert!(said.starts_with("/no/such/folder/x.safetensors: cannot write: "), "{said}");
-    // A folder cannot be replaced by a file.
+    // A directory cannot be replaced by a file.
     fs::create_dir(folder.path("model"))?;
     let said = folder.said(save_safetensors(folder.path("model"), [("x".into(), x()?)], &[]))?;
     assert!(said.starts_with("model: cannot write: "), "{said}");
@@ -199,7 +199,7 @@ fn what_cannot_be_saved_is_said_and_leaves_the_old_file() -> Result {
 }
 
 #[test]
-fn hostile_headers_are_refused_by_what_is_wrong_with_them() -> Result {
+fn hostile_headers_are_refused() -> Result {
     let x = |dtype: &str, shape: &str, from: u64, to: u64| {
         format!("\"x\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":[{from},{to}]}}")
     };
@@ -209,41 +209,41 @@ fn hostile_headers_are_refused_by_what_is_wrong_with_them() -> Result {
     let deep = format!("{{\"x\":{}", "[".repeat(1 << 20));
     let deep_metadata = format!("{{\"__metadata__\":{}", "[".repeat(1 << 20));
     let cases: Vec<(Vec<u8>, String)> = vec![
-        (vec![], "neither a safetensors file, nor".into()),
-        (vec![0; 7], "neither a safetensors file, nor".into()),
-        (vec![0xff; 16], "neither a safetensors file, nor".into()),
-        (vec![0; 8], "its header is broken: EOF".into()),
-        (100u64.to_le_bytes().to_vec(), "says that its header has 100 bytes, but has 8".into()),
-        (4_000_000_000u64.to_le_bytes().to_vec(), "header has 4000000000 bytes, the format allows 100000000".into()),
-        (file("{\"x\":", &[]), "its header is broken: EOF".into()),
-        (file("[]", &[]), "its header is broken: invalid type: sequence, expected an object with a tensor".into()),
-        (file("{\"x\":\u{0}}", &[]), "its header is broken".into()),
-        (file("{} {}", &[]), "its header is broken: trailing characters".into()),
-        (file(&deep, &[]), "its header is broken: invalid type: sequence".into()),
-        (file(&deep_metadata, &[]), "its header is broken: EOF".into()),
+        (vec![], "is not a safetensors file".into()),
+        (vec![0; 7], "is not a safetensors file".into()),
+        (vec![0xff; 16], "is not a safetensors file".into()),
+        (vec![0; 8], "invalid header: EOF".into()),
+        (100u64.to_le_bytes().to_vec(), "is truncated: its header has 100 bytes, the whole file 8".into()),
+        (
+            4_000_000_000u64.to_le_bytes().to_vec(),
+            "states a header of 4000000000 bytes, the format allows 100000000".into(),
+        ),
+        (file("{\"x\":", &[]), "invalid header: EOF".into()),
+        (file("[]", &[]), "invalid header: invalid type: sequence, expected an object with a tensor".into()),
+        (file("{\"x\":\u{0}}", &[]), "invalid header".into()),
+        (file("{} {}", &[]), "invalid header: trailing characters".into()),
+        (file(&deep, &[]), "invalid header: invalid type: sequence".into()),
+        (file(&deep_metadata, &[]), "invalid header: EOF".into()),
         (one("\"x\":{\"dtype\":\"F32\",\"shape\":[2]}"), "missing field `data_offsets`".into()),
         (one("\"x\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}"), "invalid value: integer `-2`".into()),
-        (one(&x("F33", "[2]", 0, 8)), "x: F33 is no type of safetensors".into()),
-        (one(&x("F32", "[3]", 0, 8)), "x: has 8 bytes, not what F32 of shape [3] takes".into()),
-        (one(&x("F32", &format!("[{max},{max}]"), 0, 8)), "x: has 8 bytes, not what F32 of shape".into()),
-        (one(&x("F32", "[4611686018427387906]", 0, 8)), "x: has 8 bytes, not what F32 of shape".into()),
-        (one(&x("F4", "[15]", 0, 8)), "x: has 8 bytes, not what F4 of shape [15] takes".into()),
-        (one(&x("F32", "[3]", 0, 12)), "x: is said to be bytes 0 to 12 of the data, which has 8".into()),
-        (one(&x("F32", "[0]", 0, max)), format!("x: is said to be bytes 0 to {max} of the data, which has 8")),
-        (one(&x("F32", "[1]", 4, 8)), "x: begins at byte 4 of the data and leaves a gap before it".into()),
-        (one(&x("F32", "[1]", 0, 4)), "has 8 bytes of data, its tensors take 4".into()),
-        (one(&x("F32", "[1]", max, max)), "leaves a gap before it".into()),
-        (file("{}", &[0; 8]), "has 8 bytes of data, its tensors take 0".into()),
+        (one(&x("F33", "[2]", 0, 8)), "x: unknown type F33".into()),
+        (one(&x("F32", "[3]", 0, 8)), "x: 8 bytes do not match type F32 and shape [3]".into()),
+        (one(&x("F32", &format!("[{max},{max}]"), 0, 8)), "x: 8 bytes do not match type F32 and shape".into()),
+        (one(&x("F32", "[4611686018427387906]", 0, 8)), "x: 8 bytes do not match type F32 and shape".into()),
+        (one(&x("F4", "[15]", 0, 8)), "x: 8 bytes do not match type F4 and shape [15]".into()),
+        (one(&x("F32", "[3]", 0, 12)), "x: byte range 0 to 12 is out of range: the data has 8 bytes".into()),
+        (one(&x("F32", "[0]", 0, max)), format!("x: byte range 0 to {max} is out of range: the data has 8 bytes")),
+        (one(&x("F32", "[1]", 4, 8)), "x: begins at byte 4 and leaves a gap after the previous tensor".into()),
+        (one(&x("F32", "[1]", 0, 4)), "has 8 bytes of data, but its tensors need 4".into()),
+        (one(&x("F32", "[1]", max, max)), "leaves a gap after".into()),
+        (file("{}", &[0; 8]), "has 8 bytes of data, but its tensors need 0".into()),
         (
             two(&x("F32", "[2]", 0, 8), &x("F32", "[2]", 0, 8)),
-            "y: begins at byte 0 of the data and overlaps the tensor before it, which ends at 8".into(),
+            "y: begins at byte 0 and overlaps the previous tensor, which ends at 8".into(),
         ),
-        (two(&x("F32", "[2]", 0, 8), &x("F32", "[1]", 4, 8)), "y: begins at byte 4 of the data and overlaps".into()),
-        (
-            two(&x("F32", "[0]", 0, 0), &x("F32", "[0]", 8, 0)),
-            "y: begins at byte 8 of the data and leaves a gap".into(),
-        ),
-        (one(&format!("{0},{0}", x("F32", "[2]", 0, 8))), "its header is broken: x is there twice".into()),
+        (two(&x("F32", "[2]", 0, 8), &x("F32", "[1]", 4, 8)), "y: begins at byte 4 and overlaps".into()),
+        (two(&x("F32", "[0]", 0, 0), &x("F32", "[0]", 8, 0)), "y: begins at byte 8 and leaves a gap".into()),
+        (one(&format!("{0},{0}", x("F32", "[2]", 0, 8))), "invalid header: duplicate tensor x".into()),
     ];
     let folder = Folder::new()?;
     for (bytes, expected) in cases {
@@ -254,9 +254,9 @@ fn hostile_headers_are_refused_by_what_is_wrong_with_them() -> Result {
 }
 
 #[test]
-fn unusual_but_whole_files_are_read() -> Result {
+fn unusual_but_valid_files_are_read() -> Result {
     let folder = Folder::new()?;
-    // Out of order, without alignment, with spaces, unknown fields and types that tensors here do not have.
+    // Out of order and not aligned, with spaces, unknown fields and unsupported types.
     let header = " {\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[3,11],\"more\":[[1]]},\
         \"__metadata__\":{\"a\":\"b\"},\"a\":{\"data_offsets\":[0,3],\"shape\":[3],\"dtype\":\"U8\"},\
         \"f\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[11,13]},\
@@ -274,7 +274,7 @@ fn unusual_but_whole_files_are_read() -> Result {
 }
 
 #[test]
-fn huge_headers_take_no_more_than_they_hold() -> Result {
+fn memory_is_proportional_to_the_header() -> Result {
     let folder = Folder::new()?;
     let entries = |count: usize, entry: &dyn Fn(usize) -> String| {
         let entries: Vec<String> = (0..count).map(entry).collect();

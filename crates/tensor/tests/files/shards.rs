@@ -1,4 +1,4 @@
-//! Checkpoints in shards.
+//! Sharded checkpoints.
 
 use std::path::PathBuf;
 
@@ -23,11 +23,11 @@ fn index(folder: &Folder, places: &[(&str, &str)]) -> Result<PathBuf> {
 }
 
 #[test]
-fn shards_are_seen_as_one() -> Result {
+fn shards_are_presented_as_one_file() -> Result {
     let folder = Folder::new()?;
     save(&folder, "a.safetensors", &[("x", 1.0), ("not in the index", 3.0)])?;
     save(&folder, "b.safetensors", &[("y", 2.0)])?;
-    // Shards may be of torch.save.
+    // Shards may be files of torch.save.
     let pickle = Pickle::state_dict(&View { key: "0", ..View::GOOD });
     folder.write("c.bin", &torch_archive(&pickle, &numbers(6)))?;
     std::fs::rename(folder.path("a.safetensors"), folder.path("elsewhere"))?;
@@ -51,7 +51,7 @@ fn shards_are_seen_as_one() -> Result {
 }
 
 #[test]
-fn what_fetches_shards_may_fail_in_its_own_way() -> Result {
+fn errors_of_fetching_shards_keep_their_type() -> Result {
     #[derive(Debug)]
     enum Failure {
         Fetch(String),
@@ -72,7 +72,7 @@ fn what_fetches_shards_may_fail_in_its_own_way() -> Result {
 }
 
 #[test]
-fn what_does_not_fit_together_is_named() -> Result {
+fn inconsistent_shards_are_named() -> Result {
     let folder = Folder::new()?;
     save(&folder, "a.safetensors", &[("x", 1.0)])?;
     save(&folder, "b.safetensors", &[("y", 2.0)])?;
@@ -80,32 +80,33 @@ fn what_does_not_fit_together_is_named() -> Result {
     let said = |places: &[(&str, &str)]| folder.said(TensorFile::open(index(&folder, places)?));
     assert_eq!(
         said(&[("x", "a.safetensors"), ("y", "c.safetensors"), ("z", "d.safetensors")])?,
-        format!("{INDEX}: names shards that are not there: c.safetensors, d.safetensors")
+        format!("{INDEX}: missing shards: c.safetensors, d.safetensors")
     );
     assert_eq!(
         said(&[("x", "a.safetensors"), ("y", "b.safetensors"), ("z", "b.safetensors")])?,
-        format!("b.safetensors: lacks what {INDEX} says it has: z")
+        format!("b.safetensors: missing tensors, which {INDEX} lists: z")
     );
     assert_eq!(
         said(&[("x", "b.safetensors"), ("y", "a.safetensors")])?,
-        format!("a.safetensors: lacks what {INDEX} says it has: y")
+        format!("a.safetensors: missing tensors, which {INDEX} lists: y")
     );
     assert_eq!(
         said(&[("x", "a.safetensors"), ("y", "both.safetensors")])?,
-        format!("{INDEX}: x is in two shards, a.safetensors and both.safetensors")
+        format!("{INDEX}: tensor x is in two shards, a.safetensors and both.safetensors")
     );
-    assert_eq!(said(&[("x", INDEX)])?, format!("{INDEX}: is an index itself, named by {INDEX}"));
+    let itself = format!("{INDEX}: is listed as a shard in {INDEX}, but is an index itself");
+    assert_eq!(said(&[("x", INDEX)])?, itself);
     folder.write("broken.safetensors", &[0; 100])?;
     let broken = said(&[("x", "broken.safetensors")])?;
-    assert!(broken.starts_with("broken.safetensors: its header is broken"), "{broken}");
+    assert!(broken.starts_with("broken.safetensors: invalid header"), "{broken}");
     let many: Vec<String> = (0..100).map(|i| format!("{i:03}")).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), name.as_str())).collect();
-    assert_eq!(said(&many)?, format!("{INDEX}: names shards that are not there: 000, 001, 002, 003, 004, and 95 more"));
+    assert_eq!(said(&many)?, format!("{INDEX}: missing shards: 000, 001, 002, 003, 004, and 95 more"));
     Ok(())
 }
 
 #[test]
-fn shards_lie_beside_their_index() -> Result {
+fn shards_must_be_in_the_directory_of_their_index() -> Result {
     let folder = Folder::new()?;
     for file in ["../a", "/etc/passwd", "sub/a", "..", ".", "", "a/", "./a", "sub\\a", "C:a", "a\0b"] {
         let said = folder
@@ -113,21 +114,21 @@ fn shards_lie_beside_their_index() -> Result {
                 panic!("{file} was asked for")
             }))?;
         let shown = file.escape_debug();
-        let expected = format!("says that x is in {shown}: shards are files beside the index, without a folder");
+        let expected = format!("x is listed in {shown}, but shards must be in the directory of the index");
         assert_eq!(said, format!("{INDEX}: {expected}"));
     }
     Ok(())
 }
 
 #[test]
-fn what_is_no_index_is_said() -> Result {
+fn malformed_indexes_are_refused() -> Result {
     let folder = Folder::new()?;
     let cases: [(&[u8], &str); 5] = [
-        (b"{\"weight_map\": {}}", "is an index of no tensors"),
-        (b"{\"model_type\": \"bert\"}", "is no index of shards: missing field `weight_map`"),
-        (b"{\"weight_map\": {\"x\": 1}}", "is no index of shards: invalid type: integer"),
-        (b"{\"weight_map\": ", "is no index of shards: EOF"),
-        (b"  {\"weight_map\": [[[", "is no index of shards: invalid type: sequence"),
+        (b"{\"weight_map\": {}}", "is an index without tensors"),
+        (b"{\"model_type\": \"bert\"}", "is not an index of shards: missing field `weight_map`"),
+        (b"{\"weight_map\": {\"x\": 1}}", "is not an index of shards: invalid type: integer"),
+        (b"{\"weight_map\": ", "is not an index of shards: EOF"),
+        (b"  {\"weight_map\": [[[", "is not an index of shards: invalid type: sequence"),
     ];
     for (bytes, expected) in cases {
         let said = folder.refused(INDEX, bytes)?;

@@ -1,4 +1,4 @@
-//! What torch.save writes, compared with what torch says is in it.
+//! Files written by torch.save, compared with the tensors that torch reads from them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/pytorch").join(name)
 }
 
-/// Types that torch has and tensors here do not.
+/// Types of torch that this crate does not support.
 const UNSUPPORTED: [&str; 5] = ["bool", "i16", "i32", "i8", "u8"];
 
 fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
@@ -27,7 +27,7 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     })
 }
 
-/// Compares all tensors of a file with those that the oracle has.
+/// Compares all tensors of a file with the expected ones.
 fn check(file: &str, expected: &str) -> Result {
     let opened = TensorFile::open(fixture(file))?;
     let expected = std::fs::read(fixture(expected))?;
@@ -37,7 +37,7 @@ fn check(file: &str, expected: &str) -> Result {
         assert_eq!(opened.shape(&name), Some(expected.shape()), "{file}: {name}");
         let tensor = opened.tensor(&name, &Device::Cpu);
         if UNSUPPORTED.contains(&name.as_str()) {
-            let said = tensor.err().ok_or("a type that does not exist")?.to_string();
+            let said = tensor.err().ok_or("an unsupported type was read")?.to_string();
             assert!(
                 said.contains(&format!("{file}: {name}: type ")) && said.ends_with("Storage is not supported"),
                 "{said}"
@@ -72,7 +72,7 @@ fn training_checkpoints() -> Result {
 }
 
 #[test]
-fn what_torch_pickles_but_is_not_tensors() -> Result {
+fn pickles_of_torch_that_are_not_tensors() -> Result {
     let said = |name: &str| TensorFile::open(fixture(name)).err().map(|error| error.to_string());
     let module = said("whole_module.bin").ok_or("a module was read")?;
     let refused = "whole_module.bin: whole_module/data.pkl: \
@@ -98,17 +98,17 @@ fn archives_with_wide_numbers() -> Result {
 }
 
 #[test]
-fn files_are_known_by_what_is_in_them() -> Result {
+fn formats_are_recognised_by_content() -> Result {
     let folder = Folder::new()?;
     let pickle = Pickle::state_dict(&View::GOOD);
     let path = folder.write("model.safetensors", &legacy(&pickle, &[("0", 6, &numbers(6))]))?;
     assert_eq!(TensorFile::open(path)?.shape("x"), Some(&[2, 3][..]));
     let said = folder.refused("model.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")?;
-    assert_eq!(said, "model.bin: is a pointer of Git LFS, not the file itself: `git lfs pull` fetches it");
+    assert_eq!(said, "model.bin: is a Git LFS pointer, not the file itself: run `git lfs pull`");
     let said = folder.refused("model.bin", b"\x80\x04\x95\x0d\0\0\0\0\0\0\0}.")?;
-    assert_eq!(said, "model.bin: is a pickle, but not one that torch.save writes unless told otherwise");
+    assert_eq!(said, "model.bin: is a pickle, but not in a format that torch.save writes by default");
     let said = folder.refused("model.bin", b"<html></html>")?;
-    assert_eq!(said, "model.bin: is neither a safetensors file, nor one of torch.save, nor an index of shards");
+    assert_eq!(said, "model.bin: is not a safetensors file, a torch.save file or an index of shards");
     let said = folder.said(TensorFile::open(folder.path("none.bin")))?;
     assert!(said.starts_with("none.bin: cannot read: "), "{said}");
     std::fs::create_dir(folder.path("model"))?;

@@ -1,4 +1,4 @@
-"""Writes the files of torch.save beside this one, and what their tensors are.
+"""Writes the torch.save fixtures in this directory, and the tensors that they contain.
 
     pip install -r requirements.txt
     python generate.py            # rewrites the files, byte for byte
@@ -6,11 +6,11 @@
 
     zip.bin, legacy.bin                a dictionary with a tensor of each kind, in both formats of torch.save
     module_zip.bin, module_legacy.bin  the state dict of a module, an OrderedDict with `_metadata`
-    wrapped_zip.bin, wrapped_legacy.bin  a training checkpoint: the same state dict under "state_dict", beside other things
+    wrapped_zip.bin, wrapped_legacy.bin  a training checkpoint with the same state dict under "state_dict"
     whole_module.bin                   a pickled module, which needs its class
-    expanded.bin                       a view that repeats one number
-    expected.safetensors               every tensor of zip.bin by its name, row-major
-    expected_module.safetensors        every tensor of module_zip.bin
+    expanded.bin                       a view that repeats a single number
+    expected.safetensors               all tensors of zip.bin, row-major
+    expected_module.safetensors        all tensors of module_zip.bin
 """
 
 import pickle
@@ -71,7 +71,7 @@ def checkpoint():
 
 
 def save_legacy(value, path):
-    """torch.save as before 1.6. It names storages by their address: numbers take their place, in order of appearance."""
+    """Saves in the format before 1.6, with storages numbered in order of appearance instead of named by address."""
     keys = {}
 
     def name(address):

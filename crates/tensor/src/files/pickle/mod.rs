@@ -1,34 +1,34 @@
-//! A reader of pickles that knows what the state dicts of PyTorch are made of, and nothing more.
+//! A pickle reader for PyTorch state dicts only.
 //!
-//! A pickle is a program for a machine with a stack. Of its opcodes those that `torch.save` writes for dictionaries
-//! of tensors are known, of the globals that it may name those of [`Global`]; everything else is refused by name.
-//! Globals are never looked up and nothing is called: what `REDUCE` of the known ones makes is spelled out.
+//! A pickle is a program for a stack machine. The reader implements the opcodes that `torch.save` writes for
+//! dictionaries of tensors, and accepts the globals of [`Global`]. Everything else is an error that names the opcode or
+//! global. No global is ever looked up or called: the result of `REDUCE` is hard-coded for each of them.
 //!
-//! Containers are numbers, and what is in them lies in flat lists. So nothing recurses, however deep a file nests,
-//! and memory grows by a few words an operation, of which a limited number is run.
+//! Containers are represented by numbers, and the contents of all containers are in flat lists. So nothing recurses,
+//! however deeply a file nests, and memory grows by a few words per operation, whose number is limited.
 
-mod machine;
+mod interpreter;
 mod opcode;
 
-use machine::Machine;
+use interpreter::Interpreter;
 
 use super::mapped::FileType;
 use crate::DType;
 use crate::layout::MAX_RANK;
 
-/// What a pickle makes.
+/// A value that a pickle builds.
 #[derive(Clone, Copy)]
 pub(super) enum Value<'a> {
     None,
     Bool(bool),
     Int(i64),
-    /// A number whose value nobody needs.
+    /// A floating-point number, whose value is not needed.
     Float,
     Text(&'a str),
     Tuple(Items),
     List(u32),
     Dict(u32),
-    /// A dictionary that can have attributes: `state_dict()` gives one with the versions of the modules.
+    /// A dictionary that can have attributes. `state_dict()` returns one with the versions of the modules.
     OrderedDict(u32),
     Global(Global),
     Storage(u32),
@@ -44,7 +44,7 @@ impl Value<'_> {
     }
 }
 
-/// Where the items of a tuple are among those of all tuples.
+/// The items of a tuple, as a range of the items of all tuples.
 #[derive(Clone, Copy)]
 pub(super) struct Items {
     start: u32,
@@ -82,24 +82,24 @@ const fn storage(name: &'static str, bits: usize, dtype: Option<DType>) -> (&'st
     ("torch", name, Global::Storage(FileType { name, bits, dtype }))
 }
 
-/// Memory that tensors view, under the name by which the file has its bytes.
+/// A storage, which tensors are views of, with the key of its bytes in the file.
 #[derive(Clone, Copy)]
-pub(super) struct Storage<'a> {
+pub(super) struct PickledStorage<'a> {
     pub(super) key: &'a str,
     pub(super) file_type: FileType,
     pub(super) elements: usize,
 }
 
-/// A tensor as a view of a storage. Nothing is checked but that the numbers are not negative.
+/// A tensor as a view of a storage. Its numbers are not negative, but its bounds are not checked.
 pub(super) struct StorageView<'a> {
-    pub(super) storage: Storage<'a>,
-    /// In elements, like the strides.
+    pub(super) storage: PickledStorage<'a>,
+    /// Offset in elements, like the strides.
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
 }
 
-/// A [`StorageView`] as long as it is in the pickle.
+/// A [`StorageView`] before its sizes are resolved.
 struct Rebuilt {
     storage: u32,
     offset: usize,
@@ -107,30 +107,30 @@ struct Rebuilt {
     strides: Items,
 }
 
-/// What a pickle made.
+/// The values built by a pickle.
 pub(super) struct Pickle<'a> {
     pub(super) root: Value<'a>,
-    /// The byte after it.
+    /// Offset of the byte after the pickle.
     pub(super) end: usize,
-    made: Made<'a>,
+    contents: Contents<'a>,
 }
 
-/// The contents of all that the machine makes.
+/// The contents of all values.
 #[derive(Default)]
-struct Made<'a> {
+struct Contents<'a> {
     /// Items of all tuples, one tuple after the other.
     tuples: Vec<Value<'a>>,
-    /// Items of all lists, each with the list.
+    /// Items of all lists, each with the number of its list.
     lists: Vec<(u32, Value<'a>)>,
-    /// Entries of all dictionaries whose key is a text, each with the dictionary.
+    /// Entries with string keys of all dictionaries, each with the number of its dictionary.
     dicts: Vec<(u32, &'a str, Value<'a>)>,
-    storages: Vec<Storage<'a>>,
+    storages: Vec<PickledStorage<'a>>,
     tensors: Vec<Rebuilt>,
-    /// How many lists and dictionaries there are.
+    /// Number of lists and dictionaries.
     containers: u32,
 }
 
-impl<'a> Made<'a> {
+impl<'a> Contents<'a> {
     fn tuple(&self, items: Items) -> &[Value<'a>] {
         let start = items.start as usize;
         self.tuples.get(start..start + items.count as usize).unwrap_or_default()
@@ -138,37 +138,38 @@ impl<'a> Made<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Runs the pickle that begins at byte `start`.
+    /// Interprets the pickle that begins at byte `start`.
     pub(super) fn read(bytes: &'a [u8], start: usize) -> Result<Pickle<'a>, String> {
-        Machine::new(bytes, start).run()
+        Interpreter::new(bytes, start).run()
     }
 
-    /// The entries of a dictionary whose keys are texts; nothing for other values.
+    /// Returns the entries with string keys of a dictionary, and none for other values.
     pub(super) fn entries(&self, dict: Value<'a>) -> impl Iterator<Item = (&'a str, Value<'a>)> {
         let id = match dict {
             Value::Dict(id) | Value::OrderedDict(id) => Some(id),
             _ => None,
         };
-        self.made.dicts.iter().filter(move |(owner, ..)| Some(*owner) == id).map(|&(_, key, value)| (key, value))
+        self.contents.dicts.iter().filter(move |(owner, ..)| Some(*owner) == id).map(|&(_, key, value)| (key, value))
     }
 
-    /// The items of a list; nothing for other values.
+    /// Returns the items of a list, and none for other values.
     pub(super) fn items(&self, list: Value<'a>) -> impl Iterator<Item = Value<'a>> {
         let id = if let Value::List(id) = list { Some(id) } else { None };
-        self.made.lists.iter().filter(move |(owner, _)| Some(*owner) == id).map(|&(_, value)| value)
+        self.contents.lists.iter().filter(move |(owner, _)| Some(*owner) == id).map(|&(_, value)| value)
     }
 
-    /// All storages that are named; one that several tensors view, several times.
-    pub(super) fn storages(&self) -> &[Storage<'a>] {
-        &self.made.storages
+    /// Returns all storages, once for each tensor that views them.
+    pub(super) fn storages(&self) -> &[PickledStorage<'a>] {
+        &self.contents.storages
     }
 
-    /// The tensor of a [`Value::Tensor`].
+    /// Returns the tensor of a [`Value::Tensor`].
     ///
     /// # Errors
-    /// When its sizes are none, or more than a tensor can have: a file may name one long list many times.
+    /// Returns an error if a size is invalid, or if there are more dimensions than a tensor can have. The number of
+    /// dimensions is checked before they are copied, because a file may refer to one long tuple many times.
     pub(super) fn view(&self, tensor: u32) -> Result<StorageView<'a>, String> {
-        let Made { tensors, storages, .. } = &self.made;
+        let Contents { tensors, storages, .. } = &self.contents;
         let known = tensors.get(tensor as usize).and_then(|view| Some((view, *storages.get(view.storage as usize)?)));
         let (view, storage) = known.ok_or("is not in the file")?;
         if view.shape.count as usize > MAX_RANK {
@@ -177,9 +178,9 @@ impl<'a> Pickle<'a> {
         if view.shape.count != view.strides.count {
             return Err(format!("has {} sizes and {} strides", view.shape.count, view.strides.count));
         }
-        let sizes = |items| self.made.tuple(items).iter().map(|item| item.size()).collect::<Option<Vec<_>>>();
+        let sizes = |items| self.contents.tuple(items).iter().map(|item| item.size()).collect::<Option<Vec<_>>>();
         let sizes = sizes(view.shape).zip(sizes(view.strides));
-        let (shape, strides) = sizes.ok_or("has a size or stride that is not a number from 0 up")?;
+        let (shape, strides) = sizes.ok_or("has a size or stride that is not a non-negative integer")?;
         Ok(StorageView { storage, offset: view.offset, shape, strides })
     }
 }

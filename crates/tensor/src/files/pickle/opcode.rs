@@ -1,4 +1,4 @@
-//! The opcodes of pickles, as Python's `pickletools` names them.
+//! The opcodes of pickles, with the names of Python's `pickletools`.
 
 macro_rules! opcodes {
     (known { $($known:ident = $code:literal),* $(,)? } refused { $($refused:ident = $other:literal),* $(,)? }) => {
@@ -33,7 +33,7 @@ opcodes! {
     }
 }
 
-/// The name of an opcode, or the byte where it is none.
+/// Returns the name of an opcode, or its value in hexadecimal if it is unknown.
 pub(super) fn name(opcode: u8) -> String {
     match NAMES.iter().find(|(code, _)| *code == opcode) {
         Some((_, name)) => (*name).to_string(),

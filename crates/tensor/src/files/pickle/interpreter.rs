@@ -1,53 +1,56 @@
-//! The machine that runs a pickle.
+//! The stack machine that interprets a pickle.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use super::super::cursor::Cursor;
 use super::super::mapped::shown;
-use super::{GLOBALS, Global, Items, Made, Pickle, Rebuilt, Storage, Value, opcode};
+use super::{Contents, GLOBALS, Global, Items, Pickle, PickledStorage, Rebuilt, Value, opcode};
 
-/// About forty of these make a tensor, so this is a file of a hundred thousand.
+/// Limit of executed operations. A tensor takes about forty, so this allows a hundred thousand tensors.
 const MAX_OPERATIONS: usize = 1 << 22;
-/// What `torch.save` writes unless told otherwise, and what its own restricted reader takes.
+/// The protocol that `torch.save` writes by default, and the only one that its own restricted reader accepts.
 const PROTOCOL: u8 = 2;
-/// The longest name of a module or global that is looked at; those that are known are far shorter.
+/// Longest module or global name that is read. All accepted names are much shorter.
 const MAX_NAME: usize = 256;
 
-/// The state of a run.
-pub(super) struct Machine<'a> {
+/// The state of an interpreter.
+pub(super) struct Interpreter<'a> {
     cursor: Cursor<'a>,
-    /// The opcode that is being run, and where it is.
+    /// The current opcode.
     opcode: u8,
+    /// Offset of the current opcode.
     at: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack.
+    /// Heights of the stack at the marks.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Value<'a>>,
-    made: Made<'a>,
+    contents: Contents<'a>,
 }
 
-impl<'a> Machine<'a> {
-    pub(super) fn new(bytes: &'a [u8], start: usize) -> Machine<'a> {
-        let (stack, marks, memo, made) = Default::default();
-        Machine { cursor: Cursor::new(bytes, start), opcode: opcode::STOP, at: start, stack, marks, memo, made }
+impl<'a> Interpreter<'a> {
+    pub(super) fn new(bytes: &'a [u8], start: usize) -> Interpreter<'a> {
+        let cursor = Cursor::new(bytes, start);
+        let (stack, marks, memo, contents) = Default::default();
+        Interpreter { cursor, opcode: opcode::STOP, at: start, stack, marks, memo, contents }
     }
 
     pub(super) fn run(mut self) -> Result<Pickle<'a>, String> {
         for _ in 0..MAX_OPERATIONS {
             self.at = self.cursor.at;
-            self.opcode = self.cursor.byte().ok_or_else(|| format!("ends at byte {} inside a pickle", self.at))?;
+            self.opcode =
+                self.cursor.byte().ok_or_else(|| format!("is truncated: it ends at byte {} in a pickle", self.at))?;
             if self.opcode == opcode::STOP {
                 let root = self.pop()?;
-                return Ok(Pickle { root, end: self.cursor.at, made: self.made });
+                return Ok(Pickle { root, end: self.cursor.at, contents: self.contents });
             }
             self.step()?;
         }
-        Err(format!("takes more than {MAX_OPERATIONS} pickle operations, too many for a dictionary of tensors"))
+        Err(format!("needs more than {MAX_OPERATIONS} pickle operations, too many for a dictionary of tensors"))
     }
 
     fn step(&mut self) -> Result<(), String> {
-        let made = match self.opcode {
+        let value = match self.opcode {
             opcode::PROTO => return self.protocol(),
             opcode::MARK => {
                 self.marks.push(self.stack.len());
@@ -86,22 +89,22 @@ impl<'a> Machine<'a> {
                 return Err(format!("opcode {name} at byte {} is refused: only tensors are read", self.at));
             }
         };
-        self.stack.push(made);
+        self.stack.push(value);
         Ok(())
     }
 
-    /// An error that says where.
+    /// Returns an error that names the current operation and its position.
     fn wrong(&self, what: impl Display) -> String {
         format!("{} at byte {}: {what}", opcode::name(self.opcode), self.at)
     }
 
-    /// The error of an operation that is known, but not with what it is given.
+    /// Returns the error for a supported operation with operands that are not accepted.
     fn refused(&self, why: &str) -> String {
         format!("{} at byte {} is refused: {why}", opcode::name(self.opcode), self.at)
     }
 
     fn operand<T>(&mut self, read: impl FnOnce(&mut Cursor<'a>) -> Option<T>) -> Result<T, String> {
-        read(&mut self.cursor).ok_or_else(|| self.wrong("what belongs to it ends before it should"))
+        read(&mut self.cursor).ok_or_else(|| self.wrong("its operand is truncated"))
     }
 
     fn byte(&mut self) -> Result<u8, String> {
@@ -115,7 +118,7 @@ impl<'a> Machine<'a> {
     fn protocol(&mut self) -> Result<(), String> {
         match self.byte()? {
             PROTOCOL => Ok(()),
-            other => Err(self.wrong(format!("protocol {other} is refused: torch.save writes {PROTOCOL}"))),
+            other => Err(self.wrong(format!("protocol {other} is not supported, expected {PROTOCOL}"))),
         }
     }
 
@@ -125,7 +128,7 @@ impl<'a> Machine<'a> {
         let is_negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut number = [if is_negative { 0xff } else { 0 }; 8];
         let Some(low) = number.get_mut(..bytes.len()) else {
-            return Err(self.wrong(format!("a number of {count} bytes is refused, at most 8 are read")));
+            return Err(self.wrong(format!("an integer of {count} bytes is too long, at most 8 are supported")));
         };
         low.copy_from_slice(bytes);
         Ok(Value::Int(i64::from_le_bytes(number)))
@@ -146,7 +149,7 @@ impl<'a> Machine<'a> {
             str::from_utf8(line).ok()
         };
         let names = line().zip(line());
-        let (module, name) = names.ok_or_else(|| self.wrong("no name of a global follows"))?;
+        let (module, name) = names.ok_or_else(|| self.wrong("the name of the global is invalid"))?;
         match GLOBALS.iter().find(|known| (known.0, known.1) == (module, name)) {
             Some(&(.., global)) => Ok(Value::Global(global)),
             None => {
@@ -156,11 +159,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Where the last `count` values begin, which must have come after the last mark.
+    /// Returns the height of the stack below the last `count` values, which must be above the last mark.
     fn above(&self, count: usize) -> Result<usize, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let start = self.stack.len().checked_sub(count).filter(|&start| start >= floor);
-        start.ok_or_else(|| self.wrong("too little is on the stack"))
+        start.ok_or_else(|| self.wrong("too few values are on the stack"))
     }
 
     fn pop(&mut self) -> Result<Value<'a>, String> {
@@ -168,7 +171,7 @@ impl<'a> Machine<'a> {
         self.stack.pop().ok_or_else(|| self.wrong("the stack is empty"))
     }
 
-    /// The height of the stack at the last mark, which goes away.
+    /// Removes the last mark and returns its height of the stack.
     fn mark(&mut self) -> Result<usize, String> {
         self.marks.pop().ok_or_else(|| self.wrong("no mark is on the stack"))
     }
@@ -180,37 +183,37 @@ impl<'a> Machine<'a> {
     }
 
     fn get(&self, index: u32) -> Result<Value<'a>, String> {
-        self.memo.get(&index).copied().ok_or_else(|| self.wrong(format!("nothing was put under {index}")))
+        self.memo.get(&index).copied().ok_or_else(|| self.wrong(format!("the memo has no entry {index}")))
     }
 
-    /// A number for a new list or dictionary. Here and below: there are no more things than operations, so their
-    /// numbers fit.
+    /// Returns the number of a new list or dictionary. Numbers cannot overflow, here and below, because each operation
+    /// pushes at most one value.
     fn container(&mut self) -> u32 {
-        self.made.containers += 1;
-        self.made.containers
+        self.contents.containers += 1;
+        self.contents.containers
     }
 
-    /// A tuple of what is on the stack from `start` on.
+    /// Makes a tuple of the values on the stack above `start`.
     fn tuple(&mut self, start: usize) -> Value<'a> {
-        let first = self.made.tuples.len() as u32;
-        self.made.tuples.extend(self.stack.drain(start..));
-        Value::Tuple(Items { start: first, count: self.made.tuples.len() as u32 - first })
+        let first = self.contents.tuples.len() as u32;
+        self.contents.tuples.extend(self.stack.drain(start..));
+        Value::Tuple(Items { start: first, count: self.contents.tuples.len() as u32 - first })
     }
 
-    /// The list or dictionary below `start`.
+    /// Returns the list or dictionary below `start`.
     fn owner(&self, start: usize) -> Option<Value<'a>> {
         self.stack.get(start.checked_sub(1)?).copied()
     }
 
     fn append(&mut self, start: usize) -> Result<(), String> {
-        let Some(Value::List(id)) = self.owner(start) else { return Err(self.refused("not to a list")) };
-        self.made.lists.extend(self.stack.drain(start..).map(|item| (id, item)));
+        let Some(Value::List(id)) = self.owner(start) else { return Err(self.refused("its target is not a list")) };
+        self.contents.lists.extend(self.stack.drain(start..).map(|item| (id, item)));
         Ok(())
     }
 
     fn set_items(&mut self, start: usize) -> Result<(), String> {
         let Some(Value::Dict(id) | Value::OrderedDict(id)) = self.owner(start) else {
-            return Err(self.refused("not in a dictionary"));
+            return Err(self.refused("its target is not a dictionary"));
         };
         let (pairs, rest) = self.stack.get(start..).unwrap_or_default().as_chunks();
         if !rest.is_empty() {
@@ -218,7 +221,7 @@ impl<'a> Machine<'a> {
         }
         for &[key, value] in pairs {
             if let Value::Text(key) = key {
-                self.made.dicts.push((id, key, value));
+                self.contents.dicts.push((id, key, value));
             }
         }
         self.stack.truncate(start);
@@ -228,15 +231,15 @@ impl<'a> Machine<'a> {
     fn build(&mut self) -> Result<(), String> {
         self.pop()?;
         match self.stack.last() {
-            // The attributes are the versions of the modules.
+            // Attributes of a state dict are the versions of the modules, which are ignored.
             Some(Value::OrderedDict(_)) => Ok(()),
-            _ => Err(self.refused("only tensors are read, which have no attributes")),
+            _ => Err(self.refused("only tensors are read, and they have no attributes")),
         }
     }
 
     fn storage(&mut self) -> Result<Value<'a>, String> {
         let id = self.pop()?;
-        let items = if let Value::Tuple(items) = id { self.made.tuple(items) } else { &[] };
+        let items = if let Value::Tuple(items) = id { self.contents.tuple(items) } else { &[] };
         let storage = match *items {
             [
                 Value::Text("storage"),
@@ -252,18 +255,18 @@ impl<'a> Machine<'a> {
                 Value::Text(_),
                 elements,
                 Value::None,
-            ] => elements.size().map(|elements| Storage { key, file_type, elements }),
+            ] => elements.size().map(|elements| PickledStorage { key, file_type, elements }),
             _ => None,
         };
         let storage = storage.ok_or_else(|| self.refused("only storages of tensors are read"))?;
-        self.made.storages.push(storage);
-        Ok(Value::Storage(self.made.storages.len() as u32 - 1))
+        self.contents.storages.push(storage);
+        Ok(Value::Storage(self.contents.storages.len() as u32 - 1))
     }
 
     fn reduce(&mut self) -> Result<Value<'a>, String> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let Value::Tuple(items) = arguments else { return Err(self.wrong("its arguments are not a tuple")) };
-        let arguments = self.made.tuple(items);
+        let arguments = self.contents.tuple(items);
         Ok(match (function, arguments) {
             (Value::Global(Global::OrderedDict), []) => Value::OrderedDict(self.container()),
             (Value::Global(Global::Size), &[sizes @ Value::Tuple(_)]) => sizes,
@@ -272,11 +275,11 @@ impl<'a> Machine<'a> {
                 Value::Global(Global::RebuildTensor),
                 &[Value::Storage(storage), offset, Value::Tuple(shape), Value::Tuple(strides), _, _],
             ) => {
-                let offset = offset.size().ok_or_else(|| self.wrong("the offset is not a number from 0 up"))?;
-                self.made.tensors.push(Rebuilt { storage, offset, shape, strides });
-                Value::Tensor(self.made.tensors.len() as u32 - 1)
+                let offset = offset.size().ok_or_else(|| self.wrong("the offset is not a non-negative integer"))?;
+                self.contents.tensors.push(Rebuilt { storage, offset, shape, strides });
+                Value::Tensor(self.contents.tensors.len() as u32 - 1)
             }
-            _ => return Err(self.refused("only tensors are read, and these arguments make none")),
+            _ => return Err(self.refused("only tensors are read, and these arguments do not make one")),
         })
     }
 }
