@@ -49,22 +49,41 @@ pub fn images(major: u32, minor: u32) -> Option<Images> {
     }
 }
 
-macro_rules! files {
-    ($kind:literal $(, $more:literal)*) => {
-        files!(@ $kind: $($more,)* "attention_any", "attention_backward", "attention_forward", "cross_entropy", "dropout",
-            "elementwise", "embedding", "gemm", "gemm_any", "layer_norm", "optimizer", "pooling", "scaled_f16", "softmax")
+/// Embeds the images of all files for one architecture, and of the files that only it has.
+macro_rules! images {
+    ($kind:literal $(, $only:literal)*) => {
+        embed!($kind, [
+            $($only,)*
+            "attention_any",
+            "attention_backward",
+            "attention_forward",
+            "cross_entropy",
+            "dropout",
+            "elementwise",
+            "embedding",
+            "gemm",
+            "gemm_any",
+            "layer_norm",
+            "optimizer",
+            "pooling",
+            "scaled_f16",
+            "softmax",
+        ])
     };
-    (@ $kind:literal: $($file:literal),*) => {
+}
+
+macro_rules! embed {
+    ($kind:literal, [$($file:literal,)*]) => {
         &[$(($file, include_bytes!(concat!("../images/", $file, ".", $kind, ".z")))),*]
     };
 }
 
-static SM_75: &[(&str, &[u8])] = files!("sm_75.cubin");
-static SM_80: &[(&str, &[u8])] = files!("sm_80.cubin");
-static SM_90A: &[(&str, &[u8])] = files!("sm_90a.cubin", "gemm_hopper");
-static SM_100: &[(&str, &[u8])] = files!("sm_100.cubin");
-static SM_120: &[(&str, &[u8])] = files!("sm_120.cubin");
-static PTX: &[(&str, &[u8])] = files!("ptx");
+static SM_75: &[(&str, &[u8])] = images!("sm_75.cubin");
+static SM_80: &[(&str, &[u8])] = images!("sm_80.cubin");
+static SM_90A: &[(&str, &[u8])] = images!("sm_90a.cubin", "gemm_hopper");
+static SM_100: &[(&str, &[u8])] = images!("sm_100.cubin");
+static SM_120: &[(&str, &[u8])] = images!("sm_120.cubin");
+static PTX: &[(&str, &[u8])] = images!("ptx");
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@
 //! where it stays: into the arena, into the buffer of an earlier contribution, or into a new one. It runs
 //! once, and what it kept is freed when it has run.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use crate::{Error, Result};
 type Backward = Box<dyn FnOnce(Tensor, Vec<Slot<'_>>) -> Result<()> + Send>;
 
 /// An operation that was run on something that wants a gradient.
-pub(crate) struct Node {
+struct Node {
     op: &'static str,
     /// Nodes are numbered as they are made, so inputs always come before outputs.
     order: TensorId,
@@ -41,10 +42,15 @@ impl Edge {
         let (wanted, node) = match &input.0.origin {
             Origin::Constant | Origin::Frozen => (false, None),
             Origin::Leaf => (true, None),
-            Origin::Computed(node) => (true, Some(node.clone())),
+            Origin::Computed(node) => (true, recorded(node)),
         };
         Edge { id: input.id(), like: wanted.then(|| Like::of(input)), node }
     }
+}
+
+/// The node behind a computed tensor: this module makes no other.
+fn recorded(node: &Arc<dyn Any + Send + Sync>) -> Option<Arc<Node>> {
+    node.clone().downcast().ok()
 }
 
 /// A long chain of nodes would otherwise be dropped by recursion, and overflow the stack.

@@ -28,10 +28,8 @@ impl Device {
     /// # Errors
     /// Returns an error without the feature `cuda`, if the driver is missing or too old, if the GPU does not exist, and if it
     /// has an architecture without kernels.
+    #[cfg(not(feature = "cuda"))]
     pub fn cuda(index: usize) -> Result<Device> {
-        #[cfg(feature = "cuda")]
-        return crate::cuda::open(index).map(Device::Cuda);
-        #[cfg(not(feature = "cuda"))]
         Err(Error::device("cuda", format!("cannot open cuda:{index}: this was built without the feature `cuda`")))
     }
 

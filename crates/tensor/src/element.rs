@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-use crate::DType;
+use crate::{DType, Error, ErrorKind};
 
 mod sealed {
     pub trait Sealed {}
@@ -96,3 +96,51 @@ impl<T: TensorData + ?Sized> TensorData for &T {
         (**self).collect_into(elements);
     }
 }
+
+pub(crate) fn wrong_dtype(op: &'static str, operand: &'static str, found: DType, expected: &str) -> Error {
+    ErrorKind::DType { op, operand, found, expected: expected.to_string() }.into()
+}
+
+/// Runs `$body` with `$T` as the Rust type of a dtype that the CPU computes in: f32 or f64.
+macro_rules! float {
+    ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            other => return Err($crate::element::wrong_dtype($op, "tensor", other, "f32 or f64")),
+        }
+    };
+}
+pub(crate) use float;
+
+/// Runs `$body` with `$T` as the Rust type of any dtype.
+macro_rules! element {
+    ($op:expr, $dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::BF16 => {
+                type $T = half::bf16;
+                $body
+            }
+            $crate::DType::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            $crate::DType::U32 => {
+                type $T = u32;
+                $body
+            }
+            $crate::DType::I64 => {
+                type $T = i64;
+                $body
+            }
+            dtype => $crate::element::float!($op, dtype, $T => $body),
+        }
+    };
+}
+pub(crate) use element;

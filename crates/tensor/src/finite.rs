@@ -3,8 +3,8 @@
 use crate::cpu::real::Real;
 use crate::device::Device;
 use crate::dtype::DType;
+use crate::element::float;
 use crate::error::{Error, Result};
-use crate::ops::float;
 use crate::tensor::Tensor;
 use crate::watch::{self, NotFinite};
 

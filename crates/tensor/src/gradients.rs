@@ -5,13 +5,16 @@ mod slots;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::copy;
 use crate::element::Element;
 use crate::layout::{Dims, Layout};
-use crate::ops::{element, float, on_device};
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor, TensorId};
-use crate::{DType, Device, ParameterArena, Result, cpu};
+use crate::{DType, Device, ParameterArena, Result};
 pub(crate) use slots::{Destination, Slot, Table};
+
+/// The operation that errors of the walk name.
+const OP: &str = "backward";
 
 /// The gradients of one or more losses with respect to leaf tensors.
 ///
@@ -75,8 +78,9 @@ impl Entry {
         let (width, size) = (self.like.shape.last().copied().unwrap_or(1), self.like.dtype.size());
         for row in rows.drain(..) {
             let start = (offset + row as usize * width) * size;
-            // SAFETY: nobody else sees flat gradients: `Gradients::get` hands out copies.
-            unsafe { storage.clear(start..start + width * size) };
+            // SAFETY: no other handle accesses flat gradients: `Gradients::get` hands out copies.
+            // A device that fails here fails again, with an error, in the next operation.
+            let _ = unsafe { storage.clear(start..start + width * size) };
         }
     }
 
@@ -102,13 +106,13 @@ impl Entry {
     /// Memory for the gradient, with arbitrary contents.
     fn allocate(&self, place: Option<&(Storage, usize)>) -> Result<Tensor> {
         let Like { shape, dtype, device } = &self.like;
-        let mut layout = Layout::contiguous("backward", shape)?;
+        let mut layout = Layout::contiguous(OP, shape)?;
         let storage = match place {
             Some((storage, offset)) => {
                 layout.offset = *offset;
                 storage.clone()
             }
-            None => Storage::new("backward", device, layout.elements() * dtype.size())?,
+            None => Storage::new(OP, device, layout.elements() * dtype.size())?,
         };
         Ok(Tensor::from_parts(storage, layout, *dtype, Origin::Constant))
     }
@@ -125,51 +129,30 @@ impl Entry {
         self.rows = None;
         if self.open {
             let sum = match self.late.take() {
-                Some(earlier) => add_in_place(earlier.copied()?, &contribution)?,
+                Some(earlier) => {
+                    let sum = earlier.copied()?;
+                    copy::add(OP, &contribution, &sum)?;
+                    sum
+                }
                 None => contribution,
             };
             self.late = Some(sum);
             return Ok(());
         }
         self.value = Some(match (self.take_exclusive()?, &self.place) {
-            (Some(sum), _) => add_in_place(sum, &contribution)?,
+            (Some(sum), _) => {
+                copy::add(OP, &contribution, &sum)?;
+                sum
+            }
             (None, None) => contribution,
-            (None, place) => copy_into(self.allocate(place.as_ref())?, &contribution)?,
+            (None, place) => {
+                let value = self.allocate(place.as_ref())?;
+                copy::copy(OP, &contribution, &value)?;
+                value
+            }
         });
         Ok(())
     }
-}
-
-/// `sum += addend`, for a `sum` that nobody else sees.
-fn add_in_place(sum: Tensor, addend: &Tensor) -> Result<Tensor> {
-    if sum.dtype().is_half() {
-        let total = sum.add(addend)?;
-        return copy_into(sum, &total);
-    }
-    on_device!(sum, cpu => (), cuda => {
-        crate::cuda::elementwise::copy("backward", addend, &sum, true)?;
-        return Ok(sum);
-    });
-    let addend = addend.contiguous()?;
-    float!("backward", sum.dtype(), T => {
-        // SAFETY: the caller gives a tensor that nobody else sees.
-        cpu::strided::add_assign(unsafe { exclusive::<T>(&sum) }, addend.slice::<T>());
-    });
-    Ok(sum)
-}
-
-/// Copies `from` to a row-major `to` that nobody else sees.
-pub(crate) fn copy_into(to: Tensor, from: &Tensor) -> Result<Tensor> {
-    on_device!(to, cpu => (), cuda => {
-        crate::cuda::elementwise::copy("backward", from, &to, false)?;
-        return Ok(to);
-    });
-    let from = from.contiguous()?;
-    element!("backward", to.dtype(), T => {
-        // SAFETY: the caller gives a tensor that nobody else sees.
-        unsafe { exclusive::<T>(&to) }.copy_from_slice(from.slice::<T>());
-    });
-    Ok(to)
 }
 
 /// The elements of a row-major tensor for writing.

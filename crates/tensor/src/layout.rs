@@ -71,6 +71,14 @@ impl Layout {
         self.shape.iter().product()
     }
 
+    /// Returns how many elements of memory there are from the first element to the last, both included.
+    pub(crate) fn span(&self) -> usize {
+        if self.elements() == 0 {
+            return 0;
+        }
+        1 + self.shape.iter().zip(self.strides.iter()).map(|(&size, &stride)| (size - 1) * stride).sum::<usize>()
+    }
+
     /// Returns whether the elements are row-major without gaps, from `offset` on.
     pub(crate) fn is_contiguous(&self) -> bool {
         let mut expected = 1;
@@ -113,4 +121,12 @@ pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Re
             }
         })
         .collect()
+}
+
+/// Splits a shape into the product of all dimensions but the last, and the last.
+pub(crate) fn rows_and_width(shape: &[usize]) -> (usize, usize) {
+    match shape.split_last() {
+        Some((&width, rest)) => (rest.iter().product(), width),
+        None => (1, 1),
+    }
 }

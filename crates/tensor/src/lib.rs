@@ -25,16 +25,21 @@
 mod autograd;
 #[cfg(test)]
 mod conformance;
+mod copy;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_ops;
 mod device;
+mod dispatch;
 mod dropout;
 mod dtype;
 mod element;
 mod error;
 mod files;
 mod finite;
+mod gelu;
 mod gradients;
 mod interop;
 mod layout;
@@ -46,6 +51,7 @@ mod parameters;
 mod precision;
 mod profile;
 pub mod random;
+mod sequences;
 mod storage;
 mod tensor;
 mod watch;
@@ -62,13 +68,15 @@ pub use files::{TensorFile, save_safetensors};
 #[doc(hidden)]
 pub use files::{replace_with, write_file_atomically};
 pub use finite::check_finite;
+pub use gelu::Gelu;
 pub use gradients::Gradients;
 pub use layout::MAX_RANK;
 pub use module::Module;
 #[doc(hidden)]
 pub use module::join_name;
-pub use ops::{CrossEntropy, EmbeddingIds, Gelu, Pooling, Reduction, Sequences, recompute};
+pub use ops::{CrossEntropy, EmbeddingIds, Pooling, Reduction, recompute};
 pub use parameters::{ParameterArena, ParameterRange};
 pub use precision::Precision;
 pub use profile::{OperationTime, Pass, Profile, profile};
+pub use sequences::Sequences;
 pub use tensor::Tensor;

@@ -1,11 +1,11 @@
 //! Optimizer arithmetic over flat parameters. Each operation is one pass over memory.
 
+use crate::copy;
 use crate::cpu::{self, adamw};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gradients::{Flat, Gradients, copy_into};
+use crate::gradients::{Flat, Gradients};
 use crate::module::Module;
-use crate::ops::on_device;
 use crate::parameters::ParameterArena;
 use crate::profile::{Pass, timed};
 #[cfg(feature = "cuda")]
@@ -63,7 +63,7 @@ impl ParameterArena {
             }
             let storages = [self.storage(), &flat.storage, means[0].storage(), means[1].storage()];
             let written = gradients.written(self.elements());
-            return crate::cuda::optimizer::adamw(OP, storages, &written, clip_norm, &steps);
+            return crate::cuda_ops::optimizer::adamw(OP, storages, &written, clip_norm, &steps);
         }
         let norm = gradients.norm()?;
         if !norm.is_finite() {
@@ -92,12 +92,12 @@ impl ParameterArena {
         const OP: &str = "moving average";
         self.check_state(OP, average)?;
         self.claim(OP, model, |_| true)?;
-        on_device!(average, cpu => (), cuda => {
+        if !self.device().is_cpu() {
             let kept = average.mul_scalar(decay)?;
-            crate::cuda::elementwise::copy(OP, &self.flat().mul_scalar(1.0 - decay)?, &kept, true)?;
+            copy::add(OP, &self.flat().mul_scalar(1.0 - decay)?, &kept)?;
             *average = kept;
             return Ok(());
-        });
+        }
         cpu::average::move_to(average.exclusive_slice::<f32>()?, self.storage().cpu(), decay);
         Ok(())
     }
@@ -121,7 +121,7 @@ impl ParameterArena {
         let before = self.values()?;
         self.claim(OP, model, |_| true)?;
         // `claim` checked that only the model views the parameters, and the model is borrowed exclusively.
-        copy_into(self.flat(), values)?;
+        copy::copy(OP, values, &self.flat())?;
         Ok(before)
     }
 
@@ -161,7 +161,7 @@ impl Gradients {
                 #[cfg(feature = "cuda")]
                 if let Storage::Cuda(buffer) = storage {
                     let ranges = self.written(buffer.len() / size_of::<f32>());
-                    return Ok(crate::cuda::optimizer::sum_of_squares("norm", storage, &ranges)?.sqrt());
+                    return Ok(crate::cuda_ops::optimizer::sum_of_squares("norm", storage, &ranges)?.sqrt());
                 }
                 let flat = storage.cpu::<f32>();
                 let squares = self.written(flat.len()).into_iter().map(|range| adamw::sum_of_squares(&flat[range]));

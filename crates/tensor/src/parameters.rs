@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::copy;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::element::Element;
@@ -20,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::gradients::{Flat, Gradients};
 use crate::layout::{Dims, Layout};
 use crate::module::Module;
-use crate::ops::{float, on_device};
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor, TensorId};
 
@@ -157,17 +157,9 @@ impl ParameterArena {
         let source = tensor.detach().contiguous()?;
         let mut layout = Layout::contiguous(GATHER, &place.shape)?;
         layout.offset = place.range.start;
-        on_device!(
-            source,
-            cpu => float!(GATHER, self.dtype, T => {
-                // SAFETY: only `gather` calls this, before the arena is given to anybody; ranges do not overlap.
-                unsafe { self.storage.cpu_mut::<T>(place.range.clone()) }.copy_from_slice(source.slice::<T>());
-            }),
-            cuda => {
-                let to = Tensor::from_parts(self.storage.clone(), layout, self.dtype, Origin::Constant);
-                crate::cuda::elementwise::copy(GATHER, &source, &to, false)?;
-            },
-        );
+        // No handle refers to this range yet: only `gather` calls this, before it returns the arena, and ranges do not overlap.
+        let to = Tensor::from_parts(self.storage.clone(), layout, self.dtype, Origin::Constant);
+        copy::copy(GATHER, &source, &to)?;
         *tensor = Tensor(Arc::new(crate::tensor::Inner {
             id: place.id,
             storage: self.storage.clone(),
@@ -234,7 +226,7 @@ impl ParameterArena {
             return Err(Error::gradient(OP, "the gradients do not mirror this arena; make them with gradients()"));
         };
         if T::DTYPE != self.dtype {
-            return Err(crate::ops::wrong_dtype(OP, "parameters", T::DTYPE, &self.dtype.to_string()));
+            return Err(crate::element::wrong_dtype(OP, "parameters", T::DTYPE, &self.dtype.to_string()));
         }
         if !self.device.is_cpu() {
             return Err(Error::invalid(OP, format!("the parameters are on {}, not in the host's memory", self.device)));

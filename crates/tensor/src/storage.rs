@@ -89,18 +89,18 @@ impl Storage {
         }
     }
 
-    /// Makes the bytes `range` zero.
+    /// Sets the bytes `range` to zero.
     ///
     /// # Safety
     /// As `Buffer::slice_mut`: nobody else reads or writes them meanwhile.
-    pub(crate) unsafe fn clear(&self, range: Range<usize>) {
+    pub(crate) unsafe fn clear(&self, range: Range<usize>) -> Result<()> {
         match self {
             // SAFETY: passed on.
             Storage::Cpu(buffer) => unsafe { buffer.slice_mut::<u8>(range) }.fill(0),
-            // A device that cannot do that says so at the next call that can.
             #[cfg(feature = "cuda")]
-            Storage::Cuda(buffer) => _ = buffer.clear("clear", range.start, range.len()),
+            Storage::Cuda(buffer) => buffer.clear("clear", range.start, range.len())?,
         }
+        Ok(())
     }
 
     /// Returns the number of handles on this memory.

@@ -1,14 +1,13 @@
 //! The tensor: a cheap handle on memory, a layout and, when it was computed from something that wants a
 //! gradient, the node of the graph that made it.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::autograd::Node;
-use crate::element::{Element, TensorData};
+use crate::element::{Element, TensorData, element, wrong_dtype};
 use crate::layout::{Dims, Layout};
-use crate::ops::element;
 use crate::profile::{Pass, timed};
 use crate::random::Stream;
 use crate::storage::Storage;
@@ -38,8 +37,8 @@ pub(crate) enum Origin {
     Frozen,
     /// To the user: a leaf of the graph.
     Leaf,
-    /// Through the operation that computed it.
-    Computed(Arc<Node>),
+    /// Through the operation that computed it: the node that `autograd` recorded.
+    Computed(Arc<dyn Any + Send + Sync>),
 }
 
 /// Identifies a tensor in a graph; never used twice in a process.
@@ -123,16 +122,15 @@ impl Tensor {
         Tensor::filled(op, Layout::contiguous(op, shape)?, device, fill)
     }
 
-    /// Several fresh row-major tensors that `fill` writes together.
+    /// Makes fresh row-major tensors on the CPU, which `fill` writes together.
     pub(crate) fn build_all<T: Element, const N: usize>(
         op: &'static str,
         shapes: [&[usize]; N],
-        device: &Device,
         fill: impl FnOnce([&mut [T]; N]),
     ) -> Result<[Tensor; N]> {
         let mut tensors = Vec::with_capacity(N);
         for shape in shapes {
-            tensors.push(Tensor::uninitialised(op, shape, T::DTYPE, device)?);
+            tensors.push(Tensor::uninitialised(op, shape, T::DTYPE, &Device::Cpu)?);
         }
         let tensors: [Tensor; N] = tensors.try_into().unwrap_or_else(|_| unreachable!("as many as shapes"));
         // SAFETY: the tensors were made here and are not shared yet.
@@ -207,7 +205,6 @@ impl Tensor {
         self.0.storage.device()
     }
 
-    #[cfg(feature = "cuda")]
     pub(crate) fn is_on_cpu(&self) -> bool {
         matches!(self.storage(), Storage::Cpu(_))
     }
@@ -255,13 +252,7 @@ impl Tensor {
     /// When `T` is not the element type of this tensor; convert it with [`Tensor::to_dtype`].
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if T::DTYPE != self.dtype() {
-            return Err(crate::ErrorKind::DType {
-                op: "to_vec",
-                operand: "tensor",
-                found: self.dtype(),
-                expected: T::DTYPE.to_string(),
-            }
-            .into());
+            return Err(wrong_dtype("to_vec", "tensor", self.dtype(), &T::DTYPE.to_string()));
         }
         Ok(self.values()?.to_device(&Device::Cpu)?.slice().to_vec())
     }
@@ -278,47 +269,11 @@ impl Tensor {
         Ok(self.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.slice::<f64>()[0])
     }
 
-    /// The same elements on another device, row-major; this tensor where they are there. The gradient comes back to this
-    /// tensor's device.
-    ///
-    /// # Errors
-    /// When there is not enough memory, or the device failed.
-    pub fn to_device(&self, device: &Device) -> Result<Tensor> {
-        const OP: &str = "to_device";
-        if self.device() == *device {
-            return Ok(self.clone());
-        }
-        #[cfg(feature = "cuda")]
-        {
-            let (source, from) = (self.values()?, self.device());
-            let size = self.dtype().size();
-            let (start, bytes) = (source.layout().offset * size, source.elements() * size);
-            let to = Tensor::uninitialised(OP, self.shape(), self.dtype(), device)?;
-            match (source.storage(), to.storage()) {
-                (Storage::Cuda(there), Storage::Cpu(_)) => {
-                    // SAFETY: the storage was made here and is not shared yet.
-                    let bytes = unsafe { to.storage().cpu_mut::<u8>(0..bytes) };
-                    there.read(OP, start, bytes)?;
-                }
-                (_, Storage::Cuda(there)) => there.write(OP, 0, source.to_device(&Device::Cpu)?.bytes())?,
-                (Storage::Cpu(_), Storage::Cpu(_)) => (),
-            }
-            Ok(crate::autograd::differentiable(OP, [self], [], to, move |[], dy, [dx]| {
-                dx.give_with(|| dy.to_device(&from))
-            }))
-        }
-        #[cfg(not(feature = "cuda"))]
-        unreachable!("{OP}: there is one device")
-    }
-
-    /// Makes the elements zero, of a row-major tensor on a GPU that nobody else sees.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn clear(&self, op: &'static str) -> Result<()> {
+    /// Sets the elements of a row-major tensor to zero. No other handle may read or write them meanwhile.
+    pub(crate) fn clear(&self) -> Result<()> {
         let (start, bytes) = (self.layout().offset * self.dtype().size(), self.elements() * self.dtype().size());
-        match self.storage() {
-            Storage::Cuda(buffer) => buffer.clear(op, start, bytes),
-            Storage::Cpu(_) => Ok(()),
-        }
+        // SAFETY: the caller holds the only handle through which these elements are accessed.
+        unsafe { self.storage().clear(start..start + bytes) }
     }
 
     /// The same elements, as a constant: no gradient flows through.
@@ -354,7 +309,7 @@ impl Tensor {
     /// not the element type.
     pub fn exclusive_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         if T::DTYPE != self.dtype() {
-            return Err(crate::ops::wrong_dtype("write", "tensor", self.dtype(), &T::DTYPE.to_string()));
+            return Err(wrong_dtype("write", "tensor", self.dtype(), &T::DTYPE.to_string()));
         }
         if !self.is_exclusive() {
             return Err(Error::invalid("write", "others see the elements"));

@@ -10,6 +10,7 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod average;
 pub(crate) mod column_sums;
+pub(crate) mod convert;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod embedding;

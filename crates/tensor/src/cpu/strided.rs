@@ -1,8 +1,6 @@
 //! Loops over operands with strides: copies, broadcasting pairs, sums over dimensions. The operations of a
 //! training step have loops of their own; these serve everything else.
 
-use std::ops::AddAssign;
-
 use crate::cpu::real::Real;
 use crate::layout::Layout;
 
@@ -117,7 +115,15 @@ pub(crate) fn sum<T: Real>(from: &[T], layout: &Layout, shape: &[usize], to: &mu
     to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::from_f64(sum));
 }
 
-/// `to += from`.
-pub(crate) fn add_assign<T: Copy + AddAssign>(to: &mut [T], from: &[T]) {
-    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+/// Combines each element of `to`, which starts at the layout's offset, with that of the row-major `from`.
+pub(crate) fn assign<T: Copy>(to: &mut [T], layout: &Layout, from: &[T], combine: impl Fn(&mut T, T)) {
+    if layout.is_contiguous() {
+        return to.iter_mut().zip(from).for_each(|(to, &from)| combine(to, from));
+    }
+    let (width, stride) = run(layout);
+    for_runs(layout, |start, offset| {
+        for (i, &from) in from[start..start + width].iter().enumerate() {
+            combine(&mut to[offset + i * stride], from);
+        }
+    });
 }

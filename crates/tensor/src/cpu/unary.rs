@@ -25,9 +25,6 @@ pub(crate) enum Saved {
 pub(crate) trait Unary: Copy + Send + Sync {
     /// The argument of [`Unary::derivative`].
     const SAVED: Saved;
-    /// The kernel that computes it on a GPU.
-    #[cfg(feature = "cuda")]
-    const ON_CUDA: crate::cuda::elementwise::Unary;
     fn value<T: Real>(x: T) -> T;
     /// Returns the derivative, from the input or the output according to [`Unary::SAVED`].
     fn derivative<T: Real>(saved: T) -> T;
@@ -40,14 +37,38 @@ macro_rules! unary {
         pub(crate) struct $name;
         impl Unary for $name {
             const SAVED: Saved = Saved::$saved;
-            #[cfg(feature = "cuda")]
-            const ON_CUDA: crate::cuda::elementwise::Unary = crate::cuda::elementwise::Unary::$name;
             #[inline(always)]
             fn value<T: Real>($x: T) -> T { $value }
             #[inline(always)]
             fn derivative<T: Real>($s: T) -> T { $derivative }
         }
-    )*};
+    )*
+
+        /// A function, chosen at run time. The numbers are those of `Unary` in `kernels/cuda/enumerations.cuh`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Function { $($name),* }
+
+        /// The names and numbers of all functions.
+        #[cfg(all(test, feature = "cuda"))]
+        pub(crate) const FUNCTIONS: &[(&str, i32)] = &[$((stringify!($name), Function::$name as i32)),*];
+
+        impl Function {
+            /// Returns what [`Function::backward`] takes.
+            pub(crate) fn saved(self) -> Saved {
+                match self { $(Function::$name => $name::SAVED),* }
+            }
+
+            /// Computes `y = f(x)`.
+            pub(crate) fn forward<T: Real>(self, x: &[T], y: &mut [T]) {
+                match self { $(Function::$name => forward::<T, $name>(x, y)),* }
+            }
+
+            /// Computes `dx (+)= dy f'`, from the forward's input or output as [`Function::saved`] says.
+            pub(crate) fn backward<T: Real>(self, saved: &[T], dy: &[T], dx: Target<T>) {
+                match self { $(Function::$name => backward::<T, $name>(saved, dy, dx)),* }
+            }
+        }
+    };
 }
 
 unary! {
@@ -105,13 +126,13 @@ simd! {
 }
 
 /// Computes `y = f(x)`.
-pub(crate) fn forward<T: Real, F: Unary>(x: &[T], y: &mut [T]) {
+fn forward<T: Real, F: Unary>(x: &[T], y: &mut [T]) {
     assert_eq!(x.len(), y.len());
     for_rows(x.len(), COST, y, |range, y| forward_block::<T, F>(&x[range], y));
 }
 
 /// Computes `dx (+)= dy f'` from the input or output of forward, according to `F::SAVED`.
-pub(crate) fn backward<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: Target<T>) {
+fn backward<T: Real, F: Unary>(saved: &[T], dy: &[T], dx: Target<T>) {
     let Target { data: dx, accumulate } = dx;
     assert!(saved.len() == dx.len() && dy.len() == dx.len());
     for_rows(dx.len(), COST, dx, |range, dx| {

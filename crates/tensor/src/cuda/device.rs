@@ -27,7 +27,7 @@ pub(super) struct Opened {
     index: usize,
     name: String,
     /// Compute capability, major and minor.
-    pub(super) capability: (u32, u32),
+    capability: (u32, u32),
     pub(super) stream: Stream,
     pub(super) pool: Arc<Pool>,
     kernels: Mutex<Kernels>,
@@ -125,6 +125,11 @@ impl CudaDevice {
     /// Returns the product name.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Returns the compute capability, major and minor.
+    pub(crate) fn capability(&self) -> (u32, u32) {
+        self.0.capability
     }
 
     /// Returns counts of the CUDA graphs launched so far.

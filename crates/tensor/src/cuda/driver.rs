@@ -7,7 +7,7 @@ use cudarc::driver::{result, sys};
 use crate::{Error, Result};
 
 /// An address on the device; 0 is the null pointer, as in C.
-pub(super) type Pointer = sys::CUdeviceptr;
+pub(crate) type Pointer = sys::CUdeviceptr;
 
 /// The context of a device and the one stream that everything on it goes through.
 ///

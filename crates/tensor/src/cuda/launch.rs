@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// A launch of kernel `name` from `file.cu`, by default with one block of 128 threads.
 ///
 /// The arguments must be those that the kernel declares. Nothing but the tests of the operations checks that.
-pub(super) struct Launch<'a> {
+pub(crate) struct Launch<'a> {
     device: &'a CudaDevice,
     op: &'static str,
     file: &'static str,
@@ -23,38 +23,38 @@ pub(super) struct Launch<'a> {
 const LARGEST_GRID: [usize; 3] = [i32::MAX as usize, 65535, 65535];
 
 impl<'a> Launch<'a> {
-    pub(super) fn new(device: &'a CudaDevice, op: &'static str, file: &'static str, name: &'static str) -> Launch<'a> {
+    pub(crate) fn new(device: &'a CudaDevice, op: &'static str, file: &'static str, name: &'static str) -> Launch<'a> {
         Launch { device, op, file, name, grid: [1; 3], threads: 128, shared: 0 }
     }
 
     /// Sets the number of blocks.
-    pub(super) fn grid(self, grid: [usize; 3]) -> Launch<'a> {
+    pub(crate) fn grid(self, grid: [usize; 3]) -> Launch<'a> {
         Launch { grid, ..self }
     }
 
     /// Launches at least `count` threads: as many blocks as that takes.
-    pub(super) fn over(self, count: usize) -> Launch<'a> {
+    pub(crate) fn over(self, count: usize) -> Launch<'a> {
         let blocks = count.div_ceil(self.threads as usize);
         self.grid([blocks, 1, 1])
     }
 
     /// Sets the number of threads per block.
-    pub(super) fn threads(self, threads: u32) -> Launch<'a> {
+    pub(crate) fn threads(self, threads: u32) -> Launch<'a> {
         Launch { threads, ..self }
     }
 
     /// Sets the shared memory per block, in bytes.
-    pub(super) fn shared(self, shared: usize) -> Launch<'a> {
+    pub(crate) fn shared(self, shared: usize) -> Launch<'a> {
         Launch { shared, ..self }
     }
 
     /// Launches a kernel that takes one argument. An empty grid launches nothing.
-    pub(super) fn with<A: NoUninit>(self, arguments: &A) -> Result<()> {
+    pub(crate) fn with<A: NoUninit>(self, arguments: &A) -> Result<()> {
         self.with_all(&[bytes_of(arguments)])
     }
 
     /// Launches a kernel that takes several arguments, given as the bytes of each.
-    pub(super) fn with_all(self, arguments: &[&[u8]]) -> Result<()> {
+    pub(crate) fn with_all(self, arguments: &[&[u8]]) -> Result<()> {
         let Launch { device, op, file, name, grid, threads, shared } = self;
         if grid.contains(&0) {
             return Ok(());

@@ -100,7 +100,7 @@ impl CudaDevice {
 
     /// Copies elements to a buffer that must not be written. Within a graph, equal elements share one copy: what every
     /// layer reads is copied once.
-    pub(super) fn input<T: Pod>(&self, op: &'static str, elements: &[T]) -> Result<Arc<DeviceBuffer>> {
+    pub(crate) fn input<T: Pod>(&self, op: &'static str, elements: &[T]) -> Result<Arc<DeviceBuffer>> {
         let bytes: &[u8] = bytemuck::cast_slice(elements);
         if let Some(block) = self.0.stream.known_input(bytes) {
             return Ok(Arc::new(DeviceBuffer { device: self.clone(), block, bytes: bytes.len() }));
@@ -118,7 +118,7 @@ impl DeviceBuffer {
         &self.device
     }
 
-    pub(super) fn pointer(&self) -> Pointer {
+    pub(crate) fn pointer(&self) -> Pointer {
         self.block.pointer()
     }
 

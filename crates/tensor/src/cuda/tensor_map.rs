@@ -12,12 +12,12 @@ const BOX: u32 = 64;
 /// The driver's `CUtensorMap`, as a kernel argument.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Zeroable, NoUninit)]
-pub(super) struct TensorMap([u64; 16]);
+pub(crate) struct TensorMap([u64; 16]);
 
 impl TensorMap {
     /// Describes a row-major matrix of bf16, in boxes of 64 x 64 with the 128-byte swizzle. Its rows are `row` elements
     /// apart, a multiple of 8. A box that extends past the matrix is filled with zeros.
-    pub(super) fn of(
+    pub(crate) fn of(
         op: &'static str,
         matrix: Pointer,
         (rows, columns, row): (usize, usize, usize),

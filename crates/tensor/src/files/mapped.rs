@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use crate::element::element;
 use crate::layout::{Dims, Layout, MAX_RANK};
 use crate::memory::Buffer;
-use crate::ops::element;
 use crate::storage::Storage;
 use crate::tensor::Origin;
 use crate::{DType, Device, Error, Result, Tensor};

@@ -114,35 +114,27 @@ impl Destination<'_> {
         cpu::Target::new(data, self.accumulate)
     }
 
-    /// Where the gradient stays, on a GPU: row-major, and arbitrary unless it [accumulates](Destination::accumulates).
-    #[cfg(feature = "cuda")]
+    /// Returns the place where the gradient stays: row-major, with arbitrary contents unless it
+    /// [accumulates](Destination::accumulates). No other handle accesses its elements.
     pub(crate) fn tensor(&self) -> &Tensor {
-        self.value.as_ref().unwrap_or_else(|| unreachable!("it goes when this is dropped"))
+        self.value.as_ref().unwrap_or_else(|| unreachable!("only `drop` takes it"))
     }
 
-    /// Whether there were contributions, to be added to.
+    /// Whether there were earlier contributions, which the writer has to add to.
     #[cfg(feature = "cuda")]
     pub(crate) fn accumulates(&mut self) -> bool {
         self.rows = None;
         self.accumulate
     }
 
-    /// As [`tensor`](Destination::tensor), zero where nothing was contributed yet: for scatters, which add to some of it.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn zeroed(&mut self) -> Result<Tensor> {
+    /// As [`tensor`](Destination::tensor), with zeros where nothing was contributed yet: for writers that add to some of
+    /// the elements.
+    pub(crate) fn zeroed(&mut self) -> Result<&Tensor> {
         self.rows = None;
         if !std::mem::replace(&mut self.accumulate, true) {
-            self.tensor().clear("backward")?;
+            self.tensor().clear()?;
         }
-        Ok(self.tensor().clone())
-    }
-
-    /// The elements, zero where nothing was contributed yet: for scatters, which add to some of them.
-    pub(crate) fn zeroed_slice<T: Element>(&mut self) -> &mut [T] {
-        if !std::mem::replace(&mut self.accumulate, true) {
-            self.target::<T>().data.fill(T::zeroed());
-        }
-        self.target().data
+        Ok(self.tensor())
     }
 }
 

@@ -1,120 +1,178 @@
-//! Elementwise arithmetic. Operands broadcast as in NumPy: aligned at the last dimension, a size of 1
-//! repeats. Both have one float type: nothing is converted in silence, [`Tensor::to_dtype`] does it.
+//! Elementwise arithmetic. Operands broadcast as in NumPy: aligned at the last dimension, a size of 1 repeats. Both have
+//! one float type: nothing is converted silently; [`Tensor::to_dtype`] converts.
 
-use crate::autograd::differentiable;
-use crate::cpu::strided;
-#[cfg(feature = "cuda")]
-use crate::cuda::{self, elementwise::{Binary, Unary}};
-use crate::layout::broadcast_shapes;
-use crate::ops::{alike, float, in_f32, on_device};
+use crate::cpu::{Target, strided};
+use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
+use crate::gradients::Slot;
+use crate::layout::{Dims, Layout, broadcast_shapes};
 use crate::tensor::Tensor;
-use crate::{DType, Result};
-
-/// Computes `f` of every pair of elements.
-macro_rules! zip_with {
-    ($op:expr, $a:expr, $b:expr, $binary:ident, $f:expr) => {{
-        let (a, b): (&Tensor, &Tensor) = ($a, $b);
-        alike($op, &[("left", a), ("right", b)])?;
-        let shape = broadcast_shapes($op, a.shape(), b.shape())?;
-        let (la, lb) = (a.layout().broadcast($op, &shape)?, b.layout().broadcast($op, &shape)?);
-        on_device!(
-            a,
-            cpu => float!($op, a.dtype(), T => {
-                let (a, b, device) = (a.strided_slice::<T>(), b.strided_slice::<T>(), a.device());
-                Tensor::build($op, &shape, &device, |to: &mut [T]| strided::zip(a, &la, b, &lb, to, $f))?
-            }),
-            cuda => cuda::elementwise::zip($op, Binary::$binary, (a, &la), (b, &lb))?,
-        )
-    }};
-}
+use crate::{Device, Result};
 
 impl Tensor {
-    /// `self + other`, broadcasting.
+    /// Computes `self + other`, broadcasting.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
-        if let Some(y) = in_f32([self, other], |[a, b]| a.add(b))? {
-            return Ok(y);
-        }
-        let output = zip_with!("add", self, other, Add, |a, b| a + b);
-        let (a, b) = (self.dims(), other.dims());
-        Ok(differentiable("add", [self, other], [], output, move |[], dy, [da, db]| {
-            da.give_with(|| dy.sum_to(&a))?;
-            db.give_with(|| dy.sum_to(&b))
-        }))
+        Pairwise::apply(Pair::Add, self, other)
     }
 
-    /// `self - other`, broadcasting.
+    /// Computes `self - other`, broadcasting.
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
-        if let Some(y) = in_f32([self, other], |[a, b]| a.sub(b))? {
-            return Ok(y);
-        }
-        let output = zip_with!("sub", self, other, Sub, |a, b| a - b);
-        let (a, b) = (self.dims(), other.dims());
-        Ok(differentiable("sub", [self, other], [], output, move |[], dy, [da, db]| {
-            da.give_with(|| dy.sum_to(&a))?;
-            db.give_with(|| dy.mul_scalar(-1.0)?.sum_to(&b))
-        }))
+        Pairwise::apply(Pair::Sub, self, other)
     }
 
-    /// `self * other`, elementwise, broadcasting.
+    /// Computes `self * other`, elementwise, broadcasting.
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
-        if let Some(y) = in_f32([self, other], |[a, b]| a.mul(b))? {
-            return Ok(y);
-        }
-        let output = zip_with!("mul", self, other, Mul, |a, b| a * b);
-        let (a, b) = (self.dims(), other.dims());
-        let keeps = [self.kept_if(other.tracks_grad())?, other.kept_if(self.tracks_grad())?];
-        Ok(differentiable("mul", [self, other], [&keeps[0], &keeps[1]], output, move |[x, y], dy, [da, db]| {
-            da.give_with(|| dy.mul(&y)?.sum_to(&a))?;
-            db.give_with(|| dy.mul(&x)?.sum_to(&b))
-        }))
+        Pairwise::apply(Pair::Mul, self, other)
     }
 
-    /// `self / other`, elementwise, broadcasting.
+    /// Computes `self / other`, elementwise, broadcasting.
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
-        if let Some(y) = in_f32([self, other], |[a, b]| a.div(b))? {
-            return Ok(y);
-        }
-        let output = zip_with!("div", self, other, Div, |a, b| a / b);
-        let (a, b) = (self.dims(), other.dims());
-        Ok(differentiable("div", [self, other], [other, &output.clone()], output, move |[y, q], dy, [da, db]| {
-            da.give_with(|| dy.div(&y)?.sum_to(&a))?;
-            db.give_with(|| dy.mul(&q)?.div(&y)?.mul_scalar(-1.0)?.sum_to(&b))
-        }))
+        Pairwise::apply(Pair::Div, self, other)
     }
 
-    /// `self + value`.
+    /// Computes `self + value`.
     pub fn add_scalar(&self, value: f64) -> Result<Tensor> {
-        if let Some(y) = in_f32([self], |[a]| a.add_scalar(value))? {
-            return Ok(y);
-        }
-        let output = on_device!(
-            self,
-            cpu => zip_with!("add_scalar", self, &scalar(value, self)?, Add, |a, b| a + b),
-            cuda => cuda::elementwise::unary("add_scalar", Unary::Shift, self, value)?,
-        );
-        Ok(differentiable("add_scalar", [self], [], output, move |[], dy, [da]| da.give(dy)))
+        apply(Scalar::Shift(value), [self])
     }
 
-    /// `self * value`.
+    /// Computes `self * value`.
     pub fn mul_scalar(&self, value: f64) -> Result<Tensor> {
-        if let Some(y) = in_f32([self], |[a]| a.mul_scalar(value))? {
-            return Ok(y);
-        }
-        let output = on_device!(
-            self,
-            cpu => zip_with!("mul_scalar", self, &scalar(value, self)?, Mul, |a, b| a * b),
-            cuda => cuda::elementwise::unary("mul_scalar", Unary::Scale, self, value)?,
-        );
-        Ok(differentiable("mul_scalar", [self], [], output, move |[], dy, [da]| {
-            da.give_with(|| dy.mul_scalar(value))
-        }))
+        apply(Scalar::Scale(value), [self])
     }
 }
 
-fn scalar(value: f64, like: &Tensor) -> Result<Tensor> {
-    match like.dtype() {
-        DType::F64 => Tensor::new(value, &like.device()),
-        _ => Tensor::new(value as f32, &like.device()),
+/// A function of a pair of elements. The numbers are those of `Binary` in `kernels/cuda/enumerations.cuh`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pair {
+    Add,
+    Sub,
+    Mul,
+    Div,
+}
+
+/// A function of every pair of elements. Its backward is composed of such operations.
+pub(crate) struct Pairwise {
+    pub(crate) function: Pair,
+    left: Dims,
+    right: Dims,
+}
+
+impl Pairwise {
+    fn apply(function: Pair, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        apply_tensors(Pairwise { function, left: a.dims(), right: b.dims() }, [a, b])
+    }
+
+    /// How each operand repeats to fill their common shape.
+    pub(crate) fn broadcast(&self, [a, b]: [&Tensor; 2]) -> Result<[Layout; 2]> {
+        let shape = broadcast_shapes(self.name(), a.shape(), b.shape())?;
+        Ok([a.layout().broadcast(self.name(), &shape)?, b.layout().broadcast(self.name(), &shape)?])
+    }
+
+    /// What the backward reads; of a product, an operand only if the other needs a gradient.
+    pub(crate) fn keeps(&self, [a, b]: [&Tensor; 2], output: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(match self.function {
+            Pair::Add | Pair::Sub => Vec::new(),
+            Pair::Mul => vec![a.kept_if(b.tracks_grad())?, b.kept_if(a.tracks_grad())?],
+            Pair::Div => vec![b.clone(), output.clone()],
+        })
+    }
+}
+
+impl TensorOp for Pairwise {
+    type Arity = [(); 2];
+
+    fn name(&self) -> &'static str {
+        match self.function {
+            Pair::Add => "add",
+            Pair::Sub => "sub",
+            Pair::Mul => "mul",
+            Pair::Div => "div",
+        }
+    }
+
+    fn operands(&self) -> &[&'static str] {
+        &["left", "right"]
+    }
+
+    fn forward<T: Float>(&mut self, [a, b]: [&Tensor; 2], _: bool) -> Result<Forward> {
+        let [la, lb] = self.broadcast([a, b])?;
+        let (x, y) = (a.strided_slice::<T>(), b.strided_slice::<T>());
+        let output = Tensor::build(self.name(), &la.shape, &Device::Cpu, |to: &mut [T]| match self.function {
+            Pair::Add => strided::zip(x, &la, y, &lb, to, |a, b| a + b),
+            Pair::Sub => strided::zip(x, &la, y, &lb, to, |a, b| a - b),
+            Pair::Mul => strided::zip(x, &la, y, &lb, to, |a, b| a * b),
+            Pair::Div => strided::zip(x, &la, y, &lb, to, |a, b| a / b),
+        })?;
+        let kept = self.keeps([a, b], &output)?;
+        Ok(Forward { output, kept })
+    }
+
+    fn backward<T: Float>(self, kept: Vec<Tensor>, dy: Tensor, [da, db]: [Slot<'_>; 2]) -> Result<()> {
+        let Pairwise { function, left, right } = self;
+        match (function, &kept[..]) {
+            (Pair::Mul, [a, b]) => {
+                da.give_with(|| dy.mul(b)?.sum_to(&left))?;
+                db.give_with(|| dy.mul(a)?.sum_to(&right))
+            }
+            (Pair::Div, [b, quotient]) => {
+                da.give_with(|| dy.div(b)?.sum_to(&left))?;
+                db.give_with(|| dy.mul(quotient)?.div(b)?.mul_scalar(-1.0)?.sum_to(&right))
+            }
+            (Pair::Sub, _) => {
+                da.give_with(|| dy.sum_to(&left))?;
+                db.give_with(|| dy.mul_scalar(-1.0)?.sum_to(&right))
+            }
+            _ => {
+                da.give_with(|| dy.sum_to(&left))?;
+                db.give_with(|| dy.sum_to(&right))
+            }
+        }
+    }
+}
+
+/// A function of every element and a number.
+#[derive(Clone, Copy)]
+pub(crate) enum Scalar {
+    Shift(f64),
+    Scale(f64),
+}
+
+impl Op<1, 1, 0> for Scalar {
+    const OPERANDS: [&'static str; 1] = ["tensor"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Scalar::Shift(_) => "add_scalar",
+            Scalar::Scale(_) => "mul_scalar",
+        }
+    }
+
+    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+        Ok([x.dims()])
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
+        let pairs = y.iter_mut().zip(x);
+        match *self {
+            Scalar::Shift(value) => pairs.for_each(|(y, &x)| *y = x + T::from_f64(value)),
+            Scalar::Scale(value) => pairs.for_each(|(y, &x)| *y = x * T::from_f64(value)),
+        }
+    }
+
+    fn keeps(&self) -> [Keep; 0] {
+        []
+    }
+
+    fn backward<T: Float>(&self, []: [&[T]; 0], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
+        let Some(Target { data: dx, accumulate }) = dx else { return };
+        let slope = match *self {
+            Scalar::Shift(_) => T::ONE,
+            Scalar::Scale(value) => T::from_f64(value),
+        };
+        if accumulate {
+            dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy * slope);
+        } else {
+            dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx = dy * slope);
+        }
     }
 }
 

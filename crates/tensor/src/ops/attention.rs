@@ -1,194 +1,71 @@
-//! Multi-head self-attention over packed sequences (A. Vaswani et al., 2017), in the manner of
-//! FlashAttention (T. Dao et al., 2022): the scores exist a block of rows at a time, and only each row's
-//! log-sum-exp is kept for the backward, which computes the probabilities again.
+//! Multi-head self-attention over packed sequences (A. Vaswani et al., 2017), in the manner of FlashAttention (T. Dao et
+//! al., 2022): the scores exist for a block of rows at a time, and only each row's log-sum-exp is kept for the backward,
+//! which computes the probabilities again.
 //!
-//! T tokens of B sequences, N heads, D head size. For each sequence and head, S = Q Kᵀ / √D,
-//! P = softmax(S), O = dropout(P) V. Sequences never see one another, so there is no mask.
+//! T tokens of B sequences, N heads, D head size. For each sequence and head, S = Q Kᵀ / √D, P = softmax(S),
+//! O = dropout(P) V. Sequences never see one another, so there is no mask.
 
-use std::sync::Arc;
-
-use crate::autograd::differentiable;
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::dropout::{Dropout, RowCoordinate};
-use crate::ops::{alike, float, in_f32, on_device};
+use crate::autograd::non_differentiable;
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Keep, Op, apply};
+use crate::dropout::Dropout;
+use crate::layout::Dims;
+use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::{Error, Precision, Result, cpu};
+use crate::{DType, Device, Error, Precision, Result};
 
-/// Dropout's counter has 11 bits for blocks of 32 columns of scores: beyond that draws would come twice.
+/// Dropout's counter has 11 bits for blocks of 32 columns of scores: beyond that, draws would repeat.
 const LONGEST_WITH_DROPOUT: usize = 1 << 16;
 
-/// How sequences lie one after another in a packed batch. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sequences(Arc<Packed>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Packed {
-    cu_seqlens: Vec<u32>,
-    numbers: Vec<u32>,
-    rows: Vec<RowCoordinate>,
-}
-
-impl Sequences {
-    /// Sequences of these lengths, numbered from 0 within their optimizer step.
-    ///
-    /// # Errors
-    /// When a length is 0 or there are too many tokens to count in 32 bits.
-    pub fn new(lengths: &[usize]) -> Result<Sequences> {
-        // There are fewer than 2^32 sequences where there are not too many tokens.
-        Sequences::numbered(lengths, &(0..lengths.len()).map(|number| number as u32).collect::<Vec<_>>())
-    }
-
-    /// Sequences of these lengths with their global `numbers` within the optimizer step. The numbers decide
-    /// what dropout drops, so a sequence is treated alike in whichever batch it comes.
-    ///
-    /// # Errors
-    /// When a length is 0, there are not as many numbers as lengths, or too many tokens.
-    pub fn numbered(lengths: &[usize], numbers: &[u32]) -> Result<Sequences> {
-        const OP: &str = "sequences";
-        if lengths.len() != numbers.len() {
-            let reason = format!("{} lengths and {} sequence numbers given", lengths.len(), numbers.len());
-            return Err(Error::invalid(OP, reason));
-        }
-        let (mut cu_seqlens, mut tokens) = (vec![0u32], 0u32);
-        for (index, &length) in lengths.iter().enumerate() {
-            if length == 0 {
-                return Err(Error::invalid(OP, format!("sequence {index} is empty")));
-            }
-            let end = u32::try_from(length).ok().and_then(|length| tokens.checked_add(length));
-            tokens = end.ok_or_else(|| Error::invalid(OP, format!("2^32 tokens or more, sequence {index} included")))?;
-            cu_seqlens.push(tokens);
-        }
-        let mut rows = Vec::new();
-        let lacking = |_| Error::invalid(OP, format!("cannot allocate the coordinates of {tokens} tokens"));
-        rows.try_reserve_exact(tokens as usize).map_err(lacking)?;
-        for (ends, &sequence) in cu_seqlens.windows(2).zip(numbers) {
-            rows.extend((0..ends[1] - ends[0]).map(|position| RowCoordinate { sequence, position }));
-        }
-        Ok(Sequences(Arc::new(Packed { cu_seqlens, numbers: numbers.to_vec(), rows })))
-    }
-
-    /// Number of sequences: B.
-    pub fn len(&self) -> usize {
-        self.0.numbers.len()
-    }
-
-    /// Whether there is no sequence.
-    pub fn is_empty(&self) -> bool {
-        self.0.numbers.is_empty()
-    }
-
-    /// Number of tokens: T.
-    pub fn tokens(&self) -> usize {
-        self.0.rows.len()
-    }
-
-    /// Where each sequence starts, and T at the end: [B + 1].
-    pub fn cu_seqlens(&self) -> &[u32] {
-        &self.0.cu_seqlens
-    }
-
-    /// The first row of each sequence: its `[CLS]` token.
-    pub fn starts(&self) -> &[u32] {
-        &self.0.cu_seqlens[..self.len()]
-    }
-
-    /// Length of the longest sequence.
-    pub fn longest(&self) -> usize {
-        self.0.cu_seqlens.windows(2).map(|ends| (ends[1] - ends[0]) as usize).max().unwrap_or(0)
-    }
-
-    /// Global number of each sequence within its optimizer step.
-    pub fn numbers(&self) -> &[u32] {
-        &self.0.numbers
-    }
-
-    /// Where each of the T rows stands.
-    pub fn rows(&self) -> &[RowCoordinate] {
-        &self.0.rows
-    }
-}
-
 impl Tensor {
-    /// Self-attention of `self` [T, 3 N D], the queries, keys and values of all heads side by side:
-    /// [T, N D]. Probabilities are dropped as `dropout` says.
+    /// Computes self-attention of `self` [T, 3 N D], the queries, keys and values of all heads side by side: [T, N D].
+    /// `dropout` applies to the probabilities.
     ///
     /// # Errors
-    /// When the shapes do not fit, or a sequence has more than 65,536 tokens and `dropout` is not none.
+    /// Returns an error if the shapes do not match, or a sequence has more than 65,536 tokens and `dropout` drops any.
     pub fn attention(&self, sequences: &Sequences, heads: usize, dropout: &Dropout) -> Result<Tensor> {
-        const OP: &str = "attention";
-        if let Some(y) = in_f32([self], |[qkv]| qkv.attention(sequences, heads, dropout))? {
-            return Ok(y);
-        }
-        let hidden = self.check_attention(OP, sequences, heads)?;
-        if !dropout.is_none() && sequences.longest() > LONGEST_WITH_DROPOUT {
-            let reason = format!("a sequence of {} tokens, at most {LONGEST_WITH_DROPOUT} with dropout", sequences.longest());
-            return Err(Error::invalid(OP, reason));
-        }
-        let (qkv, precision) = (self.values()?, Precision::current());
-        on_device!(qkv, cpu => (), cuda => {
-            let attention = cuda::attention::Attention { sequences, heads, dropout, precision };
-            let (output, kept) = attention.forward(OP, &qkv)?;
-            let (sequences, dropout) = (sequences.clone(), *dropout);
-            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dqkv]| {
-                let attention = cuda::attention::Attention { sequences: &sequences, heads, dropout: &dropout, precision };
-                dqkv.give_with(|| attention.backward(OP, &kept, &dy))
-            }));
-        });
-        let tokens = sequences.tokens();
-        let shapes = [&[tokens, hidden][..], &[tokens, heads]];
-        let [output, log_sums] = float!(OP, qkv.dtype(), T => {
-            Tensor::build_all(OP, shapes, &qkv.device(), |[out, log_sums]: [&mut [T]; 2]| {
-                cpu::attention::forward(&plan(sequences, hidden, heads, dropout, precision), qkv.slice(), out, log_sums);
-            })?
-        });
-        let (sequences, dropout) = (sequences.clone(), *dropout);
-        let keeps = [&qkv, &output.clone(), &log_sums];
-        Ok(differentiable(OP, [self], keeps, output, move |[qkv, out, log_sums], dy, [dqkv]| {
-            let Some(mut dqkv) = dqkv.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => {
-                let plan = plan(&sequences, hidden, heads, &dropout, precision);
-                let (qkv, out, log_sums) = (qkv.slice::<T>(), out.slice(), log_sums.slice());
-                cpu::attention::backward(&plan, qkv, out, log_sums, dy.slice(), dqkv.target());
-            });
-            Ok(())
-        }))
+        apply(PackedAttention::new(self, sequences, heads, *dropout, Precision::current()), [self])
     }
 
-    /// The attention probabilities, for looking at: for each sequence of length L a tensor [N, L, L] whose
-    /// entry (n, i, j) says how much token i attends to token j in head n. On the CPU, and not differentiable.
+    /// Computes the attention probabilities, for inspection: for each sequence of length L a tensor [N, L, L] whose entry
+    /// (n, i, j) says how much token i attends to token j in head n. On the CPU, and not differentiable.
     ///
     /// # Errors
-    /// When the shapes do not fit, or this tensor wants a gradient.
+    /// Returns an error if the shapes do not match, or this tensor requires a gradient.
     pub fn attention_weights(&self, sequences: &Sequences, heads: usize) -> Result<Vec<Tensor>> {
         const OP: &str = "attention_weights";
-        let hidden = self.check_attention(OP, sequences, heads)?;
+        let attention = PackedAttention::new(self, sequences, heads, Dropout::NONE, Precision::F32);
+        attention.hidden(OP, self)?;
         let dtype = self.dtype();
-        let qkv = self.detach().to_device(&crate::Device::Cpu)?;
-        let qkv = if dtype.is_half() { qkv.to_dtype(crate::DType::F32)? } else { qkv };
-        let qkv = qkv.contiguous()?;
-        let plan = plan(sequences, hidden, heads, &Dropout::NONE, Precision::F32);
-        sequences
-            .cu_seqlens()
-            .windows(2)
-            .map(|ends| {
-                let length = (ends[1] - ends[0]) as usize;
-                let weights = float!(OP, qkv.dtype(), T => {
-                    Tensor::build(OP, &[heads, length, length], &qkv.device(), |weights: &mut [T]| {
-                        let qkv = &qkv.slice::<T>()[ends[0] as usize * 3 * hidden..ends[1] as usize * 3 * hidden];
-                        cpu::attention::weights(qkv, heads, plan.head_size, plan.scale, weights);
-                    })?
-                });
-                crate::autograd::non_differentiable(OP, &[self], weights.to_dtype(dtype)?)
-            })
-            .collect()
+        let qkv = self.detach().to_device(&Device::Cpu)?;
+        let weights = match dtype {
+            DType::F64 => attention.weights::<f64>(OP, &qkv.contiguous()?)?,
+            _ => attention.weights::<f32>(OP, &qkv.to_dtype(DType::F32)?.contiguous()?)?,
+        };
+        weights.iter().map(|weights| non_differentiable(OP, &[self], weights.to_dtype(dtype)?)).collect()
+    }
+}
+
+/// Self-attention within each sequence.
+pub(crate) struct PackedAttention {
+    pub(crate) sequences: Sequences,
+    pub(crate) heads: usize,
+    pub(crate) head_size: usize,
+    pub(crate) dropout: Dropout,
+    pub(crate) precision: Precision,
+}
+
+impl PackedAttention {
+    fn new(qkv: &Tensor, sequences: &Sequences, heads: usize, dropout: Dropout, precision: Precision) -> Self {
+        let head_size = qkv.width() / (3 * heads).max(1);
+        PackedAttention { sequences: sequences.clone(), heads, head_size, dropout, precision }
     }
 
-    /// Checks the shapes, and gives N D.
-    fn check_attention(&self, op: &'static str, sequences: &Sequences, heads: usize) -> Result<usize> {
-        alike(op, &[("qkv", self)])?;
-        let wrong = |reason: String| Err(Error::shape(op, reason, &[("qkv", self.shape())]));
-        match *self.shape() {
+    /// Checks the shape of `qkv` and returns N D.
+    fn hidden(&self, op: &'static str, qkv: &Tensor) -> Result<usize> {
+        let (sequences, heads) = (&self.sequences, self.heads);
+        let wrong = |reason: String| Err(Error::shape(op, reason, &[("qkv", qkv.shape())]));
+        match *qkv.shape() {
             [tokens, _] if tokens != sequences.tokens() => {
                 wrong(format!("{tokens} rows given for {} tokens in {} sequences", sequences.tokens(), sequences.len()))
             }
@@ -200,24 +77,69 @@ impl Tensor {
             _ => wrong("must be [tokens, 3 * heads * head size]".into()),
         }
     }
+
+    /// The parameters of the loops.
+    fn plan(&self) -> cpu::attention::AttentionProblem<'_> {
+        cpu::attention::AttentionProblem {
+            heads: self.heads,
+            head_size: self.head_size,
+            scale: 1.0 / (self.head_size.max(1) as f64).sqrt(),
+            cu_seqlens: self.sequences.cu_seqlens(),
+            sequences: self.sequences.numbers(),
+            dropout: self.dropout,
+            // Scores and probabilities have no scales for int8.
+            precision: if self.precision == Precision::Int8 { Precision::F32 } else { self.precision },
+        }
+    }
+
+    fn weights<T: Float>(&self, op: &'static str, qkv: &Tensor) -> Result<Vec<Tensor>> {
+        let hidden = qkv.width() / 3;
+        let plan = self.plan();
+        let of_sequence = |ends: &[u32]| {
+            let [start, end] = [ends[0] as usize, ends[1] as usize];
+            Tensor::build(op, &[self.heads, end - start, end - start], &Device::Cpu, |weights: &mut [T]| {
+                let qkv = &qkv.slice::<T>()[start * 3 * hidden..end * 3 * hidden];
+                cpu::attention::weights(qkv, self.heads, plan.head_size, plan.scale, weights);
+            })
+        };
+        self.sequences.cu_seqlens().windows(2).map(of_sequence).collect()
+    }
 }
 
-fn plan<'a>(
-    sequences: &'a Sequences,
-    hidden: usize,
-    heads: usize,
-    dropout: &Dropout,
-    precision: Precision,
-) -> cpu::attention::AttentionProblem<'a> {
-    let head_size = hidden / heads;
-    cpu::attention::AttentionProblem {
-        heads,
-        head_size,
-        scale: 1.0 / (head_size.max(1) as f64).sqrt(),
-        cu_seqlens: sequences.cu_seqlens(),
-        sequences: sequences.numbers(),
-        dropout: *dropout,
-        precision: if precision == Precision::Int8 { Precision::F32 } else { precision },
+impl Op<1, 2, 3> for PackedAttention {
+    const OPERANDS: [&'static str; 1] = ["qkv"];
+
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn shapes(&self, [qkv]: [&Tensor; 1]) -> Result<[Dims; 2]> {
+        let (op, tokens, longest) = (self.name(), self.sequences.tokens(), self.sequences.longest());
+        let hidden = self.hidden(op, qkv)?;
+        if !self.dropout.is_none() && longest > LONGEST_WITH_DROPOUT {
+            let reason = format!("a sequence of {longest} tokens, at most {LONGEST_WITH_DROPOUT} with dropout");
+            return Err(Error::invalid(op, reason));
+        }
+        Ok([Dims::new(op, &[tokens, hidden])?, Dims::new(op, &[tokens, self.heads])?])
+    }
+
+    fn forward<T: Float>(&mut self, [qkv]: [&[T]; 1], [output, log_sums]: [&mut [T]; 2]) {
+        cpu::attention::forward(&self.plan(), qkv, output, log_sums);
+    }
+
+    fn keeps(&self) -> [Keep; 3] {
+        [Keep::Input(0), Keep::Output(0), Keep::Output(1)]
+    }
+
+    fn backward<T: Float>(
+        &self,
+        [qkv, output, log_sums]: [&[T]; 3],
+        dy: &[T],
+        [dqkv]: [Option<Target<'_, T>>; 1],
+    ) {
+        if let Some(dqkv) = dqkv {
+            cpu::attention::backward(&self.plan(), qkv, output, log_sums, dy, dqkv);
+        }
     }
 }
 
@@ -260,10 +182,6 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() -> Result<()> {
-        for lengths in [&[usize::MAX, 2][..], &[1 << 32], &[u32::MAX as usize, 1]] {
-            let Err(error) = Sequences::new(lengths) else { panic!("{lengths:?} were accepted") };
-            assert!(error.to_string().contains("2^32 tokens or more"), "{error}");
-        }
         let device = crate::Device::Cpu;
         let narrow = Tensor::zeros(&[3, 0], crate::DType::F32, &device)?;
         assert!(narrow.attention(&Sequences::new(&[3])?, 1, &Dropout::NONE).is_err());

@@ -1,77 +1,26 @@
 //! Conversion between element types.
 
-use half::{bf16, f16};
-
-use crate::autograd::differentiable;
-use crate::ops::{element, on_device};
+use crate::autograd::{differentiable, non_differentiable};
+use crate::copy::copied;
 use crate::tensor::Tensor;
 use crate::{DType, Result};
 
-/// Conversion through f64, which holds every element exactly (i64 up to 2^53).
-trait Convert {
-    fn to_f64(self) -> f64;
-    fn from_f64(value: f64) -> Self;
-}
-
-macro_rules! convert {
-    ($($type:ty: $to:expr, $from:expr);* $(;)?) => {$(
-        impl Convert for $type {
-            #[inline(always)]
-            fn to_f64(self) -> f64 {
-                $to(self)
-            }
-            #[inline(always)]
-            fn from_f64(value: f64) -> $type {
-                $from(value)
-            }
-        }
-    )*};
-}
-convert! {
-    f32: f64::from, |x| x as f32;
-    f64: |x| x, |x| x;
-    bf16: bf16::to_f64, |x| bf16::from_f32(round_to_odd(x));
-    f16: f16::to_f64, |x| f16::from_f32(round_to_odd(x));
-    u32: f64::from, |x| x as u32;
-    i64: |x| x as f64, |x| x as i64;
-}
-
-/// The f32 next to `value` whose last bit is 1, unless an f32 is exact. Rounding that to nearest gives a
-/// two-byte type what rounding `value` itself would give, ties included (S. Boldo, G. Melquiond, "When double
-/// rounding is odd", 2005).
-#[inline(always)]
-fn round_to_odd(value: f64) -> f32 {
-    let nearest = value as f32;
-    if f64::from(nearest) == value || !nearest.is_finite() {
-        return nearest;
-    }
-    let away = f64::from(nearest).abs() > value.abs();
-    f32::from_bits((nearest.to_bits() - u32::from(away)) | 1)
-}
-
 impl Tensor {
-    /// The elements as another type, rounded to nearest, ties to even; integers are truncated and saturate. The gradient
-    /// comes back in this tensor's type.
+    /// Converts the elements to another type: rounds to nearest, ties to even; integers are truncated and saturate. The
+    /// gradient comes back in this tensor's type.
+    ///
+    /// # Errors
+    /// Returns an error if a gradient is required and `dtype` is not a float type.
     pub fn to_dtype(&self, dtype: DType) -> Result<Tensor> {
         const OP: &str = "to_dtype";
-        if dtype == self.dtype() {
+        let from = self.dtype();
+        if dtype == from {
             return Ok(self.clone());
         }
-        let source = self.values()?;
-        let output = on_device!(
-            source,
-            cpu => element!(OP, self.dtype(), From => element!(OP, dtype, To => {
-                let from = source.slice::<From>();
-                Tensor::build(OP, self.shape(), &self.device(), |to: &mut [To]| {
-                    to.iter_mut().zip(from).for_each(|(to, &from)| *to = <To as Convert>::from_f64(Convert::to_f64(from)));
-                })?
-            })),
-            cuda => crate::cuda::elementwise::copied(OP, &source, dtype)?,
-        );
+        let output = copied(&self.values()?, OP, dtype)?;
         if !dtype.is_float() {
-            return crate::autograd::non_differentiable(OP, &[self], output);
+            return non_differentiable(OP, &[self], output);
         }
-        let from = self.dtype();
         Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| dx.give_with(|| dy.to_dtype(from))))
     }
 }
@@ -85,6 +34,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 
 #[cfg(test)]
 mod tests {
+    use half::{bf16, f16};
+
     use super::*;
     use crate::Device;
 

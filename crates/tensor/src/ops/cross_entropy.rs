@@ -1,35 +1,31 @@
-//! Cross-entropy of logits, with the softmax fused: loss = Σ over rows of (ln Σ e^x - x[target]), divided
-//! as [`Reduction`] says. Only the logits and each row's log-sum-exp are kept; dx = (softmax(x) - target)
-//! / divisor.
+//! Cross-entropy of logits, with the softmax fused: loss = Σ over rows of (ln Σ e^x - x[target]), divided as [`Reduction`]
+//! says. Only the logits and each row's log-sum-exp are kept; dx = (softmax(x) - target) / divisor.
 
-use crate::autograd::differentiable;
-use crate::cpu::Real;
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::gradients::Destination;
-use crate::ops::{alike, float, on_device};
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
+use crate::gradients::Slot;
+use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::{DType, Error, ErrorKind, Result, cpu};
+use crate::{DType, Device, Error, ErrorKind, Result};
 
-/// What the sum of the rows' losses is divided by.
+/// The divisor of the sum of the rows' losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Reduction {
-    /// By the number of rows that count, of which there must be some.
+    /// Divides by the number of non-ignored rows (at least one).
     #[default]
     Mean,
-    /// By nothing.
+    /// Does not divide.
     Sum,
-    /// By this: the number of targets of the whole optimizer step, where a step is made of several
-    /// batches.
+    /// Divides by this: the number of targets of the whole optimizer step, if a step has several batches.
     Divide(f64),
 }
 
 /// Settings of [`Tensor::cross_entropy_with`]. The default ignores targets of -100 and takes the mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CrossEntropy {
-    /// Rows with this target do not count.
+    /// Rows with this target are ignored.
     pub ignore_index: i64,
-    /// What the sum is divided by.
+    /// The divisor of the sum.
     pub reduction: Reduction,
 }
 
@@ -40,122 +36,166 @@ impl Default for CrossEntropy {
 }
 
 impl Tensor {
-    /// Mean cross-entropy, in nats, of the logits `self` [R, V] of classes `targets` `[R]`; -100 ignores a
-    /// row. One row of logits `[V]` with one target will do too. The loss of two-byte logits is f32.
+    /// Computes the mean cross-entropy, in nats, of the logits `self` [R, V] of classes `targets` `[R]`; -100 ignores a
+    /// row. A single row of logits `[V]` with one target is also accepted. The loss of two-byte logits is f32.
     ///
     /// # Errors
-    /// When there are not as many targets as rows, one is not a class, or all are ignored: a mean over nothing.
+    /// Returns an error if the number of targets is not that of the rows, a target is not a class, or all are ignored.
     pub fn cross_entropy(&self, targets: &[i64]) -> Result<Tensor> {
         self.cross_entropy_with(targets, CrossEntropy::default())
     }
 
-    /// As [`Tensor::cross_entropy`], with settings.
+    /// Computes the cross-entropy as [`Tensor::cross_entropy`], with settings.
     ///
     /// # Errors
-    /// When there are not as many targets as rows, one is not a class, or a mean is asked for and all are ignored.
+    /// Returns an error if the number of targets is not that of the rows, a target is not a class, or a mean is asked for
+    /// and all are ignored.
     pub fn cross_entropy_with(&self, targets: &[i64], settings: CrossEntropy) -> Result<Tensor> {
-        const OP: &str = "cross_entropy";
         if self.dtype().is_half() {
             return self.to_dtype(DType::F32)?.cross_entropy_with(targets, settings);
         }
-        let (rows, classes) = logits(OP, self)?;
-        if rows != targets.len() {
-            let reason = format!("{} targets given for {rows} rows of logits", targets.len());
-            return Err(Error::shape(OP, reason, &[("logits", self.shape())]));
-        }
-        let ignored = |target: i64| target == settings.ignore_index;
-        let wrong = |&target: &i64| !ignored(target) && usize::try_from(target).map_or(true, |t| t >= classes);
-        if let Some(position) = targets.iter().position(wrong) {
-            let value = targets[position];
-            return Err(ErrorKind::OutOfRange { op: OP, what: "label", value, position, limit: classes }.into());
-        }
+        let (_, classes) = logits(CROSS_ENTROPY, self)?;
+        let counted = targets.iter().filter(|&&target| target != settings.ignore_index).count();
         let divisor = match settings.reduction {
-            Reduction::Mean => match targets.iter().filter(|&&target| !ignored(target)).count() {
-                0 => {
-                    let ignored = settings.ignore_index;
-                    let reason = format!("none of the {rows} targets counts ({ignored} is ignored): no mean of nothing");
-                    return Err(Error::invalid(OP, reason));
-                }
-                counted => counted as f64,
-            },
+            Reduction::Mean => counted as f64,
             Reduction::Sum => 1.0,
             Reduction::Divide(divisor) => divisor,
         };
-        let x = self.values()?;
-        let ignore = settings.ignore_index;
-        on_device!(x, cpu => (), cuda => {
-            let (output, kept) = cuda::cross_entropy::forward(OP, &x, targets, ignore, classes, divisor)?;
-            drop(x);
-            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-                dx.give_with(|| cuda::cross_entropy::backward(OP, kept, ignore, classes, divisor, &dy))
-            }));
-        });
-        let (output, log_sums) = float!(OP, x.dtype(), T => {
-            let mut losses = vec![0.0; rows];
-            let log_sums = Tensor::build(OP, &[rows], &x.device(), |log_sums: &mut [T]| {
-                cpu::cross_entropy::forward(x.slice(), targets, ignore, classes, &mut losses, log_sums);
-            })?;
-            // Summed in f64 and in order: the number a user sees.
-            let sum: f64 = losses.iter().map(|&loss: &T| loss.to_f64()).sum();
-            (Tensor::new((sum / divisor) as T, &x.device())?, log_sums)
-        });
-        let targets = targets.to_vec();
-        Ok(differentiable(OP, [self], [&x, &log_sums], output, move |[x, log_sums], dy, [dx]| {
-            dx.give_with(|| {
-                let mut logits = x.into_exclusive()?;
-                float!(OP, dy.dtype(), T => {
-                    let scale = dy.slice::<T>()[0] / divisor as T;
-                    let (x, log_sums) = (logits.exclusive_slice::<T>()?, log_sums.slice());
-                    cpu::cross_entropy::backward(x, &targets, ignore, classes, log_sums, |_| scale);
-                });
-                Ok(logits)
-            })
-        }))
+        let op = LabelCrossEntropy { targets: targets.to_vec(), ignore_index: settings.ignore_index, classes, divisor };
+        op.check_targets(self)?;
+        if settings.reduction == Reduction::Mean && counted == 0 {
+            let (rows, ignored) = (targets.len(), settings.ignore_index);
+            let reason = format!("all {rows} targets are ignored ({ignored}), so there is no mean");
+            return Err(Error::invalid(CROSS_ENTROPY, reason));
+        }
+        apply_tensors(op, [self])
     }
 
-    /// Mean over rows of -Σ p ln softmax(x), in nats, for the logits `self` [R, V] and distributions
-    /// `targets` [R, V]. With soft or smoothed labels, or a teacher's probabilities.
+    /// Computes the mean over rows of -Σ p ln softmax(x), in nats, for the logits `self` [R, V] and distributions
+    /// `targets` [R, V]: soft or smoothed labels, or a teacher's probabilities.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// Returns an error if the shapes differ.
     pub fn soft_cross_entropy(&self, targets: &Tensor) -> Result<Tensor> {
-        const OP: &str = "soft_cross_entropy";
-        alike(OP, &[("logits", self), ("targets", targets)])?;
-        if self.dtype().is_half() {
+        if self.dtype().is_half() && targets.dtype() == self.dtype() {
             return self.to_dtype(DType::F32)?.soft_cross_entropy(&targets.to_dtype(DType::F32)?);
         }
-        let (rows, classes) = logits(OP, self)?;
-        if self.shape() != targets.shape() {
-            let operands = [("logits", self.shape()), ("targets", targets.shape())];
-            return Err(Error::shape(OP, "logits and targets differ in shape", &operands));
-        }
-        on_device!(self, cpu => (), cuda => {
-            return self.log_softmax()?.mul(targets)?.sum_all()?.mul_scalar(-1.0 / rows as f64);
-        });
-        let (x, p) = (self.values()?, targets.values()?);
-        let (output, log_sums) = float!(OP, x.dtype(), T => {
-            let mut losses = vec![0.0; rows];
-            let log_sums = Tensor::build(OP, &[rows], &x.device(), |log_sums: &mut [T]| {
-                cpu::cross_entropy::soft_forward(x.slice(), p.slice(), classes, &mut losses, log_sums);
-            })?;
-            let sum: f64 = losses.iter().map(|&loss: &T| loss.to_f64()).sum();
-            (Tensor::new((sum / rows as f64) as T, &x.device())?, log_sums)
-        });
-        let keeps = [&x, &p, &log_sums];
-        Ok(differentiable(OP, [self, targets], keeps, output, move |[x, p, log_sums], dy, [dx, dp]| {
-            let (mut dx, mut dp) = (dx.open()?, dp.open()?);
-            float!(OP, dy.dtype(), T => {
-                let scale = dy.slice::<T>()[0] / rows as T;
-                let (dx, dp) = (dx.as_mut().map(Destination::target), dp.as_mut().map(Destination::target));
-                let (x, p, log_sums) = (x.slice::<T>(), p.slice(), log_sums.slice());
-                cpu::cross_entropy::soft_backward(x, p, classes, log_sums, |_| scale, dx, dp);
-            });
-            Ok(())
-        }))
+        apply(SoftCrossEntropy { classes: self.width() }, [self, targets])
     }
 }
 
-/// Rows and classes of logits.
+const CROSS_ENTROPY: &str = "cross_entropy";
+
+/// Cross-entropy with a label for each row.
+pub(crate) struct LabelCrossEntropy {
+    pub(crate) targets: Vec<i64>,
+    pub(crate) ignore_index: i64,
+    pub(crate) classes: usize,
+    pub(crate) divisor: f64,
+}
+
+impl LabelCrossEntropy {
+    fn check_targets(&self, x: &Tensor) -> Result<()> {
+        let (rows, classes) = logits(CROSS_ENTROPY, x)?;
+        if rows != self.targets.len() {
+            let reason = format!("{} targets given for {rows} rows of logits", self.targets.len());
+            return Err(Error::shape(CROSS_ENTROPY, reason, &[("logits", x.shape())]));
+        }
+        let is_wrong = |&target: &i64| {
+            target != self.ignore_index && usize::try_from(target).map_or(true, |target| target >= classes)
+        };
+        let Some(position) = self.targets.iter().position(is_wrong) else { return Ok(()) };
+        let value = self.targets[position];
+        Err(ErrorKind::OutOfRange { op: CROSS_ENTROPY, what: "label", value, position, limit: classes }.into())
+    }
+}
+
+/// Works on tensors, so that logits that nothing else holds become their own gradient.
+impl TensorOp for LabelCrossEntropy {
+    type Arity = [(); 1];
+
+    fn name(&self) -> &'static str {
+        CROSS_ENTROPY
+    }
+
+    fn operands(&self) -> &[&'static str] {
+        &["logits"]
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&Tensor; 1], _: bool) -> Result<Forward> {
+        let x = x.values()?;
+        let rows = self.targets.len();
+        let mut losses = vec![T::ZERO; rows];
+        let log_sums = Tensor::build(CROSS_ENTROPY, &[rows], &Device::Cpu, |log_sums: &mut [T]| {
+            let (targets, ignored) = (&self.targets, self.ignore_index);
+            cpu::cross_entropy::forward(x.slice(), targets, ignored, self.classes, &mut losses, log_sums);
+        })?;
+        let output = Tensor::from_slice(&[mean(&losses, self.divisor)], &[], &Device::Cpu)?;
+        Ok(Forward { output, kept: vec![x, log_sums] })
+    }
+
+    fn backward<T: Float>(self, kept: Vec<Tensor>, dy: Tensor, [dx]: [Slot<'_>; 1]) -> Result<()> {
+        let Ok([x, log_sums]) = <[Tensor; 2]>::try_from(kept) else { return Ok(()) };
+        dx.give_with(|| {
+            let mut logits = x.into_exclusive()?;
+            let scale = dy.slice::<T>()[0] / T::from_f64(self.divisor);
+            let (x, log_sums) = (logits.exclusive_slice::<T>()?, log_sums.slice());
+            cpu::cross_entropy::backward(x, &self.targets, self.ignore_index, self.classes, log_sums, |_| scale);
+            Ok(logits)
+        })
+    }
+}
+
+/// Mean cross-entropy with a distribution for each row.
+pub(crate) struct SoftCrossEntropy {
+    classes: usize,
+}
+
+impl Op<2, 2, 3> for SoftCrossEntropy {
+    const OPERANDS: [&'static str; 2] = ["logits", "targets"];
+
+    fn name(&self) -> &'static str {
+        "soft_cross_entropy"
+    }
+
+    fn shapes(&self, [x, targets]: [&Tensor; 2]) -> Result<[Dims; 2]> {
+        let (rows, _) = logits(self.name(), x)?;
+        if x.shape() != targets.shape() {
+            let operands = [("logits", x.shape()), ("targets", targets.shape())];
+            return Err(Error::shape(self.name(), "logits and targets differ in shape", &operands));
+        }
+        Ok([Dims::default(), Dims::new(self.name(), &[rows])?])
+    }
+
+    fn forward<T: Float>(&mut self, [x, targets]: [&[T]; 2], [loss, log_sums]: [&mut [T]; 2]) {
+        let rows = log_sums.len();
+        let mut losses = vec![T::ZERO; rows];
+        cpu::cross_entropy::soft_forward(x, targets, self.classes, &mut losses, log_sums);
+        loss.fill(mean(&losses, rows as f64));
+    }
+
+    fn keeps(&self) -> [Keep; 3] {
+        [Keep::Input(0), Keep::Input(1), Keep::Output(1)]
+    }
+
+    fn backward<T: Float>(
+        &self,
+        [x, targets, log_sums]: [&[T]; 3],
+        dy: &[T],
+        [dx, dtargets]: [Option<Target<'_, T>>; 2],
+    ) {
+        let scale = dy[0] / T::from_f64(log_sums.len() as f64);
+        cpu::cross_entropy::soft_backward(x, targets, self.classes, log_sums, |_| scale, dx, dtargets);
+    }
+}
+
+/// The sum of losses over a divisor. Summed in f64 and in order, because it is the number that a user sees.
+fn mean<T: Float>(losses: &[T], divisor: f64) -> T {
+    let sum: f64 = losses.iter().map(|loss| loss.to_f64()).sum();
+    T::from_f64(sum / divisor)
+}
+
+/// Returns the number of rows and of classes of logits.
 fn logits(op: &'static str, tensor: &Tensor) -> Result<(usize, usize)> {
     match tensor.shape() {
         shape @ (&[0] | &[_, 0]) => Err(Error::shape(op, "logits of 0 classes", &[("logits", shape)])),

@@ -1,54 +1,64 @@
-//! Dropout of hidden states (N. Srivastava et al., 2014): each element is dropped with probability p, and
-//! kept ones are scaled by 1 / (1 - p). The mask follows from [`Dropout`] and each row's coordinates; the
-//! backward computes it again: dx = mask * dy.
+//! Dropout of hidden states (N. Srivastava et al., 2014): each element is dropped with probability p, and kept ones are
+//! scaled by 1 / (1 - p). The mask follows from [`Dropout`] and each row's coordinates; the backward computes it again:
+//! dx = mask * dy.
 
-use crate::autograd::differentiable;
-#[cfg(feature = "cuda")]
-use crate::cuda;
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Keep, Op, apply};
 use crate::dropout::{Dropout, RowCoordinate};
-use crate::ops::{float, in_f32, on_device, rows_and_width};
+use crate::layout::{Dims, rows_and_width};
 use crate::tensor::Tensor;
-use crate::{Error, Result, cpu};
+use crate::{Error, Result};
 
 impl Tensor {
-    /// Drops elements of `self` [.., W], whose rows stand where `rows` says. `rows` may be empty where
-    /// `dropout` is none.
+    /// Drops elements of `self` [.., W], whose rows are located by `rows`. `rows` may be empty if `dropout` keeps
+    /// everything.
     ///
     /// # Errors
-    /// When there are not as many coordinates as rows.
+    /// Returns an error if the number of coordinates is not the number of rows.
     pub fn dropout(&self, dropout: &Dropout, rows: &[RowCoordinate]) -> Result<Tensor> {
-        const OP: &str = "dropout";
         if dropout.is_none() {
             return Ok(self.clone());
         }
-        if let Some(y) = in_f32([self], |[x]| x.dropout(dropout, rows))? {
-            return Ok(y);
-        }
-        let x = self.values()?;
-        let (count, width) = rows_and_width(x.shape());
-        check_rows(OP, dropout, rows, count)?;
-        on_device!(x, cpu => (), cuda => {
-            let coordinates = cuda::coordinates(OP, &cuda::device_of(OP, &x)?, dropout, rows)?;
-            let (output, dropout) = (cuda::dropout::apply(OP, &x, dropout, &coordinates)?, *dropout);
-            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-                dx.give_with(|| cuda::dropout::apply(OP, &dy, &dropout, &coordinates))
-            }));
-        });
-        let output = float!(OP, x.dtype(), T => {
-            Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| {
-                cpu::dropout::apply(x.slice(), width, rows, dropout, cpu::Target::new(y, false));
-            })?
-        });
-        let (dropout, rows) = (*dropout, rows.to_vec());
-        Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => cpu::dropout::apply::<T>(dy.slice(), width, &rows, &dropout, dx.target()));
-            Ok(())
-        }))
+        let (count, width) = rows_and_width(self.shape());
+        check_rows("dropout", dropout, rows, count)?;
+        apply(HiddenDropout { dropout: *dropout, width, rows: rows.to_vec() }, [self])
     }
 }
 
-/// Checks that a dropout knows where each of `count` rows stands.
+/// Dropout of rows of hidden states.
+pub(crate) struct HiddenDropout {
+    pub(crate) dropout: Dropout,
+    width: usize,
+    pub(crate) rows: Vec<RowCoordinate>,
+}
+
+impl Op<1, 1, 0> for HiddenDropout {
+    const OPERANDS: [&'static str; 1] = ["tensor"];
+
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+        Ok([x.dims()])
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
+        cpu::dropout::apply(x, self.width, &self.rows, &self.dropout, Target::new(y, false));
+    }
+
+    fn keeps(&self) -> [Keep; 0] {
+        []
+    }
+
+    fn backward<T: Float>(&self, []: [&[T]; 0], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
+        if let Some(dx) = dx {
+            cpu::dropout::apply(dy, self.width, &self.rows, &self.dropout, dx);
+        }
+    }
+}
+
+/// Checks that a dropout has a coordinate for each of `count` rows.
 pub(super) fn check_rows(op: &'static str, dropout: &Dropout, rows: &[RowCoordinate], count: usize) -> Result<()> {
     if dropout.is_none() || rows.len() == count {
         return Ok(());

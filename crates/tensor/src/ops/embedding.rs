@@ -1,43 +1,43 @@
-//! Embedding look-up, and BERT's input layer in one operation: the sum of the word, position and token-type
-//! embeddings, normalised.
+//! Embedding look-up, and BERT's input layer in one operation: the sum of the word, position and token-type embeddings,
+//! normalised.
 //!
-//! The gradient of a table is zero but in the rows that were looked up. Rows are added in an order that
-//! does not depend on the number of threads.
+//! The gradient of a table is zero except in the rows that were looked up. Rows are added in an order that does not
+//! depend on the number of threads.
 
-use crate::autograd::differentiable;
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::gradients::Destination;
-use crate::ops::rows::gather;
-use crate::ops::{alike, check_indices, float, in_f32, on_device};
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Keep, Op, apply};
+use crate::layout::Dims;
+use crate::ops::check_indices;
+use crate::ops::rows::GatherRows;
 use crate::tensor::Tensor;
-use crate::{Error, Result, cpu};
+use crate::{Error, Result};
 
-/// Ids of a packed batch: which rows of the three tables each token looks up. All have length T.
+/// Ids of a packed batch: the rows of the three tables that each token looks up. All have length T.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddingIds<'a> {
     /// Token ids.
     pub words: &'a [u32],
     /// Position of each token in its sequence.
     pub positions: &'a [u32],
-    /// Token types: which segment a token belongs to.
+    /// Token types: the segment that each token belongs to.
     pub token_types: &'a [u32],
 }
 
 impl Tensor {
-    /// Looks rows of the table `self` [V, H] up: [ids, H].
+    /// Looks up rows of the table `self` [V, H]: [ids, H].
     ///
     /// # Errors
-    /// When this is no matrix or an id is not below V.
+    /// Returns an error if this is not a matrix or an id is not below V.
     pub fn embedding(&self, ids: &[u32]) -> Result<Tensor> {
-        gather("embedding", "id", self, ids)
+        apply(GatherRows { name: "embedding", index: "id", indices: ids.to_vec(), width: self.width() }, [self])
     }
 
-    /// `layer_norm(word[id] + position[position] + token_type[token_type])` for every token: [T, H].
-    /// `self` is the table of words [V, H]; `position` is [P, H], `token_type` [S, H], `gamma` and `beta` `[H]`.
+    /// Computes `layer_norm(word[id] + position[position] + token_type[token_type])` for every token: [T, H]. `self` is
+    /// the word table [V, H]; `position` is [P, H], `token_type` [S, H], `gamma` and `beta` `[H]`.
     ///
     /// # Errors
-    /// When the shapes do not fit, or an id is not below the rows of its table: the error says which.
+    /// Returns an error if the shapes do not match, or an id is not below the number of rows of its table; the error
+    /// names the table.
     pub fn embeddings_layer_norm(
         &self,
         position: &Tensor,
@@ -47,88 +47,74 @@ impl Tensor {
         eps: f64,
         ids: EmbeddingIds<'_>,
     ) -> Result<Tensor> {
-        const OP: &str = "embeddings_layer_norm";
-        let half = in_f32([self, position, token_type, gamma, beta], |[words, position, token_type, gamma, beta]| {
-            words.embeddings_layer_norm(position, token_type, gamma, beta, eps, ids)
-        })?;
-        if let Some(y) = half {
-            return Ok(y);
+        let ids = [ids.words, ids.positions, ids.token_types].map(<[u32]>::to_vec);
+        apply(EmbeddingsLayerNorm { ids, eps }, [self, position, token_type, gamma, beta])
+    }
+}
+
+/// The sum of rows of three tables, normalised.
+pub(crate) struct EmbeddingsLayerNorm {
+    /// For each table, the row of each token.
+    pub(crate) ids: [Vec<u32>; 3],
+    pub(crate) eps: f64,
+}
+
+impl Op<5, 3, 3> for EmbeddingsLayerNorm {
+    const OPERANDS: [&'static str; 5] = ["word", "position", "token_type", "gamma", "beta"];
+
+    fn name(&self) -> &'static str {
+        "embeddings_layer_norm"
+    }
+
+    fn shapes(&self, inputs: [&Tensor; 5]) -> Result<[Dims; 3]> {
+        let op = self.name();
+        let [word, position, token_type, gamma, beta] = inputs;
+        let (width, tokens) = (word.width(), self.ids[0].len());
+        let tables = [word, position, token_type];
+        let fits = |table: &Tensor| table.rank() == 2 && table.width() == width;
+        if !tables.into_iter().all(fits) || gamma.shape() != [width] || beta.shape() != [width] {
+            let operands: [_; 5] = std::array::from_fn(|index| (Self::OPERANDS[index], inputs[index].shape()));
+            return Err(Error::shape(op, "the tables must be matrices, and all operands as wide as the first", &operands));
         }
-        let operands =
-            [("word", self), ("position", position), ("token_type", token_type), ("gamma", gamma), ("beta", beta)];
-        alike(OP, &operands)?;
-        let width = self.width();
-        let tables_fit = [self, position, token_type].iter().all(|table| table.rank() == 2 && table.width() == width);
-        if !tables_fit || gamma.shape() != [width] || beta.shape() != [width] {
-            let reason = "the tables must be matrices, and all operands as wide as the first";
-            return Err(Error::shape(OP, reason, &operands.map(|(name, tensor)| (name, tensor.shape()))));
-        }
-        let tokens = ids.words.len();
-        if ids.positions.len() != tokens || ids.token_types.len() != tokens {
-            let (positions, types) = (ids.positions.len(), ids.token_types.len());
+        let [_, positions, types] = self.ids.each_ref().map(Vec::len);
+        if positions != tokens || types != tokens {
             let reason = format!("{tokens} token ids, {positions} positions and {types} token types given");
-            return Err(Error::invalid(OP, reason));
+            return Err(Error::invalid(op, reason));
         }
-        check_indices(OP, "token id", ids.words, self.size(0))?;
-        check_indices(OP, "position", ids.positions, position.size(0))?;
-        check_indices(OP, "token type", ids.token_types, token_type.size(0))?;
+        for ((name, ids), table) in ["token id", "position", "token type"].into_iter().zip(&self.ids).zip(tables) {
+            check_indices(op, name, ids, table.size(0))?;
+        }
+        let hidden = Dims::new(op, &[tokens, width])?;
+        Ok([hidden, hidden, Dims::new(op, &[2, tokens])?])
+    }
 
-        on_device!(self, cpu => (), cuda => {
-            let columns = [ids.words, ids.positions, ids.token_types];
-            let sum = cuda::embedding::embed(OP, [self, position, token_type], columns)?;
-            let input = cuda::layer_norm::Input { x: &sum, residual: None };
-            let [output, z, statistics] = cuda::layer_norm::forward(OP, input, gamma, beta, eps)?;
-            let ids = columns.map(<[u32]>::to_vec);
-            let inputs = operands.map(|(_, tensor)| tensor);
-            return Ok(differentiable(OP, inputs, [&z, gamma, &statistics], output, move |[z, gamma, statistics], dy, slots| {
-                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], None)?;
-                let [word, position, token_type, dgamma, dbeta] = slots;
-                for (slot, ids) in [word, position, token_type].into_iter().zip(&ids) {
-                    if let Some(mut table) = slot.open()? {
-                        cuda::embedding::scatter(OP, &found.dz, ids, &table.zeroed()?)?;
-                    }
-                }
-                dgamma.give(found.dgamma)?;
-                dbeta.give(found.dbeta)
-            }));
-        });
+    fn forward<T: Float>(
+        &mut self,
+        [word, position, token_type, gamma, beta]: [&[T]; 5],
+        [y, z, statistics]: [&mut [T]; 3],
+    ) {
+        let (mean, rstd) = statistics.split_at_mut(statistics.len() / 2);
+        let (tables, ids) = ([word, position, token_type], self.ids.each_ref().map(Vec::as_slice));
+        cpu::embedding::embed_forward(tables, ids, gamma, beta, self.eps, z, y, mean, rstd);
+    }
 
-        let [word_values, position_values, type_values, gamma_values, beta_values] =
-            operands.map(|(_, tensor)| tensor.values());
-        let (words, positions, types) = (word_values?, position_values?, type_values?);
-        let (gammas, betas) = (gamma_values?, beta_values?);
-        let columns = [ids.words, ids.positions, ids.token_types];
-        let shapes = [&[tokens, width][..], &[tokens, width], &[2, tokens]];
-        let [output, sum, statistics] = float!(OP, self.dtype(), T => {
-            Tensor::build_all(OP, shapes, &self.device(), |[y, z, statistics]: [&mut [T]; 3]| {
-                let (mean, rstd) = statistics.split_at_mut(tokens);
-                let tables = [words.slice(), positions.slice(), types.slice()];
-                let (gamma, beta) = (gammas.slice(), betas.slice());
-                cpu::embedding::embed_forward(tables, columns, gamma, beta, eps, z, y, mean, rstd);
-            })?
-        });
-        let ids = columns.map(<[u32]>::to_vec);
-        let inputs = operands.map(|(_, tensor)| tensor);
-        let keeps = [&sum, gamma, &statistics];
-        Ok(differentiable(OP, inputs, keeps, output, move |[z, gamma, statistics], dy, slots| {
-            let mut opened = Vec::with_capacity(slots.len());
-            for slot in slots {
-                opened.push(slot.open()?);
-            }
-            let gamma = gamma.values()?;
-            float!(OP, dy.dtype(), T => {
-                let (mean, rstd) = statistics.slice::<T>().split_at(tokens);
-                let ids = [&ids[0][..], &ids[1], &ids[2]];
-                let (tables, rest) = opened.split_at_mut(ids.len());
-                let mut tables = tables.iter_mut().zip(ids).map(|(slot, ids)| slot.as_mut().map(|slot| slot.rows_target(ids)));
-                let tables = std::array::from_fn(|_| tables.next().flatten());
-                let mut rest = rest.iter_mut().map(|slot| slot.as_mut().map(Destination::target));
-                let mut next = || rest.next().flatten();
-                let (dy, z) = (dy.slice(), z.slice());
-                cpu::embedding::embed_backward(dy, z, gamma.slice(), mean, rstd, ids, tables, next(), next());
-            });
-            Ok(())
-        }))
+    fn keeps(&self) -> [Keep; 3] {
+        [Keep::Output(1), Keep::Input(3), Keep::Output(2)]
+    }
+
+    fn backward<T: Float>(
+        &self,
+        [z, gamma, statistics]: [&[T]; 3],
+        dy: &[T],
+        [word, position, token_type, dgamma, dbeta]: [Option<Target<'_, T>>; 5],
+    ) {
+        let (mean, rstd) = statistics.split_at(statistics.len() / 2);
+        let (tables, ids) = ([word, position, token_type], self.ids.each_ref().map(Vec::as_slice));
+        cpu::embedding::embed_backward(dy, z, gamma, mean, rstd, ids, tables, dgamma, dbeta);
+    }
+
+    fn rows(&self, input: usize) -> Option<&[u32]> {
+        self.ids.get(input).map(Vec::as_slice)
     }
 }
 

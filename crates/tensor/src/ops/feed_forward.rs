@@ -1,66 +1,91 @@
 //! The feed-forward network of a transformer layer: two linear layers with GELU between them.
 //!
-//! u = x W₁ᵀ + b₁, h = gelu(u), y = h W₂ᵀ + b₂. Only u is kept: backward computes h again while it computes
-//! du = (dy W₂) * gelu'(u), which needs the same exponential. So a layer of BERT keeps a fifth less for its backward
-//! than with two operations.
+//! u = x W₁ᵀ + b₁, h = gelu(u), y = h W₂ᵀ + b₂. Only u is kept: the backward computes h again while it computes
+//! du = (dy W₂) * gelu'(u), which needs the same exponential. So a layer of BERT keeps a fifth less for its backward than
+//! with two operations.
 
-use crate::autograd::{differentiable, is_recorded};
 use crate::cpu::gemm::{Epilogue, Gemm, View, ViewMut};
-use crate::ops::linear::{Layers, backward};
-use crate::ops::{Gelu, float, in_f32, on_device, rows_and_width};
+use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
+use crate::gradients::Slot;
+use crate::layout::rows_and_width;
+use crate::ops::linear::{Layers, backward, check};
 use crate::tensor::Tensor;
-use crate::Result;
+use crate::{Device, Gelu, Precision, Result};
 
 impl Tensor {
-    /// `gelu(self W₁ᵀ + b₁) W₂ᵀ + b₂` for `self` [.., H] and the layers (weight, bias) `inner` ([I, H], `[I]`) and
-    /// `outer` ([O, I], `[O]`): [.., O].
+    /// Computes `gelu(self W₁ᵀ + b₁) W₂ᵀ + b₂` for `self` [.., H] and the layers (weight, bias) `inner` ([I, H], `[I]`)
+    /// and `outer` ([O, I], `[O]`): [.., O].
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Returns an error if the shapes do not match.
     pub fn feed_forward(&self, inner: (&Tensor, &Tensor), gelu: Gelu, outer: (&Tensor, &Tensor)) -> Result<Tensor> {
-        const OP: &str = "feed_forward";
-        let inputs = [self, inner.0, inner.1, outer.0, outer.1];
-        if let Some(y) = in_f32(inputs, |[x, w1, b1, w2, b2]| x.feed_forward((w1, b1), gelu, (w2, b2)))? {
-            return Ok(y);
-        }
-        let first = Layers::checked(OP, self, &[inner])?;
-        on_device!(self, cpu => (), cuda => {
-            if !is_recorded(&inputs) {
-                return self.linear_gelu(inner.0, inner.1, gelu)?.linear(outer.0, outer.1);
-            }
-            return first.feed_forward_on_cuda(OP, inputs, gelu, outer);
-        });
-        let (shape, device, precision) = (first.output_shape(), self.device(), first.precision);
-        if !is_recorded(&inputs) {
-            let hidden = float!(OP, self.dtype(), T => {
-                Tensor::build(OP, &shape, &device, |h: &mut [T]| first.multiply(h, |b| Epilogue::BiasGelu(b, gelu)))?
-            });
-            return Layers::checked(OP, &hidden, &[outer])?.forward(OP);
-        }
-        let [u, hidden] = float!(OP, self.dtype(), T => {
-            Tensor::build_all(OP, [&shape[..], &shape], &device, |[u, h]: [&mut [T]; 2]| {
-                let mut h = Some(h);
-                first.multiply(u, |bias| Epilogue::BiasAndGelu(bias, gelu, h.take().unwrap_or_default()));
-            })?
-        });
-        let output = Layers::checked(OP, &hidden, &[outer])?.forward(OP)?;
-        let keeps = [self, inner.0, outer.0, &u];
-        Ok(differentiable(OP, inputs, keeps, output, move |[x, w1, w2, u], dy, [dx, dw1, db1, dw2, db2]| {
-            let (rows, outputs) = rows_and_width(dy.shape());
-            let (weight, width) = (w2.values()?, u.width());
-            let [du, hidden] = float!(OP, dy.dtype(), T => {
-                Tensor::build_all(OP, [u.shape(), u.shape()], &u.device(), |[du, h]: [&mut [T]; 2]| {
-                    let weight = View::rows(weight.slice::<T>(), outputs, width);
-                    let product = Gemm::new(View::rows(dy.slice(), rows, outputs), weight).precision(precision);
-                    let product = product.epilogue(Epilogue::GeluGradient(u.slice(), gelu, h));
-                    product.write_to(ViewMut::rows(du, rows, width));
-                })?
-            });
-            drop(u);
-            backward(precision, &hidden, &[w2], &[outputs], &dy, dx.none(), vec![(dw2, db2)])?;
-            drop((hidden, dy));
-            backward(precision, &x, &[w1], &[width], &du, dx, vec![(dw1, db1)])
-        }))
+        let op = FeedForward { gelu, precision: Precision::current() };
+        apply_tensors(op, [self, inner.0, inner.1, outer.0, outer.1])
+    }
+}
+
+const OP: &str = "feed_forward";
+
+/// Two linear layers with GELU between them: x, then the weight and the bias of each.
+pub(crate) struct FeedForward {
+    pub(crate) gelu: Gelu,
+    pub(crate) precision: Precision,
+}
+
+/// Works on tensors, because weights are packed once and kept with their memory.
+impl TensorOp for FeedForward {
+    type Arity = [(); 5];
+
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn operands(&self) -> &[&'static str] {
+        &["input", "inner weight", "inner bias", "outer weight", "outer bias"]
+    }
+
+    fn check(&self, [x, w1, b1, w2, b2]: [&Tensor; 5]) -> Result<()> {
+        check(OP, self.precision, x, &[w1, b1])?;
+        // The hidden activations have the rows of x and the width of the inner layer.
+        check(OP, self.precision, &w1.t()?, &[w2, b2])
+    }
+
+    fn forward<T: Float>(&mut self, [x, w1, b1, w2, b2]: [&Tensor; 5], recorded: bool) -> Result<Forward> {
+        let inner = Layers::new(self.precision, x, &[w1, b1], recorded)?;
+        let (hidden, kept) = if recorded {
+            let [u, hidden] = inner.multiply_gelu::<T>(OP, self.gelu)?;
+            (hidden, vec![x.clone(), w1.clone(), w2.clone(), u])
+        } else {
+            let epilogue = |bias| Epilogue::BiasGelu(bias, self.gelu);
+            let shape = inner.output_shape();
+            (Tensor::build(OP, &shape, &Device::Cpu, |h: &mut [T]| inner.multiply(h, epilogue))?, Vec::new())
+        };
+        let outer = Layers::new(self.precision, &hidden, &[w2, b2], recorded)?;
+        let shape = outer.output_shape();
+        let output = Tensor::build(OP, &shape, &Device::Cpu, |y: &mut [T]| outer.multiply(y, Epilogue::Bias))?;
+        Ok(Forward { output, kept })
+    }
+
+    fn backward<T: Float>(
+        self,
+        kept: Vec<Tensor>,
+        dy: Tensor,
+        [dx, dw1, db1, dw2, db2]: [Slot<'_>; 5],
+    ) -> Result<()> {
+        let Ok([x, w1, w2, u]) = <[Tensor; 4]>::try_from(kept) else { return Ok(()) };
+        let (rows, outputs) = rows_and_width(dy.shape());
+        let (weight, width) = (w2.values()?, u.width());
+        let [du, hidden] = Tensor::build_all(OP, [u.shape(), u.shape()], |[du, h]: [&mut [T]; 2]| {
+            let weight = View::rows(weight.slice::<T>(), outputs, width);
+            let product = Gemm::new(View::rows(dy.slice(), rows, outputs), weight).precision(self.precision);
+            let product = product.epilogue(Epilogue::GeluGradient(u.slice(), self.gelu, h));
+            product.write_to(ViewMut::rows(du, rows, width));
+        })?;
+        // Memory goes back as soon as it has been read: these are the largest tensors of a layer.
+        drop(u);
+        backward::<T>(self.precision, &hidden, &[w2], &[outputs], &dy, dx.none(), vec![(dw2, db2)])?;
+        drop((hidden, dy));
+        backward::<T>(self.precision, &x, &[w1], &[width], &du, dx, vec![(dw1, db1)])
     }
 }
 

@@ -1,77 +1,31 @@
-//! Layer normalisation (J. L. Ba, J. R. Kiros, G. E. Hinton, 2016), alone and fused with what comes before
-//! it in BERT: y = LN(residual + dropout(x)).
+//! Layer normalisation (J. L. Ba, J. R. Kiros, G. E. Hinton, 2016), alone and fused with what comes before it in BERT:
+//! y = LN(residual + dropout(x)).
 //!
-//! With x̂ = (x - mean) / σ and g = dy * gamma: dx = (g - mean(g) - x̂ mean(g x̂)) / σ, dgamma = Σ dy x̂,
-//! dbeta = Σ dy. The variance is the biased one, and `eps` is added to it.
+//! With x̂ = (x - mean) / σ and g = dy * gamma: dx = (g - mean(g) - x̂ mean(g x̂)) / σ, dgamma = Σ dy x̂, dbeta = Σ dy.
+//! The variance is the biased one, and `eps` is added to it.
 
-use crate::autograd::differentiable;
-#[cfg(feature = "cuda")]
-use crate::cuda;
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Keep, Op, apply};
 use crate::dropout::{Dropout, RowCoordinate};
-use crate::gradients::Destination;
+use crate::layout::{Dims, rows_and_width};
 use crate::ops::dropout::check_rows;
-use crate::ops::{alike, float, in_f32, on_device, rows_and_width};
 use crate::tensor::Tensor;
-use crate::{Error, Result, cpu};
+use crate::{Error, Result};
 
 impl Tensor {
-    /// Normalises over the last dimension, then scales by `gamma` and shifts by `beta`, both of its width.
+    /// Normalises over the last dimension, then scales by `gamma` and shifts by `beta`, both as wide as it.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Returns an error if the shapes do not match.
     pub fn layer_norm(&self, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
-        const OP: &str = "layer_norm";
-        if let Some(y) = in_f32([self, gamma, beta], |[x, g, b]| x.layer_norm(g, b, eps))? {
-            return Ok(y);
-        }
-        check(OP, self, gamma, beta)?;
-        let x = self.values()?;
-        on_device!(x, cpu => (), cuda => {
-            let input = cuda::layer_norm::Input { x: &x, residual: None };
-            let [output, z, statistics] = cuda::layer_norm::forward(OP, input, gamma, beta, eps)?;
-            let (inputs, keeps) = ([self, gamma, beta], [&z, gamma, &statistics]);
-            return Ok(differentiable(OP, inputs, keeps, output, move |[z, gamma, statistics], dy, [dx, dgamma, dbeta]| {
-                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], None)?;
-                dx.give(found.dz)?;
-                dgamma.give(found.dgamma)?;
-                dbeta.give(found.dbeta)
-            }));
-        });
-        let (rows, _) = rows_and_width(x.shape());
-        let (gamma_values, beta_values) = (gamma.values()?, beta.values()?);
-        let [output, statistics] = float!(OP, x.dtype(), T => {
-            Tensor::build_all(OP, [x.shape(), &[2, rows]], &x.device(), |[y, statistics]: [&mut [T]; 2]| {
-                let (gamma, beta) = (gamma_values.slice(), beta_values.slice());
-                let (mean, rstd) = statistics.split_at_mut(rows);
-                cpu::layer_norm::forward(x.slice(), gamma, beta, eps, y, mean, rstd);
-            })?
-        });
-        let (inputs, keeps) = ([self, gamma, beta], [&x, gamma, &statistics]);
-        Ok(differentiable(OP, inputs, keeps, output, move |[x, gamma, statistics], dy, [dx, dgamma, dbeta]| {
-            let (mut dx, mut dgamma, mut dbeta) = (dx.open()?, dgamma.open()?, dbeta.open()?);
-            let gamma = gamma.values()?;
-            float!(OP, dy.dtype(), T => {
-                let (mean, rstd) = statistics.slice::<T>().split_at(rows);
-                cpu::layer_norm::backward(
-                    dy.slice(),
-                    x.slice(),
-                    gamma.slice(),
-                    mean,
-                    rstd,
-                    dx.as_mut().map(Destination::target),
-                    dgamma.as_mut().map(Destination::target),
-                    dbeta.as_mut().map(Destination::target),
-                );
-            });
-            Ok(())
-        }))
+        apply(LayerNorm { eps }, [self, gamma, beta])
     }
 
-    /// `layer_norm(residual + dropout(self))`: what ends both halves of a transformer layer. `rows` says
-    /// where each row stands, for the dropout; it may be empty where `dropout` is none.
+    /// Computes `layer_norm(residual + dropout(self))`, which ends both halves of a transformer layer. `rows` locates
+    /// each row, for the dropout; it may be empty if `dropout` keeps everything.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Returns an error if the shapes do not match.
     pub fn residual_layer_norm(
         &self,
         residual: &Tensor,
@@ -81,86 +35,109 @@ impl Tensor {
         dropout: &Dropout,
         rows: &[RowCoordinate],
     ) -> Result<Tensor> {
-        const OP: &str = "residual_layer_norm";
-        let half = in_f32([self, residual, gamma, beta], |[x, r, g, b]| {
-            x.residual_layer_norm(r, g, b, eps, dropout, rows)
-        })?;
-        if let Some(y) = half {
-            return Ok(y);
-        }
-        check(OP, self, gamma, beta)?;
-        alike(OP, &[("input", self), ("residual", residual)])?;
-        if self.shape() != residual.shape() {
-            let operands = [("input", self.shape()), ("residual", residual.shape())];
-            return Err(Error::shape(OP, "the residual differs in shape from the input", &operands));
-        }
         let (count, _) = rows_and_width(self.shape());
-        check_rows(OP, dropout, rows, count)?;
-        let (x, residual_values) = (self.values()?, residual.values()?);
-        on_device!(x, cpu => (), cuda => {
-            let coordinates = cuda::coordinates(OP, &cuda::device_of(OP, &x)?, dropout, rows)?;
-            let input = cuda::layer_norm::Input { x: &x, residual: Some((&residual_values, dropout, &coordinates)) };
-            let [output, z, statistics] = cuda::layer_norm::forward(OP, input, gamma, beta, eps)?;
-            let dropout = *dropout;
-            let (inputs, keeps) = ([self, residual, gamma, beta], [&z, gamma, &statistics]);
-            return Ok(differentiable(OP, inputs, keeps, output, move |[z, gamma, statistics], dy, slots| {
-                let [dx, dresidual, dgamma, dbeta] = slots;
-                let found = cuda::layer_norm::backward(OP, &dy, [&z, &gamma, &statistics], Some((&dropout, &coordinates)))?;
-                dx.give(found.dx.unwrap_or_else(|| found.dz.clone()))?;
-                dresidual.give(found.dz)?;
-                dgamma.give(found.dgamma)?;
-                dbeta.give(found.dbeta)
-            }));
-        });
-        let (gamma_values, beta_values) = (gamma.values()?, beta.values()?);
-        let shapes = [x.shape(), x.shape(), &[2, count]];
-        let [output, sum, statistics] = float!(OP, x.dtype(), T => {
-            Tensor::build_all(OP, shapes, &x.device(), |[y, z, statistics]: [&mut [T]; 3]| {
-                let (gamma, beta) = (gamma_values.slice(), beta_values.slice());
-                let (x, residual) = (x.slice(), residual_values.slice());
-                let (mean, rstd) = statistics.split_at_mut(count);
-                cpu::layer_norm::residual_forward(residual, x, rows, dropout, gamma, beta, eps, z, y, mean, rstd);
-            })?
-        });
+        check_rows(RESIDUAL, dropout, rows, count)?;
         let rows = if dropout.is_none() { Vec::new() } else { rows.to_vec() };
-        let dropout = *dropout;
-        Ok(differentiable(
-            OP,
-            [self, residual, gamma, beta],
-            [&sum, gamma, &statistics],
-            output,
-            move |[z, gamma, statistics], dy, [dx, dresidual, dgamma, dbeta]| {
-                let (mut dx, mut dresidual) = (dx.open()?, dresidual.open()?);
-                let (mut dgamma, mut dbeta) = (dgamma.open()?, dbeta.open()?);
-                let gamma = gamma.values()?;
-                float!(OP, dy.dtype(), T => {
-                    let (mean, rstd) = statistics.slice::<T>().split_at(count);
-                    cpu::layer_norm::residual_backward(
-                        dy.slice(),
-                        z.slice(),
-                        gamma.slice(),
-                        mean,
-                        rstd,
-                        &rows,
-                        &dropout,
-                        dresidual.as_mut().map(Destination::target),
-                        dx.as_mut().map(Destination::target),
-                        dgamma.as_mut().map(Destination::target),
-                        dbeta.as_mut().map(Destination::target),
-                    );
-                });
-                Ok(())
-            },
-        ))
+        apply(ResidualLayerNorm { eps, dropout: *dropout, rows }, [self, residual, gamma, beta])
     }
 }
 
+/// Layer normalisation.
+pub(crate) struct LayerNorm {
+    pub(crate) eps: f64,
+}
+
+impl Op<3, 2, 3> for LayerNorm {
+    const OPERANDS: [&'static str; 3] = ["input", "gamma", "beta"];
+
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
+    fn shapes(&self, [x, gamma, beta]: [&Tensor; 3]) -> Result<[Dims; 2]> {
+        check(self.name(), x, gamma, beta)?;
+        Ok([x.dims(), statistics(self.name(), x)?])
+    }
+
+    fn forward<T: Float>(&mut self, [x, gamma, beta]: [&[T]; 3], [y, statistics]: [&mut [T]; 2]) {
+        let (mean, rstd) = statistics.split_at_mut(statistics.len() / 2);
+        cpu::layer_norm::forward(x, gamma, beta, self.eps, y, mean, rstd);
+    }
+
+    fn keeps(&self) -> [Keep; 3] {
+        [Keep::Input(0), Keep::Input(1), Keep::Output(1)]
+    }
+
+    fn backward<T: Float>(
+        &self,
+        [x, gamma, statistics]: [&[T]; 3],
+        dy: &[T],
+        [dx, dgamma, dbeta]: [Option<Target<'_, T>>; 3],
+    ) {
+        let (mean, rstd) = statistics.split_at(statistics.len() / 2);
+        cpu::layer_norm::backward(dy, x, gamma, mean, rstd, dx, dgamma, dbeta);
+    }
+}
+
+const RESIDUAL: &str = "residual_layer_norm";
+
+/// Layer normalisation of a residual plus a dropped-out input.
+pub(crate) struct ResidualLayerNorm {
+    pub(crate) eps: f64,
+    pub(crate) dropout: Dropout,
+    /// Where each row stands; empty if nothing is dropped.
+    pub(crate) rows: Vec<RowCoordinate>,
+}
+
+impl Op<4, 3, 3> for ResidualLayerNorm {
+    const OPERANDS: [&'static str; 4] = ["input", "residual", "gamma", "beta"];
+
+    fn name(&self) -> &'static str {
+        RESIDUAL
+    }
+
+    fn shapes(&self, [x, residual, gamma, beta]: [&Tensor; 4]) -> Result<[Dims; 3]> {
+        check(RESIDUAL, x, gamma, beta)?;
+        if x.shape() != residual.shape() {
+            let operands = [("input", x.shape()), ("residual", residual.shape())];
+            return Err(Error::shape(RESIDUAL, "the residual differs in shape from the input", &operands));
+        }
+        Ok([x.dims(), x.dims(), statistics(RESIDUAL, x)?])
+    }
+
+    fn forward<T: Float>(&mut self, [x, residual, gamma, beta]: [&[T]; 4], [y, z, statistics]: [&mut [T]; 3]) {
+        let (mean, rstd) = statistics.split_at_mut(statistics.len() / 2);
+        let Self { eps, dropout, rows } = self;
+        cpu::layer_norm::residual_forward(residual, x, rows, dropout, gamma, beta, *eps, z, y, mean, rstd);
+    }
+
+    fn keeps(&self) -> [Keep; 3] {
+        [Keep::Output(1), Keep::Input(2), Keep::Output(2)]
+    }
+
+    fn backward<T: Float>(
+        &self,
+        [z, gamma, statistics]: [&[T]; 3],
+        dy: &[T],
+        [dx, dresidual, dgamma, dbeta]: [Option<Target<'_, T>>; 4],
+    ) {
+        let (mean, rstd) = statistics.split_at(statistics.len() / 2);
+        let Self { dropout, rows, .. } = self;
+        cpu::layer_norm::residual_backward(
+            dy, z, gamma, mean, rstd, rows, dropout, dresidual, dx, dgamma, dbeta,
+        );
+    }
+}
+
+/// The shape of the mean and the reciprocal standard deviation of each row.
+fn statistics(op: &'static str, x: &Tensor) -> Result<Dims> {
+    Dims::new(op, &[2, rows_and_width(x.shape()).0])
+}
+
 fn check(op: &'static str, x: &Tensor, gamma: &Tensor, beta: &Tensor) -> Result<()> {
-    let operands = [("input", x), ("gamma", gamma), ("beta", beta)];
-    alike(op, &operands)?;
     if x.rank() == 0 || gamma.shape() != [x.width()] || beta.shape() != [x.width()] {
-        let reason = format!("gamma and beta must be [{}]", x.width());
-        return Err(Error::shape(op, reason, &operands.map(|(name, tensor)| (name, tensor.shape()))));
+        let operands = [("input", x.shape()), ("gamma", gamma.shape()), ("beta", beta.shape())];
+        return Err(Error::shape(op, format!("gamma and beta must be [{}]", x.width()), &operands));
     }
     Ok(())
 }

@@ -1,171 +1,199 @@
 //! Linear layers: y = x Wᵀ + b, with the bias and GELU fused, and several of them over one input.
 //!
-//! With dy the gradient of y: dx = dy W, dW = dyᵀ x, db = the column sums of dy. With GELU only the
-//! pre-activation u = x Wᵀ + b is kept, and du = dy * gelu'(u).
+//! With dy the gradient of y: dx = dy W, dW = dyᵀ x, db = the column sums of dy. With GELU only the pre-activation
+//! u = x Wᵀ + b is kept, and du = dy * gelu'(u).
 
 use std::sync::Arc;
 
-use crate::autograd::{differentiable, differentiable_many, is_recorded};
-use crate::cpu::Real;
+use crate::autograd::is_recorded;
+use crate::cpu::Target;
 use crate::cpu::column_sums::column_sums;
 use crate::cpu::gemm::{Epilogue, Gemm, PackedMatrix, View, ViewMut};
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::element::Element;
+use crate::cpu::unary::Function;
+use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
 use crate::gradients::{Destination, Slot};
-use crate::ops::gelu::cpu_backward;
-use crate::ops::{Gelu, alike, float, in_f32, on_device, rows_and_width};
+use crate::layout::rows_and_width;
 use crate::tensor::Tensor;
-use crate::{DType, Error, Precision, Result, cpu};
+use crate::{DType, Device, Error, Gelu, Precision, Result};
 
 impl Tensor {
-    /// `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
+    /// Computes `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Returns an error if the shapes do not match.
     pub fn linear(&self, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear(w, b))? {
-            return Ok(y);
-        }
-        let layers = Layers::checked("linear", self, &[(weight, bias)])?;
-        on_device!(self, cpu => (), cuda => return layers.on_cuda("linear", &[self, weight, bias], None));
-        let output = layers.forward("linear")?;
-        let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?];
-        let (outputs, precision) = ([weight.size(0)], layers.precision);
-        Ok(differentiable("linear", [self, weight, bias], keeps, output, move |[x, weight], dy, [dx, dw, db]| {
-            backward(precision, &x, &[weight], &outputs, &dy, dx, vec![(dw, db)])
-        }))
+        apply_tensors(Linear::new("linear", None), vec![self, weight, bias])
     }
 
-    /// `gelu(self Wᵀ + bias)`: as [`Tensor::linear`], then the activation.
+    /// Computes `gelu(self Wᵀ + bias)`: [`Tensor::linear`], then the activation.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Returns an error if the shapes do not match.
     pub fn linear_gelu(&self, weight: &Tensor, bias: &Tensor, gelu: Gelu) -> Result<Tensor> {
-        const OP: &str = "linear_gelu";
-        if let Some(y) = in_f32([self, weight, bias], |[x, w, b]| x.linear_gelu(w, b, gelu))? {
-            return Ok(y);
-        }
-        let layers = Layers::checked(OP, self, &[(weight, bias)])?;
-        let (shape, device, precision) = (layers.output_shape(), self.device(), layers.precision);
-        let inputs = [self, weight, bias];
-        on_device!(self, cpu => (), cuda => return layers.on_cuda(OP, &inputs, Some(gelu)));
-        if !is_recorded(&inputs) {
-            return float!(OP, self.dtype(), T => {
-                Tensor::build(OP, &shape, &device, |y: &mut [T]| layers.multiply(y, |b| Epilogue::BiasGelu(b, gelu)))
-            });
-        }
-        let [u, output] = float!(OP, self.dtype(), T => {
-            Tensor::build_all(OP, [&shape[..], &shape], &device, |[u, y]: [&mut [T]; 2]| {
-                let mut y = Some(y);
-                layers.multiply(u, |bias| Epilogue::BiasAndGelu(bias, gelu, y.take().unwrap_or_default()));
-            })?
-        });
-        let keeps = [&self.kept_if(weight.tracks_grad())?, &weight.kept_if(self.tracks_grad())?, &u];
-        let outputs = [weight.size(0)];
-        Ok(differentiable(OP, inputs, keeps, output, move |[x, weight, u], dy, [dx, dw, db]| {
-            let du = float!(OP, dy.dtype(), T => {
-                let (u_values, dy) = (u.slice::<T>(), dy.slice::<T>());
-                Tensor::build(OP, u.shape(), &u.device(), |du: &mut [T]| {
-                    cpu_backward(gelu, u_values, dy, cpu::Target::new(du, false));
-                })?
-            });
-            backward(precision, &x, &[weight], &outputs, &du, dx, vec![(dw, db)])
-        }))
+        apply_tensors(Linear::new("linear_gelu", Some(gelu)), vec![self, weight, bias])
     }
 
-    /// Several linear layers over one input, their outputs side by side: for `self` [.., in] and layers
-    /// with `out` outputs each, [.., out + out + ..]. Query, key and value of attention.
+    /// Computes several linear layers over one input, their outputs side by side: for `self` [.., in] and layers with
+    /// `out` outputs each, [.., out + out + ..]. Query, key and value of attention.
     ///
     /// # Errors
-    /// When the shapes do not fit.
+    /// Returns an error if there are no layers or the shapes do not match.
     pub fn projections(&self, layers: &[(&Tensor, &Tensor)]) -> Result<Tensor> {
         const OP: &str = "projections";
         if layers.is_empty() {
             return Err(Error::invalid(OP, "no layers given"));
         }
-        let projections = Layers::checked(OP, self, layers)?;
-        let precision = projections.precision;
+        // The gradients of two-byte inputs are rounded layer by layer.
         if self.dtype().is_half() {
             let outputs = layers.iter().map(|(w, b)| self.linear(w, b)).collect::<Result<Vec<_>>>()?;
-            return Tensor::concat(&outputs.iter().collect::<Vec<_>>(), self.rank() - 1);
+            return Tensor::concat(&outputs.iter().collect::<Vec<_>>(), self.rank().saturating_sub(1));
         }
-        let (weights, biases): (Vec<_>, Vec<_>) = layers.iter().copied().unzip();
-        let inputs = [&[self], weights.as_slice(), biases.as_slice()].concat();
-        on_device!(self, cpu => (), cuda => return projections.on_cuda(OP, &inputs, None));
-        let output = projections.forward(OP)?;
-        let mut keeps = vec![self.kept_if(weights.iter().any(|weight| weight.tracks_grad()))?];
-        for weight in &weights {
-            keeps.push(weight.kept_if(self.tracks_grad())?);
-        }
-        let outputs: Vec<usize> = weights.iter().map(|weight| weight.size(0)).collect();
-        let keeps: Vec<&Tensor> = keeps.iter().collect();
-        Ok(differentiable_many(OP, &inputs, &keeps, output, move |kept, dy, mut slots| {
-            let db = slots.split_off(1 + outputs.len());
-            let dw = slots.split_off(1);
-            let (Some((x, weights)), Some(dx)) = (kept.split_first(), slots.pop()) else { return Ok(()) };
-            backward(precision, x, weights, &outputs, &dy, dx, dw.into_iter().zip(db).collect())
-        }))
+        let parameters = layers.iter().flat_map(|&(weight, bias)| [weight, bias]);
+        apply_tensors(Linear::new(OP, None), std::iter::once(self).chain(parameters).collect())
     }
+}
+
+/// Layers over one input: x, then the weight and the bias of each layer. GELU follows a single layer.
+pub(crate) struct Linear {
+    name: &'static str,
+    pub(crate) gelu: Option<Gelu>,
+    pub(crate) precision: Precision,
+    /// The number of outputs of each layer.
+    outputs: Vec<usize>,
+}
+
+impl Linear {
+    fn new(name: &'static str, gelu: Option<Gelu>) -> Linear {
+        Linear { name, gelu, precision: Precision::current(), outputs: Vec::new() }
+    }
+}
+
+impl TensorOp for Linear {
+    type Arity = Vec<()>;
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn operands(&self) -> &[&'static str] {
+        &["input", "weight", "bias"]
+    }
+
+    fn check(&self, inputs: Vec<&Tensor>) -> Result<()> {
+        check(self.name, self.precision, inputs[0], &inputs[1..])
+    }
+
+    fn forward<T: Float>(&mut self, inputs: Vec<&Tensor>, recorded: bool) -> Result<Forward> {
+        let layers = Layers::new(self.precision, inputs[0], &inputs[1..], recorded)?;
+        self.outputs = layers.outputs().collect();
+        let shape = layers.output_shape();
+        let (output, pre_activation) = match self.gelu {
+            None => (Tensor::build(self.name, &shape, &Device::Cpu, |y: &mut [T]| layers.multiply(y, Epilogue::Bias))?, None),
+            Some(gelu) if recorded => {
+                let [u, y] = layers.multiply_gelu::<T>(self.name, gelu)?;
+                (y, Some(u))
+            }
+            Some(gelu) => {
+                let epilogue = |bias| Epilogue::BiasGelu(bias, gelu);
+                (Tensor::build(self.name, &shape, &Device::Cpu, |y: &mut [T]| layers.multiply(y, epilogue))?, None)
+            }
+        };
+        if !recorded {
+            return Ok(Forward { output, kept: Vec::new() });
+        }
+        let weights: Vec<&Tensor> = inputs[1..].iter().step_by(2).copied().collect();
+        let mut kept = vec![inputs[0].kept_if(weights.iter().any(|weight| weight.tracks_grad()))?];
+        for weight in weights {
+            kept.push(weight.kept_if(inputs[0].tracks_grad())?);
+        }
+        kept.extend(pre_activation);
+        Ok(Forward { output, kept })
+    }
+
+    fn backward<T: Float>(self, kept: Vec<Tensor>, dy: Tensor, slots: Vec<Slot<'_>>) -> Result<()> {
+        let (x, rest) = kept.split_first().unwrap_or_else(|| unreachable!("the input is always kept"));
+        let (weights, pre_activation) = rest.split_at(self.outputs.len());
+        let dy = match (self.gelu, pre_activation) {
+            (Some(gelu), [u]) => {
+                let (u, dy) = (u.slice::<T>(), dy.slice::<T>());
+                Tensor::build(self.name, pre_activation[0].shape(), &Device::Cpu, |du: &mut [T]| {
+                    Function::from(gelu).backward(u, dy, Target::new(du, false));
+                })?
+            }
+            _ => dy,
+        };
+        let mut slots = slots.into_iter();
+        let dx = slots.next().unwrap_or_else(|| unreachable!("the input comes first"));
+        let parameters = std::iter::from_fn(|| Some((slots.next()?, slots.next()?))).collect();
+        backward::<T>(self.precision, x, weights, &self.outputs, &dy, dx, parameters)
+    }
+}
+
+/// Checks `x` and the weight and bias of each layer.
+pub(super) fn check(op: &'static str, precision: Precision, x: &Tensor, parameters: &[&Tensor]) -> Result<()> {
+    if x.rank() == 0 {
+        return Err(Error::shape(op, "the input has no dimension", &[("input", x.shape())]));
+    }
+    for layer in parameters.chunks_exact(2) {
+        let (weight, bias) = (layer[0], layer[1]);
+        let operands = [("input", x.shape()), ("weight", weight.shape()), ("bias", bias.shape())];
+        if weight.rank() != 2 || weight.size(1) != x.width() {
+            let reason = format!("the weight must be [outputs, {}] for an input of width {0}", x.width());
+            return Err(Error::shape(op, reason, &operands));
+        }
+        if bias.shape() != [weight.size(0)] {
+            return Err(Error::shape(op, format!("the bias must be [{}]", weight.size(0)), &operands));
+        }
+    }
+    if precision == Precision::Int8 && (is_recorded(&[x]) || is_recorded(parameters)) {
+        let reason = "an input requires a gradient, and int8 is for inference only: use no_grad, or bf16";
+        return Err(Error::gradient(op, reason));
+    }
+    Ok(())
 }
 
 /// One or more layers over one input, their operands row-major.
 pub(super) struct Layers {
     x: Tensor,
     layers: Vec<Layer>,
-    pub(super) precision: Precision,
+    precision: Precision,
 }
 
 struct Layer {
     weight: Tensor,
     bias: Tensor,
-    /// Where no graph is recorded: the weight as the product reads it. It is made once, and stays with the weight.
+    /// The weight in the order in which the product reads it, if no graph is recorded: packed once, and cached with the
+    /// weight's memory.
     packed: Option<Arc<PackedMatrix>>,
 }
 
 impl Layers {
-    pub(super) fn checked(op: &'static str, x: &Tensor, layers: &[(&Tensor, &Tensor)]) -> Result<Layers> {
-        if x.rank() == 0 {
-            return Err(Error::shape(op, "the input has no dimension", &[("input", x.shape())]));
-        }
-        for (weight, bias) in layers {
-            let operands = [("input", x), ("weight", *weight), ("bias", *bias)];
-            alike(op, &operands)?;
-            let operands = operands.map(|(name, tensor)| (name, tensor.shape()));
-            if weight.rank() != 2 || weight.size(1) != x.width() {
-                let reason = format!("the weight must be [outputs, {}] for an input of width {0}", x.width());
-                return Err(Error::shape(op, reason, &operands));
-            }
-            if bias.shape() != [weight.size(0)] {
-                return Err(Error::shape(op, format!("the bias must be [{}]", weight.size(0)), &operands));
-            }
-        }
-        let precision = Precision::current();
-        let recorded = is_recorded(&[x]) || layers.iter().any(|(weight, bias)| is_recorded(&[weight, bias]));
-        if recorded && precision == Precision::Int8 {
-            let reason = "an input requires a gradient, and int8 is for answering only: use no_grad, or bf16";
-            return Err(Error::gradient(op, reason));
-        }
-        let layer = |(weight, bias): &(&Tensor, &Tensor)| {
-            let (weight, bias) = (weight.values()?, bias.values()?);
+    /// Prepares layers that [`check`] accepted.
+    pub(super) fn new(precision: Precision, x: &Tensor, parameters: &[&Tensor], recorded: bool) -> Result<Layers> {
+        let layer = |layer: &[&Tensor]| {
+            let (weight, bias) = (layer[0].values()?, layer[1].values()?);
             let packed = if recorded { None } else { packed(&weight, precision) };
             Ok(Layer { weight, bias, packed })
         };
-        let layers = layers.iter().map(layer).collect::<Result<Vec<_>>>()?;
+        let layers = parameters.chunks_exact(2).map(layer).collect::<Result<Vec<_>>>()?;
         Ok(Layers { x: x.values()?, layers, precision })
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = usize> {
+        self.layers.iter().map(|layer| layer.weight.size(0))
     }
 
     pub(super) fn output_shape(&self) -> Vec<usize> {
         let mut shape = self.x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
-            *last = self.layers.iter().map(|layer| layer.weight.size(0)).sum();
+            *last = self.outputs().sum();
         }
         shape
     }
 
-    /// `to` [rows, all outputs] = the products, with an epilogue that each layer's bias goes into; each layer writes
+    /// Writes the products to `to` [rows, all outputs], with an epilogue made from each layer's bias; each layer writes
     /// its columns.
-    pub(super) fn multiply<'a, T: Real + Element>(
+    pub(super) fn multiply<'a, T: Float>(
         &'a self,
         to: &mut [T],
         mut epilogue: impl FnMut(&'a [T]) -> Epilogue<'a, T>,
@@ -186,50 +214,17 @@ impl Layers {
         }
     }
 
-    pub(super) fn forward(&self, op: &'static str) -> Result<Tensor> {
-        float!(op, self.x.dtype(), T => {
-            Tensor::build(op, &self.output_shape(), &self.x.device(), |to: &mut [T]| self.multiply(to, Epilogue::Bias))
+    /// Computes the pre-activation of a single layer and GELU of it, in one pass.
+    pub(super) fn multiply_gelu<T: Float>(&self, op: &'static str, gelu: Gelu) -> Result<[Tensor; 2]> {
+        let shape = self.output_shape();
+        Tensor::build_all(op, [&shape[..], &shape], |[u, y]: [&mut [T]; 2]| {
+            let mut y = Some(y);
+            self.multiply(u, |bias| Epilogue::BiasAndGelu(bias, gelu, y.take().unwrap_or_default()));
         })
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda(&self, gelu: Option<Gelu>) -> cuda::linear::Linear<'_> {
-        let layers = self.layers.iter().map(|layer| (&layer.weight, &layer.bias)).collect();
-        cuda::linear::Linear { x: &self.x, layers, gelu, precision: self.precision }
-    }
-
-    /// On a GPU, with GELU of the only layer where it is given. `inputs` are x, the weights and the biases.
-    #[cfg(feature = "cuda")]
-    fn on_cuda(&self, op: &'static str, inputs: &[&Tensor], gelu: Option<Gelu>) -> Result<Tensor> {
-        let (output, kept) = self.cuda(gelu).forward(op, &self.output_shape(), is_recorded(inputs))?;
-        let count = self.layers.len();
-        Ok(differentiable_many(op, inputs, &[], output, move |_, dy, mut slots| {
-            let db = slots.split_off(1 + count);
-            let dw = slots.split_off(1);
-            let Some(dx) = slots.pop() else { return Ok(()) };
-            kept.backward(op, dy, dx, dw.into_iter().zip(db))
-        }))
-    }
-
-    /// On a GPU, with GELU of the only layer and `outer` behind it, where a gradient is wanted. `inputs` are x and each layer's
-    /// weight and bias.
-    #[cfg(feature = "cuda")]
-    pub(super) fn feed_forward_on_cuda(
-        &self,
-        op: &'static str,
-        inputs: [&Tensor; 5],
-        gelu: Gelu,
-        outer: (&Tensor, &Tensor),
-    ) -> Result<Tensor> {
-        let (hidden, inner) = self.cuda(Some(gelu)).forward(op, &self.output_shape(), true)?;
-        let outer = Layers::checked(op, &hidden, &[outer])?;
-        let (output, outer) = outer.cuda(None).forward(op, &outer.output_shape(), true)?;
-        let kept = cuda::linear::FeedForward { inner, outer };
-        Ok(differentiable(op, inputs, [], output, move |[], dy, slots| kept.backward(op, dy, slots)))
     }
 }
 
-/// The packed form of a weight; `None` where it is only a part of its memory, as the parameters of a model in training are.
+/// The packed form of a weight; `None` if it is only a part of its memory, as the parameters of a model in training are.
 fn packed(weight: &Tensor, precision: Precision) -> Option<Arc<PackedMatrix>> {
     let &[outputs, inputs] = weight.shape() else { return None };
     if weight.dtype() != DType::F32 {
@@ -239,9 +234,9 @@ fn packed(weight: &Tensor, precision: Precision) -> Option<Arc<PackedMatrix>> {
     weight.storage().derive(4 * weight.elements(), |packed: &PackedMatrix| packed.is_for(precision), make)
 }
 
-/// `parameters` are the slots of each layer's weight and bias. `x` is there where a weight's gradient is wanted, the weights
-/// where that of `x` is.
-pub(super) fn backward(
+/// Writes the gradients of layers. `parameters` are the slots of each layer's weight and bias. `x` is only read if a
+/// weight needs a gradient, the weights only if `x` does.
+pub(super) fn backward<T: Float>(
     precision: Precision,
     x: &Tensor,
     weights: &[Tensor],
@@ -254,30 +249,28 @@ pub(super) fn backward(
     let (rows, width) = rows_and_width(dy.shape());
     let mut dx: Option<Destination<'_>> = dx.open()?;
     let mut start = 0;
-    float!("linear", dy.dtype(), T => {
-        for (at, ((weight, &outputs), (dw, db))) in weights.iter().zip(outputs).zip(parameters).enumerate() {
-            let data = dy.slice::<T>().get(start..).unwrap_or_default();
-            let columns = View::new(data, rows, outputs, width, 1);
-            if let Some(dx) = &mut dx {
-                let (weight, inputs) = (weight.contiguous()?, weight.width());
-                let dx = dx.target::<T>();
-                let product = Gemm::new(columns, View::rows(weight.slice::<T>(), outputs, inputs));
-                let product = product.precision(precision).accumulate(dx.accumulate || at > 0);
-                product.write_to(ViewMut::rows(dx.data, rows, inputs));
-            }
-            let mut db = db.open()?;
-            let db = db.as_mut().map(Destination::target);
-            if let Some(mut dw) = dw.open()? {
-                let (dw, inputs) = (dw.target::<T>(), x.width());
-                let product = Gemm::new(columns.transposed(), View::rows(x.slice::<T>(), rows, inputs));
-                let product = product.precision(precision).accumulate(dw.accumulate).for_later().row_sums(db);
-                product.write_to(ViewMut::rows(dw.data, outputs, inputs));
-            } else if let Some(db) = db {
-                column_sums(data, rows, width, db);
-            }
-            start += outputs;
+    for (at, ((weight, &outputs), (dw, db))) in weights.iter().zip(outputs).zip(parameters).enumerate() {
+        let data = dy.slice::<T>().get(start..).unwrap_or_default();
+        let columns = View::new(data, rows, outputs, width, 1);
+        if let Some(dx) = &mut dx {
+            let (weight, inputs) = (weight.contiguous()?, weight.width());
+            let dx = dx.target::<T>();
+            let product = Gemm::new(columns, View::rows(weight.slice::<T>(), outputs, inputs));
+            let product = product.precision(precision).accumulate(dx.accumulate || at > 0);
+            product.write_to(ViewMut::rows(dx.data, rows, inputs));
         }
-    });
+        let mut db = db.open()?;
+        let db = db.as_mut().map(Destination::target);
+        if let Some(mut dw) = dw.open()? {
+            let (dw, inputs) = (dw.target::<T>(), x.width());
+            let product = Gemm::new(columns.transposed(), View::rows(x.slice::<T>(), rows, inputs));
+            let product = product.precision(precision).accumulate(dw.accumulate).for_later().row_sums(db);
+            product.write_to(ViewMut::rows(dw.data, outputs, inputs));
+        } else if let Some(db) = db {
+            column_sums(data, rows, width, db);
+        }
+        start += outputs;
+    }
     Ok(())
 }
 
@@ -312,7 +305,7 @@ mod tests {
     fn int8_answers_and_does_not_learn() -> Result<()> {
         let (x, w, b) = (leaf(9, 64)?, leaf(40, 64)?, leaf(1, 40)?.reshape(&[40])?);
         let Err(error) = Precision::Int8.scope(|| x.linear(&w, &b)) else { panic!("accepted") };
-        assert!(error.to_string().contains("int8 is for answering only: use no_grad, or bf16"), "{error}");
+        assert!(error.to_string().contains("int8 is for inference only: use no_grad, or bf16"), "{error}");
         let exact = no_grad(|| x.linear(&w, &b))?.to_vec::<f32>()?;
         for _ in 0..2 {
             let rounded = no_grad(|| Precision::Int8.scope(|| x.linear(&w, &b)))?.to_vec::<f32>()?;

@@ -1,110 +1,127 @@
-//! Matrix products, of matrices or of batches of them. Transposed operands are not copied: the product
-//! reads them by their strides. Batches on a GPU are: they are multiplied in one launch.
+//! Matrix products, of matrices or of batches of them. Transposed operands are not copied: the product reads them by
+//! their strides. Batches on a GPU are copied, and multiplied in one launch.
 //!
 //! For C = A B, with dC the gradient of C: dA = dC Bᵀ and dB = Aᵀ dC.
 
-use crate::autograd::differentiable;
 use crate::cpu::gemm::{Gemm, View, ViewMut};
-#[cfg(feature = "cuda")]
-use crate::cuda::{self, matmul::Matrix};
-use crate::layout::Layout;
-use crate::ops::{alike, float, in_f32, on_device};
+use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
+use crate::gradients::Slot;
+use crate::layout::{Dims, Layout, broadcast_shapes};
 use crate::tensor::Tensor;
-use crate::{Error, Precision, Result};
+use crate::{Device, Error, Precision, Result};
 
 impl Tensor {
-    /// The matrix product of `self` [.., m, k] with `other` [.., k, n]: [.., m, n]. Leading dimensions
+    /// Computes the matrix product of `self` [.., m, k] with `other` [.., k, n]: [.., m, n]. Leading dimensions
     /// broadcast. A vector `[k]` as `other` gives [.., m].
     ///
     /// # Errors
-    /// When the inner dimensions differ or the leading ones do not broadcast.
+    /// Returns an error if the inner dimensions differ or the leading ones do not broadcast.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
-        const OP: &str = "matmul";
-        if let Some(y) = in_f32([self, other], |[a, b]| a.matmul(b))? {
-            return Ok(y);
-        }
-        alike(OP, &[("left", self), ("right", other)])?;
         let wrong = |reason: String| Error::shape(OP, reason, &[("left", self.shape()), ("right", other.shape())]);
         if self.rank() < 2 || other.rank() == 0 {
             return Err(wrong("the left operand needs two dimensions, the right one or more".into()));
         }
+        let inner = if other.rank() == 1 { other.width() } else { other.size(other.rank() - 2) };
+        if self.width() != inner {
+            return Err(wrong(format!("inner dimensions differ: {} against {inner}", self.width())));
+        }
         if other.rank() == 1 {
-            if self.width() != other.width() {
-                return Err(wrong(format!("inner dimensions differ: {} against {}", self.width(), other.width())));
-            }
             let column = self.matmul(&other.unsqueeze(1)?)?;
             return column.squeeze(column.rank() - 1);
         }
-        let (left, a) = self.shape().split_at(self.rank() - 2);
-        let (right, b) = other.shape().split_at(other.rank() - 2);
-        if a[1] != b[0] {
-            return Err(wrong(format!("inner dimensions differ: {} against {}", a[1], b[0])));
-        }
-        let batch = crate::layout::broadcast_shapes(OP, left, right)
-            .map_err(|_| wrong("the leading dimensions do not broadcast".into()))?;
-        let precision = Precision::current();
-        let output = product(precision, self, other, &batch)?;
-        let (a_dims, b_dims) = (self.dims(), other.dims());
-        let keeps = [self.kept_if(other.tracks_grad())?, other.kept_if(self.tracks_grad())?];
-        Ok(differentiable(OP, [self, other], [&keeps[0], &keeps[1]], output, move |[a, b], dy, [da, db]| {
-            da.give_with(|| product(precision, &dy, &b.t()?, &batch)?.sum_to(&a_dims))?;
-            db.give_with(|| product(precision, &a.t()?, &dy, &batch)?.sum_to(&b_dims))
-        }))
+        let [left, right] = [self, other].map(|tensor| &tensor.shape()[..tensor.rank() - 2]);
+        let batch = broadcast_shapes(OP, left, right);
+        let batch = batch.map_err(|_| wrong("the leading dimensions do not broadcast".into()))?;
+        apply_tensors(MatMul { batch, precision: Precision::current(), left: self.dims(), right: other.dims() }, [self, other])
     }
 }
 
-/// The product, with leading dimensions `batch`.
-fn product(precision: Precision, a: &Tensor, b: &Tensor, batch: &[usize]) -> Result<Tensor> {
-    const OP: &str = "matmul";
-    let (m, k, n) = (a.size(a.rank() - 2), a.width(), b.width());
-    let whole = |rows: usize, columns: usize| [batch, &[rows, columns]].concat();
-    let (a_layout, b_layout) = (a.layout().broadcast(OP, &whole(m, k))?, b.layout().broadcast(OP, &whole(k, n))?);
-    let rank = batch.len();
-    let start = |layout: &Layout, index: usize| {
-        let (mut rest, mut start) = (index, 0);
-        for axis in (0..rank).rev() {
-            start += rest % batch[axis] * layout.strides[axis];
-            rest /= batch[axis];
-        }
-        start
-    };
-    on_device!(a, cpu => (), cuda => {
-        let output = Tensor::uninitialised(OP, &whole(m, n), a.dtype(), &a.device())?;
-        let count: usize = batch.iter().product();
-        if count == 1 {
-            let matrix = |tensor, layout: &Layout, rows, columns| {
-                let step = (layout.strides[rank], layout.strides[rank + 1]);
-                Matrix { tensor, start: 0, rows, columns, step, scale: None }
-            };
-            let (a, b, c) = (matrix(a, &a_layout, m, k), matrix(b, &b_layout, k, n), Matrix::of(&output));
-            cuda::matmul::multiply(OP, precision, a, b, c, cuda::matmul::Epilogue::Plain, false)?;
-        } else {
-            let each = |tensor: &Tensor, rows, columns| {
-                tensor.broadcast_to(&whole(rows, columns))?.values()?.reshape(&[count, rows, columns])
-            };
-            cuda::matmul::multiply_each(OP, precision, &each(a, m, k)?, &each(b, k, n)?, &output)?;
-        }
-        return Ok(output);
-    });
-    float!(OP, a.dtype(), T => {
-        let (a_data, b_data) = (a.strided_slice::<T>(), b.strided_slice::<T>());
-        Tensor::build(OP, &whole(m, n), &a.device(), |to: &mut [T]| {
-            if k == 0 {
-                return to.fill(0.0);
+const OP: &str = "matmul";
+
+/// Products of matrices with leading dimensions that broadcast to `batch`.
+pub(crate) struct MatMul {
+    pub(crate) batch: Vec<usize>,
+    pub(crate) precision: Precision,
+    left: Dims,
+    right: Dims,
+}
+
+/// The operands of products: [.., m, k] and [.., k, n], each repeated to fill the batch.
+pub(crate) struct Operands {
+    pub(crate) sizes: [usize; 3],
+    pub(crate) a: Layout,
+    pub(crate) b: Layout,
+}
+
+impl MatMul {
+    pub(crate) fn operands(&self, [a, b]: [&Tensor; 2]) -> Result<Operands> {
+        let (m, k, n) = (a.size(a.rank() - 2), a.width(), b.width());
+        let layout = |tensor: &Tensor, rows, columns| tensor.layout().broadcast(OP, &self.whole(rows, columns));
+        Ok(Operands { sizes: [m, k, n], a: layout(a, m, k)?, b: layout(b, k, n)? })
+    }
+
+    /// The shape of a batch of matrices.
+    pub(crate) fn whole(&self, rows: usize, columns: usize) -> Vec<usize> {
+        [&self.batch[..], &[rows, columns]].concat()
+    }
+
+    /// What the backward reads: an operand only if the other needs a gradient.
+    pub(crate) fn keeps(&self, [a, b]: [&Tensor; 2]) -> Result<Vec<Tensor>> {
+        Ok(vec![a.kept_if(b.tracks_grad())?, b.kept_if(a.tracks_grad())?])
+    }
+
+    /// The same products of other operands, as a constant.
+    fn of(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let MatMul { ref batch, precision, .. } = *self;
+        apply_tensors(MatMul { batch: batch.clone(), precision, left: a.dims(), right: b.dims() }, [a, b])
+    }
+}
+
+/// Works on tensors, because it reads any layout and its gradients are matrix products.
+impl TensorOp for MatMul {
+    type Arity = [(); 2];
+
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn operands(&self) -> &[&'static str] {
+        &["left", "right"]
+    }
+
+    fn forward<T: Float>(&mut self, [a, b]: [&Tensor; 2], _: bool) -> Result<Forward> {
+        let of = self.operands([a, b])?;
+        let ([m, k, n], rank) = (of.sizes, self.batch.len());
+        let (x, y) = (a.strided_slice::<T>(), b.strided_slice::<T>());
+        let output = Tensor::build(OP, &self.whole(m, n), &Device::Cpu, |to: &mut [T]| {
+            if k == 0 || m * n == 0 {
+                return to.fill(T::ZERO);
             }
-            for index in 0..batch.iter().product() {
-                if m * n == 0 {
-                    continue;
-                }
-                let (a_start, b_start) = (start(&a_layout, index), start(&b_layout, index));
-                let (a_strides, b_strides) = (&a_layout.strides[rank..], &b_layout.strides[rank..]);
-                let a = View::new(&a_data[a_start..], m, k, a_strides[0], a_strides[1]);
-                let b = View::new(&b_data[b_start..], k, n, b_strides[0], b_strides[1]);
-                let c = ViewMut::rows(&mut to[index * m * n..][..m * n], m, n);
-                Gemm::new(a, b).precision(precision).write_to(c);
+            for (index, to) in to.chunks_exact_mut(m * n).enumerate() {
+                let (x, y) = (&x[offset(&of.a, &self.batch, index)..], &y[offset(&of.b, &self.batch, index)..]);
+                let a = View::new(x, m, k, of.a.strides[rank], of.a.strides[rank + 1]);
+                let product = Gemm::new(a, View::new(y, k, n, of.b.strides[rank], of.b.strides[rank + 1]));
+                product.precision(self.precision).write_to(ViewMut::rows(to, m, n));
             }
-        })
-    })
+        })?;
+        Ok(Forward { output, kept: self.keeps([a, b])? })
+    }
+
+    fn backward<T: Float>(self, kept: Vec<Tensor>, dy: Tensor, [da, db]: [Slot<'_>; 2]) -> Result<()> {
+        let Ok([a, b]) = <[Tensor; 2]>::try_from(kept) else { return Ok(()) };
+        da.give_with(|| self.of(&dy, &b.t()?)?.sum_to(&self.left))?;
+        db.give_with(|| self.of(&a.t()?, &dy)?.sum_to(&self.right))
+    }
+}
+
+/// Where the matrix with this index in a batch starts.
+fn offset(layout: &Layout, batch: &[usize], index: usize) -> usize {
+    let (mut rest, mut start) = (index, 0);
+    for axis in (0..batch.len()).rev() {
+        start += rest % batch[axis] * layout.strides[axis];
+        rest /= batch[axis];
+    }
+    start
 }
 
 #[cfg(test)]

@@ -1,91 +1,109 @@
-//! Losses of single numbers: binary cross-entropy, where several labels may apply, and squared error, for
+//! Losses of single numbers: binary cross-entropy, for several labels that may all apply, and squared error, for
 //! regression. Means over all elements; dx = L'(x, y) / elements, with L' = σ(x) - y or 2 (x - y).
 
-use crate::autograd::differentiable;
-use crate::cpu::Real;
-use crate::cpu::pointwise_loss::{self, BinaryCrossEntropy, PointwiseLoss, SquaredError};
-use crate::ops::{float, on_device, wrong_dtype};
+use crate::cpu::Target;
+use crate::cpu::pointwise_loss::{self, BinaryCrossEntropy, SquaredError};
+use crate::dispatch::{Float, Keep, Op, apply};
+use crate::element::wrong_dtype;
+use crate::layout::Dims;
 use crate::tensor::Tensor;
 use crate::{DType, Error, Result};
 
 impl Tensor {
-    /// Mean of -y ln σ(x) - (1 - y) ln(1 - σ(x)), in nats, over the logits x of `self`, with `targets` y from 0 to 1
-    /// in row-major order. The loss of two-byte logits is f32.
+    /// Computes the mean of -y ln σ(x) - (1 - y) ln(1 - σ(x)), in nats, over the logits x of `self`, with `targets` y
+    /// from 0 to 1 in row-major order. The loss of two-byte logits is f32.
     ///
     /// # Errors
-    /// When there are not as many targets as elements, or none, or one is not from 0 to 1.
+    /// Returns an error if the number of targets is not that of the elements, or is zero, or a target is not from 0 to 1.
     pub fn binary_cross_entropy(&self, targets: &[f32]) -> Result<Tensor> {
-        const OP: &str = "binary_cross_entropy";
-        if let Some(position) = targets.iter().position(|target| !(0.0..=1.0).contains(target)) {
-            let reason = format!("target {} at position {position} must be from 0 to 1", targets[position]);
-            return Err(Error::invalid(OP, reason));
-        }
-        self.pointwise_loss::<BinaryCrossEntropy>(OP, targets)
+        PointwiseLoss { loss: Loss::BinaryCrossEntropy, targets: targets.to_vec() }.of(self)
     }
 
-    /// Mean of (x - y)² over the elements x of `self`, with `targets` y in row-major order. The loss of two-byte
-    /// elements is f32.
+    /// Computes the mean of (x - y)² over the elements x of `self`, with `targets` y in row-major order. The loss of
+    /// two-byte elements is f32.
     ///
     /// # Errors
-    /// When there are not as many targets as elements, or none, or one is not finite.
+    /// Returns an error if the number of targets is not that of the elements, or is zero, or a target is not finite.
     pub fn mean_squared_error(&self, targets: &[f32]) -> Result<Tensor> {
-        const OP: &str = "mean_squared_error";
-        if let Some(position) = targets.iter().position(|target| !target.is_finite()) {
-            let reason = format!("target {} at position {position} must be finite", targets[position]);
-            return Err(Error::invalid(OP, reason));
-        }
-        self.pointwise_loss::<SquaredError>(OP, targets)
-    }
-
-    fn pointwise_loss<L: PointwiseLoss + Composed>(&self, op: &'static str, targets: &[f32]) -> Result<Tensor> {
-        if self.dtype().is_half() {
-            return self.to_dtype(DType::F32)?.pointwise_loss::<L>(op, targets);
-        }
-        if !self.dtype().is_float() {
-            return Err(wrong_dtype(op, "predictions", self.dtype(), "a float type"));
-        }
-        if targets.len() != self.elements() || targets.is_empty() {
-            let reason = format!("{} targets given for {} predictions", targets.len(), self.elements());
-            return Err(Error::shape(op, reason, &[("predictions", self.shape())]));
-        }
-        on_device!(self, cpu => (), cuda => return L::composed(self, targets));
-        let x = self.values()?;
-        let count = targets.len() as f64;
-        let output = float!(op, x.dtype(), T => {
-            Tensor::new((pointwise_loss::forward::<T, L>(x.slice(), targets) / count) as T, &x.device())?
-        });
-        let targets = targets.to_vec();
-        Ok(differentiable(op, [self], [&x], output, move |[x], dy, [dx]| {
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(op, dy.dtype(), T => {
-                let scale = dy.slice::<T>()[0].to_f64() / count;
-                pointwise_loss::backward::<T, L>(x.slice(), &targets, scale, dx.target());
-            });
-            Ok(())
-        }))
+        PointwiseLoss { loss: Loss::SquaredError, targets: targets.to_vec() }.of(self)
     }
 }
 
-/// A loss from other operations: what a GPU computes, where these few numbers have no kernel of their own.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "it is for GPUs"))]
-trait Composed {
-    fn composed(x: &Tensor, targets: &[f32]) -> Result<Tensor>;
+/// A loss of a number and its target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    BinaryCrossEntropy,
+    SquaredError,
 }
 
-impl Composed for BinaryCrossEntropy {
-    /// The cross-entropy of two classes with the logits 0 and x.
-    fn composed(x: &Tensor, targets: &[f32]) -> Result<Tensor> {
-        let x = x.reshape(&[targets.len(), 1])?;
-        let logits = Tensor::concat(&[&Tensor::zeros(x.shape(), x.dtype(), &x.device())?, &x], 1)?;
-        let both = targets.iter().flat_map(|&target| [1.0 - target, target]).collect();
-        logits.soft_cross_entropy(&Tensor::from_vec::<f32>(both, &[targets.len(), 2], &x.device())?)
+/// The mean of a loss over all elements.
+pub(crate) struct PointwiseLoss {
+    pub(crate) loss: Loss,
+    pub(crate) targets: Vec<f32>,
+}
+
+impl PointwiseLoss {
+    fn of(self, predictions: &Tensor) -> Result<Tensor> {
+        if predictions.dtype().is_half() {
+            return self.of(&predictions.to_dtype(DType::F32)?);
+        }
+        if !predictions.dtype().is_float() {
+            return Err(wrong_dtype(self.name(), "predictions", predictions.dtype(), "a float type"));
+        }
+        apply(self, [predictions])
+    }
+
+    fn check_targets(&self) -> Result<()> {
+        let (is_right, range): (fn(&f32) -> bool, _) = match self.loss {
+            Loss::BinaryCrossEntropy => (|target| (0.0..=1.0).contains(target), "from 0 to 1"),
+            Loss::SquaredError => (|target| target.is_finite(), "finite"),
+        };
+        let Some(position) = self.targets.iter().position(|target| !is_right(target)) else { return Ok(()) };
+        let reason = format!("target {} at position {position} must be {range}", self.targets[position]);
+        Err(Error::invalid(self.name(), reason))
     }
 }
 
-impl Composed for SquaredError {
-    fn composed(x: &Tensor, targets: &[f32]) -> Result<Tensor> {
-        let difference = x.sub(&Tensor::from_slice(targets, x.shape(), &x.device())?)?;
-        difference.mul(&difference)?.mean_all()
+impl Op<1, 1, 1> for PointwiseLoss {
+    const OPERANDS: [&'static str; 1] = ["predictions"];
+
+    fn name(&self) -> &'static str {
+        match self.loss {
+            Loss::BinaryCrossEntropy => "binary_cross_entropy",
+            Loss::SquaredError => "mean_squared_error",
+        }
+    }
+
+    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+        self.check_targets()?;
+        if self.targets.len() != x.elements() || self.targets.is_empty() {
+            let reason = format!("{} targets given for {} predictions", self.targets.len(), x.elements());
+            return Err(Error::shape(self.name(), reason, &[("predictions", x.shape())]));
+        }
+        Ok([Dims::default()])
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [loss]: [&mut [T]; 1]) {
+        let sum = match self.loss {
+            Loss::BinaryCrossEntropy => pointwise_loss::forward::<T, BinaryCrossEntropy>(x, &self.targets),
+            Loss::SquaredError => pointwise_loss::forward::<T, SquaredError>(x, &self.targets),
+        };
+        loss.fill(T::from_f64(sum / self.targets.len() as f64));
+    }
+
+    fn keeps(&self) -> [Keep; 1] {
+        [Keep::Input(0)]
+    }
+
+    fn backward<T: Float>(&self, [x]: [&[T]; 1], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
+        let Some(dx) = dx else { return };
+        let scale = dy[0].to_f64() / self.targets.len() as f64;
+        match self.loss {
+            Loss::BinaryCrossEntropy => {
+                pointwise_loss::backward::<T, BinaryCrossEntropy>(x, &self.targets, scale, dx);
+            }
+            Loss::SquaredError => pointwise_loss::backward::<T, SquaredError>(x, &self.targets, scale, dx),
+        }
     }
 }
 

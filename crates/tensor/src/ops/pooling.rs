@@ -1,70 +1,80 @@
-//! One vector for each sequence of a packed batch: the mean of its tokens' vectors, or the largest value of each
-//! column (N. Reimers, I. Gurevych, "Sentence-BERT", 2019).
+//! One vector for each sequence of a packed batch: the mean of its tokens' vectors, or the largest value of each column
+//! (N. Reimers, I. Gurevych, "Sentence-BERT", 2019).
 //!
 //! Mean over L rows: dx = dy / L in each of them. Max: dx = dy in the row that was the largest.
 
-use crate::autograd::differentiable;
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::ops::{Sequences, float, in_f32, on_device};
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Keep, Op, apply};
+use crate::layout::Dims;
+use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::{Error, Result, cpu};
+use crate::{Error, Result};
 
 /// How the vectors of a sequence become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
     /// Their mean.
     Mean,
-    /// The largest of each column.
+    /// The largest value of each column.
     Max,
 }
 
 impl Tensor {
-    /// The vectors `self` `[T, W]` of the tokens of `sequences` to one vector per sequence: `[B, W]`.
+    /// Pools the vectors `self` `[T, W]` of the tokens of `sequences` to one vector per sequence: `[B, W]`.
     ///
     /// # Errors
-    /// When `self` has not T rows.
+    /// Returns an error if `self` does not have T rows.
     pub fn pool(&self, sequences: &Sequences, pooling: Pooling) -> Result<Tensor> {
-        const OP: &str = "pool";
-        if let Some(y) = in_f32([self], |[x]| x.pool(sequences, pooling))? {
-            return Ok(y);
+        apply(Pool { sequences: sequences.clone(), pooling, width: self.width(), rows: Vec::new() }, [self])
+    }
+}
+
+/// Pooling of sequences.
+pub(crate) struct Pool {
+    pub(crate) sequences: Sequences,
+    pub(crate) pooling: Pooling,
+    width: usize,
+    /// For [`Pooling::Max`], the row that each value came from.
+    rows: Vec<u32>,
+}
+
+impl Op<1, 1, 0> for Pool {
+    const OPERANDS: [&'static str; 1] = ["tensor"];
+
+    fn name(&self) -> &'static str {
+        "pool"
+    }
+
+    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+        let (tokens, sequences) = (self.sequences.tokens(), self.sequences.len());
+        let wrong = |reason: String| Error::shape(self.name(), reason, &[("tensor", x.shape())]);
+        match *x.shape() {
+            [rows, width] if rows == tokens && width > 0 => Dims::new(self.name(), &[sequences, width]).map(|dims| [dims]),
+            [..] if x.rank() == 2 => Err(wrong(format!("must be [{tokens}, at least 1] for {sequences} sequences"))),
+            [..] => Err(wrong("the tensor must be a matrix".into())),
         }
-        let &[tokens, width] = self.shape() else {
-            return Err(Error::shape(OP, "the tensor must be a matrix", &[("tensor", self.shape())]));
-        };
-        if tokens != sequences.tokens() || width == 0 {
-            let reason = format!("must be [{}, at least 1] for {} sequences", sequences.tokens(), sequences.len());
-            return Err(Error::shape(OP, reason, &[("tensor", self.shape())]));
-        }
-        let x = self.values()?;
-        on_device!(x, cpu => (), cuda => {
-            let (output, rows) = cuda::pooling::forward(OP, &x, sequences, pooling)?;
-            let sequences = sequences.clone();
-            return Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-                dx.give_with(|| cuda::pooling::backward(OP, &dy, &sequences, pooling, &rows))
-            }));
-        });
-        let shape = [sequences.len(), width];
-        let cu_seqlens = sequences.cu_seqlens();
-        let mut rows = Vec::new();
-        let output = float!(OP, x.dtype(), T => Tensor::build(OP, &shape, &x.device(), |y: &mut [T]| match pooling {
-            Pooling::Mean => cpu::pooling::mean(x.slice(), width, cu_seqlens, y),
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
+        match self.pooling {
+            Pooling::Mean => cpu::pooling::mean(x, self.width, self.sequences.cu_seqlens(), y),
             Pooling::Max => {
-                rows.resize(y.len(), 0);
-                cpu::pooling::max(x.slice(), width, cu_seqlens, y, &mut rows);
+                self.rows.resize(y.len(), 0);
+                cpu::pooling::max(x, self.width, self.sequences.cu_seqlens(), y, &mut self.rows);
             }
-        })?);
-        let sequences = sequences.clone();
-        Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| {
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => match pooling {
-                Pooling::Mean => {
-                    cpu::pooling::mean_backward::<T>(dy.slice(), width, sequences.cu_seqlens(), dx.target());
-                }
-                Pooling::Max => cpu::pooling::max_backward::<T>(dy.slice(), width, &rows, dx.target()),
-            });
-            Ok(())
-        }))
+        }
+    }
+
+    fn keeps(&self) -> [Keep; 0] {
+        []
+    }
+
+    fn backward<T: Float>(&self, []: [&[T]; 0], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
+        let Some(dx) = dx else { return };
+        match self.pooling {
+            Pooling::Mean => cpu::pooling::mean_backward(dy, self.width, self.sequences.cu_seqlens(), dx),
+            Pooling::Max => cpu::pooling::max_backward(dy, self.width, &self.rows, dx),
+        }
     }
 }
 

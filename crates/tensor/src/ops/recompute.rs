@@ -61,7 +61,7 @@ where
 #[cfg(test)]
 pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     use crate::conformance::normal;
-    use crate::ops::Gelu;
+    use crate::Gelu;
     let inputs = || [normal(&[4, 5]), normal(&[3, 5]), normal(&[3])];
     cases.add("recompute", "of input and parameters", inputs(), |x| {
         let layer = vec![x[1].clone(), x[2].clone()];

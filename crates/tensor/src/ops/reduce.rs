@@ -1,71 +1,55 @@
 //! Sums and means.
 
-use crate::autograd::differentiable;
 use crate::cpu::strided;
-use crate::ops::{float, in_f32, on_device, wrong_dtype};
+use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
+use crate::gradients::Slot;
+use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::{Device, Error, Result};
 
 impl Tensor {
     /// Sums over dimensions `axes`, which stay with size 1.
     ///
     /// # Errors
-    /// When there is no such dimension.
+    /// Returns an error if a dimension does not exist.
     pub fn sum_keep(&self, axes: &[usize]) -> Result<Tensor> {
         self.sum_for("sum", axes)
     }
 
     /// The sum, for an operation that the user calls `op`.
     fn sum_for(&self, op: &'static str, axes: &[usize]) -> Result<Tensor> {
-        if let Some(y) = in_f32([self], |[x]| x.sum_for(op, axes))? {
-            return Ok(y);
-        }
-        let mut shape = self.shape().to_vec();
+        let mut shape = self.dims();
         for &axis in axes {
-            let Some(size) = shape.get_mut(axis) else {
+            let Some(size) = shape.as_mut().get_mut(axis) else {
                 return Err(Error::shape(op, format!("no dimension {axis}"), &[("tensor", self.shape())]));
             };
             *size = 1;
         }
-        if !self.dtype().is_float() {
-            return Err(wrong_dtype(op, "tensor", self.dtype(), "a float type"));
-        }
-        let output = on_device!(
-            self,
-            cpu => float!("sum", self.dtype(), T => {
-                let (from, layout) = (self.strided_slice::<T>(), self.layout());
-                Tensor::build("sum", &shape, &self.device(), |to: &mut [T]| strided::sum(from, layout, &shape, to))?
-            }),
-            cuda => crate::cuda::elementwise::sum("sum", self, &shape)?,
-        );
-        let from = self.dims();
-        Ok(differentiable("sum", [self], [], output, move |[], dy, [dx]| {
-            dx.give_with(|| dy.broadcast_to(&from)?.contiguous())
-        }))
+        apply_tensors(Sum { shape, from: self.dims() }, [self])
     }
 
-    /// Sum over dimension `axis`, which goes.
+    /// Sums over dimension `axis`, which is removed.
     pub fn sum(&self, axis: usize) -> Result<Tensor> {
         self.sum_keep(&[axis])?.squeeze(axis)
     }
 
-    /// Mean over dimension `axis`, which goes. Not a number where the dimension is empty.
+    /// Computes the mean over dimension `axis`, which is removed. The mean over an empty dimension is NaN.
     pub fn mean(&self, axis: usize) -> Result<Tensor> {
         let sum = self.sum_for("mean", &[axis])?.squeeze(axis)?;
         sum.mul_scalar(1.0 / self.size(axis) as f64)
     }
 
-    /// Sum of all elements: a number.
+    /// Sums all elements: a number.
     pub fn sum_all(&self) -> Result<Tensor> {
         self.sum_keep(&(0..self.rank()).collect::<Vec<_>>())?.reshape(&[])
     }
 
-    /// Mean of all elements: a number. Not a number where there are none.
+    /// Computes the mean of all elements: a number, NaN if there are no elements.
     pub fn mean_all(&self) -> Result<Tensor> {
         self.sum_all()?.mul_scalar(1.0 / self.elements() as f64)
     }
 
-    /// Undoes a broadcast: sums over what was repeated.
+    /// Undoes a broadcast from `shape`: sums over the dimensions that were repeated.
     pub(crate) fn sum_to(&self, shape: &[usize]) -> Result<Tensor> {
         if self.shape() == shape {
             return Ok(self.clone());
@@ -73,6 +57,32 @@ impl Tensor {
         let fresh = self.rank() - shape.len();
         let repeated = |axis: &usize| *axis < fresh || shape[axis - fresh] != self.size(*axis);
         self.sum_keep(&(0..self.rank()).filter(repeated).collect::<Vec<_>>())?.reshape(shape)
+    }
+}
+
+/// Sums over the dimensions that have size 1 in `shape`.
+pub(crate) struct Sum {
+    pub(crate) shape: Dims,
+    from: Dims,
+}
+
+/// Works on tensors, because it reads any layout and its gradient is a broadcast.
+impl TensorOp for Sum {
+    type Arity = [(); 1];
+
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&Tensor; 1], _: bool) -> Result<Forward> {
+        let output = Tensor::build(self.name(), &self.shape, &Device::Cpu, |to: &mut [T]| {
+            strided::sum(x.strided_slice::<T>(), x.layout(), &self.shape, to);
+        })?;
+        Ok(Forward { output, kept: Vec::new() })
+    }
+
+    fn backward<T: Float>(self, _: Vec<Tensor>, dy: Tensor, [dx]: [Slot<'_>; 1]) -> Result<()> {
+        dx.give_with(|| dy.broadcast_to(&self.from)?.contiguous())
     }
 }
 

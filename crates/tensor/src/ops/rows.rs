@@ -1,80 +1,106 @@
-//! Picking rows of a matrix, and its inverse. The masked-language-model head runs on the masked rows alone,
-//! the pooler on the [CLS] rows alone.
+//! Picking rows of a matrix, and the inverse. The masked-language-model head runs on the masked rows alone, the pooler on
+//! the [CLS] rows alone.
 
-use crate::autograd::differentiable;
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::ops::{check_indices, float, in_f32, on_device};
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
+use crate::gradients::Slot;
+use crate::layout::Dims;
+use crate::ops::check_indices;
 use crate::tensor::Tensor;
-use crate::{Error, Result, cpu};
+use crate::{Device, Error, Result};
 
 impl Tensor {
-    /// Rows `indices` of `self` [R, W]: [indices, W]. An index may come more than once; its gradients add.
+    /// Picks the rows `indices` of `self` [R, W]: [indices, W]. An index may occur more than once; its gradients add up.
     ///
     /// # Errors
-    /// When this is no matrix or an index is not below R.
+    /// Returns an error if this is not a matrix or an index is not below R.
     pub fn gather_rows(&self, indices: &[u32]) -> Result<Tensor> {
-        gather("gather_rows", "row index", self, indices)
+        apply(GatherRows { name: "gather_rows", index: "row index", indices: indices.to_vec(), width: self.width() }, [self])
     }
 
-    /// A matrix [rows, W] of zeros to whose rows `indices` the rows of `self` [indices, W] are added.
+    /// Adds the rows of `self` [indices, W] to the rows `indices` of a matrix [rows, W] of zeros.
     ///
     /// # Errors
-    /// When this is no matrix of as many rows as indices, or an index is not below `rows`.
+    /// Returns an error if this is not a matrix with a row for each index, or an index is not below `rows`.
     pub fn scatter_rows(&self, indices: &[u32], rows: usize) -> Result<Tensor> {
-        const OP: &str = "scatter_rows";
-        if let Some(y) = in_f32([self], |[x]| x.scatter_rows(indices, rows))? {
-            return Ok(y);
-        }
-        let (count, width) = matrix(OP, self)?;
-        if count != indices.len() {
-            let reason = format!("{} indices given for {count} rows", indices.len());
-            return Err(Error::shape(OP, reason, &[("tensor", self.shape())]));
-        }
-        check_indices(OP, "row index", indices, rows)?;
-        let x = self.values()?;
-        let output = on_device!(
-            x,
-            cpu => float!(OP, x.dtype(), T => {
-                Tensor::build(OP, &[rows, width], &x.device(), |y: &mut [T]| {
-                    cpu::embedding::scatter_add(cpu::Target::new(y, false), width, indices, x.slice());
-                })?
-            }),
-            cuda => {
-                let output = Tensor::zeros(&[rows, width], x.dtype(), &x.device())?;
-                cuda::embedding::scatter(OP, &x, indices, &output)?;
-                output
-            },
-        );
-        let indices = indices.to_vec();
-        Ok(differentiable(OP, [self], [], output, move |[], dy, [dx]| dx.give_with(|| dy.gather_rows(&indices))))
+        apply_tensors(ScatterRows { indices: indices.to_vec(), rows }, [self])
     }
 }
 
-/// Rows `indices` of a matrix, for an operation that calls them `what`.
-pub(super) fn gather(op: &'static str, what: &'static str, x: &Tensor, indices: &[u32]) -> Result<Tensor> {
-    if let Some(y) = in_f32([x], |[x]| gather(op, what, x, indices))? {
-        return Ok(y);
+/// Picking rows of a matrix.
+pub(crate) struct GatherRows {
+    pub(super) name: &'static str,
+    /// What errors call an index.
+    pub(super) index: &'static str,
+    pub(crate) indices: Vec<u32>,
+    pub(super) width: usize,
+}
+
+impl Op<1, 1, 0> for GatherRows {
+    const OPERANDS: [&'static str; 1] = ["tensor"];
+
+    fn name(&self) -> &'static str {
+        self.name
     }
-    let (rows, width) = matrix(op, x)?;
-    check_indices(op, what, indices, rows)?;
-    let values = x.values()?;
-    let output = on_device!(
-        values,
-        cpu => float!(op, x.dtype(), T => {
-            Tensor::build(op, &[indices.len(), width], &x.device(), |y: &mut [T]| {
-                cpu::embedding::gather(values.slice(), width, indices, y);
-            })?
-        }),
-        cuda => cuda::embedding::gather(op, &values, indices)?,
-    );
-    let indices = indices.to_vec();
-    Ok(differentiable(op, [x], [], output, move |[], dy, [dx]| {
-        let Some(mut dx) = dx.open()? else { return Ok(()) };
-        on_device!(dy, cpu => (), cuda => return cuda::embedding::scatter(op, &dy, &indices, &dx.zeroed()?));
-        float!(op, dy.dtype(), T => cpu::embedding::scatter_add::<T>(dx.rows_target(&indices), width, &indices, dy.slice()));
-        Ok(())
-    }))
+
+    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+        let (rows, width) = matrix(self.name, x)?;
+        check_indices(self.name, self.index, &self.indices, rows)?;
+        Ok([Dims::new(self.name, &[self.indices.len(), width])?])
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
+        cpu::embedding::gather(x, self.width, &self.indices, y);
+    }
+
+    fn keeps(&self) -> [Keep; 0] {
+        []
+    }
+
+    fn backward<T: Float>(&self, []: [&[T]; 0], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
+        if let Some(dx) = dx {
+            cpu::embedding::scatter_add(dx, self.width, &self.indices, dy);
+        }
+    }
+
+    fn rows(&self, _: usize) -> Option<&[u32]> {
+        Some(&self.indices)
+    }
+}
+
+/// Adding rows to those of a matrix of zeros.
+pub(crate) struct ScatterRows {
+    pub(crate) indices: Vec<u32>,
+    pub(crate) rows: usize,
+}
+
+impl TensorOp for ScatterRows {
+    type Arity = [(); 1];
+
+    fn name(&self) -> &'static str {
+        "scatter_rows"
+    }
+
+    fn check(&self, [x]: [&Tensor; 1]) -> Result<()> {
+        let (count, _) = matrix(self.name(), x)?;
+        if count != self.indices.len() {
+            let reason = format!("{} indices given for {count} rows", self.indices.len());
+            return Err(Error::shape(self.name(), reason, &[("tensor", x.shape())]));
+        }
+        check_indices(self.name(), "row index", &self.indices, self.rows)
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&Tensor; 1], _: bool) -> Result<Forward> {
+        let (x, width) = (x.values()?, x.width());
+        let output = Tensor::build(self.name(), &[self.rows, width], &Device::Cpu, |y: &mut [T]| {
+            cpu::embedding::scatter_add(Target::new(y, false), width, &self.indices, x.slice());
+        })?;
+        Ok(Forward { output, kept: Vec::new() })
+    }
+
+    fn backward<T: Float>(self, _: Vec<Tensor>, dy: Tensor, [dx]: [Slot<'_>; 1]) -> Result<()> {
+        dx.give_with(|| dy.gather_rows(&self.indices))
+    }
 }
 
 fn matrix(op: &'static str, tensor: &Tensor) -> Result<(usize, usize)> {

@@ -1,60 +1,62 @@
-//! Softmax over the last dimension, and its logarithm. The largest element of a row is subtracted first,
-//! so no input overflows.
+//! Softmax over the last dimension, and its logarithm. The largest element of a row is subtracted first, so no input
+//! overflows.
 //!
 //! With y = softmax(x): dx = y * (dy - Σ dy y). With y = log softmax(x): dx = dy - e^y Σ dy.
 
-use crate::autograd::differentiable;
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::ops::{float, in_f32, on_device, rows_and_width};
+use crate::cpu::{self, Target};
+use crate::dispatch::{Float, Keep, Op, apply};
+use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::{Result, cpu};
+use crate::Result;
 
 impl Tensor {
-    /// `e^x / Σ e^x` over the last dimension.
+    /// Computes `e^x / Σ e^x` over the last dimension.
     pub fn softmax(&self) -> Result<Tensor> {
-        const OP: &str = "softmax";
-        if let Some(y) = in_f32([self], |[x]| x.softmax())? {
-            return Ok(y);
-        }
-        let x = self.values()?;
-        let (_, width) = rows_and_width(x.shape());
-        let output = on_device!(
-            x,
-            cpu => float!(OP, x.dtype(), T => {
-                Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::softmax(x.slice(), y, width))?
-            }),
-            cuda => cuda::softmax::forward(OP, &x, false)?,
-        );
-        Ok(differentiable(OP, [self], [&output.clone()], output, move |[y], dy, [dx]| {
-            on_device!(dy, cpu => (), cuda => return dx.give_with(|| cuda::softmax::backward(OP, &y, &dy, false)));
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => cpu::softmax::softmax_backward::<T>(y.slice(), dy.slice(), dx.target(), width));
-            Ok(())
-        }))
+        apply(Softmax { width: self.width(), logarithm: false }, [self])
     }
 
-    /// `x - ln Σ e^x` over the last dimension.
+    /// Computes `x - ln Σ e^x` over the last dimension.
     pub fn log_softmax(&self) -> Result<Tensor> {
-        const OP: &str = "log_softmax";
-        if let Some(y) = in_f32([self], |[x]| x.log_softmax())? {
-            return Ok(y);
+        apply(Softmax { width: self.width(), logarithm: true }, [self])
+    }
+}
+
+/// Softmax of rows of `width` elements, or its logarithm.
+pub(crate) struct Softmax {
+    width: usize,
+    pub(crate) logarithm: bool,
+}
+
+impl Op<1, 1, 1> for Softmax {
+    const OPERANDS: [&'static str; 1] = ["tensor"];
+
+    fn name(&self) -> &'static str {
+        if self.logarithm { "log_softmax" } else { "softmax" }
+    }
+
+    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+        Ok([x.dims()])
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
+        if self.logarithm {
+            cpu::softmax::log_softmax(x, y, self.width);
+        } else {
+            cpu::softmax::softmax(x, y, self.width);
         }
-        let x = self.values()?;
-        let (_, width) = rows_and_width(x.shape());
-        let output = on_device!(
-            x,
-            cpu => float!(OP, x.dtype(), T => {
-                Tensor::build(OP, x.shape(), &x.device(), |y: &mut [T]| cpu::softmax::log_softmax(x.slice(), y, width))?
-            }),
-            cuda => cuda::softmax::forward(OP, &x, true)?,
-        );
-        Ok(differentiable(OP, [self], [&output.clone()], output, move |[y], dy, [dx]| {
-            on_device!(dy, cpu => (), cuda => return dx.give_with(|| cuda::softmax::backward(OP, &y, &dy, true)));
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(OP, dy.dtype(), T => cpu::softmax::log_softmax_backward::<T>(y.slice(), dy.slice(), dx.target(), width));
-            Ok(())
-        }))
+    }
+
+    fn keeps(&self) -> [Keep; 1] {
+        [Keep::Output(0)]
+    }
+
+    fn backward<T: Float>(&self, [y]: [&[T]; 1], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
+        let Some(dx) = dx else { return };
+        if self.logarithm {
+            cpu::softmax::log_softmax_backward(y, dy, dx, self.width);
+        } else {
+            cpu::softmax::softmax_backward(y, dy, dx, self.width);
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-use crate::ops::{float, rows_and_width};
+use crate::dispatch::Float;
+use crate::layout::rows_and_width;
 use crate::tensor::Tensor;
 use crate::{DType, Device, Result};
 
@@ -30,27 +31,26 @@ impl Tensor {
             .collect())
     }
 
-    /// The column of the largest element of each row of `self` [.., W]; the first one where several are. What is
-    /// not a number is smaller than any number. 0 where there is no column.
+    /// Returns the column of the largest element of each row of `self` [.., W], the first if several are equal. NaN is
+    /// smaller than any number. A row without columns gives 0.
     pub fn argmax(&self) -> Result<Vec<usize>> {
         let (rows, width) = rows_and_width(self.shape());
-        let values = self.detach().to_device(&Device::Cpu)?.to_dtype(if self.dtype() == DType::F64 {
-            DType::F64
-        } else {
-            DType::F32
-        })?;
-        let values = values.contiguous()?;
-        float!("argmax", values.dtype(), T => {
-            let values = values.slice::<T>();
-            let largest = |row: usize| {
-                let row = &values[row * width..][..width];
-                row.iter().enumerate().fold(0, |best, (column, x)| {
-                    if *x > row[best] || row[best].is_nan() && !x.is_nan() { column } else { best }
-                })
-            };
-            Ok((0..rows).map(largest).collect())
+        let values = self.detach().to_device(&Device::Cpu)?.contiguous()?;
+        if width == 0 {
+            return Ok(vec![0; rows]);
+        }
+        Ok(match values.dtype() {
+            DType::F64 => values.slice::<f64>().chunks_exact(width).map(largest).collect(),
+            _ => values.to_dtype(DType::F32)?.slice::<f32>().chunks_exact(width).map(largest).collect(),
         })
     }
+}
+
+fn largest<T: Float>(row: &[T]) -> usize {
+    row.iter().enumerate().fold(0, |best, (column, x)| {
+        let is_nan = |x: &T| x.to_f64().is_nan();
+        if *x > row[best] || is_nan(&row[best]) && !is_nan(x) { column } else { best }
+    })
 }
 
 #[cfg(test)]

@@ -1,70 +1,76 @@
 //! Elementwise functions of one argument. GELU has a file of its own.
 
-use crate::autograd::differentiable;
-use crate::cpu::unary::{self, Exp, Ln, Reciprocal, Relu, Saved, Sqrt, Tanh, Unary};
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::ops::{float, in_f32, on_device};
+use crate::cpu::unary::{Function, Saved};
+use crate::cpu::Target;
+use crate::dispatch::{Float, Keep, Op, apply};
+use crate::layout::Dims;
 use crate::tensor::Tensor;
 use crate::Result;
 
 impl Tensor {
-    /// `e^x`. The derivative is the result itself.
+    /// Computes `e^x`. The derivative is the result itself.
     pub fn exp(&self) -> Result<Tensor> {
-        self.map::<Exp>("exp")
+        apply(Unary { name: "exp", function: Function::Exp }, [self])
     }
 
-    /// Natural logarithm. The derivative is `1 / x`.
+    /// Computes the natural logarithm. The derivative is `1 / x`.
     pub fn ln(&self) -> Result<Tensor> {
-        self.map::<Ln>("ln")
+        apply(Unary { name: "ln", function: Function::Ln }, [self])
     }
 
-    /// Square root. The derivative is `1 / (2 √x)`.
+    /// Computes the square root. The derivative is `1 / (2 √x)`.
     pub fn sqrt(&self) -> Result<Tensor> {
-        self.map::<Sqrt>("sqrt")
+        apply(Unary { name: "sqrt", function: Function::Sqrt }, [self])
     }
 
-    /// Hyperbolic tangent. The derivative is `1 - tanh(x)²`.
+    /// Computes the hyperbolic tangent. The derivative is `1 - tanh(x)²`.
     pub fn tanh(&self) -> Result<Tensor> {
-        self.map::<Tanh>("tanh")
+        apply(Unary { name: "tanh", function: Function::Tanh }, [self])
     }
 
-    /// `max(x, 0)`. The derivative is 1 above 0, and 0 elsewhere.
+    /// Computes `max(x, 0)`. The derivative is 1 above 0, and 0 elsewhere.
     pub fn relu(&self) -> Result<Tensor> {
-        self.map::<Relu>("relu")
+        apply(Unary { name: "relu", function: Function::Relu }, [self])
     }
 
-    /// `1 / x`. The derivative is `-1 / x²`.
+    /// Computes `1 / x`. The derivative is `-1 / x²`.
     pub fn reciprocal(&self) -> Result<Tensor> {
-        self.map::<Reciprocal>("reciprocal")
+        apply(Unary { name: "reciprocal", function: Function::Reciprocal }, [self])
+    }
+}
+
+/// A function of every element.
+pub(crate) struct Unary {
+    pub(crate) name: &'static str,
+    pub(crate) function: Function,
+}
+
+impl Op<1, 1, 1> for Unary {
+    const OPERANDS: [&'static str; 1] = ["tensor"];
+
+    fn name(&self) -> &'static str {
+        self.name
     }
 
-    fn map<F: Unary + 'static>(&self, op: &'static str) -> Result<Tensor> {
-        if let Some(y) = in_f32([self], |[x]| x.map::<F>(op))? {
-            return Ok(y);
+    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+        Ok([x.dims()])
+    }
+
+    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
+        self.function.forward(x, y);
+    }
+
+    fn keeps(&self) -> [Keep; 1] {
+        match self.function.saved() {
+            Saved::Input => [Keep::Input(0)],
+            Saved::Output => [Keep::Output(0)],
         }
-        let x = self.values()?;
-        let output = on_device!(
-            x,
-            cpu => float!(op, x.dtype(), T => {
-                Tensor::build(op, x.shape(), &x.device(), |y: &mut [T]| unary::forward::<T, F>(x.slice(), y))?
-            }),
-            cuda => cuda::elementwise::unary(op, F::ON_CUDA, &x, 0.0)?,
-        );
-        let kept = match F::SAVED {
-            Saved::Input => &x,
-            Saved::Output => &output.clone(),
-        };
-        Ok(differentiable(op, [self], [kept], output, move |[kept], dy, [dx]| {
-            on_device!(
-                dy,
-                cpu => (),
-                cuda => return dx.give_with(|| cuda::elementwise::unary_backward(op, F::ON_CUDA, &kept, &dy)),
-            );
-            let Some(mut dx) = dx.open()? else { return Ok(()) };
-            float!(op, dy.dtype(), T => unary::backward::<T, F>(kept.slice(), dy.slice(), dx.target()));
-            Ok(())
-        }))
+    }
+
+    fn backward<T: Float>(&self, [saved]: [&[T]; 1], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
+        if let Some(dx) = dx {
+            self.function.backward(saved, dy, dx);
+        }
     }
 }
 

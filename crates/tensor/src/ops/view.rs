@@ -2,29 +2,14 @@
 //! row-major, and `contiguous`.
 
 use crate::autograd::differentiable;
-use crate::cpu::strided;
+use crate::copy;
 use crate::layout::{Dims, Layout};
-#[cfg(feature = "cuda")]
-use crate::cuda;
-use crate::ops::{element, on_device};
 use crate::tensor::{Origin, Tensor};
 use crate::{Error, Result};
 
 impl Tensor {
     fn view(&self, layout: Layout) -> Tensor {
         Tensor::from_parts(self.storage().clone(), layout, self.dtype(), Origin::Constant)
-    }
-
-    /// The same elements, row-major in memory of their own.
-    pub(crate) fn copied(&self) -> Result<Tensor> {
-        on_device!(
-            self,
-            cpu => element!("contiguous", self.dtype(), T => {
-                let (from, layout) = (self.strided_slice::<T>(), self.layout());
-                Tensor::build("contiguous", self.shape(), &self.device(), |to: &mut [T]| strided::copy(from, layout, to))
-            }),
-            cuda => cuda::elementwise::copied("contiguous", self, self.dtype()),
-        )
     }
 
     /// The same elements, row-major: this tensor itself where it already is.
@@ -112,22 +97,9 @@ impl Tensor {
         let mut layout = *self.layout();
         layout.shape.as_mut()[axis] = length;
         layout.offset += start * layout.strides[axis];
-        let from = self.dims();
         Ok(differentiable("narrow", [self], [], self.view(layout), move |[], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
-            on_device!(dy, cpu => (), cuda => {
-                let part = dx.zeroed()?.narrow(axis, start, length)?;
-                return cuda::elementwise::copy("narrow", &dy, &part, true);
-            });
-            let inner: usize = from[axis + 1..].iter().product();
-            element!("narrow", dy.dtype(), T => {
-                let dy = dy.slice::<T>();
-                let whole = dx.zeroed_slice::<T>();
-                for (whole, part) in whole.chunks_exact_mut((from[axis] * inner).max(1)).zip(dy.chunks_exact((length * inner).max(1))) {
-                    whole[start * inner..].iter_mut().zip(part).for_each(|(to, from)| *to += from);
-                }
-            });
-            Ok(())
+            copy::add("narrow", &dy, &dx.zeroed()?.narrow(axis, start, length)?)
         }))
     }
 

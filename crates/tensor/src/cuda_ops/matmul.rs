@@ -3,17 +3,19 @@
 
 use bytemuck::{NoUninit, Zeroable, bytes_of};
 
-use super::elementwise::{Unary, copy};
-use super::enumerations::EpilogueKind;
-use super::launch::Launch;
-use super::layer_norm::{self, add_rows};
+use super::arguments::{device_of, fresh, int, pointer, write_gradient};
+use super::column_sums::add_rows;
 use super::scaled::{Narrow, Scale, of_scale, scaled};
-use super::tensor_map::TensorMap;
-use super::{Pointer, device_of, fresh, int, pointer};
-use crate::layout::{Dims, Layout};
-use crate::ops::Gelu;
+use crate::copy::copy;
+use crate::cpu::unary::Function;
+use crate::cuda::{Accumulate, EpilogueKind, Launch, Pointer, TensorMap};
+use crate::dispatch::TensorOp;
+use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::gradients::Slot;
+use crate::layout::{Dims, Layout, rows_and_width};
+use crate::ops::matmul::MatMul;
 use crate::tensor::{Origin, Tensor};
-use crate::{DType, Precision, Result};
+use crate::{DType, Gelu, Precision, Result};
 
 /// A block on tensor cores has so much of the product in each direction, a block of gemm_any.cu so much.
 const TILE: usize = 128;
@@ -37,32 +39,58 @@ const SMALLEST_PART: usize = 64;
 /// In f16, operands are scaled to below 2 to this power: sums are in f32, so all of the range is theirs.
 const LIMIT: i32 = 15;
 
+impl CudaOp for MatMul {
+    type Arity = [(); 2];
+
+    fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
+        let (op, precision, rank) = (self.name(), self.precision, self.batch.len());
+        let of = self.operands([a, b])?;
+        let [m, k, n] = of.sizes;
+        let output = fresh(op, &self.whole(m, n), a.dtype(), &device_of(op, a)?)?;
+        let count: usize = self.batch.iter().product();
+        if count == 1 {
+            let matrix = |tensor, layout: &Layout, rows, columns| {
+                let step = (layout.strides[rank], layout.strides[rank + 1]);
+                Matrix { tensor, start: 0, rows, columns, step, scale: None }
+            };
+            let (x, y) = (matrix(a, &of.a, m, k), matrix(b, &of.b, k, n));
+            multiply(op, precision, x, y, Matrix::of(&output), Epilogue::Plain, false)?;
+        } else {
+            let each = |tensor: &Tensor, rows, columns| {
+                tensor.detach().broadcast_to(&self.whole(rows, columns))?.contiguous()?.reshape(&[count, rows, columns])
+            };
+            multiply_each(op, precision, &each(a, m, k)?, &each(b, k, n)?, &output)?;
+        }
+        Ok(GpuOutput::Operation(output, self.keeps([a, b])?))
+    }
+}
+
 /// A matrix in a tensor's memory: element (i, j) of `rows` x `columns` is `start + i * step.0 + j * step.1` elements from its
 /// first.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub(crate) tensor: &'a Tensor,
-    pub(crate) start: usize,
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    pub(crate) step: (usize, usize),
+pub(super) struct Matrix<'a> {
+    pub(super) tensor: &'a Tensor,
+    pub(super) start: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) step: (usize, usize),
     /// By which its numbers are to be multiplied.
-    pub(crate) scale: Option<&'a Scale>,
+    pub(super) scale: Option<&'a Scale>,
 }
 
 impl<'a> Matrix<'a> {
     /// A row-major tensor as a matrix of its last dimension.
-    pub(crate) fn of(tensor: &'a Tensor) -> Matrix<'a> {
-        let (rows, columns) = crate::ops::rows_and_width(tensor.shape());
+    pub(super) fn of(tensor: &'a Tensor) -> Matrix<'a> {
+        let (rows, columns) = rows_and_width(tensor.shape());
         Matrix { tensor, start: 0, rows, columns, step: (columns, 1), scale: None }
     }
 
     /// Some of the columns.
-    pub(crate) fn columns(self, start: usize, columns: usize) -> Matrix<'a> {
+    pub(super) fn columns(self, start: usize, columns: usize) -> Matrix<'a> {
         Matrix { start: self.start + start * self.step.1, columns, ..self }
     }
 
-    pub(crate) fn transposed(self) -> Matrix<'a> {
+    pub(super) fn transposed(self) -> Matrix<'a> {
         Matrix { rows: self.columns, columns: self.rows, step: (self.step.1, self.step.0), ..self }
     }
 
@@ -83,7 +111,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// A matrix as products in a precision read it, made once for several of them.
-pub(crate) struct Operand {
+pub(super) struct Operand {
     tensor: Tensor,
     rows: usize,
     columns: usize,
@@ -94,7 +122,7 @@ pub(crate) struct Operand {
 
 impl Operand {
     /// The matrix itself, or its elements in a narrower type.
-    pub(crate) fn of(op: &'static str, precision: Precision, tensor: &Tensor) -> Result<Operand> {
+    pub(super) fn of(op: &'static str, precision: Precision, tensor: &Tensor) -> Result<Operand> {
         let matrix = Matrix::of(tensor);
         match Narrow::of(op, precision, &device_of(op, tensor)?)? {
             Some(narrow) => Operand::narrowed(op, narrow, matrix),
@@ -117,7 +145,7 @@ impl Operand {
         }
         if row != of.columns {
             // What pads a row is multiplied too.
-            to.clear(op)?;
+            to.clear()?;
         }
         let shape = Dims::new(op, &[of.rows, of.columns])?;
         let view = |tensor: &Tensor, start: usize, step: (usize, usize)| -> Result<Tensor> {
@@ -125,11 +153,11 @@ impl Operand {
                 Layout { shape, strides: Dims::new(op, &[step.0, step.1])?, offset: tensor.layout().offset + start };
             Ok(Tensor::from_parts(tensor.storage().clone(), layout, tensor.dtype(), Origin::Constant))
         };
-        copy(op, &view(of.tensor, of.start, of.step)?, &view(&to, 0, (row, 1))?, false)?;
+        copy(op, &view(of.tensor, of.start, of.step)?, &view(&to, 0, (row, 1))?)?;
         Ok(Operand { tensor: to, rows, columns, row, scale: of.scale.cloned() })
     }
 
-    pub(crate) fn matrix(&self) -> Matrix<'_> {
+    pub(super) fn matrix(&self) -> Matrix<'_> {
         let Operand { tensor, rows, columns, row, scale } = self;
         Matrix { tensor, start: 0, rows: *rows, columns: *columns, step: (*row, 1), scale: scale.as_ref() }
     }
@@ -137,7 +165,7 @@ impl Operand {
 
 /// What becomes of a product before it is written.
 #[derive(Clone, Copy)]
-pub(crate) enum Epilogue<'a> {
+pub(super) enum Epilogue<'a> {
     Plain,
     Bias(&'a Tensor),
     /// GELU of the product and a bias; the pre-activation is kept in the second, where there is one.
@@ -205,7 +233,7 @@ struct Any {
 }
 
 /// c = a b, written to `c`, which nobody else sees; with `add`, added to it.
-pub(crate) fn multiply(
+pub(super) fn multiply(
     op: &'static str,
     precision: Precision,
     a: Matrix<'_>,
@@ -233,7 +261,7 @@ pub(crate) fn multiply(
         bias,
         pre_activation,
         kind: kind as i32,
-        gelu: Unary::from(gelu) as i32,
+        gelu: Function::from(gelu) as i32,
         add: add.into(),
         ..KernelEpilogue::zeroed()
     };
@@ -262,7 +290,9 @@ pub(crate) fn multiply(
         let product =
             Product { c: pointer(&sums), batch_c: (m * n) as u64, split: int(op, part)?, epilogue, ..product };
         on_tensor_cores(op, narrow, a, b, product, k.div_ceil(part))?;
-        return add_rows(op, &device, pointer(&sums), (k.div_ceil(part), m * n, m * n), c.pointer(), add);
+        // Parts continue the sum that is there, as a product that is not split does.
+        let accumulate = if add { Accumulate::Continue } else { Accumulate::Overwrite };
+        return add_rows(op, &device, pointer(&sums), (k.div_ceil(part), m * n, m * n), c.pointer(), accumulate);
     }
     let arguments = Any {
         a: a.pointer(),
@@ -284,7 +314,7 @@ pub(crate) fn multiply(
 }
 
 /// The products of as many matrices: a [N, m, k] and b [N, k, n], row-major, to c [N, m, n], which nobody else sees.
-pub(crate) fn multiply_each(op: &'static str, precision: Precision, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<()> {
+pub(super) fn multiply_each(op: &'static str, precision: Precision, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<()> {
     let device = device_of(op, a)?;
     device_of(op, b)?;
     let (count, m, k, n) = (a.size(0), a.size(1), a.size(2), b.size(2));
@@ -354,26 +384,25 @@ pub(crate) fn multiply_each(op: &'static str, precision: Precision, a: &Tensor, 
     Ok(())
 }
 
-/// du = (a b) * gelu'(u), of the shape of u, and the sums of its columns: the gradients of a pre-activation and of its bias.
-pub(crate) fn gelu_gradient(
+/// Computes du = (a b) * gelu'(u), the gradient of a pre-activation, and parts of the sums of its columns if the kernel can:
+/// the gradient of the bias.
+pub(super) fn gelu_gradient(
     op: &'static str,
     precision: Precision,
     a: Matrix<'_>,
     b: Matrix<'_>,
     (u, gelu): (&Tensor, Gelu),
-) -> Result<(Tensor, Tensor)> {
+) -> Result<(Tensor, Option<Tensor>)> {
     let device = device_of(op, u)?;
     let du = fresh(op, u.shape(), DType::F32, &device)?;
     let to = Matrix::of(&du);
-    if Narrow::of(op, precision, &device)?.is_none() || to.rows * to.columns * a.columns == 0 {
-        multiply(op, precision, a, b, to, Epilogue::GeluGradient(u, None, gelu), false)?;
-        let sums = column_sums(op, to)?;
-        return Ok((du, sums));
-    }
-    let parts = 2 * to.rows.div_ceil(TILE);
-    let sums = fresh(op, &[parts, to.columns], DType::F32, &device)?;
-    multiply(op, precision, a, b, to, Epilogue::GeluGradient(u, Some(&sums), gelu), false)?;
-    let sums = layer_norm::column_sums(op, &device, pointer(&sums), (parts, to.columns, to.columns))?;
+    let sums = match Narrow::of(op, precision, &device)? {
+        Some(_) if to.rows * to.columns * a.columns > 0 => {
+            Some(fresh(op, &[2 * to.rows.div_ceil(TILE), to.columns], DType::F32, &device)?)
+        }
+        _ => None,
+    };
+    multiply(op, precision, a, b, to, Epilogue::GeluGradient(u, sums.as_ref(), gelu), false)?;
     Ok((du, sums))
 }
 
@@ -406,7 +435,7 @@ fn on_tensor_cores(
     let (scale_a, scale_b) = (of_scale(a.scale), of_scale(b.scale));
     let product = Product { epilogue: KernelEpilogue { scale_a, scale_b, ..product.epilogue }, ..product };
     let grid = [(product.n as usize).div_ceil(TILE), (product.m as usize).div_ceil(TILE), parts];
-    if narrow == Narrow::Bf16 && device.0.capability == (9, 0) {
+    if narrow == Narrow::Bf16 && device.capability() == (9, 0) {
         let name = match (a_across, b_across) {
             (false, false) => "gemm_hopper_nn_bf16_f32",
             (false, true) => "gemm_hopper_nt_bf16_f32",
@@ -436,8 +465,11 @@ fn on_tensor_cores(
     Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED).with(&arguments)
 }
 
-/// The sums of the columns of a matrix whose rows lie together.
-pub(crate) fn column_sums(op: &'static str, of: Matrix<'_>) -> Result<Tensor> {
+/// Writes the sums of the columns of a matrix, whose rows lie together, as a gradient.
+pub(super) fn write_column_sums(op: &'static str, of: Matrix<'_>, slot: Slot<'_>) -> Result<()> {
     let device = device_of(op, of.tensor)?;
-    layer_norm::column_sums(op, &device, of.pointer(), (of.rows, of.step.0, of.columns))
+    write_gradient(slot, |to, add| {
+        let shape = (of.rows, of.step.0, of.columns);
+        add_rows(op, &device, of.pointer(), shape, pointer(to), Accumulate::gradient(add))
+    })
 }

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use bytemuck::{NoUninit, Pod, Zeroable, bytes_of};
 
-use super::launch::Launch;
-use super::{CudaDevice, DeviceBuffer, Pointer};
+use super::arguments::int;
 use crate::cpu::adamw::AdamWStep;
+use crate::cuda::{CudaDevice, DeviceBuffer, Launch, Pointer};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
@@ -118,7 +118,7 @@ pub(crate) fn adamw(
         ..StepState::zeroed()
     };
     let state = device.upload(op, &[of_step])?;
-    let count = super::int(op, total)?;
+    let count = int(op, total)?;
     let most = clip_norm.map_or(0.0, |norm| norm as f32);
     let (sums, to) = (partials.pointer(), state.pointer());
     let arguments = [bytes_of(&sums), bytes_of(&count), bytes_of(&most), bytes_of(&to)];
@@ -129,7 +129,7 @@ pub(crate) fn adamw(
         ranges.push(KernelRange {
             start: range.start as u64,
             count: range.len() as u64,
-            first_block: super::int(op, blocks)? as u32,
+            first_block: int(op, blocks)? as u32,
             rate_factor: if learning_rate == 0.0 { 0.0 } else { (step.learning_rate / learning_rate) as f32 },
             weight_decay: step.weight_decay as f32,
             padding: 0,
@@ -144,7 +144,7 @@ pub(crate) fn adamw(
         mean_of_squares: address(op, square, 0)?,
         state: to,
         ranges: of_ranges.pointer(),
-        count: super::int(op, ranges.len())?,
+        count: int(op, ranges.len())?,
         new1: (1.0 - first.beta1) as f32,
         beta2: first.beta2 as f32,
         new2: (1.0 - first.beta2) as f32,

@@ -2,9 +2,9 @@
 
 use bytemuck::NoUninit;
 
-use super::elementwise::copied;
-use super::launch::Launch;
-use super::{CudaDevice, Pointer, device_of, fresh, pointer};
+use super::arguments::{device_of, fresh, pointer};
+use crate::copy::copied;
+use crate::cuda::{CudaDevice, Launch, Pointer};
 use crate::tensor::Tensor;
 use crate::{DType, Error, Precision, Result};
 
@@ -28,7 +28,7 @@ impl Narrow {
         match precision {
             Precision::F32 | Precision::Int8 => Ok(None),
             Precision::F16 => Ok(Some(Narrow::F16)),
-            Precision::Bf16 if device.0.capability >= (8, 0) => Ok(Some(Narrow::Bf16)),
+            Precision::Bf16 if device.capability() >= (8, 0) => Ok(Some(Narrow::Bf16)),
             Precision::Bf16 => {
                 let reason = format!("{} multiplies f16, not bf16: use Precision::F16 (f16)", device.name());
                 Err(Error::device(op, reason))
@@ -96,7 +96,7 @@ pub(crate) fn scaled(
 ) -> Result<Scale> {
     let device = device_of(op, to)?;
     let scale = fresh(op, &[2], DType::F32, &device)?;
-    scale.clear(op)?;
+    scale.clear()?;
     let arguments = Arguments {
         from,
         to: pointer(to),
@@ -125,7 +125,7 @@ pub(crate) fn narrowed(
     limit: i32,
 ) -> Result<(Tensor, Option<Scale>)> {
     match narrow {
-        Narrow::Bf16 => Ok((copied(op, tensor, DType::BF16)?, None)),
+        Narrow::Bf16 => Ok((copied(tensor, op, DType::BF16)?, None)),
         Narrow::F16 => {
             let to = fresh(op, tensor.shape(), DType::F16, &device_of(op, tensor)?)?;
             let elements = tensor.elements();

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use bytemuck::NoUninit;
+use bytemuck::{NoUninit, Zeroable};
 
-use super::device::CudaDevice;
-use super::driver::Pointer;
-use super::memory::DeviceBuffer;
+use crate::cuda::{CudaDevice, DeviceBuffer, Pointer};
 use crate::dropout::RowCoordinate;
+use crate::gradients::Slot;
 use crate::storage::Storage;
 use crate::tensor::Tensor;
 use crate::{DType, Device, Dropout, Error, Result};
@@ -44,10 +43,18 @@ pub(super) fn fresh(op: &'static str, shape: &[usize], dtype: DType, device: &Cu
 /// Returns an error if the dtype is not f32. The narrower floats are widened before they get here.
 pub(super) fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     if tensor.dtype() != DType::F32 {
-        return Err(crate::ops::wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
+        return Err(crate::element::wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
     }
     let values = tensor.values()?;
     if values.layout().offset.is_multiple_of(4) { Ok(values) } else { values.copied() }
+}
+
+/// Lets a kernel write a gradient where it stays, if it is needed. `launch` is given that place, and whether to add to
+/// what is there.
+pub(super) fn write_gradient(slot: Slot<'_>, launch: impl FnOnce(&Tensor, bool) -> Result<()>) -> Result<()> {
+    let Some(mut gradient) = slot.open()? else { return Ok(()) };
+    let add = gradient.accumulates();
+    launch(gradient.tensor(), add)
 }
 
 /// Returns a count as a C `int`.
@@ -60,7 +67,7 @@ pub(super) fn int(op: &'static str, value: usize) -> Result<i32> {
 
 /// A dropout, as `Dropout` in random.cuh.
 #[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
+#[derive(Clone, Copy, NoUninit, Zeroable)]
 pub(super) struct KernelDropout {
     threshold: u32,
     key: [u32; 2],

@@ -1,0 +1,126 @@
+//! Copies of elements between layouts, element types and devices: the one thing that views, gradients and operations
+//! all do with memory.
+//!
+//! On the CPU a copy is a loop over runs of the layout; on a GPU it is a kernel, or a plain copy where both sides lie
+//! the same way.
+
+use crate::cpu::{convert, strided};
+#[cfg(feature = "cuda")]
+use crate::cuda::copy as cuda;
+use crate::element::{Element, element, float};
+use crate::storage::Storage;
+use crate::tensor::Tensor;
+use crate::{DType, Device, Result};
+
+impl Tensor {
+    /// Copies the elements, row-major, into memory of their own.
+    pub(crate) fn copied(&self) -> Result<Tensor> {
+        copied(self, "contiguous", self.dtype())
+    }
+}
+
+/// Copies the elements, row-major and converted to `dtype`, into memory of their own.
+pub(crate) fn copied(from: &Tensor, op: &'static str, dtype: DType) -> Result<Tensor> {
+    if !from.is_on_cpu() {
+        let to = Tensor::uninitialised(op, from.shape(), dtype, &from.device())?;
+        copy(op, from, &to)?;
+        return Ok(to);
+    }
+    if dtype == from.dtype() {
+        return element!(op, dtype, T => {
+            let (elements, layout) = (from.strided_slice::<T>(), from.layout());
+            Tensor::build(op, from.shape(), &Device::Cpu, |to: &mut [T]| strided::copy(elements, layout, to))
+        });
+    }
+    if !from.layout().is_contiguous() {
+        return copied(&from.copied()?, op, dtype);
+    }
+    element!(op, from.dtype(), From => element!(op, dtype, To => {
+        let elements = from.slice::<From>();
+        Tensor::build(op, from.shape(), &Device::Cpu, |to: &mut [To]| convert::convert(elements, to))
+    }))
+}
+
+/// Copies the elements of `from` to those of `to`, which has the same shape and, on the CPU, the same element type.
+///
+/// No other handle may access the elements of `to` meanwhile: it was made by the caller, or is a gradient's place.
+pub(crate) fn copy(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
+    if let Some(result) = on_gpu(op, from, to, false) {
+        return result;
+    }
+    let from = from.values()?;
+    element!(op, to.dtype(), T => assign::<T>(&from, to, |to, from| *to = from));
+    Ok(())
+}
+
+/// Adds the elements of `from` to those of `to`, under the contract of [`copy`].
+pub(crate) fn add(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
+    if to.dtype().is_half() {
+        return copy(op, &to.add(from)?, to);
+    }
+    if let Some(result) = on_gpu(op, from, to, true) {
+        return result;
+    }
+    let from = from.values()?;
+    float!(op, to.dtype(), T => assign::<T>(&from, to, |to, from| *to += from));
+    Ok(())
+}
+
+/// Copies or adds on a GPU; `None` if `to` is on the CPU.
+#[cfg(feature = "cuda")]
+fn on_gpu(op: &'static str, from: &Tensor, to: &Tensor, accumulate: bool) -> Option<Result<()>> {
+    let elements = |tensor: &'_ Tensor| match tensor.storage() {
+        Storage::Cuda(buffer) => {
+            Some(cuda::Elements { buffer: buffer.clone(), layout: *tensor.layout(), dtype: tensor.dtype() })
+        }
+        Storage::Cpu(_) => None,
+    };
+    match (elements(from), elements(to)) {
+        (None, None) => None,
+        (Some(from), Some(to)) => Some(cuda::copy(op, &from, &to, accumulate)),
+        _ => {
+            let reason =
+                format!("one operand is on {}, another on {}: move them with to_device", from.device(), to.device());
+            Some(Err(crate::Error::invalid(op, reason)))
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu(_: &'static str, _: &Tensor, _: &Tensor, _: bool) -> Option<Result<()>> {
+    None
+}
+
+/// Combines each element of `to`, laid out in any way, with that of the row-major `from`.
+fn assign<T: Element>(from: &Tensor, to: &Tensor, combine: impl Fn(&mut T, T)) {
+    // An empty tensor may be a view that starts past the end.
+    if to.elements() == 0 {
+        return;
+    }
+    let start = to.layout().offset;
+    // SAFETY: the callers' contract says that no other handle accesses these elements, and the layout of a tensor stays
+    // within its storage.
+    let elements = unsafe { to.storage().cpu_mut::<T>(start..start + to.layout().span()) };
+    strided::assign(elements, to.layout(), from.slice::<T>(), combine);
+}
+
+/// Copies the elements, row-major, to another device.
+pub(crate) fn moved(op: &'static str, tensor: &Tensor, device: &Device) -> Result<Tensor> {
+    let source = tensor.values()?;
+    let to = Tensor::uninitialised(op, source.shape(), source.dtype(), device)?;
+    match (source.storage(), to.storage()) {
+        (Storage::Cpu(_), Storage::Cpu(_)) => copy(op, &source, &to)?,
+        #[cfg(feature = "cuda")]
+        (Storage::Cpu(_), Storage::Cuda(there)) => there.write(op, 0, source.bytes())?,
+        #[cfg(feature = "cuda")]
+        (Storage::Cuda(there), Storage::Cpu(_)) => {
+            let size = source.dtype().size();
+            let (start, bytes) = (source.layout().offset * size, source.elements() * size);
+            // SAFETY: the storage was made here and is not shared yet.
+            there.read(op, start, unsafe { to.storage().cpu_mut::<u8>(0..bytes) })?;
+        }
+        #[cfg(feature = "cuda")]
+        (Storage::Cuda(_), Storage::Cuda(_)) => return moved(op, &moved(op, &source, &Device::Cpu)?, device),
+    }
+    Ok(to)
+}

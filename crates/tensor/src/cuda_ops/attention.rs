@@ -1,0 +1,313 @@
+//! Attention over packed sequences: attention_forward.cu and attention_backward.cu in bf16 or f16 for heads of 32, 64 and 128,
+//! attention_any.cu in f32 for every size.
+
+use std::sync::Arc;
+
+use bytemuck::{NoUninit, Zeroable, bytes_of};
+
+use super::arguments::{KernelDropout, device_of, f32s, fresh, int, pointer, write_gradient};
+use super::scaled::{Narrow, Scale, narrowed, of_scale};
+use crate::cuda::{CudaDevice, DeviceBuffer, Launch, Pointer};
+use crate::dispatch::Op;
+use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::ops::attention::PackedAttention;
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
+use crate::{DType, Error, Precision, Result};
+
+/// The largest head of attention_any.cu.
+const LARGEST: usize = 256;
+/// Queries or keys of a block.
+const TILE: usize = 64;
+const WARPS: usize = 4;
+
+/// In f16, queries, keys and values are scaled to below 2 to this power, and the gradient of the output to below that: so is what
+/// comes of them on the way, a gradient of probabilities being a sum over a head.
+const LIMIT: i32 = 0;
+const LIMIT_OF_GRADIENT: i32 = 4;
+
+impl CudaOp for PackedAttention {
+    type Arity = [(); 1];
+
+    fn forward(&self, [qkv]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        let attention = Attention::new(self, qkv)?;
+        let (output, kept) = attention.forward(qkv)?;
+        Ok(GpuOutput::new(output, move |dy, [dqkv]| {
+            write_gradient(dqkv, |dqkv, add| attention.backward(&kept, &dy, dqkv, add))
+        }))
+    }
+}
+
+/// What both passes share.
+struct Attention {
+    op: &'static str,
+    device: CudaDevice,
+    sequences: Sequences,
+    heads: usize,
+    head_size: usize,
+    /// Elements of a row of the output.
+    hidden: usize,
+    dropout: KernelDropout,
+    /// The kernels on tensor cores, if there are any for this type and head size.
+    kernels: Option<OnTensorCores>,
+}
+
+/// What the gradient needs: queries, keys and values, in the type in which they were multiplied, the output, and the
+/// log-sum-exp of each row.
+struct Kept {
+    qkv: Tensor,
+    scale: Option<Scale>,
+    output: Tensor,
+    log_sums: Tensor,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit, Zeroable)]
+struct AnyArguments {
+    q: Pointer,
+    k: Pointer,
+    v: Pointer,
+    o: Pointer,
+    log_sums: Pointer,
+    d_o: Pointer,
+    deltas: Pointer,
+    dq: Pointer,
+    dk: Pointer,
+    dv: Pointer,
+    starts: Pointer,
+    numbers: Pointer,
+    row_qkv: i32,
+    row_o: i32,
+    tokens: i32,
+    size: i32,
+    scale: f32,
+    dropout: KernelDropout,
+    add: i32,
+    padding: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct ForwardArguments {
+    q: Pointer,
+    k: Pointer,
+    v: Pointer,
+    scale_qkv: Pointer,
+    o: Pointer,
+    log_sums: Pointer,
+    starts: Pointer,
+    numbers: Pointer,
+    row_qkv: i32,
+    row_o: i32,
+    tokens: i32,
+    scale: f32,
+    dropout: KernelDropout,
+    padding: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct BackwardArguments {
+    q: Pointer,
+    k: Pointer,
+    v: Pointer,
+    d_o: Pointer,
+    scale_qkv: Pointer,
+    scale_do: Pointer,
+    o: Pointer,
+    log_sums: Pointer,
+    deltas: Pointer,
+    dq: Pointer,
+    dk: Pointer,
+    dv: Pointer,
+    starts: Pointer,
+    numbers: Pointer,
+    row_qkv: i32,
+    row_o: i32,
+    row_dqkv: i32,
+    tokens: i32,
+    scale: f32,
+    dropout: KernelDropout,
+    add: i32,
+    padding: u32,
+}
+
+/// The kernels on tensor cores, of a type and a head size.
+struct OnTensorCores {
+    narrow: Narrow,
+    forward: &'static str,
+    deltas: &'static str,
+    dq: &'static str,
+    dkv: &'static str,
+}
+
+macro_rules! kernels {
+    ($narrow:expr, $of:literal) => {
+        OnTensorCores {
+            narrow: $narrow,
+            forward: concat!("attention_forward_", $of),
+            deltas: concat!("attention_deltas_", $of),
+            dq: concat!("attention_dq_", $of),
+            dkv: concat!("attention_dkv_", $of),
+        }
+    };
+}
+
+impl OnTensorCores {
+    fn of(op: &'static str, precision: Precision, device: &CudaDevice, size: usize) -> Result<Option<OnTensorCores>> {
+        let Some(narrow) = Narrow::of(op, precision, device)? else { return Ok(None) };
+        Ok(Some(match (narrow, size) {
+            (Narrow::Bf16, 32) => kernels!(narrow, "bf16_32"),
+            (Narrow::Bf16, 64) => kernels!(narrow, "bf16_64"),
+            (Narrow::Bf16, 128) => kernels!(narrow, "bf16_128"),
+            (Narrow::F16, 32) => kernels!(narrow, "f16_32"),
+            (Narrow::F16, 64) => kernels!(narrow, "f16_64"),
+            // The shared memory of sm_75 is too small.
+            (Narrow::F16, 128) if device.capability() >= (8, 0) => kernels!(narrow, "f16_128"),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl Attention {
+    fn new(attention: &PackedAttention, qkv: &Tensor) -> Result<Attention> {
+        let (op, device) = (attention.name(), device_of(attention.name(), qkv)?);
+        let (heads, head_size) = (attention.heads, attention.head_size);
+        let kernels = OnTensorCores::of(op, attention.precision, &device, head_size)?;
+        if kernels.is_none() && head_size > LARGEST {
+            return Err(Error::invalid(op, format!("heads of {head_size} on a GPU, at most {LARGEST}")));
+        }
+        let (sequences, dropout) = (attention.sequences.clone(), KernelDropout::new(&attention.dropout));
+        Ok(Attention { op, device, sequences, heads, head_size, hidden: heads * head_size, dropout, kernels })
+    }
+
+    /// Computes the output of `qkv` [T, 3 N D]: [T, N D], in f32.
+    fn forward(&self, qkv: &Tensor) -> Result<(Tensor, Kept)> {
+        let Attention { op, device, hidden, .. } = self;
+        let qkv = f32s(op, qkv)?;
+        let tokens = qkv.size(0);
+        let log_sums = fresh(op, &[self.heads, tokens], DType::F32, device)?;
+        let output = fresh(op, &[tokens, *hidden], DType::F32, device)?;
+        let Some(kernels) = &self.kernels else {
+            let arguments = AnyArguments { o: pointer(&output), log_sums: pointer(&log_sums), ..self.any(&qkv)? };
+            self.launch_any("attention_any_forward", arguments)?;
+            return Ok((output.clone(), Kept { qkv, scale: None, output, log_sums }));
+        };
+        let (qkv, scale) = narrowed(op, kernels.narrow, &qkv, LIMIT)?;
+        let [q, k, v] = thirds(&qkv, *hidden);
+        let [starts, numbers] = self.layout()?;
+        let arguments = ForwardArguments {
+            q,
+            k,
+            v,
+            scale_qkv: of_scale(scale.as_ref()),
+            o: pointer(&output),
+            log_sums: pointer(&log_sums),
+            starts: starts.pointer(),
+            numbers: numbers.pointer(),
+            row_qkv: int(op, 3 * hidden)?,
+            row_o: int(op, *hidden)?,
+            tokens: int(op, tokens)?,
+            scale: self.scale(),
+            dropout: self.dropout,
+            padding: 0,
+        };
+        let launch = Launch::new(device, op, "attention_forward", kernels.forward).grid(self.tiles());
+        launch.shared(5 * TILE * self.head_size * 2).with(&arguments)?;
+        Ok((output.clone(), Kept { qkv, scale, output, log_sums }))
+    }
+
+    /// Writes the gradient of `qkv`, or adds it, given that of the output.
+    fn backward(&self, kept: &Kept, dy: &Tensor, dqkv: &Tensor, add: bool) -> Result<()> {
+        let Attention { op, device, hidden, .. } = self;
+        let Kept { qkv, scale, output, log_sums } = kept;
+        let dy = f32s(op, dy)?;
+        let deltas = fresh(op, log_sums.shape(), DType::F32, device)?;
+        let [dq, dk, dv] = thirds(dqkv, *hidden);
+        let Some(kernels) = &self.kernels else {
+            let arguments = AnyArguments {
+                o: pointer(output),
+                log_sums: pointer(log_sums),
+                d_o: pointer(&dy),
+                deltas: pointer(&deltas),
+                dq,
+                dk,
+                dv,
+                add: add.into(),
+                ..self.any(qkv)?
+            };
+            self.launch_any("attention_any_dq", arguments)?;
+            return self.launch_any("attention_any_dkv", arguments);
+        };
+        let (d_o, scale_do) = narrowed(op, kernels.narrow, &dy, LIMIT_OF_GRADIENT)?;
+        let [q, k, v] = thirds(qkv, *hidden);
+        let [starts, numbers] = self.layout()?;
+        let arguments = BackwardArguments {
+            q,
+            k,
+            v,
+            d_o: pointer(&d_o),
+            scale_qkv: of_scale(scale.as_ref()),
+            scale_do: of_scale(scale_do.as_ref()),
+            o: pointer(output),
+            log_sums: pointer(log_sums),
+            deltas: pointer(&deltas),
+            dq,
+            dk,
+            dv,
+            starts: starts.pointer(),
+            numbers: numbers.pointer(),
+            row_qkv: int(op, 3 * hidden)?,
+            row_o: int(op, *hidden)?,
+            row_dqkv: int(op, 3 * hidden)?,
+            tokens: int(op, qkv.size(0))?,
+            scale: self.scale(),
+            dropout: self.dropout,
+            add: add.into(),
+            padding: 0,
+        };
+        let launch = |name| Launch::new(device, op, "attention_backward", name);
+        let (rows, shared) = ([qkv.size(0).div_ceil(WARPS), self.heads, 1], 4 * TILE * self.head_size * 2);
+        launch(kernels.deltas).grid(rows).with_all(&[bytes_of(&arguments), bytes_of(&pointer(&deltas))])?;
+        launch(kernels.dq).grid(self.tiles()).shared(shared).with(&arguments)?;
+        launch(kernels.dkv).grid(self.tiles()).shared(shared + 512).with(&arguments)
+    }
+
+    /// What scores are multiplied by.
+    fn scale(&self) -> f32 {
+        (1.0 / (self.head_size as f64).sqrt()) as f32
+    }
+
+    /// Where sequences start, and their numbers, on the device.
+    fn layout(&self) -> Result<[Arc<DeviceBuffer>; 2]> {
+        let Attention { op, device, sequences, .. } = self;
+        Ok([device.input(op, sequences.cu_seqlens())?, device.input(op, sequences.numbers())?])
+    }
+
+    /// A block for 64 rows of the longest sequence, for each head and sequence.
+    fn tiles(&self) -> [usize; 3] {
+        [self.sequences.longest().div_ceil(TILE), self.heads, self.sequences.len()]
+    }
+
+    /// Arguments of attention_any.cu, without outputs.
+    fn any(&self, qkv: &Tensor) -> Result<AnyArguments> {
+        let Attention { op, hidden, head_size, .. } = self;
+        let [q, k, v] = thirds(qkv, *hidden);
+        let (row_qkv, row_o, tokens) = (int(op, 3 * hidden)?, int(op, *hidden)?, int(op, qkv.size(0))?);
+        let (size, scale, dropout) = (int(op, *head_size)?, self.scale(), self.dropout);
+        Ok(AnyArguments { q, k, v, row_qkv, row_o, tokens, size, scale, dropout, ..AnyArguments::zeroed() })
+    }
+
+    fn launch_any(&self, name: &'static str, arguments: AnyArguments) -> Result<()> {
+        let [starts, numbers] = self.layout()?;
+        let arguments = AnyArguments { starts: starts.pointer(), numbers: numbers.pointer(), ..arguments };
+        let grid = [self.sequences.longest().div_ceil(WARPS), self.heads, self.sequences.len()];
+        Launch::new(&self.device, self.op, "attention_any", name).grid(grid).with(&arguments)
+    }
+}
+
+/// Where the queries, the keys and the values of the first token start.
+fn thirds(qkv: &Tensor, hidden: usize) -> [Pointer; 3] {
+    let step = (hidden * qkv.dtype().size()) as u64;
+    [pointer(qkv), pointer(qkv) + step, pointer(qkv) + 2 * step]
+}

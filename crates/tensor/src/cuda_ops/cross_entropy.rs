@@ -1,0 +1,128 @@
+//! Cross-entropy and its gradient: cross_entropy.cu. The labels were checked on the host. The losses that are means of few
+//! numbers have no kernels of their own: they are composed of other operations.
+
+use bytemuck::NoUninit;
+
+use super::arguments::{device_of, f32s, fresh, int, pointer};
+use super::elementwise::{scaled, sum};
+use crate::cuda::{Launch, Pointer};
+use crate::dispatch::TensorOp;
+use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::ops::cross_entropy::{LabelCrossEntropy, SoftCrossEntropy};
+use crate::ops::pointwise_loss::{Loss, PointwiseLoss};
+use crate::tensor::Tensor;
+use crate::{DType, Result};
+
+const FILE: &str = "cross_entropy";
+const THREADS: u32 = 256;
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct CrossEntropyArguments {
+    scores: Pointer,
+    labels: Pointer,
+    losses: Pointer,
+    log_sums: Pointer,
+    ignored: i64,
+    rows: i32,
+    classes: i32,
+    row: i32,
+    padding: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct GradientArguments {
+    scores: Pointer,
+    labels: Pointer,
+    log_sums: Pointer,
+    factor: Pointer,
+    gradient: Pointer,
+    ignored: i64,
+    rows: i32,
+    classes: i32,
+    row: i32,
+    add: i32,
+}
+
+impl CudaOp for LabelCrossEntropy {
+    type Arity = [(); 1];
+
+    fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        let (op, ignored, divisor) = (self.name(), self.ignore_index, self.divisor);
+        let scores = f32s(op, x)?;
+        let device = device_of(op, &scores)?;
+        let count = self.targets.len();
+        let (rows, classes) = (int(op, count)?, int(op, self.classes)?);
+        let labels = device.upload(op, &self.targets)?;
+        let losses = fresh(op, &[count], DType::F32, &device)?;
+        let log_sums = fresh(op, &[count], DType::F32, &device)?;
+        let arguments = CrossEntropyArguments {
+            scores: pointer(&scores),
+            labels: labels.pointer(),
+            losses: pointer(&losses),
+            log_sums: pointer(&log_sums),
+            ignored,
+            rows,
+            classes,
+            row: classes,
+            padding: 0,
+        };
+        let launch = Launch::new(&device, op, FILE, "cross_entropy_f32").grid([count, 1, 1]).threads(THREADS);
+        launch.shared(THREADS as usize / 32 * 4).with(&arguments)?;
+        let loss = scaled(op, &sum(op, &losses, &[1])?, 1.0 / divisor)?.reshape(&[])?;
+        Ok(GpuOutput::new(loss, move |dy, [dx]| {
+            dx.give_with(|| {
+                let factor = scaled(op, &dy, 1.0 / divisor)?;
+                // Logits that nothing else holds become their own gradient.
+                let gradient = scores.into_exclusive()?;
+                let arguments = GradientArguments {
+                    scores: pointer(&gradient),
+                    labels: labels.pointer(),
+                    log_sums: pointer(&log_sums),
+                    factor: pointer(&factor),
+                    gradient: pointer(&gradient),
+                    ignored,
+                    rows,
+                    classes,
+                    row: classes,
+                    add: 0,
+                };
+                let launch = Launch::new(&device, op, FILE, "cross_entropy_gradient_f32");
+                launch.grid([count, 1, 1]).threads(THREADS).with(&arguments)?;
+                Ok(gradient)
+            })
+        }))
+    }
+}
+
+impl CudaOp for SoftCrossEntropy {
+    type Arity = [(); 2];
+
+    fn forward(&self, [x, targets]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
+        let rows = x.elements() / x.width();
+        let loss = x.log_softmax()?.mul(targets)?.sum_all()?.mul_scalar(-1.0 / rows as f64)?;
+        Ok(GpuOutput::Composed(loss))
+    }
+}
+
+impl CudaOp for PointwiseLoss {
+    type Arity = [(); 1];
+
+    fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        let targets = &self.targets;
+        Ok(GpuOutput::Composed(match self.loss {
+            // The cross-entropy of two classes with the logits 0 and x.
+            Loss::BinaryCrossEntropy => {
+                let x = x.reshape(&[targets.len(), 1])?;
+                let logits = Tensor::concat(&[&Tensor::zeros(x.shape(), x.dtype(), &x.device())?, &x], 1)?;
+                let both = targets.iter().flat_map(|&target| [1.0 - target, target]).collect();
+                logits.soft_cross_entropy(&Tensor::from_vec::<f32>(both, &[targets.len(), 2], &x.device())?)?
+            }
+            Loss::SquaredError => {
+                let difference = x.sub(&Tensor::from_slice(targets, x.shape(), &x.device())?)?;
+                difference.mul(&difference)?.mean_all()?
+            }
+        }))
+    }
+}

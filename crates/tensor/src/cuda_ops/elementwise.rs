@@ -1,0 +1,243 @@
+//! Functions of every element, and sums: elementwise.cu.
+
+use bytemuck::NoUninit;
+
+use super::arguments::{device_of, f32s, fresh, pointer, write_gradient};
+use crate::cpu::unary::Saved;
+use crate::cuda::copy::{KernelLayout, merged};
+use crate::cuda::{Launch, Pointer};
+use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dispatch::{Op, TensorOp};
+use crate::ops::arithmetic::{Pairwise, Scalar};
+use crate::ops::reduce::Sum;
+use crate::ops::unary::Unary;
+use crate::tensor::Tensor;
+use crate::{DType, Result};
+
+const FILE: &str = "elementwise";
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct ZipArguments {
+    a: Pointer,
+    b: Pointer,
+    to: Pointer,
+    count: u64,
+    op: i32,
+    add: i32,
+    of_a: KernelLayout,
+    of_b: KernelLayout,
+}
+
+impl CudaOp for Pairwise {
+    type Arity = [(); 2];
+
+    fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
+        let op = self.name();
+        let [la, lb] = self.broadcast([a, b])?;
+        let device = device_of(op, a)?;
+        let to = fresh(op, &la.shape, of_f32(op, [a, b])?, &device)?;
+        let [of_a, of_b] = merged(op, [&la, &lb])?;
+        let count = to.elements();
+        let arguments = ZipArguments {
+            a: pointer(a),
+            b: pointer(b),
+            to: pointer(&to),
+            count: count as u64,
+            op: self.function as i32,
+            add: 0,
+            of_a,
+            of_b,
+        };
+        Launch::new(&device, op, FILE, "zip_f32").over(count).with(&arguments)?;
+        let kept = self.keeps([a, b], &to)?;
+        Ok(GpuOutput::Operation(to, kept))
+    }
+}
+
+/// Checks that operands, in whatever layout, are f32, and returns that type.
+fn of_f32<const N: usize>(op: &'static str, operands: [&Tensor; N]) -> Result<DType> {
+    for operand in operands.into_iter().filter(|operand| operand.dtype() != DType::F32) {
+        f32s(op, operand)?;
+    }
+    Ok(DType::F32)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct UnaryArguments {
+    x: Pointer,
+    y: Pointer,
+    count: u64,
+    op: i32,
+    number: f32,
+    add: i32,
+    padding: u32,
+}
+
+/// Computes function number `function` of every element; `number` is what to scale by or shift by.
+fn unary(op: &'static str, function: i32, number: f64, x: &Tensor, y: &Tensor, add: bool) -> Result<()> {
+    let x = f32s(op, x)?;
+    let count = x.elements();
+    let arguments = UnaryArguments {
+        x: pointer(&x),
+        y: pointer(y),
+        count: count as u64,
+        op: function,
+        number: number as f32,
+        add: add.into(),
+        padding: 0,
+    };
+    Launch::new(&device_of(op, &x)?, op, FILE, "unary_f32").over(count).with(&arguments)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct UnaryBackward {
+    saved: Pointer,
+    dy: Pointer,
+    dx: Pointer,
+    count: u64,
+    op: i32,
+    add: i32,
+}
+
+/// Writes `dy` times the derivative of function number `function`, from its input or output.
+pub(super) fn unary_backward(
+    op: &'static str,
+    function: i32,
+    saved: &Tensor,
+    dy: &Tensor,
+    dx: &Tensor,
+    add: bool,
+) -> Result<()> {
+    let dy = f32s(op, dy)?;
+    let count = dy.elements();
+    let arguments = UnaryBackward {
+        saved: pointer(saved),
+        dy: pointer(&dy),
+        dx: pointer(dx),
+        count: count as u64,
+        op: function,
+        add: add.into(),
+    };
+    Launch::new(&device_of(op, &dy)?, op, FILE, "unary_backward_f32").over(count).with(&arguments)
+}
+
+impl CudaOp for Unary {
+    type Arity = [(); 1];
+
+    fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        let (op, function) = (self.name, self.function as i32);
+        let x = f32s(op, x)?;
+        let y = fresh(op, x.shape(), DType::F32, &device_of(op, &x)?)?;
+        unary(op, function, 0.0, &x, &y, false)?;
+        let saved = match self.function.saved() {
+            Saved::Input => x,
+            Saved::Output => y.clone(),
+        };
+        Ok(GpuOutput::new(y, move |dy, [dx]| {
+            write_gradient(dx, |dx, add| unary_backward(op, function, &saved, &dy, dx, add))
+        }))
+    }
+}
+
+/// The functions that take a number, after those of `cpu::unary::Function`.
+const SCALE: i32 = 8;
+const SHIFT: i32 = 9;
+
+impl CudaOp for Scalar {
+    type Arity = [(); 1];
+
+    fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        let op = self.name();
+        let y = fresh(op, x.shape(), DType::F32, &device_of(op, x)?)?;
+        match *self {
+            Scalar::Shift(value) => {
+                unary(op, SHIFT, value, x, &y, false)?;
+                Ok(GpuOutput::new(y, |dy, [dx]| dx.give(dy)))
+            }
+            Scalar::Scale(value) => {
+                unary(op, SCALE, value, x, &y, false)?;
+                Ok(GpuOutput::new(y, move |dy, [dx]| {
+                    write_gradient(dx, |dx, add| unary(op, SCALE, value, &dy, dx, add))
+                }))
+            }
+        }
+    }
+}
+
+/// Multiplies every element by a number, outside of any graph.
+pub(super) fn scaled(op: &'static str, x: &Tensor, factor: f64) -> Result<Tensor> {
+    let y = fresh(op, x.shape(), DType::F32, &device_of(op, x)?)?;
+    unary(op, SCALE, factor, x, &y, false)?;
+    Ok(y)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct SumArguments {
+    from: Pointer,
+    to: Pointer,
+    count: u64,
+    summed: u64,
+    kept: KernelLayout,
+    over: KernelLayout,
+    add: i32,
+    padding: u32,
+}
+
+impl CudaOp for Sum {
+    type Arity = [(); 1];
+
+    fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        Ok(GpuOutput::Operation(sum(self.name(), x, &self.shape)?, Vec::new()))
+    }
+}
+
+/// Sums over the dimensions that have size 1 in `shape`.
+pub(super) fn sum(op: &'static str, x: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let device = device_of(op, x)?;
+    let to = fresh(op, shape, of_f32(op, [x])?, &device)?;
+    let (mut kept, mut over) = (*x.layout(), *x.layout());
+    for (axis, &size) in shape.iter().enumerate() {
+        let goes = size == 1;
+        kept.shape.as_mut()[axis] = if goes { 1 } else { size };
+        over.shape.as_mut()[axis] = if goes { x.size(axis) } else { 1 };
+    }
+    let (count, summed) = (kept.elements(), over.elements());
+    if summed == 0 {
+        to.clear()?;
+        return Ok(to);
+    }
+    let [kept] = merged(op, [&kept])?;
+    let [over] = merged(op, [&over])?;
+    let arguments = SumArguments {
+        from: pointer(x),
+        to: pointer(&to),
+        count: count as u64,
+        summed: summed as u64,
+        kept,
+        over,
+        add: 0,
+        padding: 0,
+    };
+    Launch::new(&device, op, FILE, "sum_f32").over(count * 32).with(&arguments)?;
+    Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::unary::FUNCTIONS;
+    use crate::cuda::enumerations::tests::assert_in_header;
+    use crate::ops::arithmetic::Pair;
+
+    #[test]
+    fn functions_have_the_numbers_that_kernels_know() {
+        assert_in_header("Unary", &[FUNCTIONS, &[("Scale", SCALE), ("Shift", SHIFT)]].concat());
+        let pair = |name, pair: Pair| (name, pair as i32);
+        let pairs = [pair("Add", Pair::Add), pair("Sub", Pair::Sub), pair("Mul", Pair::Mul), pair("Div", Pair::Div)];
+        assert_in_header("Binary", &pairs);
+    }
+}

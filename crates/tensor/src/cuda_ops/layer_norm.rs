@@ -1,0 +1,208 @@
+//! Layer normalisation, alone and of a residual plus a dropped-out input: layer_norm.cu.
+
+use std::sync::Arc;
+
+use bytemuck::NoUninit;
+
+use super::arguments::{KernelDropout, coordinates, device_of, f32s, fresh, int, pointer, write_gradient};
+use super::column_sums::add_rows;
+use crate::cuda::{Accumulate, DeviceBuffer, Launch, Pointer};
+use crate::dispatch::Op;
+use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::gradients::{Destination, Slot};
+use crate::layout::rows_and_width;
+use crate::ops::layer_norm::{LayerNorm, ResidualLayerNorm};
+use crate::tensor::Tensor;
+use crate::{DType, Dropout, Result};
+
+const FILE: &str = "layer_norm";
+/// Warps of a block, and the rows that a block of the backward takes.
+const WARPS: usize = 4;
+const ROWS: usize = 32;
+
+impl CudaOp for LayerNorm {
+    type Arity = [(); 3];
+
+    fn forward(&self, [x, gamma, beta]: [&Tensor; 3], _: bool) -> Result<GpuOutput> {
+        let input = Input { x, residual: None };
+        let Normalised { y, backward } = normalise(self.name(), input, [gamma, beta], self.eps)?;
+        Ok(GpuOutput::new(y, move |dy, [dx, dgamma, dbeta]| {
+            let mut dx = dx.open()?;
+            backward.launch(&dy, [place(&mut dx), None], [dgamma, dbeta])
+        }))
+    }
+}
+
+impl CudaOp for ResidualLayerNorm {
+    type Arity = [(); 4];
+
+    fn forward(&self, [x, residual, gamma, beta]: [&Tensor; 4], _: bool) -> Result<GpuOutput> {
+        let op = self.name();
+        let rows = coordinates(op, &device_of(op, x)?, &self.dropout, &self.rows)?;
+        let input = Input { x, residual: Some((residual, self.dropout, rows)) };
+        let Normalised { y, backward } = normalise(op, input, [gamma, beta], self.eps)?;
+        Ok(GpuOutput::new(y, move |dy, [dx, dresidual, dgamma, dbeta]| {
+            let (mut dx, mut dresidual) = (dx.open()?, dresidual.open()?);
+            backward.launch(&dy, [place(&mut dresidual), place(&mut dx)], [dgamma, dbeta])
+        }))
+    }
+}
+
+/// The place of a gradient, and whether to add to it.
+fn place<'d>(destination: &'d mut Option<Destination<'_>>) -> Option<(&'d Tensor, bool)> {
+    let destination = destination.as_mut()?;
+    let add = destination.accumulates();
+    Some((destination.tensor(), add))
+}
+
+/// What is normalised: `x`, or a residual plus `x` with dropout.
+pub(super) struct Input<'a> {
+    pub(super) x: &'a Tensor,
+    pub(super) residual: Option<(&'a Tensor, Dropout, Arc<DeviceBuffer>)>,
+}
+
+/// The result, and what the gradients are computed from.
+pub(super) struct Normalised {
+    pub(super) y: Tensor,
+    pub(super) backward: Backward,
+}
+
+pub(super) struct Backward {
+    op: &'static str,
+    /// What was normalised.
+    z: Tensor,
+    gamma: Tensor,
+    /// Mean and reciprocal standard deviation of each row: [2, rows].
+    statistics: Tensor,
+    dropout: Option<(Dropout, Arc<DeviceBuffer>)>,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct ForwardArguments {
+    x: Pointer,
+    residual: Pointer,
+    coordinates: Pointer,
+    dropout: KernelDropout,
+    padding: u32,
+    gamma: Pointer,
+    beta: Pointer,
+    z: Pointer,
+    y: Pointer,
+    mean: Pointer,
+    rstd: Pointer,
+    rows: i32,
+    width: i32,
+    eps: f32,
+    padding_end: u32,
+}
+
+pub(super) fn normalise(
+    op: &'static str,
+    input: Input<'_>,
+    [gamma, beta]: [&Tensor; 2],
+    eps: f64,
+) -> Result<Normalised> {
+    let x = f32s(op, input.x)?;
+    let device = device_of(op, &x)?;
+    let (gamma, beta) = (f32s(op, gamma)?, f32s(op, beta)?);
+    let (rows, width) = rows_and_width(x.shape());
+    let y = fresh(op, x.shape(), DType::F32, &device)?;
+    let statistics = fresh(op, &[2, rows], DType::F32, &device)?;
+    let (residual, dropout) = match input.residual {
+        Some((residual, dropout, rows)) => (Some(f32s(op, residual)?), Some((dropout, rows))),
+        None => (None, None),
+    };
+    let z = if residual.is_some() { fresh(op, x.shape(), DType::F32, &device)? } else { x.clone() };
+    let arguments = ForwardArguments {
+        x: pointer(&x),
+        residual: residual.as_ref().map_or(0, pointer),
+        coordinates: dropout.as_ref().map_or(0, |(_, rows)| rows.pointer()),
+        dropout: KernelDropout::new(dropout.as_ref().map_or(&Dropout::NONE, |(dropout, _)| dropout)),
+        padding: 0,
+        gamma: pointer(&gamma),
+        beta: pointer(&beta),
+        z: pointer(&z),
+        y: pointer(&y),
+        mean: pointer(&statistics),
+        rstd: pointer(&statistics) + 4 * rows as u64,
+        rows: int(op, rows)?,
+        width: int(op, width)?,
+        eps: eps as f32,
+        padding_end: 0,
+    };
+    Launch::new(&device, op, FILE, "layer_norm_forward_f32").grid([rows.div_ceil(WARPS), 1, 1]).with(&arguments)?;
+    Ok(Normalised { y, backward: Backward { op, z, gamma, statistics, dropout } })
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct BackwardArguments {
+    dy: Pointer,
+    z: Pointer,
+    gamma: Pointer,
+    mean: Pointer,
+    rstd: Pointer,
+    coordinates: Pointer,
+    dropout: KernelDropout,
+    padding: u32,
+    dz: Pointer,
+    dx: Pointer,
+    add_dz: i32,
+    add_dx: i32,
+    sums: Pointer,
+    rows: i32,
+    width: i32,
+}
+
+impl Backward {
+    /// Writes the gradients of what was normalised, which is that of the residual, and of the input behind the dropout, to
+    /// where they stay; and those of gamma and beta.
+    pub(super) fn launch(
+        &self,
+        dy: &Tensor,
+        [dz, dx]: [Option<(&Tensor, bool)>; 2],
+        [dgamma, dbeta]: [Slot<'_>; 2],
+    ) -> Result<()> {
+        let Backward { op, z, gamma, statistics, dropout } = self;
+        let dy = f32s(op, dy)?;
+        let device = device_of(op, &dy)?;
+        let (rows, width) = rows_and_width(dy.shape());
+        let blocks = rows.div_ceil(ROWS);
+        let sums = fresh(op, &[blocks, 2, width], DType::F32, &device)?;
+        let address = |place: Option<(&Tensor, bool)>| place.map_or(0, |(tensor, _)| pointer(tensor));
+        let add = |place: Option<(&Tensor, bool)>| place.is_some_and(|(_, add)| add).into();
+        let arguments = BackwardArguments {
+            dy: pointer(&dy),
+            z: pointer(z),
+            gamma: pointer(gamma),
+            mean: pointer(statistics),
+            rstd: pointer(statistics) + 4 * rows as u64,
+            coordinates: dropout.as_ref().map_or(0, |(_, rows)| rows.pointer()),
+            dropout: KernelDropout::new(dropout.as_ref().map_or(&Dropout::NONE, |(dropout, _)| dropout)),
+            padding: 0,
+            dz: address(dz),
+            dx: address(dx),
+            add_dz: add(dz),
+            add_dx: add(dx),
+            sums: pointer(&sums),
+            rows: int(op, rows)?,
+            width: int(op, width)?,
+        };
+        // Fewer warps if their sums would not fit into the 64 KiB of shared memory that every device has.
+        let warps = match width {
+            3073.. => 1,
+            1537.. => 2,
+            _ => WARPS,
+        };
+        let launch = Launch::new(&device, op, FILE, "layer_norm_backward_f32").grid([blocks, 1, 1]);
+        launch.threads(32 * warps as u32).shared(warps * 2 * width * 4).with(&arguments)?;
+        for (slot, column) in [(dgamma, 0), (dbeta, width)] {
+            let parts = pointer(&sums) + 4 * column as u64;
+            write_gradient(slot, |to, add| {
+                add_rows(op, &device, parts, (blocks, 2 * width, width), pointer(to), Accumulate::gradient(add))
+            })?;
+        }
+        Ok(())
+    }
+}

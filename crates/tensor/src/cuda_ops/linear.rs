@@ -1,0 +1,160 @@
+//! Linear layers: several over one input, and two with GELU between them. Operands that are multiplied in a narrower type
+//! are rounded once.
+
+use super::arguments::{device_of, fresh};
+use super::elementwise::unary_backward;
+use super::matmul::{Epilogue, Matrix, Operand, gelu_gradient, multiply, write_column_sums};
+use crate::cpu::unary::Function;
+use crate::dispatch::TensorOp;
+use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::gradients::Slot;
+use crate::ops::feed_forward::FeedForward;
+use crate::ops::linear::Linear;
+use crate::tensor::Tensor;
+use crate::{DType, Gelu, Precision, Result};
+
+impl CudaOp for Linear {
+    type Arity = Vec<()>;
+
+    fn forward(&self, inputs: Vec<&Tensor>, recorded: bool) -> Result<GpuOutput> {
+        let (op, layers) = (self.name(), Layers { precision: self.precision, gelu: self.gelu });
+        let (output, kept) = layers.forward(op, inputs[0], &inputs[1..], recorded)?;
+        Ok(GpuOutput::of_any(output, move |dy, slots| {
+            let mut slots = slots.into_iter();
+            let dx = slots.next().unwrap_or_else(|| unreachable!("the input comes first"));
+            let parameters = std::iter::from_fn(|| Some((slots.next()?, slots.next()?)));
+            kept.backward(op, dy, dx, parameters)
+        }))
+    }
+}
+
+impl CudaOp for FeedForward {
+    type Arity = [(); 5];
+
+    fn forward(&self, [x, w1, b1, w2, b2]: [&Tensor; 5], recorded: bool) -> Result<GpuOutput> {
+        let (op, precision) = (self.name(), self.precision);
+        let (hidden, mut inner) = Layers { precision, gelu: Some(self.gelu) }.forward(op, x, &[w1, b1], recorded)?;
+        let (output, outer) = Layers { precision, gelu: None }.forward(op, &hidden, &[w2, b2], recorded)?;
+        Ok(GpuOutput::new(output, move |dy, [dx, dw1, db1, dw2, db2]| {
+            let dy = OutputGradient::new(op, precision, dy, None)?;
+            let (Some((u, gelu)), [weight]) = (inner.pre_activation.take(), &outer.weights[..]) else { return Ok(()) };
+            let (du, sums) = gelu_gradient(op, precision, dy.rounded.matrix(), weight.matrix(), (&u, gelu))?;
+            drop(u);
+            outer.multiply(op, &dy, dx.none(), std::iter::once((dw2, db2)))?;
+            drop(dy);
+            let du = OutputGradient::new(op, precision, du, sums)?;
+            inner.multiply(op, &du, dx, std::iter::once((dw1, db1)))
+        }))
+    }
+}
+
+/// Layers over one input. GELU follows a single layer.
+struct Layers {
+    precision: Precision,
+    gelu: Option<Gelu>,
+}
+
+/// What the gradients need: input and weights, in the type in which they are multiplied, and the pre-activation.
+struct Kept {
+    x: Operand,
+    weights: Vec<Operand>,
+    pre_activation: Option<(Tensor, Gelu)>,
+    precision: Precision,
+}
+
+impl Layers {
+    /// Computes the outputs side by side, from x and each layer's weight and bias.
+    fn forward(&self, op: &'static str, x: &Tensor, parameters: &[&Tensor], recorded: bool) -> Result<(Tensor, Kept)> {
+        let precision = self.precision;
+        let values = parameters.iter().map(|parameter| parameter.values()).collect::<Result<Vec<_>>>()?;
+        let (device, x) = (device_of(op, x)?, x.values()?);
+        let mut shape = x.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = values.chunks_exact(2).map(|layer| layer[0].size(0)).sum();
+        }
+        let output = fresh(op, &shape, DType::F32, &device)?;
+        let u = match self.gelu {
+            Some(gelu) if recorded => Some((fresh(op, &shape, DType::F32, &device)?, gelu)),
+            _ => None,
+        };
+        let x = Operand::of(op, precision, &x)?;
+        let (mut weights, mut start) = (Vec::with_capacity(values.len() / 2), 0);
+        for layer in values.chunks_exact(2) {
+            let (weight, outputs) = (Operand::of(op, precision, &layer[0])?, layer[0].size(0));
+            let epilogue = match self.gelu {
+                Some(gelu) => Epilogue::BiasGelu(&layer[1], u.as_ref().map(|(u, _)| u), gelu),
+                None => Epilogue::Bias(&layer[1]),
+            };
+            let columns = Matrix::of(&output).columns(start, outputs);
+            multiply(op, precision, x.matrix(), weight.matrix().transposed(), columns, epilogue, false)?;
+            start += outputs;
+            weights.push(weight);
+        }
+        Ok((output, Kept { x, weights, pre_activation: u, precision }))
+    }
+}
+
+/// The gradient of outputs.
+struct OutputGradient {
+    dy: Tensor,
+    rounded: Operand,
+    /// Parts of the sums of its columns, if they are known: they add up to the gradient of the bias.
+    sums: Option<Tensor>,
+}
+
+impl OutputGradient {
+    fn new(op: &'static str, precision: Precision, dy: Tensor, sums: Option<Tensor>) -> Result<OutputGradient> {
+        let rounded = Operand::of(op, precision, &dy)?;
+        Ok(OutputGradient { dy, rounded, sums })
+    }
+}
+
+impl Kept {
+    /// Writes the gradients of the input and of each layer's weight and bias, given that of the outputs.
+    fn backward<'a>(
+        self,
+        op: &'static str,
+        dy: Tensor,
+        dx: Slot<'a>,
+        parameters: impl Iterator<Item = (Slot<'a>, Slot<'a>)>,
+    ) -> Result<()> {
+        let dy = match &self.pre_activation {
+            Some((u, gelu)) => {
+                let du = fresh(op, dy.shape(), DType::F32, &device_of(op, &dy)?)?;
+                unary_backward(op, Function::from(*gelu) as i32, u, &dy, &du, false)?;
+                du
+            }
+            None => dy,
+        };
+        let gradient = OutputGradient::new(op, self.precision, dy, None)?;
+        self.multiply(op, &gradient, dx, parameters)
+    }
+
+    /// As [`Kept::backward`], from the gradient of the pre-activation.
+    fn multiply<'a>(
+        self,
+        op: &'static str,
+        OutputGradient { dy, rounded, sums }: &OutputGradient,
+        dx: Slot<'a>,
+        parameters: impl Iterator<Item = (Slot<'a>, Slot<'a>)>,
+    ) -> Result<()> {
+        let Kept { x, weights, precision, .. } = self;
+        let mut dx = dx.open()?;
+        let mut start = 0;
+        for (at, (weight, (dw, db))) in weights.iter().zip(parameters).enumerate() {
+            let outputs = weight.matrix().rows;
+            let of_layer = rounded.matrix().columns(start, outputs);
+            if let Some(dx) = &mut dx {
+                let (add, to) = (dx.accumulates() || at > 0, Matrix::of(dx.tensor()));
+                multiply(op, precision, of_layer, weight.matrix(), to, Epilogue::Plain, add)?;
+            }
+            write_column_sums(op, Matrix::of(sums.as_ref().unwrap_or(dy)).columns(start, outputs), db)?;
+            if let Some(mut dw) = dw.open()? {
+                let (add, to) = (dw.accumulates(), Matrix::of(dw.tensor()));
+                multiply(op, precision, of_layer.transposed(), x.matrix(), to, Epilogue::Plain, add)?;
+            }
+            start += outputs;
+        }
+        Ok(())
+    }
+}

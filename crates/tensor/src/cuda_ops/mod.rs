@@ -1,0 +1,74 @@
+//! The GPU halves of the operations of `ops`: a file for each file of kernels in `kernels/cuda`.
+//!
+//! Operations compute in f32. With [`Precision::Bf16`](crate::Precision) or `F16` the operands of matrix products and of
+//! attention are rounded to that type; sums stay in f32. A gradient is written, or added, by the kernel that computes
+//! it, where it stays: gradients of parameters go into the arena.
+
+mod arguments;
+mod attention;
+mod column_sums;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod layer_norm;
+mod linear;
+mod matmul;
+pub(crate) mod optimizer;
+mod pooling;
+mod scaled;
+mod softmax;
+
+use std::any::Any;
+
+use crate::dispatch::Arity;
+use crate::dispatch::gpu::{CudaOp, GpuOutput, register};
+use crate::tensor::Tensor;
+use crate::{Device, Result, ops};
+
+/// Lists the operations that have GPU kernels.
+macro_rules! kernels {
+    ($($op:ty),* $(,)?) => {
+        /// Runs the kernels of an operation; `None` if it has none.
+        fn kernels_of(op: &dyn Any, inputs: &[&Tensor], recorded: bool) -> Option<Result<GpuOutput>> {
+            $(if let Some(op) = op.downcast_ref::<$op>() {
+                return Some(op.forward(<$op as CudaOp>::Arity::of(inputs.to_vec()), recorded));
+            })*
+            None
+        }
+    };
+}
+
+kernels! {
+    ops::arithmetic::Pairwise,
+    ops::arithmetic::Scalar,
+    ops::attention::PackedAttention,
+    ops::cross_entropy::LabelCrossEntropy,
+    ops::cross_entropy::SoftCrossEntropy,
+    ops::dropout::HiddenDropout,
+    ops::embedding::EmbeddingsLayerNorm,
+    ops::feed_forward::FeedForward,
+    ops::layer_norm::LayerNorm,
+    ops::layer_norm::ResidualLayerNorm,
+    ops::linear::Linear,
+    ops::matmul::MatMul,
+    ops::pointwise_loss::PointwiseLoss,
+    ops::pooling::Pool,
+    ops::reduce::Sum,
+    ops::rows::GatherRows,
+    ops::rows::ScatterRows,
+    ops::softmax::Softmax,
+    ops::unary::Unary,
+}
+
+impl Device {
+    /// Opens GPU number `index`, from 0.
+    ///
+    /// # Errors
+    /// Returns an error without the feature `cuda`, if the driver is missing or too old, if the GPU does not exist, and if it
+    /// has an architecture without kernels.
+    pub fn cuda(index: usize) -> Result<Device> {
+        register(kernels_of);
+        crate::cuda::open(index).map(Device::Cuda)
+    }
+}

@@ -1,0 +1,159 @@
+//! Runs operations: the one place that knows about devices, element types and the graph.
+//!
+//! An operation is a value: whatever it depends on besides its inputs. Most implement [`Op`], which computes slices from
+//! slices; those that work on whole tensors (views of any layout, packed weights, a backward composed of other
+//! operations) implement [`TensorOp`], on which `Op` is built. [`apply`] and [`apply_tensors`] do everything else:
+//!
+//! 1. check that the inputs have one float type and live on one device, naming the operand that does not;
+//! 2. compute two-byte floats in f32, and round the result;
+//! 3. on the CPU, call the operation with the Rust type of the elements; on a GPU, look up its kernels (`gpu`);
+//! 4. record the node of the graph, with what the operation keeps for its backward.
+//!
+//! `docs/src/decisions.md` says which other forms were tried.
+
+#[cfg(feature = "cuda")]
+pub(crate) mod gpu;
+mod slices;
+
+use std::any::Any;
+
+use crate::autograd::{differentiable_many, is_recorded};
+use crate::cpu::Real;
+use crate::element::{Element, wrong_dtype};
+use crate::gradients::Slot;
+use crate::profile::{Pass, timed};
+use crate::tensor::Tensor;
+use crate::{DType, Error, Result};
+
+pub(crate) use slices::{Keep, Op, apply};
+
+/// A type that the CPU computes in: f32 or f64.
+pub(crate) trait Float: Real + Element {}
+impl Float for f32 {}
+impl Float for f64 {}
+
+/// How many inputs an operation has: `[(); N]`, or `Vec<()>` for any number.
+pub(crate) trait Arity: 'static {
+    /// That many of something.
+    type Of<X>: IntoIterator<Item = X>;
+
+    /// Converts a list, whose length is right because it was made from one of these.
+    fn of<X>(items: Vec<X>) -> Self::Of<X>;
+}
+
+impl<const N: usize> Arity for [(); N] {
+    type Of<X> = [X; N];
+
+    fn of<X>(items: Vec<X>) -> [X; N] {
+        items.try_into().unwrap_or_else(|_| unreachable!("the number of inputs never changes"))
+    }
+}
+
+impl Arity for Vec<()> {
+    type Of<X> = Vec<X>;
+
+    fn of<X>(items: Vec<X>) -> Vec<X> {
+        items
+    }
+}
+
+/// Something for each input of an operation.
+pub(crate) type Inputs<O, X> = <<O as TensorOp>::Arity as Arity>::Of<X>;
+
+/// An operation on whole tensors.
+pub(crate) trait TensorOp: Any + Send + Sync + Sized {
+    /// The number of inputs.
+    type Arity: Arity;
+
+    /// Returns the name in errors, profiles and the registry of operations.
+    fn name(&self) -> &'static str;
+
+    /// Returns the names of the inputs in errors; the last one also stands for any further inputs.
+    fn operands(&self) -> &[&'static str] {
+        &["tensor"]
+    }
+
+    /// Checks the shapes, on whatever device the inputs are.
+    fn check(&self, _inputs: Inputs<Self, &Tensor>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Computes the output on the CPU. `recorded` says whether a backward may follow; otherwise nothing needs to be kept.
+    fn forward<T: Float>(&mut self, inputs: Inputs<Self, &Tensor>, recorded: bool) -> Result<Forward>;
+
+    /// Computes the gradient of each input from what was kept and from `dy`, the row-major gradient of the output.
+    fn backward<T: Float>(self, kept: Vec<Tensor>, dy: Tensor, slots: Inputs<Self, Slot<'_>>) -> Result<()>;
+
+    /// Returns the value for which GPU kernels are looked up: the operation itself.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only GPUs look up kernels"))]
+    fn key(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The result of a forward pass.
+pub(crate) struct Forward {
+    pub(crate) output: Tensor,
+    /// What the backward reads, the least that it needs.
+    pub(crate) kept: Vec<Tensor>,
+}
+
+/// Runs an operation on whole tensors.
+///
+/// # Errors
+/// Returns an error if the inputs differ in dtype or device, for the shapes that the operation refuses, and on a GPU if
+/// it has no kernels.
+pub(crate) fn apply_tensors<O: TensorOp>(op: O, inputs: Inputs<O, &Tensor>) -> Result<Tensor> {
+    let inputs: Vec<&Tensor> = inputs.into_iter().collect();
+    alike(op.name(), op.operands(), &inputs)?;
+    let dtype = inputs.first().map_or(DType::F32, |input| input.dtype());
+    if !dtype.is_half() {
+        return run(op, &inputs);
+    }
+    let wide = inputs.iter().map(|input| input.to_dtype(DType::F32)).collect::<Result<Vec<_>>>()?;
+    run(op, &wide.iter().collect::<Vec<_>>())?.to_dtype(dtype)
+}
+
+/// Runs an operation on inputs of one type on one device.
+fn run<O: TensorOp>(op: O, inputs: &[&Tensor]) -> Result<Tensor> {
+    op.check(O::Arity::of(inputs.to_vec()))?;
+    #[cfg(feature = "cuda")]
+    if inputs.iter().any(|input| !input.is_on_cpu()) {
+        return gpu::run(op, inputs);
+    }
+    match inputs.first().map(|input| input.dtype()) {
+        Some(DType::F64) => on_cpu::<f64, O>(op, inputs),
+        _ => on_cpu::<f32, O>(op, inputs),
+    }
+}
+
+fn on_cpu<T: Float, O: TensorOp>(mut op: O, inputs: &[&Tensor]) -> Result<Tensor> {
+    let name = op.name();
+    let recorded = is_recorded(inputs);
+    let forward = || op.forward::<T>(O::Arity::of(inputs.to_vec()), recorded);
+    let Forward { output, kept } = timed(name, Pass::Forward, forward)?;
+    let kept: Vec<&Tensor> = kept.iter().collect();
+    Ok(differentiable_many(name, inputs, &kept, output, move |kept, dy, slots| {
+        op.backward::<T>(kept, dy, O::Arity::of(slots))
+    }))
+}
+
+/// Checks that the inputs have one float type and live on one device.
+fn alike(op: &'static str, names: &[&'static str], inputs: &[&Tensor]) -> Result<()> {
+    let Some((first, rest)) = inputs.split_first() else { return Ok(()) };
+    let name = |index: usize| names.get(index).or(names.last()).copied().unwrap_or("tensor");
+    if !first.dtype().is_float() {
+        return Err(wrong_dtype(op, name(0), first.dtype(), "a float type"));
+    }
+    for (index, input) in rest.iter().enumerate() {
+        let name_of_input = name(index + 1);
+        if input.dtype() != first.dtype() {
+            return Err(wrong_dtype(op, name_of_input, input.dtype(), &format!("{} as {}", first.dtype(), name(0))));
+        }
+        if input.device() != first.device() {
+            let reason = format!("{name_of_input} is on {}, {} on {}", input.device(), name(0), first.device());
+            return Err(Error::invalid(op, reason));
+        }
+    }
+    Ok(())
+}
