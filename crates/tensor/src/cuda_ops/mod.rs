@@ -72,3 +72,52 @@ impl Device {
         crate::cuda::open(index).map(Device::Cuda)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cpu::Target;
+    use crate::dispatch::{Float, Keep, Op, apply};
+    use crate::layout::Dims;
+    use crate::{DType, Device, Result, Tensor};
+
+    struct Unknown;
+
+    impl Op<1, 1, 0> for Unknown {
+        const OPERANDS: [&'static str; 1] = ["tensor"];
+
+        fn name(&self) -> &'static str {
+            "unknown"
+        }
+
+        fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
+            Ok([x.dims()])
+        }
+
+        fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
+            y.copy_from_slice(x);
+        }
+
+        fn keeps(&self) -> [Keep; 0] {
+            []
+        }
+
+        fn backward<T: Float>(&self, []: [&[T]; 0], _: &[T], _: [Option<Target<'_, T>>; 1]) {}
+    }
+
+    #[test]
+    fn an_operation_without_kernels_says_so_on_a_gpu() -> Result<()> {
+        let device = match Device::cuda(0) {
+            Ok(device) => device,
+            Err(error) if std::env::var_os("CLOZE_REQUIRE_GPU").is_some() => return Err(error),
+            Err(error) => {
+                println!("SKIPPED: {error}");
+                return Ok(());
+            }
+        };
+        let x = Tensor::zeros(&[3], DType::F32, &device)?;
+        let error = apply(Unknown, [&x]).err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(error, "unknown: has no GPU kernel: move its inputs with to_device(&Device::Cpu)");
+        assert!(apply(Unknown, [&x.to_device(&Device::Cpu)?]).is_ok());
+        Ok(())
+    }
+}
