@@ -1,12 +1,12 @@
 //! Reverse-mode differentiation: the graph that operations record, and the walk back through it.
 //!
-//! An operation becomes differentiable only through [`differentiable`], which takes its backward and says
-//! what the backward keeps. An operation without one goes through [`non_differentiable`], which refuses at
-//! once when an input wants a gradient. There is no third way, so no gradient is dropped in silence.
+//! An operation becomes differentiable only through [`differentiable`], which takes its backward and what the backward
+//! keeps. An operation without a backward goes through [`non_differentiable`], which returns an error immediately if an
+//! input requires a gradient. There is no third way, so no gradient is dropped silently.
 //!
-//! A backward gets the gradient of the output and one [`Slot`] per input, and writes each wanted gradient
-//! where it stays: into the arena, into the buffer of an earlier contribution, or into a new one. It runs
-//! once, and what it kept is freed when it has run.
+//! A backward receives the gradient of the output and one [`Slot`] per input, and writes each gradient that is needed to
+//! its final place: the arena, the buffer of an earlier contribution, or a new buffer. It runs once, and whatever it kept
+//! is freed afterwards.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -21,16 +21,16 @@ use crate::{Error, Result};
 
 type Backward = Box<dyn FnOnce(Tensor, Vec<Slot<'_>>) -> Result<()> + Send>;
 
-/// An operation that was run on something that wants a gradient.
+/// A recorded operation: at least one input requires a gradient.
 struct Node {
     op: &'static str,
-    /// Nodes are numbered as they are made, so inputs always come before outputs.
+    /// Nodes are numbered in the order of their creation, so inputs always come before outputs.
     order: TensorId,
     inputs: Vec<Edge>,
     backward: Mutex<Option<Backward>>,
 }
 
-/// An input of a node: what is needed to make its gradient, not its elements.
+/// An input of a node: the shape and destination of its gradient, but not its elements.
 struct Edge {
     id: TensorId,
     like: Option<Like>,
@@ -48,12 +48,12 @@ impl Edge {
     }
 }
 
-/// The node behind a computed tensor: this module makes no other.
+/// Returns the node behind a computed tensor. Only this module creates them, so the type is known.
 fn recorded(node: &Arc<dyn Any + Send + Sync>) -> Option<Arc<Node>> {
     node.clone().downcast().ok()
 }
 
-/// A long chain of nodes would otherwise be dropped by recursion, and overflow the stack.
+/// Drops a chain of nodes in a loop. Recursion would overflow the stack if the chain is long.
 impl Drop for Node {
     fn drop(&mut self) {
         let mut pending: Vec<Edge> = self.inputs.drain(..).collect();
@@ -69,7 +69,7 @@ thread_local! {
     static RECORDING: Cell<bool> = const { Cell::new(true) };
 }
 
-/// Runs `f` without recording a graph on this thread: results are constants.
+/// Runs `f` without recording a graph on this thread; its results are constants.
 ///
 /// ```
 /// use cloze_tensor::{no_grad, Device, Tensor};
@@ -81,7 +81,7 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
     recording(false, f)
 }
 
-/// Runs `f` with a graph being recorded, also inside of [`no_grad`] and of a backward.
+/// Runs `f` with a graph being recorded, even inside [`no_grad`] or a backward.
 pub(crate) fn with_grad<R>(f: impl FnOnce() -> R) -> R {
     recording(true, f)
 }
@@ -97,13 +97,13 @@ fn recording<R>(on: bool, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Whether an operation on these becomes part of a graph.
+/// Returns whether an operation on these tensors is recorded in a graph.
 pub(crate) fn is_recorded(inputs: &[&Tensor]) -> bool {
     RECORDING.get() && inputs.iter().any(|input| input.tracks_grad())
 }
 
-/// What a backward keeps of a tensor. A leaf keeps its identity, so that the optimizer can name a
-/// parameter that a graph still holds; anything else is kept without the graph behind it.
+/// Returns a tensor for a backward to keep. A leaf keeps its identity, so that the optimizer can name a parameter that a
+/// graph still holds; anything else is kept without the graph behind it.
 fn keep(tensor: &Tensor) -> Tensor {
     match tensor.0.origin {
         Origin::Computed(_) => tensor.detach(),
@@ -111,8 +111,8 @@ fn keep(tensor: &Tensor) -> Tensor {
     }
 }
 
-/// Makes `output` the result of `op` on `inputs`. `backward` gets what it `keeps`, the gradient of the
-/// output (row-major) and a slot per input.
+/// Records `output` as the result of `op` on `inputs`. `backward` receives the tensors that it `keeps`, the row-major
+/// gradient of the output, and a slot per input.
 pub(crate) fn differentiable<const INPUTS: usize, const KEPT: usize>(
     op: &'static str,
     inputs: [&Tensor; INPUTS],
@@ -121,14 +121,14 @@ pub(crate) fn differentiable<const INPUTS: usize, const KEPT: usize>(
     backward: impl FnOnce([Tensor; KEPT], Tensor, [Slot<'_>; INPUTS]) -> Result<()> + Send + 'static,
 ) -> Tensor {
     differentiable_many(op, &inputs, &keeps, output, move |kept, gradient, slots| {
-        // The lengths are those given above; `unwrap_or_else` only satisfies the type system.
+        // The lengths are those of the arrays above; the type system does not see that.
         let kept = kept.try_into().unwrap_or_else(|_| unreachable!("as many as were kept"));
         let slots = slots.try_into().unwrap_or_else(|_| unreachable!("as many as there are inputs"));
         backward(kept, gradient, slots)
     })
 }
 
-/// As [`differentiable`], for operations on any number of inputs.
+/// Records `output` as [`differentiable`], for any number of inputs.
 pub(crate) fn differentiable_many(
     op: &'static str,
     inputs: &[&Tensor],
@@ -150,10 +150,10 @@ pub(crate) fn differentiable_many(
     Tensor::from_parts(output.storage().clone(), *output.layout(), output.dtype(), Origin::Computed(node))
 }
 
-/// Passes `output` on as the result of an operation that has no backward.
+/// Returns `output`, the result of an operation that has no backward.
 ///
 /// # Errors
-/// When an input wants a gradient.
+/// Returns an error if an input requires a gradient.
 pub(crate) fn non_differentiable(op: &'static str, inputs: &[&Tensor], output: Tensor) -> Result<Tensor> {
     if is_recorded(inputs) {
         let reason = "has no backward, but an input requires a gradient; detach() it or use no_grad";
@@ -163,35 +163,35 @@ pub(crate) fn non_differentiable(op: &'static str, inputs: &[&Tensor], output: T
 }
 
 impl Tensor {
-    /// The gradients of this number with respect to every leaf that it was computed from.
+    /// Computes the gradients of this number with respect to every leaf that it was computed from.
     ///
     /// # Errors
-    /// When this is not a single number, depends on no leaf, or its graph has been walked already.
+    /// Returns an error if this is not a single number, it depends on no leaf, or backward already ran on its graph.
     pub fn backward(&self) -> Result<Gradients> {
         let mut gradients = Gradients::new();
         self.backward_into(&mut gradients)?;
         Ok(gradients)
     }
 
-    /// Adds the gradients of this number to `gradients`: the form for training, where `gradients` mirrors
-    /// the parameters and is used again in every step.
+    /// Adds the gradients of this number to `gradients`. Training uses this form: `gradients` mirrors the parameters and is
+    /// reused in every step.
     ///
     /// # Errors
-    /// As [`Tensor::backward`].
+    /// Returns an error as [`Tensor::backward`] does.
     pub fn backward_into(&self, gradients: &mut Gradients) -> Result<()> {
         if self.elements() != 1 {
-            return Err(Error::shape("backward", "only a single number has a gradient", &[("loss", self.shape())]));
+            return Err(Error::shape("backward", "backward starts from a single number", &[("loss", self.shape())]));
         }
         let one = Tensor::ones(self.shape(), self.dtype(), &self.device())?;
         self.backward_with(&one, gradients)
     }
 
-    /// Adds the product of `gradient`, the gradient of something with respect to this tensor, with this
-    /// tensor's derivatives to `gradients`. No graph is recorded: `gradient` counts as a constant.
+    /// Continues a backward pass from `gradient`, the gradient of some loss with respect to this tensor, and adds the
+    /// gradients of the leaves to `gradients`. No graph is recorded: `gradient` is taken as a constant.
     ///
     /// # Errors
-    /// When the shapes, types or devices differ, nothing wants a gradient, or the graph has been walked already. An
-    /// error on the way clears `gradients`, which would otherwise hold parts of a sum.
+    /// Returns an error if shapes, dtypes or devices differ, nothing requires a gradient, or backward already ran on the
+    /// graph. An error on the way clears `gradients`, which would otherwise contain partial sums.
     pub fn backward_with(&self, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
         if gradient.shape() != self.shape() || gradient.dtype() != self.dtype() {
             let operands = [("tensor", self.shape()), ("gradient", gradient.shape())];
@@ -216,12 +216,12 @@ impl Tensor {
     }
 }
 
-/// Runs the backwards of all nodes behind `root`, the latest made first.
+/// Runs the backwards of all nodes behind `root`, from the newest to the oldest.
 fn walk(root: &Edge, table: &RefCell<Table>) -> Result<()> {
     let mut pending = BinaryHeap::new();
     pending.extend(root.node.clone().map(|node| Pending { gradient_of: root.id, node }));
     while let Some(Pending { gradient_of, node }) = pending.pop() {
-        // A node whose output got several contributions was pushed several times.
+        // A node whose output received several contributions was pushed several times.
         let entry = table.borrow_mut().passing.remove(&gradient_of);
         let Some(gradient) = entry.and_then(Entry::into_tensor) else { continue };
         let backward = node.backward.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -241,7 +241,7 @@ fn walk(root: &Edge, table: &RefCell<Table>) -> Result<()> {
     Ok(())
 }
 
-/// A node whose output's gradient has at least one contribution. Latest made comes first.
+/// A node whose output has at least one contribution to its gradient. The newest comes first.
 struct Pending {
     gradient_of: TensorId,
     node: Arc<Node>,
@@ -267,8 +267,8 @@ impl Ord for Pending {
     }
 }
 
-/// Spoils the gradient of one operation, to prove that the gradient check would notice; and remembers which
-/// operations were walked.
+/// Perturbs the gradient of one operation, to prove that the gradient check would notice, and records which operations
+/// ran backward.
 #[cfg(test)]
 pub(crate) mod mutation {
     use std::collections::HashSet;

@@ -1,4 +1,4 @@
-//! Gradients: a value that backward fills.
+//! Gradients as a value, which backward fills.
 
 mod slots;
 
@@ -13,29 +13,29 @@ use crate::tensor::{Origin, Tensor, TensorId};
 use crate::{DType, Device, ParameterArena, Result};
 pub(crate) use slots::{Destination, Slot, Table};
 
-/// The operation that errors of the walk name.
+/// The operation that errors of a backward pass name.
 const OP: &str = "backward";
 
 /// The gradients of one or more losses with respect to leaf tensors.
 ///
-/// Made empty it allocates a tensor per leaf. Made by
-/// [`ParameterArena::gradients`](crate::ParameterArena::gradients) it mirrors the flat parameters, and is
-/// reused in every step.
+/// [`Gradients::new`] allocates a tensor per leaf.
+/// [`ParameterArena::gradients`](crate::ParameterArena::gradients) mirrors the flat parameters and is reused in every
+/// step.
 #[derive(Default)]
 pub struct Gradients {
     entries: HashMap<TensorId, Entry>,
     pub(crate) flat: Option<Flat>,
 }
 
-/// The flat buffer of gradients that mirror an arena. Padding between parameters is zero; the place of a
-/// parameter without a gradient holds anything.
+/// The flat buffer of gradients that mirror an arena. Padding between parameters is zero; the range of a parameter
+/// without a gradient has arbitrary contents.
 pub(crate) struct Flat {
     pub(crate) storage: Storage,
     pub(crate) dtype: DType,
     pub(crate) arena: TensorId,
 }
 
-/// What the gradient of a tensor looks like: as the tensor itself.
+/// The shape, dtype and device of a gradient, which are those of its tensor.
 #[derive(Clone)]
 pub(crate) struct Like {
     shape: Dims,
@@ -49,29 +49,29 @@ impl Like {
     }
 }
 
-/// The gradient of one tensor: what it looks like and, once there is a contribution, its elements.
+/// The gradient of one tensor: its form and, after the first contribution, its elements.
 pub(crate) struct Entry {
     like: Like,
-    /// Where in the flat gradients it lies; `None`: memory of its own.
+    /// Its offset in the flat gradients, or `None` for separate memory.
     place: Option<(Storage, usize)>,
     value: Option<Tensor>,
-    /// Of a flat gradient of which only these rows were written: the memory of all others is zero. So the gradient of a
-    /// table of embeddings costs what was looked up, not what the table holds.
+    /// The rows of a flat gradient that were written; all others are zero. The gradient of an embedding table thus costs
+    /// as much as the rows that were looked up, not as the table.
     rows: Option<Vec<u32>>,
-    /// A destination is being written.
+    /// Whether a destination is being written.
     open: bool,
-    /// A contribution that came while it was.
+    /// A contribution that arrived meanwhile.
     late: Option<Tensor>,
 }
 
 impl Entry {
     fn new(like: Like, place: Option<(Storage, usize)>) -> Entry {
-        // Flat memory is made zero.
+        // Flat memory starts as zeros.
         let rows = place.is_some().then(Vec::new);
         Entry { like, place, value: None, rows, open: false, late: None }
     }
 
-    /// Forgets a flat gradient. Rows that were written become zero again.
+    /// Clears a flat gradient. Rows that were written become zero again.
     fn clear(&mut self) {
         self.value = None;
         let (Some((storage, offset)), Some(rows)) = (&self.place, &mut self.rows) else { return };
@@ -84,7 +84,7 @@ impl Entry {
         }
     }
 
-    /// The parts of the flat buffer that hold the gradient, where there is one; what is not among them is zero.
+    /// Returns the ranges of the flat buffer that hold the gradient; the rest of its place is zero.
     fn ranges(&self) -> Vec<Range<usize>> {
         let (Some(value), Some((_, start))) = (&self.value, &self.place) else { return Vec::new() };
         match &self.rows {
@@ -103,7 +103,7 @@ impl Entry {
         self.value
     }
 
-    /// Memory for the gradient, with arbitrary contents.
+    /// Allocates the gradient with arbitrary contents.
     fn allocate(&self, place: Option<&(Storage, usize)>) -> Result<Tensor> {
         let Like { shape, dtype, device } = &self.like;
         let mut layout = Layout::contiguous(OP, shape)?;
@@ -117,14 +117,14 @@ impl Entry {
         Ok(Tensor::from_parts(storage, layout, *dtype, Origin::Constant))
     }
 
-    /// The gradient so far, in memory that nobody else sees. The flat gradients are such memory, since
-    /// `Gradients::get` hands out copies of them.
+    /// Takes the gradient so far, in memory that no other handle refers to. Flat gradients are such memory, because
+    /// `Gradients::get` returns copies of them.
     fn take_exclusive(&mut self) -> Result<Option<Tensor>> {
         let Some(value) = self.value.take() else { return Ok(None) };
         if self.place.is_some() { Ok(Some(value)) } else { value.into_exclusive().map(Some) }
     }
 
-    /// Adds a contribution: the first one moves in (or is copied to its place), later ones are added.
+    /// Adds a contribution. The first one is moved, or copied to its place in the flat buffer; later ones are added.
     fn add(&mut self, contribution: Tensor) -> Result<()> {
         self.rows = None;
         if self.open {
@@ -155,24 +155,24 @@ impl Entry {
     }
 }
 
-/// The elements of a row-major tensor for writing.
+/// Returns the elements of a row-major tensor for writing.
 ///
 /// # Safety
-/// Nobody else may see them.
+/// No other reference to these elements may exist while the slice lives.
 #[allow(clippy::mut_from_ref, reason = "the contract above takes the place of the borrow checker")]
 unsafe fn exclusive<T: Element>(tensor: &Tensor) -> &mut [T] {
     let start = tensor.layout().offset;
-    // SAFETY: passed on.
+    // SAFETY: the caller upholds the same contract.
     unsafe { tensor.storage().cpu_mut(start..start + tensor.elements()) }
 }
 
 impl Gradients {
-    /// No gradients yet.
+    /// Creates an empty set of gradients.
     pub fn new() -> Gradients {
         Gradients::default()
     }
 
-    /// Gradients in one flat buffer like `arena`: each parameter (its id, shape and offset) has its place.
+    /// Creates gradients in one flat buffer that mirrors `arena`, with a place for each parameter (id, shape and offset).
     pub(crate) fn mirror(
         storage: Storage,
         parameters: impl Iterator<Item = (TensorId, Dims, usize)>,
@@ -186,31 +186,31 @@ impl Gradients {
         Gradients { entries: parameters.map(entry).collect(), flat: Some(Flat { storage, dtype, arena: arena.id() }) }
     }
 
-    /// The gradient with respect to `leaf`, if there is one. A copy where the gradients are flat, because
-    /// the next step writes over them.
+    /// Returns the gradient with respect to `leaf`, if it has one. Flat gradients are copied, because the next step
+    /// overwrites them.
     pub fn get(&self, leaf: &Tensor) -> Option<Tensor> {
         let entry = self.entries.get(&leaf.id())?;
         let value = entry.value.as_ref()?;
         if entry.place.is_some() { value.copied().ok() } else { Some(value.clone()) }
     }
 
-    /// Takes out the gradient with respect to `leaf`, if there is one.
+    /// Removes and returns the gradient with respect to `leaf`, if it has one.
     pub(crate) fn take(&mut self, leaf: &Tensor) -> Option<Tensor> {
         self.entries.remove(&leaf.id())?.into_tensor()
     }
 
-    /// Whether `leaf` has a gradient.
+    /// Returns whether `leaf` has a gradient.
     pub fn contains(&self, leaf: &Tensor) -> bool {
         self.entries.get(&leaf.id()).is_some_and(|entry| entry.value.is_some())
     }
 
-    /// Forgets the gradients, but keeps the memory for the next step.
+    /// Clears the gradients and keeps flat memory for the next step.
     pub fn clear(&mut self) {
         self.entries.retain(|_, entry| entry.place.is_some());
         self.entries.values_mut().for_each(Entry::clear);
     }
 
-    /// The parts of the flat buffer that hold gradients, in order: one range where every parameter has a dense one.
+    /// Returns the ranges of the flat buffer that hold gradients, in order: a single range if all are dense.
     pub(crate) fn written(&self, elements: usize) -> Vec<Range<usize>> {
         let mut placed = self.entries.values().filter(|entry| entry.place.is_some());
         if placed.all(|entry| entry.value.is_some() && entry.rows.is_none()) {
@@ -276,7 +276,7 @@ mod tests {
         Ok(())
     }
 
-    /// Two steps whose look-ups differ, the second in two parts, against the same through a matrix of zeros and ones.
+    /// Several steps with different look-ups, one of them accumulated in two parts, against sums computed here.
     #[test]
     fn rows_that_were_looked_up_are_all_that_is_written() -> Result<()> {
         struct Table {
@@ -297,7 +297,7 @@ mod tests {
             let norm = want.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
             assert!((gradients.norm()? - norm).abs() < 1e-12);
             let touched = parts.concat().len();
-            assert!(gradients.written(32).len() <= touched, "rows that nobody looked up count as written");
+            assert!(gradients.written(32).len() <= touched, "rows that were not looked up count as written");
             gradients.clear();
         }
         // A dense contribution makes it dense.
@@ -395,7 +395,7 @@ mod tests {
         Ok(())
     }
 
-    /// `visit_mut` gives other tensors than `visit`.
+    /// A module whose `visit_mut` yields other tensors than `visit`.
     struct Crooked(Two);
 
     impl Module for Crooked {

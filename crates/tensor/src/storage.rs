@@ -92,10 +92,10 @@ impl Storage {
     /// Sets the bytes `range` to zero.
     ///
     /// # Safety
-    /// As `Buffer::slice_mut`: nobody else reads or writes them meanwhile.
+    /// As for `Buffer::slice_mut`: no other reference to these bytes may exist meanwhile.
     pub(crate) unsafe fn clear(&self, range: Range<usize>) -> Result<()> {
         match self {
-            // SAFETY: passed on.
+            // SAFETY: the caller upholds the contract of `Buffer::slice_mut`.
             Storage::Cpu(buffer) => unsafe { buffer.slice_mut::<u8>(range) }.fill(0),
             #[cfg(feature = "cuda")]
             Storage::Cuda(buffer) => buffer.clear("clear", range.start, range.len())?,

@@ -1,5 +1,5 @@
-//! The tensor: a cheap handle on memory, a layout and, when it was computed from something that wants a
-//! gradient, the node of the graph that made it.
+//! The tensor: a cheap handle on memory with a layout and, if it was computed from something that requires a gradient,
+//! the graph node that made it.
 
 use std::any::Any;
 use std::fmt;
@@ -13,10 +13,10 @@ use crate::random::Stream;
 use crate::storage::Storage;
 use crate::{DType, Device, Error, Result};
 
-/// An n-dimensional array with a run-time type and device. Cloning copies a handle, not the elements.
+/// An n-dimensional array whose element type and device are known at run time. Cloning copies a handle, not the elements.
 ///
-/// Elements never change through a handle. The one exception is the optimizer's step, which first makes
-/// sure that nobody else sees the parameters ([`ParameterArena::update`](crate::ParameterArena::update)).
+/// Elements never change through a handle. The one exception is the optimizer step, which first checks that no other
+/// handle refers to the parameters ([`ParameterArena::update`](crate::ParameterArena::update)).
 #[derive(Clone)]
 pub struct Tensor(pub(crate) Arc<Inner>);
 
@@ -57,8 +57,8 @@ impl Tensor {
         Tensor(Arc::new(Inner { id: TensorId::fresh(), storage, layout, dtype, origin }))
     }
 
-    /// A tensor from a number, an array, nested arrays or a vector of numbers. Its type is theirs: numbers
-    /// without a suffix make f64, as everywhere in Rust; write `0.5f32` for f32.
+    /// Creates a tensor from a number, an array, nested arrays or a vector. The element type follows from the numbers:
+    /// without a suffix they are f64, as everywhere in Rust; write `0.5f32` for f32.
     ///
     /// ```
     /// use cloze_tensor::{Device, Tensor};
@@ -73,15 +73,15 @@ impl Tensor {
         Tensor::from_vec(elements, &shape, device)
     }
 
-    /// A tensor of `shape` from its elements in row-major order.
+    /// Creates a tensor of `shape` from its elements in row-major order.
     ///
     /// # Errors
-    /// When the number of elements is not the product of the shape.
+    /// Returns an error if the number of elements is not the product of the shape.
     pub fn from_vec<T: Element>(elements: Vec<T>, shape: &[usize], device: &Device) -> Result<Tensor> {
         Tensor::from_slice(&elements, shape, device)
     }
 
-    /// As [`Tensor::from_vec`], copying from a slice.
+    /// Creates a tensor as [`Tensor::from_vec`], copying from a slice.
     pub fn from_slice<T: Element>(elements: &[T], shape: &[usize], device: &Device) -> Result<Tensor> {
         let layout = Layout::contiguous("from_slice", shape)?;
         if layout.elements() != elements.len() {
@@ -91,7 +91,7 @@ impl Tensor {
         Tensor::filled("from_slice", layout, device, |to: &mut [T]| to.copy_from_slice(elements))
     }
 
-    /// A fresh row-major tensor whose elements `fill` writes.
+    /// Allocates a row-major tensor whose elements `fill` writes.
     pub(crate) fn filled<T: Element>(
         op: &'static str,
         layout: Layout,
@@ -100,19 +100,19 @@ impl Tensor {
     ) -> Result<Tensor> {
         let elements = layout.elements();
         let storage = Storage::new(op, &Device::Cpu, elements * T::DTYPE.size())?;
-        // SAFETY: the storage was made here and is not shared yet.
+        // SAFETY: the storage was allocated above and is not shared yet.
         timed(op, Pass::Forward, || fill(unsafe { storage.cpu_mut(0..elements) }));
         Tensor::from_parts(storage, layout, T::DTYPE, Origin::Constant).to_device(device)
     }
 
-    /// A fresh row-major tensor with arbitrary contents.
+    /// Allocates a row-major tensor with arbitrary contents.
     pub(crate) fn uninitialised(op: &'static str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let layout = Layout::contiguous(op, shape)?;
         let storage = Storage::new(op, device, layout.elements() * dtype.size())?;
         Ok(Tensor::from_parts(storage, layout, dtype, Origin::Constant))
     }
 
-    /// A fresh row-major tensor of `shape` whose elements `fill` writes.
+    /// Allocates a row-major tensor of `shape` whose elements `fill` writes.
     pub(crate) fn build<T: Element>(
         op: &'static str,
         shape: &[usize],
@@ -122,7 +122,7 @@ impl Tensor {
         Tensor::filled(op, Layout::contiguous(op, shape)?, device, fill)
     }
 
-    /// Makes fresh row-major tensors on the CPU, which `fill` writes together.
+    /// Allocates several row-major tensors on the CPU, which `fill` writes together.
     pub(crate) fn build_all<T: Element, const N: usize>(
         op: &'static str,
         shapes: [&[usize]; N],
@@ -133,25 +133,25 @@ impl Tensor {
             tensors.push(Tensor::uninitialised(op, shape, T::DTYPE, &Device::Cpu)?);
         }
         let tensors: [Tensor; N] = tensors.try_into().unwrap_or_else(|_| unreachable!("as many as shapes"));
-        // SAFETY: the tensors were made here and are not shared yet.
+        // SAFETY: the tensors were allocated above and are not shared yet.
         let all = std::array::from_fn(|i| unsafe { tensors[i].storage().cpu_mut(0..tensors[i].elements()) });
         timed(op, Pass::Forward, || fill(all));
         Ok(tensors)
     }
 
-    /// Zeros.
+    /// Creates a tensor of zeros.
     pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let layout = Layout::contiguous("zeros", shape)?;
         let storage = Storage::zeroed("zeros", device, layout.elements() * dtype.size())?;
         Ok(Tensor::from_parts(storage, layout, dtype, Origin::Constant))
     }
 
-    /// Ones.
+    /// Creates a tensor of ones.
     pub fn ones(shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         Tensor::full(1.0, shape, dtype, device)
     }
 
-    /// `value`, rounded to `dtype`, everywhere.
+    /// Creates a tensor filled with `value`, rounded to `dtype`.
     pub fn full(value: f64, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let number = Tensor::new(value, &Device::Cpu)?.to_dtype(dtype)?;
         element!("full", dtype, T => {
@@ -160,7 +160,7 @@ impl Tensor {
         })
     }
 
-    /// Normally distributed f32 numbers with mean 0 and standard deviation `std`.
+    /// Creates an f32 tensor of normally distributed numbers with mean 0 and standard deviation `std`.
     pub fn randn(shape: &[usize], std: f64, stream: &mut Stream, device: &Device) -> Result<Tensor> {
         Tensor::build("randn", shape, device, |to: &mut [f32]| {
             for pair in to.chunks_mut(2) {
@@ -170,37 +170,37 @@ impl Tensor {
         })
     }
 
-    /// Sizes of the dimensions, outermost first. A number has none.
+    /// Returns the sizes of the dimensions, outermost first. A single number has no dimensions.
     pub fn shape(&self) -> &[usize] {
         &self.0.layout.shape
     }
 
-    /// Number of dimensions.
+    /// Returns the number of dimensions.
     pub fn rank(&self) -> usize {
         self.shape().len()
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.0.layout.elements()
     }
 
-    /// Size of dimension `axis`.
+    /// Returns the size of dimension `axis`.
     pub(crate) fn size(&self, axis: usize) -> usize {
         self.shape()[axis]
     }
 
-    /// Size of the last dimension; 1 for a number.
+    /// Returns the size of the last dimension; 1 for a single number.
     pub(crate) fn width(&self) -> usize {
         self.shape().last().copied().unwrap_or(1)
     }
 
-    /// The element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> DType {
         self.0.dtype
     }
 
-    /// Where it lives.
+    /// Returns the device that holds the elements.
     pub fn device(&self) -> Device {
         self.0.storage.device()
     }
@@ -225,20 +225,20 @@ impl Tensor {
         &self.0.storage
     }
 
-    /// The elements of a row-major tensor. Call [`Tensor::contiguous`] first where that is not certain.
+    /// Returns the elements of a row-major tensor. Call [`Tensor::contiguous`] first if the layout is not known.
     pub(crate) fn slice<T: Element>(&self) -> &[T] {
         debug_assert!(self.layout().is_contiguous());
         &self.strided_slice()[..self.elements()]
     }
 
-    /// All elements from the first one on, for use with the strides of the layout.
+    /// Returns the memory from the first element on, to be read with the strides of the layout.
     pub(crate) fn strided_slice<T: Element>(&self) -> &[T] {
         debug_assert_eq!(T::DTYPE, self.dtype());
         // An empty tensor may be a view that starts past the end.
         self.storage().cpu().get(self.layout().offset..).unwrap_or_default()
     }
 
-    /// The bytes of the elements of a row-major tensor.
+    /// Returns the elements of a row-major tensor as bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         debug_assert!(self.layout().is_contiguous());
         let start = self.layout().offset * self.dtype().size();
@@ -246,10 +246,10 @@ impl Tensor {
         self.storage().cpu().get(start..start + self.elements() * self.dtype().size()).unwrap_or_default()
     }
 
-    /// The elements in row-major order.
+    /// Returns the elements in row-major order.
     ///
     /// # Errors
-    /// When `T` is not the element type of this tensor; convert it with [`Tensor::to_dtype`].
+    /// Returns an error if `T` is not the element type of this tensor; convert it with [`Tensor::to_dtype`].
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
         if T::DTYPE != self.dtype() {
             return Err(wrong_dtype("to_vec", "tensor", self.dtype(), &T::DTYPE.to_string()));
@@ -257,10 +257,10 @@ impl Tensor {
         Ok(self.values()?.to_device(&Device::Cpu)?.slice().to_vec())
     }
 
-    /// The one element, as f64.
+    /// Returns the only element, as f64.
     ///
     /// # Errors
-    /// When there is not exactly one element.
+    /// Returns an error unless there is exactly one element.
     pub fn item(&self) -> Result<f64> {
         if self.elements() != 1 {
             let reason = format!("only a single number has an item, not {} elements", self.elements());
@@ -276,43 +276,42 @@ impl Tensor {
         unsafe { self.storage().clear(start..start + bytes) }
     }
 
-    /// The same elements, as a constant: no gradient flows through.
+    /// Returns the same elements as a constant, through which no gradient flows.
     pub fn detach(&self) -> Tensor {
         Tensor::from_parts(self.storage().clone(), *self.layout(), self.dtype(), Origin::Constant)
     }
 
-    /// The elements row-major, as a constant: what operations compute from.
+    /// Returns the elements, row-major, as a constant: the form that operations compute from.
     pub(crate) fn values(&self) -> Result<Tensor> {
         self.detach().contiguous()
     }
 
-    /// What a backward keeps of this tensor: nothing unless a gradient that is computed from it is `wanted`.
+    /// Returns this tensor for a backward to keep, or an empty one unless a gradient computed from it is `wanted`.
     pub(crate) fn kept_if(&self, wanted: bool) -> Result<Tensor> {
         if wanted { Ok(self.clone()) } else { Tensor::zeros(&[0], self.dtype(), &self.device()) }
     }
 
-    /// Whether this handle is the only one on the elements, and they lie row-major in memory that may be
-    /// written.
+    /// Returns whether this handle is the only one to the elements, and they lie row-major in memory that may be written.
     pub(crate) fn is_exclusive(&mut self) -> bool {
         Arc::get_mut(&mut self.0).is_some_and(|inner| inner.layout.is_contiguous() && inner.storage.is_exclusive())
     }
 
-    /// The same elements in memory that nobody else sees: this memory, or a copy.
+    /// Returns the same elements in memory that no other handle refers to: this memory, or a copy.
     pub(crate) fn into_exclusive(mut self) -> Result<Tensor> {
         if self.is_exclusive() { Ok(self) } else { self.copied() }
     }
 
-    /// The elements for writing, in row-major order, of a tensor that nobody else sees: an optimizer's state.
+    /// Returns the elements for writing, in row-major order, such as those of an optimizer's state.
     ///
     /// # Errors
-    /// When another handle, a view or a graph shares the memory, it is mapped from a file or not row-major; when `T` is
-    /// not the element type.
+    /// Returns an error if another handle, a view or a graph shares the memory, if the memory is mapped from a file or not
+    /// row-major, and if `T` is not the element type.
     pub fn exclusive_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         if T::DTYPE != self.dtype() {
             return Err(wrong_dtype("write", "tensor", self.dtype(), &T::DTYPE.to_string()));
         }
         if !self.is_exclusive() {
-            return Err(Error::invalid("write", "others see the elements"));
+            return Err(Error::invalid("write", "another handle, view or graph shares the elements"));
         }
         if !self.device().is_cpu() {
             return Err(Error::invalid(
@@ -321,13 +320,13 @@ impl Tensor {
             ));
         }
         let start = self.layout().offset;
-        // SAFETY: nobody else sees this memory, and `self` is borrowed exclusively.
+        // SAFETY: `is_exclusive` found no other handle to this memory, and `self` is borrowed exclusively.
         Ok(unsafe { self.storage().cpu_mut(start..start + self.elements()) })
     }
 
-    /// The same elements as a leaf whose gradient backward computes. A tensor that [tracks
-    /// gradients](Tensor::tracks_grad) already stays what it is, with its graph; [`detach`](Tensor::detach)
-    /// it to make a new leaf. One whose type is not [float](DType::is_float) stays a constant.
+    /// Returns the same elements as a leaf, whose gradient backward computes. A tensor that already [tracks
+    /// gradients](Tensor::tracks_grad) is returned unchanged, with its graph; [`detach`](Tensor::detach) it to make a new
+    /// leaf. A tensor that is not [float](DType::is_float) remains a constant.
     pub fn requires_grad(self) -> Tensor {
         if self.tracks_grad() || !self.dtype().is_float() {
             return self;
@@ -335,7 +334,7 @@ impl Tensor {
         Tensor::from_parts(self.storage().clone(), *self.layout(), self.dtype(), Origin::Leaf)
     }
 
-    /// Whether backward would compute a gradient for this tensor or pass one through it.
+    /// Returns whether backward computes a gradient for this tensor or passes one through it.
     pub fn tracks_grad(&self) -> bool {
         matches!(self.0.origin, Origin::Leaf | Origin::Computed(_))
     }
@@ -359,7 +358,7 @@ impl fmt::Debug for Tensor {
     }
 }
 
-/// The numbers, nested as the dimensions are; long ones are shortened.
+/// Shows the numbers, nested like the dimensions. Long dimensions are shortened.
 impl fmt::Display for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let values = self.detach().to_device(&Device::Cpu).and_then(|t| t.to_dtype(DType::F64)?.to_vec::<f64>());

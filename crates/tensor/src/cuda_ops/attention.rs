@@ -38,7 +38,7 @@ impl CudaOp for PackedAttention {
     }
 }
 
-/// What both passes share.
+/// The state that both passes share.
 struct Attention {
     op: &'static str,
     device: CudaDevice,
@@ -52,8 +52,8 @@ struct Attention {
     kernels: Option<OnTensorCores>,
 }
 
-/// What the gradient needs: queries, keys and values, in the type in which they were multiplied, the output, and the
-/// log-sum-exp of each row.
+/// The tensors that the backward reads: queries, keys and values, in the type in which they were multiplied, the output,
+/// and the log-sum-exp of each row.
 struct Kept {
     qkv: Tensor,
     scale: Option<Scale>,
@@ -273,7 +273,7 @@ impl Attention {
         launch(kernels.dkv).grid(self.tiles()).shared(shared + 512).with(&arguments)
     }
 
-    /// What scores are multiplied by.
+    /// Returns the factor of the scores.
     fn scale(&self) -> f32 {
         (1.0 / (self.head_size as f64).sqrt()) as f32
     }

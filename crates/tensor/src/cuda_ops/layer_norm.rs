@@ -55,7 +55,7 @@ fn place<'d>(destination: &'d mut Option<Destination<'_>>) -> Option<(&'d Tensor
     Some((destination.tensor(), add))
 }
 
-/// What is normalised: `x`, or a residual plus `x` with dropout.
+/// The input of a normalisation: `x`, or a residual plus `x` with dropout.
 pub(super) struct Input<'a> {
     pub(super) x: &'a Tensor,
     pub(super) residual: Option<(&'a Tensor, Dropout, Arc<DeviceBuffer>)>,
@@ -69,7 +69,7 @@ pub(super) struct Normalised {
 
 pub(super) struct Backward {
     op: &'static str,
-    /// What was normalised.
+    /// The normalised input, before scaling and shifting.
     z: Tensor,
     gamma: Tensor,
     /// Mean and reciprocal standard deviation of each row: [2, rows].
@@ -156,8 +156,8 @@ struct BackwardArguments {
 }
 
 impl Backward {
-    /// Writes the gradients of what was normalised, which is that of the residual, and of the input behind the dropout, to
-    /// where they stay; and those of gamma and beta.
+    /// Writes the gradients to their final places: that of the normalised sum, which is also that of the residual; that of
+    /// the input behind the dropout; and those of gamma and beta.
     pub(super) fn launch(
         &self,
         dy: &Tensor,

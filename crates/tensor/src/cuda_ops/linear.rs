@@ -54,7 +54,8 @@ struct Layers {
     gelu: Option<Gelu>,
 }
 
-/// What the gradients need: input and weights, in the type in which they are multiplied, and the pre-activation.
+/// The tensors that the backward reads: input and weights, in the type in which they are multiplied, and the
+/// pre-activation.
 struct Kept {
     x: Operand,
     weights: Vec<Operand>,

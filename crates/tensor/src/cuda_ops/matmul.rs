@@ -20,7 +20,7 @@ use crate::{DType, Gelu, Precision, Result};
 /// A block on tensor cores has so much of the product in each direction, a block of gemm_any.cu so much.
 const TILE: usize = 128;
 const TILE_ANY: usize = 64;
-/// Rows of operands on tensor cores begin at multiples of so many elements: 16 bytes.
+/// Rows of operands on tensor cores start at multiples of this many elements, which are 16 bytes.
 const CHUNK: usize = 8;
 const THREADS: u32 = 256;
 const SHARED: usize = 4 * 2 * 128 * 32 * 2;
@@ -144,7 +144,7 @@ impl Operand {
             return Ok(Operand { tensor: to, rows, columns, row, scale: Some(scale) });
         }
         if row != of.columns {
-            // What pads a row is multiplied too.
+            // The padding of a row is multiplied too.
             to.clear()?;
         }
         let shape = Dims::new(op, &[of.rows, of.columns])?;
@@ -163,7 +163,7 @@ impl Operand {
     }
 }
 
-/// What becomes of a product before it is written.
+/// The last step of a product before it is written.
 #[derive(Clone, Copy)]
 pub(super) enum Epilogue<'a> {
     Plain,
@@ -232,7 +232,7 @@ struct Any {
     epilogue: KernelEpilogue,
 }
 
-/// c = a b, written to `c`, which nobody else sees; with `add`, added to it.
+/// Computes c = a b, or adds a b to c with `add`. No other handle accesses `c`.
 pub(super) fn multiply(
     op: &'static str,
     precision: Precision,
@@ -267,7 +267,7 @@ pub(super) fn multiply(
     };
     let blocks = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), 1];
     let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
-    // Of nothing along k, an operand has no address for tensor cores to fetch from.
+    // If k is 0, an operand has no address from which tensor cores could fetch.
     if let Some(narrow) = Narrow::of(op, precision, &device)?.filter(|_| m * n * k > 0) {
         let is_split = kind == EpilogueKind::Plain && c.step.0 == n && m * n <= i32::MAX as usize;
         let parts = if is_split { parts(blocks(TILE), k) } else { 1 };
@@ -313,7 +313,7 @@ pub(super) fn multiply(
     launch.shared(SHARED_ANY).with(&arguments)
 }
 
-/// The products of as many matrices: a [N, m, k] and b [N, k, n], row-major, to c [N, m, n], which nobody else sees.
+/// Multiplies batches of row-major matrices: a [N, m, k] and b [N, k, n] to c [N, m, n], which no other handle accesses.
 pub(super) fn multiply_each(op: &'static str, precision: Precision, a: &Tensor, b: &Tensor, c: &Tensor) -> Result<()> {
     let device = device_of(op, a)?;
     device_of(op, b)?;
@@ -327,7 +327,7 @@ pub(super) fn multiply_each(op: &'static str, precision: Precision, a: &Tensor, 
         }
         None => None,
     };
-    // A grid has at most so many products.
+    // The third dimension of a grid is limited to 65535.
     for first in (0..count).step_by(u16::MAX.into()) {
         let products = (count - first).min(u16::MAX.into());
         let grid = |tile: usize| [n.div_ceil(tile), m.div_ceil(tile), products];
@@ -406,12 +406,12 @@ pub(super) fn gelu_gradient(
     Ok((du, sums))
 }
 
-/// In how many parts along k a product of so many blocks is computed.
+/// Returns the number of parts along k into which a product of this many blocks is split.
 fn parts(blocks: [usize; 3], k: usize) -> usize {
     (ENOUGH_TILES / blocks.iter().product::<usize>().max(1)).min(k / PART).max(1)
 }
 
-/// A product of operands in a narrow type, to which they are rounded here where they are not; or so many parts of it.
+/// Launches a product, or its parts, with operands in a narrow type. Operands of another type are rounded first.
 fn on_tensor_cores(
     op: &'static str,
     narrow: Narrow,

@@ -32,12 +32,12 @@ pub(crate) trait Float: Real + Element {}
 impl Float for f32 {}
 impl Float for f64 {}
 
-/// How many inputs an operation has: `[(); N]`, or `Vec<()>` for any number.
+/// The number of inputs of an operation: `[(); N]`, or `Vec<()>` for any number.
 pub(crate) trait Arity: 'static {
-    /// That many of something.
+    /// One `X` per input.
     type Of<X>: IntoIterator<Item = X>;
 
-    /// Converts a list, whose length is right because it was made from one of these.
+    /// Converts a list that was made from such a collection, so that its length is right.
     fn of<X>(items: Vec<X>) -> Self::Of<X>;
 }
 
@@ -94,7 +94,7 @@ pub(crate) trait TensorOp: Any + Send + Sync + Sized {
 /// The result of a forward pass.
 pub(crate) struct Forward {
     pub(crate) output: Tensor,
-    /// What the backward reads, the least that it needs.
+    /// The tensors that the backward reads: as few as it needs.
     pub(crate) kept: Vec<Tensor>,
 }
 

@@ -29,14 +29,14 @@ pub(crate) trait Op<const INPUTS: usize, const OUTPUTS: usize, const KEPT: usize
     /// besides tensors.
     fn forward<T: Float>(&mut self, inputs: [&[T]; INPUTS], outputs: [&mut [T]; OUTPUTS]);
 
-    /// Returns what the backward reads: the least that it needs.
+    /// Returns what the backward reads: as little as it needs.
     fn keeps(&self) -> [Keep; KEPT];
 
     /// Writes the gradient of each input that needs one, given what is kept and the gradient of the result.
     fn backward<T: Float>(&self, kept: [&[T]; KEPT], dy: &[T], gradients: [Option<Target<'_, T>>; INPUTS]);
 
-    /// For an input of which only some rows are read, as with a table of embeddings: these rows. Its gradient is then
-    /// added to them, and the others are left alone.
+    /// Returns the rows of an input that were read, if the operation reads only some, as from an embedding table. The
+    /// gradient is then added to these rows only.
     fn rows(&self, _input: usize) -> Option<&[u32]> {
         None
     }
@@ -116,7 +116,7 @@ impl<O: Op<INPUTS, OUTPUTS, KEPT>, const INPUTS: usize, const OUTPUTS: usize, co
     }
 }
 
-/// The elements of a gradient, of which only some `rows` may be written.
+/// Returns the elements of a gradient; if `rows` are given, only these may be written.
 fn target<'d, T: Float>(destination: &'d mut Destination<'_>, rows: Option<&[u32]>) -> Target<'d, T> {
     match rows {
         Some(rows) => destination.rows_target(rows),

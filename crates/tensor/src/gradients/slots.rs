@@ -1,4 +1,4 @@
-//! The slots through which the operations of a walk backward write gradients.
+//! Slots, through which the backwards of operations write gradients.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use crate::element::Element;
 use crate::tensor::{Tensor, TensorId};
 use crate::{Result, cpu};
 
-/// All gradients of a walk: those of leaves, which stay, and those passing through.
+/// The gradients of a backward pass: those of leaves, which remain, and those of intermediate tensors.
 pub(crate) struct Table {
     pub(crate) passing: HashMap<TensorId, Entry>,
     pub(crate) leaves: Gradients,
@@ -34,17 +34,17 @@ pub(crate) struct Slot<'t> {
 }
 
 impl<'t> Slot<'t> {
-    /// The slot for the tensor `id` that looks `like` this; nothing is wanted where that is `None`.
+    /// Creates the slot of the tensor `id`, whose gradient has the form `like`, or is not needed if that is `None`.
     pub(crate) fn new(table: &'t RefCell<Table>, id: TensorId, like: Option<&Like>, leaf: bool) -> Slot<'t> {
         Slot { table, key: like.map(|like| Key { id, leaf, like: like.clone() }) }
     }
 
-    /// A slot that wants nothing.
+    /// Returns a slot that discards its gradient.
     pub(crate) fn none(&self) -> Slot<'t> {
         Slot { table: self.table, key: None }
     }
 
-    /// Contributes a finished tensor: for gradients that cost nothing (a view, the output's own).
+    /// Contributes a finished tensor, for gradients that need no computation: a view, or the gradient of the output.
     pub(crate) fn give(self, contribution: Tensor) -> Result<()> {
         match &self.key {
             Some(key) => self.table.borrow_mut().entry(key).add(contribution),
@@ -52,7 +52,7 @@ impl<'t> Slot<'t> {
         }
     }
 
-    /// As [`Slot::give`], computing the contribution only when it is wanted.
+    /// Contributes a tensor that is computed only if the gradient is needed.
     pub(crate) fn give_with(self, contribution: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         if self.key.is_none() {
             return Ok(());
@@ -61,13 +61,13 @@ impl<'t> Slot<'t> {
         self.give(contribution)
     }
 
-    /// Opens the place where this gradient stays, to be written or, when there were contributions, added
-    /// to. `None` when nobody wants it.
+    /// Opens the final place of this gradient, to be written or, after earlier contributions, added to. Returns `None` if
+    /// the gradient is not needed.
     pub(crate) fn open(self) -> Result<Option<Destination<'t>>> {
         let Some(key) = self.key else { return Ok(None) };
         let mut table = self.table.borrow_mut();
         let entry = table.entry(&key);
-        // The same tensor may be two inputs of one operation; the second gets memory of its own.
+        // One tensor may be two inputs of an operation; the second contribution then gets separate memory.
         let owner = !entry.open;
         let earlier = if owner { entry.take_exclusive()? } else { None };
         let accumulate = earlier.is_some();
@@ -82,26 +82,26 @@ impl<'t> Slot<'t> {
     }
 }
 
-/// An open place for a gradient. What was written counts when this is dropped.
+/// The open place of a gradient. Dropping it makes what was written count.
 pub(crate) struct Destination<'t> {
     table: &'t RefCell<Table>,
     key: Key,
     value: Option<Tensor>,
-    /// As [`Entry::rows`].
+    /// The rows written so far, as [`Entry::rows`].
     rows: Option<Vec<u32>>,
     owner: bool,
     accumulate: bool,
 }
 
 impl Destination<'_> {
-    /// The elements, and whether to add to them (else: overwrite, they are arbitrary).
+    /// Returns the elements, and whether to add to them or to overwrite them.
     pub(crate) fn target<T: Element>(&mut self) -> cpu::Target<'_, T> {
         self.rows = None;
         self.any_target()
     }
 
-    /// As [`target`](Destination::target), for adding to the rows `ids` of a matrix alone, and where the others become
-    /// zero if what is there counts for nothing.
+    /// Returns a target of which only the rows `ids` are added to. Unless the target accumulates, the writer sets the
+    /// other rows to zero.
     pub(crate) fn rows_target<T: Element>(&mut self, ids: &[u32]) -> cpu::Target<'_, T> {
         let is_sparse = self.rows.as_mut().map(|rows| rows.extend_from_slice(ids)).is_some();
         let target = self.any_target();
@@ -109,25 +109,25 @@ impl Destination<'_> {
     }
 
     fn any_target<T: Element>(&mut self) -> cpu::Target<'_, T> {
-        // SAFETY: `open` gave memory that nobody else sees, and `self` is borrowed exclusively.
+        // SAFETY: `open` returned memory that no other handle refers to, and `self` is borrowed exclusively.
         let data = self.value.as_ref().map_or(&mut [][..], |value| unsafe { exclusive(value) });
         cpu::Target::new(data, self.accumulate)
     }
 
-    /// Returns the place where the gradient stays: row-major, with arbitrary contents unless it
-    /// [accumulates](Destination::accumulates). No other handle accesses its elements.
+    /// Returns the final place of the gradient: row-major, with arbitrary contents unless it
+    /// [accumulates](Destination::accumulates). No other handle refers to its elements.
     pub(crate) fn tensor(&self) -> &Tensor {
         self.value.as_ref().unwrap_or_else(|| unreachable!("only `drop` takes it"))
     }
 
-    /// Whether there were earlier contributions, which the writer has to add to.
+    /// Returns whether there were earlier contributions, to which the writer has to add.
     #[cfg(feature = "cuda")]
     pub(crate) fn accumulates(&mut self) -> bool {
         self.rows = None;
         self.accumulate
     }
 
-    /// As [`tensor`](Destination::tensor), with zeros where nothing was contributed yet: for writers that add to some of
+    /// Returns the final place of the gradient, zeroed if there was no contribution yet, for writers that add to some of
     /// the elements.
     pub(crate) fn zeroed(&mut self) -> Result<&Tensor> {
         self.rows = None;
@@ -143,7 +143,7 @@ impl Drop for Destination<'_> {
         let mut table = self.table.borrow_mut();
         let entry = table.entry(&self.key);
         let Some(value) = self.value.take() else { return };
-        // Adding can only fail for types that `open` would have refused.
+        // Adding only fails for types that `open` refuses.
         if !self.owner {
             let _ = entry.add(value);
             return;

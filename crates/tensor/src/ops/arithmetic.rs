@@ -40,7 +40,7 @@ impl Tensor {
     }
 }
 
-/// A function of a pair of elements. The numbers are those of `Binary` in `kernels/cuda/enumerations.cuh`.
+/// A function of a pair of elements, numbered as `Binary` in `kernels/cuda/enumerations.cuh`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pair {
     Add,
@@ -61,13 +61,13 @@ impl Pairwise {
         apply_tensors(Pairwise { function, left: a.dims(), right: b.dims() }, [a, b])
     }
 
-    /// How each operand repeats to fill their common shape.
+    /// Returns the layouts with which the operands repeat to fill their common shape.
     pub(crate) fn broadcast(&self, [a, b]: [&Tensor; 2]) -> Result<[Layout; 2]> {
         let shape = broadcast_shapes(self.name(), a.shape(), b.shape())?;
         Ok([a.layout().broadcast(self.name(), &shape)?, b.layout().broadcast(self.name(), &shape)?])
     }
 
-    /// What the backward reads; of a product, an operand only if the other needs a gradient.
+    /// Returns the tensors that the backward reads; for a product, an operand only if the other needs a gradient.
     pub(crate) fn keeps(&self, [a, b]: [&Tensor; 2], output: &Tensor) -> Result<Vec<Tensor>> {
         Ok(match self.function {
             Pair::Add | Pair::Sub => Vec::new(),

@@ -65,7 +65,7 @@ impl MatMul {
         [&self.batch[..], &[rows, columns]].concat()
     }
 
-    /// What the backward reads: an operand only if the other needs a gradient.
+    /// Returns the tensors that the backward reads: an operand only if the other needs a gradient.
     pub(crate) fn keeps(&self, [a, b]: [&Tensor; 2]) -> Result<Vec<Tensor>> {
         Ok(vec![a.kept_if(b.tracks_grad())?, b.kept_if(a.tracks_grad())?])
     }

@@ -1,7 +1,7 @@
 //! Gradient checkpointing (T. Chen, B. Xu, C. Zhang, C. Guestrin, "Training deep nets with sublinear memory cost", 2016):
-//! of a part of the model its input is kept and nothing else; backward computes the part again, this time with a graph.
+//! only the input of a part of the model is kept, and the backward computes that part again, this time with a graph.
 //!
-//! It gives the same bits, because every random draw is a function of what it is for.
+//! The result is bit-identical, because every random draw is a function of its purpose and coordinates.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use crate::autograd::{differentiable_many, is_recorded, no_grad, with_grad};
 use crate::tensor::Tensor;
 use crate::{Error, Gradients, Module, Precision, Result};
 
-/// `f(module, x)`, of which only `x` is kept for backward. What `f` computes from must be `module`, `x` and constants.
+/// Computes `f(module, x)` and keeps only `x` for the backward. `f` may only depend on `module`, `x` and constants.
 ///
 /// ```
 /// use cloze_tensor::{Device, Tensor, recompute};
@@ -22,7 +22,7 @@ use crate::{Error, Gradients, Module, Precision, Result};
 /// ```
 ///
 /// # Errors
-/// Those of `f`.
+/// Returns the errors of `f`.
 pub fn recompute<M, E>(
     module: &M,
     x: &Tensor,
@@ -42,7 +42,7 @@ where
     let output = no_grad(|| f(module, x))?;
     let (module, x, precision) = (module.clone(), x.clone(), Precision::current());
     let backward = move |leaves: Vec<Tensor>, gradient: Tensor, slots: Vec<crate::gradients::Slot<'_>>| {
-        // What x was computed from is none of this graph's: it ends at a leaf in the place of x.
+        // The inner graph ends at a leaf that replaces x, whatever x was computed from.
         let leaf = if x.tracks_grad() { x.detach().requires_grad() } else { x.detach() };
         let again = with_grad(|| precision.scope(|| f(&module, &leaf)));
         let again = again.map_err(|error| Error::gradient(OP, error.to_string()))?;

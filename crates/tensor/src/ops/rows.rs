@@ -30,7 +30,7 @@ impl Tensor {
 /// Picking rows of a matrix.
 pub(crate) struct GatherRows {
     pub(super) name: &'static str,
-    /// What errors call an index.
+    /// The name of an index in errors.
     pub(super) index: &'static str,
     pub(crate) indices: Vec<u32>,
     pub(super) width: usize,

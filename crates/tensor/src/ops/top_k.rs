@@ -1,4 +1,4 @@
-//! The largest elements. Positions have no gradient, so these give plain numbers.
+//! The largest elements. Positions have no gradient, so these functions return plain numbers.
 
 use std::cmp::Ordering;
 
@@ -8,8 +8,8 @@ use crate::tensor::Tensor;
 use crate::{DType, Device, Result};
 
 impl Tensor {
-    /// For each row of `self` [.., W] the `k` largest elements, largest first, with their columns. Equal
-    /// elements come in order of their columns; what is not a number comes last.
+    /// Returns the `k` largest elements of each row of `self` [.., W] with their columns, largest first. Equal elements
+    /// are in the order of their columns; NaN comes last.
     pub fn top_k(&self, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
         let values = self.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec::<f64>()?;
         let (rows, width) = rows_and_width(self.shape());

@@ -1,5 +1,4 @@
-//! Views: other shapes over the same elements. None of them copies, except `reshape` of a tensor that is not
-//! row-major, and `contiguous`.
+//! Views: other shapes over the same elements. Only `contiguous`, and `reshape` of a tensor that is not row-major, copy.
 
 use crate::autograd::differentiable;
 use crate::copy;
@@ -12,7 +11,7 @@ impl Tensor {
         Tensor::from_parts(self.storage().clone(), layout, self.dtype(), Origin::Constant)
     }
 
-    /// The same elements, row-major: this tensor itself where it already is.
+    /// Returns the same elements, row-major: this tensor if it is row-major already, otherwise a copy.
     pub fn contiguous(&self) -> Result<Tensor> {
         if self.layout().is_contiguous() {
             return Ok(self.clone());
@@ -21,15 +20,15 @@ impl Tensor {
         Ok(differentiable("reshape", [self], [], output, |[], dy, [dx]| dx.give(dy)))
     }
 
-    /// The same elements in row-major order as another shape.
+    /// Returns the same elements, in row-major order, with another shape.
     ///
     /// # Errors
-    /// When the number of elements differs.
+    /// Returns an error if the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
         self.reshape_for("reshape", shape)
     }
 
-    /// The reshape, for an operation that the user calls `op`.
+    /// Reshapes on behalf of the operation `op`, which errors name.
     fn reshape_for(&self, op: &'static str, shape: &[usize]) -> Result<Tensor> {
         let mut layout = Layout::contiguous(op, shape)?;
         if layout.elements() != self.elements() {
@@ -42,10 +41,10 @@ impl Tensor {
         Ok(differentiable("reshape", [self], [], source.view(layout), move |[], dy, [dx]| dx.give(dy.reshape(&from)?)))
     }
 
-    /// The dimensions in another order: dimension `i` of the result is dimension `axes[i]` of this tensor.
+    /// Reorders the dimensions: dimension `i` of the result is dimension `axes[i]` of this tensor.
     ///
     /// # Errors
-    /// When `axes` does not name every dimension once.
+    /// Returns an error unless `axes` names every dimension once.
     pub fn permute(&self, axes: &[usize]) -> Result<Tensor> {
         let mut inverse = vec![usize::MAX; self.rank()];
         for (to, &from) in axes.iter().enumerate() {
@@ -65,7 +64,7 @@ impl Tensor {
         }))
     }
 
-    /// Dimensions `a` and `b` exchanged.
+    /// Swaps dimensions `a` and `b`.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {
         let mut axes: Vec<usize> = (0..self.rank()).collect();
         if a >= axes.len() || b >= axes.len() {
@@ -76,7 +75,7 @@ impl Tensor {
         self.permute(&axes)
     }
 
-    /// The last two dimensions exchanged: the transpose of a matrix.
+    /// Swaps the last two dimensions: transposes a matrix.
     pub fn t(&self) -> Result<Tensor> {
         match self.rank() {
             rank @ 2.. => self.transpose(rank - 2, rank - 1),
@@ -84,10 +83,10 @@ impl Tensor {
         }
     }
 
-    /// Entries `start .. start + length` of dimension `axis`.
+    /// Returns the entries `start .. start + length` of dimension `axis`.
     ///
     /// # Errors
-    /// When there are not so many.
+    /// Returns an error if the range is out of bounds.
     pub fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Tensor> {
         let size = self.shape().get(axis).copied();
         if size.is_none_or(|size| start.checked_add(length).is_none_or(|end| end > size)) {
@@ -103,7 +102,7 @@ impl Tensor {
         }))
     }
 
-    /// The same elements repeated along dimensions of size 1 and new leading ones, without a copy.
+    /// Repeats the elements along dimensions of size 1 and along new leading dimensions, without copying.
     pub fn broadcast_to(&self, shape: &[usize]) -> Result<Tensor> {
         let layout = self.layout().broadcast("broadcast_to", shape)?;
         let from = self.dims();
@@ -112,7 +111,7 @@ impl Tensor {
         }))
     }
 
-    /// A new dimension of size 1 before dimension `axis`.
+    /// Inserts a dimension of size 1 before dimension `axis`.
     pub fn unsqueeze(&self, axis: usize) -> Result<Tensor> {
         if axis > self.rank() {
             return Err(Error::shape("unsqueeze", format!("no place {axis}"), &[("tensor", self.shape())]));
@@ -122,7 +121,7 @@ impl Tensor {
         self.reshape_for("unsqueeze", &shape)
     }
 
-    /// Without dimension `axis`, which has size 1.
+    /// Removes dimension `axis`, which must have size 1.
     pub fn squeeze(&self, axis: usize) -> Result<Tensor> {
         if self.shape().get(axis) != Some(&1) {
             let reason = format!("dimension {axis} has not size 1");
