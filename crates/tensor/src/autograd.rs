@@ -13,11 +13,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::error::{Error, Result};
 use crate::finite;
 use crate::gradients::{Entry, Gradients, Like, Slot, Table};
 use crate::profile::{Pass, timed};
 use crate::tensor::{Origin, Tensor, TensorId};
-use crate::{Error, Result};
 
 type Backward = Box<dyn FnOnce(Tensor, Vec<Slot<'_>>) -> Result<()> + Send>;
 

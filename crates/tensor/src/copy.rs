@@ -7,10 +7,12 @@
 use crate::cpu::{convert, strided};
 #[cfg(feature = "cuda")]
 use crate::cuda::copy as cuda;
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::element::{Element, element, float};
+use crate::error::Result;
 use crate::storage::Storage;
 use crate::tensor::Tensor;
-use crate::{DType, Device, Result};
 
 impl Tensor {
     /// Copies the elements, row-major, into memory of their own.
@@ -81,7 +83,7 @@ fn on_gpu(op: &'static str, from: &Tensor, to: &Tensor, accumulate: bool) -> Opt
         _ => {
             let reason =
                 format!("one operand is on {}, another on {}: move them with to_device", from.device(), to.device());
-            Some(Err(crate::Error::invalid(op, reason)))
+            Some(Err(crate::error::Error::invalid(op, reason)))
         }
     }
 }

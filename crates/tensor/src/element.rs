@@ -3,7 +3,8 @@
 use bytemuck::Pod;
 use half::{bf16, f16};
 
-use crate::{DType, Error, ErrorKind};
+use crate::dtype::DType;
+use crate::error::{Error, ErrorKind};
 
 mod sealed {
     pub trait Sealed {}

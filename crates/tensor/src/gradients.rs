@@ -6,11 +6,14 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::copy;
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::element::Element;
+use crate::error::Result;
 use crate::layout::{Dims, Layout};
+use crate::parameters::ParameterArena;
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor, TensorId};
-use crate::{DType, Device, ParameterArena, Result};
 pub(crate) use slots::{Destination, Slot, Table};
 
 /// The operation that errors of a backward pass name.
@@ -230,7 +233,9 @@ impl Gradients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, Module, module};
+    use crate::error::Error;
+    use crate::module;
+    use crate::module::Module;
 
     fn leaf(values: &[f32]) -> Result<Tensor> {
         Ok(Tensor::from_slice(values, &[values.len()], &Device::Cpu)?.requires_grad())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::dropout::RowCoordinate;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The layout of the sequences of a packed batch, one after another. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,9 @@ use bytemuck::Pod;
 
 #[cfg(feature = "cuda")]
 use crate::cuda::DeviceBuffer;
+use crate::device::Device;
+use crate::error::Result;
 use crate::memory::Buffer;
-use crate::{Device, Result};
 
 /// The message of a panic that cannot happen: operations check the device before they access elements.
 #[cfg(feature = "cuda")]

@@ -6,12 +6,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::element::{Element, TensorData, element, wrong_dtype};
+use crate::error::{Error, Result};
 use crate::layout::{Dims, Layout};
 use crate::profile::{Pass, timed};
 use crate::random::Stream;
 use crate::storage::Storage;
-use crate::{DType, Device, Error, Result};
 
 /// An n-dimensional array whose element type and device are known at run time. Cloning copies a handle, not the elements.
 ///

@@ -1,8 +1,12 @@
 //! The checks of a case.
 
 use super::{Case, Input};
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::gradients::Gradients;
 use crate::random::{Purpose, Stream};
-use crate::{DType, Device, Gradients, Result, Tensor};
+use crate::tensor::Tensor;
 
 /// Output values and the gradient of each input.
 struct Outcome {
@@ -61,7 +65,8 @@ pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
     let inputs = varied(&case.inputs);
     let outcome = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
     let projected = |inputs: &[Input]| -> Result<f64, String> {
-        let output = crate::no_grad(|| (case.function)(&tensors(inputs, DType::F64))).map_err(|e| e.to_string())?;
+        let output =
+            crate::autograd::no_grad(|| (case.function)(&tensors(inputs, DType::F64))).map_err(|e| e.to_string())?;
         let values = output.to_vec::<f64>().map_err(|error| error.to_string())?;
         Ok(values.iter().zip(direction(values.len())).map(|(value, weight)| value * weight).sum())
     };

@@ -1,7 +1,9 @@
 //! Inputs of cases: reproducible random numbers as tensors of any type.
 
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::random::{Purpose, Stream};
-use crate::{DType, Device, Tensor};
+use crate::tensor::Tensor;
 
 /// The values of a tensor, in f64.
 #[derive(Clone, Debug)]

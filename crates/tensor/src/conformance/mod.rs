@@ -17,7 +17,9 @@ pub(crate) use checks::assert_same_with_gradients;
 pub(crate) use input::{Input, normal, positive};
 
 use crate::dropout::RowCoordinate;
-use crate::{Result, Sequences, Tensor};
+use crate::error::Result;
+use crate::sequences::Sequences;
+use crate::tensor::Tensor;
 
 type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 
@@ -76,8 +78,11 @@ mod tests {
     use super::*;
     use crate::autograd::mutation;
     use crate::cpu::simd;
+    use crate::device::Device;
+    use crate::dtype::DType;
+    use crate::error::Error;
     use crate::ops;
-    use crate::{DType, Device, Error, Precision};
+    use crate::precision::Precision;
 
     #[test]
     fn gradients_agree_with_finite_differences() {
@@ -197,7 +202,7 @@ mod tests {
     fn an_operation_without_backward_refuses() -> Result<()> {
         let x = normal(&[2, 3]).tensor().requires_grad();
         assert!(x.to_dtype(DType::I64).is_err());
-        assert!(crate::no_grad(|| x.to_dtype(DType::I64)).is_ok());
+        assert!(crate::autograd::no_grad(|| x.to_dtype(DType::I64)).is_ok());
         Ok::<(), Error>(())
     }
 }

@@ -7,8 +7,9 @@ use bytemuck::NoUninit;
 use super::driver::Pointer;
 use super::launch::Launch;
 use super::memory::{self, DeviceBuffer};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::layout::{Layout, MAX_RANK};
-use crate::{DType, Error, Result};
 
 /// A layout as kernels take it.
 #[repr(C)]

@@ -13,7 +13,7 @@ use super::graph::GraphUse;
 use super::kernels::Kernels;
 use super::pool::Pool;
 use super::stream::Stream;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The first driver that loads our kernels: as `cuDriverGetVersion` returns it, and by its release number.
 const OLDEST_DRIVER: (c_int, &str) = (12000, "525");

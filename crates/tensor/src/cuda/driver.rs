@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use cudarc::driver::{result, sys};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// An address on the device; 0 is the null pointer, as in C.
 pub(crate) type Pointer = sys::CUdeviceptr;

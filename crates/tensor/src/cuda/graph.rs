@@ -12,7 +12,7 @@ use cudarc::driver::sys;
 
 use super::driver::{Context, Pointer, check, describe};
 use super::work::Work;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The number of graphs kept: steps with and without their rarer parts, for training and for evaluation.
 const KEPT: usize = 8;

@@ -8,7 +8,7 @@ use cloze_kernels::Images;
 use cudarc::driver::{result, sys};
 
 use super::driver::check;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The kernels for a device. A file of them is loaded when the first kernel of the file is launched.
 pub(super) struct Kernels {

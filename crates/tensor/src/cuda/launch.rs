@@ -4,7 +4,7 @@ use bytemuck::{NoUninit, bytes_of};
 
 use super::device::CudaDevice;
 use super::work::{Arguments, Kernel, Work};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A launch of kernel `name` from `file.cu`, by default with one block of 128 threads.
 ///

@@ -10,8 +10,8 @@ use super::device::CudaDevice;
 use super::driver::{Pointer, check};
 use super::pool::Block;
 use super::work::Work;
+use crate::error::{Error, Result};
 use crate::memory::size_class;
-use crate::{Error, Result};
 
 /// Memory on a device. Dropping the last buffer of a block returns it to the device's pool.
 pub(crate) struct DeviceBuffer {

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use cudarc::driver::{result, sys};
 
 use super::driver::check;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const ALIGNMENT: usize = 64;
 const SMALLEST_CHUNK: usize = 1 << 20;

@@ -16,7 +16,7 @@ use super::graph::{GraphUse, Graphs};
 use super::pool::Block;
 use super::staging::Staging;
 use super::work::Work;
-use crate::Result;
+use crate::error::Result;
 
 /// Larger writes are not staged: they make the host wait instead.
 const LARGEST_STAGED: usize = 1 << 18;

@@ -4,7 +4,7 @@ use bytemuck::{NoUninit, Zeroable};
 use cudarc::driver::sys;
 
 use super::driver::{Pointer, check};
-use crate::Result;
+use crate::error::Result;
 
 /// The side of a box, the tile that one copy fetches.
 const BOX: u32 = 64;

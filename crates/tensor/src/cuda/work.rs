@@ -6,7 +6,7 @@ use bytemuck::Zeroable;
 use cudarc::driver::{result, sys};
 
 use super::driver::{Pointer, check};
-use crate::Result;
+use crate::error::Result;
 
 /// A unit of work. The memory that it points to must stay allocated until the work is done.
 #[derive(PartialEq)]

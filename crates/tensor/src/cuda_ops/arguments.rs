@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytemuck::{NoUninit, Zeroable};
 
 use crate::cuda::{CudaDevice, DeviceBuffer, Pointer};
+use crate::device::Device;
+use crate::dropout::Dropout;
 use crate::dropout::RowCoordinate;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::gradients::Slot;
 use crate::storage::Storage;
 use crate::tensor::Tensor;
-use crate::{DType, Device, Dropout, Error, Result};
 
 /// Returns the device of a tensor.
 ///

@@ -10,10 +10,12 @@ use super::scaled::{Narrow, Scale, narrowed, of_scale};
 use crate::cuda::{CudaDevice, DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::ops::attention::PackedAttention;
+use crate::precision::Precision;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::{DType, Error, Precision, Result};
 
 /// The largest head of attention_any.cu.
 const LARGEST: usize = 256;

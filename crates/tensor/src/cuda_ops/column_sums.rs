@@ -5,7 +5,8 @@ use bytemuck::bytes_of;
 
 use super::arguments::{fresh, int, pointer};
 use crate::cuda::{Accumulate, CudaDevice, Launch, Pointer};
-use crate::{DType, Result};
+use crate::dtype::DType;
+use crate::error::Result;
 
 /// Rows that a thread sums a column of, and threads of a block.
 const SUMMED: usize = 64;

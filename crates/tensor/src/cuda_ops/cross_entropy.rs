@@ -8,10 +8,11 @@ use super::elementwise::{scaled, sum};
 use crate::cuda::{Launch, Pointer};
 use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::ops::cross_entropy::{LabelCrossEntropy, SoftCrossEntropy};
 use crate::ops::pointwise_loss::{Loss, PointwiseLoss};
 use crate::tensor::Tensor;
-use crate::{DType, Result};
 
 const FILE: &str = "cross_entropy";
 const THREADS: u32 = 256;

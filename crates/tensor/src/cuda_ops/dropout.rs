@@ -6,10 +6,12 @@ use super::arguments::{KernelDropout, coordinates, device_of, f32s, fresh, int, 
 use crate::cuda::{DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dropout::Dropout;
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::layout::rows_and_width;
 use crate::ops::dropout::HiddenDropout;
 use crate::tensor::Tensor;
-use crate::{DType, Dropout, Result};
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]

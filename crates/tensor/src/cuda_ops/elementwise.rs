@@ -8,11 +8,12 @@ use crate::cuda::copy::{KernelLayout, merged};
 use crate::cuda::{Launch, Pointer};
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
 use crate::dispatch::{Op, TensorOp};
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::ops::arithmetic::{Pairwise, Scalar};
 use crate::ops::reduce::Sum;
 use crate::ops::unary::Unary;
 use crate::tensor::Tensor;
-use crate::{DType, Result};
 
 const FILE: &str = "elementwise";
 

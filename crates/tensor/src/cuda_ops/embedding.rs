@@ -7,10 +7,11 @@ use super::layer_norm::{Input, Normalised, normalise};
 use crate::cuda::{Launch, Pointer};
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
 use crate::dispatch::{Op, TensorOp};
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::ops::embedding::EmbeddingsLayerNorm;
 use crate::ops::rows::{GatherRows, ScatterRows};
 use crate::tensor::Tensor;
-use crate::{DType, Result};
 
 const FILE: &str = "embedding";
 /// Rows of a block: a warp for each.

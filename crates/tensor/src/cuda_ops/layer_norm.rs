@@ -9,11 +9,13 @@ use super::column_sums::add_rows;
 use crate::cuda::{Accumulate, DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dropout::Dropout;
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::gradients::{Destination, Slot};
 use crate::layout::rows_and_width;
 use crate::ops::layer_norm::{LayerNorm, ResidualLayerNorm};
 use crate::tensor::Tensor;
-use crate::{DType, Dropout, Result};
 
 const FILE: &str = "layer_norm";
 /// Warps of a block, and the rows that a block of the backward takes.

@@ -7,11 +7,14 @@ use super::matmul::{Epilogue, Matrix, Operand, gelu_gradient, multiply, write_co
 use crate::cpu::unary::Function;
 use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::gelu::Gelu;
 use crate::gradients::Slot;
 use crate::ops::feed_forward::FeedForward;
 use crate::ops::linear::Linear;
+use crate::precision::Precision;
 use crate::tensor::Tensor;
-use crate::{DType, Gelu, Precision, Result};
 
 impl CudaOp for Linear {
     type Arity = Vec<()>;

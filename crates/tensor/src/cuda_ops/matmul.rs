@@ -11,11 +11,14 @@ use crate::cpu::unary::Function;
 use crate::cuda::{Accumulate, EpilogueKind, Launch, Pointer, TensorMap};
 use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::gelu::Gelu;
 use crate::gradients::Slot;
 use crate::layout::{Dims, Layout, rows_and_width};
 use crate::ops::matmul::MatMul;
+use crate::precision::Precision;
 use crate::tensor::{Origin, Tensor};
-use crate::{DType, Gelu, Precision, Result};
 
 /// A block on tensor cores has so much of the product in each direction, a block of gemm_any.cu so much.
 const TILE: usize = 128;

@@ -21,10 +21,12 @@ mod softmax;
 
 use std::any::Any;
 
+use crate::device::Device;
 use crate::dispatch::Arity;
 use crate::dispatch::gpu::{CudaOp, GpuOutput, register};
+use crate::error::Result;
+use crate::ops;
 use crate::tensor::Tensor;
-use crate::{Device, Result, ops};
 
 /// Lists the operations that have GPU kernels.
 macro_rules! kernels {
@@ -76,9 +78,12 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use crate::cpu::Target;
+    use crate::device::Device;
     use crate::dispatch::{Float, Keep, Op, apply};
+    use crate::dtype::DType;
+    use crate::error::Result;
     use crate::layout::Dims;
-    use crate::{DType, Device, Result, Tensor};
+    use crate::tensor::Tensor;
 
     struct Unknown;
 

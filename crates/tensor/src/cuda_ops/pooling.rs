@@ -6,10 +6,11 @@ use super::arguments::{device_of, f32s, fresh, int, pointer, write_gradient};
 use crate::cuda::{DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::ops::pooling::{Pool, Pooling};
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::{DType, Result};
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]

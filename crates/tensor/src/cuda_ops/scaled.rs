@@ -5,8 +5,10 @@ use bytemuck::NoUninit;
 use super::arguments::{device_of, fresh, pointer};
 use crate::copy::copied;
 use crate::cuda::{CudaDevice, Launch, Pointer};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::precision::Precision;
 use crate::tensor::Tensor;
-use crate::{DType, Error, Precision, Result};
 
 const FILE: &str = "scaled_f16";
 /// The most blocks that search for the largest magnitude.

@@ -6,10 +6,11 @@ use super::arguments::{device_of, f32s, fresh, int, pointer, write_gradient};
 use crate::cuda::{Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::layout::rows_and_width;
 use crate::ops::softmax::Softmax;
 use crate::tensor::Tensor;
-use crate::{DType, Result};
 
 const FILE: &str = "softmax";
 

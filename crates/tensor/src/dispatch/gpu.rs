@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 
 use super::{Arity, TensorOp};
 use crate::autograd::{differentiable_many, is_recorded};
+use crate::error::{Error, Result};
 use crate::gradients::Slot;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
 
 /// The GPU half of an operation.
 pub(crate) trait CudaOp {

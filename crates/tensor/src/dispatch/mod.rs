@@ -19,11 +19,12 @@ use std::any::Any;
 
 use crate::autograd::{differentiable_many, is_recorded};
 use crate::cpu::Real;
+use crate::dtype::DType;
 use crate::element::{Element, wrong_dtype};
+use crate::error::{Error, Result};
 use crate::gradients::Slot;
 use crate::profile::{Pass, timed};
 use crate::tensor::Tensor;
-use crate::{DType, Error, Result};
 
 pub(crate) use slices::{Keep, Op, apply};
 

@@ -3,8 +3,8 @@
 use std::any::Any;
 
 use super::{Arity, Float, Forward, TensorOp, apply_tensors};
-use crate::Result;
 use crate::cpu::Target;
+use crate::error::Result;
 use crate::gradients::{Destination, Slot};
 use crate::layout::Dims;
 use crate::tensor::{Origin, Tensor};

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::element::element;
+use crate::error::{Error, Result};
 use crate::layout::{Dims, Layout, MAX_RANK};
 use crate::memory::Buffer;
 use crate::storage::Storage;
 use crate::tensor::Origin;
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::tensor::Tensor;
 
 /// An element type of a file format.
 #[derive(Clone, Copy)]

@@ -22,7 +22,10 @@ use mapped::{MappedFile, TensorEntries, TensorEntry, shown, shown_list};
 pub use replace::{replace_with, write_file_atomically};
 pub use safetensors::save_safetensors;
 
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// An open file of named tensors.
 ///

@@ -15,7 +15,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::cursor::Cursor;
 use super::mapped::{FileType, TensorEntries, TensorEntry, elements, shown};
 use super::replace::replace_with;
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::device::Device;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 /// The key in the header that has metadata instead of a tensor.
 const METADATA: &str = "__metadata__";

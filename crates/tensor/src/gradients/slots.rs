@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::{Entry, Gradients, Like, exclusive};
+use crate::cpu;
 use crate::element::Element;
+use crate::error::Result;
 use crate::tensor::{Tensor, TensorId};
-use crate::{Result, cpu};
 
 /// The gradients of a backward pass: those of leaves, which remain, and those of intermediate tensors.
 pub(crate) struct Table {

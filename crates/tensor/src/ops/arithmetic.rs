@@ -6,7 +6,8 @@ use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
 use crate::gradients::Slot;
 use crate::layout::{Dims, Layout, broadcast_shapes};
 use crate::tensor::Tensor;
-use crate::{Device, Result};
+use crate::device::Device;
+use crate::error::Result;
 
 impl Tensor {
     /// Computes `self + other`, broadcasting.

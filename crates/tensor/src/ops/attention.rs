@@ -12,7 +12,10 @@ use crate::dropout::Dropout;
 use crate::layout::Dims;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::{DType, Device, Error, Precision, Result};
+use crate::dtype::DType;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 /// Dropout's counter has 11 bits for blocks of 32 columns of scores: beyond that, draws would repeat.
 const LONGEST_WITH_DROPOUT: usize = 1 << 16;
@@ -182,11 +185,11 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() -> Result<()> {
-        let device = crate::Device::Cpu;
-        let narrow = Tensor::zeros(&[3, 0], crate::DType::F32, &device)?;
+        let device = crate::device::Device::Cpu;
+        let narrow = Tensor::zeros(&[3, 0], crate::dtype::DType::F32, &device)?;
         assert!(narrow.attention(&Sequences::new(&[3])?, 1, &Dropout::NONE).is_err());
         let long = Sequences::new(&[LONGEST_WITH_DROPOUT + 1])?;
-        let qkv = Tensor::zeros(&[long.tokens(), 3], crate::DType::F32, &device)?;
+        let qkv = Tensor::zeros(&[long.tokens(), 3], crate::dtype::DType::F32, &device)?;
         let Err(error) = qkv.attention(&long, 1, &Dropout::new(0.5, 0, 0, 0)?) else { panic!("it was accepted") };
         assert!(error.to_string().contains("at most 65536 with dropout"), "{error}");
         Ok(())

@@ -3,7 +3,8 @@
 use crate::autograd::{differentiable, non_differentiable};
 use crate::copy::copied;
 use crate::tensor::Tensor;
-use crate::{DType, Result};
+use crate::dtype::DType;
+use crate::error::Result;
 
 impl Tensor {
     /// Converts the elements to another type: rounds to nearest, ties to even; integers are truncated and saturate. The
@@ -37,7 +38,7 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
-    use crate::Device;
+    use crate::device::Device;
 
     #[test]
     fn halves_are_rounded_once() -> Result<()> {

@@ -4,7 +4,7 @@ use crate::autograd::differentiable_many;
 use crate::copy::copy;
 use crate::element::wrong_dtype;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 impl Tensor {
     /// Joins `tensors`, which agree in all dimensions but `axis`, along `axis`.

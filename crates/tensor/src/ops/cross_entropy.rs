@@ -6,7 +6,9 @@ use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
 use crate::gradients::Slot;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::{DType, Device, Error, ErrorKind, Result};
+use crate::dtype::DType;
+use crate::device::Device;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The divisor of the sum of the rows' losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -226,7 +228,7 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 mod tests {
     use super::*;
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::Device;
+    use crate::device::Device;
 
     #[test]
     fn fused_equals_composed() {

@@ -10,7 +10,7 @@ use crate::layout::Dims;
 use crate::ops::check_indices;
 use crate::ops::rows::GatherRows;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Ids of a packed batch: the rows of the three tables that each token looks up. All have length T.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +141,9 @@ fn tests_ids() -> EmbeddingIds<'static> {
 mod tests {
     use super::*;
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::{DType, Device, ErrorKind};
+    use crate::dtype::DType;
+    use crate::device::Device;
+    use crate::error::ErrorKind;
 
     #[test]
     fn fused_equals_composed() {

@@ -10,7 +10,10 @@ use crate::gradients::Slot;
 use crate::layout::rows_and_width;
 use crate::ops::linear::{Layers, backward, check};
 use crate::tensor::Tensor;
-use crate::{Device, Gelu, Precision, Result};
+use crate::device::Device;
+use crate::gelu::Gelu;
+use crate::precision::Precision;
+use crate::error::Result;
 
 impl Tensor {
     /// Computes `gelu(self W₁ᵀ + b₁) W₂ᵀ + b₂` for `self` [.., H] and the layers (weight, bias) `inner` ([I, H], `[I]`)
@@ -112,7 +115,7 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 
 #[cfg(test)]
 mod tests {
-    use crate::Gelu;
+    use crate::gelu::Gelu;
     use crate::conformance::{assert_same_with_gradients, normal};
 
     #[test]

@@ -7,7 +7,8 @@ use crate::cpu::unary::Function;
 use crate::dispatch::apply;
 use crate::ops::unary::Unary;
 use crate::tensor::Tensor;
-use crate::{Gelu, Result};
+use crate::gelu::Gelu;
+use crate::error::Result;
 
 impl Tensor {
     /// Computes the Gaussian error linear unit of every element.

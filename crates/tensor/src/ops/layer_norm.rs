@@ -10,7 +10,7 @@ use crate::dropout::{Dropout, RowCoordinate};
 use crate::layout::{Dims, rows_and_width};
 use crate::ops::dropout::check_rows;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 impl Tensor {
     /// Normalises over the last dimension, then scales by `gamma` and shifts by `beta`, both as wide as it.

@@ -14,7 +14,11 @@ use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
 use crate::gradients::{Destination, Slot};
 use crate::layout::rows_and_width;
 use crate::tensor::Tensor;
-use crate::{DType, Device, Error, Gelu, Precision, Result};
+use crate::dtype::DType;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::gelu::Gelu;
+use crate::precision::Precision;
 
 impl Tensor {
     /// Computes `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
@@ -293,7 +297,12 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::{Device, Gelu, Precision, Result, Tensor, no_grad};
+    use crate::device::Device;
+    use crate::gelu::Gelu;
+    use crate::precision::Precision;
+    use crate::error::Result;
+    use crate::tensor::Tensor;
+    use crate::autograd::no_grad;
 
     fn leaf(rows: usize, columns: usize) -> Result<Tensor> {
         let number = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 50.0;

@@ -8,7 +8,9 @@ use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
 use crate::gradients::Slot;
 use crate::layout::{Dims, Layout, broadcast_shapes};
 use crate::tensor::Tensor;
-use crate::{Device, Error, Precision, Result};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::precision::Precision;
 
 impl Tensor {
     /// Computes the matrix product of `self` [.., m, k] with `other` [.., k, n]: [.., m, n]. Leading dimensions

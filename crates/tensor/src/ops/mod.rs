@@ -2,7 +2,7 @@
 //! its cases for the conformance harness. The CPU loops that it needs are in `cpu/` under the same name, the launches of
 //! GPU kernels in `cuda_ops/`. `dispatch` runs it.
 
-use crate::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 /// Declares the modules of differentiable operations and, in brackets, the names under which they record
 /// themselves: the registry that the coverage test reads.

@@ -7,7 +7,8 @@ use crate::dispatch::{Float, Keep, Op, apply};
 use crate::element::wrong_dtype;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::{DType, Error, Result};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 
 impl Tensor {
     /// Computes the mean of -y ln σ(x) - (1 - y) ln(1 - σ(x)), in nats, over the logits x of `self`, with `targets` y
@@ -124,7 +125,10 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::{DType, Device, Result, Tensor};
+    use crate::dtype::DType;
+    use crate::device::Device;
+    use crate::error::Result;
+    use crate::tensor::Tensor;
 
     #[test]
     fn they_equal_their_formulas() {

@@ -8,7 +8,7 @@ use crate::dispatch::{Float, Keep, Op, apply};
 use crate::layout::Dims;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How the vectors of a sequence become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Device;
+    use crate::device::Device;
     use crate::conformance::{assert_same_with_gradients, normal};
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn wrong_rows_are_refused() -> Result<()> {
-        let x = Tensor::zeros(&[4, 2], crate::DType::F32, &Device::Cpu)?;
+        let x = Tensor::zeros(&[4, 2], crate::dtype::DType::F32, &Device::Cpu)?;
         let error = x.pool(&Sequences::new(&[3])?, Pooling::Mean).err().map(|error| error.to_string());
         assert!(error.is_some_and(|said| said.contains("[3, at least 1]")));
         Ok(())

@@ -7,7 +7,10 @@ use std::fmt::Display;
 
 use crate::autograd::{differentiable_many, is_recorded, no_grad, with_grad};
 use crate::tensor::Tensor;
-use crate::{Error, Gradients, Module, Precision, Result};
+use crate::error::{Error, Result};
+use crate::gradients::Gradients;
+use crate::module::Module;
+use crate::precision::Precision;
 
 /// Computes `f(module, x)` and keeps only `x` for the backward. `f` may only depend on `module`, `x` and constants.
 ///
@@ -61,7 +64,7 @@ where
 #[cfg(test)]
 pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     use crate::conformance::normal;
-    use crate::Gelu;
+    use crate::gelu::Gelu;
     let inputs = || [normal(&[4, 5]), normal(&[3, 5]), normal(&[3])];
     cases.add("recompute", "of input and parameters", inputs(), |x| {
         let layer = vec![x[1].clone(), x[2].clone()];
@@ -77,7 +80,7 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Device;
+    use crate::device::Device;
 
     #[test]
     fn keeps_nothing_but_its_input() -> Result<()> {

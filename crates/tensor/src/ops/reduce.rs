@@ -5,7 +5,8 @@ use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
 use crate::gradients::Slot;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::{Device, Error, Result};
+use crate::device::Device;
+use crate::error::{Error, Result};
 
 impl Tensor {
     /// Sums over dimensions `axes`, which stay with size 1.

@@ -7,7 +7,8 @@ use crate::gradients::Slot;
 use crate::layout::Dims;
 use crate::ops::check_indices;
 use crate::tensor::Tensor;
-use crate::{Device, Error, Result};
+use crate::device::Device;
+use crate::error::{Error, Result};
 
 impl Tensor {
     /// Picks the rows `indices` of `self` [R, W]: [indices, W]. An index may occur more than once; its gradients add up.

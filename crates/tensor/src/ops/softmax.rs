@@ -7,7 +7,7 @@ use crate::cpu::{self, Target};
 use crate::dispatch::{Float, Keep, Op, apply};
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::Result;
+use crate::error::Result;
 
 impl Tensor {
     /// Computes `e^x / Σ e^x` over the last dimension.

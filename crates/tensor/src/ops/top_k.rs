@@ -2,10 +2,12 @@
 
 use std::cmp::Ordering;
 
+use crate::device::Device;
 use crate::dispatch::Float;
+use crate::dtype::DType;
+use crate::error::Result;
 use crate::layout::rows_and_width;
 use crate::tensor::Tensor;
-use crate::{DType, Device, Result};
 
 impl Tensor {
     /// Returns the `k` largest elements of each row of `self` [.., W] with their columns, largest first. Equal elements
@@ -55,7 +57,9 @@ fn largest<T: Float>(row: &[T]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Device, Result, Tensor};
+    use crate::device::Device;
+    use crate::error::Result;
+    use crate::tensor::Tensor;
 
     #[test]
     fn largest_first_and_ties_in_order() -> Result<()> {

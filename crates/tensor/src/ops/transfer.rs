@@ -2,8 +2,9 @@
 
 use crate::autograd::differentiable;
 use crate::copy::moved;
+use crate::device::Device;
+use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::{Device, Result};
 
 impl Tensor {
     /// Copies the elements, row-major, to another device; returns this tensor if it is there already. The gradient comes

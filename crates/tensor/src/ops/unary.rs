@@ -5,7 +5,7 @@ use crate::cpu::Target;
 use crate::dispatch::{Float, Keep, Op, apply};
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::Result;
+use crate::error::Result;
 
 impl Tensor {
     /// Computes `e^x`. The derivative is the result itself.

@@ -4,7 +4,7 @@ use crate::autograd::differentiable;
 use crate::copy;
 use crate::layout::{Dims, Layout};
 use crate::tensor::{Origin, Tensor};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 impl Tensor {
     fn view(&self, layout: Layout) -> Tensor {
@@ -151,7 +151,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DType, Device};
+    use crate::dtype::DType;
+    use crate::device::Device;
 
     #[test]
     fn errors_name_what_was_called() -> Result<()> {
@@ -193,7 +194,7 @@ mod tests {
     fn a_tracked_gradient_counts_as_a_constant() -> Result<()> {
         let x = Tensor::new([1f32, 2.0], &Device::Cpu)?.requires_grad();
         let y = x.mul_scalar(2.0)?;
-        let mut gradients = crate::Gradients::new();
+        let mut gradients = crate::gradients::Gradients::new();
         y.backward_with(&x.mul_scalar(2.0)?, &mut gradients)?;
         let dx = gradients.get(&x).expect("wanted");
         assert!(!dx.tracks_grad());

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use super::view::ViewMut;
-use crate::Gelu;
 use crate::cpu::lanes::LANES;
 use crate::cpu::parallel::{Shared, for_rows};
 use crate::cpu::real::Real;
 use crate::cpu::simd::simd;
 use crate::cpu::unary::{self, GeluTanh, Unary};
+use crate::gelu::Gelu;
 
 /// An operation on each element of C when its sum is complete. If it involves a second matrix, that and C are row-major
 /// without gaps.

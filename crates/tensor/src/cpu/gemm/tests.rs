@@ -100,7 +100,7 @@ fn epilogues(precision: Precision) {
             close(&c, want, 2e-6, &case);
         };
         let (a_view, b_view) = (View::new(&a, m, k, 1, m), View::new(&b, k, n, 1, k));
-        let gelu = crate::Gelu::Erf;
+        let gelu = crate::gelu::Gelu::Erf;
         let mut out = vec![f32::NAN; m * n];
         check(Gemm::new(a_view, b_view).epilogue(Epilogue::Bias(&bias)), &biased);
         check(Gemm::new(a_view, b_view).epilogue(Epilogue::BiasGelu(&bias, gelu)), &gelus);

@@ -13,7 +13,7 @@ mod opcode;
 use interpreter::Interpreter;
 
 use super::mapped::FileType;
-use crate::DType;
+use crate::dtype::DType;
 use crate::layout::MAX_RANK;
 
 /// A value that a pickle builds.
