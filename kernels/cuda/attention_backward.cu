@@ -221,13 +221,17 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
   write_rows<D>(a.dv + to, dv, first + warp * 16, at.length, a.row_dqkv, scale_do, a.add);
 }
 
-#define ATTENTION_BACKWARD(T, D)                                                                                       \
-  KERNEL(attention_deltas_##T##_##D)(BackwardArguments<T> a, float* deltas) { attention_deltas<D>(a, deltas); }        \
-  EMU_KERNEL(attention_deltas_##T##_##D)                                                                               \
-  KERNEL(attention_dq_##T##_##D)(BackwardArguments<T> a) { attention_dq<D>(a); }                                       \
-  EMU_KERNEL(attention_dq_##T##_##D)                                                                                   \
-  KERNEL(attention_dkv_##T##_##D)(BackwardArguments<T> a) { attention_dkv<D>(a); }                                     \
-  EMU_KERNEL(attention_dkv_##T##_##D)
+// Heads of 32 leave registers for four blocks on a multiprocessor.
+#define ATTENTION_BACKWARD_KERNEL(name, T, D)                                                                           \
+  extern "C" __global__ void __launch_bounds__(128, D == 32 ? 4 : 1) name##_##T##_##D(BackwardArguments<T> a) {         \
+    name<D>(a);                                                                                                         \
+  }                                                                                                                     \
+  EMU_KERNEL(name##_##T##_##D)
+#define ATTENTION_BACKWARD(T, D)                                                                                        \
+  KERNEL(attention_deltas_##T##_##D)(BackwardArguments<T> a, float* deltas) { attention_deltas<D>(a, deltas); }         \
+  EMU_KERNEL(attention_deltas_##T##_##D)                                                                                \
+  ATTENTION_BACKWARD_KERNEL(attention_dq, T, D)                                                                         \
+  ATTENTION_BACKWARD_KERNEL(attention_dkv, T, D)
 ATTENTION_BACKWARD(f16, 32)
 ATTENTION_BACKWARD(f16, 64)
 #ifdef MULTIPLIES_BF16
