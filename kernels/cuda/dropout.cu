@@ -31,6 +31,6 @@ template <class T> DEVICE void dropout(const DropoutArguments<T>& a) {
 }
 KERNEL(dropout_f32)(DropoutArguments<float> a) { dropout(a); }
 EMU_KERNEL(dropout_f32)
-// For activations in bf16.
+// Nothing launches this one yet: it is for activations in bf16.
 KERNEL(dropout_bf16)(DropoutArguments<bf16> a) { dropout(a); }
 EMU_KERNEL(dropout_bf16)

@@ -129,7 +129,7 @@ template <class T> DEVICE void unary_backward(const UnaryBackward<T>& a) {
 KERNEL(unary_backward_f32)(UnaryBackward<float> a) { unary_backward(a); }
 EMU_KERNEL(unary_backward_f32)
 
-// For activations in bf16: the pooler's tanh, and GELU outside of a product.
+// Nothing launches these yet: they are for activations in bf16, such as the pooler's tanh.
 KERNEL(unary_bf16)(UnaryArguments<bf16> a) { unary(a); }
 EMU_KERNEL(unary_bf16)
 KERNEL(unary_backward_bf16)(UnaryBackward<bf16> a) { unary_backward(a); }

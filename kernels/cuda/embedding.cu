@@ -80,7 +80,7 @@ EMU_KERNEL(gather_f32)
 KERNEL(scatter_sums_f32)(ScatterArguments<float> a) { scatter_sums(a); }
 EMU_KERNEL(scatter_sums_f32)
 
-// For activations in bf16.
+// Nothing launches these yet: they are for activations in bf16.
 KERNEL(embed_bf16)(EmbeddingArguments<bf16> a) { embed(a); }
 EMU_KERNEL(embed_bf16)
 KERNEL(gather_bf16)(GatherArguments<bf16> a) { gather(a); }

@@ -1,5 +1,5 @@
-// Enumerations whose numbers the host passes to kernels. cloze-tensor declares the same ones in src/cuda/enumerations.rs, and a
-// test there compares names and numbers with this file: a line each, `Name = number,`.
+// Enumerations whose numbers the host passes to kernels. cloze-tensor declares the same ones, and its tests compare names and
+// numbers with this file, in which each variant has a line: `Name = number,`.
 #pragma once
 
 // Functions of one variable. Scale and Shift take a number as well: x times it, x plus it.

@@ -4,7 +4,7 @@
 // A block computes 128 x 128 of C from pieces of 64 along k in a ring of three. A producer, one thread of a separate warp, has
 // the tensor memory accelerator (TMA) fetch them, four tiles of 64 x 64 per piece. Two warpgroups multiply them, 64 x 128 each,
 // with wgmma, which reads its operands directly from shared memory. Mbarriers say which stages are full and which are empty.
-// Either operand may be contiguous along k or across it: TMA copies lines of 64 numbers as they are stored, and the operand
+// Either operand may be contiguous along k or across it: TMA copies lines of 64 numbers in memory order, and the operand
 // descriptors of wgmma say which way they run. Elements outside a matrix arrive as zeros. With 97 KiB of shared memory and 288
 // threads of at most 112 registers two blocks fit on a multiprocessor: while one writes its result, the other multiplies.
 //
@@ -93,7 +93,7 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
   write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x);
 }
 
-// Kernels are named as in gemm.cu. Those with C in bf16 are for activations in bf16.
+// Kernels are named as in gemm.cu. Nothing launches those with C in bf16 yet: they are for activations in bf16.
 #define GEMM_OF(name, a_along_k, b_along_k, C)                                                                     \
   extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                         \
       name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, ProductArguments<C> product) { \

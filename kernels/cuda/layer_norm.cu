@@ -221,14 +221,14 @@ EMU_KERNEL(layer_norm_forward_f32)
 KERNEL(layer_norm_backward_f32)(BackwardArguments<float> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_f32)
 
-// For activations in bf16.
+// Nothing launches these yet: they are for activations in bf16.
 KERNEL(layer_norm_forward_bf16)(ForwardArguments<bf16> a) { forward(a); }
 EMU_KERNEL(layer_norm_forward_bf16)
 KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_bf16)
 
-// sums [grid.y, width] = the sums of every 64 rows of `parts` [count, stride], in their order. A thread sums a column. Other products
-// use this kernel as well: gradients of biases are sums of rows, and a product that is split along k has parts to be added.
+// sums [grid.y, width] = the sums of every 64 rows of `parts` [count, stride], in their order. A thread sums a column. Other
+// operations use this kernel too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
 constexpr int SUMMED = 64;
 KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int stride, int width, Accumulate accumulate) {
   int column = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,6 +1,6 @@
 // The emulator's libcuda.so.1: the functions of the CUDA driver that cudarc and cloze call.
 //
-// Nothing is asynchronous here: a call does its work before it returns. A graph is a list of functions, one per node, and a launch
+// Calls are synchronous: each does its work before it returns. A graph is a list of functions, one per node, and a launch
 // calls them in order.
 #include <sys/mman.h>
 

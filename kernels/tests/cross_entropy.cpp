@@ -45,7 +45,7 @@ template <class Type> static void run(const Device& device, int classes, double 
   std::string type = Type::NAME;
   Device::check(device.launch(("cross_entropy_" + type).c_str(), {unsigned(rows), 1, 1}, 256, 64, {&arguments}), what);
   expect_near(widened<F32>(of_losses.values()), losses, 2e-6, what + "losses");
-  // First added to other gradients, which reads the scores, then in place of the scores.
+  // Adds to other gradients first, while the scores are intact, and then overwrites the scores.
   std::vector<float> before = normal<F32>(scores.size(), 2);
   Array<float> added(device, before);
   auto gradient_to = [&](Pointer to, int add) {

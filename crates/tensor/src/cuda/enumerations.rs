@@ -37,7 +37,7 @@ enumerations! {
 }
 
 impl Accumulate {
-    /// What a gradient does to earlier contributions.
+    /// Returns how a contribution to a gradient is written: added to earlier ones, or as the first.
     pub(crate) fn gradient(add: bool) -> Accumulate {
         if add { Accumulate::Add } else { Accumulate::Overwrite }
     }
