@@ -1,7 +1,8 @@
 // Common parts of the attention kernels on tensor cores: packed sequences, and tiles in shared memory.
 //
-// The tokens of all sequences follow one another without padding: sequence s has rows starts[s] to starts[s + 1] of q, k and v, and
-// attention never crosses these boundaries. Shapes: T tokens, N heads, D head size. Head h of a token starts at column h D.
+// The tokens of all sequences follow one another without padding: sequence s has rows starts[s] to starts[s + 1] of q,
+// k and v, and attention never crosses these boundaries. Shapes: T tokens, N heads, D head size. Head h of a token
+// starts at column h D.
 #pragma once
 
 #include "random.cuh"

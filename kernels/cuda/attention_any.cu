@@ -1,9 +1,9 @@
 // Attention in f32, forward and backward, for heads of any size up to 256: for full precision, and for head sizes that have no
 // kernel on tensor cores. It computes what attention_forward.cu and attention_backward.cu compute, by multiply-adds.
 //
-// A warp handles a row: a query with its output or gradient, or in the last kernel a key with the gradients of key and value. The
-// rows on the other side come 32 at a time. Each lane computes the score of one of them; for the sums over them, a lane owns the
-// columns lane, lane + 32, and so on. Every sum has one order.
+// A warp handles a row: a query with its output or gradient, or in the last kernel a key with the gradients of key and
+// value. The rows on the other side come 32 at a time. Each lane computes the score of one of them; for the sums over
+// them, a lane owns the columns lane, lane + 32, and so on. Every sum has one order.
 #include "random.cuh"
 #include "reduce.cuh"
 #include "vector.cuh"

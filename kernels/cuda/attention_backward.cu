@@ -2,10 +2,10 @@
 //
 //   dV = (P M)^T dO,  dP = M (dO V^T),  dS = P (dP - D),  dQ = dS K scale,  dK = dS^T Q scale
 //
-// (T. Dao, "FlashAttention-2", 2023, which recomputes the scores from the logarithms of the sums). In one kernel a block handles 64
-// keys and iterates over the queries, in the other it handles 64 queries and iterates over the keys. So every sum belongs to one
-// warp and has one order, without atomics. The price is to recompute the scores twice, where a kernel in which many blocks add to
-// dQ would recompute them once.
+// (T. Dao, "FlashAttention-2", 2023, which recomputes the scores from the logarithms of the sums). In one kernel a
+// block handles 64 keys and iterates over the queries, in the other it handles 64 queries and iterates over the keys.
+// So every sum belongs to one warp and has one order, without atomics. The price is to recompute the scores twice,
+// where a kernel in which many blocks add to dQ would recompute them once.
 #include "attention.cuh"
 
 template <class T> struct BackwardArguments {
@@ -94,7 +94,8 @@ template <int D> struct Head {
   }
 };
 
-// dQ of 64 queries. Keys and values arrive 64 at a time, in one buffer each: other blocks of the multiprocessor compute meanwhile.
+// dQ of 64 queries. Keys and values arrive 64 at a time, in one buffer each: other blocks of the multiprocessor compute
+// meanwhile.
 template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
   T* of_q = reinterpret_cast<T*>(memory);
@@ -152,8 +153,9 @@ template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a
                 a.scale * scale_qkv * scale_qkv * scale_at(a.scale_do), a.add);
 }
 
-// dK and dV of 64 keys, 16 per warp; queries arrive 64 at a time. A warp computes transposed scores, whose rows are keys, so the
-// element that a lane holds is not the one that it drew for. Masks therefore pass through shared memory, a bit per element.
+// dK and dV of 64 keys, 16 per warp; queries arrive 64 at a time. A warp computes transposed scores, whose rows are
+// keys, so the element that a lane holds is not the one that it drew for. Masks therefore pass through shared memory, a
+// bit per element.
 template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
   T* of_k = reinterpret_cast<T*>(memory);

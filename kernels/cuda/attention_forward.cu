@@ -1,10 +1,10 @@
 // Attention, forward: O = dropout(softmax(Q K^T scale)) V for every head of every sequence, without ever storing the matrix of
 // scores (T. Dao, D. Fu, S. Ermon, A. Rudra, C. Re, "FlashAttention", 2022; T. Dao, "FlashAttention-2", 2023).
 //
-// A block handles 64 queries of a head, a warp 16 of them. Keys and values arrive 64 at a time, in two buffers each, so that the
-// next ones are fetched while these are used. The softmax is online: each row keeps its largest score so far and the sum of
-// exponentials relative to it, and both the sum and the output are rescaled whenever the largest score grows. The logarithm of
-// each row's sum is kept for backward. Inputs are bf16 or f16, outputs and sums f32.
+// A block handles 64 queries of a head, a warp 16 of them. Keys and values arrive 64 at a time, in two buffers each, so
+// that the next ones are fetched while these are used. The softmax is online: each row keeps its largest score so far
+// and the sum of exponentials relative to it, and both the sum and the output are rescaled whenever the largest score
+// grows. The logarithm of each row's sum is kept for backward. Inputs are bf16 or f16, outputs and sums f32.
 #include "attention.cuh"
 
 template <class T> struct AttentionArguments {

@@ -1,6 +1,6 @@
-// Dropout of hidden states (N. Srivastava et al., 2014) that is not fused with anything: y = x times 0 or 256 / (256 - threshold).
-// The mask is a function of the coordinates, so the same kernel, applied to dy, is the backward. One draw decides over 16
-// columns of a row, and a thread handles those 16.
+// Dropout of hidden states (N. Srivastava et al., 2014) that is not fused with anything: y = x times 0 or 256 / (256 -
+// threshold). The mask is a function of the coordinates, so the same kernel, applied to dy, is the backward. One draw
+// decides over 16 columns of a row, and a thread handles those 16.
 #include "random.cuh"
 #include "vector.cuh"
 

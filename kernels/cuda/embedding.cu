@@ -1,9 +1,9 @@
 // Embeddings: z = word[id] + position[p] + token_type[t] for every token, their gradients, and rows of any matrix.
 //
-// Many tokens share a row of a table, and adding their gradients with atomics would give another order, and other bits, in every
-// run. So the host sorts the tokens by row: `order` lists the tokens of the first row that occurs, then those of the second, and
-// `starts` says where each row's tokens begin. A block sums the tokens of one row in that order, and rows that do not occur
-// are not touched. The host checks that all ids are within their tables.
+// Many tokens share a row of a table, and adding their gradients with atomics would give another order, and other bits,
+// in every run. So the host sorts the tokens by row: `order` lists the tokens of the first row that occurs, then those
+// of the second, and `starts` says where each row's tokens begin. A block sums the tokens of one row in that order, and
+// rows that do not occur are not touched. The host checks that all ids are within their tables.
 #include "vector.cuh"
 
 template <class T> struct EmbeddingArguments {

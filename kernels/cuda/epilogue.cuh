@@ -27,7 +27,8 @@ template <class C> struct ProductArguments {
   EpilogueArguments<C> epilogue;
 };
 
-// Returns the final value of an element, given its column and its offset in c and in the pre-activation. `before` is what c holds.
+// Returns the final value of an element, given its column and its offset in c and in the pre-activation. `before` is
+// what c holds.
 template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float product, int column, size_t offset, float before) {
   float x = product;
   if (e.scale_a) x *= *e.scale_a;
@@ -50,9 +51,9 @@ template <class T> DEVICE float finish(const EpilogueArguments<T>& e, float prod
   return e.add ? __fadd_rn(before, x) : x;
 }
 
-// A tile of a product, 128 columns wide, passes through shared memory on its way out: so neighbouring threads write neighbouring
-// elements, and the code of the epilogue exists once instead of once per register. Groups of four columns are swizzled, so that
-// fewer threads meet in a bank.
+// A tile of a product, 128 columns wide, passes through shared memory on its way out: so neighbouring threads write
+// neighbouring elements, and the code of the epilogue exists once instead of once per register. Groups of four columns
+// are swizzled, so that fewer threads meet in a bank.
 constexpr int TILE_COLUMNS = 128;
 DEVICE int place_in_tile(int row, int column) { return row * TILE_COLUMNS + (column ^ (row & 7) * 4); }
 

@@ -1,11 +1,11 @@
 // Matrix products C = A B on tensor cores, A [m, k] and B [k, n] in bf16 or f16, sums in f32, C in bf16 or f32: the forward,
 // input gradient and weight gradient of a linear layer.
 //
-// Either operand may be contiguous along k or across it: `ldmatrix` transposes where necessary, so no operand is copied. A block
-// computes 128 x 128 of C from pieces of 32 along k, which `cp.async` brings into a ring of four: while one piece is
-// multiplied, the next three are on their way, which hides the latency of memory. Eight warps compute 64 x 32 each. Rows in
-// shared memory are swizzled by chunks of 16 bytes, so that the eight rows that `ldmatrix` reads together lie in different
-// banks.
+// Either operand may be contiguous along k or across it: `ldmatrix` transposes where necessary, so no operand is
+// copied. A block computes 128 x 128 of C from pieces of 32 along k, which `cp.async` brings into a ring of four: while
+// one piece is multiplied, the next three are on their way, which hides the latency of memory. Eight warps compute 64 x
+// 32 each. Rows in shared memory are swizzled by chunks of 16 bytes, so that the eight rows that `ldmatrix` reads
+// together lie in different banks.
 //
 // Rows of A and B must start at multiples of 16 bytes; the host pads matrices whose rows do not.
 #include "epilogue.cuh"

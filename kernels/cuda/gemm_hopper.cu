@@ -1,5 +1,5 @@
-// Matrix products C = A B on the tensor cores of sm_90a, the same products as in gemm.cu: A [m, k] and B [k, n] in bf16, sums in
-// f32, C in bf16 or f32.
+// Matrix products C = A B on the tensor cores of sm_90a, the same products as in gemm.cu: A [m, k] and B [k, n] in
+// bf16, sums in f32, C in bf16 or f32.
 //
 // A block computes 128 x 128 of C from pieces of 64 along k in a ring of three. A producer, one thread of a separate warp, has
 // the tensor memory accelerator (TMA) fetch them, four tiles of 64 x 64 per piece. Two warpgroups multiply them, 64 x 128 each,

@@ -112,9 +112,10 @@ void wgmma(float (&d)[N], uint64_t a, uint64_t b, int accumulate) {
 
 #endif
 
-// The descriptor of a wgmma operand: lines of 64 16-bit numbers, 128 bytes with the 128-byte swizzle, in consecutive groups of 8
-// lines. If the operand is contiguous along k, a line is a row, and adding 2 to the descriptor advances by 16 along k. If it is
-// contiguous across k, a line has one k, the next 64 rows follow after 64 lines, and adding 128 advances by 16 along k.
+// The descriptor of a wgmma operand: lines of 64 16-bit numbers, 128 bytes with the 128-byte swizzle, in consecutive
+// groups of 8 lines. If the operand is contiguous along k, a line is a row, and adding 2 to the descriptor advances by
+// 16 along k. If it is contiguous across k, a line has one k, the next 64 rows follow after 64 lines, and adding 128
+// advances by 16 along k.
 template <bool ACROSS = false> DEVICE uint64_t wgmma_operand(const void* at) {
   uint64_t start = (shared_address(at) & 0x3ffff) >> 4, group = 1024 >> 4, swizzle_128 = 1;
   uint64_t next_rows = ACROSS ? 64 * 128 >> 4 : 1;

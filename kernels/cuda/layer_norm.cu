@@ -1,12 +1,13 @@
-// Layer normalisation (J. L. Ba, J. R. Kiros, G. E. Hinton, 2016), plain or fused with the dropout and residual that precede it in
-// BERT: z = residual + dropout(x), y = (z - mean) rstd gamma + beta.
+// Layer normalisation (J. L. Ba, J. R. Kiros, G. E. Hinton, 2016), plain or fused with the dropout and residual that
+// precede it in BERT: z = residual + dropout(x), y = (z - mean) rstd gamma + beta.
 //
-// A warp normalises a row. Its lanes read pieces of 16 bytes and keep them in registers between the passes for mean and variance:
-// two passes, because the one-pass formula cancels. If the width is not a multiple of a piece, a lane reads single elements.
+// A warp normalises a row. Its lanes read pieces of 16 bytes and keep them in registers between the passes for mean and
+// variance: two passes, because the one-pass formula cancels. If the width is not a multiple of a piece, a lane reads
+// single elements.
 //
-// With h = (z - mean) rstd and w = dy gamma: dz = rstd (w - mean(w) - h mean(w h)), dgamma = sum(dy h), dbeta = sum(dy). A block
-// sums dgamma and dbeta over its rows, and a second kernel sums over the blocks in their order: without atomics, so that every
-// run gives the same bits.
+// With h = (z - mean) rstd and w = dy gamma: dz = rstd (w - mean(w) - h mean(w h)), dgamma = sum(dy h), dbeta =
+// sum(dy). A block sums dgamma and dbeta over its rows, and a second kernel sums over the blocks in their order:
+// without atomics, so that every run gives the same bits.
 #include "random.cuh"
 #include "reduce.cuh"
 #include "vector.cuh"

@@ -1,5 +1,6 @@
-// AdamW over flat parameters (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019, in PyTorch's formulation),
-// and the norm of all gradients, for clipping. Each is one pass over memory: 28 and 4 bytes per parameter.
+// AdamW over flat parameters (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019, in PyTorch's
+// formulation), and the norm of all gradients, for clipping. Each is one pass over memory: 28 and 4 bytes per
+// parameter.
 //
 // Learning rate, bias corrections and clip factor change from step to step, so they are read from device memory: every step is
 // launched with the same arguments, and the host does not wait for the norm.
@@ -37,8 +38,8 @@ struct StepState {
   double norm;                                    // of the gradients before clipping
 };
 
-// Adds the partials in a fixed order, with one warp. `most` is the largest norm allowed; 0 disables clipping. If the norm is not
-// finite the factor is NaN, and `adamw` then changes nothing.
+// Adds the partials in a fixed order, with one warp. `most` is the largest norm allowed; 0 disables clipping. If the
+// norm is not finite the factor is NaN, and `adamw` then changes nothing.
 KERNEL(clip_factor)(const double* partials, int count, float most, StepState* state) {
   double sum = 0;
   for (int i = threadIdx.x; i < count; i += 32) sum += partials[i];

@@ -1,4 +1,5 @@
-// The dialect that all kernels are written in: CUDA C++ and PTX if NVIDIA's compiler reads it, the emulator's functions if g++ does.
+// The dialect that all kernels are written in: CUDA C++ and PTX if NVIDIA's compiler reads it, the emulator's functions
+// if g++ does.
 //
 // It includes no NVIDIA header, so NVRTC alone compiles the kernels.
 #pragma once

@@ -1,6 +1,6 @@
-// Matrices in f16 for products on tensor cores. f16 has five bits of exponent, too few for gradients, so a matrix is multiplied by
-// a power of two that brings its largest magnitude just below 2^limit. Elements 2^(limit + 24) times smaller than the largest
-// become zero. The product's epilogue multiplies by the inverse, which is exact.
+// Matrices in f16 for products on tensor cores. f16 has five bits of exponent, too few for gradients, so a matrix is
+// multiplied by a power of two that brings its largest magnitude just below 2^limit. Elements 2^(limit + 24) times
+// smaller than the largest become zero. The product's epilogue multiplies by the inverse, which is exact.
 #include "reduce.cuh"
 
 struct ScaledArguments {

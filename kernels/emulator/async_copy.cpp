@@ -1,5 +1,5 @@
-// cp.async. A copy lands when its thread waits for it, as late as possible, so that a missing wait reads NaN. With a random order,
-// some copies land immediately, so that a buffer that is overwritten too early shows as well.
+// cp.async. A copy lands when its thread waits for it, as late as possible, so that a missing wait reads NaN. With a
+// random order, some copies land immediately, so that a buffer that is overwritten too early shows as well.
 #include "block.hpp"
 #include "race.hpp"
 #include "settings.hpp"

@@ -1,10 +1,10 @@
 // A block of CUDA threads, run by one thread of the host.
 //
-// Each CUDA thread is a fiber, and exactly one of them runs at a time. It runs until CUDA would let it wait, at a barrier, in a
-// shuffle or for a copy; then it records what it waits for and switches to the next ready fiber. The fiber that completes
-// the event makes the waiting ones ready again. So there are no locks, a run is repeatable, and a deadlock is simply the moment at which
-// fibers are left and none of them is ready. With a seed above 0 the next fiber is drawn at random, which makes a missing barrier
-// likely to give wrong numbers.
+// Each CUDA thread is a fiber, and exactly one of them runs at a time. It runs until CUDA would let it wait, at a
+// barrier, in a shuffle or for a copy; then it records what it waits for and switches to the next ready fiber. The
+// fiber that completes the event makes the waiting ones ready again. So there are no locks, a run is repeatable, and a
+// deadlock is simply the moment at which fibers are left and none of them is ready. With a seed above 0 the next fiber
+// is drawn at random, which makes a missing barrier likely to give wrong numbers.
 #pragma once
 
 #include <atomic>

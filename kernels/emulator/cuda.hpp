@@ -1,7 +1,7 @@
 // CUDA C++ for g++: the part of the emulator that kernels see. `platform.cuh` includes it if the compiler is not NVIDIA's.
 //
-// The functions here are thin wrappers. The implementation is in the .cpp files beside this one, which are compiled separately, so
-// that the race checker instruments kernels but not the emulator.
+// The functions here are thin wrappers. The implementation is in the .cpp files beside this one, which are compiled
+// separately, so that the race checker instruments kernels but not the emulator.
 #pragma once
 
 #include <bit>

@@ -1,7 +1,7 @@
 // Fibers: functions that each have a stack and switch to one another explicitly.
 //
-// A block of 1,024 CUDA threads meets at a barrier thousands of times, so switching must cost nanoseconds. On x86-64 it saves six
-// registers and exchanges the stack pointer; elsewhere it is `swapcontext`.
+// A block of 1,024 CUDA threads meets at a barrier thousands of times, so switching must cost nanoseconds. On x86-64 it
+// saves six registers and exchanges the stack pointer; elsewhere it is `swapcontext`.
 #pragma once
 
 #include <cstddef>

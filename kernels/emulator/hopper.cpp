@@ -96,9 +96,9 @@ void tma_load(void* to, const TensorMap* map, uint64_t* barrier, int column, int
 
 // Products. One is computed when all 128 threads have issued it and one of them waits for it: as late as possible.
 
-// Reads an element of an operand: lines of 64 numbers, 128 bytes with the swizzle, in groups of 8 lines whose distance is in the
-// descriptor. Usually a line is a row, along k. In an operand that is stored across k, a line has one k and runs along the rows;
-// the descriptor then also holds the distance to the next 64 rows.
+// Reads an element of an operand: lines of 64 numbers, 128 bytes with the swizzle, in groups of 8 lines whose distance
+// is in the descriptor. Usually a line is a row, along k. In an operand that is stored across k, a line has one k and
+// runs along the rows; the descriptor then also holds the distance to the next 64 rows.
 static float operand(uint64_t descriptor, bool is_across, uint32_t row, uint32_t k) {
   auto field = [descriptor](int bit) { return uint32_t(descriptor >> bit & 0x3fff) << 4; };
   uint32_t start = field(0), block_of_rows = field(16), group = field(32);

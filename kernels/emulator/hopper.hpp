@@ -1,8 +1,8 @@
 // The features of sm_90a: mbarriers, tiles copied by TMA, products of a warpgroup (wgmma).
 //
-// All three are asynchronous on a device. The emulator performs each as late as the program allows: a tile arrives when a thread
-// waits for its barrier, and a product is computed when a thread waits for it. So code that reads too early, or overwrites an
-// operand too early, computes wrong numbers in every run.
+// All three are asynchronous on a device. The emulator performs each as late as the program allows: a tile arrives when
+// a thread waits for its barrier, and a product is computed when a thread waits for it. So code that reads too early,
+// or overwrites an operand too early, computes wrong numbers in every run.
 #pragma once
 
 #include <cstdint>

@@ -17,8 +17,8 @@ struct Moment {
   uint32_t thread, time;
 };
 
-// The history of a byte: its last write, and the reads since. Of reads that are ordered the last is enough. Up to four others are
-// kept here, more in `crowds`.
+// The history of a byte: its last write, and the reads since. Of reads that are ordered the last is enough. Up to four
+// others are kept here, more in `crowds`.
 struct Cell {
   uint32_t launch, block;
   Moment write;

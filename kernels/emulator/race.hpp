@@ -1,9 +1,10 @@
 // The race checker: data races in shared memory and global allocations, and reads of shared memory that was never written.
 //
-// A missing barrier may still give the right numbers in every order that a test tries. So the checker does not look at numbers
-// but at whether accesses are ordered at all. Each thread of a block has a vector clock (C. Flanagan, S. Freund, "FastTrack:
-// efficient and precise dynamic race detection", 2009), and each byte remembers who wrote it last and who has read it since. Two
-// accesses to a byte, at least one of them a write, race unless the later thread's clock contains the earlier access.
+// A missing barrier may still give the right numbers in every order that a test tries. So the checker does not look at
+// numbers but at whether accesses are ordered at all. Each thread of a block has a vector clock (C. Flanagan, S.
+// Freund, "FastTrack: efficient and precise dynamic race detection", 2009), and each byte remembers who wrote it last
+// and who has read it since. Two accesses to a byte, at least one of them a write, race unless the later thread's clock
+// contains the earlier access.
 //
 // Barriers, __syncwarp and mbarriers order what is before them and what comes after. Shuffles, votes and ldmatrix do not, and
 // nothing orders the blocks of a launch.
@@ -33,8 +34,8 @@ void begin_block(Block& block);
 
 // Orders everything that any of the threads did before what any of them does from here on.
 void meet(const std::vector<Thread*>& threads);
-// Arrival at an mbarrier: the running thread publishes its clock at `key` (say). When the phase ends, the published clocks become
-// visible (end_phase), and a thread that waits for the phase joins them into its own (hear).
+// Arrival at an mbarrier: the running thread publishes its clock at `key` (say). When the phase ends, the published
+// clocks become visible (end_phase), and a thread that waits for the phase joins them into its own (hear).
 void say(uint64_t key);
 void end_phase(uint64_t key);
 void hear(uint64_t key);

@@ -68,8 +68,8 @@ void warp_barrier(uint32_t mask) {
 
 constexpr uint32_t ALL = ~0u;
 
-// Each lane passes the address of a row of 16 bytes, lanes 0 to 7 those of the first matrix. From each matrix, or its transpose, it
-// gets two numbers: row lane / 4, columns lane % 4 * 2 and the next.
+// Each lane passes the address of a row of 16 bytes, lanes 0 to 7 those of the first matrix. From each matrix, or its
+// transpose, it gets two numbers: row lane / 4, columns lane % 4 * 2 and the next.
 void load_matrices(uint32_t (&to)[4], const void* row, bool transposed) {
   block->check_shared(row, 16, "ldmatrix");
   race::note(row, 16, false);
@@ -91,8 +91,8 @@ static float widen(uint32_t bits, Half type) {
   return float(std::bit_cast<_Float16>(half));
 }
 
-// mma.m16n8k16. Lane 4 r + t holds rows r and r + 8 of A and C and column r of B: of C the columns 2 t and 2 t + 1, of A and B the
-// elements along k with these numbers and 8 more.
+// mma.m16n8k16. Lane 4 r + t holds rows r and r + 8 of A and C and column r of B: of C the columns 2 t and 2 t + 1, of
+// A and B the elements along k with these numbers and 8 more.
 void multiply(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) {
   struct Operands { uint32_t a[4], b[2]; } mine;
   memcpy(mine.a, a, sizeof mine.a);

@@ -21,7 +21,8 @@ class Warp {
   void reset();
   // Returns whether other lanes wait for this one.
   bool awaits(uint32_t lane) const;
-  // Returns the meeting point of a mask. Diverged parts of a warp may meet concurrently, but at most four of them: null for a fifth.
+  // Returns the meeting point of a mask. Diverged parts of a warp may meet concurrently, but at most four of them: null
+  // for a fifth.
   Meeting* of(uint32_t mask);
 
  private:

@@ -1,4 +1,5 @@
-// attention [CUBIN ..]: compares the kernels of attention_forward.cu and attention_backward.cu with f64. A GPU needs both cubins.
+// attention [CUBIN ..]: compares the kernels of attention_forward.cu and attention_backward.cu with f64. A GPU needs
+// both cubins.
 #include <algorithm>
 
 #include "device.hpp"

@@ -49,7 +49,8 @@ template <class Type> static void run(const Device& device, int classes, double 
   std::vector<float> before = normal<F32>(scores.size(), 2);
   Array<float> added(device, before);
   auto gradient_to = [&](Pointer to, int add) {
-    Gradient gradient = {of_scores.pointer, of_labels.pointer, log_sums.pointer, of_factor.pointer, to, -100, rows, classes, row, add};
+    Gradient gradient = {of_scores.pointer, of_labels.pointer, log_sums.pointer, of_factor.pointer, to,
+                         -100, rows, classes, row, add};
     Device::check(device.launch(("cross_entropy_gradient_" + type).c_str(), {unsigned(rows), 1, 1}, 256, 0, {&gradient}), what);
   };
   if constexpr (std::is_same_v<Type, F32>) gradient_to(added.pointer, 1);

@@ -55,8 +55,8 @@ static Map map_of(const Device& device, Pointer matrix, int rows, int columns) {
 
 enum Kind { CORES, HOPPER, ANY };  // gemm.cu, gemm_hopper.cu, gemm_any.cu
 
-// Compares products with f64. `layout` says whether A and B are stored as usual or transposed: "nn", "nt" or "tn". HOPPER computes
-// one product, the others two at a time or, with `split`, the parts of one. ANY takes A and B in f32.
+// Compares products with f64. `layout` says whether A and B are stored as usual or transposed: "nn", "nt" or "tn".
+// HOPPER computes one product, the others two at a time or, with `split`, the parts of one. ANY takes A and B in f32.
 template <class Type, class Operand = Bf16>
 static void run(const Device& device, Kind by, const std::string& layout, int m, int n, int k, int kind, int add, int split = 0) {
   using T = typename Type::Stored;

@@ -19,8 +19,8 @@ struct AdamW {
   float new1, beta2, new2, eps;
 };
 
-// Takes three steps with `count` parameters and gradients clipped to `most`. There are two ranges, the second with half the learning
-// rate and a weight decay, and between them a few parameters that must not change.
+// Takes three steps with `count` parameters and gradients clipped to `most`. There are two ranges, the second with half
+// the learning rate and a weight decay, and between them a few parameters that must not change.
 static void steps(const Device& device, size_t count, float most) {
   std::string name = std::to_string(count) + " parameters, clipped to " + std::to_string(most) + ": ";
   std::vector<double> p = widened<F32>(normal<F32>(count, 1)), m(count, 0), v(count, 0);

@@ -178,8 +178,9 @@ EMU_KERNEL(handed_over)
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
 
-// C = A B^T in tiles of 64 x 64, A `[M, K]` and B `[N, K]` in bf16, C `[M, N]` in f32. One thread of the first warpgroup has TMA copy
-// tiles into a ring of two, and the second warpgroup multiplies them. TMA fills the tails of M, N and K with zeros.
+// C = A B^T in tiles of 64 x 64, A `[M, K]` and B `[N, K]` in bf16, C `[M, N]` in f32. One thread of the first
+// warpgroup has TMA copy tiles into a ring of two, and the second warpgroup multiplies them. TMA fills the tails of M,
+// N and K with zeros.
 constexpr int TILE = 64, STAGES = 2;
 struct Ring {
   bf16 a[STAGES][TILE * TILE], b[STAGES][TILE * TILE];
