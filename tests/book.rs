@@ -1,5 +1,5 @@
-//! The book, the README and CONTRIBUTING name only what exists: their links resolve, and the examples in their shell
-//! blocks take the options that are shown. (Their Rust blocks are doctests: see `src/lib.rs`.)
+//! The book, the README and CONTRIBUTING name only what exists: their links resolve, the files they name are there, and
+//! the examples in their shell blocks take the options that are shown. (Their Rust blocks are doctests: see `src/lib.rs`.)
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -67,6 +67,32 @@ fn links_resolve() -> Result {
             }
         }
     }
+    Ok(())
+}
+
+/// The inline code on a page that is the path of a file or folder: in the repository, or in the tensor crate.
+fn paths(text: &str) -> Vec<PathBuf> {
+    let code = prose(text).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_path = |code: &&str| code.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-".contains(c));
+    let resolve = |code: &str| match code.split('/').next()? {
+        "crates" | "tests" | "benches" | "examples" | "kernels" | "models" | "docs" | "src" => Some(root().join(code)),
+        "cpu" | "ops" | "cuda" => Some(root().join("crates/tensor/src").join(code)),
+        _ => None,
+    };
+    code.filter(is_path).filter(|code| code.contains('/')).filter_map(resolve).collect()
+}
+
+/// CONTRIBUTING is not checked, because it names files that a contributor adds.
+#[test]
+fn named_files_exist() -> Result {
+    let mut checked = 0;
+    for (file, text) in pages()?.into_iter().filter(|(file, _)| !file.ends_with("CONTRIBUTING.md")) {
+        for path in paths(&text) {
+            assert!(path.exists(), "{}: {} does not exist", file.display(), path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "only {checked} paths found");
     Ok(())
 }
 
