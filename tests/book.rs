@@ -76,7 +76,7 @@ fn paths(text: &str) -> Vec<PathBuf> {
     let is_path = |code: &&str| code.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-".contains(c));
     let resolve = |code: &str| match code.split('/').next()? {
         "crates" | "tests" | "benches" | "examples" | "kernels" | "models" | "docs" | "src" => Some(root().join(code)),
-        "cpu" | "ops" | "cuda" => Some(root().join("crates/tensor/src").join(code)),
+        "cpu" | "ops" | "dispatch" | "cuda" | "cuda_ops" => Some(root().join("crates/tensor/src").join(code)),
         _ => None,
     };
     code.filter(is_path).filter(|code| code.contains('/')).filter_map(resolve).collect()
