@@ -50,6 +50,5 @@ mod book {
         gpu_benchmarks: "benchmarks/gpu.md",
         performance: "benchmarks/performance.md",
         results: "results.md",
-        contributing: "../../CONTRIBUTING.md",
     }
 }
