@@ -75,7 +75,9 @@ impl HeatMap {
         let mut svg = Svg::default();
         let count = (self.values.len(), self.values.iter().map(Vec::len).max().unwrap_or(0));
         let (room, most) = if self.compact { (210.0, 24.0) } else { (440.0, 38.0) };
-        let cell = (room / count.0.max(count.1).max(1) as f64).clamp(11.0, most).floor();
+        // Labels need cells as high as their text.
+        let least = if self.rows.labels.is_empty() && self.columns.labels.is_empty() { 2.0 } else { 11.0 };
+        let cell = (room / count.0.max(count.1).max(1) as f64).clamp(least, most).floor();
         let heading = if self.compact { "st" } else { "ti" };
         let cells = Cells::draw(&mut svg, (heading, &self.title), (&self.rows, &self.columns), count, (cell, cell));
         let scale = self.scale();

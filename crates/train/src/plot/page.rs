@@ -34,13 +34,13 @@ h1{margin:0;color:var(--ink);font-size:27px;line-height:1.25;letter-spacing:-.01
 h2{margin:36px 0 12px;color:var(--ink);font-size:18px}\
 h3{margin:10px 0 2px;color:var(--ink);font-size:15px}\
 p{max-width:75ch;margin:10px 0 0;overflow-wrap:anywhere}\
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(148px,1fr));gap:12px;margin:24px 0 0}\
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(156px,1fr));gap:12px;margin:24px 0 0}\
 .tile,.card{background:var(--card);border:1px solid var(--edge);border-radius:10px}\
-.tile{padding:13px 16px;display:flex;flex-direction:column;justify-content:space-between}.tile dt{color:var(--muted);font-size:13px}\
-.tile dd{margin:2px 0 0;color:var(--ink);font-size:22px;font-weight:600;line-height:1.3;\
+.tile{padding:13px 12px;display:flex;flex-direction:column;justify-content:space-between}.tile dt{color:var(--muted);font-size:13px}\
+.tile dd{margin:2px 0 0;color:var(--ink);font-size:20px;font-weight:600;line-height:1.3;\
 font-variant-numeric:tabular-nums;overflow-wrap:anywhere}\
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--width)),1fr));gap:16px;align-items:start}\
-.card{padding:8px;overflow-x:auto}.card svg{display:block;margin:0 auto}\
+.card{padding:8px;overflow-x:auto}.card svg{display:block;margin:0 auto;min-width:var(--least)}\
 .plain{padding:6px 16px}\
 table{width:100%;border-collapse:collapse;font-size:14px}\
 th,td{padding:7px 16px 7px 0;border-bottom:1px solid var(--edge);text-align:left;vertical-align:top;overflow-wrap:anywhere}\
@@ -48,10 +48,16 @@ tr:last-child th,tr:last-child td{border-bottom:0}thead tr:last-child th{border-
 tbody th{width:38%;color:var(--muted);font-weight:400}thead th{color:var(--muted);font-weight:600}\
 td{color:var(--ink);font-variant-numeric:tabular-nums}\
 footer{margin-top:36px;color:var(--muted);font-size:13px}\
+@media(max-width:640px){main{padding:20px 12px 40px}h1{font-size:23px}.plain{padding:6px 12px}}\
 @media print{body{background:#fff}.card,.tile{break-inside:avoid}}";
 
 /// Upper limit of a column's minimum width. Wider pictures are scaled down if there is less room.
 const WIDEST_COLUMN: f64 = 560.0;
+
+/// Pictures are not scaled down further than this, to keep their text readable. On narrower screens, they scroll.
+const LEAST_SCALE: f64 = 0.75;
+/// Pictures wider than this, in pixels, may be scaled down to it.
+const LARGEST_LEAST: f64 = 480.0;
 
 impl Page {
     /// Makes a page that has only a title.
@@ -76,13 +82,16 @@ impl Page {
         self
     }
 
-    /// Adds pictures under a heading. They are scaled down if they are wider than the page.
+    /// Adds pictures under a heading. They are scaled down, or scroll, if they are wider than the page.
     pub fn pictures(mut self, heading: &str, pictures: impl IntoIterator<Item = Picture>) -> Page {
         let pictures: Vec<Picture> = pictures.into_iter().collect();
         if pictures.is_empty() {
             return self;
         }
-        let card = |picture: &Picture| format!("<div class=\"card\">{}</div>\n", picture.inline());
+        let card = |picture: &Picture| {
+            let least = (LEAST_SCALE * picture.size.0).floor().min(LARGEST_LEAST);
+            format!("<div class=\"card\" style=\"--least:{least}px\">{}</div>\n", picture.inline())
+        };
         let width = pictures.iter().map(|picture| picture.size.0 + 18.0).fold(0.0, f64::max).min(WIDEST_COLUMN);
         self.cards(heading, width, &pictures.iter().map(card).collect::<String>());
         self

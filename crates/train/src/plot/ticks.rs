@@ -66,7 +66,7 @@ fn step(span: f64, count: usize) -> f64 {
 pub(super) fn logarithmic(low: f64, high: f64, count: usize) -> Ticks {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let decades = (high / low).log10();
-    let multiples: &[u32] = if decades <= 1.5 {
+    let multiples: &[u32] = if decades <= 0.8 {
         &[1, 2, 3, 4, 5, 6, 8]
     } else if decades <= 3.0 {
         &[1, 2, 5]
