@@ -90,6 +90,21 @@ impl BertConfig {
         let path = if is_json(dir) { dir.to_path_buf() } else { dir.join(FILE) };
         files::replace(&path, self.to_json().as_bytes())
     }
+
+    /// Returns an error if a field that is otherwise ignored describes another architecture than BERT.
+    pub(super) fn check_extra(&self) -> Result<()> {
+        let only = [("position_embedding_type", json!("absolute")), ("is_decoder", json!(false))];
+        for (field, expected) in only.into_iter().chain([("add_cross_attention", json!(false))]) {
+            match self.extra.get(field) {
+                None | Some(Value::Null) => {}
+                Some(value) if *value == expected => {}
+                Some(value) => {
+                    return Err(Error::config(format!("{field} is {}: must be {expected} or absent", short(value))));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether `path` is a file rather than a folder.
@@ -147,21 +162,6 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
         architectures,
         extra: fields.0,
     })
-}
-
-/// Returns an error if a field that is otherwise ignored describes another architecture than BERT.
-pub(super) fn check_extra(extra: &Map<String, Value>) -> Result<()> {
-    let only = [("position_embedding_type", json!("absolute")), ("is_decoder", json!(false))];
-    for (field, expected) in only.into_iter().chain([("add_cross_attention", json!(false))]) {
-        match extra.get(field) {
-            None | Some(Value::Null) => {}
-            Some(value) if *value == expected => {}
-            Some(value) => {
-                return Err(Error::config(format!("{field} is {}: must be {expected} or absent", short(value))));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The fields of a `config.json` that have not been read yet.

@@ -2,7 +2,9 @@
 
 use cloze_tensor::Precision;
 
-use super::{Pipeline, Runner, check_finite};
+use super::Pipeline;
+use super::output::check_finite;
+use super::runner::Runner;
 use crate::{BertForMaskedLM, Encoding, Error, Mode, Result, Tokenizer};
 
 /// A token predicted for a mask.

@@ -2,7 +2,9 @@
 
 use cloze_tensor::Precision;
 
-use super::{Pipeline, Runner};
+use super::Pipeline;
+use super::output::{finite, softmax};
+use super::runner::Runner;
 use crate::{BertForNextSentencePrediction, Mode, Result, Tokenizer};
 
 /// A pipeline that estimates whether a sentence follows another.
@@ -40,8 +42,8 @@ impl NextSentence {
         let encodings = self.runner.encode(pairs.iter().map(|(first, second)| (*first, Some(*second))), false)?;
         let mut probabilities = Vec::with_capacity(pairs.len());
         self.runner.in_batches(&encodings, |model, batch, _| {
-            let logits = super::finite(&model.forward(batch, Mode::Eval)?)?; // [B, 2]
-            probabilities.extend(logits.chunks_exact(2).map(|pair| super::softmax(pair)[0]));
+            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, 2]
+            probabilities.extend(logits.chunks_exact(2).map(|pair| softmax(pair)[0]));
             Ok(())
         })?;
         Ok(probabilities)

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 
 use cloze_tensor::Precision;
 
+use super::Pipeline;
+use super::characters::Characters;
+use super::output::{finite, softmax};
+use super::runner::Runner;
 use super::spans::{self, Span};
-use super::{Characters, Pipeline, Runner, finite};
 use crate::{
     BertForQuestionAnswering, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
 };
@@ -183,7 +186,7 @@ impl QuestionAnswering {
         });
         let best = found.max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
         let (window, span) = best.ok_or_else(no_tokens)?;
-        let probability = super::softmax(&window.starts)[span.start] * super::softmax(&window.ends)[span.end];
+        let probability = softmax(&window.starts)[span.start] * softmax(&window.ends)[span.end];
         Ok(Answer { probability, ..window.answer(span, &Characters::new(context)) })
     }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use cloze_tensor::{Device, Precision};
 
-use super::{Pipeline, Runner, finite};
+use super::Pipeline;
+use super::output::finite;
+use super::runner::Runner;
 use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
 
 /// A pipeline that computes sentence embeddings, whose cosine measures similarity. Sentences that are too long are

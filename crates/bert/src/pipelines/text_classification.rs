@@ -2,7 +2,9 @@
 
 use cloze_tensor::Precision;
 
-use super::{Pipeline, Runner, finite, largest, softmax};
+use super::Pipeline;
+use super::output::{finite, largest, softmax};
+use super::runner::Runner;
 use crate::config::ProblemType;
 use crate::{BertForSequenceClassification, Mode, PreTrainedModel, Result, Tokenizer};
 

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use cloze_tensor::Precision;
 
-use super::{Characters, Pipeline, Runner, finite, largest, softmax};
+use super::Pipeline;
+use super::characters::Characters;
+use super::output::{finite, largest, softmax};
+use super::runner::Runner;
 use crate::{
     BertForTokenClassification, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
 };
