@@ -11,7 +11,6 @@ use crate::dtype::DType;
 use crate::element::Element;
 use crate::error::Result;
 use crate::layout::{Dims, Layout};
-use crate::parameters::ParameterArena;
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor, TensorId};
 pub(crate) use slots::{Destination, Slot, Table};
@@ -175,18 +174,14 @@ impl Gradients {
         Gradients::default()
     }
 
-    /// Creates gradients in one flat buffer that mirrors `arena`, with a place for each parameter (id, shape and offset).
-    pub(crate) fn mirror(
-        storage: Storage,
-        parameters: impl Iterator<Item = (TensorId, Dims, usize)>,
-        arena: &ParameterArena,
-    ) -> Gradients {
-        let (dtype, device) = (arena.dtype(), arena.device());
+    /// Creates gradients in the flat buffer that mirrors an arena, with a place for each parameter (id, shape and offset).
+    pub(crate) fn mirror(flat: Flat, parameters: impl Iterator<Item = (TensorId, Dims, usize)>) -> Gradients {
+        let device = flat.storage.device();
         let entry = |(id, shape, offset)| {
-            let like = Like { shape, dtype, device: device.clone() };
-            (id, Entry::new(like, Some((storage.clone(), offset))))
+            let like = Like { shape, dtype: flat.dtype, device: device.clone() };
+            (id, Entry::new(like, Some((flat.storage.clone(), offset))))
         };
-        Gradients { entries: parameters.map(entry).collect(), flat: Some(Flat { storage, dtype, arena: arena.id() }) }
+        Gradients { entries: parameters.map(entry).collect(), flat: Some(flat) }
     }
 
     /// Returns the gradient with respect to `leaf`, if it has one. Flat gradients are copied, because the next step
@@ -236,6 +231,7 @@ mod tests {
     use crate::error::Error;
     use crate::module;
     use crate::module::Module;
+    use crate::parameters::ParameterArena;
 
     fn leaf(values: &[f32]) -> Result<Tensor> {
         Ok(Tensor::from_slice(values, &[values.len()], &Device::Cpu)?.requires_grad())

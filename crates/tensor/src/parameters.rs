@@ -196,7 +196,8 @@ impl ParameterArena {
     /// Returns an error if there is not enough memory.
     pub fn gradients(&self) -> Result<Gradients> {
         let storage = Storage::zeroed("gradients", &self.device, self.elements() * self.dtype.size())?;
-        Ok(Gradients::mirror(storage, self.parameters.iter().map(|p| (p.id, p.dims, p.range.start)), self))
+        let flat = Flat { storage, dtype: self.dtype, arena: self.id };
+        Ok(Gradients::mirror(flat, self.parameters.iter().map(|p| (p.id, p.dims, p.range.start))))
     }
 
     pub(crate) fn id(&self) -> TensorId {

@@ -6,7 +6,7 @@
 //!
 //! The caller checks the ids; an id that is out of range panics.
 
-use super::layer_norm;
+use super::layer_norm::{self, NormGradients, NormOutputs, NormParameters, NormSaved, RowDropout};
 use super::parallel::{Disjoint, RowsMut, for_rows, for_tasks};
 use super::real::Real;
 use super::simd::simd;
@@ -19,22 +19,18 @@ simd! {
     fn sum_block<T: Real>(
         tables: [&[T]; 3],
         ids: [&[u32]; 3],
-        gamma: &[T],
-        beta: &[T],
-        eps: T,
+        norm: &NormParameters<'_, T>,
         z: &mut [T],
-        y: &mut [T],
-        mean: &mut [T],
-        rstd: &mut [T],
+        outputs: NormOutputs<'_, T>,
     ) {
-        let width = gamma.len();
-        let outputs = z.chunks_exact_mut(width).zip(y.chunks_exact_mut(width)).zip(mean.iter_mut().zip(rstd));
-        for (i, ((z, y), (mean, rstd))) in outputs.enumerate() {
-            let [word, position, kind] = [0, 1, 2].map(|t| &tables[t][ids[t][i] as usize * width..][..width]);
+        let width = norm.width();
+        let mut outputs = outputs;
+        for (row, z) in z.chunks_exact_mut(width).enumerate() {
+            let [word, position, kind] = [0, 1, 2].map(|t| &tables[t][ids[t][row] as usize * width..][..width]);
             for (((z, &a), &b), &c) in z.iter_mut().zip(word).zip(position).zip(kind) {
                 *z = a + b + c;
             }
-            (*mean, *rstd) = layer_norm::normalize(z, gamma, beta, eps, y);
+            outputs.normalise(norm, row, z);
         }
     }
 
@@ -86,52 +82,42 @@ pub(crate) fn scatter_add<T: Real>(table: Target<T>, width: usize, ids: &[u32], 
     );
 }
 
-/// Computes the sum `z = word[ids] + position[positions] + kind[types]` and `y = LN(z) gamma + beta`, both `[T, W]`, and
-/// `mean [T]` and `rstd [T]` for backward. `tables` and `ids` are in the order word, position, token type.
+/// Computes the sum `z = word[ids] + position[positions] + kind[types]` and `y = LN(z) gamma + beta`, both `[T, W]`.
+/// `tables` and `ids` are in the order word, position, token type.
 pub(crate) fn embed_forward<T: Real>(
     tables: [&[T]; 3],
     ids: [&[u32]; 3],
-    gamma: &[T],
-    beta: &[T],
-    eps: f64,
+    norm: NormParameters<'_, T>,
     z: &mut [T],
-    y: &mut [T],
-    mean: &mut [T],
-    rstd: &mut [T],
+    outputs: NormOutputs<'_, T>,
 ) {
-    let (count, width) = (mean.len(), gamma.len());
-    assert!(ids.iter().all(|ids| ids.len() == count) && rstd.len() == count && beta.len() == width);
-    assert!(z.len() == count * width && y.len() == z.len());
+    let (count, width) = (outputs.mean.len(), norm.width());
+    outputs.check(count, &norm);
+    assert!(ids.iter().all(|ids| ids.len() == count) && z.len() == count * width);
     if width == 0 {
         return;
     }
-    let outputs = (RowsMut::new(z, width), RowsMut::new(y, width), mean, rstd);
-    for_rows(count, 3 * width, outputs, |range, (z, y, mean, rstd)| {
-        let ids = ids.map(|ids| &ids[range.clone()]);
-        sum_block(tables, ids, gamma, beta, T::from_f64(eps), z.data, y.data, mean, rstd);
+    for_rows(count, 3 * width, (RowsMut::new(z, width), outputs), |range, (z, outputs)| {
+        sum_block(tables, ids.map(|ids| &ids[range.clone()]), &norm, z.data, outputs);
     });
 }
 
-/// Computes the gradients of [`embed_forward`] from its inputs and outputs. `dtables` are the gradients of the tables; any
-/// gradient may be left out.
+/// Computes the gradients of [`embed_forward`]. `dtables` are the gradients of the tables; any gradient may be left out.
 pub(crate) fn embed_backward<T: Real>(
     dy: &[T],
-    z: &[T],
-    gamma: &[T],
-    mean: &[T],
-    rstd: &[T],
+    saved: NormSaved<'_, T>,
     ids: [&[u32]; 3],
     dtables: [Option<Target<T>>; 3],
     dgamma: Option<Target<T>>,
     dbeta: Option<Target<T>>,
 ) {
     let wanted = dtables.iter().any(Option::is_some);
-    let mut dz = vec![T::ZERO; if wanted { dy.len() } else { 0 }];
-    let slot = wanted.then(|| Target::new(&mut dz[..], false));
-    layer_norm::backward(dy, z, gamma, mean, rstd, slot, dgamma, dbeta);
+    let mut sums = vec![T::ZERO; if wanted { dy.len() } else { 0 }];
+    let dz = wanted.then(|| Target::new(&mut sums[..], false));
+    layer_norm::backward(dy, saved, RowDropout::NONE, NormGradients { dz, dx: None, dgamma, dbeta });
     for (dtable, ids) in dtables.into_iter().zip(ids) {
         if let Some(dtable) = dtable {
-            scatter_add(dtable, gamma.len(), ids, &dz);
+            scatter_add(dtable, saved.gamma.len(), ids, &sums);
         }
     }
 }
@@ -201,25 +187,28 @@ mod tests {
             let ids: Vec<Vec<u32>> = (0..3).map(|t| random_ids(count, sizes[t], 9 + t as u64)).collect();
             let ids = [&ids[0][..], &ids[1], &ids[2]];
             let (gamma, beta, dy) = (random(width, 4), random(width, 5), random(count * width, 6));
+            let norm = NormParameters { gamma: &gamma, beta: &beta, eps: 1e-12 };
             // The same by its parts.
             let forward = |tables: [&[f64]; 3]| {
                 let row = |i: usize, c: usize| (0..3).map(|t| tables[t][ids[t][i] as usize * width + c]).sum::<f64>();
                 let z: Vec<f64> = (0..count * width).map(|j| row(j / width, j % width)).collect();
                 let (mut y, mut mean, mut rstd) = (vec![0.0; z.len()], vec![0.0; count], vec![0.0; count]);
-                layer_norm::forward(&z, &gamma, &beta, 1e-12, &mut y, &mut mean, &mut rstd);
+                layer_norm::forward(&z, norm, NormOutputs { y: &mut y, mean: &mut mean, rstd: &mut rstd });
                 (z, y)
             };
             let all = [&tables[0][..], &tables[1], &tables[2]];
             let n = count * width;
             let (mut z, mut y, mut mean, mut rstd) = (vec![0.0; n], vec![0.0; n], vec![0.0; count], vec![0.0; count]);
-            embed_forward(all, ids, &gamma, &beta, 1e-12, &mut z, &mut y, &mut mean, &mut rstd);
+            let outputs = NormOutputs { y: &mut y, mean: &mut mean, rstd: &mut rstd };
+            embed_forward(all, ids, norm, &mut z, outputs);
             close(&z, &forward(all).0, 1e-14, "z");
             close(&y, &forward(all).1, 1e-12, "y");
             let mut got = [0, 1, 2].map(|t| vec![f64::NAN; tables[t].len()]);
             let slots = got.each_mut().map(|data| Some(Target { data, accumulate: false }));
             let mut dbeta = vec![0.0; width];
             let dbeta_slot = Some(Target::new(&mut dbeta[..], false));
-            embed_backward(&dy, &z, &gamma, &mean, &rstd, ids, slots, None, dbeta_slot);
+            let saved = NormSaved { z: &z, gamma: &gamma, mean: &mean, rstd: &rstd };
+            embed_backward(&dy, saved, ids, slots, None, dbeta_slot);
             for t in 0..3 {
                 let want = numeric_gradient(&tables[t], |table| {
                     let mut changed = all;

@@ -8,11 +8,13 @@
 //! With `h = (z - mean) rstd` and `w = dy gamma`: `dz = rstd (w - mean(w) - h mean(w h))`, `dgamma = sum(dy h)`,
 //! `dbeta = sum(dy)`. Source: Ba, Kiros and Hinton, "Layer Normalization", 2016.
 
+use std::ops::Range;
+
 use crate::dropout::{Dropout, RowCoordinate};
 
 use super::dropout::multipliers;
 use super::lanes::{sum, sum2};
-use super::parallel::{PerBlock, RowsMut, block_items, for_blocks, for_rows};
+use super::parallel::{PerBlock, Rows, RowsMut, block_items, for_blocks, for_rows};
 use super::real::Real;
 use super::simd::simd;
 use super::target::{Target, put};
@@ -20,9 +22,47 @@ use super::target::{Target, put};
 /// The cost per element, in the units of [`for_rows`].
 const COST: usize = 3;
 
+/// The parameters of a normalisation: `gamma [W]`, `beta [W]`, and the number added to the variance.
+#[derive(Clone, Copy)]
+pub(crate) struct NormParameters<'a, T> {
+    pub(crate) gamma: &'a [T],
+    pub(crate) beta: &'a [T],
+    pub(crate) eps: f64,
+}
+
+impl<T> NormParameters<'_, T> {
+    /// Returns the number of elements in a row.
+    pub(super) fn width(&self) -> usize {
+        self.gamma.len()
+    }
+}
+
+/// The outputs of a forward: `y [R, W]`, and the mean and reciprocal standard deviation `[R]` that backward needs.
+pub(crate) struct NormOutputs<'a, T> {
+    pub(crate) y: &'a mut [T],
+    pub(crate) mean: &'a mut [T],
+    pub(crate) rstd: &'a mut [T],
+}
+
+impl<T: Real> NormOutputs<'_, T> {
+    /// Asserts that the outputs have the sizes of `count` rows.
+    pub(super) fn check(&self, count: usize, norm: &NormParameters<'_, T>) {
+        let width = norm.width();
+        assert!(norm.beta.len() == width && self.y.len() == count * width);
+        assert!(self.mean.len() == count && self.rstd.len() == count);
+    }
+
+    /// Normalises row `row` of `z [R, W]`.
+    #[inline(always)]
+    pub(super) fn normalise(&mut self, norm: &NormParameters<'_, T>, row: usize, z: &[T]) {
+        let y = &mut self.y[row * z.len()..][..z.len()];
+        (self.mean[row], self.rstd[row]) = normalise(z, norm.gamma, norm.beta, T::from_f64(norm.eps), y);
+    }
+}
+
 /// Computes `y = LN(z)` for one row and returns its mean and reciprocal standard deviation.
 #[inline(always)]
-pub(super) fn normalize<T: Real>(z: &[T], gamma: &[T], beta: &[T], eps: T, y: &mut [T]) -> (T, T) {
+fn normalise<T: Real>(z: &[T], gamma: &[T], beta: &[T], eps: T, y: &mut [T]) -> (T, T) {
     let n = T::from_usize(z.len());
     let mean = sum(z, |z| z) / n;
     let variance = sum(z, |z| (z - mean) * (z - mean)) / n;
@@ -33,48 +73,84 @@ pub(super) fn normalize<T: Real>(z: &[T], gamma: &[T], beta: &[T], eps: T, y: &m
     (mean, rstd)
 }
 
+impl<T: Real> Rows for NormOutputs<'_, T> {
+    #[inline]
+    fn split(self, rows: usize) -> (Self, Self) {
+        let width = self.y.len() / self.mean.len();
+        let (y, mean, rstd) =
+            (self.y.split_at_mut(rows * width), self.mean.split_at_mut(rows), self.rstd.split_at_mut(rows));
+        (NormOutputs { y: y.0, mean: mean.0, rstd: rstd.0 }, NormOutputs { y: y.1, mean: mean.1, rstd: rstd.1 })
+    }
+}
+
+/// The values that backward needs: `z [R, W]`, the input of the normalisation, `gamma [W]`, and the statistics `[R]`.
+#[derive(Clone, Copy)]
+pub(crate) struct NormSaved<'a, T> {
+    pub(crate) z: &'a [T],
+    pub(crate) gamma: &'a [T],
+    pub(crate) mean: &'a [T],
+    pub(crate) rstd: &'a [T],
+}
+
+impl<T> NormSaved<'_, T> {
+    /// Returns the same for the rows `range`.
+    fn rows(&self, range: Range<usize>) -> Self {
+        let width = self.gamma.len();
+        NormSaved {
+            z: &self.z[range.start * width..range.end * width],
+            mean: &self.mean[range.clone()],
+            rstd: &self.rstd[range],
+            ..*self
+        }
+    }
+}
+
+/// A dropout and the coordinates of the rows that it applies to, which may be empty without dropout.
+#[derive(Clone, Copy)]
+pub(crate) struct RowDropout<'a> {
+    pub(crate) dropout: &'a Dropout,
+    pub(crate) rows: &'a [RowCoordinate],
+}
+
+impl RowDropout<'_> {
+    /// No dropout.
+    pub(crate) const NONE: RowDropout<'static> = RowDropout { dropout: &Dropout::NONE, rows: &[] };
+
+    /// Returns the same for the rows `range`.
+    fn rows(&self, range: Range<usize>) -> Self {
+        let rows = if self.dropout.is_none() { &[] } else { &self.rows[range] };
+        RowDropout { rows, ..*self }
+    }
+}
+
 simd! {
-    fn forward_block<T: Real>(
-        z: &[T],
-        gamma: &[T],
-        beta: &[T],
-        eps: T,
-        y: &mut [T],
-        mean: &mut [T],
-        rstd: &mut [T],
-    ) {
-        let width = gamma.len();
-        let stats = mean.iter_mut().zip(rstd);
-        for ((z, y), (mean, rstd)) in z.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(stats) {
-            (*mean, *rstd) = normalize(z, gamma, beta, eps, y);
+    fn forward_block<T: Real>(z: &[T], norm: &NormParameters<'_, T>, outputs: NormOutputs<'_, T>) {
+        let mut outputs = outputs;
+        for (row, z) in z.chunks_exact(norm.width()).enumerate() {
+            outputs.normalise(norm, row, z);
         }
     }
 
     fn residual_block<T: Real>(
         residual: &[T],
         x: &[T],
-        rows: &[RowCoordinate],
-        dropout: &Dropout,
-        gamma: &[T],
-        beta: &[T],
-        eps: T,
+        dropout: RowDropout<'_>,
+        norm: &NormParameters<'_, T>,
         z: &mut [T],
-        y: &mut [T],
-        mean: &mut [T],
-        rstd: &mut [T],
+        outputs: NormOutputs<'_, T>,
     ) {
-        let width = gamma.len();
-        let mut row = vec![T::ONE; width];
-        let inputs = residual.chunks_exact(width).zip(x.chunks_exact(width)).zip(rows);
-        let outputs = z.chunks_exact_mut(width).zip(y.chunks_exact_mut(width)).zip(mean.iter_mut().zip(rstd));
-        for (((residual, x), &at), ((z, y), (mean, rstd))) in inputs.zip(outputs) {
-            if !dropout.is_none() {
-                multipliers(dropout, at, &mut row);
+        let width = norm.width();
+        let mut outputs = outputs;
+        let mut mask = vec![T::ONE; width];
+        let inputs = residual.chunks_exact(width).zip(x.chunks_exact(width));
+        for (row, (z, (residual, x))) in z.chunks_exact_mut(width).zip(inputs).enumerate() {
+            if let Some(&at) = dropout.rows.get(row) {
+                multipliers(dropout.dropout, at, &mut mask);
             }
-            for (((z, &r), &x), &m) in z.iter_mut().zip(residual).zip(x).zip(&row) {
+            for (((z, &r), &x), &m) in z.iter_mut().zip(residual).zip(x).zip(&mask) {
                 *z = x.mul_add(m, r);
             }
-            (*mean, *rstd) = normalize(z, gamma, beta, eps, y);
+            outputs.normalise(norm, row, z);
         }
     }
 
@@ -82,16 +158,13 @@ simd! {
     /// wanted; `dropped` is the gradient that passed through the dropout.
     fn backward_block<T: Real>(
         dy: &[T],
-        z: &[T],
-        gamma: &[T],
-        mean: &[T],
-        rstd: &[T],
+        saved: NormSaved<'_, T>,
+        dropout: RowDropout<'_>,
         dz: Option<Target<T>>,
         dropped: Option<Target<T>>,
-        rows: &[RowCoordinate],
-        dropout: &Dropout,
         sums: &mut [T],
     ) {
+        let NormSaved { z, gamma, mean, rstd } = saved;
         let width = gamma.len();
         let n = T::from_usize(width);
         let (mut dz, mut dropped) = (dz, dropped);
@@ -124,8 +197,8 @@ simd! {
                 put(&mut dz.data[range.clone()], w, dz.accumulate);
             }
             if let Some(dropped) = &mut dropped {
-                if !dropout.is_none() {
-                    multipliers(dropout, rows[i], mask);
+                if let Some(&at) = dropout.rows.get(i) {
+                    multipliers(dropout.dropout, at, mask);
                     for (w, &m) in w.iter_mut().zip(&*mask) {
                         *w *= m;
                     }
@@ -144,91 +217,63 @@ simd! {
     }
 }
 
-/// Computes `y = LN(x) gamma + beta` for `x [R, W]`, and `mean [R]` and `rstd [R]` for backward.
-pub(crate) fn forward<T: Real>(
-    x: &[T],
-    gamma: &[T],
-    beta: &[T],
-    eps: f64,
-    y: &mut [T],
-    mean: &mut [T],
-    rstd: &mut [T],
-) {
-    let (count, width) = (mean.len(), gamma.len());
-    assert!(beta.len() == width && x.len() == count * width && y.len() == x.len() && rstd.len() == count);
+/// Computes `y = LN(x) gamma + beta` for `x [R, W]`.
+pub(crate) fn forward<T: Real>(x: &[T], norm: NormParameters<'_, T>, outputs: NormOutputs<'_, T>) {
+    let (count, width) = (outputs.mean.len(), norm.width());
+    outputs.check(count, &norm);
+    assert_eq!(x.len(), count * width);
     if width == 0 {
         return;
     }
-    for_rows(count, COST * width, (RowsMut::new(y, width), mean, rstd), |range, (y, mean, rstd)| {
-        let x = &x[range.start * width..range.end * width];
-        forward_block(x, gamma, beta, T::from_f64(eps), y.data, mean, rstd);
+    for_rows(count, COST * width, outputs, |range, outputs| {
+        forward_block(&x[range.start * width..range.end * width], &norm, outputs);
     });
 }
 
-/// Computes `z = residual + dropout(x)` and `y = LN(z) gamma + beta`, all `[R, W]`, and `mean [R]` and `rstd [R]` for
-/// backward. `rows [R]` are the coordinates of the rows; they may be empty without dropout.
+/// Computes `z = residual + dropout(x)` and `y = LN(z) gamma + beta`, all `[R, W]`.
 pub(crate) fn residual_forward<T: Real>(
     residual: &[T],
     x: &[T],
-    rows: &[RowCoordinate],
-    dropout: &Dropout,
-    gamma: &[T],
-    beta: &[T],
-    eps: f64,
+    dropout: RowDropout<'_>,
+    norm: NormParameters<'_, T>,
     z: &mut [T],
-    y: &mut [T],
-    mean: &mut [T],
-    rstd: &mut [T],
+    outputs: NormOutputs<'_, T>,
 ) {
-    let (count, width) = (mean.len(), gamma.len());
-    assert!(beta.len() == width && x.len() == count * width && residual.len() == x.len());
-    assert!(z.len() == x.len() && y.len() == x.len() && rstd.len() == count);
-    let unplaced = vec![RowCoordinate::default(); if dropout.is_none() { count } else { 0 }];
-    let rows = if dropout.is_none() { &unplaced } else { rows };
-    assert_eq!(rows.len(), count);
+    let (count, width) = (outputs.mean.len(), norm.width());
+    outputs.check(count, &norm);
+    assert!(x.len() == count * width && residual.len() == x.len() && z.len() == x.len());
+    assert!(dropout.dropout.is_none() || dropout.rows.len() == count);
     if width == 0 {
         return;
     }
-    let outputs = (RowsMut::new(z, width), RowsMut::new(y, width), mean, rstd);
-    for_rows(count, COST * width, outputs, |range, (z, y, mean, rstd)| {
+    for_rows(count, COST * width, (RowsMut::new(z, width), outputs), |range, (z, outputs)| {
         let at = range.start * width..range.end * width;
-        let (residual, x, eps) = (&residual[at.clone()], &x[at], T::from_f64(eps));
-        residual_block(residual, x, &rows[range], dropout, gamma, beta, eps, z.data, y.data, mean, rstd);
+        residual_block(&residual[at.clone()], &x[at], dropout.rows(range), &norm, z.data, outputs);
     });
 }
 
-/// Computes the gradients of [`forward`] from its inputs and outputs. Any gradient may be left out.
-pub(crate) fn backward<T: Real>(
-    dy: &[T],
-    x: &[T],
-    gamma: &[T],
-    mean: &[T],
-    rstd: &[T],
-    dx: Option<Target<T>>,
-    dgamma: Option<Target<T>>,
-    dbeta: Option<Target<T>>,
-) {
-    residual_backward(dy, x, gamma, mean, rstd, &[], &Dropout::NONE, dx, None, dgamma, dbeta);
+/// The gradients of a normalisation. Any of them may be left out.
+pub(crate) struct NormGradients<'a, T> {
+    /// The gradient of `z`, and so of a residual.
+    pub(crate) dz: Option<Target<'a, T>>,
+    /// The gradient of the `x` that went through the dropout.
+    pub(crate) dx: Option<Target<'a, T>>,
+    pub(crate) dgamma: Option<Target<'a, T>>,
+    pub(crate) dbeta: Option<Target<'a, T>>,
 }
 
-/// Computes the gradients of [`residual_forward`] from its inputs and outputs. Any gradient may be left out.
-pub(crate) fn residual_backward<T: Real>(
+/// Computes the gradients of [`forward`] or, with its dropout, of [`residual_forward`].
+pub(crate) fn backward<T: Real>(
     dy: &[T],
-    z: &[T],
-    gamma: &[T],
-    mean: &[T],
-    rstd: &[T],
-    rows: &[RowCoordinate],
-    dropout: &Dropout,
-    dresidual: Option<Target<T>>,
-    dx: Option<Target<T>>,
-    dgamma: Option<Target<T>>,
-    dbeta: Option<Target<T>>,
+    saved: NormSaved<'_, T>,
+    dropout: RowDropout<'_>,
+    gradients: NormGradients<'_, T>,
 ) {
-    let (count, width) = (mean.len(), gamma.len());
-    assert!(dy.len() == count * width && z.len() == dy.len() && rstd.len() == count);
-    assert!(dropout.is_none() || rows.len() == count);
-    assert!([&dresidual, &dx].into_iter().flatten().all(|slot| slot.data.len() == dy.len()));
+    let NormGradients { dz, dx, dgamma, dbeta } = gradients;
+    let (count, width) = (saved.mean.len(), saved.gamma.len());
+    assert!(dy.len() == count * width && saved.z.len() == dy.len() && saved.rstd.len() == count);
+    assert!(dropout.dropout.is_none() || dropout.rows.len() == count);
+    assert!([&dz, &dx].into_iter().flatten().all(|slot| slot.data.len() == dy.len()));
     assert!([&dgamma, &dbeta].into_iter().flatten().all(|slot| slot.data.len() == width));
     if width == 0 {
         return;
@@ -237,26 +282,17 @@ pub(crate) fn residual_backward<T: Real>(
     let block = block_items(COST * width).max(32);
     let sums = if dgamma.is_some() || dbeta.is_some() { 2 * width } else { 0 };
     let mut partials = vec![T::ZERO; count.div_ceil(block) * sums];
-    let flags = (dresidual.as_ref().is_some_and(|s| s.accumulate), dx.as_ref().is_some_and(|s| s.accumulate));
+    let flags = (dz.as_ref().is_some_and(|s| s.accumulate), dx.as_ref().is_some_and(|s| s.accumulate));
     let outputs = (
-        dresidual.map(|slot| RowsMut::new(slot.data, width)),
+        dz.map(|slot| RowsMut::new(slot.data, width)),
         dx.map(|slot| RowsMut::new(slot.data, width)),
         PerBlock { data: &mut partials, width: sums, block },
     );
     for_blocks(count, block, COST * width, outputs, |range, (dz, dx, sums)| {
         let at = range.start * width..range.end * width;
-        backward_block(
-            &dy[at.clone()],
-            &z[at],
-            gamma,
-            &mean[range.clone()],
-            &rstd[range.clone()],
-            dz.map(|dz| Target::new(dz.data, flags.0)),
-            dx.map(|dx| Target::new(dx.data, flags.1)),
-            if dropout.is_none() { &[] } else { &rows[range] },
-            dropout,
-            sums.data,
-        );
+        let dz = dz.map(|dz| Target::new(dz.data, flags.0));
+        let dx = dx.map(|dx| Target::new(dx.data, flags.1));
+        backward_block(&dy[at], saved.rows(range.clone()), dropout.rows(range), dz, dx, sums.data);
     });
     for (slot, offset) in [(dgamma, 0), (dbeta, width)] {
         if let Some(slot) = slot {
@@ -313,11 +349,14 @@ mod tests {
                     let (mut y, mut z, mut mean, mut rstd) = (nan(), nan(), vec![T::ZERO; count], vec![T::ZERO; count]);
                     // A row of one element has variance 0, so the epsilon must be large enough to divide by in f32.
                     let eps = 1e-5;
-                    forward(&x, &gamma, &beta, eps, &mut y, &mut mean, &mut rstd);
+                    let norm = NormParameters { gamma: &gamma, beta: &beta, eps };
+                    forward(&x, norm, NormOutputs { y: &mut y, mean: &mut mean, rstd: &mut rstd });
                     close(&y, &reference(&wide(&x), &wide(&gamma), &wide(&beta), eps), tolerance, "LN");
                     let dropout = Dropout::new(0.25, 7, 8, 9).unwrap();
                     let at = rows(count);
-                    residual_forward(&r, &x, &at, &dropout, &gamma, &beta, eps, &mut z, &mut y, &mut mean, &mut rstd);
+                    let placed = RowDropout { dropout: &dropout, rows: &at };
+                    let outputs = NormOutputs { y: &mut y, mean: &mut mean, rstd: &mut rstd };
+                    residual_forward(&r, &x, placed, norm, &mut z, outputs);
                     let m = mask(&dropout, &at, width);
                     let want: Vec<f64> = (0..x.len()).map(|i| r[i].to_f64() + x[i].to_f64() * m[i]).collect();
                     close(&z, &want, tolerance, "z");
@@ -352,7 +391,11 @@ mod tests {
                     numeric_gradient(&beta, |beta| loss(&r, &x, &gamma, beta)),
                 ];
                 let (mut z, mut y, mut mean, mut rstd) = (vec![0.0; n], vec![0.0; n], vec![0.0; 3], vec![0.0; 3]);
-                residual_forward(&r, &x, &at, &dropout, &gamma, &beta, EPS, &mut z, &mut y, &mut mean, &mut rstd);
+                let norm = NormParameters { gamma: &gamma, beta: &beta, eps: EPS };
+                let placed = RowDropout { dropout: &dropout, rows: &at };
+                let outputs = NormOutputs { y: &mut y, mean: &mut mean, rstd: &mut rstd };
+                residual_forward(&r, &x, placed, norm, &mut z, outputs);
+                let saved = NormSaved { z: &z, gamma: &gamma, mean: &mean, rstd: &rstd };
                 // Every subset of the gradients, overwritten and then added to.
                 for wanted in 0..16 {
                     let mut got = want.each_ref().map(|w| vec![f64::NAN; w.len()]);
@@ -360,8 +403,8 @@ mod tests {
                         let [a, b, c, d] = got.each_mut();
                         let slot =
                             |i: u32, data| (wanted >> i & 1 == 1).then_some(Target { data, accumulate: pass == 2 });
-                        let (a, b, c, d) = (slot(0, a), slot(1, b), slot(2, c), slot(3, d));
-                        residual_backward(&dy, &z, &gamma, &mean, &rstd, &at, &dropout, a, b, c, d);
+                        let (dz, dx, dgamma, dbeta) = (slot(0, a), slot(1, b), slot(2, c), slot(3, d));
+                        backward(&dy, saved, placed, NormGradients { dz, dx, dgamma, dbeta });
                         for i in 0..4 {
                             if wanted >> i & 1 == 1 {
                                 let want: Vec<f64> = want[i].iter().map(|w| w * pass as f64).collect();
@@ -386,10 +429,12 @@ mod tests {
             let (n, width) = (z.len(), gamma.len());
             let count = n / width;
             let (mut y, mut mean, mut rstd) = (vec![T::ZERO; n], vec![T::ZERO; count], vec![T::ZERO; count]);
-            forward(z, gamma, gamma, EPS, &mut y, &mut mean, &mut rstd);
+            let norm = NormParameters { gamma, beta: gamma, eps: EPS };
+            forward(z, norm, NormOutputs { y: &mut y, mean: &mut mean, rstd: &mut rstd });
             let mut got = [vec![T::ZERO; n], vec![T::ZERO; width], vec![T::ZERO; width]];
-            let [a, b, c] = got.each_mut().map(|data| Some(Target { data, accumulate: false }));
-            backward(dy, z, gamma, &mean, &rstd, a, b, c);
+            let [dz, dgamma, dbeta] = got.each_mut().map(|data| Some(Target { data, accumulate: false }));
+            let saved = NormSaved { z, gamma, mean: &mean, rstd: &rstd };
+            backward(dy, saved, RowDropout::NONE, NormGradients { dz, dx: None, dgamma, dbeta });
             got
         }
         let want = run(&wide(&z), &wide(&dy), &wide(&gamma));
@@ -403,8 +448,10 @@ mod tests {
     #[test]
     fn no_rows_make_zero_gradients() {
         let (mut dgamma, mut dbeta) = ([1.0f32; 3], [1.0f32; 3]);
-        let slots = (Some(Target::new(&mut dgamma[..], false)), Some(Target::new(&mut dbeta[..], true)));
-        backward(&[], &[], &[1.0; 3], &[], &[], None, slots.0, slots.1);
+        let (first, second) = (Some(Target::new(&mut dgamma[..], false)), Some(Target::new(&mut dbeta[..], true)));
+        let saved = NormSaved { z: &[], gamma: &[1.0; 3], mean: &[], rstd: &[] };
+        let gradients = NormGradients { dz: None, dx: None, dgamma: first, dbeta: second };
+        backward(&[], saved, RowDropout::NONE, gradients);
         assert_eq!((dgamma, dbeta), ([0.0; 3], [1.0; 3]));
     }
 }

@@ -5,6 +5,7 @@
 //! depend on the number of threads.
 
 use crate::cpu::{self, Target};
+use crate::cpu::layer_norm::{NormOutputs, NormParameters, NormSaved};
 use crate::dispatch::{Float, Keep, Op, apply};
 use crate::layout::Dims;
 use crate::ops::check_indices;
@@ -95,7 +96,8 @@ impl Op<5, 3, 3> for EmbeddingsLayerNorm {
     ) {
         let (mean, rstd) = statistics.split_at_mut(statistics.len() / 2);
         let (tables, ids) = ([word, position, token_type], self.ids.each_ref().map(Vec::as_slice));
-        cpu::embedding::embed_forward(tables, ids, gamma, beta, self.eps, z, y, mean, rstd);
+        let norm = NormParameters { gamma, beta, eps: self.eps };
+        cpu::embedding::embed_forward(tables, ids, norm, z, NormOutputs { y, mean, rstd });
     }
 
     fn keeps(&self) -> [Keep; 3] {
@@ -110,7 +112,8 @@ impl Op<5, 3, 3> for EmbeddingsLayerNorm {
     ) {
         let (mean, rstd) = statistics.split_at(statistics.len() / 2);
         let (tables, ids) = ([word, position, token_type], self.ids.each_ref().map(Vec::as_slice));
-        cpu::embedding::embed_backward(dy, z, gamma, mean, rstd, ids, tables, dgamma, dbeta);
+        let saved = NormSaved { z, gamma, mean, rstd };
+        cpu::embedding::embed_backward(dy, saved, ids, tables, dgamma, dbeta);
     }
 
     fn rows(&self, input: usize) -> Option<&[u32]> {

@@ -5,6 +5,7 @@
 //! The variance is the biased one, and `eps` is added to it.
 
 use crate::cpu::{self, Target};
+use crate::cpu::layer_norm::{NormGradients, NormOutputs, NormParameters, NormSaved, RowDropout};
 use crate::dispatch::{Float, Keep, Op, apply};
 use crate::dropout::{Dropout, RowCoordinate};
 use crate::layout::{Dims, rows_and_width};
@@ -61,7 +62,8 @@ impl Op<3, 2, 3> for LayerNorm {
 
     fn forward<T: Float>(&mut self, [x, gamma, beta]: [&[T]; 3], [y, statistics]: [&mut [T]; 2]) {
         let (mean, rstd) = statistics.split_at_mut(statistics.len() / 2);
-        cpu::layer_norm::forward(x, gamma, beta, self.eps, y, mean, rstd);
+        let norm = NormParameters { gamma, beta, eps: self.eps };
+        cpu::layer_norm::forward(x, norm, NormOutputs { y, mean, rstd });
     }
 
     fn keeps(&self) -> [Keep; 3] {
@@ -75,7 +77,8 @@ impl Op<3, 2, 3> for LayerNorm {
         [dx, dgamma, dbeta]: [Option<Target<'_, T>>; 3],
     ) {
         let (mean, rstd) = statistics.split_at(statistics.len() / 2);
-        cpu::layer_norm::backward(dy, x, gamma, mean, rstd, dx, dgamma, dbeta);
+        let gradients = NormGradients { dz: dx, dx: None, dgamma, dbeta };
+        cpu::layer_norm::backward(dy, NormSaved { z: x, gamma, mean, rstd }, RowDropout::NONE, gradients);
     }
 }
 
@@ -107,8 +110,9 @@ impl Op<4, 3, 3> for ResidualLayerNorm {
 
     fn forward<T: Float>(&mut self, [x, residual, gamma, beta]: [&[T]; 4], [y, z, statistics]: [&mut [T]; 3]) {
         let (mean, rstd) = statistics.split_at_mut(statistics.len() / 2);
-        let Self { eps, dropout, rows } = self;
-        cpu::layer_norm::residual_forward(residual, x, rows, dropout, gamma, beta, *eps, z, y, mean, rstd);
+        let norm = NormParameters { gamma, beta, eps: self.eps };
+        let dropout = RowDropout { dropout: &self.dropout, rows: &self.rows };
+        cpu::layer_norm::residual_forward(residual, x, dropout, norm, z, NormOutputs { y, mean, rstd });
     }
 
     fn keeps(&self) -> [Keep; 3] {
@@ -122,10 +126,9 @@ impl Op<4, 3, 3> for ResidualLayerNorm {
         [dx, dresidual, dgamma, dbeta]: [Option<Target<'_, T>>; 4],
     ) {
         let (mean, rstd) = statistics.split_at(statistics.len() / 2);
-        let Self { dropout, rows, .. } = self;
-        cpu::layer_norm::residual_backward(
-            dy, z, gamma, mean, rstd, rows, dropout, dresidual, dx, dgamma, dbeta,
-        );
+        let dropout = RowDropout { dropout: &self.dropout, rows: &self.rows };
+        let gradients = NormGradients { dz: dresidual, dx, dgamma, dbeta };
+        cpu::layer_norm::backward(dy, NormSaved { z, gamma, mean, rstd }, dropout, gradients);
     }
 }
 
