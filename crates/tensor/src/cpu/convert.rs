@@ -38,9 +38,9 @@ convert! {
     i64: |x| x as f64, |x| x as i64;
 }
 
-/// The f32 next to `value` whose last bit is 1, unless an f32 is exact. Rounding that to nearest gives a
-/// two-byte type what rounding `value` itself would give, ties included (S. Boldo, G. Melquiond, "When double
-/// rounding is odd", 2005).
+/// Returns `value` if it is an f32, otherwise the neighbouring f32 whose last bit is 1. Rounding that to a two-byte type gives
+/// the same result as rounding `value` directly, including ties (S. Boldo and G. Melquiond, "When double rounding is odd",
+/// 2005).
 #[inline(always)]
 fn round_to_odd(value: f64) -> f32 {
     let nearest = value as f32;

@@ -1,10 +1,11 @@
-//! Loops over operands with strides: copies, broadcasting pairs, sums over dimensions. The operations of a
-//! training step have loops of their own; these serve everything else.
+//! Loops over strided operands: copies, broadcast pairs, sums over dimensions. The operations of a training step have
+//! specialised loops; these serve everything else.
 
 use crate::cpu::real::Real;
 use crate::layout::Layout;
 
-/// Calls `f` with the position and offset of the start of every innermost run of `layout`.
+/// Calls `f` for every run of elements along the last dimension of `layout`, with the row-major position and the offset of
+/// its first element.
 fn for_runs(layout: &Layout, mut f: impl FnMut(usize, usize)) {
     let Some((&width, outer)) = layout.shape.split_last() else { return f(0, 0) };
     if layout.elements() == 0 {
@@ -27,10 +28,10 @@ fn for_runs(layout: &Layout, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// As [`for_runs`], for two layouts of one shape: calls `f` with the position and both offsets.
+/// Like [`for_runs`] for two layouts of the same shape: calls `f` with the position and both offsets.
 fn for_run_pairs(a: &Layout, b: &Layout, mut f: impl FnMut(usize, usize, usize)) {
     let rank = a.shape.len().saturating_sub(1);
-    // The second offset follows from the position: one division a dimension and run.
+    // The second offset is computed from the position, with one division per dimension and run.
     for_runs(a, |start, a_offset| {
         let (mut rest, mut b_offset) = (start / a.shape.last().copied().unwrap_or(1).max(1), 0);
         for axis in (0..rank).rev() {
@@ -45,7 +46,7 @@ fn run(layout: &Layout) -> (usize, usize) {
     (layout.shape.last().copied().unwrap_or(1), layout.strides.last().copied().unwrap_or(1))
 }
 
-/// `to` (row-major) = the elements of `from`, which starts at the layout's offset.
+/// Copies strided elements to the row-major `to`. `from` starts at the offset of `layout`.
 pub(crate) fn copy<T: Copy>(from: &[T], layout: &Layout, to: &mut [T]) {
     let (width, stride) = run(layout);
     for_runs(layout, |start, offset| {
@@ -58,7 +59,7 @@ pub(crate) fn copy<T: Copy>(from: &[T], layout: &Layout, to: &mut [T]) {
     });
 }
 
-/// `to` (row-major) = `f` of the pairs of `a` and `b`, whose layouts have one shape.
+/// Writes `f(a, b)` for each pair of elements to the row-major `to`. Both layouts have the same shape.
 pub(crate) fn zip<T: Copy>(
     a: &[T],
     a_layout: &Layout,
@@ -88,10 +89,10 @@ pub(crate) fn zip<T: Copy>(
     });
 }
 
-/// `to` = sums of `from` over the dimensions that have size 1 in `shape` (of the same rank). Sums in f64 and
-/// in order, whatever the layout.
+/// Sums over the dimensions that have size 1 in `shape`, the shape of the row-major `to`, which has the rank of `layout`. Adds
+/// in f64 and in row-major order for every layout.
 pub(crate) fn sum<T: Real>(from: &[T], layout: &Layout, shape: &[usize], to: &mut [T]) {
-    // Strides of the result, 0 where it is summed over.
+    // The strides of the result: 0 in the dimensions that are summed.
     let mut strides = [0; crate::layout::MAX_RANK];
     let mut stride = 1;
     for axis in (0..shape.len()).rev() {
@@ -115,7 +116,8 @@ pub(crate) fn sum<T: Real>(from: &[T], layout: &Layout, shape: &[usize], to: &mu
     to.iter_mut().zip(sums).for_each(|(to, sum)| *to = T::from_f64(sum));
 }
 
-/// Combines each element of `to`, which starts at the layout's offset, with that of the row-major `from`.
+/// Combines each element of the strided `to` with the corresponding element of the row-major `from`. `to` starts at the offset
+/// of `layout`.
 pub(crate) fn assign<T: Copy>(to: &mut [T], layout: &Layout, from: &[T], combine: impl Fn(&mut T, T)) {
     if layout.is_contiguous() {
         return to.iter_mut().zip(from).for_each(|(to, &from)| combine(to, from));

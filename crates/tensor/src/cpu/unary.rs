@@ -53,7 +53,7 @@ macro_rules! unary {
         pub(crate) const FUNCTIONS: &[(&str, i32)] = &[$((stringify!($name), Function::$name as i32)),*];
 
         impl Function {
-            /// Returns what [`Function::backward`] takes.
+            /// Returns the argument of [`Function::backward`].
             pub(crate) fn saved(self) -> Saved {
                 match self { $(Function::$name => $name::SAVED),* }
             }
@@ -63,7 +63,7 @@ macro_rules! unary {
                 match self { $(Function::$name => forward::<T, $name>(x, y)),* }
             }
 
-            /// Computes `dx (+)= dy f'`, from the forward's input or output as [`Function::saved`] says.
+            /// Computes `dx (+)= dy f'` from the input or output of forward, according to [`Function::saved`].
             pub(crate) fn backward<T: Real>(self, saved: &[T], dy: &[T], dx: Target<T>) {
                 match self { $(Function::$name => backward::<T, $name>(saved, dy, dx)),* }
             }
