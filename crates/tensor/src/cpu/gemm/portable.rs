@@ -10,7 +10,9 @@ use super::int8;
 use super::product::Gemm;
 use super::view::{View, ViewMut, extent};
 use crate::cpu::column_sums::column_sums;
+use crate::cpu::parallel::{RowsMut, for_rows};
 use crate::cpu::real::Real;
+use crate::cpu::simd::simd;
 use crate::cpu::target::Target;
 use crate::dtype::DType;
 use crate::memory::Scratch;
@@ -69,27 +71,22 @@ fn round<const BITS: u32>(x: f32) -> f32 {
     f32::from_bits(if x.is_nan() { bits } else { rounded >> BITS << BITS })
 }
 
-/// Most bytes of an operand that the crate packs in one call.
-///
-/// The crate packs one operand, up to [`BLOCK_K`] of k at a time but of the other dimension the whole, into memory that it
-/// allocates at each call and frees again. A system allocator keeps small blocks, but maps large ones afresh each time: the
-/// gradient of a table of 30,522 embeddings then costs thousands of page faults. So a long operand is multiplied in parts.
-const PACKED: usize = 4 << 20;
-/// The longest block of k that the crate packs.
-const BLOCK_K: usize = 1024;
-
-/// The parts that a dimension of `length` is cut into, for products of inner dimension `k`.
-///
-/// The crate sums the elements of a part as it sums those of the whole: it chooses its blocks of k by k alone. Only for
-/// products of very few rows or columns does it take another path, so no part is short.
-fn parts(length: usize, k: usize, element: usize) -> impl Iterator<Item = Range<usize>> {
-    let count = length.div_ceil(PACKED / (k.clamp(1, BLOCK_K) * element)).max(1);
-    // All parts but the last are multiples of the crate's tile sizes.
-    let bound = move |part| if part == count { length } else { length * part / count / 24 * 24 };
-    (0..count).map(move |part| bound(part)..bound(part + 1))
-}
+/// The most bytes of A that are made contiguous along k at a time.
+const CONTIGUOUS: usize = 4 << 20;
+/// The widest part of C, in bytes of a row, for which the crate multiplies an A that is contiguous along k without packing
+/// it: 128 tiles of two AVX2 registers.
+const UNPACKED: usize = 128 * 64;
+/// Both dimensions of C are above this in products that are cut into parts. The crate computes smaller ones on other paths,
+/// which may differ in the last bits.
+const SMALL: usize = 64;
 
 /// Computes a product and applies its epilogue.
+///
+/// The crate packs A, if C is row-major, into memory that it allocates at each call and frees again. An allocator maps large
+/// blocks afresh each time: the gradient of a table of 30,522 embeddings then costs thousands of page faults. The crate does
+/// not pack an A that is contiguous along k if C is not too wide. So large products are cut into such parts, with a copy of A
+/// in memory of the pool if it is not contiguous. The crate reads the same numbers and adds them in the same order, because
+/// it chooses its blocks of k by k alone.
 fn multiply<T: Real>(
     a: View<'_, T>,
     b: View<'_, T>,
@@ -97,17 +94,81 @@ fn multiply<T: Real>(
     mut c: ViewMut<'_, T>,
     epilogue: Epilogue<'_, T>,
 ) {
-    // The crate packs A if C is row-major, B if it is column-major.
-    let by_rows = c.col_stride < c.row_stride;
-    let length = if by_rows { c.rows } else { c.cols };
-    for range in parts(length, a.cols, size_of::<T>()) {
-        if by_rows {
-            by_crate(a.row_range(range.clone()), b, accumulate, c.row_range(range));
-        } else {
-            by_crate(a, b.col_range(range.clone()), accumulate, c.col_range(range));
+    let is_cut = c.col_stride < c.row_stride && c.rows > SMALL && c.cols > SMALL;
+    // On other processors the crate packs in any case.
+    if !is_cut || !cfg!(target_arch = "x86_64") {
+        by_crate(a, b, accumulate, c.reborrow());
+    } else if a.col_stride == 1 {
+        by_columns(a, b, accumulate, c.reborrow());
+    } else {
+        // An odd number of cache lines from row to row, so that rows do not compete for the same sets of the caches.
+        let line = 64 / size_of::<T>();
+        let stride = (a.cols.div_ceil(line) | 1) * line;
+        let most = (CONTIGUOUS / (stride * size_of::<T>())).max(2 * SMALL);
+        let mut memory = Scratch::new(most.min(a.rows) * stride * size_of::<T>());
+        for rows in parts(a.rows, most) {
+            let copy = &mut memory.slice_mut::<T>()[..rows.len() * stride];
+            contiguous(a.row_range(rows.clone()), copy, stride);
+            let a = View::new(copy, rows.len(), a.cols, stride, 1);
+            by_columns(a, b, accumulate, c.row_range(rows));
         }
     }
     epilogue::apply(epilogue, c);
+}
+
+/// Computes `C (+)= A B` in parts of columns that are narrow enough for the crate not to pack A.
+fn by_columns<T: Real>(a: View<'_, T>, b: View<'_, T>, accumulate: bool, mut c: ViewMut<'_, T>) {
+    for columns in parts(c.cols, UNPACKED / size_of::<T>()) {
+        by_crate(a, b.col_range(columns.clone()), accumulate, c.col_range(columns));
+    }
+}
+
+/// Cuts a dimension of `length` into parts of nearly equal size, at most `most`. Parts start at multiples of the crate's tiles.
+fn parts(length: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    const TILE: usize = 16;
+    // Rounding the bounds makes a part longer by up to `TILE - 1`.
+    let count = if length <= most { 1 } else { length.div_ceil(most - (TILE - 1)) };
+    let bound = move |part| if part == count { length } else { length * part / count / TILE * TILE };
+    (0..count).map(move |part| bound(part)..bound(part + 1))
+}
+
+/// Copies a matrix to rows that are contiguous and `stride` elements apart.
+fn contiguous<T: Real>(matrix: View<'_, T>, to: &mut [T], stride: usize) {
+    for_rows(matrix.rows, matrix.cols, RowsMut::new(to, stride), |rows, to| {
+        copy_rows(matrix.row_range(rows), to.data, stride);
+    });
+}
+
+/// Rows and columns that are copied together: 16 reads of a cache line, 16 writes of another.
+const BLOCK: usize = 16;
+
+simd! {
+    fn copy_rows<T: Real>(from: View<'_, T>, to: &mut [T], stride: usize) {
+        let View { data, rows, cols, row_stride, col_stride } = from;
+        for row in (0..rows).step_by(BLOCK) {
+            for col in (0..cols).step_by(BLOCK) {
+                let (height, width) = (BLOCK.min(rows - row), BLOCK.min(cols - col));
+                if row_stride == 1 && height == BLOCK {
+                    let mut block = [[T::ZERO; BLOCK]; BLOCK];
+                    for (j, column) in block.iter_mut().enumerate().take(width) {
+                        column.copy_from_slice(&data[row + (col + j) * col_stride..][..BLOCK]);
+                    }
+                    for i in 0..BLOCK {
+                        let to = &mut to[(row + i) * stride + col..][..width];
+                        for (to, column) in to.iter_mut().zip(&block) {
+                            *to = column[i];
+                        }
+                    }
+                } else {
+                    for i in row..row + height {
+                        for j in col..col + width {
+                            to[i * stride + j] = data[i * row_stride + j * col_stride];
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Computes `C (+)= A B` with the crate `gemm`.

@@ -84,6 +84,11 @@ impl<'a, T> ViewMut<'a, T> {
         ViewMut::new(data, rows, cols, cols, 1)
     }
 
+    /// The same matrix, borrowed from this view.
+    pub(super) fn reborrow(&mut self) -> ViewMut<'_, T> {
+        ViewMut { data: &mut *self.data, ..*self }
+    }
+
     /// The rows `range`, which must be in bounds and not empty.
     pub(super) fn row_range(&mut self, range: Range<usize>) -> ViewMut<'_, T> {
         let data = &mut self.data[range.start * self.row_stride..];
