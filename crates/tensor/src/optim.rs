@@ -50,11 +50,7 @@ impl ParameterArena {
         #[cfg(feature = "cuda")]
         if !self.device().is_cpu() {
             const OP: &str = "optimizer step";
-            let flat = gradients.flat.as_ref().filter(|flat| flat.arena == self.id());
-            let Some(flat) = flat else {
-                let reason = "the gradients do not mirror this arena; make them with gradients()";
-                return Err(Error::gradient(OP, reason));
-            };
+            let flat = self.flat_gradients(OP, gradients)?;
             self.claim(OP, model, |tensor| gradients.contains(tensor))?;
             let steps: Vec<_> =
                 self.parameters().iter().enumerate().map(|(at, of)| (of.range.clone(), step_of(at))).collect();

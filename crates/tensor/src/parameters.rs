@@ -200,8 +200,10 @@ impl ParameterArena {
         Ok(Gradients::mirror(flat, self.parameters.iter().map(|p| (p.id, p.dims, p.range.start))))
     }
 
-    pub(crate) fn id(&self) -> TensorId {
-        self.id
+    /// Returns the flat gradients, or an error if they do not mirror this arena.
+    pub(crate) fn flat_gradients<'g>(&self, op: &'static str, gradients: &'g Gradients) -> Result<&'g Flat> {
+        let flat = gradients.flat.as_ref().filter(|flat| flat.arena == self.id);
+        flat.ok_or_else(|| Error::gradient(op, "the gradients do not mirror this arena; make them with gradients()"))
     }
 
     /// Returns the device of the parameters.
@@ -222,10 +224,7 @@ impl ParameterArena {
         step: impl FnOnce(&mut [T], &[T], &[ParameterRange]),
     ) -> Result<()> {
         const OP: &str = "optimizer step";
-        let flat = gradients.flat.as_ref().filter(|flat| flat.arena == self.id);
-        let Some(Flat { storage: flat, .. }) = flat else {
-            return Err(Error::gradient(OP, "the gradients do not mirror this arena; make them with gradients()"));
-        };
+        let flat = &self.flat_gradients(OP, gradients)?.storage;
         if T::DTYPE != self.dtype {
             return Err(crate::element::wrong_dtype(OP, "parameters", T::DTYPE, &self.dtype.to_string()));
         }
