@@ -46,8 +46,7 @@ fn main() -> Result {
         suite.bench(format!("pairs/{name}"), Work::text(pairs.len(), "pairs", 0), || Ok(|| timed(|| data.epoch(0))));
         // Ids of tokens are four bytes each.
         suite.bench(format!("batches, masked/{name}"), Work::text(tokens, "tokens", 4 * tokens), || {
-            let batches =
-                || data.batches(&pairs, 32, 0)?.map(|batch| Ok(batch?.to_batch()?.len())).sum::<Result<usize>>();
+            let batches = || data.batches(&pairs, 32, 0)?.map(|batch| Ok(batch?.batch().len())).sum::<Result<usize>>();
             Ok(move || timed(batches))
         });
     }

@@ -273,7 +273,7 @@ fn batches() -> Result {
 
     let batch = Batch::new(&[(&[1u32, 2][..], &[0u32, 0][..])])?;
     let loss = |rows: Vec<u32>, labels: Vec<i64>, next_sentence: Vec<i64>| {
-        model.loss(&batch, &PreTrainingTargets { rows, labels, next_sentence, divisors: None }, Mode::Eval)
+        model.loss(&batch, &PreTrainingTargets { rows, labels, next_sentence }, Mode::Eval)
     };
     assert!(line(loss(vec![2], vec![0], vec![])).contains("row index 2"));
     assert!(line(loss(vec![1], vec![40], vec![])).contains("label 40"));

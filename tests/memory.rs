@@ -31,7 +31,6 @@ fn base_pre_training_fits_into_2_2_gib_and_reuses_them() -> Result {
         labels: rows.iter().map(|&row| 1000 + i64::from(row)).collect(),
         rows,
         next_sentence: vec![0, 1, 0, 1, 0, 1, 0, 1],
-        divisors: None,
     };
     for step in 0..4 {
         let before = page_faults();

@@ -18,5 +18,5 @@ pub fn of(config: &BertConfig, count: usize, length: usize) -> cloze::bert::Resu
     let rows: Vec<u32> = rows.collect();
     let labels = rows.iter().map(|&row| i64::from(id(row as usize))).collect();
     let next_sentence = (0..count).map(|sequence| (sequence % 2) as i64).collect();
-    Ok((batch, PreTrainingTargets { rows, labels, next_sentence, divisors: None }))
+    Ok((batch, PreTrainingTargets { rows, labels, next_sentence }))
 }

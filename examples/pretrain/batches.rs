@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use cloze::prelude::*;
-use cloze::train::{DataSet, LengthWarmup, PackedExamples, PairExample};
+use cloze::train::{DataSet, LengthWarmup, PairExample, PreTrainingBatch};
 use serde_json::{Value, json};
 
 use crate::common::Result;
@@ -21,7 +21,7 @@ pub fn write(
 ) -> Result {
     let file = std::fs::File::create(path).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
     let mut file = std::io::BufWriter::new(file);
-    let mut line = |batch: &PackedExamples, kind| writeln!(file, "{}", as_json(batch, kind));
+    let mut line = |batch: &PreTrainingBatch, kind| writeln!(file, "{}", as_json(batch, kind));
     let (mut step, mut epoch) = (0, 0);
     while step < steps {
         let mut examples = training.epoch(epoch)?;
@@ -42,14 +42,15 @@ pub fn write(
     Ok(())
 }
 
-fn as_json(batch: &PackedExamples, kind: &str) -> Value {
+fn as_json(batch: &PreTrainingBatch, kind: &str) -> Value {
+    let (batch, targets) = (batch.batch(), batch.targets());
     json!({
         "kind": kind,
-        "ids": batch.ids,
-        "token_types": batch.token_types,
-        "starts": batch.cu_seqlens,
-        "target_rows": batch.target_rows,
-        "target_ids": batch.target_ids,
-        "next_sentence": batch.next_sentence_labels,
+        "ids": batch.ids(),
+        "token_types": batch.token_types(),
+        "starts": batch.sequences().cu_seqlens(),
+        "target_rows": targets.rows,
+        "target_ids": targets.labels,
+        "next_sentence": targets.next_sentence,
     })
 }

@@ -16,7 +16,6 @@ fn open(name: &str) -> Result<(Fixture, BertForPreTraining, PreTrainingTargets)>
         rows: fixture.target_rows()?,
         labels: fixture.integers("masked_lm.labels")?,
         next_sentence: fixture.integers("next_sentence.labels")?,
-        divisors: None,
     };
     Ok((fixture, model, targets))
 }

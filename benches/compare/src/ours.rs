@@ -130,7 +130,7 @@ fn pre_training_loss(model: &BertForPreTraining, batch: &PaddedBatch, mode: Mode
     let rows = Batch::rows_of_padded(&batch.attention_mask);
     let targets = rows.iter().zip(&batch.labels).filter_map(|(row, &label)| Some(((*row)?, label)));
     let (rows, labels) = targets.filter(|(_, label)| *label >= 0).unzip();
-    let targets = PreTrainingTargets { rows, labels, next_sentence: batch.next_sentence.clone(), divisors: None };
+    let targets = PreTrainingTargets { rows, labels, next_sentence: batch.next_sentence.clone() };
     Ok(model.loss(&packed(batch)?, &targets, mode)?.loss)
 }
 

@@ -1,17 +1,18 @@
-//! Streams text of any size through the input of pre-training, and says how much memory and time that takes:
+//! Streams text of any size through the pre-training input pipeline, and prints the memory and time it takes:
 //!
 //! ```text
 //! cargo run --release -p cloze-train --example stream_corpus -- GIGABYTES FOLDER [file|pipe] [VOCABULARY]
 //! ```
 //!
-//! The text is made on the way: random words in sentences in documents, the same for the same size. With `file` it is
-//! written to the folder first and then read through the cache, as a corpus of one's own would be; with `pipe` only its
-//! tokens ever get there. Then an epoch of BERT's pairs is drawn, masked and packed into batches; then some batches of its
-//! middle once more, as if a run was resumed there. The folder is emptied at the end.
+//! The text consists of random words in sentences and documents, and is the same for the same size. `file` writes it to the
+//! folder and reads it through the cache, as for a corpus of your own; `pipe` only writes its tokens. The program then
+//! draws, masks and packs an epoch of BERT's pairs, and repeats some batches from its middle, as a resumed run would. It
+//! empties the folder at the end.
 
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
@@ -24,10 +25,10 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 const USAGE: &str = "usage: stream_corpus GIGABYTES FOLDER [file|pipe] [VOCABULARY]";
 
-/// Examples in a batch.
+/// The number of examples per batch.
 const BATCH: usize = 256;
 
-/// Examples that are made after a run was resumed.
+/// The number of examples to make after resuming in the middle.
 const RESUMED: usize = 1000 * BATCH;
 
 fn main() -> Result {
@@ -47,83 +48,98 @@ fn main() -> Result {
 }
 
 fn run(bytes: usize, folder: &Path, is_file: bool, vocabulary: Option<PathBuf>) -> Result {
-    let mut words = Words::new();
-    let tokenizer = match vocabulary {
-        Some(path) => Tokenizer::from_vocab_file(path, &TokenizerOptions::uncased())?,
-        None => {
-            let mut some = Vec::new();
-            (0..3_000).for_each(|_| words.document(&mut some));
-            Tokenizer::train(String::from_utf8(some)?.lines(), 30_000, &TrainOptions::new())?
-        }
-    };
-    println!("{bytes} bytes of text, vocabulary of {}: {}", tokenizer.vocab_size(), Memory::now());
-
-    let (corpus, seconds) = if is_file {
-        let path = folder.join("text.txt");
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
-        for text in text(bytes) {
-            file.write_all(&text)?;
-        }
-        file.into_inner()?.sync_all()?;
-        println!("written: {}", Memory::now());
-        let start = Instant::now();
-        drop(CorpusFiles::at([&path])?.tokenize(&tokenizer, folder)?);
-        let (made, start) = (start.elapsed().as_secs_f64(), Instant::now());
-        let corpus = CorpusFiles::at([&path])?.tokenize(&tokenizer, folder)?;
-        println!("opened again, text and tokens checked, in {:.1?}", start.elapsed());
-        fs::remove_file(path)?;
-        (corpus, made)
-    } else {
-        let start = Instant::now();
-        let text = Pipe { text: text(bytes), current: Vec::new(), at: 0 };
-        let corpus = TokenizedCorpus::from_reader(text, &tokenizer, folder.join("corpus.tokens"))?;
-        (corpus, start.elapsed().as_secs_f64())
-    };
-    println!("{corpus:?}: {}", Memory::now());
-    println!("read, tokenized, written, checked in {seconds:.1} s: {:.1} MB/s", bytes as f64 / 1e6 / seconds);
+    let tokenizer = tokenizer(vocabulary)?;
+    println!("{bytes} bytes of text, vocabulary of {}: {}", tokenizer.vocab_size(), MemoryUse::now());
+    let read = if is_file { read_file } else { read_pipe };
+    let (corpus, seconds) = read(bytes, folder, &tokenizer)?;
+    println!("{corpus:?}: {}", MemoryUse::now());
+    println!("read, tokenized, written and checked in {seconds:.1} s: {:.1} MB/s", bytes as f64 / 1e6 / seconds);
 
     let data = PreTraining::from_tokenized(corpus, VocabularyTable::new(&tokenizer)?).seq_len(128).seed(1);
     let start = Instant::now();
     let count = data.example_count(0)?;
-    println!("{count} examples, counted in {:.1?}: {}", start.elapsed(), Memory::now());
-    for (skip, most) in [(0, count), (count / 2, RESUMED)] {
-        let end = count.min(skip.saturating_add(most));
-        let (start, mut batch) = (Instant::now(), Vec::<PairExample>::with_capacity(BATCH));
-        let (mut tokens, mut targets, mut examples, mut step) = (0usize, 0usize, skip, 0);
-        let mut stream = data.stream(0, skip)?;
-        let first = stream.next();
-        let passed = start.elapsed();
-        for example in first.into_iter().chain(stream).take(end - skip) {
-            batch.push(example?);
-            examples += 1;
-            if batch.len() == BATCH || examples == end {
-                let packed = data.batch(&batch, step, 0)?;
-                (tokens, targets, step) = (tokens + packed.token_count(), targets + packed.target_ids.len(), step + 1);
-                batch.clear();
-            }
+    println!("{count} examples, counted in {:.1?}: {}", start.elapsed(), MemoryUse::now());
+    make_batches(&data, 0..count)?;
+    make_batches(&data, count / 2..count.min(count / 2 + RESUMED))
+}
+
+fn tokenizer(vocabulary: Option<PathBuf>) -> Result<Tokenizer> {
+    match vocabulary {
+        Some(path) => Ok(Tokenizer::from_vocab_file(path, &TokenizerOptions::uncased())?),
+        None => {
+            let (mut words, mut sample) = (RandomWords::new(), Vec::new());
+            (0..3_000).for_each(|_| words.document(&mut sample));
+            Ok(Tokenizer::train(String::from_utf8(sample)?.lines(), 30_000, &TrainOptions::new())?)
         }
-        assert_eq!(examples, end, "an epoch has fewer examples than were counted");
-        let seconds = (start.elapsed() - passed).as_secs_f64();
-        println!(
-            "from example {skip} on ({passed:.1?} to get there): {step} batches, {tokens} tokens, {targets} targets in \
-             {seconds:.1} s, {:.1} million tokens/s: {}",
-            tokens as f64 / 1e6 / seconds,
-            Memory::now()
-        );
     }
+}
+
+/// Writes the text to a file and reads it through the cache, twice. Returns the corpus and the seconds of the first time.
+fn read_file(bytes: usize, folder: &Path, tokenizer: &Tokenizer) -> Result<(TokenizedCorpus, f64)> {
+    let path = folder.join("text.txt");
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+    for text in text(bytes) {
+        file.write_all(&text)?;
+    }
+    file.into_inner()?.sync_all()?;
+    println!("written: {}", MemoryUse::now());
+    let start = Instant::now();
+    drop(CorpusFiles::at([&path])?.tokenize(tokenizer, folder)?);
+    let (seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
+    let corpus = CorpusFiles::at([&path])?.tokenize(tokenizer, folder)?;
+    println!("opened again, with text and tokens checked, in {:.1?}", start.elapsed());
+    fs::remove_file(path)?;
+    Ok((corpus, seconds))
+}
+
+/// Tokenizes the text while it is generated. Returns the corpus and the seconds that it took.
+fn read_pipe(bytes: usize, folder: &Path, tokenizer: &Tokenizer) -> Result<(TokenizedCorpus, f64)> {
+    let start = Instant::now();
+    let text = Pipe { text: text(bytes), current: Vec::new(), at: 0 };
+    let corpus = TokenizedCorpus::from_reader(text, tokenizer, folder.join("corpus.tokens"))?;
+    Ok((corpus, start.elapsed().as_secs_f64()))
+}
+
+/// Masks and packs the examples of a range into batches, and prints the speed.
+fn make_batches(data: &PreTraining, range: Range<usize>) -> Result {
+    let (start, mut batch) = (Instant::now(), Vec::<PairExample>::with_capacity(BATCH));
+    let (mut tokens, mut targets, mut examples, mut step) = (0usize, 0usize, range.start, 0);
+    let mut stream = data.stream(0, range.start)?;
+    let first = stream.next();
+    let skipped = start.elapsed();
+    for example in first.into_iter().chain(stream).take(range.len()) {
+        batch.push(example?);
+        examples += 1;
+        if batch.len() == BATCH || examples == range.end {
+            let packed = data.batch(&batch, step, 0)?;
+            tokens += packed.batch().tokens();
+            targets += packed.targets().labels.len();
+            step += 1;
+            batch.clear();
+        }
+    }
+    assert_eq!(examples, range.end, "an epoch has fewer examples than were counted");
+    let seconds = (start.elapsed() - skipped).as_secs_f64();
+    println!(
+        "from example {} (reached in {skipped:.1?}): {step} batches, {tokens} tokens, {targets} targets in {seconds:.1} s, \
+         {:.1} million tokens/s: {}",
+        range.start,
+        tokens as f64 / 1e6 / seconds,
+        MemoryUse::now()
+    );
     Ok(())
 }
 
-/// What the process has in memory, in MiB, and the most that it ever had.
-struct Memory(String);
+/// The memory of the process in MiB, now and at its peak.
+struct MemoryUse(String);
 
-impl Memory {
-    fn now() -> Memory {
-        Memory(fs::read_to_string("/proc/self/status").unwrap_or_default())
+impl MemoryUse {
+    fn now() -> MemoryUse {
+        MemoryUse(fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
 }
 
-impl std::fmt::Display for Memory {
+impl std::fmt::Display for MemoryUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mib = |name| {
             let line = self.0.lines().find_map(|line| line.strip_prefix(name))?;
@@ -131,14 +147,14 @@ impl std::fmt::Display for Memory {
         };
         match (mib("VmHWM"), mib("RssAnon"), mib("RssFile")) {
             (Some(peak), Some(own), Some(mapped)) => {
-                write!(f, "peak {peak} MiB; now {own} of its own, {mapped} mapped")
+                write!(f, "peak {peak} MiB; now {own} private, {mapped} mapped")
             }
-            _ => write!(f, "memory unknown"),
+            _ => write!(f, "memory use unknown"),
         }
     }
 }
 
-/// Random text as a reader.
+/// A reader of random text.
 struct Pipe {
     text: Receiver<Vec<u8>>,
     current: Vec<u8>,
@@ -156,11 +172,11 @@ impl Read for Pipe {
     }
 }
 
-/// About so many bytes of text, made on a thread of its own.
+/// Generates about `bytes` bytes of text on another thread.
 fn text(bytes: usize) -> Receiver<Vec<u8>> {
     let (to, text) = sync_channel(4);
     std::thread::spawn(move || {
-        let (mut words, mut made) = (Words::new(), 0);
+        let (mut words, mut made) = (RandomWords::new(), 0);
         while made < bytes {
             let mut some = Vec::with_capacity((1 << 20) + (1 << 16));
             while some.len() < 1 << 20 && made + some.len() < bytes {
@@ -175,16 +191,16 @@ fn text(bytes: usize) -> Receiver<Vec<u8>> {
     text
 }
 
-/// Words of syllables, drawn as often as words of their rank are (Zipf's law).
-struct Words {
+/// A vocabulary of words made of syllables, whose frequencies follow Zipf's law.
+struct RandomWords {
     words: Vec<String>,
-    /// Words by draw, each as often as it is frequent.
+    /// The indices of words, repeated in proportion to their frequency.
     drawn: Vec<u16>,
     stream: Stream,
 }
 
-impl Words {
-    fn new() -> Words {
+impl RandomWords {
+    fn new() -> RandomWords {
         let mut stream = Stream::new(11, Purpose::User, 0, 0, 0);
         let syllable = |stream: &mut Stream| {
             let mut letter = |letters: &[u8]| letters[stream.below(letters.len())] as char;
@@ -198,10 +214,10 @@ impl Words {
         let total: f64 = (1..=words.len()).map(|rank| 1.0 / rank as f64).sum();
         let times = |rank: usize| ((1 << 20) as f64 / total / (rank + 1) as f64).ceil() as usize;
         let drawn = (0..words.len()).flat_map(|rank| std::iter::repeat_n(rank as u16, times(rank))).collect();
-        Words { words, drawn, stream: Stream::new(12, Purpose::User, 0, 0, 0) }
+        RandomWords { words, drawn, stream: Stream::new(12, Purpose::User, 0, 0, 0) }
     }
 
-    /// 4 to 67 sentences of 4 to 35 words.
+    /// Appends a document of 4 to 67 sentences of 4 to 35 words.
     fn document(&mut self, to: &mut Vec<u8>) {
         for _ in 0..4 + self.stream.below(64) {
             let words = 4 + self.stream.below(32);

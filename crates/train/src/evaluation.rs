@@ -1,107 +1,39 @@
-//! Pre-training joined to the trainer, and its evaluation on held-out examples.
+//! Evaluation of pre-training on held-out examples.
 
-use cloze_bert::{Batch, BertForPreTraining, Mode, PreTrainingTargets, Rows};
-use cloze_tensor::{CrossEntropy, Reduction, Sequences, Tensor, no_grad};
+use cloze_bert::{BertForPreTraining, Mode};
+use cloze_tensor::{CrossEntropy, Reduction, Tensor, no_grad};
 
-use crate::trainer::{DataSet, Learn, Size};
-use crate::{Error, PackedExamples, PairExample, PreTraining, Result, TargetKind, Unigram};
+use crate::{Error, PairExample, PreTraining, PreTrainingBatch, Result, TargetKind, Unigram};
 
-impl PackedExamples {
-    /// As the model takes it.
-    ///
-    /// # Errors
-    /// When there is no example.
-    pub fn to_batch(&self) -> Result<Batch> {
-        let lengths: Vec<usize> = self.cu_seqlens.windows(2).map(|ends| (ends[1] - ends[0]) as usize).collect();
-        let sequences = Sequences::numbered(&lengths, &self.sequence_numbers)?;
-        Ok(Batch::packed(self.ids.clone(), self.token_types.clone(), sequences)?)
-    }
-
-    /// What the model is to say of it.
-    pub fn targets(&self) -> PreTrainingTargets {
-        PreTrainingTargets {
-            rows: self.target_rows.clone(),
-            labels: self.target_ids.clone(),
-            next_sentence: self.next_sentence_labels.clone(),
-            divisors: None,
-        }
-    }
-}
-
-impl Learn<PackedExamples> for BertForPreTraining {
-    /// Of masked words and of pairs.
-    fn counts(&self, batch: &PackedExamples) -> Vec<usize> {
-        vec![batch.target_ids.len(), batch.next_sentence_labels.len()]
-    }
-
-    fn loss(&self, batch: &PackedExamples, counts: &[usize], mode: Mode) -> Result<Tensor> {
-        let own = Learn::counts(self, batch);
-        // A batch that is a step is divided by its own numbers, which says better what is wrong where it has none.
-        let divisors = match counts {
-            [targets, pairs] if own != counts => Some((*targets as f64, (*pairs).max(1) as f64)),
-            _ => None,
-        };
-        let targets = PreTrainingTargets { divisors, ..batch.targets() };
-        Ok(BertForPreTraining::loss(self, &batch.to_batch()?, &targets, mode)?.loss)
-    }
-
-    /// Without labels for next sentences their head, and the pooler before it, is not trained.
-    fn is_trainable(&self, name: &str, batch: &PackedExamples) -> bool {
-        let of_next_sentence = name.starts_with("bert.pooler.") || name.starts_with("cls.seq_relationship.");
-        !of_next_sentence || !batch.next_sentence_labels.is_empty()
-    }
-}
-
-impl DataSet for PreTraining {
-    type Example = PairExample;
-    type Batch = PackedExamples;
-
-    fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<PairExample>> + '_> {
-        PreTraining::stream(self, epoch, 0)
-    }
-
-    fn batch(&self, examples: &[PairExample], step: u32, first_sequence: u32) -> Result<PackedExamples> {
-        PreTraining::batch(self, examples, step, first_sequence)
-    }
-
-    fn size(&self, example: &PairExample) -> Size {
-        Size { sequences: 1, tokens: example.token_count() }
-    }
-
-    fn fingerprint(&self) -> Option<u64> {
-        Some(PreTraining::fingerprint(self))
-    }
-}
-
-/// How well a model does on held-out examples. Losses are means in nats.
+/// The scores of a model on held-out examples. Losses are means in nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct PreTrainingEvaluation {
-    /// Over all masked-language-model targets.
+    /// The masked-language-model loss over all targets.
     pub mlm_loss: f64,
-    /// Part of the targets whose most probable token is the right one.
+    /// The fraction of targets whose most probable token is the original one.
     pub mlm_accuracy: f64,
-    /// Number of targets.
+    /// The number of targets.
     pub targets: usize,
-    /// Over the targets that were replaced by `[MASK]` alone: nothing gives those away.
+    /// The loss over the targets that `[MASK]` replaced: their input gives nothing away.
     pub masked_loss: f64,
-    /// Number of them.
+    /// The number of these targets.
     pub masked_targets: usize,
-    /// The loss of a unigram model on those same targets.
+    /// The loss of a unigram model on the same targets.
     pub unigram_loss: f64,
-    /// Loss of next-sentence prediction, where it is trained.
+    /// The loss of next-sentence prediction, if it is trained.
     pub nsp_loss: Option<f64>,
-    /// Part of the pairs judged rightly, where it is trained.
+    /// The fraction of pairs with the right label, if next-sentence prediction is trained.
     pub nsp_accuracy: Option<f64>,
 }
 
 impl PreTrainingEvaluation {
-    /// Evaluates `model` on `examples` of `data`, `batch_size` at a time, with the targets that every
-    /// evaluation draws; and `unigram` on the same targets.
+    /// Evaluates `model` on `examples` of `data`, `batch_size` at a time, and `unigram` on the same targets. The targets
+    /// are the same in every evaluation.
     ///
     /// # Errors
-    /// When no target was replaced by `[MASK]`, as when there is no example; or when an example does not fit
-    /// the model.
+    /// Returns an error if no target was replaced by `[MASK]`, for instance because there is no example, or if an example
+    /// does not fit the model.
     pub fn run(
         model: &BertForPreTraining,
         data: &PreTraining,
@@ -109,56 +41,80 @@ impl PreTrainingEvaluation {
         unigram: &Unigram,
         batch_size: usize,
     ) -> Result<PreTrainingEvaluation> {
-        let sum = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
-        let mut total = PreTrainingEvaluation::default();
-        let (mut nsp_loss, mut nsp_right, mut pairs) = (0.0, 0, 0);
-        let mut right = 0;
-        let mut masked_ids = Vec::new();
-        for packed in data.evaluation_batches(examples, batch_size)? {
-            let packed = packed?;
-            let batch = packed.to_batch()?;
-            no_grad(|| -> Result<()> {
-                let wanted = [batch.sequences().starts(), &packed.target_rows].concat();
-                let rows = Rows::some(batch.sequences(), &wanted);
-                let hidden = model.bert.forward_rows(&batch, &rows, Mode::Eval)?;
-                let logits = model.mlm_logits(&hidden.narrow(0, batch.len(), packed.target_rows.len())?)?;
-                total.mlm_loss += logits.cross_entropy_with(&packed.target_ids, sum)?.item()?;
-                let guesses = logits.argmax()?;
-                right += guesses.iter().zip(&packed.target_ids).filter(|&(&guess, &id)| guess as i64 == id).count();
-                // The other targets are ignored.
-                let kinds = packed.target_ids.iter().zip(&packed.target_kinds);
-                let masked: Vec<i64> =
-                    kinds.map(|(&id, &kind)| if kind == TargetKind::Masked { id } else { sum.ignore_index }).collect();
-                total.masked_loss += logits.cross_entropy_with(&masked, sum)?.item()?;
-                masked_ids.extend(masked.iter().filter_map(|&id| u32::try_from(id).ok()));
-                if !packed.next_sentence_labels.is_empty() {
-                    let logits = model.nsp_logits(&hidden.narrow(0, 0, batch.len())?)?;
-                    nsp_loss += logits.cross_entropy_with(&packed.next_sentence_labels, sum)?.item()?;
-                    let labels = packed.next_sentence_labels.iter();
-                    nsp_right += logits.argmax()?.iter().zip(labels).filter(|&(&guess, &l)| guess as i64 == l).count();
-                    pairs += packed.sequence_count();
-                }
-                Ok(())
-            })?;
-            total.targets += packed.target_ids.len();
+        let mut sums = Sums::default();
+        for batch in data.evaluation_batches(examples, batch_size)? {
+            no_grad(|| sums.add(model, &batch?))?;
         }
-        if masked_ids.is_empty() {
-            let (examples, targets) = (examples.len(), total.targets);
+        let (targets, masked, pairs) = (sums.mlm.rows, sums.masked_ids.len(), sums.nsp.rows);
+        if masked == 0 {
             let why = format!(
-                "none of the {targets} targets of {examples} examples was replaced by [MASK]: evaluate on more \
-                 examples, or mask more"
+                "none of the {targets} targets of {} examples was replaced by [MASK]: evaluate on more examples or mask \
+                 more tokens",
+                examples.len()
             );
             return Err(Error::data("evaluation", why));
         }
-        total.unigram_loss = unigram.cross_entropy(masked_ids.iter().copied())?;
-        total.masked_targets = masked_ids.len();
-        total.masked_loss /= masked_ids.len() as f64;
-        total.mlm_loss /= total.targets as f64;
-        total.mlm_accuracy = right as f64 / total.targets as f64;
-        if pairs > 0 {
-            total.nsp_loss = Some(nsp_loss / pairs as f64);
-            total.nsp_accuracy = Some(nsp_right as f64 / pairs as f64);
-        }
-        Ok(total)
+        Ok(PreTrainingEvaluation {
+            mlm_loss: sums.mlm.loss / targets as f64,
+            mlm_accuracy: sums.mlm.right as f64 / targets as f64,
+            targets,
+            masked_loss: sums.masked_loss / masked as f64,
+            masked_targets: masked,
+            unigram_loss: unigram.cross_entropy(sums.masked_ids.iter().copied())?,
+            nsp_loss: (pairs > 0).then(|| sums.nsp.loss / pairs as f64),
+            nsp_accuracy: (pairs > 0).then(|| sums.nsp.right as f64 / pairs as f64),
+        })
     }
+}
+
+/// Sums over the batches of an evaluation.
+#[derive(Default)]
+struct Sums {
+    mlm: Score,
+    nsp: Score,
+    masked_loss: f64,
+    /// The original tokens of the targets that `[MASK]` replaced.
+    masked_ids: Vec<u32>,
+}
+
+impl Sums {
+    fn add(&mut self, model: &BertForPreTraining, batch: &PreTrainingBatch) -> Result<()> {
+        let targets = batch.targets();
+        let (cls, masked) = model.cls_and_rows(batch.batch(), &targets.rows, Mode::Eval)?;
+        let logits = model.mlm_logits(&masked)?;
+        self.mlm.add(&logits, &targets.labels)?;
+        // The loss ignores targets of other kinds.
+        let label = |(&label, &kind): (&i64, &TargetKind)| match kind {
+            TargetKind::Masked => label,
+            _ => sum().ignore_index,
+        };
+        let labels: Vec<i64> = targets.labels.iter().zip(batch.target_kinds()).map(label).collect();
+        self.masked_loss += logits.cross_entropy_with(&labels, sum())?.item()?;
+        self.masked_ids.extend(labels.iter().filter_map(|&label| u32::try_from(label).ok()));
+        if !targets.next_sentence.is_empty() {
+            self.nsp.add(&model.nsp_logits(&cls)?, &targets.next_sentence)?;
+        }
+        Ok(())
+    }
+}
+
+/// The summed cross-entropy of some rows, and how many of them are predicted right.
+#[derive(Default)]
+struct Score {
+    loss: f64,
+    right: usize,
+    rows: usize,
+}
+
+impl Score {
+    fn add(&mut self, logits: &Tensor, labels: &[i64]) -> Result<()> {
+        self.loss += logits.cross_entropy_with(labels, sum())?.item()?;
+        self.right += logits.argmax()?.iter().zip(labels).filter(|&(&class, &label)| class as i64 == label).count();
+        self.rows += labels.len();
+        Ok(())
+    }
+}
+
+fn sum() -> CrossEntropy {
+    CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() }
 }

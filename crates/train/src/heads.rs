@@ -1,66 +1,104 @@
-//! Every head joined to the trainer: what each learns from.
+//! The losses that each head learns from.
 
 use cloze_bert::{
-    BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForQuestionAnswering,
-    BertForSequenceClassification, BertForTokenClassification, Mode, SequenceLabels,
+    BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, Mode, SentenceEncoder,
+    SequenceLabels,
 };
-use cloze_tensor::{CrossEntropy, Tensor};
+use cloze_tensor::CrossEntropy;
 
-use crate::trainer::{Learn, share};
-use crate::{LabelledBatch, PackedExamples, Result};
+use crate::sentence_losses::{cosines, ranking_loss};
+use crate::trainer::{Learn, LossTerm};
+use crate::{LabelledBatch, PreTrainingBatch, Result};
 
-/// Labels that count: -100 does not.
+/// Counts the labels that are not ignored.
 fn classes(labels: &[i64]) -> usize {
     let ignored = CrossEntropy::default().ignore_index;
     labels.iter().filter(|&&label| label != ignored).count()
 }
 
-/// A class for each sequence: cross-entropy.
+/// The masked tokens and, if the batch has labels for them, the next sentences.
+impl Learn<PreTrainingBatch> for BertForPreTraining {
+    fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
+        let targets = batch.targets();
+        let next_sentence = Some(targets.next_sentence.len()).filter(|&labels| labels > 0);
+        std::iter::once(targets.labels.len()).chain(next_sentence).collect()
+    }
+
+    fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> Result<Vec<LossTerm>> {
+        let targets = batch.targets();
+        let (cls, masked) = self.cls_and_rows(batch.batch(), &targets.rows, mode)?;
+        let term = |logits, labels: &[i64], module| LossTerm::CrossEntropy { logits, labels: labels.to_vec(), module };
+        let mut terms = vec![term(self.mlm_logits(&masked)?, &targets.labels, "cls.predictions")];
+        if !targets.next_sentence.is_empty() {
+            terms.push(term(self.nsp_logits(&cls)?, &targets.next_sentence, "cls.seq_relationship"));
+        }
+        Ok(terms)
+    }
+
+    /// Without next-sentence labels, the pooler and the next-sentence head have no gradient.
+    fn is_trainable(&self, name: &str, batch: &PreTrainingBatch) -> bool {
+        let is_next_sentence = name.starts_with("bert.pooler.") || name.starts_with("cls.seq_relationship.");
+        !is_next_sentence || !batch.targets().next_sentence.is_empty()
+    }
+}
+
+/// The masked tokens; next-sentence labels are ignored.
+impl Learn<PreTrainingBatch> for BertForMaskedLM {
+    fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
+        vec![batch.targets().labels.len()]
+    }
+
+    fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> Result<Vec<LossTerm>> {
+        let targets = batch.targets();
+        Ok(vec![LossTerm::Mean(self.loss(batch.batch(), &targets.rows, &targets.labels, mode)?)])
+    }
+}
+
+/// A class per sequence: cross-entropy.
 impl Learn<LabelledBatch<i64>> for BertForSequenceClassification {
     fn counts(&self, batch: &LabelledBatch<i64>) -> Vec<usize> {
         vec![classes(&batch.labels)]
     }
 
-    fn loss(&self, batch: &LabelledBatch<i64>, counts: &[usize], mode: Mode) -> Result<Tensor> {
+    fn loss_terms(&self, batch: &LabelledBatch<i64>, mode: Mode) -> Result<Vec<LossTerm>> {
         let labels = SequenceLabels::Classes(batch.labels.clone());
-        share(self.loss(&batch.batch, &labels, mode)?, classes(&batch.labels), counts)
+        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &labels, mode)?)])
     }
 }
 
-/// A number for each sequence: mean squared error.
+/// A number per sequence: mean squared error.
 impl Learn<LabelledBatch<f32>> for BertForSequenceClassification {
     fn counts(&self, batch: &LabelledBatch<f32>) -> Vec<usize> {
         vec![batch.labels.len()]
     }
 
-    fn loss(&self, batch: &LabelledBatch<f32>, counts: &[usize], mode: Mode) -> Result<Tensor> {
+    fn loss_terms(&self, batch: &LabelledBatch<f32>, mode: Mode) -> Result<Vec<LossTerm>> {
         let labels = SequenceLabels::Values(batch.labels.clone());
-        share(self.loss(&batch.batch, &labels, mode)?, batch.labels.len(), counts)
+        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &labels, mode)?)])
     }
 }
 
-/// For each sequence, which labels apply: binary cross-entropy.
+/// Any number of labels per sequence: binary cross-entropy.
 impl Learn<LabelledBatch<Vec<bool>>> for BertForSequenceClassification {
     fn counts(&self, batch: &LabelledBatch<Vec<bool>>) -> Vec<usize> {
         vec![batch.labels.len()]
     }
 
-    fn loss(&self, batch: &LabelledBatch<Vec<bool>>, counts: &[usize], mode: Mode) -> Result<Tensor> {
+    fn loss_terms(&self, batch: &LabelledBatch<Vec<bool>>, mode: Mode) -> Result<Vec<LossTerm>> {
         let labels = batch.labels.iter().flatten().map(|&applies| f32::from(u8::from(applies))).collect();
-        let mean = self.loss(&batch.batch, &SequenceLabels::MultiLabel(labels), mode)?;
-        share(mean, batch.labels.len(), counts)
+        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &SequenceLabels::MultiLabel(labels), mode)?)])
     }
 }
 
-/// A class for each token: cross-entropy.
+/// A class per token: cross-entropy.
 impl Learn<LabelledBatch<Vec<i64>>> for BertForTokenClassification {
     fn counts(&self, batch: &LabelledBatch<Vec<i64>>) -> Vec<usize> {
         vec![batch.labels.iter().map(|labels| classes(labels)).sum()]
     }
 
-    fn loss(&self, batch: &LabelledBatch<Vec<i64>>, counts: &[usize], mode: Mode) -> Result<Tensor> {
-        let labels = batch.labels.concat();
-        share(self.loss(&batch.batch, &labels, mode)?, classes(&labels), counts)
+    fn loss_terms(&self, batch: &LabelledBatch<Vec<i64>>, mode: Mode) -> Result<Vec<LossTerm>> {
+        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &batch.labels.concat(), mode)?)])
     }
 }
 
@@ -70,9 +108,9 @@ impl Learn<LabelledBatch<(u32, u32)>> for BertForQuestionAnswering {
         vec![batch.labels.len()]
     }
 
-    fn loss(&self, batch: &LabelledBatch<(u32, u32)>, counts: &[usize], mode: Mode) -> Result<Tensor> {
+    fn loss_terms(&self, batch: &LabelledBatch<(u32, u32)>, mode: Mode) -> Result<Vec<LossTerm>> {
         let spans: Vec<Option<(u32, u32)>> = batch.labels.iter().copied().map(Some).collect();
-        share(self.loss(&batch.batch, &spans, mode)?, spans.len(), counts)
+        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &spans, mode)?)])
     }
 }
 
@@ -82,31 +120,42 @@ impl Learn<LabelledBatch<i64>> for BertForMultipleChoice {
         vec![classes(&batch.labels)]
     }
 
-    fn loss(&self, batch: &LabelledBatch<i64>, counts: &[usize], mode: Mode) -> Result<Tensor> {
-        let mean = self.loss(&batch.batch, batch.choices(), &batch.labels, mode)?;
-        share(mean, classes(&batch.labels), counts)
+    fn loss_terms(&self, batch: &LabelledBatch<i64>, mode: Mode) -> Result<Vec<LossTerm>> {
+        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, batch.choices(), &batch.labels, mode)?)])
     }
 }
 
-/// 0 where the second sentence follows the first, 1 where not: cross-entropy.
+/// Label 0 if the second sentence follows the first, 1 if it does not: cross-entropy.
 impl Learn<LabelledBatch<i64>> for BertForNextSentencePrediction {
     fn counts(&self, batch: &LabelledBatch<i64>) -> Vec<usize> {
         vec![classes(&batch.labels)]
     }
 
-    fn loss(&self, batch: &LabelledBatch<i64>, counts: &[usize], mode: Mode) -> Result<Tensor> {
-        share(self.loss(&batch.batch, &batch.labels, mode)?, classes(&batch.labels), counts)
+    fn loss_terms(&self, batch: &LabelledBatch<i64>, mode: Mode) -> Result<Vec<LossTerm>> {
+        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &batch.labels, mode)?)])
     }
 }
 
-/// The masked words alone: labels of next sentences are not looked at.
-impl Learn<PackedExamples> for BertForMaskedLM {
-    fn counts(&self, batch: &PackedExamples) -> Vec<usize> {
-        vec![batch.target_ids.len()]
+/// The similarity of two sentences, in [-1, 1]: the mean squared error of their cosine.
+///
+/// Source: N. Reimers, I. Gurevych, "Sentence-BERT", 2019, section 3; `CosineSimilarityLoss` of `sentence-transformers`.
+impl Learn<LabelledBatch<f32>> for SentenceEncoder {
+    fn counts(&self, batch: &LabelledBatch<f32>) -> Vec<usize> {
+        vec![batch.labels.len()]
     }
 
-    fn loss(&self, batch: &PackedExamples, counts: &[usize], mode: Mode) -> Result<Tensor> {
-        let mean = self.loss(&batch.to_batch()?, &batch.target_rows, &batch.target_ids, mode)?;
-        share(mean, batch.target_ids.len(), counts)
+    fn loss_terms(&self, batch: &LabelledBatch<f32>, mode: Mode) -> Result<Vec<LossTerm>> {
+        Ok(vec![LossTerm::Mean(cosines(self, batch, mode)?.mean_squared_error(&batch.labels)?)])
+    }
+}
+
+/// Pairs of sentences that belong together: cross-entropy over the second sentences of the batch.
+impl Learn<LabelledBatch<()>> for SentenceEncoder {
+    fn counts(&self, batch: &LabelledBatch<()>) -> Vec<usize> {
+        vec![batch.labels.len()]
+    }
+
+    fn loss_terms(&self, batch: &LabelledBatch<()>, mode: Mode) -> Result<Vec<LossTerm>> {
+        Ok(vec![LossTerm::Mean(ranking_loss(self, batch, mode)?)])
     }
 }

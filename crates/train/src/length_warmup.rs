@@ -1,34 +1,35 @@
-//! Short sequences first.
+//! Warm-up of the sequence length: short sequences first.
 //!
-//! A model that starts from nothing must learn which position is next to which before it can use neighbours,
-//! and there are fewer positions in short sequences. Devlin et al. (2018, A.2) train on sequences of 128 tokens
-//! for nine tenths of their steps and on 512 for the rest; this is the same at a smaller scale.
+//! An untrained model must learn which positions are adjacent before it can use neighbouring tokens, and short sequences
+//! have fewer positions. Devlin et al. (2018, A.2) train on sequences of 128 tokens for nine tenths of their steps and on
+//! 512 for the rest; this is the same idea at a smaller scale.
 
 use crate::trainer::{DataSet, Fingerprint, Size};
-use crate::{ExampleStream, PackedExamples, PairExample, PreTraining, Result};
+use crate::{ExampleStream, PairExample, PreTraining, PreTrainingBatch, Result};
 
-/// Pre-training data whose first batches hold several short sequences in the place of each long one: of a
-/// quarter of the length at first, then of half of it, but no shorter than a sequence can be. The number of tokens of a
-/// batch stays about the same.
+/// Pre-training data whose first batches have several short sequences instead of each long one: first four of a quarter of
+/// the length, then two of half of it, but never below the shortest possible length. The number of tokens per batch stays
+/// about the same.
 ///
-/// Only a data set that samples segments by length makes sense here: [`PairSampler::bert`](crate::PairSampler::bert).
+/// This only makes sense for a sampler that draws segments by length: [`PairSampler::bert`](crate::PairSampler::bert).
 #[derive(Clone, Debug)]
 pub struct LengthWarmup {
     data: PreTraining,
-    /// For each stage: sequences in the place of one, and how many places.
+    /// For each stage, the number of sequences per place and the number of places.
     stages: [(usize, usize); 2],
 }
 
 impl LengthWarmup {
-    /// Short sequences in the first `quarter` places of a sequence, then half as long as usual in `half` places.
+    /// Makes the first `quarter` places of a sequence hold four sequences of a quarter of the length, and the next `half`
+    /// places two sequences of half of it.
     pub fn new(data: PreTraining, quarter: usize, half: usize) -> LengthWarmup {
         LengthWarmup { data, stages: [(4, quarter), (2, half)] }
     }
 
-    /// The places of epoch `epoch` one after the other, without the first `skip`: see [`PreTraining::stream`].
+    /// Streams the places of an epoch, without the first `skip`; see [`PreTraining::stream`].
     ///
     /// # Errors
-    /// As [`PreTraining::epoch`].
+    /// Returns the errors of [`PreTraining::epoch`].
     pub fn stream(
         &self,
         epoch: u32,
@@ -46,10 +47,10 @@ impl LengthWarmup {
         Ok(short.into_iter().flatten().chain(places(self.data.stream(epoch, skip)?, 1)))
     }
 
-    /// The number of places of epoch `epoch`: see [`PreTraining::example_count`].
+    /// Returns the number of places of an epoch; see [`PreTraining::example_count`].
     ///
     /// # Errors
-    /// As [`PreTraining::epoch`].
+    /// Returns the errors of [`PreTraining::epoch`].
     pub fn example_count(&self, epoch: u32) -> Result<usize> {
         let mut places = self.data.example_count(epoch)?;
         if epoch == 0 {
@@ -62,7 +63,7 @@ impl LengthWarmup {
     }
 }
 
-/// So many sequences at a time.
+/// Returns groups of `sequences` sequences.
 fn places(mut stream: ExampleStream, sequences: usize) -> impl Iterator<Item = Result<Vec<PairExample>>> {
     std::iter::from_fn(move || {
         let place: Result<Vec<PairExample>> = stream.by_ref().take(sequences).collect();
@@ -71,15 +72,15 @@ fn places(mut stream: ExampleStream, sequences: usize) -> impl Iterator<Item = R
 }
 
 impl DataSet for LengthWarmup {
-    /// The sequences in the place of one.
+    /// The sequences of a place.
     type Example = Vec<PairExample>;
-    type Batch = PackedExamples;
+    type Batch = PreTrainingBatch;
 
     fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<Vec<PairExample>>> + '_> {
         self.stream(epoch, 0)
     }
 
-    fn batch(&self, examples: &[Vec<PairExample>], step: u32, first_sequence: u32) -> Result<PackedExamples> {
+    fn batch(&self, examples: &[Vec<PairExample>], step: u32, first_sequence: u32) -> Result<PreTrainingBatch> {
         self.data.batch(&examples.concat(), step, first_sequence)
     }
 
@@ -89,7 +90,7 @@ impl DataSet for LengthWarmup {
 
     fn fingerprint(&self) -> Option<u64> {
         let mut print = Fingerprint::new();
-        print.add(format!("{:?} {}", self.stages, self.data.fingerprint()).as_bytes());
+        print.add(format!("{:?} {:?}", self.stages, self.data.fingerprint()).as_bytes());
         Some(print.finish())
     }
 }
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_stay_as_long_as_they_must() {
+    fn sequences_are_never_too_short() {
         let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000));
         for seq_len in [5, 9, 16] {
             let places = all(&LengthWarmup::new(data.clone().seq_len(seq_len), 8, 12), 0);
@@ -131,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn passing_over_places_is_taking_them() {
+    fn skipping_places_equals_taking_them() {
         let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000)).seq_len(64);
-        // The last one asks for more short places than there are.
+        // The last two ask for more short places than there are.
         for (quarter, half) in [(8, 12), (0, 0), (5, 100_000), (100_000, 3)] {
             let data = LengthWarmup::new(data.clone(), quarter, half);
             for epoch in [0, 1] {

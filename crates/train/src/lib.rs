@@ -1,4 +1,4 @@
-//! Training of BERT: corpora, sentence pairs, masking; labelled data for every head; AdamW, the trainer, metrics.
+//! Training for BERT: corpora, sentence pairs and masking; labelled data for every head; AdamW, the trainer and metrics.
 
 mod class_labels;
 mod classification;
@@ -13,9 +13,9 @@ mod length_warmup;
 mod masking;
 pub mod metrics;
 mod optimizer;
-mod packed_examples;
 mod pairs;
 pub mod plot;
+mod pretraining_batch;
 mod pretraining_data;
 pub mod projection;
 mod question_evaluation;
@@ -45,8 +45,8 @@ pub use labelled::{
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};
 pub use optimizer::{AdamW, Optimizer, ParameterGroup};
-pub use packed_examples::{MaskedExample, PackedExamples};
 pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};
+pub use pretraining_batch::{MaskedExample, PreTrainingBatch};
 pub use pretraining_data::PreTraining;
 pub use question_evaluation::QuestionAnsweringEvaluation;
 pub use regression::{Regress, RegressionEvaluation};
@@ -58,5 +58,5 @@ pub use schedule::Schedule;
 pub use squad::{Squad, SquadExample, read_squad};
 pub use tag_scheme::TagScheme;
 pub use token_evaluation::TokenClassificationEvaluation;
-pub use trainer::{Budget, DataSet, Evaluation, Every, Learn, Size, Step, Stopped, Trainer, TrainingReport, share};
+pub use trainer::{Budget, DataSet, Evaluation, Every, Learn, LossTerm, Size, Step, Stopped, Trainer, TrainingReport};
 pub use unigram::Unigram;

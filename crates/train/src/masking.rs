@@ -1,8 +1,8 @@
-//! Masked language modelling: which tokens are targets, and what stands in their place.
+//! Masked language modelling: the choice of targets, and their replacement.
 //!
 //! Source: J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, "BERT: Pre-training of deep bidirectional
-//! transformers for language understanding", NAACL 2019, section 3.1 and appendix A.1. Whole-word masking is
-//! the one of its authors' second release of models.
+//! transformers for language understanding", NAACL 2019, section 3.1 and appendix A.1. Whole-word masking follows
+//! the second release of models by the same authors.
 
 use std::ops::Range;
 
@@ -15,44 +15,43 @@ mod vocabulary;
 
 pub use vocabulary::VocabularyTable;
 
-/// How the number of targets of a sequence comes about.
+/// The rule for the number of targets of a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Selection {
-    /// The probability times the number of tokens, rounded: BERT's own.
+    /// The probability times the number of tokens, rounded, as in BERT.
     #[default]
     Fixed,
-    /// Each token (or word) is a target or not, independently of the others: the course's, and that of the
-    /// common data collators.
+    /// An independent draw per token (or word), as in the course and in common data collators.
     Bernoulli,
 }
 
-/// What stands in the place of a target.
+/// The replacement of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetKind {
     /// The mask token.
     Masked,
-    /// A token drawn from the vocabulary without its special tokens (by chance, it may be the same).
+    /// A random token of the vocabulary that is not special. It may happen to be the original one.
     Random,
-    /// The token itself.
+    /// The original token.
     Kept,
 }
 
 /// A token to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its position in the sequence.
+    /// The position in the sequence.
     pub position: u32,
-    /// The id that stood there: what to predict.
+    /// The id of the original token, which is to be predicted.
     pub original: u32,
-    /// What stands there now.
+    /// The replacement.
     pub kind: TargetKind,
 }
 
-/// The rule of masking. The default is BERT's: 15 % of the tokens, of which 80 % become the mask token,
-/// 10 % a random one, and 10 % stay.
+/// The masking rule. The default is BERT's: 15 % of the tokens are targets; 80 % of these become the mask token, 10 % a
+/// random token, and 10 % are kept.
 ///
-/// Masking is dynamic: the draw depends on the stream that is given, hence on the step.
+/// Masking is dynamic: the draw depends on the given stream, hence on the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Masking {
     probability: f64,
@@ -70,7 +69,7 @@ impl Default for Masking {
 }
 
 impl Masking {
-    /// BERT's rule.
+    /// Returns BERT's rule.
     pub fn bert() -> Masking {
         Masking {
             probability: 0.15,
@@ -82,50 +81,50 @@ impl Masking {
         }
     }
 
-    /// The share of the tokens that become targets, above 0 and at most 1. Each sequence that has an ordinary
-    /// token has at least one target.
+    /// Sets the fraction of tokens that become targets, above 0 and at most 1. A sequence with an ordinary token always
+    /// has at least one target.
     pub fn probability(self, probability: f64) -> Masking {
         Masking { probability, ..self }
     }
 
-    /// How the number of targets comes about.
+    /// Sets the rule for the number of targets.
     pub fn selection(self, selection: Selection) -> Masking {
         Masking { selection, ..self }
     }
 
-    /// Whether the pieces of a word become targets together. What replaces each is still drawn for each.
+    /// Makes all pieces of a word targets together. The replacement is still drawn per piece.
     pub fn whole_word(self, whole_word: bool) -> Masking {
         Masking { whole_word, ..self }
     }
 
-    /// At most this many targets a sequence. Only where every word has more pieces does a word, the shortest,
-    /// exceed it.
+    /// Sets the most targets per sequence. If every word has more pieces than that, the shortest word exceeds it.
     pub fn max_targets(self, max_targets: usize) -> Masking {
         Masking { max_targets: Some(max_targets), ..self }
     }
 
-    /// The shares of the targets that become the mask token and a random token; the rest stays.
+    /// Sets the fractions of targets that become the mask token and a random token. The others are kept.
     pub fn replacement(self, mask: f64, random: f64) -> Masking {
         Masking { mask, random, ..self }
     }
 
-    /// Checks the settings; [`mask`](Masking::mask) does so too.
+    /// Checks the settings, as [`mask`](Masking::mask) does.
     ///
     /// # Errors
-    /// When a probability is not one, the shares add up to more than 1, or no target is allowed.
+    /// Returns an error if a probability is out of range, the fractions add up to more than 1, or no target is allowed.
     pub fn check(&self) -> Result<()> {
         if !(self.probability > 0.0 && self.probability <= 1.0) {
             return Err(Error::invalid("masking probability", self.probability, "above 0 and at most 1"));
         }
-        for (setting, value) in [("share of masked targets", self.mask), ("share of random targets", self.random)] {
+        for (setting, value) in [("fraction of masked targets", self.mask), ("fraction of random targets", self.random)]
+        {
             if !(0.0..=1.0).contains(&value) {
                 return Err(Error::invalid(setting, value, "from 0 to 1"));
             }
         }
-        // 0.9 + 0.1 and the like may exceed 1 by a rounding.
+        // Sums like 0.9 + 0.1 may exceed 1 by rounding.
         if self.mask + self.random > 1.0 + 1e-9 {
             let sum = self.mask + self.random;
-            return Err(Error::invalid("share of masked and random targets together", sum, "at most 1"));
+            return Err(Error::invalid("fraction of masked and random targets", sum, "at most 1"));
         }
         if self.max_targets == Some(0) {
             return Err(Error::invalid("max_targets", 0, "at least 1"));
@@ -133,13 +132,13 @@ impl Masking {
         Ok(())
     }
 
-    /// Replaces targets among `ids` and returns them, by ascending position. Special tokens are never targets.
+    /// Replaces targets among `ids` and returns them by ascending position. Special tokens are never targets.
     ///
-    /// `stream` is `Stream::new(seed, Purpose::Masking, 0, step, sequence)`, so that the draw depends on
-    /// neither batches nor threads.
+    /// `stream` is `Stream::new(seed, Purpose::Masking, 0, step, sequence)`, so the draw does not depend on batches or
+    /// threads.
     ///
     /// # Errors
-    /// When a setting makes no sense or an id is not in the vocabulary; `ids` are then unchanged.
+    /// Returns an error and leaves `ids` unchanged if a setting is invalid or an id is not in the vocabulary.
     pub fn mask(&self, ids: &mut [u32], vocabulary: &VocabularyTable, stream: &mut Stream) -> Result<Vec<Target>> {
         self.check()?;
         vocabulary.check(ids)?;
@@ -164,7 +163,7 @@ impl Masking {
         Ok(positions.into_iter().map(replace).collect())
     }
 
-    /// The positions that are chosen together: those of each word, or of each token.
+    /// Returns the positions that are chosen together: those of a word, or a single token.
     fn units(&self, ids: &[u32], vocabulary: &VocabularyTable) -> Vec<Range<usize>> {
         let mut units: Vec<Range<usize>> = Vec::new();
         for (position, &id) in ids.iter().enumerate() {
@@ -179,7 +178,7 @@ impl Masking {
         units
     }
 
-    /// The units that become targets, in no particular order.
+    /// Returns the units that become targets, in no particular order.
     fn select(&self, mut units: Vec<Range<usize>>, stream: &mut Stream) -> Vec<Range<usize>> {
         let tokens: usize = units.iter().map(|unit| unit.len()).sum();
         let limit = self.max_targets.unwrap_or(usize::MAX);
@@ -190,7 +189,7 @@ impl Masking {
         if self.selection == Selection::Bernoulli {
             let drawn: Vec<Range<usize>> =
                 units.iter().filter(|_| stream.uniform() < self.probability).cloned().collect();
-            // None drawn: one of all, whichever the shuffle puts first.
+            // If no unit was drawn, a shuffle picks one of them all.
             if drawn.is_empty() {
                 stream.shuffle(&mut units);
                 units.truncate(1);
@@ -201,7 +200,7 @@ impl Masking {
         stream.shuffle(&mut units);
         let shortest = units.iter().min_by_key(|unit| unit.len()).cloned();
         let mut left = budget;
-        // A word that no longer fits is passed over; a shorter one after it may fit.
+        // A word that no longer fits is skipped; a later, shorter one may fit.
         units.retain(|unit| {
             let fits = unit.len() <= left;
             left -= if fits { unit.len() } else { 0 };

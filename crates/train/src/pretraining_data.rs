@@ -1,27 +1,26 @@
-//! The data set of pre-training: from a corpus to packed batches of masked examples.
+//! The pre-training data set: from a corpus to batches of masked examples.
 //!
-//! Three kinds of draws, each its own random stream: which segments make an example (by epoch), the order of
-//! the examples (by epoch), and the masking (by step and sequence). So a batch is a function of seed, epoch
-//! and step, and training can resume anywhere.
+//! There are three kinds of random draws, each with its own stream: the segments of the examples (per epoch), the order of
+//! the examples (per epoch), and the masking (per step and sequence). A batch is therefore a function of seed, epoch and
+//! step, and training can resume anywhere.
 
 use cloze_bert::Tokenizer;
 use cloze_tensor::random::{Purpose, Stream};
 
-use crate::trainer::Fingerprint;
+use crate::trainer::{DataSet, Fingerprint, Size};
 use crate::{
-    Corpus, Error, ExampleStream, MaskedExample, Masking, PackedExamples, PairExample, PairSampler, Result,
+    Corpus, Error, ExampleStream, MaskedExample, Masking, PairExample, PairSampler, PreTrainingBatch, Result,
     TokenizedCorpus, VocabularyTable,
 };
 
-/// Tokens whose examples are shuffled together: some 400,000 examples of 128 tokens, 20 MB.
+/// The tokens whose examples are shuffled together: about 400,000 examples of 128 tokens, 20 MB.
 const SHUFFLE_BUFFER: usize = 1 << 25;
 
-/// The epoch and the step that evaluation draws for, so that every evaluation sees the same examples with the
-/// same targets. Training does not get there.
+/// The epoch and the step that evaluations draw for. Training never reaches them, and every evaluation sees the same
+/// examples with the same targets.
 const EVALUATION: u32 = u32::MAX;
 
-/// The data set of masked language modelling and next-sentence prediction. The defaults are BERT's, at 128
-/// tokens.
+/// The data set of masked language modelling and next-sentence prediction. The defaults are BERT's, at 128 tokens.
 ///
 /// ```no_run
 /// use cloze_train::{Corpus, Masking, PairSampler, PreTraining};
@@ -32,7 +31,7 @@ const EVALUATION: u32 = u32::MAX;
 ///     .masking(Masking::bert().whole_word(true))
 ///     .seed(7);
 /// for (step, batch) in data.batches(&data.epoch(0)?, 8, 0)?.enumerate() {
-///     println!("step {step}: {} tokens", batch?.token_count());
+///     println!("step {step}: {} tokens", batch?.batch().tokens());
 /// }
 /// # Ok(()) }
 /// ```
@@ -51,13 +50,13 @@ impl PreTraining {
     /// Tokenizes a corpus to train on.
     ///
     /// # Errors
-    /// When the tokenizer fails, or no sentence has a token.
+    /// Returns an error if the tokenizer fails or no sentence has a token.
     pub fn new(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<PreTraining> {
         let vocabulary = VocabularyTable::new(tokenizer)?;
         Ok(PreTraining::from_tokenized(TokenizedCorpus::new(corpus, tokenizer)?, vocabulary))
     }
 
-    /// The data set of a corpus already tokenized, such as either part of [`TokenizedCorpus::split`].
+    /// Makes the data set of a tokenized corpus, such as one part of [`TokenizedCorpus::split`].
     pub fn from_tokenized(corpus: TokenizedCorpus, vocabulary: VocabularyTable) -> PreTraining {
         PreTraining {
             corpus,
@@ -70,81 +69,72 @@ impl PreTraining {
         }
     }
 
-    /// How examples are drawn from the corpus, how long they may be, whether they are pairs.
+    /// Sets how examples are drawn from the corpus: their kind, and how long they may be.
     pub fn pairs(self, pairs: PairSampler) -> PreTraining {
         PreTraining { pairs, ..self }
     }
 
-    /// The largest number of tokens of an example.
+    /// Sets the largest number of tokens of an example.
     pub fn seq_len(self, seq_len: usize) -> PreTraining {
         PreTraining { pairs: self.pairs.seq_len(seq_len), ..self }
     }
 
-    /// Whether there is next-sentence prediction; without it, examples are single segments.
+    /// Turns next-sentence prediction on or off. Without it, examples are single segments.
     pub fn next_sentence(self, next_sentence: bool) -> PreTraining {
         PreTraining { pairs: self.pairs.next_sentence(next_sentence), ..self }
     }
 
-    /// Which tokens are masked, and how.
+    /// Sets which tokens are masked, and how.
     pub fn masking(self, masking: Masking) -> PreTraining {
         PreTraining { masking, ..self }
     }
 
-    /// The seed of all draws.
+    /// Sets the seed of all draws.
     pub fn seed(self, seed: u64) -> PreTraining {
         PreTraining { seed, ..self }
     }
 
-    /// Tokens whose examples are shuffled together; 2^25 by default. A larger corpus is divided into blocks of a 32nd of it,
-    /// which come in an order of the epoch. Examples of about so many tokens are in memory at a time.
+    /// Sets the number of tokens whose examples are shuffled together, 2^25 by default. About that many tokens' examples
+    /// are in memory at a time. A larger corpus is divided into blocks of a 32nd of this size, in an order drawn per
+    /// epoch.
     pub fn shuffle_buffer(self, tokens: usize) -> PreTraining {
         PreTraining { shuffle_buffer: tokens, ..self }
     }
 
-    /// Uses these examples in every epoch, in an order of its own, instead of sampling new ones.
+    /// Uses these examples in every epoch, in a new order each time, instead of sampling.
     pub fn examples(self, examples: Vec<PairExample>) -> PreTraining {
         PreTraining { examples: Some(examples), ..self }
     }
 
-    /// The same with examples so many times shorter, but no shorter than can be.
-    pub(crate) fn shortened(self, times: usize) -> PreTraining {
-        PreTraining { pairs: self.pairs.shortened(times), ..self }
+    /// Divides the length of the examples by `divisor`, down to the shortest possible length.
+    pub(crate) fn shortened(self, divisor: usize) -> PreTraining {
+        PreTraining { pairs: self.pairs.shortened(divisor), ..self }
     }
 
-    /// A number that another corpus, or other settings, would not have.
-    pub(crate) fn fingerprint(&self) -> u64 {
-        let mut print = Fingerprint::new();
-        self.corpus.ids().for_each(|id| print.add(&id.to_le_bytes()));
-        let settings = format!("{:?} {:?} {} {:?}", self.pairs, self.masking, self.seed, self.examples);
-        print.add(settings.as_bytes());
-        print.finish()
-    }
-
-    /// The corpus.
+    /// Returns the corpus.
     pub fn corpus(&self) -> &TokenizedCorpus {
         &self.corpus
     }
 
-    /// The table of the vocabulary.
+    /// Returns the vocabulary table.
     pub fn vocabulary(&self) -> &VocabularyTable {
         &self.vocabulary
     }
 
-    /// The examples of epoch `epoch`, in the order of training, all at once. For large corpora, see
-    /// [`stream`](Self::stream).
+    /// Returns all examples of an epoch in training order. For large corpora, use [`stream`](Self::stream).
     ///
     /// # Errors
-    /// When a setting makes no sense, pairs are asked of a corpus of one document, or the
-    /// [given examples](Self::examples) are of a larger corpus.
+    /// Returns an error if a setting is invalid, if pairs are drawn from a corpus of one document, or if the
+    /// [given examples](Self::examples) come from a larger corpus.
     pub fn epoch(&self, epoch: u32) -> Result<Vec<PairExample>> {
         self.stream(epoch, 0)?.collect()
     }
 
-    /// The examples of epoch `epoch` one after the other, in the order of training, without the first `skip`. Memory does not
-    /// grow with the corpus; passing over examples costs a small part of what training on them does.
+    /// Streams the examples of an epoch in training order, without the first `skip`. Memory does not grow with the corpus,
+    /// and skipping an example costs a small part of training on it.
     ///
     /// # Errors
-    /// As [`epoch`](Self::epoch).
+    /// Returns the errors of [`epoch`](Self::epoch).
     pub fn stream(&self, epoch: u32, skip: usize) -> Result<ExampleStream> {
         self.check()?;
         let (corpus, seed) = (self.corpus.clone(), self.seed);
@@ -156,19 +146,19 @@ impl PreTraining {
         Ok(stream)
     }
 
-    /// The number of examples of epoch `epoch`. It is known for the course's pairs and for given examples; BERT's are drawn
-    /// and counted, on all threads. Epochs differ by a little.
+    /// Returns the number of examples of an epoch. The course's pairs and given examples have a fixed number; BERT's
+    /// examples are drawn on all threads to count them, and their number differs a little between epochs.
     ///
     /// # Errors
-    /// As [`epoch`](Self::epoch).
+    /// Returns the errors of [`epoch`](Self::epoch).
     pub fn example_count(&self, epoch: u32) -> Result<usize> {
         Ok(self.stream(epoch, 0)?.remaining())
     }
 
-    /// The examples to evaluate on: the same at every call, in the order of the sampler.
+    /// Returns the examples to evaluate on, in the order of the sampler. Every call returns the same ones.
     ///
     /// # Errors
-    /// As [`epoch`](Self::epoch).
+    /// Returns the errors of [`epoch`](Self::epoch).
     pub fn evaluation(&self) -> Result<Vec<PairExample>> {
         self.check()?;
         match &self.examples {
@@ -186,7 +176,7 @@ impl PreTraining {
     /// Masks an example as sequence `sequence` of optimizer step `step`.
     ///
     /// # Errors
-    /// When a setting of the masking makes no sense, or the example was drawn from a larger corpus.
+    /// Returns an error if a masking setting is invalid or the example was drawn from a larger corpus.
     pub fn example(&self, pair: &PairExample, step: u32, sequence: u32) -> Result<MaskedExample> {
         pair.check(&self.corpus)?;
         let mut ids = pair.ids(&self.corpus, &self.vocabulary);
@@ -195,44 +185,44 @@ impl PreTraining {
         Ok(MaskedExample { ids, token_types: pair.token_types(), targets, next_sentence_label: pair.label() })
     }
 
-    /// Masks and packs examples of optimizer step `step`, of which the first is sequence `first_sequence`:
-    /// not 0 where a step is made of several batches.
+    /// Masks and packs examples of optimizer step `step`. `first_sequence` is the number of the first one within the
+    /// step; it is not 0 for the later batches of a step that accumulates gradients.
     ///
     /// # Errors
-    /// As [`example`](Self::example) and [`PackedExamples::pack`].
-    pub fn batch(&self, pairs: &[PairExample], step: u32, first_sequence: u32) -> Result<PackedExamples> {
+    /// Returns the errors of [`example`](Self::example) and [`PreTrainingBatch::new`].
+    pub fn batch(&self, pairs: &[PairExample], step: u32, first_sequence: u32) -> Result<PreTrainingBatch> {
         let mask = |(pair, sequence)| self.example(pair, step, sequence);
         let numbers = (0..pairs.len() as u32).map(|number| first_sequence.wrapping_add(number));
         let examples: Vec<MaskedExample> = pairs.iter().zip(numbers).map(mask).collect::<Result<_>>()?;
-        PackedExamples::pack(&examples, first_sequence)
+        PreTrainingBatch::new(&examples, first_sequence)
     }
 
-    /// The batches of an epoch's examples, `batch_size` sequences each and an optimizer step each, from step
-    /// `first_step` on. The last batch has what is left.
+    /// Returns batches of `batch_size` examples, one per optimizer step from `first_step` on. The last batch may be
+    /// smaller.
     ///
     /// # Errors
-    /// When `batch_size` is 0; each batch may fail as [`batch`](Self::batch).
+    /// Returns an error if `batch_size` is 0. Each batch can fail like [`batch`](Self::batch).
     pub fn batches<'a>(
         &'a self,
         pairs: &'a [PairExample],
         batch_size: usize,
         first_step: u32,
-    ) -> Result<impl ExactSizeIterator<Item = Result<PackedExamples>> + 'a> {
+    ) -> Result<impl ExactSizeIterator<Item = Result<PreTrainingBatch>> + 'a> {
         check_batch_size(batch_size)?;
         let batch = move |(number, pairs)| self.batch(pairs, first_step.wrapping_add(number as u32), 0);
         Ok(pairs.chunks(batch_size).enumerate().map(batch))
     }
 
-    /// The batches of an evaluation. A target depends on the number of its example alone: not on the batch
-    /// size, nor on when the evaluation takes place.
+    /// Returns the batches of an evaluation. The targets of an example depend only on its number, not on the batch size or
+    /// the time of the evaluation.
     ///
     /// # Errors
-    /// As [`batches`](Self::batches).
+    /// Returns the errors of [`batches`](Self::batches).
     pub fn evaluation_batches<'a>(
         &'a self,
         pairs: &'a [PairExample],
         batch_size: usize,
-    ) -> Result<impl ExactSizeIterator<Item = Result<PackedExamples>> + 'a> {
+    ) -> Result<impl ExactSizeIterator<Item = Result<PreTrainingBatch>> + 'a> {
         check_batch_size(batch_size)?;
         let batch = move |(number, pairs)| self.batch(pairs, EVALUATION, (number * batch_size) as u32);
         Ok(pairs.chunks(batch_size).enumerate().map(batch))
@@ -243,6 +233,31 @@ fn check_batch_size(batch_size: usize) -> Result<()> {
     match batch_size {
         0 => Err(Error::invalid("batch size", 0, "at least 1")),
         _ => Ok(()),
+    }
+}
+
+impl DataSet for PreTraining {
+    type Example = PairExample;
+    type Batch = PreTrainingBatch;
+
+    fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<PairExample>> + '_> {
+        self.stream(epoch, 0)
+    }
+
+    fn batch(&self, examples: &[PairExample], step: u32, first_sequence: u32) -> Result<PreTrainingBatch> {
+        PreTraining::batch(self, examples, step, first_sequence)
+    }
+
+    fn size(&self, example: &PairExample) -> Size {
+        Size { sequences: 1, tokens: example.token_count() }
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        let mut print = Fingerprint::new();
+        self.corpus.ids().for_each(|id| print.add(&id.to_le_bytes()));
+        let settings = format!("{:?} {:?} {} {:?}", self.pairs, self.masking, self.seed, self.examples);
+        print.add(settings.as_bytes());
+        Some(print.finish())
     }
 }
 
@@ -264,35 +279,33 @@ mod tests {
         let examples: Vec<MaskedExample> =
             pairs[..5].iter().zip(10..).map(|(pair, sequence)| data.example(pair, 4, sequence).unwrap()).collect();
         let packed = data.batch(&pairs[..5], 4, 10).unwrap();
-        assert_eq!(packed.sequence_numbers, [10, 11, 12, 13, 14]);
-        assert_eq!((packed.sequence_count(), packed.cu_seqlens.len()), (5, 6));
-        assert_eq!(packed.token_count(), packed.cu_seqlens[5] as usize);
+        let (batch, targets, kinds) = (packed.batch(), packed.targets(), packed.target_kinds());
+        let ends = batch.sequences().cu_seqlens();
+        assert_eq!(batch.sequences().numbers(), [10, 11, 12, 13, 14]);
+        assert_eq!((batch.len(), ends.len(), batch.tokens()), (5, 6, ends[5] as usize));
 
-        let mut targets = 0;
+        let mut seen = 0;
         for (number, example) in examples.iter().enumerate() {
-            let (start, end) = (packed.cu_seqlens[number], packed.cu_seqlens[number + 1]);
+            let (start, end) = (ends[number], ends[number + 1]);
             let rows = start as usize..end as usize;
-            assert_eq!(packed.ids[rows.clone()], example.ids);
-            assert_eq!(packed.token_types[rows.clone()], example.token_types);
-            assert!(packed.positions[rows].iter().copied().eq(0..end - start));
-            assert_eq!(Some(packed.next_sentence_labels[number] as u32), example.next_sentence_label);
+            assert_eq!(batch.ids()[rows.clone()], example.ids);
+            assert_eq!(batch.token_types()[rows.clone()], example.token_types);
+            assert!(batch.positions()[rows].iter().copied().eq(0..end - start));
+            assert_eq!(Some(targets.next_sentence[number] as u32), example.next_sentence_label);
             assert!(!example.targets.is_empty());
             let original = pairs[number].ids(data.corpus(), data.vocabulary());
             for target in &example.targets {
-                let row = packed.target_rows[targets];
+                let row = targets.rows[seen];
                 assert_eq!(row, start + target.position);
-                assert_eq!(packed.target_ids[targets], original[target.position as usize] as i64);
-                assert_eq!(packed.target_kinds[targets], target.kind);
+                assert_eq!(targets.labels[seen], original[target.position as usize] as i64);
+                assert_eq!(kinds[seen], target.kind);
                 if target.kind == TargetKind::Masked {
-                    assert_eq!(packed.ids[row as usize], 4);
+                    assert_eq!(batch.ids()[row as usize], 4);
                 }
-                targets += 1;
+                seen += 1;
             }
         }
-        assert_eq!(
-            (packed.target_rows.len(), packed.target_ids.len(), packed.target_kinds.len()),
-            (targets, targets, targets)
-        );
+        assert_eq!((targets.rows.len(), targets.labels.len(), kinds.len()), (seen, seen, seen));
     }
 
     #[test]
@@ -300,12 +313,13 @@ mod tests {
         let data = data();
         let pairs = data.epoch(2).unwrap();
         assert_ne!(pairs.len() % 4, 0, "the test wants a partial batch");
-        let batches: Vec<PackedExamples> = data.batches(&pairs, 4, 100).unwrap().map(|batch| batch.unwrap()).collect();
+        let batches: Vec<PreTrainingBatch> = data.batches(&pairs, 4, 100).unwrap().map(Result::unwrap).collect();
         assert_eq!(batches.len(), pairs.len().div_ceil(4));
-        assert_eq!(batches.last().unwrap().sequence_count(), pairs.len() % 4);
-        for (number, batch) in batches.iter().enumerate() {
+        assert_eq!(batches.last().unwrap().batch().len(), pairs.len() % 4);
+        for (number, found) in batches.iter().enumerate() {
             let pairs = &pairs[number * 4..pairs.len().min(number * 4 + 4)];
-            assert_eq!(*batch, data.batch(pairs, 100 + number as u32, 0).unwrap());
+            let expected = data.batch(pairs, 100 + number as u32, 0).unwrap();
+            assert_eq!((found.batch().ids(), found.targets()), (expected.batch().ids(), expected.targets()));
         }
         assert!(data.batches(&pairs, 0, 0).is_err() && data.evaluation_batches(&pairs, 0).is_err());
     }
@@ -319,9 +333,10 @@ mod tests {
             data.batch(&pairs[..2], 9, 0).unwrap(),
             data.batch(&pairs[2..6], 9, 2).unwrap(),
         );
-        assert_eq!(whole.ids, [first.ids, second.ids].concat());
-        assert_eq!(whole.target_ids, [first.target_ids, second.target_ids].concat());
-        assert_eq!(whole.sequence_numbers, [first.sequence_numbers, second.sequence_numbers].concat());
+        let numbers = |batch: &PreTrainingBatch| batch.batch().sequences().numbers().to_vec();
+        assert_eq!(whole.batch().ids(), [first.batch().ids(), second.batch().ids()].concat());
+        assert_eq!(whole.targets().labels, [&first.targets().labels[..], &second.targets().labels].concat());
+        assert_eq!(numbers(&whole), [numbers(&first), numbers(&second)].concat());
     }
 
     #[test]
@@ -363,7 +378,7 @@ mod tests {
         assert_eq!(pairs, data.evaluation().unwrap());
         let flat = |batch_size| {
             let batches = data.evaluation_batches(&pairs, batch_size).unwrap();
-            batches.flat_map(|batch| batch.unwrap().ids).collect::<Vec<u32>>()
+            batches.flat_map(|batch| batch.unwrap().batch().ids().to_vec()).collect::<Vec<u32>>()
         };
         assert_eq!(flat(1), flat(7));
     }
@@ -373,11 +388,8 @@ mod tests {
         let data = PreTraining::from_tokenized(numbered(&[40]), VocabularyTable::small(5_000)).next_sentence(false);
         let pairs = data.epoch(0).unwrap();
         let packed = data.batch(&pairs, 0, 0).unwrap();
-        assert!(packed.next_sentence_labels.is_empty() && packed.token_types.iter().all(|&kind| kind == 0));
-
-        let labelled = MaskedExample { next_sentence_label: Some(0), ..data.example(&pairs[0], 0, 0).unwrap() };
-        let mixed = [labelled, data.example(&pairs[0], 0, 1).unwrap()];
-        assert!(PackedExamples::pack(&mixed, 0).unwrap_err().to_string().contains("1 of 2"));
+        assert!(packed.targets().next_sentence.is_empty());
+        assert!(packed.batch().token_types().iter().all(|&kind| kind == 0));
     }
 
     #[test]

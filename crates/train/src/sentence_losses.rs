@@ -1,66 +1,44 @@
-//! Sentence encoders that learn from pairs of sentences.
+//! Losses of sentence encoders over pairs of sentences.
 
 use cloze_bert::{Mode, SentenceEncoder};
 use cloze_tensor::Tensor;
 
-use crate::trainer::{Learn, share};
 use crate::{Error, LabelledBatch, Result};
 
-/// What cosines are multiplied by before they are logits, as in `sentence-transformers`.
+/// The factor between cosines and logits, as in `sentence-transformers`.
 const SCALE: f64 = 20.0;
 
-/// Vectors of norm 1, `[B, D]` each, of the first and of the second sentence of each pair.
-pub(crate) fn both<L>(model: &SentenceEncoder, batch: &LabelledBatch<L>, mode: Mode) -> Result<(Tensor, Tensor)> {
+/// Returns the vectors of the first and of the second sentence of each pair, `[B, D]` each, with norm 1.
+fn pair_vectors<L>(model: &SentenceEncoder, batch: &LabelledBatch<L>, mode: Mode) -> Result<(Tensor, Tensor)> {
     if batch.choices() != 2 {
         let each = batch.choices();
-        let why =
-            format!("{each} sequence(s) for each example, must be 2: encode them with LabelledData::of_sentences");
+        let why = format!("an example has {each} sequence(s), must be 2: encode pairs with LabelledData::of_sentences");
         return Err(Error::data("sentence pairs", why));
     }
     let vectors = model.forward(&batch.batch, mode)?; // [2B, D]
-    // The small number keeps a vector of zeros one, and its gradient finite.
+    // The small number keeps the gradient of a zero vector finite.
     let norms = vectors.mul(&vectors)?.sum_keep(&[1])?.add_scalar(1e-24)?.sqrt()?; // [2B, 1]
     let vectors = vectors.div(&norms)?;
-    let of = |which: u32| -> Vec<u32> { (0..batch.labels.len() as u32).map(|pair| 2 * pair + which).collect() };
-    Ok((vectors.gather_rows(&of(0))?, vectors.gather_rows(&of(1))?))
+    let rows = |which: u32| -> Vec<u32> { (0..batch.labels.len() as u32).map(|pair| 2 * pair + which).collect() };
+    Ok((vectors.gather_rows(&rows(0))?, vectors.gather_rows(&rows(1))?))
 }
 
-/// The cosine of each pair, `[B]`.
+/// Returns the cosine of each pair, `[B]`.
 pub(crate) fn cosines(model: &SentenceEncoder, batch: &LabelledBatch<f32>, mode: Mode) -> Result<Tensor> {
-    let (first, second) = both(model, batch, mode)?;
+    let (first, second) = pair_vectors(model, batch, mode)?;
     Ok(first.mul(&second)?.sum(1)?)
 }
 
-/// How similar the sentences of each pair are, in [-1, 1]: the mean squared error of their cosine.
-///
-/// Source: N. Reimers, I. Gurevych, "Sentence-BERT", 2019, section 3; `CosineSimilarityLoss` of `sentence-transformers`.
-impl Learn<LabelledBatch<f32>> for SentenceEncoder {
-    fn counts(&self, batch: &LabelledBatch<f32>) -> Vec<usize> {
-        vec![batch.labels.len()]
-    }
-
-    fn loss(&self, batch: &LabelledBatch<f32>, counts: &[usize], mode: Mode) -> Result<Tensor> {
-        share(cosines(self, batch, mode)?.mean_squared_error(&batch.labels)?, batch.labels.len(), counts)
-    }
-}
-
-/// Pairs that belong together: for each first sentence the cross-entropy of its second one among all second ones of the
-/// batch, whose cosines times 20 are the logits. So the others are what it does not belong to, and larger batches are
-/// harder.
+/// Returns the mean cross-entropy of each first sentence's own second sentence among all second sentences of the batch,
+/// with 20 times the cosines as logits. The other pairs are the negative examples, so larger batches are harder.
 ///
 /// Source: M. Henderson et al., "Efficient natural language response suggestion for Smart Reply", 2017, section 4.4;
 /// `MultipleNegativesRankingLoss` of `sentence-transformers`.
-impl Learn<LabelledBatch<()>> for SentenceEncoder {
-    fn counts(&self, batch: &LabelledBatch<()>) -> Vec<usize> {
-        vec![batch.labels.len()]
-    }
-
-    fn loss(&self, batch: &LabelledBatch<()>, counts: &[usize], mode: Mode) -> Result<Tensor> {
-        let (first, second) = both(self, batch, mode)?;
-        let logits = first.matmul(&second.t()?)?.mul_scalar(SCALE)?; // [B, B]
-        let targets: Vec<i64> = (0..).take(batch.labels.len()).collect();
-        share(logits.cross_entropy(&targets)?, targets.len(), counts)
-    }
+pub(crate) fn ranking_loss(model: &SentenceEncoder, batch: &LabelledBatch<()>, mode: Mode) -> Result<Tensor> {
+    let (first, second) = pair_vectors(model, batch, mode)?;
+    let logits = first.matmul(&second.t()?)?.mul_scalar(SCALE)?; // [B, B]
+    let targets: Vec<i64> = (0..).take(batch.labels.len()).collect();
+    Ok(logits.cross_entropy(&targets)?)
 }
 
 #[cfg(test)]
@@ -85,7 +63,7 @@ mod tests {
         (SentenceEncoder::new(&config, &Device::Cpu, 3).unwrap(), tokenizer)
     }
 
-    /// The formulas, in f64, on the vectors that the encoder gives.
+    /// Computes the formulas in f64 from the vectors of the encoder.
     #[test]
     fn losses_are_their_formulas() {
         let (model, tokenizer) = encoder();
@@ -99,17 +77,18 @@ mod tests {
 
         let squares = scores.iter().enumerate().map(|(pair, &score)| (cosine(pair, pair) - f64::from(score)).powi(2));
         let expected = squares.sum::<f64>() / 3.0;
-        let found = Learn::loss(&model, &batch, &model.counts(&batch), Mode::Eval).unwrap().item().unwrap();
+        let cosines = cosines(&model, &batch, Mode::Eval).unwrap();
+        let found = cosines.mean_squared_error(&batch.labels).unwrap().item().unwrap();
         assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
 
-        let of = |a: usize| {
+        let loss_of = |a: usize| {
             let powers: Vec<f64> = (0..3).map(|b| (20.0 * cosine(a, b)).exp()).collect();
             -(powers[a] / powers.iter().sum::<f64>()).ln()
         };
-        let expected = (0..3).map(of).sum::<f64>() / 3.0;
+        let expected = (0..3).map(loss_of).sum::<f64>() / 3.0;
         let (data, _) = LabelledData::of_sentences(&FIRST, &SECOND, vec![(); 3], &tokenizer, 16).unwrap();
         let batch = data.batches(3).unwrap().next().unwrap().unwrap();
-        let found = Learn::loss(&model, &batch, &model.counts(&batch), Mode::Eval).unwrap().item().unwrap();
+        let found = ranking_loss(&model, &batch, Mode::Eval).unwrap().item().unwrap();
         assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
     }
 
@@ -118,8 +97,8 @@ mod tests {
         let (model, tokenizer) = encoder();
         let (data, _) = LabelledData::of_pairs(&FIRST, &SECOND, vec![0.5f32; 3], &tokenizer, 16).unwrap();
         let batch = data.batches(3).unwrap().next().unwrap().unwrap();
-        let error = Learn::loss(&model, &batch, &model.counts(&batch), Mode::Eval).unwrap_err().to_string();
-        let why = "1 sequence(s) for each example, must be 2: encode them with LabelledData::of_sentences";
+        let error = cosines(&model, &batch, Mode::Eval).unwrap_err().to_string();
+        let why = "an example has 1 sequence(s), must be 2: encode pairs with LabelledData::of_sentences";
         assert_eq!(error, format!("sentence pairs: {why}"));
     }
 }

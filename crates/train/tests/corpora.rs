@@ -1,7 +1,6 @@
-//! Corpora of real size. Reads `corpus/eltec-eng` and `corpus/eltec-por` in the folder that `CLOZE_DATA`
-//! names: novels of the European Literary Text Collection (github.com/COST-ELTeC), a text file each; and
-//! `vocab/bert-base-uncased-vocab.txt`, the vocabulary of that model. `CLOZE_SHOW=7` prints 100 sentences that
-//! the seed 7 draws.
+//! Corpora of realistic size. The tests read novels of the European Literary Text Collection (github.com/COST-ELTeC), one
+//! text file each, in `corpus/eltec-eng` and `corpus/eltec-por` of the folder `CLOZE_DATA`, and the vocabulary in
+//! `vocab/bert-base-uncased-vocab.txt`. `CLOZE_SHOW=7` prints 100 sentences drawn with seed 7.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -19,14 +18,14 @@ fn folder(name: &str) -> Option<PathBuf> {
     }
 }
 
-/// The most memory that this process has held, in MiB, where the system says so.
+/// Returns the peak memory of this process in MiB, if the system reports it.
 fn peak_memory() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches(" kB").parse::<usize>().ok()? / 1024)
 }
 
-/// One test, so that the memory is that of one corpus after the other and not of several at once.
+/// A single test, because tests in parallel would add up their memory.
 #[test]
 fn novels() {
     for (name, documents, bytes) in [("corpus/eltec-eng", 95, 55_000_000), ("corpus/eltec-por", 96, 35_000_000)] {
@@ -40,7 +39,7 @@ fn novels() {
         let mean = corpus.byte_count() / corpus.sentence_count();
         assert!((60..160).contains(&mean), "{mean} bytes a sentence");
 
-        // Few may begin in lower case: only those at the beginning of a paragraph, as in verse.
+        // Only the first sentences of paragraphs, as in verse, may begin in lower case.
         let lower =
             corpus.sentences().filter(|s| s.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_lowercase));
         let lower = lower.count();

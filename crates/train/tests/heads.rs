@@ -1,4 +1,4 @@
-//! Every head learns: a model as small as can be, on words that give the answer away.
+//! Every head learns: tiny models on words that give the answer away.
 
 mod common;
 
@@ -22,10 +22,10 @@ const ANIMALS: [&str; 4] = ["cat", "dog", "cow", "hen"];
 const PLANTS: [&str; 4] = ["oak", "elm", "fig", "ivy"];
 const VERBS: [&str; 4] = ["sat", "ran", "lay", "hid"];
 
-/// Sentences of five words: an animal or a plant at a random place, and verbs.
+/// Sentences of five words: verbs, and an animal or a plant at a random position.
 struct Sentences {
     texts: Vec<String>,
-    /// Where the noun is, and whether it is a plant.
+    /// The position of the noun, and whether it is a plant.
     nouns: Vec<(usize, bool)>,
 }
 
@@ -74,7 +74,7 @@ fn train<M: Learn<D::Batch>, D: DataSet>(model: &mut M, data: &D, steps: u32) ->
     Ok(trainer.steps(steps).progress(false).run(data)?.mean_of_last(5))
 }
 
-/// Trains until the loss is next to nothing, and evaluates.
+/// Trains until the loss is close to 0, and evaluates.
 fn train_to_classify<L: Clone, M: Classify<L> + Learn<cloze_train::LabelledBatch<L>>>(
     model: &mut M,
     data: &LabelledData<L>,
@@ -98,7 +98,7 @@ fn sequences_in_classes() -> Result {
     Ok(())
 }
 
-/// By batches of any size, and one sequence at a time by hand.
+/// Compares batches of any size with a computation by hand, one sequence at a time.
 #[test]
 fn an_evaluation_is_the_mean_over_examples() -> Result {
     let sentences = Sentences::new(11);
@@ -174,7 +174,7 @@ fn tokens_in_classes() -> Result {
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     let mut model: BertForTokenClassification = model(&tags)?;
     let evaluation = train_to_classify(&mut model, &data)?;
-    // Special tokens are no words.
+    // Special tokens have no label.
     assert_eq!((evaluation.labels.len(), evaluation.predictions.len()), (96 * 5, 96 * 5));
     assert!(!evaluation.labels.contains(&-100));
     Ok(())
@@ -188,7 +188,7 @@ fn answers_to_questions() -> Result {
         .iter()
         .zip(&sentences.nouns)
         .map(|(text, &(at, is_plant))| {
-            // Plants are no answer.
+            // A sentence with a plant has no answer.
             let answer = AnswerSpan { text: text[at * 4..at * 4 + 3].to_string(), start: at * 4 };
             QuestionExample { question: "cat".into(), context: text.clone(), answer: (!is_plant).then_some(answer) }
         })
@@ -210,7 +210,7 @@ fn answers_to_questions() -> Result {
 
 #[test]
 fn choices() -> Result {
-    // The plant is right, wherever it stands.
+    // The plant is the right choice at any position.
     let question = |number: usize| {
         let mut choices = vec![PLANTS[number % 4].to_string(), "cat".to_string(), "sat".to_string()];
         choices.rotate_right(number % 3);

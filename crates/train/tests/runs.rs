@@ -1,4 +1,4 @@
-//! Runs that are split, stopped and resumed, on models and data that are as small as can be.
+//! Runs that are split, stopped and resumed, on tiny models and data.
 
 mod common;
 
@@ -8,8 +8,7 @@ use std::path::Path;
 use cloze_bert::{BertConfig, BertForSequenceClassification, BertForTokenClassification, PreTrainedModel};
 use cloze_tensor::Module;
 use cloze_train::{
-    AdamW, DataSet, Evaluation, Every, LabelledData, Learn, ParameterGroup, Schedule, Sequence, Stopped, Trainer,
-    TrainingReport,
+    AdamW, Evaluation, Every, LabelledData, ParameterGroup, Schedule, Sequence, Stopped, Trainer, TrainingReport,
 };
 
 use common::device;
@@ -32,7 +31,7 @@ fn model() -> Result<BertForSequenceClassification> {
     Ok(BertForSequenceClassification::new(&config(&["even", "odd"]), &device(), 1)?)
 }
 
-/// Sequences of different lengths; the label is whether more ids are odd.
+/// Sequences of different lengths, labelled by whether most of their ids are odd.
 fn data(count: usize) -> Result<LabelledData<i64>> {
     let ids = |n: usize| -> Vec<u32> { (0..3 + n * 7 % 11).map(|at| ((n * 31 + at * 17) % 40) as u32).collect() };
     let sequences: Vec<Sequence> =
@@ -58,14 +57,15 @@ fn bits(model: &impl Module) -> Result<Vec<u32>> {
     Ok(values(model)?.into_iter().map(f32::to_bits).collect())
 }
 
-/// The largest difference of two models' parameters, by the largest parameter.
+/// Returns the largest difference between the parameters of two models, relative to the largest parameter.
 fn distance(a: &impl Module, b: &impl Module) -> Result<f32> {
     let (a, b) = (values(a)?, values(b)?);
     let largest = a.iter().fold(0f32, |largest, x| largest.max(x.abs()));
     Ok(a.iter().zip(&b).fold(0f32, |most, (a, b)| most.max((a - b).abs())) / largest)
 }
 
-/// SGD in effect: with AdamW, gradients that are zero but for rounding move weights as much as any.
+/// AdamW settings that amount to SGD. With the usual eps, gradients that are 0 except for rounding would move weights as
+/// much as any other.
 fn plain() -> AdamW {
     AdamW::new(200.0).eps(1e3).weight_decay(0.0)
 }
@@ -80,11 +80,11 @@ fn accumulated_batches_are_one_batch() -> Result {
         Ok((model, report))
     };
     let (whole, report) = run(16, 1)?;
-    // 40 examples: two steps of 16 and one of 8, which are four batches of 4 and two.
+    // 40 examples make two steps of 16 and one of 8: four, four and two batches of 4.
     for (batch, accumulate) in [(4, 4), (8, 2), (5, 4)] {
         let (split, of_split) = run(batch, accumulate)?;
         if batch == 5 {
-            assert!(distance(&whole, &split)? > 1e-5, "other steps, other weights");
+            assert!(distance(&whole, &split)? > 1e-5, "other steps give other weights");
             continue;
         }
         assert_eq!(of_split.losses.len(), report.losses.len());
@@ -96,7 +96,7 @@ fn accumulated_batches_are_one_batch() -> Result {
     Ok(())
 }
 
-/// Batches of which one has many labels and another none.
+/// Accumulates batches with many labels and batches without labels.
 #[test]
 fn accumulated_tokens_count_alike() -> Result {
     let sequences: Vec<Sequence> = (0..16u32).map(|n| Sequence { ids: vec![n; 4], token_types: vec![0; 4] }).collect();
@@ -113,7 +113,7 @@ fn accumulated_tokens_count_alike() -> Result {
     Ok(())
 }
 
-/// A run in which a checkpoint is every third step, and a callback that fails after step `fails_after`.
+/// Trains with a checkpoint every third step and a callback that fails after step `fails_after`.
 fn run_in(
     directory: &Path,
     model: &mut BertForSequenceClassification,
@@ -130,7 +130,7 @@ fn run_in(
         .average(0.8)
         .evaluate(Every::Steps(2), |model| {
             evaluations.set(evaluations.get() + 1);
-            // Anything that depends on all weights.
+            // Any value that depends on all weights.
             let sum: f32 = values(model).unwrap_or_default().iter().map(|x| x.abs()).sum();
             Ok(Evaluation::maximize("odd", f64::from(sum.to_bits() % 97)))
         })
@@ -150,7 +150,7 @@ fn a_resumed_run_has_the_bits_of_one_never_stopped() -> Result {
     let folder = tempfile::tempdir()?;
     let mut whole = model()?;
     let report = run_in(&folder.path().join("whole"), &mut whole, &data, 0)?;
-    // 7 steps an epoch: 40 examples, 6 a step.
+    // 40 examples, 6 per step, make 7 steps per epoch.
     assert_eq!((report.losses.len(), report.epochs), (21, 3));
     for stops in [vec![1], vec![3], vec![7], vec![8, 9], vec![4, 10, 11, 20], vec![21]] {
         let directory = folder.path().join(format!("{stops:?}"));
@@ -165,7 +165,7 @@ fn a_resumed_run_has_the_bits_of_one_never_stopped() -> Result {
             (found.losses, found.best, found.tokens),
             (report.losses.clone(), report.best.clone(), report.tokens)
         );
-        // Once more: it is over already.
+        // Resuming a run that has ended changes nothing.
         let mut again = model()?;
         run_in(&directory, &mut again, &data, 0)?;
         assert_eq!(bits(&again)?, bits(&whole)?);
@@ -174,7 +174,7 @@ fn a_resumed_run_has_the_bits_of_one_never_stopped() -> Result {
 }
 
 #[test]
-fn evaluations_that_are_no_number_survive() -> Result {
+fn a_run_with_nan_evaluations_can_be_resumed() -> Result {
     let (data, folder) = (data(40)?, tempfile::tempdir()?);
     let run = |until: u32| {
         let mut model = model()?;
@@ -192,7 +192,7 @@ fn evaluations_that_are_no_number_survive() -> Result {
 }
 
 #[test]
-fn what_another_run_began_is_refused() -> Result {
+fn runs_with_other_settings_are_not_resumed() -> Result {
     let (data_40, folder) = (data(40)?, tempfile::tempdir()?);
     let run = |model: &mut BertForSequenceClassification, data: &LabelledData<i64>, seed, resume| {
         trainer(model).epochs(2).seed(seed).directory(folder.path()).resume(resume).run(data)
@@ -202,11 +202,11 @@ fn what_another_run_began_is_refused() -> Result {
         |result: cloze_train::Result<TrainingReport>| result.err().map(|error| error.to_string()).unwrap_or_default();
     let again = said(run(&mut model()?, &data_40, 3, false));
     assert!(
-        again.ends_with("run: there is a run already, after step 10: resume it, or choose another directory"),
+        again.ends_with("run: the directory has a run already, at step 10: resume it or choose another directory"),
         "{again}"
     );
     let seed = said(run(&mut model()?, &data_40, 4, true));
-    assert!(seed.contains("resume: seed is 4, but the run here was begun with 3"), "{seed}");
+    assert!(seed.contains("resume: seed is 4, the run was started with 3"), "{seed}");
     let other = said(run(&mut model()?, &data(41)?, 3, true));
     assert!(other.contains("resume: data is "), "{other}");
     let mut wider = BertForSequenceClassification::new(&config(&["a", "b", "c"]), &device(), 1)?;
@@ -217,10 +217,10 @@ fn what_another_run_began_is_refused() -> Result {
     };
     with(0.1, &mut model()?)?;
     let other = said(with(0.2, &mut model()?));
-    assert!(other.contains("resume: dropout is 0.2, but the run here was begun with 0.1"), "{other}");
+    assert!(other.contains("resume: dropout is 0.2, the run was started with 0.1"), "{other}");
     let longer = said(trainer(&mut model()?).epochs(3).directory(folder.path()).resume(true).run(&data_40));
-    assert!(longer.contains("15 steps are asked for, but the run here was begun for 10"), "{longer}");
-    // A file that is cut short.
+    assert!(longer.contains("the run has 10 steps, 15 were asked for"), "{longer}");
+    // A truncated file.
     let file = folder.path().join("checkpoint-00000010/state.safetensors");
     let bytes = std::fs::read(&file)?;
     std::fs::write(&file, &bytes[..bytes.len() / 2])?;
@@ -230,7 +230,7 @@ fn what_another_run_began_is_refused() -> Result {
 }
 
 #[test]
-fn a_run_that_gets_no_better_ends_with_its_best() -> Result {
+fn early_stopping_restores_the_best_parameters() -> Result {
     let data = data(40)?;
     let mut model = model()?;
     let mut seen: Vec<Vec<u32>> = Vec::new();
@@ -322,7 +322,7 @@ fn a_loss_that_is_infinite_names_rows_and_operation() -> Result {
         }
     });
     broken?;
-    let error = trainer(&mut model).batch_size(4).run(&data).err().ok_or("the run goes on")?.to_string();
+    let error = trainer(&mut model).batch_size(4).run(&data).err().ok_or("no error")?.to_string();
     assert!(error.starts_with("loss: it is NaN in optimizer step 1, of rows "), "{error}");
     assert!(error.contains("(first: bert.encoder.layer.1"), "{error}");
     assert!(error.contains(": feed_forward: the result has NaN at element 0)"), "{error}");
@@ -341,21 +341,6 @@ fn batches_of_tokens() -> Result {
     })?;
     let all: usize = data.sequences().iter().map(|sequence| sequence.ids.len()).sum();
     assert_eq!((report.tokens, report.epochs), (2 * all, 2));
-    Ok(())
-}
-
-/// The shares of the batches of a step add up to its loss.
-#[test]
-fn shares_add_up() -> Result {
-    let (data, model) = (data(8)?, model()?);
-    let whole = data.batch(&(0..8).collect::<Vec<_>>(), 0, 0)?;
-    let counts = model.counts(&whole);
-    let loss = Learn::loss(&model, &whole, &counts, cloze_bert::Mode::Eval)?.item()?;
-    let mut sum = 0.0;
-    for part in [&[0usize, 1, 2][..], &[3, 4, 5, 6, 7]] {
-        sum += Learn::loss(&model, &data.batch(part, 0, 0)?, &counts, cloze_bert::Mode::Eval)?.item()?;
-    }
-    assert!((loss - sum).abs() < 1e-6 && counts == [8], "{loss} and {sum}");
     Ok(())
 }
 

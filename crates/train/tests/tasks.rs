@@ -1,4 +1,4 @@
-//! Evaluations of tasks: names in sentences, answers to questions, similarity of sentences.
+//! Evaluations of tasks: named entities, answers to questions, similarity of sentences.
 
 mod common;
 
@@ -43,7 +43,7 @@ fn sentence(text: &str, tags: &str) -> TaggedSentence {
     TaggedSentence { words: words(text), tags: words(tags) }
 }
 
-/// What the model says of each word's first piece, one sentence at a time.
+/// Compares with the prediction for the first piece of each word, one sentence at a time.
 #[test]
 fn words_have_the_tag_of_their_first_piece() -> Result {
     let (model, tokenizer): (BertForTokenClassification, _) = (model(&TAGS)?, tokenizer()?);
@@ -77,7 +77,7 @@ fn words_have_the_tag_of_their_first_piece() -> Result {
         let classes = ClassificationEvaluation::run(&model, &data, 64)?;
         assert!((classes.loss - found.loss).abs() < 1e-5, "{} and {}", classes.loss, found.loss);
         let right = found.accuracy() * 8.0;
-        // The two words without a token are predicted as O: one rightly.
+        // The two words without a token are predicted as O, which is right for one of them.
         assert!((right - (classes.accuracy()? * 6.0 + 1.0)).abs() < 1e-9, "{right}");
     }
     Ok(())
@@ -94,10 +94,10 @@ fn words_that_are_cut_off_are_not_found() -> Result {
     let said = |sentences: &[TaggedSentence], max_length| {
         TokenClassificationEvaluation::run(&model, sentences, &tokenizer, max_length, 8).unwrap_err().to_string()
     };
-    assert_eq!(said(&[], 32), "examples: there is none");
-    assert_eq!(said(&sentences, 1), "max_length is 1, must be at least 2, the special tokens");
+    assert_eq!(said(&[], 32), "examples: no example was given");
+    assert_eq!(said(&sentences, 1), "max_length is 1, must be at least 2 for the special tokens");
     let unseen = said(&[sentence("so", "B-ORG")], 32);
-    assert!(unseen.starts_with("tags: sentence 0 tags \"so\" as \"B-ORG\", the tags are "), "{unseen}");
+    assert!(unseen.starts_with("tags: sentence 0 has tag \"B-ORG\" for \"so\", known tags are "), "{unseen}");
     Ok(())
 }
 
@@ -115,7 +115,7 @@ fn questions_are_answered_as_one_by_one() -> Result {
         question("where", &long, Some("rio")),
         question("who ran", "ana ran", None),
     ];
-    // More than are encoded at once.
+    // More questions than are encoded together.
     questions.extend((0..70).map(|number| question("who", TEXTS[number % 4], None)));
     for (no_answer, window) in [(false, 32), (true, 20)] {
         let asked = QuestionAnswering::new(model.clone(), tokenizer.clone())?;
@@ -168,7 +168,7 @@ fn numbers_of_pairs() -> Result {
     Ok(())
 }
 
-/// Of a small encoder that starts at random, on all pairs of four sentences: partners become the nearest.
+/// Trains a small encoder on all pairs of four sentences, until partners are the nearest neighbours.
 #[test]
 fn a_sentence_encoder_learns() -> Result {
     let tokenizer = tokenizer()?;

@@ -1,4 +1,4 @@
-//! The trainer, on a model and a corpus that are as small as can be.
+//! The trainer, on a tiny model and corpus.
 
 mod common;
 
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use cloze_bert::{BertConfig, BertForPreTraining, Mode, PreTrainedModel, Tokenizer, TrainOptions};
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{Module, Tensor, module};
+use cloze_tensor::{Module, module};
 use cloze_train::{
-    AdamW, Budget, Corpus, DataSet, Learn, Masking, PackedExamples, PreTraining, PreTrainingEvaluation, Schedule,
-    Trainer, Unigram,
+    AdamW, Budget, Corpus, DataSet, Learn, LossTerm, MaskedExample, Masking, PreTraining, PreTrainingBatch,
+    PreTrainingEvaluation, Schedule, Trainer, Unigram,
 };
 
 use common::device;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Documents of made-up words, each of which follows from the one before.
+/// Makes documents of invented words in which each word determines the next one.
 fn data() -> Result<(PreTraining, BertConfig)> {
     let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
     let mut sentence = || {
@@ -38,7 +38,7 @@ fn data() -> Result<(PreTraining, BertConfig)> {
     Ok((data, config))
 }
 
-/// A model that counts its forwards, and whose loss is not a number from one of them on.
+/// A model that counts its forward passes, and whose loss is NaN from one of them on.
 struct Watched {
     model: BertForPreTraining,
     forwards: Cell<u32>,
@@ -53,15 +53,20 @@ impl Watched {
     }
 }
 
-impl Learn<PackedExamples> for Watched {
-    fn counts(&self, batch: &PackedExamples) -> Vec<usize> {
+impl Learn<PreTrainingBatch> for Watched {
+    fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
         Learn::counts(&self.model, batch)
     }
 
-    fn loss(&self, batch: &PackedExamples, counts: &[usize], mode: Mode) -> cloze_train::Result<Tensor> {
-        let loss = Learn::loss(&self.model, batch, counts, mode)?;
+    fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> cloze_train::Result<Vec<LossTerm>> {
         let number = self.forwards.replace(self.forwards.get() + 1);
-        Ok(if number >= self.broken_from { loss.mul_scalar(f64::NAN)? } else { loss })
+        let mut terms = self.model.loss_terms(batch, mode)?;
+        if let LossTerm::CrossEntropy { logits, .. } = &mut terms[0]
+            && number >= self.broken_from
+        {
+            *logits = logits.mul_scalar(f64::NAN)?;
+        }
+        Ok(terms)
     }
 }
 
@@ -78,7 +83,7 @@ fn bits(model: &impl Module) -> Result<Vec<u32>> {
 }
 
 #[test]
-fn a_run_of_some_time_is_the_run_of_as_many_steps() -> Result {
+fn a_run_with_a_time_budget_equals_one_with_as_many_steps() -> Result {
     let (data, config) = data()?;
     let mut timed = BertForPreTraining::new(&config, &device(), 1)?;
     let mut steps = 0;
@@ -95,7 +100,7 @@ fn a_run_of_some_time_is_the_run_of_as_many_steps() -> Result {
 }
 
 #[test]
-fn no_time_is_a_step_to_measure_and_a_step() -> Result {
+fn a_zero_time_budget_makes_one_timed_step_and_one_step() -> Result {
     let (data, config) = data()?;
     let mut model = Watched::new(&config)?;
     let report = trainer(&mut model).budget(Budget::Time(Duration::ZERO)).run(&data)?;
@@ -152,7 +157,7 @@ fn an_epoch_ends_with_its_last_step_and_with_the_run() -> Result {
 }
 
 #[test]
-fn a_head_without_labels_stays_as_it_is() -> Result {
+fn a_head_without_labels_is_not_trained() -> Result {
     let (data, config) = data()?;
     let data = data.next_sentence(false);
     let mut model = BertForPreTraining::new(&config, &device(), 1)?;
@@ -167,10 +172,10 @@ fn a_head_without_labels_stays_as_it_is() -> Result {
 }
 
 #[test]
-fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
+fn a_nan_loss_ends_the_run_and_leaves_the_model_unchanged() -> Result {
     let (data, config) = data()?;
     let mut model = Watched { broken_from: 3, ..Watched::new(&config)? };
-    let error = trainer(&mut model).steps(10).run(&data).err().ok_or("the run goes on")?.to_string();
+    let error = trainer(&mut model).steps(10).run(&data).err().ok_or("no error")?.to_string();
     assert!(error.contains("loss") && error.contains("NaN") && error.contains("step 4"), "{error}");
     assert!(error.contains("(first: mul_scalar: the result has NaN at element 0)"), "{error}");
 
@@ -188,44 +193,44 @@ fn a_loss_that_is_not_a_number_ends_the_run_and_spares_the_model() -> Result {
     model.model.save(folder.path())?;
     let (read, _) = BertForPreTraining::open(folder.path(), &device())?;
     let batch = data.batch(&data.evaluation()?[..4], 0, 0)?;
-    let counts = Learn::counts(&read, &batch);
-    assert!(Learn::loss(&read, &batch, &counts, Mode::Eval)?.item()?.is_finite());
+    assert!(read.loss(batch.batch(), batch.targets(), Mode::Eval)?.loss.item()?.is_finite());
     Ok(())
 }
 
 #[test]
-fn settings_that_make_no_sense_are_named() -> Result {
+fn invalid_settings_are_named() -> Result {
     let (data, config) = data()?;
     let mut model = BertForPreTraining::new(&config, &device(), 1)?;
     let before = bits(&model)?;
     let mut said = |change: fn(Trainer<'_, BertForPreTraining>) -> Trainer<'_, BertForPreTraining>| -> Result<String> {
-        Ok(change(trainer(&mut model).steps(2)).run(&data).err().ok_or("the run goes on")?.to_string())
+        Ok(change(trainer(&mut model).steps(2)).run(&data).err().ok_or("no error")?.to_string())
     };
     assert_eq!(said(|trainer| trainer.batch_size(0))?, "batch size is 0, must be at least 1");
-    assert_eq!(said(|trainer| trainer.clip_norm(f64::NAN))?, "clip_norm is NaN, must be above 0, and finite");
-    assert_eq!(said(|trainer| trainer.clip_norm(0.0))?, "clip_norm is 0, must be above 0, and finite");
+    assert_eq!(said(|trainer| trainer.clip_norm(f64::NAN))?, "clip_norm is NaN, must be above 0 and finite");
+    assert_eq!(said(|trainer| trainer.clip_norm(0.0))?, "clip_norm is 0, must be above 0 and finite");
     let warmup = said(|trainer| trainer.schedule(Schedule::Linear { warmup: f64::NAN }))?;
     assert_eq!(warmup, "warmup is NaN, must be from 0 to 1");
     let rate = said(|trainer| trainer.optimizer(AdamW::new(-1.0)))?;
-    assert_eq!(rate, "learning rate is -1, must be 0 or more, and finite");
+    assert_eq!(rate, "learning rate is -1, must be at least 0 and finite");
     assert_eq!(bits(&model)?, before);
     Ok(())
 }
 
-/// The examples of another data set, without targets.
+/// A data set whose examples have no targets.
 struct NoTargets(PreTraining);
 
 impl DataSet for NoTargets {
     type Example = cloze_train::PairExample;
-    type Batch = PackedExamples;
+    type Batch = PreTrainingBatch;
 
     fn epoch(&self, epoch: u32) -> cloze_train::Result<impl Iterator<Item = cloze_train::Result<Self::Example>> + '_> {
         DataSet::epoch(&self.0, epoch)
     }
 
-    fn batch(&self, examples: &[Self::Example], step: u32, first: u32) -> cloze_train::Result<PackedExamples> {
-        let batch = self.0.batch(examples, step, first)?;
-        Ok(PackedExamples { target_rows: vec![], target_ids: vec![], target_kinds: vec![], ..batch })
+    fn batch(&self, examples: &[Self::Example], step: u32, first: u32) -> cloze_train::Result<PreTrainingBatch> {
+        let masked = examples.iter().zip(first..).map(|(example, sequence)| self.0.example(example, step, sequence));
+        let masked = masked.map(|example| Ok(MaskedExample { targets: Vec::new(), ..example? }));
+        PreTrainingBatch::new(&masked.collect::<cloze_train::Result<Vec<_>>>()?, first)
     }
 
     fn size(&self, example: &Self::Example) -> cloze_train::Size {
@@ -237,13 +242,13 @@ impl DataSet for NoTargets {
 fn a_batch_without_targets_is_not_blamed_on_the_learning_rate() -> Result {
     let (data, config) = data()?;
     let mut model = BertForPreTraining::new(&config, &device(), 1)?;
-    let error = trainer(&mut model).steps(2).run(&NoTargets(data)).err().ok_or("the run goes on")?.to_string();
+    let error = trainer(&mut model).steps(2).run(&NoTargets(data)).err().ok_or("no error")?.to_string();
     assert!(error.contains("none of the 0 targets counts") && !error.contains("learning rate"), "{error}");
     Ok(())
 }
 
 #[test]
-fn an_evaluation_with_nothing_behind_a_mask_says_so() -> Result {
+fn an_evaluation_without_masked_targets_is_refused() -> Result {
     let (data, config) = data()?;
     let model = BertForPreTraining::new(&config, &device(), 1)?;
     let unigram = Unigram::fit(data.corpus().ids(), config.vocab_size)?;

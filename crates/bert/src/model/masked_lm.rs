@@ -1,7 +1,7 @@
 //! Masked-language modelling: predicting the tokens that were masked (J. Devlin, M.-W. Chang, K. Lee, K. Toutanova,
 //! "BERT", 2018).
 
-use cloze_tensor::{CrossEntropy, Gelu, Inside as _, Reduction, Tensor, module};
+use cloze_tensor::{Gelu, Inside as _, Tensor, module};
 
 use super::{BertModel, LayerNorm, Linear, Mode, PreTrainedModel, Rows};
 use crate::weights::{Init, Weights};
@@ -63,10 +63,9 @@ impl LmPredictionHead {
     }
 }
 
-/// Computes the cross-entropy of logits `[M, V]` against the masked tokens, reduced to a number.
-pub(super) fn masked_lm_loss(logits: &Tensor, labels: &[i64], reduction: Reduction) -> Result<Tensor> {
-    let settings = CrossEntropy { reduction, ..CrossEntropy::default() };
-    Ok(logits.cross_entropy_with(labels, settings).inside("cls.predictions")?)
+/// Computes the mean cross-entropy of logits `[M, V]` against the masked tokens.
+pub(super) fn masked_lm_loss(logits: &Tensor, labels: &[i64]) -> Result<Tensor> {
+    Ok(logits.cross_entropy(labels).inside("cls.predictions")?)
 }
 
 /// `cls` of [`BertForMaskedLM`].
@@ -123,6 +122,6 @@ impl BertForMaskedLM {
     /// Returns an error like [`forward`](BertForMaskedLM::forward), and if the number of labels differs from the
     /// number of rows, a label is out of range, or all are ignored.
     pub fn loss(&self, batch: &Batch, rows: &[u32], labels: &[i64], mode: Mode) -> Result<Tensor> {
-        masked_lm_loss(&self.forward(batch, rows, mode)?, labels, Reduction::Mean)
+        masked_lm_loss(&self.forward(batch, rows, mode)?, labels)
     }
 }

@@ -1,7 +1,7 @@
 //! Pre-training: masked-language modelling and next-sentence prediction together (J. Devlin, M.-W. Chang, K. Lee,
 //! K. Toutanova, "BERT", 2018).
 
-use cloze_tensor::{CrossEntropy, Inside as _, Reduction, Tensor, module};
+use cloze_tensor::{Inside as _, Tensor, module};
 
 use super::masked_lm::{MaskedLmHead, masked_lm_loss};
 use super::next_sentence::{NextSentenceHead, seq_relationship};
@@ -9,7 +9,7 @@ use super::{
     BertForMaskedLM, BertForNextSentencePrediction, BertModel, Linear, LmPredictionHead, Mode, PreTrainedModel, Rows,
 };
 use crate::weights::Weights;
-use crate::{Batch, BertConfig, Error, Result};
+use crate::{Batch, BertConfig, Result};
 
 /// `cls` of [`BertForPreTraining`]: both heads.
 #[derive(Clone)]
@@ -72,36 +72,34 @@ impl BertForPreTraining {
         self.cls.seq_relationship.forward(&self.bert.pool(cls)?).inside("cls.seq_relationship")
     }
 
+    /// Runs the encoder and returns the hidden states of the `[CLS]` tokens, `[B, H]`, and of `rows`, `[M, H]`.
+    ///
+    /// # Errors
+    /// Returns an error if the batch does not fit the model or a row is out of range.
+    pub fn cls_and_rows(&self, batch: &Batch, rows: &[u32], mode: Mode) -> Result<(Tensor, Tensor)> {
+        let wanted = [batch.sequences().starts(), rows].concat();
+        let hidden = self.bert.forward_rows(batch, &Rows::some(batch.sequences(), &wanted), mode)?; // [B + M, H]
+        Ok((hidden.narrow(0, 0, batch.len())?, hidden.narrow(0, batch.len(), rows.len())?))
+    }
+
     /// Computes the loss of a batch, in nats: the mean cross-entropy of the masked tokens plus, if `targets` has
     /// labels for them, that of the next sentences.
     ///
     /// # Errors
     /// Returns an error if the batch or the targets do not fit the model, or there is no target.
     pub fn loss(&self, batch: &Batch, targets: &PreTrainingTargets, mode: Mode) -> Result<PreTrainingLoss> {
-        if let Some((targets, sequences)) = targets.divisors
-            && !(targets > 0.0 && sequences > 0.0)
-        {
-            return Err(Error::batch(format!("divisors are {targets} and {sequences}: must be above 0")));
-        }
-        let wanted = [batch.sequences().starts(), &targets.rows].concat();
-        let hidden = self.bert.forward_rows(batch, &Rows::some(batch.sequences(), &wanted), mode)?; // [B + M, H]
-        let (cls, masked) = (hidden.narrow(0, 0, batch.len())?, hidden.narrow(0, batch.len(), targets.rows.len())?);
-        let logits = self.mlm_logits(&masked)?; // [M, V]
-        let reduction = |divisor: Option<f64>| divisor.map_or(Reduction::Mean, Reduction::Divide);
-        let mlm = masked_lm_loss(&logits, &targets.labels, reduction(targets.divisors.map(|(targets, _)| targets)))?;
+        let (cls, masked) = self.cls_and_rows(batch, &targets.rows, mode)?;
+        let mlm = masked_lm_loss(&self.mlm_logits(&masked)?, &targets.labels)?;
         if targets.next_sentence.is_empty() {
             return Ok(PreTrainingLoss { loss: mlm.clone(), mlm, nsp: None });
         }
-        let logits = self.nsp_logits(&cls)?; // [B, 2]
-        let reduction = reduction(targets.divisors.map(|(_, sequences)| sequences));
-        let settings = CrossEntropy { reduction, ..CrossEntropy::default() };
-        let nsp = logits.cross_entropy_with(&targets.next_sentence, settings).inside("cls.seq_relationship")?;
+        let nsp = self.nsp_logits(&cls)?.cross_entropy(&targets.next_sentence).inside("cls.seq_relationship")?;
         Ok(PreTrainingLoss { loss: mlm.add(&nsp)?, mlm, nsp: Some(nsp) })
     }
 }
 
 /// The labels of a batch for pre-training.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PreTrainingTargets {
     /// The packed rows of the masked tokens, `[M]`.
     pub rows: Vec<u32>,
@@ -109,9 +107,6 @@ pub struct PreTrainingTargets {
     pub labels: Vec<i64>,
     /// 0 if the second segment follows the first, 1 if not, `[B]`. Empty to train without next sentences.
     pub next_sentence: Vec<i64>,
-    /// The divisors of the two losses under gradient accumulation: the number of targets and the number of sequences
-    /// of the whole optimizer step. `None` divides by the numbers of this batch.
-    pub divisors: Option<(f64, f64)>,
 }
 
 /// The losses of a batch, in nats. Each is a scalar that records a graph.

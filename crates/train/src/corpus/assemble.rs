@@ -1,17 +1,17 @@
-//! From sentences to ids, part by part, and the parts to one corpus.
+//! Tokenizes the sentences of a corpus part by part, and joins the parts.
 
 use cloze_bert::Tokenizer;
 
-use super::store::{Ids, Section, Store};
+use super::store::{IdSection, Section, Store};
 use crate::{Error, Result};
 
-/// The ids of some sentences of a corpus.
+/// The token ids of a part of a corpus.
 #[derive(Default)]
 pub(super) struct TokenPart {
     pub(super) ids: Vec<u32>,
-    /// Where each sentence ends in `ids`. One without a token ends where it begins.
+    /// The end of each sentence in `ids`. A sentence without a token ends where it starts.
     pub(super) sentence_ends: Vec<usize>,
-    /// Numbers of sentences after which a document ends, none too where the one before the part does. Ascending.
+    /// The number of sentences before each document boundary, ascending; 0 if a document ends before the part.
     pub(super) document_ends: Vec<usize>,
 }
 
@@ -19,7 +19,7 @@ impl TokenPart {
     /// Tokenizes sentences.
     ///
     /// # Errors
-    /// When the tokenizer fails.
+    /// Returns the errors of the tokenizer.
     pub(super) fn new<'a>(
         sentences: impl Iterator<Item = &'a str>,
         document_ends: Vec<usize>,
@@ -34,20 +34,20 @@ impl TokenPart {
     }
 }
 
-/// Where parts come to stand in the whole: sentences without a token, and documents without a sentence that has one, are
-/// left out.
+/// The running totals by which parts are placed in the whole corpus. Sentences without a token, and documents without such
+/// a sentence, are dropped.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct CorpusCounts {
     pub(super) tokens: u64,
     pub(super) sentences: u64,
     pub(super) documents: u64,
-    /// Sentences of documents that have ended.
+    /// The number of sentences in documents that have ended.
     ended: u64,
     pub(super) largest_id: u32,
 }
 
-impl Counts {
-    /// Appends the ends of the next part, counted in the whole.
+impl CorpusCounts {
+    /// Appends the ends of sentences and documents of the next part, counted over the whole corpus.
     pub(super) fn place(&mut self, part: &TokenPart, sentence_ends: &mut Vec<u64>, document_ends: &mut Vec<u64>) {
         let mut breaks = part.document_ends.iter().peekable();
         let mut start = 0;
@@ -68,7 +68,7 @@ impl Counts {
         self.largest_id = part.ids.iter().fold(self.largest_id, |largest, &id| largest.max(id));
     }
 
-    /// Ends the document of the last sentence, if it has not ended.
+    /// Ends the current document, if it has a sentence.
     pub(super) fn end_document(&mut self, document_ends: &mut Vec<u64>) {
         if self.ended < self.sentences {
             self.ended = self.sentences;
@@ -77,8 +77,7 @@ impl Counts {
         }
     }
 
-    /// # Errors
-    /// When there is no token, or there are 2^32 documents: draws are numbered by them.
+    /// Checks that the corpus has a token, and fewer than 2^32 documents: random draws are numbered by document.
     pub(super) fn check(&self) -> Result<()> {
         if self.tokens == 0 {
             return Err(Error::data("corpus", "no sentence has a token"));
@@ -90,10 +89,10 @@ impl Counts {
     }
 }
 
-/// A corpus that is put together in memory.
+/// A corpus that is assembled in memory.
 #[derive(Default)]
 pub(super) struct InMemory {
-    counts: Counts,
+    counts: CorpusCounts,
     ids: Vec<u32>,
     sentence_ends: Vec<u64>,
     document_ends: Vec<u64>,
@@ -105,12 +104,14 @@ impl InMemory {
         self.ids.extend_from_slice(&part.ids);
     }
 
+    /// Returns the assembled corpus.
+    ///
     /// # Errors
-    /// As [`Counts::check`].
+    /// Returns the errors of [`CorpusCounts::check`].
     pub(super) fn finish(mut self) -> Result<Store> {
         self.counts.end_document(&mut self.document_ends);
         self.counts.check()?;
-        let ids = Ids::Wide(Section::Memory(self.ids));
+        let ids = IdSection::Wide(Section::Memory(self.ids));
         let (sentence_ends, document_ends) = (Section::Memory(self.sentence_ends), Section::Memory(self.document_ends));
         Ok(Store::new(ids, sentence_ends, document_ends, self.counts.largest_id))
     }
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_joined_and_what_is_empty_is_left_out() {
+    fn parts_are_joined_without_empty_sentences() {
         let mut whole = InMemory::default();
         let mut push = |ids: &[u32], sentence_ends: &[usize], document_ends: &[usize]| {
             let (sentence_ends, document_ends) = (sentence_ends.to_vec(), document_ends.to_vec());

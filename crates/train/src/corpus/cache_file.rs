@@ -1,10 +1,10 @@
-//! A tokenized corpus as a file that is mapped instead of read.
+//! A tokenized corpus as a file that is memory-mapped.
 //!
 //! ```text
-//! header         16 words of 64 bits, in the byte order of the machine; `Header` says which
-//! ids            16 bits each where the vocabulary has at most 2^16 tokens, else 32; then zeros up to a whole word
-//! sentence ends  a word each, in tokens
-//! document ends  a word each, in sentences
+//! header         16 words of 64 bits in the byte order of the machine; see `CacheHeader`
+//! ids            16 bits each for vocabularies of up to 2^16 tokens, else 32 bits; zero-padded to a whole word
+//! sentence ends  a word each, counted in tokens
+//! document ends  a word each, counted in sentences
 //! ```
 //!
 //! The header has an XXH3 checksum of each section and of itself.
@@ -21,33 +21,33 @@ use cloze_tensor::replace_with;
 use memmap2::Mmap;
 use twox_hash::XxHash3_64;
 
-use super::assemble::{Counts, TokenPart};
-use super::store::{Ids, Section, Store};
+use super::assemble::{CorpusCounts, TokenPart};
+use super::store::{IdSection, Section, Store};
 use crate::{Error, Result};
 
-/// Of the format of the file.
+/// The version of the file format.
 const VERSION: u64 = 1;
-/// The same bytes on every machine.
+/// The first eight bytes of the file on every machine.
 const MAGIC: u64 = u64::from_ne_bytes(*b"\x93cloze\r\n");
-/// Reads otherwise on a machine of the other byte order.
+/// A word that reads differently in the other byte order.
 const BYTE_ORDER: u64 = 0x0123_4567_89AB_CDEF;
 const WORD: usize = size_of::<u64>();
 const HEADER: usize = 16 * WORD;
 
-/// The number of ids below which 16 bits have room for them.
+/// The largest vocabulary size with 16-bit ids.
 const NARROW: usize = 1 << 16;
 
-struct Header {
+struct CacheHeader {
     key: u128,
     id_bytes: u64,
     largest_id: u64,
-    /// Tokens, sentences, documents.
+    /// The numbers of tokens, sentences and documents.
     counts: [u64; 3],
-    /// Of the ids, the sentence ends, the document ends.
+    /// The checksums of the ids, the sentence ends and the document ends.
     checksums: [u64; 3],
 }
 
-impl Header {
+impl CacheHeader {
     fn words(&self) -> [u64; 16] {
         let [tokens, sentences, documents] = self.counts;
         let [ids, sentence_ends, document_ends] = self.checksums;
@@ -74,26 +74,26 @@ impl Header {
         words
     }
 
-    /// What is wrong, in words, where it cannot be read.
-    fn read(bytes: &[u8]) -> Result<Header, String> {
+    /// Reads a header, or returns the reason why it is invalid.
+    fn read(bytes: &[u8]) -> Result<CacheHeader, String> {
         let Some(bytes) = bytes.get(..HEADER) else {
-            return Err(format!("it has {} bytes, its header alone has {HEADER}: it is cut off", bytes.len()));
+            return Err(format!("the file is truncated: it has {} bytes, the header {HEADER}", bytes.len()));
         };
         let words: [u64; 16] = bytemuck::pod_read_unaligned(bytes);
         let [magic, byte_order, version, key_low, key_high, id_bytes, largest_id, ..] = words;
         if magic != MAGIC {
-            return Err("it is no file of cached tokens".to_string());
+            return Err("this is not a file of cached tokens".to_string());
         }
         if byte_order != BYTE_ORDER {
-            return Err("it was written on a machine of the other byte order".to_string());
+            return Err("the file was written on a machine with the other byte order".to_string());
         }
         if version != VERSION {
-            return Err(format!("its format is version {version}, this program reads version {VERSION}"));
+            return Err(format!("the file has format version {version}, this library reads version {VERSION}"));
         }
         if words[15] != checksum(&words[..15]) || !matches!(id_bytes, 2 | 4) {
-            return Err("its header is damaged".to_string());
+            return Err("the header is damaged".to_string());
         }
-        Ok(Header {
+        Ok(CacheHeader {
             key: u128::from(key_high) << 64 | u128::from(key_low),
             id_bytes,
             largest_id,
@@ -102,7 +102,7 @@ impl Header {
         })
     }
 
-    /// The bytes of ids, sentence ends and document ends; none when they cannot be counted.
+    /// Returns the byte ranges of ids, sentence ends and document ends, or `None` on overflow.
     fn sections(&self) -> Option<[Range<usize>; 3]> {
         let [tokens, sentences, documents] = self.counts.map(|count| usize::try_from(count).ok());
         let ids_end = HEADER.checked_add(tokens?.checked_mul(self.id_bytes as usize)?)?;
@@ -117,7 +117,7 @@ fn checksum<T: Pod>(numbers: &[T]) -> u64 {
     XxHash3_64::oneshot(bytemuck::cast_slice(numbers))
 }
 
-/// A section that is written, and its checksum.
+/// A writer of a section that computes its checksum.
 struct Checked<W> {
     to: W,
     hash: XxHash3_64,
@@ -135,13 +135,13 @@ impl<W: Write> Checked<W> {
     }
 }
 
-/// Writes a corpus, part by part. Ends of sentences and documents wait in files without a name until the ids are there.
+/// Writes a corpus part by part. The ends of sentences and documents go to unnamed temporary files until all ids are written.
 pub(super) struct Writer<'f> {
     ids: Checked<&'f mut BufWriter<File>>,
     sentence_ends: Checked<BufWriter<File>>,
     document_ends: Checked<BufWriter<File>>,
     narrow: bool,
-    counts: Counts,
+    counts: CorpusCounts,
     key: u128,
 }
 
@@ -151,14 +151,21 @@ impl<'f> Writer<'f> {
         let waiting = || Ok::<_, io::Error>(Checked::new(BufWriter::new(tempfile::tempfile_in(folder)?)));
         let (sentence_ends, document_ends) = (waiting()?, waiting()?);
         let narrow = vocab_size <= NARROW;
-        Ok(Writer { ids: Checked::new(file), sentence_ends, document_ends, narrow, counts: Counts::default(), key })
+        Ok(Writer {
+            ids: Checked::new(file),
+            sentence_ends,
+            document_ends,
+            narrow,
+            counts: CorpusCounts::default(),
+            key,
+        })
     }
 
     pub(super) fn push(&mut self, part: &TokenPart) -> io::Result<()> {
         let (mut sentence_ends, mut document_ends) = (Vec::new(), Vec::new());
         self.counts.place(part, &mut sentence_ends, &mut document_ends);
         if self.narrow {
-            // Ids are below the size of the vocabulary.
+            // No truncation: ids are below the vocabulary size, at most 2^16.
             let ids: Vec<u16> = part.ids.iter().map(|&id| id as u16).collect();
             self.ids.write(&ids)?;
         } else {
@@ -168,17 +175,17 @@ impl<'f> Writer<'f> {
         self.document_ends.write(&document_ends)
     }
 
-    /// Whether no sentence had a token yet.
+    /// Returns whether no token has been written.
     pub(super) fn is_empty(&self) -> bool {
         self.counts.tokens == 0
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
+    fn finish(mut self) -> Result<(), WriteFailure> {
         let mut last = Vec::new();
         self.counts.end_document(&mut last);
         self.document_ends.write(&last)?;
         self.counts.check()?;
-        let header = Header {
+        let header = CacheHeader {
             key: self.key,
             id_bytes: if self.narrow { 2 } else { 4 },
             largest_id: self.counts.largest_id.into(),
@@ -199,33 +206,33 @@ impl<'f> Writer<'f> {
     }
 }
 
-/// Writing failed, or what was to be written cannot be had.
-pub(super) enum Failure {
+/// A failure to write, or to produce what is written.
+pub(super) enum WriteFailure {
     Write(io::Error),
     Other(Error),
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Failure {
-        Failure::Write(error)
+impl From<io::Error> for WriteFailure {
+    fn from(error: io::Error) -> WriteFailure {
+        WriteFailure::Write(error)
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Other(error)
+impl From<Error> for WriteFailure {
+    fn from(error: Error) -> WriteFailure {
+        WriteFailure::Other(error)
     }
 }
 
-/// Writes the file at `path`, made by `parts`, which is there whole or not at all.
+/// Writes a file at `path` atomically, with the parts that `parts` pushes.
 ///
 /// # Errors
-/// When `parts` fails, no sentence has a token, or the system refuses.
+/// Returns an error if `parts` fails, no sentence has a token, or the file cannot be written.
 pub(super) fn write(
     path: &Path,
     key: u128,
     vocab_size: usize,
-    parts: impl FnOnce(&mut Writer<'_>) -> Result<(), Failure>,
+    parts: impl FnOnce(&mut Writer<'_>) -> Result<(), WriteFailure>,
 ) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut other = None;
@@ -236,8 +243,8 @@ pub(super) fn write(
             writer.finish()
         };
         write().map_err(|failure| match failure {
-            Failure::Write(error) => error,
-            Failure::Other(error) => {
+            WriteFailure::Write(error) => error,
+            WriteFailure::Other(error) => {
                 let why = io::Error::other(error.to_string());
                 other = Some(error);
                 why
@@ -251,43 +258,45 @@ pub(super) fn write(
     }
 }
 
-/// Maps the file at `path`, and gives the key that it was written with. All of it is read once and checked.
+/// Maps the file at `path` and verifies all of it. Also returns the key that it was written with.
 ///
 /// # Errors
-/// When it cannot be read, is no such file, is cut off or damaged.
+/// Returns an error if the file cannot be read, is not a file of cached tokens, or is damaged.
 pub(super) fn open(path: &Path) -> Result<(Store, u128)> {
     let cannot_read = |source| Error::io(path, "cannot read", source);
-    let wrong = |why: String| Error::data_in(path, "cached tokens", format!("{why}; delete it and it is made again"));
-    // A pipe has no end to map, and opening one waits for a writer.
+    let wrong =
+        |why: String| Error::data_in(path, "cached tokens", format!("{why}; delete it to tokenize the text again"));
+    // Opening a pipe would block until it has a writer.
     if !std::fs::metadata(path).map_err(cannot_read)?.is_file() {
-        return Err(wrong("it is not a file".to_string()));
+        return Err(wrong("this is not a regular file".to_string()));
     }
     let file = File::open(path).map_err(cannot_read)?;
-    // SAFETY: mapped files can change under us; the documentation of `TokenizedCorpus::open` asks callers not to do that.
+    // SAFETY: the file must not be modified while it is mapped, which the documentation of `TokenizedCorpus::open` requires.
+    // The ids and ends are plain numbers without invalid bit patterns.
     let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, "cannot map", source))?);
-    let header = Header::read(&map).map_err(wrong)?;
+    let header = CacheHeader::read(&map).map_err(wrong)?;
     let length = map.len();
     let sections = header.sections().filter(|[_, _, documents]| documents.end == length);
-    let [ids, sentence_ends, document_ends] = sections
-        .ok_or_else(|| wrong(format!("its length, {length} bytes, is not what its header says: it is cut off")))?;
+    let [ids, sentence_ends, document_ends] =
+        sections.ok_or_else(|| wrong(format!("the file is truncated: its {length} bytes do not match its header")))?;
     let ids = match header.id_bytes {
-        2 => Ids::Narrow(Section::Mapped(map.clone(), ids)),
-        _ => Ids::Wide(Section::Mapped(map.clone(), ids)),
+        2 => IdSection::Narrow(Section::Mapped(map.clone(), ids)),
+        _ => IdSection::Wide(Section::Mapped(map.clone(), ids)),
     };
-    let largest_id = u32::try_from(header.largest_id).map_err(|_| wrong("its header is damaged".to_string()))?;
+    let largest_id = u32::try_from(header.largest_id).map_err(|_| wrong("the header is damaged".to_string()))?;
     let sentence_ends = Section::Mapped(map.clone(), sentence_ends);
     let store = Store::new(ids, sentence_ends, Section::Mapped(map, document_ends), largest_id);
     check(&store, &header).map_err(wrong)?;
     Ok((store, header.key))
 }
 
-/// Checks every section against its checksum, and that no index goes beyond what it points into.
-fn check(store: &Store, header: &Header) -> Result<(), String> {
+/// Verifies the checksum of every section, and that no index is out of range.
+fn check(store: &Store, header: &CacheHeader) -> Result<(), String> {
     let [tokens, sentences, documents] = header.counts;
     let [ids_sum, sentences_sum, documents_sum] = header.checksums;
     let within = match &store.ids {
-        Ids::Narrow(ids) => check_section(store, ids, ids_sum, |&id| u64::from(id) <= header.largest_id),
-        Ids::Wide(ids) => check_section(store, ids, ids_sum, |&id| u64::from(id) <= header.largest_id),
+        IdSection::Narrow(ids) => check_section(store, ids, ids_sum, |&id| u64::from(id) <= header.largest_id),
+        IdSection::Wide(ids) => check_section(store, ids, ids_sum, |&id| u64::from(id) <= header.largest_id),
     };
     let ascend = |ends: &Section<u64>, sum, count: u64| {
         let mut before = 0;
@@ -298,10 +307,10 @@ fn check(store: &Store, header: &Header) -> Result<(), String> {
         && ascend(&store.sentence_ends, sentences_sum, tokens)
         && ascend(&store.document_ends, documents_sum, sentences)
         && u32::try_from(documents).is_ok();
-    if sound { Ok(()) } else { Err("its checksums say that it is damaged".to_string()) }
+    if sound { Ok(()) } else { Err("the file is damaged: a checksum does not match".to_string()) }
 }
 
-/// Whether the numbers have this checksum and all of them pass.
+/// Returns whether the numbers have this checksum and all of them pass.
 fn check_section<T: Pod>(store: &Store, numbers: &[T], sum: u64, mut passes: impl FnMut(&T) -> bool) -> bool {
     const CHUNK: usize = 1 << 22;
     let mut hash = XxHash3_64::new();
@@ -324,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_narrow_and_wide() {
+    fn narrow_and_wide_files_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         for (vocab_size, length) in [(NARROW, 128 + 8 + 16 + 16), (NARROW + 1, 128 + 16 + 16 + 16)] {
             let path = folder.path().join("tokens");
@@ -344,32 +353,32 @@ mod tests {
         let path = folder.path().join("tokens");
         written(&path, 1_000);
         let whole = std::fs::read(&path).unwrap();
-        let says = |bytes: &[u8], what: &str| {
+        let check = |bytes: &[u8], what: &str| {
             std::fs::write(&path, bytes).unwrap();
             let error = open(&path).err().unwrap().to_string();
-            assert!(error.contains("tokens: cached tokens: it") && error.contains(what), "{error}");
+            assert!(error.contains("tokens: cached tokens: th") && error.contains(what), "{error}");
         };
         for byte in 0..whole.len() {
-            // The last two bytes of the ids are there to fill the word.
+            // The last two bytes of the ids are padding.
             if !(134..136).contains(&byte) {
                 let mut torn = whole.clone();
                 torn[byte] ^= 1;
-                says(&torn, "");
+                check(&torn, "");
             }
         }
         for length in [0, 1, 127, 128, whole.len() - 1] {
-            says(&whole[..length], "cut off");
+            check(&whole[..length], "truncated");
         }
-        says(&[&whole[..], &[0]].concat(), "cut off");
-        says(&[&b"PK"[..], &whole[2..]].concat(), "no file of cached tokens");
+        check(&[&whole[..], &[0]].concat(), "truncated");
+        check(&[&b"PK"[..], &whole[2..]].concat(), "not a file of cached tokens");
         let mut other = whole.clone();
         other[16] = 2;
-        says(&other, "version 2, this program reads version 1");
+        check(&other, "version 2, this library reads version 1");
         other = whole.clone();
         other[8..16].reverse();
-        says(&other, "byte order");
+        check(&other, "byte order");
 
-        // With checksums that fit, ends that do not ascend and ids beyond the largest are refused all the same.
+        // Ends that do not ascend and ids above the largest are refused even if the checksums match.
         let forge = |at: usize, number: u64, sum: usize, section: Range<usize>| {
             let mut forged = whole.clone();
             forged[at..at + 8].copy_from_slice(&number.to_ne_bytes());
@@ -379,10 +388,10 @@ mod tests {
             forged[120..128].copy_from_slice(&header.to_ne_bytes());
             forged
         };
-        says(&forge(136, 4, 11, 136..152), "damaged");
-        says(&forge(152, 9, 12, 152..168), "damaged");
-        says(&forge(128, 301, 10, 128..134), "damaged");
-        assert!(open(folder.path()).err().unwrap().to_string().contains("not a file"));
+        check(&forge(136, 4, 11, 136..152), "damaged");
+        check(&forge(152, 9, 12, 152..168), "damaged");
+        check(&forge(128, 301, 10, 128..134), "damaged");
+        assert!(open(folder.path()).err().unwrap().to_string().contains("not a regular file"));
     }
 
     #[test]
@@ -390,7 +399,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens");
         written(&path, 1_000);
-        let fails = write(&path, 1, 1_000, |_| Err(Failure::Other(Error::data("corpus", "why"))));
+        let fails = write(&path, 1, 1_000, |_| Err(WriteFailure::Other(Error::data("corpus", "why"))));
         assert_eq!(fails.unwrap_err().to_string(), "corpus: why");
         let fails = write(&path, 1, 1_000, |_| Ok(())).unwrap_err();
         assert_eq!(fails.to_string(), "corpus: no sentence has a token");

@@ -1,4 +1,4 @@
-//! Corpora of any size: tokenized once, piece by piece, into a file that is mapped from then on.
+//! Corpora of any size, tokenized once into a file that is memory-mapped.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,36 +8,38 @@ use cloze_bert::Tokenizer;
 use twox_hash::XxHash3_128;
 
 use super::assemble::TokenPart;
-use super::cache_file::{self, Failure, Writer};
+use super::cache_file::{self, WriteFailure, Writer};
 use super::content::ContentHash;
 use super::files::CorpusFiles;
-use super::pieces::{Part, Pieces};
-use super::progress::Progress;
+use super::part::TextPart;
+use super::pieces::TextPieces;
+use super::progress::ReadProgress;
 use super::tokenized::TokenizedCorpus;
 use crate::{Error, Result};
 
-/// Of the way from text to ids: raised whenever the same text and tokenizer give other sentences or ids than before.
-const WAY: u64 = 1;
+/// The version of the path from text to ids. It must change when the same text and tokenizer give other sentences or ids.
+const PIPELINE_VERSION: u64 = 1;
 
 impl CorpusFiles {
-    /// The token ids of these files, from a file in the folder `cache` (made if missing) if there is one for this content
-    /// and tokenizer, or else tokenized and written there. Neither the text nor the ids are ever in memory as a whole.
+    /// Returns the token ids of these files from the folder `cache`, or tokenizes the files and writes the ids there. The
+    /// folder is created if it is missing. Neither the text nor the ids are ever in memory as a whole.
     ///
-    /// The key is a hash of every byte of the files, and of the tokenizer: for names and times say nothing of content that
-    /// was moved, copied, restored, or changed twice within a second. So the files are read once each time, at the speed of
-    /// the disk; [`TokenizedCorpus::open`] goes without. The cached file is checked too; one that is damaged is made again.
+    /// The cache key is a hash of the tokenizer and of every byte of the files, because names and times do not identify
+    /// content that was moved, restored, or changed twice within a second. The files are therefore read every time, at the
+    /// speed of the disk; [`TokenizedCorpus::open`] does without that. The cached file is checked as well, and written again
+    /// if it is damaged.
     ///
-    /// A cached file has its own text's size, or half of it: delete those that are no longer wanted.
+    /// A cached file is between half as large and as large as its text. Delete files that are no longer needed.
     ///
     /// # Errors
-    /// When a file cannot be read, is not UTF-8, or changes while it is read; when no sentence has a token; when the cache
-    /// cannot be written.
+    /// Returns an error if a file cannot be read, is not UTF-8 or changes meanwhile, if no sentence has a token, or if the
+    /// cache cannot be written.
     pub fn tokenize(&self, tokenizer: &Tokenizer, cache: impl AsRef<Path>) -> Result<TokenizedCorpus> {
         let cache = cache.as_ref();
         let content = self.content()?;
         let key = key(content, tokenizer)?;
         let path = cache.join(format!("{key:032x}.tokens"));
-        // One that cannot be used is replaced; if that cannot be either, that is what is said.
+        // A file that cannot be used is replaced; only a failure to replace it is reported.
         if let Ok((store, of)) = cache_file::open(&path)
             && of == key
         {
@@ -45,19 +47,19 @@ impl CorpusFiles {
         }
         fs::create_dir_all(cache).map_err(|source| Error::io(cache, "cannot write", source))?;
         cache_file::write(&path, key, tokenizer.vocab_size(), |writer| {
-            let read = tokenize(Pieces::of_files(self.files.clone()), self.bar("tokenizing"), tokenizer, writer)?;
+            let read = tokenize(TextPieces::of_files(self.files.clone()), self.bar("tokenizing"), tokenizer, writer)?;
             if writer.is_empty() {
                 return Err(self.without_sentence().into());
             }
             match read == content {
                 true => Ok(()),
-                false => Err(Error::data_in(&self.path, "corpus", "has changed while it was read").into()),
+                false => Err(Error::data_in(&self.path, "corpus", "changed while it was read").into()),
             }
         })?;
         TokenizedCorpus::open(path)
     }
 
-    /// The hash of all files.
+    /// Hashes all files.
     fn content(&self) -> Result<u128> {
         let (mut hash, mut progress) = (ContentHash::default(), self.bar("checking"));
         let mut bytes = vec![0; 1 << 20];
@@ -80,7 +82,7 @@ impl CorpusFiles {
 }
 
 impl TokenizedCorpus {
-    /// The token ids of the files and folders at `paths`, from the folder `cache` or tokenized into it: see
+    /// Returns the token ids of the files and folders at `paths`, cached in the folder `cache`; see
     /// [`CorpusFiles::tokenize`].
     ///
     /// ```no_run
@@ -91,7 +93,7 @@ impl TokenizedCorpus {
     /// ```
     ///
     /// # Errors
-    /// As [`CorpusFiles::at`] and [`CorpusFiles::tokenize`].
+    /// Returns the errors of [`CorpusFiles::at`] and [`CorpusFiles::tokenize`].
     pub fn cached<P: AsRef<Path>>(
         paths: impl IntoIterator<Item = P>,
         tokenizer: &Tokenizer,
@@ -100,20 +102,21 @@ impl TokenizedCorpus {
         CorpusFiles::at(paths)?.tokenize(tokenizer, cache)
     }
 
-    /// Opens a file of cached tokens, whatever text and tokenizer it was made with. It is read once, to check it, and
-    /// mapped: while the corpus or a copy of it lives, the file must not be changed (replacing or deleting it is fine).
+    /// Opens a file of cached tokens without checking which text and tokenizer it was made with. The file is read once to
+    /// verify its checksums, and mapped. It must not be modified while the corpus or a clone of it exists; replacing or
+    /// deleting it is fine.
     ///
     /// # Errors
-    /// When it cannot be read, is no such file, is cut off or damaged.
+    /// Returns an error if the file cannot be read, is not a file of cached tokens, or is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<TokenizedCorpus> {
         Ok(TokenizedCorpus::of_store(cache_file::open(path.as_ref())?.0))
     }
 
-    /// Tokenizes text that has no file, such as one that is unpacked on the way, into a file of cached tokens at `path`, and
-    /// opens it: a sentence a line, a blank line between documents.
+    /// Tokenizes a text from a reader, such as a decompressor, into a file of cached tokens at `path`, and opens it. The text
+    /// has a sentence per line and a blank line between documents.
     ///
     /// # Errors
-    /// When the text cannot be read or is not UTF-8, no sentence has a token, or the file cannot be written.
+    /// Returns an error if the text cannot be read or is not UTF-8, no sentence has a token, or the file cannot be written.
     pub fn from_reader(
         text: impl Read + Send,
         tokenizer: &Tokenizer,
@@ -121,22 +124,22 @@ impl TokenizedCorpus {
     ) -> Result<TokenizedCorpus> {
         let path = path.as_ref();
         cache_file::write(path, 0, tokenizer.vocab_size(), |writer| {
-            let progress = Progress::new("tokenizing", None, true);
-            tokenize(Pieces::of_reader(text, Path::new("text")), progress, tokenizer, writer)?;
+            let progress = ReadProgress::new("tokenizing", None, true);
+            tokenize(TextPieces::of_reader(text, Path::new("text")), progress, tokenizer, writer)?;
             Ok(())
         })?;
         TokenizedCorpus::open(path)
     }
 }
 
-/// Tokenizes text into a file; gives the hash of what was read.
+/// Tokenizes text into a file and returns the hash of the text.
 fn tokenize(
-    pieces: Pieces<'_>,
-    mut progress: Progress,
+    pieces: TextPieces<'_>,
+    mut progress: ReadProgress,
     tokenizer: &Tokenizer,
     writer: &mut Writer<'_>,
-) -> Result<u128, Failure> {
-    let work = |part: Part| TokenPart::new(part.sentences(), part.document_ends.clone(), tokenizer);
+) -> Result<u128, WriteFailure> {
+    let work = |part: TextPart| TokenPart::new(part.sentences(), part.document_ends.clone(), tokenizer);
     let mut failure = None;
     let take = |part: TokenPart| {
         writer.push(&part).map_err(|error| {
@@ -147,15 +150,15 @@ fn tokenize(
     };
     let read = pieces.for_each(&mut progress, work, take);
     match failure {
-        Some(error) => Err(Failure::Write(error)),
+        Some(error) => Err(WriteFailure::Write(error)),
         None => Ok(read?),
     }
 }
 
-/// Of content and everything that ids depend on besides.
+/// Returns the cache key: a hash of everything that the ids depend on.
 fn key(content: u128, tokenizer: &Tokenizer) -> Result<u128> {
     let mut hash = XxHash3_128::new();
-    hash.write(&WAY.to_le_bytes());
+    hash.write(&PIPELINE_VERSION.to_le_bytes());
     hash.write(&content.to_le_bytes());
     hash.write(tokenizer.to_json()?.as_bytes());
     Ok(hash.finish_128())
@@ -238,7 +241,7 @@ mod tests {
         uncased.save(folder.path().join("tokenizer")).unwrap();
         assert_eq!(count(&moved, &Tokenizer::open(folder.path().join("tokenizer")).unwrap()), 1, "the same tokenizer");
 
-        // As long as before, and as old.
+        // The changed file has the same length and time as before.
         fs::write(&file, text().replacen("words", "Words", 1)).unwrap();
         File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
         assert_eq!(count(&file, &uncased), 2);
@@ -259,10 +262,12 @@ mod tests {
         torn[40_000] ^= 8;
         for damaged in [&torn[..], &whole[..whole.len() / 2], &[], b"something else"] {
             fs::write(&path, damaged).unwrap();
-            assert!(TokenizedCorpus::open(&path).unwrap_err().to_string().contains("delete it and it is made again"));
+            assert!(
+                TokenizedCorpus::open(&path).unwrap_err().to_string().contains("delete it to tokenize the text again")
+            );
             assert!(lists(&cached()) == expected && fs::read(&path).unwrap() == whole);
         }
-        // A whole one that belongs to other content.
+        // An intact file of other content.
         fs::write(&file, "another text").unwrap();
         cached();
         let other = files(&cache).into_iter().find(|(other, _)| *other != path).unwrap();
@@ -272,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_without_a_file() {
+    fn text_from_a_reader() {
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = tokenizer(TokenizerOptions::uncased());
         let read = TokenizedCorpus::from_reader(text().as_bytes(), &tokenizer, folder.path().join("tokens")).unwrap();
@@ -288,13 +293,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, cache) = (folder.path().join("text"), folder.path().join("cache"));
         let tokenizer = tokenizer(TokenizerOptions::uncased());
-        for (text, says) in [
+        for (text, expected) in [
             (&b"fine\nol\xe9"[..], "text: not UTF-8: invalid byte at offset 7"),
             (b"\n\n", "text: corpus: has no sentence"),
         ] {
             fs::write(&file, text).unwrap();
             let error = TokenizedCorpus::cached([&file], &tokenizer, &cache).unwrap_err().to_string();
-            assert!(error.contains(says), "{error}");
+            assert!(error.contains(expected), "{error}");
             assert!(files(&cache).is_empty());
         }
         fs::write(&file, "fine").unwrap();

@@ -1,37 +1,39 @@
-//! The files of a corpus: a file of sentences, or a folder of prose.
+//! The files of a corpus: a file of sentences or a folder of prose.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Corpus;
-use super::pieces::{Form, Pieces};
-use super::progress::Progress;
+use super::form::TextForm;
+use super::pieces::TextPieces;
+use super::progress::ReadProgress;
 use crate::{Error, Result};
 
-/// The files that a corpus is made of. They are read piece by piece, and all threads of the rayon pool work on the
-/// pieces; what comes of it does not depend on their number.
+/// The files of a corpus. They are read in pieces on all threads of the rayon pool; the result does not depend on the number
+/// of threads.
 ///
-/// - A file has a sentence a line and a blank line between documents.
-/// - A folder has a document in each file whose name ends in `.txt` (folders within it are not searched), in the order of
-///   their names: prose, with blank lines between paragraphs. It is split at the sentence boundaries of UAX #29, less those
-///   after abbreviations of English and Portuguese (`Mr.`, `Sra.`, `D.`), initials, and before words in lower case
+/// - A file has a sentence per line and a blank line between documents.
+/// - A folder has a document in each file whose name ends in `.txt`, in the order of their names; subfolders are not
+///   searched. The text is prose with blank lines between paragraphs. It is split at the sentence boundaries of UAX #29,
+///   except after English and Portuguese abbreviations (`Mr.`, `Sra.`, `D.`) and initials, and before words in lower case
 ///   (`"Why?" he asked.`).
 ///
-/// No document goes on from a file to the next.
+/// A document never continues in the next file.
 #[derive(Clone, Debug)]
 pub struct CorpusFiles {
-    /// What was asked for, for errors.
+    /// The first path asked for, for errors.
     pub(super) path: PathBuf,
-    pub(super) files: Vec<(PathBuf, Form)>,
+    pub(super) files: Vec<(PathBuf, TextForm)>,
     bytes: u64,
     pub(super) progress: bool,
 }
 
 impl CorpusFiles {
-    /// The files at `paths`, each a file or a folder, in this order.
+    /// Finds the files at `paths`, each a file or a folder, in this order.
     ///
     /// # Errors
-    /// When there is no path, one is neither a file nor a folder or cannot be read, or a folder has no `.txt` file.
+    /// Returns an error if there is no path, if a path is neither a file nor a folder or cannot be read, or if a folder
+    /// has no `.txt` file.
     pub fn at<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<CorpusFiles> {
         let mut found = CorpusFiles { path: PathBuf::new(), files: Vec::new(), bytes: 0, progress: true };
         for path in paths {
@@ -44,31 +46,31 @@ impl CorpusFiles {
                 found.add_folder(path)?;
             } else if metadata.is_file() {
                 found.bytes += metadata.len();
-                found.files.push((path.to_path_buf(), Form::Lines));
+                found.files.push((path.to_path_buf(), TextForm::Lines));
             } else {
                 return Err(Error::data_in(path, "corpus", "is neither a file nor a folder"));
             }
         }
         match found.files.is_empty() {
-            true => Err(Error::data("corpus", "there is no file to read")),
+            true => Err(Error::data("corpus", "no file was given")),
             false => Ok(found),
         }
     }
 
-    /// Whether a progress bar is drawn, or a line printed now and then where standard error is no terminal.
+    /// Shows progress on stderr (the default): a bar on a terminal, a line every 10 seconds elsewhere.
     pub fn progress(self, progress: bool) -> CorpusFiles {
         CorpusFiles { progress, ..self }
     }
 
-    /// The number of bytes of all files.
+    /// Returns the number of bytes of all files.
     pub fn byte_count(&self) -> u64 {
         self.bytes
     }
 
-    /// Reads all of it into memory.
+    /// Reads the corpus into memory.
     ///
     /// # Errors
-    /// When a file cannot be read or is not UTF-8, or there is no sentence.
+    /// Returns an error if a file cannot be read or is not UTF-8, or if there is no sentence.
     pub fn read(&self) -> Result<Corpus> {
         let mut corpus = Corpus::default();
         corpus.text.reserve_exact(usize::try_from(self.bytes).unwrap_or(0));
@@ -76,13 +78,13 @@ impl CorpusFiles {
             corpus.append(&part);
             Ok(())
         };
-        Pieces::of_files(self.files.clone()).for_each(&mut self.bar("reading"), Ok, take)?;
+        TextPieces::of_files(self.files.clone()).for_each(&mut self.bar("reading"), Ok, take)?;
         corpus.end_document();
         corpus.not_empty().ok_or_else(|| self.without_sentence())
     }
 
-    pub(super) fn bar(&self, what: &'static str) -> Progress {
-        Progress::new(what, Some(self.bytes), self.progress)
+    pub(super) fn bar(&self, what: &'static str) -> ReadProgress {
+        ReadProgress::new(what, Some(self.bytes), self.progress)
     }
 
     pub(super) fn without_sentence(&self) -> Error {
@@ -98,7 +100,7 @@ impl CorpusFiles {
             if is_text && !path.is_dir() {
                 let metadata = fs::metadata(&path).map_err(|source| Error::io(&path, "cannot read", source))?;
                 self.bytes += metadata.len();
-                files.push((path, Form::Prose));
+                files.push((path, TextForm::Prose));
             }
         }
         if files.is_empty() {
@@ -111,10 +113,11 @@ impl CorpusFiles {
 }
 
 impl Corpus {
-    /// Reads the corpus of a file or folder into memory: see [`CorpusFiles`].
+    /// Reads the corpus of a file or folder into memory; see [`CorpusFiles`].
     ///
     /// # Errors
-    /// When `path` cannot be read, a file is not UTF-8, a folder has no `.txt` file, or there is no sentence.
+    /// Returns an error if `path` cannot be read, a file is not UTF-8, a folder has no `.txt` file, or there is no
+    /// sentence.
     pub fn open(path: impl AsRef<Path>) -> Result<Corpus> {
         CorpusFiles::at([path])?.progress(false).read()
     }
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn file_has_a_sentence_a_line() {
+    fn a_file_has_a_sentence_per_line() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("corpus.txt");
         fs::write(&file, "\u{feff}the cat sat. it slept.\r\nMr. X left.\r\n \r\n\r\n\nsecond document\n").unwrap();
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn folder_has_a_document_a_file_in_order_of_names() {
+    fn a_folder_has_a_document_per_file_in_order_of_names() {
         let folder = tempfile::tempdir().unwrap();
         for number in (0..20).rev() {
             let text = format!("\u{feff}First of {number}. Second\nof {number}.\n\nA heading\n\nThe end!");
@@ -191,24 +194,24 @@ mod tests {
     fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        let says = |error: Error, file: &Path, what: &str| {
+        let check = |error: Error, file: &Path, what: &str| {
             let line = error.to_string();
             assert!(line.contains(&file.display().to_string()) && line.contains(what), "{line}");
         };
-        says(Corpus::open(path).unwrap_err(), path, "no .txt file");
-        assert_eq!(CorpusFiles::at([""; 0]).unwrap_err().to_string(), "corpus: there is no file to read");
-        says(Corpus::open(path.join("none")).unwrap_err(), &path.join("none"), "cannot read");
+        check(Corpus::open(path).unwrap_err(), path, "no .txt file");
+        assert_eq!(CorpusFiles::at([""; 0]).unwrap_err().to_string(), "corpus: no file was given");
+        check(Corpus::open(path.join("none")).unwrap_err(), &path.join("none"), "cannot read");
 
         fs::write(path.join("a.txt"), " \n\n").unwrap();
-        says(Corpus::open(path).unwrap_err(), path, "has no sentence");
-        says(Corpus::open(path.join("a.txt")).unwrap_err(), &path.join("a.txt"), "has no sentence");
+        check(Corpus::open(path).unwrap_err(), path, "has no sentence");
+        check(Corpus::open(path.join("a.txt")).unwrap_err(), &path.join("a.txt"), "has no sentence");
 
         fs::write(path.join("b.txt"), b"ol\xc3\xa1 \xe9 mundo").unwrap();
         fs::write(path.join("c.txt"), b"\xff").unwrap();
         for opened in [path.to_path_buf(), path.join("b.txt")] {
             let error = Corpus::open(opened).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Encoding { offset: 5, .. }), "{error}");
-            says(error, &path.join("b.txt"), "offset 5");
+            check(error, &path.join("b.txt"), "offset 5");
         }
     }
 }

@@ -1,14 +1,15 @@
 //! A corpus: documents of sentences, in order.
 //!
-//! All text lies in one string, the sentences one after the other without anything between them; two lists
-//! of ends say where sentences and documents stop. So a corpus takes the bytes of its text and eight bytes a
-//! sentence, whatever the sentences' number.
+//! The sentences are stored in one string without separators, with the end of each sentence and document in two lists. A
+//! corpus in memory therefore takes the bytes of its text plus eight bytes per sentence.
 
 mod assemble;
 mod cache_file;
 mod cached;
 mod content;
 mod files;
+mod form;
+mod part;
 mod pieces;
 mod progress;
 mod sentences;
@@ -18,14 +19,14 @@ mod tokenized;
 use std::ops::Range;
 
 pub use files::CorpusFiles;
-use pieces::Part;
+use part::TextPart;
 pub use tokenized::TokenizedCorpus;
 #[cfg(test)]
 pub(crate) use tokenized::tests::numbered;
 
 use crate::{Error, Result};
 
-/// Documents of sentences, in order. There is at least one document, and none without a sentence.
+/// Documents of sentences, in order. There is at least one document, and every document has a sentence.
 ///
 /// ```
 /// use cloze_train::Corpus;
@@ -37,63 +38,65 @@ use crate::{Error, Result};
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Corpus {
     text: String,
-    /// Where each sentence ends in `text`; it begins where the one before ends.
+    /// The end of each sentence in `text`, which is the start of the next one.
     sentence_ends: Vec<usize>,
-    /// Where each document ends, counted in sentences.
+    /// The end of each document, counted in sentences.
     document_ends: Vec<usize>,
 }
 
 impl Corpus {
-    /// Documents given as lists of sentences. Sentences of white space and documents without a sentence are
-    /// left out.
+    /// Makes a corpus of documents given as lists of sentences. Blank sentences and documents without a sentence are
+    /// dropped.
     ///
     /// # Errors
-    /// When no sentence is left.
+    /// Returns an error if no sentence is left.
     pub fn from_documents(documents: Vec<Vec<String>>) -> Result<Corpus> {
         let mut corpus = Corpus::default();
         for document in &documents {
-            document.iter().for_each(|sentence| corpus.push_sentence(sentence));
+            let mut part = TextPart::default();
+            document.iter().for_each(|sentence| part.push(sentence));
+            corpus.append(&part);
             corpus.end_document();
         }
         corpus.not_empty().ok_or_else(|| Error::data("corpus", "has no sentence"))
     }
 
-    /// Documents given as prose: paragraphs with blank lines between them, which are split into sentences as
-    /// [`Corpus::open`] splits the files of a folder.
+    /// Makes a corpus of documents given as prose, with blank lines between paragraphs. They are split into sentences as
+    /// [`Corpus::open`] does for the files of a folder.
     ///
     /// # Errors
-    /// When no sentence is found.
+    /// Returns an error if there is no sentence.
     pub fn from_prose(documents: &[impl AsRef<str>]) -> Result<Corpus> {
         let mut corpus = Corpus::default();
         for document in documents {
             let document = document.as_ref();
-            corpus.append(&Part::of_prose(document.strip_prefix('\u{feff}').unwrap_or(document)));
+            corpus.append(&TextPart::of_prose(document.strip_prefix('\u{feff}').unwrap_or(document)));
             corpus.end_document();
         }
         corpus.not_empty().ok_or_else(|| Error::data("corpus", "has no sentence"))
     }
 
-    /// The number of documents.
+    /// Returns the number of documents.
     pub fn document_count(&self) -> usize {
         self.document_ends.len()
     }
 
-    /// The number of sentences in all documents.
+    /// Returns the number of sentences in all documents.
     pub fn sentence_count(&self) -> usize {
         self.sentence_ends.len()
     }
 
-    /// The number of bytes of all sentences.
+    /// Returns the number of bytes of all sentences.
     pub fn byte_count(&self) -> usize {
         self.text.len()
     }
 
-    /// The documents in order.
+    /// Returns the documents in order.
     pub fn documents(&self) -> impl ExactSizeIterator<Item = Document<'_>> {
         (0..self.document_count()).map(|index| Document { corpus: self, sentences: span(&self.document_ends, index) })
     }
 
-    /// The sentences of all documents in order.
+    /// Returns the sentences of all documents in order.
     pub fn sentences(&self) -> impl ExactSizeIterator<Item = &str> {
         (0..self.sentence_count()).map(|index| self.sentence(index))
     }
@@ -102,21 +105,13 @@ impl Corpus {
         &self.text[span(&self.sentence_ends, index)]
     }
 
-    fn push_sentence(&mut self, sentence: &str) {
-        let sentence = sentence.trim();
-        if !sentence.is_empty() {
-            self.text.push_str(sentence);
-            self.sentence_ends.push(self.text.len());
-        }
-    }
-
     fn end_document(&mut self) {
         if self.document_ends.last().copied().unwrap_or(0) < self.sentence_ends.len() {
             self.document_ends.push(self.sentence_ends.len());
         }
     }
 
-    fn append(&mut self, part: &Part) {
+    fn append(&mut self, part: &TextPart) {
         let (bytes, sentences) = (self.text.len(), self.sentence_ends.len());
         self.text.push_str(&part.text);
         self.sentence_ends.extend(part.sentence_ends.iter().map(|end| end + bytes));
@@ -147,19 +142,19 @@ pub struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// The number of sentences, at least one.
+    /// Returns the number of sentences, at least one.
     pub fn sentence_count(&self) -> usize {
         self.sentences.len()
     }
 
-    /// The sentences in order.
+    /// Returns the sentences in order.
     pub fn sentences(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
         let corpus = self.corpus;
         self.sentences.clone().map(move |index| corpus.sentence(index))
     }
 }
 
-/// The range of item `index` when each item begins where the one before ends.
+/// Returns the range of item `index`, given the ends of adjacent items.
 fn span(ends: &[usize], index: usize) -> Range<usize> {
     let start = if index == 0 { 0 } else { ends[index - 1] };
     start..ends[index]
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_an_error() {
+    fn an_empty_corpus_is_refused() {
         for documents in [vec![], vec![vec![]], vec![vec![" \n".to_string()]]] {
             assert_eq!(Corpus::from_documents(documents).unwrap_err().to_string(), "corpus: has no sentence");
         }

@@ -1,5 +1,5 @@
-//! Text in pieces of bounded size, cut between lines or between paragraphs, each of which is split into sentences by
-//! itself.
+//! Text in pieces of bounded size. Cuts fall between lines or paragraphs, so each piece is split into sentences
+//! independently of the others.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,130 +9,45 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::content::ContentHash;
-use super::progress::Progress;
-use super::sentences;
+use super::form::TextForm;
+use super::part::TextPart;
+use super::progress::ReadProgress;
 use crate::{Error, ErrorKind, Result};
 
-/// Bytes of a piece: enough to outweigh a task, few enough that all threads have one to the end of a batch.
+/// The bytes of a piece: enough to outweigh the cost of a task, few enough to keep all threads busy to the end of a batch.
 const PIECE: usize = 256 << 10;
 
-/// Bytes that are read before they are worked on.
+/// The bytes that are read before the threads work on them.
 const BATCH: usize = 64 * PIECE;
 
-/// Pieces of a batch, where files are small.
+/// The most pieces of a batch, a limit that small files reach.
 const BATCH_PIECES: usize = 1 << 13;
 
-/// The most bytes that may lie between two places where text can be cut.
+/// The most bytes between two possible cuts.
 const LONGEST: usize = 1 << 30;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// How a text is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A sentence a line, a blank line between documents.
-    Lines,
-    /// A document, with blank lines between paragraphs.
-    Prose,
-}
-
-impl Form {
-    /// The length of the longest beginning of `text` after which no sentence goes on; 0 when there is none.
-    fn cut(self, text: &[u8]) -> usize {
-        let line_end = |text: &[u8]| text.iter().rposition(|&byte| byte == b'\n');
-        match self {
-            Form::Lines => line_end(text).map_or(0, |end| end + 1),
-            Form::Prose => {
-                let mut rest = text;
-                while let Some(end) = line_end(rest) {
-                    let line = rest[..end].trim_ascii_end();
-                    if line.is_empty() || line_end(&rest[line.len()..end]).is_some() {
-                        return end + 1;
-                    }
-                    rest = &rest[..line.len()];
-                }
-                0
-            }
-        }
-    }
-
-    fn unit(self) -> &'static str {
-        match self {
-            Form::Lines => "a line",
-            Form::Prose => "a paragraph",
-        }
-    }
-}
-
-/// Sentences, and where documents end among them. The last document may go on in the next part.
-#[derive(Default)]
-pub(super) struct Part {
-    pub(super) text: String,
-    /// Where each sentence ends in `text`.
-    pub(super) sentence_ends: Vec<usize>,
-    /// Numbers of sentences after which a document ends, none too where the one before the part does.
-    pub(super) document_ends: Vec<usize>,
-}
-
-impl Part {
-    /// The sentences of prose.
-    pub(super) fn of_prose(text: &str) -> Part {
-        let mut part = Part::default();
-        sentences::of_document(text, |sentence| part.push(sentence));
-        part
-    }
-
-    fn of_lines(text: &str) -> Part {
-        let mut part = Part::default();
-        for line in text.lines() {
-            match line.trim().is_empty() {
-                true => part.end_document(),
-                false => part.push(line),
-            }
-        }
-        part
-    }
-
-    fn push(&mut self, sentence: &str) {
-        let sentence = sentence.trim();
-        if !sentence.is_empty() {
-            self.text.push_str(sentence);
-            self.sentence_ends.push(self.text.len());
-        }
-    }
-
-    pub(super) fn end_document(&mut self) {
-        if self.document_ends.last() != Some(&self.sentence_ends.len()) {
-            self.document_ends.push(self.sentence_ends.len());
-        }
-    }
-
-    pub(super) fn sentences(&self) -> impl Iterator<Item = &str> {
-        let mut start = 0;
-        self.sentence_ends.iter().map(move |&end| &self.text[std::mem::replace(&mut start, end)..end])
-    }
-}
-
 /// Whole lines or paragraphs of a text.
-struct Piece {
+struct TextPiece {
     bytes: Vec<u8>,
-    form: Form,
+    form: TextForm,
     path: Arc<Path>,
-    /// Where in the text it begins.
+    /// The offset of the piece in the text.
     offset: u64,
-    /// Whether the text ends with it.
+    /// Whether the text ends with this piece.
     is_last: bool,
 }
 
-impl Piece {
-    fn part(self) -> Result<Part> {
+impl TextPiece {
+    fn part(self) -> Result<TextPart> {
         let text = std::str::from_utf8(&self.bytes).map_err(|error| ErrorKind::Encoding {
             path: self.path.to_path_buf(),
             offset: self.offset as usize + error.valid_up_to(),
         })?;
         let mut part = match self.form {
-            Form::Lines => Part::of_lines(text),
-            Form::Prose => Part::of_prose(text),
+            TextForm::Lines => TextPart::of_lines(text),
+            TextForm::Prose => TextPart::of_prose(text),
         };
         if self.is_last {
             part.end_document();
@@ -141,20 +56,20 @@ impl Piece {
     }
 }
 
-/// A text that is being read.
+/// A text being read.
 struct OpenText<'a> {
     reader: Box<dyn Read + Send + 'a>,
-    form: Form,
+    form: TextForm,
     path: Arc<Path>,
-    /// What was read beyond the last piece, and where it begins.
+    /// The bytes read beyond the last piece, and their offset in the text.
     rest: Vec<u8>,
     offset: u64,
     is_over: bool,
 }
 
 impl OpenText<'_> {
-    /// The next piece; none behind the last one.
-    fn next(&mut self, hash: &mut ContentHash) -> Result<Option<Piece>> {
+    /// Returns the next piece, or `None` after the last one.
+    fn next(&mut self, hash: &mut ContentHash) -> Result<Option<TextPiece>> {
         if self.is_over {
             return Ok(None);
         }
@@ -173,7 +88,7 @@ impl OpenText<'_> {
             match self.form.cut(&bytes) {
                 0 if bytes.len() >= LONGEST => {
                     let unit = self.form.unit();
-                    let why = format!("{unit} has more than {LONGEST} bytes: end lines where sentences end");
+                    let why = format!("{unit} has more than {LONGEST} bytes: put each sentence on its own line");
                     return Err(Error::data_in(&*self.path, "corpus", why));
                 }
                 0 => wanted = bytes.len() * 2,
@@ -187,37 +102,37 @@ impl OpenText<'_> {
             bytes.drain(..BYTE_ORDER_MARK.len());
             offset = BYTE_ORDER_MARK.len() as u64;
         }
-        Ok(Some(Piece { bytes, form: self.form, path: self.path.clone(), offset, is_last: self.is_over }))
+        Ok(Some(TextPiece { bytes, form: self.form, path: self.path.clone(), offset, is_last: self.is_over }))
     }
 }
 
 /// The pieces of texts, in order.
-pub(super) struct Pieces<'a> {
-    waiting: std::vec::IntoIter<(PathBuf, Form)>,
+pub(super) struct TextPieces<'a> {
+    waiting: std::vec::IntoIter<(PathBuf, TextForm)>,
     open: Option<OpenText<'a>>,
     hash: ContentHash,
 }
 
-impl<'a> Pieces<'a> {
-    /// Of files.
-    pub(super) fn of_files(files: Vec<(PathBuf, Form)>) -> Pieces<'static> {
-        Pieces { waiting: files.into_iter(), open: None, hash: ContentHash::default() }
+impl<'a> TextPieces<'a> {
+    /// Returns the pieces of files.
+    pub(super) fn of_files(files: Vec<(PathBuf, TextForm)>) -> TextPieces<'static> {
+        TextPieces { waiting: files.into_iter(), open: None, hash: ContentHash::default() }
     }
 
-    /// Of a text that has no file, a sentence a line; errors call it `name`.
-    pub(super) fn of_reader(reader: impl Read + Send + 'a, name: &Path) -> Pieces<'a> {
+    /// Returns the pieces of a text that is not a file, with a sentence per line. Errors call it `name`.
+    pub(super) fn of_reader(reader: impl Read + Send + 'a, name: &Path) -> TextPieces<'a> {
         let open = OpenText {
             reader: Box::new(reader),
-            form: Form::Lines,
+            form: TextForm::Lines,
             path: name.into(),
             rest: Vec::new(),
             offset: 0,
             is_over: false,
         };
-        Pieces { waiting: Vec::new().into_iter(), open: Some(open), hash: ContentHash::default() }
+        TextPieces { waiting: Vec::new().into_iter(), open: Some(open), hash: ContentHash::default() }
     }
 
-    fn next(&mut self) -> Result<Option<Piece>> {
+    fn next(&mut self) -> Result<Option<TextPiece>> {
         loop {
             if let Some(open) = &mut self.open {
                 if let Some(piece) = open.next(&mut self.hash)? {
@@ -233,9 +148,9 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// The next pieces, none at the end. A failure is the last of them, so that what is wrong with those before is
-    /// found first.
-    fn next_batch(&mut self) -> Vec<Result<Piece>> {
+    /// Returns the next pieces; the result is empty at the end. An error ends the batch, so that an error in an earlier
+    /// piece is reported first.
+    fn next_batch(&mut self) -> Vec<Result<TextPiece>> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH && batch.len() < BATCH_PIECES {
             match self.next() {
@@ -253,21 +168,21 @@ impl<'a> Pieces<'a> {
         batch
     }
 
-    /// Gives what `work` makes of each part to `take`, in order: on all threads of the rayon pool, with a batch at a time
-    /// in memory and another one being read. The hash of what was read is the result.
+    /// Runs `work` on each part, on all threads of the rayon pool, and passes the results to `take` in order. One batch is in
+    /// memory while the next one is read. Returns the hash of the text.
     ///
     /// # Errors
-    /// The first failure, in the order of the text.
+    /// Returns the first error in the order of the text.
     pub(super) fn for_each<T: Send>(
         mut self,
-        progress: &mut Progress,
-        work: impl Fn(Part) -> Result<T> + Sync,
+        progress: &mut ReadProgress,
+        work: impl Fn(TextPart) -> Result<T> + Sync,
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<u128> {
         let mut batch = self.next_batch();
         while !batch.is_empty() {
             let bytes: usize = batch.iter().flatten().map(|piece| piece.bytes.len()).sum();
-            let work = |piece: Result<Piece>| work(piece?.part()?);
+            let work = |piece: Result<TextPiece>| work(piece?.part()?);
             let work_all = || batch.into_par_iter().map(work).collect::<Vec<Result<T>>>();
             let (next, done) = rayon::join(|| self.next_batch(), work_all);
             done.into_iter().try_for_each(|made| take(made?))?;
@@ -282,7 +197,7 @@ impl<'a> Pieces<'a> {
 mod tests {
     use super::*;
 
-    /// Gives a few bytes at a time.
+    /// A reader that returns a few bytes at a time.
     struct Slow<'a>(&'a [u8], usize);
 
     impl Read for Slow<'_> {
@@ -292,19 +207,19 @@ mod tests {
         }
     }
 
-    fn parts(text: &[u8], form: Form, few: usize) -> Result<Vec<(Vec<String>, Vec<usize>)>> {
-        let mut pieces = Pieces::of_reader(Slow(text, few), Path::new("text"));
+    fn parts(text: &[u8], form: TextForm, few: usize) -> Result<Vec<(Vec<String>, Vec<usize>)>> {
+        let mut pieces = TextPieces::of_reader(Slow(text, few), Path::new("text"));
         pieces.open.as_mut().unwrap().form = form;
         let mut parts = Vec::new();
-        let take = |part: Part| {
+        let take = |part: TextPart| {
             parts.push((part.sentences().map(str::to_string).collect(), part.document_ends));
             Ok(())
         };
-        pieces.for_each(&mut Progress::hidden(), Ok, take)?;
+        pieces.for_each(&mut ReadProgress::hidden(), Ok, take)?;
         Ok(parts)
     }
 
-    /// Documents of sentences.
+    /// Joins parts to documents of sentences.
     fn joined(parts: Vec<(Vec<String>, Vec<usize>)>) -> Vec<Vec<String>> {
         let mut documents = vec![Vec::new()];
         for (sentences, ends) in parts {
@@ -320,26 +235,6 @@ mod tests {
     }
 
     #[test]
-    fn cuts_are_behind_the_last_line_or_blank_line() {
-        for (text, lines, prose) in [
-            ("", 0, 0),
-            ("abc", 0, 0),
-            ("a\nb", 2, 0),
-            ("a\n\nb\nc", 5, 3),
-            ("a\n \t\r\nb\n", 8, 6),
-            ("\nabc", 1, 1),
-            ("a\n\n\n", 4, 4),
-            ("a \nb", 3, 0),
-        ] {
-            assert_eq!(
-                (Form::Lines.cut(text.as_bytes()), Form::Prose.cut(text.as_bytes())),
-                (lines, prose),
-                "{text:?}"
-            );
-        }
-    }
-
-    #[test]
     fn pieces_join_to_the_whole() {
         let mut lines = String::from("\u{feff}");
         for number in 0..60_000 {
@@ -349,10 +244,10 @@ mod tests {
             }
         }
         let bare = lines.trim_start_matches('\u{feff}');
-        for form in [Form::Lines, Form::Prose] {
+        for form in [TextForm::Lines, TextForm::Prose] {
             let whole = match form {
-                Form::Lines => Part::of_lines(bare),
-                Form::Prose => Part::of_prose(bare),
+                TextForm::Lines => TextPart::of_lines(bare),
+                TextForm::Prose => TextPart::of_prose(bare),
             };
             let expected = joined(vec![(whole.sentences().map(str::to_string).collect(), whole.document_ends.clone())]);
             let read = parts(lines.as_bytes(), form, 10_007).unwrap();
@@ -364,7 +259,7 @@ mod tests {
     #[test]
     fn a_long_line_is_one_sentence() {
         let long = "word ".repeat(300_000);
-        let read = parts(format!("a\n{long}\nb").as_bytes(), Form::Lines, usize::MAX).unwrap();
+        let read = parts(format!("a\n{long}\nb").as_bytes(), TextForm::Lines, usize::MAX).unwrap();
         assert_eq!(joined(read), [["a", long.trim_end(), "b"]]);
     }
 
@@ -375,7 +270,7 @@ mod tests {
         let wrong = text.len() + 2;
         text.extend(b"ol\xc3\xff");
         for few in [7, usize::MAX] {
-            let error = parts(&text, Form::Lines, few).unwrap_err();
+            let error = parts(&text, TextForm::Lines, few).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::Encoding { offset, .. } if *offset == wrong), "{error}");
         }
     }

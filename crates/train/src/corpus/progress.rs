@@ -1,17 +1,17 @@
-//! How far reading is: bytes, bytes a second, time left.
+//! Progress of reading: bytes, bytes per second, time left.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Between two lines, where standard error is no terminal.
+/// The interval of progress lines if stderr is not a terminal.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// A bar where standard error is a terminal, a line now and then where it is not.
-pub(super) struct Progress {
+/// A progress bar if stderr is a terminal, otherwise a line at intervals.
+pub(super) struct ReadProgress {
     bar: ProgressBar,
-    what: &'static str,
+    activity: &'static str,
     total: Option<u64>,
     done: u64,
     is_plain: bool,
@@ -19,9 +19,9 @@ pub(super) struct Progress {
     last: Instant,
 }
 
-impl Progress {
-    /// Of `what`, such as `tokenizing`, of so many bytes, where that is known.
-    pub(super) fn new(what: &'static str, total: Option<u64>, shown: bool) -> Progress {
+impl ReadProgress {
+    /// Starts the progress of an activity, such as `tokenizing`, over `total` bytes if that is known.
+    pub(super) fn new(activity: &'static str, total: Option<u64>, shown: bool) -> ReadProgress {
         let is_plain = shown && !std::io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(total, target);
@@ -30,18 +30,18 @@ impl Progress {
             None => "{msg} {decimal_bytes} {decimal_bytes_per_sec}",
         };
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(what);
+        bar.set_message(activity);
         let now = Instant::now();
-        Progress { bar, what, total, done: 0, is_plain, start: now, last: now }
+        ReadProgress { bar, activity, total, done: 0, is_plain, start: now, last: now }
     }
 
-    /// Shows nothing.
+    /// Makes a progress that shows nothing.
     #[cfg(test)]
-    pub(super) fn hidden() -> Progress {
-        Progress::new("", None, false)
+    pub(super) fn hidden() -> ReadProgress {
+        ReadProgress::new("", None, false)
     }
 
-    /// So many bytes more are done.
+    /// Advances by `bytes`.
     pub(super) fn advance(&mut self, bytes: u64) {
         self.done += bytes;
         self.bar.set_position(self.done);
@@ -53,18 +53,18 @@ impl Progress {
 
     fn line(&self, elapsed: Duration) -> String {
         let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-9);
-        let (what, done, a_second) = (self.what, DecimalBytes(self.done), DecimalBytes(rate as u64));
+        let (activity, done, per_second) = (self.activity, DecimalBytes(self.done), DecimalBytes(rate as u64));
         match self.total {
             Some(total) => {
                 let left = total.saturating_sub(self.done) as f64 / rate.max(1.0);
-                format!("{what}: {done} of {}, {a_second}/s, {left:.0} s left", DecimalBytes(total))
+                format!("{activity}: {done} of {}, {per_second}/s, {left:.0} s left", DecimalBytes(total))
             }
-            None => format!("{what}: {done}, {a_second}/s"),
+            None => format!("{activity}: {done}, {per_second}/s"),
         }
     }
 }
 
-impl Drop for Progress {
+impl Drop for ReadProgress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
@@ -75,13 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_how_far_and_how_fast() {
-        let mut progress = Progress::new("tokenizing", Some(3_000_000), false);
+    fn a_line_has_bytes_and_rate() {
+        let mut progress = ReadProgress::new("tokenizing", Some(3_000_000), false);
         progress.advance(500_000);
         progress.advance(500_000);
         let line = progress.line(Duration::from_secs(10));
         assert_eq!(line, "tokenizing: 1.00 MB of 3.00 MB, 100.00 kB/s, 20 s left");
-        let mut progress = Progress::hidden();
+        let mut progress = ReadProgress::hidden();
         progress.advance(2_000);
         assert_eq!(progress.line(Duration::from_secs(1)), ": 2.00 kB, 2.00 kB/s");
     }

@@ -1,14 +1,14 @@
-//! Prose to sentences.
+//! Splits prose into sentences.
 //!
-//! The Unicode sentence boundaries know no abbreviations and break after every `Mr.`, and break between a
-//! question in quotes and its `he asked`. So boundaries that they propose are kept or dropped here, and one
-//! kind that they lack is added: before a dash that opens a new utterance, as Portuguese prose has it.
+//! The Unicode sentence boundaries break after every abbreviation such as `Mr.`, and between a question in quotes and its
+//! `he asked`. This module filters them, and adds one kind that they lack: before a dash that opens a new utterance, as in
+//! Portuguese prose.
 //!
 //! Source: Unicode Standard Annex #29, "Unicode text segmentation", section 5.
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Words, in lower case, after which a full stop never ends a sentence: something always follows.
+/// Lower-case words after which a full stop never ends a sentence, because a name always follows.
 const TITLES: &[&str] = &[
     // English, and the French of English novels.
     "mr", "mrs", "ms", "messrs", "dr", "prof", "st", "rev", "hon", "capt", "col", "gen", "lieut", "lt", "maj", "sergt",
@@ -18,13 +18,13 @@ const TITLES: &[&str] = &[
     "exma", "exm", "ilmo", "ilma", "illmo", "illma", "eng", "sto", "sta",
 ];
 
-/// Words, in lower case, after which a full stop ends no sentence when a number follows.
+/// Lower-case words after which a full stop does not end a sentence if a number follows.
 const BEFORE_NUMBERS: &[&str] =
     &["no", "nos", "n", "vol", "vols", "pp", "pag", "pág", "pg", "fig", "art", "cap", "chap", "sec"];
 
-/// Gives the sentences of a document to `sentence`, in order. Blank lines end a paragraph and with it a
-/// sentence; other line ends are spaces.
-pub(super) fn of_document(document: &str, mut sentence: impl FnMut(&str)) {
+/// Calls `sentence` with the sentences of a document, in order. A blank line ends a paragraph and its last sentence; other
+/// line ends count as spaces.
+pub(super) fn split_document(document: &str, mut sentence: impl FnMut(&str)) {
     let mut paragraph = String::new();
     let mut boundaries = Vec::new();
     for line in document.lines().chain([""]) {
@@ -37,14 +37,14 @@ pub(super) fn of_document(document: &str, mut sentence: impl FnMut(&str)) {
             blank = false;
         }
         if blank {
-            of_paragraph(&paragraph, &mut boundaries, &mut sentence);
+            split_paragraph(&paragraph, &mut boundaries, &mut sentence);
             paragraph.clear();
         }
     }
 }
 
-/// Gives the sentences of a paragraph, whose white space is single spaces, to `sentence`.
-fn of_paragraph(paragraph: &str, boundaries: &mut Vec<usize>, sentence: &mut impl FnMut(&str)) {
+/// Calls `sentence` with the sentences of a paragraph whose white space is single spaces.
+fn split_paragraph(paragraph: &str, boundaries: &mut Vec<usize>, sentence: &mut impl FnMut(&str)) {
     boundaries.clear();
     boundaries.extend(paragraph.split_sentence_bound_indices().map(|(start, _)| start).skip(1));
     dash_boundaries(paragraph, boundaries);
@@ -67,11 +67,11 @@ fn of_paragraph(paragraph: &str, boundaries: &mut Vec<usize>, sentence: &mut imp
     }
 }
 
-/// Whether a sentence ends between `before` and `after`, whose first `next` bytes reach to the next boundary.
+/// Returns whether a sentence ends between `before` and `after`. The next boundary is after `next` bytes of `after`.
 fn is_boundary(before: &str, after: &str, next: usize) -> bool {
     // A lone dash, a lone quotation mark or an ellipsis belongs to its neighbour.
-    let says_nothing = |text: &str| !text.contains(char::is_alphanumeric);
-    if says_nothing(before) || says_nothing(&after[..next]) {
+    let is_silent = |text: &str| !text.contains(char::is_alphanumeric);
+    if is_silent(before) || is_silent(&after[..next]) {
         return false;
     }
     let first = after.chars().find(|c| c.is_alphanumeric());
@@ -79,15 +79,15 @@ fn is_boundary(before: &str, after: &str, next: usize) -> bool {
         return false;
     }
     let Some(before) = before.trim_end().strip_suffix('.') else { return true };
-    // Apostrophes count into the word, so that the `s` of `James's` is none; but one may open a quotation.
+    // Apostrophes belong to the word, so that the `s` of `James's` is not one; but an apostrophe may open a quotation.
     let in_word = |c: char| c.is_alphanumeric() || matches!(c, '.' | '\'' | '’');
     let word = &before[before.trim_end_matches(in_word).len()..];
     !is_abbreviation(word.trim_start_matches(['\'', '’']), first)
 }
 
-/// Whether `word`, which a full stop follows, is an abbreviation within a sentence that goes on with `next`.
+/// Returns whether `word`, before a full stop, is an abbreviation in a sentence that continues with `next`.
 fn is_abbreviation(word: &str, next: Option<char>) -> bool {
-    // `I` is far more often the pronoun or a king's number than an initial.
+    // `I` is far more often the pronoun or a numeral than an initial.
     let is_initial = |part: &str| part != "I" && part.chars().count() == 1 && part.chars().all(char::is_uppercase);
     if !word.is_empty() && word.split('.').all(is_initial) {
         return true;
@@ -97,8 +97,8 @@ fn is_abbreviation(word: &str, next: Option<char>) -> bool {
         || next.is_some_and(|c| c.is_ascii_digit()) && BEFORE_NUMBERS.contains(&lower.as_str())
 }
 
-/// The length of the closing marks, with the spaces after them, that `text` begins with and that stand alone:
-/// `Sim! » Depois` has its mark after a space.
+/// Returns the length of separate closing marks, and a space after them, at the start of `text`. In `Sim! » Depois`, the
+/// mark follows a space.
 fn closing(text: &str) -> usize {
     let marks = text.trim_start_matches(['”', '’', '»', ')', ']']);
     let length = text.len() - marks.len();
@@ -109,8 +109,8 @@ fn closing(text: &str) -> usize {
     }
 }
 
-/// Adds the beginnings of dashes that follow the end of a sentence and precede a capital:
-/// `Bem. -- Elle sahiu.` The standard takes a dash for a continuation.
+/// Adds boundaries before dashes that follow the end of a sentence and precede a capital letter: `Bem. -- Elle sahiu.` The
+/// standard treats a dash as a continuation.
 fn dash_boundaries(paragraph: &str, boundaries: &mut Vec<usize>) {
     const DASHES: [char; 4] = ['-', '–', '—', '―'];
     for (space, _) in paragraph.match_indices(' ') {
@@ -132,11 +132,11 @@ mod tests {
 
     fn split(text: &str) -> Vec<String> {
         let mut sentences = Vec::new();
-        of_document(text, |sentence| sentences.push(sentence.trim().to_string()));
+        split_document(text, |sentence| sentences.push(sentence.trim().to_string()));
         sentences
     }
 
-    /// Each case is the sentences, which joined by spaces must split into themselves.
+    /// Asserts that these sentences, joined by spaces, are split into themselves.
     #[track_caller]
     fn splits_into(sentences: &[&str]) {
         assert_eq!(split(&sentences.join(" ")), sentences);

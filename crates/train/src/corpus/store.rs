@@ -1,4 +1,4 @@
-//! Where the ids of a corpus lie: in memory, or in a mapped file.
+//! The token ids of a corpus, in memory or in a memory-mapped file.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytemuck::AnyBitPattern;
 use memmap2::Mmap;
 
-/// Places of a mapped file that are read before its pages are let go of: the system maps some 64 KB around each.
-const PLACES: u32 = 1 << 10;
+/// The number of visits to a mapped file between releases of its pages. The system maps about 64 KB per visit.
+const VISITS: u32 = 1 << 10;
 
-/// Numbers in memory, or in part of a mapped file.
+/// Numbers in memory or in a part of a mapped file.
 pub(super) enum Section<T> {
     Memory(Vec<T>),
-    /// The bytes of the map, which begin where a `T` may.
+    /// A byte range of the map, aligned for `T`.
     Mapped(Arc<Mmap>, Range<usize>),
 }
 
@@ -30,74 +30,79 @@ impl<T: AnyBitPattern> Deref for Section<T> {
 }
 
 /// Token ids.
-pub(super) enum Ids {
-    /// Of vocabularies of up to 2^16 tokens.
+pub(super) enum IdSection {
+    /// Ids of a vocabulary of up to 2^16 tokens.
     Narrow(Section<u16>),
     Wide(Section<u32>),
 }
 
-impl Ids {
+impl IdSection {
     pub(super) fn len(&self) -> usize {
         match self {
-            Ids::Narrow(ids) => ids.len(),
-            Ids::Wide(ids) => ids.len(),
+            IdSection::Narrow(ids) => ids.len(),
+            IdSection::Wide(ids) => ids.len(),
         }
     }
 
     pub(super) fn get(&self, index: usize) -> u32 {
         match self {
-            Ids::Narrow(ids) => ids[index].into(),
-            Ids::Wide(ids) => ids[index],
+            IdSection::Narrow(ids) => ids[index].into(),
+            IdSection::Wide(ids) => ids[index],
         }
     }
 
     pub(super) fn append_to(&self, range: Range<usize>, to: &mut Vec<u32>) {
         match self {
-            Ids::Narrow(ids) => to.extend(ids[range].iter().map(|&id| u32::from(id))),
-            Ids::Wide(ids) => to.extend_from_slice(&ids[range]),
+            IdSection::Narrow(ids) => to.extend(ids[range].iter().map(|&id| u32::from(id))),
+            IdSection::Wide(ids) => to.extend_from_slice(&ids[range]),
         }
     }
 }
 
-/// Sentences of ids, one after the other, and where sentences and documents end.
+/// The ids of all sentences, and the ends of sentences and documents.
 pub(super) struct Store {
-    pub(super) ids: Ids,
-    /// Where each sentence ends in `ids`; it begins where the one before ends.
+    pub(super) ids: IdSection,
+    /// The end of each sentence in `ids`, which is the start of the next one.
     pub(super) sentence_ends: Section<u64>,
-    /// Where each document ends, counted in sentences.
+    /// The end of each document, counted in sentences.
     pub(super) document_ends: Section<u64>,
     pub(super) largest_id: u32,
-    /// Places read so far.
-    places: AtomicU32,
+    /// The number of visits so far.
+    visits: AtomicU32,
 }
 
 impl Store {
-    pub(super) fn new(ids: Ids, sentence_ends: Section<u64>, document_ends: Section<u64>, largest_id: u32) -> Store {
-        Store { ids, sentence_ends, document_ends, largest_id, places: AtomicU32::new(0) }
+    pub(super) fn new(
+        ids: IdSection,
+        sentence_ends: Section<u64>,
+        document_ends: Section<u64>,
+        largest_id: u32,
+    ) -> Store {
+        Store { ids, sentence_ends, document_ends, largest_id, visits: AtomicU32::new(0) }
     }
 
-    /// A place somewhere in the corpus is being read. After some of those, pages are [let go of](Self::release).
+    /// Counts a random access to the corpus, and [releases](Self::release) the pages now and then.
     pub(super) fn visit(&self) {
         if matches!(self.sentence_ends, Section::Mapped(..))
-            && self.places.fetch_add(1, Ordering::Relaxed).is_multiple_of(PLACES)
+            && self.visits.fetch_add(1, Ordering::Relaxed).is_multiple_of(VISITS)
         {
             self.release();
         }
     }
 
-    /// Lets go of the pages of a mapped file that were read: what is read again comes from the system's cache, or from
-    /// disk. So the memory of the process does not grow to the size of the file.
+    /// Releases the pages of a mapped file, so that the memory of the process does not grow to the size of the file. Reading
+    /// a page again loads it from the page cache or the disk.
     pub(super) fn release(&self) {
         #[cfg(unix)]
         if let Section::Mapped(map, _) = &self.sentence_ends {
-            // SAFETY: the map is of a file and never written, so what comes back is what is there now. Where the system
-            // refuses, the pages stay.
+            // SAFETY: `MADV_DONTNEED` discards private changes to the pages. This read-only map of a file has none, so a page
+            // that is read again has the same content. An error leaves the pages mapped, which is harmless.
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
     }
 }
 
-/// The range of item `index` when each item begins where the one before ends.
+/// Returns the range of item `index`, given the ends of adjacent items.
 #[inline]
 pub(super) fn span(ends: &[u64], index: usize) -> Range<usize> {
     let start = if index == 0 { 0 } else { ends[index - 1] };

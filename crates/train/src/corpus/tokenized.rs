@@ -12,22 +12,22 @@ use super::assemble::{InMemory, TokenPart};
 use super::store::{Store, span};
 use crate::{Error, Result};
 
-/// Sentences that one task tokenizes: enough to outweigh the cost of the task.
+/// The number of sentences that a task tokenizes, enough to outweigh the cost of the task.
 const CHUNK: usize = 1024;
 
-/// `Purpose::Shuffle` at this site decides which documents are held out.
+/// The site of `Purpose::Shuffle` that selects the held-out documents.
 const HOLDOUT_SITE: u32 = 1;
 
 /// The token ids of a corpus, without special tokens: one list of ids, in which consecutive sentences of a document are
-/// consecutive ranges. There is at least one document, no document without a sentence, and no sentence without a token.
+/// consecutive ranges. There is at least one document, every document has a sentence, and every sentence a token.
 ///
-/// The ids lie in memory or, for text of any size, in a [file](TokenizedCorpus::cached) that is mapped. A copy shares them,
-/// and so do the parts of a [split](TokenizedCorpus::split): in those, sentences and tokens keep the numbers that they have
-/// in the whole, documents are numbered anew.
+/// The ids are in memory or, for text of any size, in a memory-mapped [file](TokenizedCorpus::cached). Clones share them,
+/// and so do the parts of a [split](TokenizedCorpus::split). A part keeps the sentence and token numbers of the whole, but
+/// numbers its documents from 0.
 #[derive(Clone)]
 pub struct TokenizedCorpus {
     store: Arc<Store>,
-    /// The documents that belong to it, ascending, where not all do.
+    /// The documents of this part of a split corpus, ascending; `None` for the whole corpus.
     selected: Option<Selected>,
 }
 
@@ -39,11 +39,11 @@ struct Selected {
 }
 
 impl TokenizedCorpus {
-    /// Tokenizes a corpus on all threads of the rayon pool; the result does not depend on their number.
-    /// Sentences without a token, and documents without a sentence that has one, are left out.
+    /// Tokenizes a corpus on all threads of the rayon pool; the result does not depend on their number. Sentences without a
+    /// token, and documents without such a sentence, are dropped.
     ///
     /// # Errors
-    /// When the tokenizer fails, or no sentence has a token.
+    /// Returns an error if the tokenizer fails or no sentence has a token.
     pub fn new(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<TokenizedCorpus> {
         let parts: Vec<Result<TokenPart>> = (0..corpus.sentence_count().div_ceil(CHUNK))
             .into_par_iter()
@@ -62,10 +62,10 @@ impl TokenizedCorpus {
         Ok(TokenizedCorpus::of_store(whole.finish()?))
     }
 
-    /// A corpus given as documents of sentences of ids.
+    /// Makes a corpus of documents of sentences of ids.
     ///
     /// # Errors
-    /// When no sentence has a token.
+    /// Returns an error if no sentence has a token.
     pub fn from_ids(documents: &[Vec<Vec<u32>>]) -> Result<TokenizedCorpus> {
         let mut part = TokenPart::default();
         for sentences in documents {
@@ -84,31 +84,31 @@ impl TokenizedCorpus {
         TokenizedCorpus { store: Arc::new(store), selected: None }
     }
 
-    /// The number of documents.
+    /// Returns the number of documents.
     pub fn document_count(&self) -> usize {
         self.selected.as_ref().map_or(self.store.document_ends.len(), |selected| selected.documents.len())
     }
 
-    /// The number of sentences in all documents.
+    /// Returns the number of sentences in all documents.
     pub fn sentence_count(&self) -> usize {
         self.selected.as_ref().map_or(self.store.sentence_ends.len(), |selected| selected.sentences)
     }
 
-    /// The number of tokens in all documents.
+    /// Returns the number of tokens in all documents.
     pub fn token_count(&self) -> usize {
         self.selected.as_ref().map_or(self.store.ids.len(), |selected| selected.tokens)
     }
 
-    /// The ids of all documents, in order.
+    /// Returns the ids of all documents, in order.
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         let documents = (0..self.document_count()).map(|document| self.tokens_of_document(document));
         documents.flatten().map(|token| self.store.ids.get(token))
     }
 
-    /// The ids of some tokens, such as those of a sentence.
+    /// Returns the ids of some tokens, such as those of a sentence.
     ///
     /// # Panics
-    /// When there are no such tokens.
+    /// Panics if the range is out of bounds.
     pub fn ids_of(&self, tokens: Range<usize>) -> Vec<u32> {
         let mut ids = Vec::with_capacity(tokens.len());
         self.store.ids.append_to(tokens, &mut ids);
@@ -120,29 +120,29 @@ impl TokenizedCorpus {
         self.store.ids.append_to(tokens, to);
     }
 
-    /// No id is larger; one of them is, or in a part of a corpus may be, this one.
+    /// Returns the largest id of the whole corpus, which a part of it may lack.
     pub(crate) fn largest_id(&self) -> u32 {
         self.store.largest_id
     }
 
-    /// Tokens are numbered below this.
+    /// Returns the number of tokens of the whole corpus, which is the limit of token numbers.
     pub(crate) fn token_limit(&self) -> usize {
         self.store.ids.len()
     }
 
-    /// The numbers of the sentences of document `document`.
+    /// Returns the numbers of the sentences of a document.
     ///
     /// # Panics
-    /// When there is no such document.
+    /// Panics if `document` is out of range.
     pub fn sentences_of(&self, document: usize) -> Range<usize> {
         let document = self.selected.as_ref().map_or(document, |selected| selected.documents[document] as usize);
         span(&self.store.document_ends, document)
     }
 
-    /// Where the tokens of sentence `sentence` stand among those of the corpus: see [`ids_of`](Self::ids_of).
+    /// Returns the numbers of the tokens of a sentence; see [`ids_of`](Self::ids_of).
     ///
     /// # Panics
-    /// When there is no such sentence.
+    /// Panics if `sentence` is out of range.
     pub fn tokens_of(&self, sentence: usize) -> Range<usize> {
         span(&self.store.sentence_ends, sentence)
     }
@@ -152,7 +152,7 @@ impl TokenizedCorpus {
         self.tokens_of(sentences.start).start..self.tokens_of(sentences.end - 1).end
     }
 
-    /// The number of the first sentence that begins at `token` or behind it; that of all sentences where there is none.
+    /// Returns the first sentence that starts at or after `token`, or else the number of sentences.
     pub(crate) fn first_sentence_from(&self, token: usize) -> usize {
         let ends = &self.store.sentence_ends;
         match token {
@@ -161,34 +161,34 @@ impl TokenizedCorpus {
         }
     }
 
-    /// Says that a place somewhere in the corpus is about to be read, so that the pages of a file do not pile up.
+    /// Counts a random access to the corpus, so that the mapped pages of a file do not pile up.
     pub(crate) fn visit(&self) {
         self.store.visit();
     }
 
-    /// Splits the documents, at random, into those to train on and those held out: the fraction `holdout` of
-    /// their number, rounded, but at least one and not all. Both keep the order of the corpus, and take four bytes a
+    /// Splits the documents at random into a training part and a held-out part. The held-out part has the fraction `holdout`
+    /// of the documents, rounded; both parts have at least one. They keep the order of the corpus and take four bytes per
     /// document.
     ///
     /// # Errors
-    /// When `holdout` is not in (0, 1), or there is only one document.
+    /// Returns an error if `holdout` is not between 0 and 1 (exclusive), or if there is only one document.
     pub fn split(&self, holdout: f64, seed: u64) -> Result<(TokenizedCorpus, TokenizedCorpus)> {
         if !(holdout > 0.0 && holdout < 1.0) {
             return Err(Error::invalid("holdout", holdout, "above 0 and below 1"));
         }
         let count = self.document_count();
         if count < 2 {
-            return Err(Error::data("corpus", "holding documents out needs at least two documents, there is one"));
+            return Err(Error::data("corpus", "has one document, holding documents out needs at least two documents"));
         }
         let held_out = ((holdout * count as f64).round() as usize).clamp(1, count - 1);
-        // Fewer than 2^32 documents is what a store may have.
+        // A store has fewer than 2^32 documents.
         let mut order: Vec<u32> = (0..count as u32).collect();
         Stream::new(seed, Purpose::Shuffle, HOLDOUT_SITE, 0, 0).shuffle(&mut order);
         let (held_out, training) = order.split_at_mut(held_out);
         Ok((self.select(training), self.select(held_out)))
     }
 
-    /// The part with these documents.
+    /// Returns the part with these documents.
     fn select(&self, documents: &mut [u32]) -> TokenizedCorpus {
         documents.sort_unstable();
         let (mut sentences, mut tokens) = (0, 0);
@@ -203,7 +203,7 @@ impl TokenizedCorpus {
     }
 }
 
-/// Whether they have the same documents.
+/// Two corpora are equal if they have the same documents.
 impl PartialEq for TokenizedCorpus {
     fn eq(&self, other: &TokenizedCorpus) -> bool {
         fn lengths(corpus: &TokenizedCorpus) -> impl Iterator<Item = Vec<usize>> {
@@ -228,8 +228,8 @@ impl std::fmt::Debug for TokenizedCorpus {
 pub(crate) mod tests {
     use super::*;
 
-    /// Documents of the given numbers of sentences; sentence `s` of document `d` is four tokens, all of which
-    /// say `d` and `s`: `1000 * (d + 1) + 10 * s + 0..4`.
+    /// Makes documents with the given numbers of sentences. Sentence `s` of document `d` has the four tokens
+    /// `1000 * (d + 1) + 10 * s + 0..4`, so that a token identifies its place.
     pub(crate) fn numbered(sentences: &[usize]) -> TokenizedCorpus {
         let sentence = |d: usize, s: usize| (0..4).map(|token| (1000 * (d + 1) + 10 * s + token) as u32).collect();
         let documents: Vec<Vec<Vec<u32>>> =
@@ -262,7 +262,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_has_no_token_is_left_out() {
+    fn sentences_without_a_token_are_dropped() {
         let given = [vec![vec![1], vec![], vec![2, 3]], vec![vec![]], vec![], vec![vec![4]]];
         let corpus = TokenizedCorpus::from_ids(&given).unwrap();
         assert_eq!(lists(&corpus), [vec![vec![1], vec![2, 3]], vec![vec![4]]]);
@@ -292,7 +292,7 @@ pub(crate) mod tests {
         assert_eq!(documents, lists(&training));
         assert!(training != held_out && training == corpus.split(0.3, 7).unwrap().0);
 
-        assert!((0..20).any(|seed| corpus.split(0.3, seed).unwrap().1 != held_out), "the seed changes nothing");
+        assert!((0..20).any(|seed| corpus.split(0.3, seed).unwrap().1 != held_out), "the seed has no effect");
     }
 
     #[test]

@@ -6,41 +6,43 @@ use rayon::prelude::*;
 use super::{EncodingReport, LabelledData, Sequence};
 use crate::{Error, Result};
 
-/// A question about a context that may hold the answer.
+/// A question about a context that may have the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuestionExample {
     /// The question.
     pub question: String,
-    /// Where the answer is.
+    /// The context to answer from.
     pub context: String,
-    /// The answer; `None` when the context has none.
+    /// The answer, or `None` if the context has none.
     pub answer: Option<AnswerSpan>,
 }
 
 /// An answer: a piece of a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerSpan {
-    /// As it stands in the context.
+    /// The text of the answer, exactly as in the context.
     pub text: String,
-    /// Where it begins in the context, in characters (Unicode scalar values, as SQuAD counts; not bytes).
+    /// The start of the answer in the context, in characters (Unicode scalar values, as in SQuAD, not bytes).
     pub start: usize,
 }
 
-/// A question without an answer in its sequence points to `[CLS]`.
+/// The label of a question without an answer in its sequence: the `[CLS]` token.
 const NO_ANSWER: (u32, u32) = (0, 0);
 
 impl LabelledData<(u32, u32)> {
-    /// Questions as `[CLS] question [SEP] context [SEP]`, each labelled with the positions of the first and the last
-    /// token of the answer. A context that does not fit into `max_length` tokens, special tokens included, is read in
-    /// windows, an example each, which share `stride` tokens with their neighbours; those that have not the whole answer
-    /// point to `[CLS]`, as do questions that have none. BERT's are 384 and 128. The report says how many questions have
-    /// windows, and how many answers no window has whole.
+    /// Encodes questions as `[CLS] question [SEP] context [SEP]`. The label has the positions of the first and the last
+    /// token of the answer.
+    ///
+    /// A context that does not fit into `max_length` tokens (special tokens included) is split into windows that share
+    /// `stride` tokens with their neighbours; each window is an example. A window without the whole answer, and a
+    /// question without an answer, point to `[CLS]`. BERT uses 384 and 128. The report has the number of questions in
+    /// windows, and of answers that no window has whole.
     ///
     /// Source: J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, "BERT", 2018, sections 4.2 and 4.3.
     ///
     /// # Errors
-    /// When there is no question; when an answer is not in the context where it is said to be, or a question is so long
-    /// that a window has no more than `stride` tokens of context (names the question).
+    /// Returns an error if there is no question, if an answer is not at its position in the context, or if a question is
+    /// so long that a window has at most `stride` tokens of context. The error names the question.
     pub fn of_questions(
         questions: &[QuestionExample],
         tokenizer: &Tokenizer,
@@ -49,13 +51,13 @@ impl LabelledData<(u32, u32)> {
     ) -> Result<(LabelledData<(u32, u32)>, EncodingReport)> {
         let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::OnlySecond).stride(stride);
         let encode = |(number, question): (usize, &QuestionExample)| {
-            let named = |why: String| Error::data("question", format!("number {number}: {why}"));
+            let named = |why: String| Error::data("questions", format!("question {number}: {why}"));
             let span = question.answer.as_ref().map(|answer| answer_span(answer, &question.context)).transpose();
             let span = span.map_err(named)?;
             let encoding = tokenizer.encode_with(&question.question, Some(&question.context), &options);
             Ok(windows(encoding.map_err(|error| named(error.to_string()))?, span))
         };
-        let encoded: Vec<Windows> = questions.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
+        let encoded: Vec<QuestionWindows> = questions.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
 
         let mut report = EncodingReport { examples: questions.len(), max_length, ..EncodingReport::default() };
         let (mut sequences, mut labels) = (Vec::new(), Vec::new());
@@ -69,62 +71,62 @@ impl LabelledData<(u32, u32)> {
     }
 }
 
-/// A question and its context, in windows.
-struct Windows {
+/// A question with the windows of its context.
+struct QuestionWindows {
     sequences: Vec<Sequence>,
     labels: Vec<(u32, u32)>,
-    /// There is an answer, but no window has it whole.
+    /// Whether there is an answer but no window has it whole.
     lost: bool,
 }
 
-fn windows(mut encoding: Encoding, span: Option<Span>) -> Windows {
+fn windows(mut encoding: Encoding, span: Option<CharRange>) -> QuestionWindows {
     let mut windows = std::mem::take(&mut encoding.overflowing);
     windows.insert(0, encoding);
     let answers = answers(&windows, span);
-    Windows {
+    QuestionWindows {
         lost: span.is_some() && answers.iter().all(Option::is_none),
         labels: answers.into_iter().map(|answer| answer.unwrap_or(NO_ANSWER)).collect(),
         sequences: windows.into_iter().map(Sequence::from).collect(),
     }
 }
 
-/// Characters of the context, from the first to before the last.
-pub(crate) type Span = (usize, usize);
+/// A half-open range of characters of the context.
+pub(crate) type CharRange = (usize, usize);
 
-/// The characters of an answer, or why it has none.
-pub(crate) fn answer_span(answer: &AnswerSpan, context: &str) -> std::result::Result<Span, String> {
+/// Returns the characters of an answer, or the reason why the answer is invalid.
+pub(crate) fn answer_span(answer: &AnswerSpan, context: &str) -> std::result::Result<CharRange, String> {
     let AnswerSpan { text, start } = answer;
     let length = text.chars().count();
     let found: String = context.chars().skip(*start).take(length).collect();
     if found != *text {
         return Err(format!(
-            "the answer {text:?} is said to be at character {start} of the context, where {found:?} is"
+            "the answer {text:?} is not at character {start} of the context, which has {found:?} there"
         ));
     }
     if text.trim().is_empty() {
-        return Err(format!("the answer {text:?} is blank: a question without an answer has none"));
+        return Err(format!("the answer {text:?} is blank: leave it out if the context has no answer"));
     }
     Ok((*start, start + length))
 }
 
-/// For each window the positions of the first and the last token of the answer, where it has them both.
-fn answers(windows: &[Encoding], span: Option<Span>) -> Vec<Option<(u32, u32)>> {
+/// Returns the positions of the first and the last token of the answer in each window that has both.
+fn answers(windows: &[Encoding], span: Option<CharRange>) -> Vec<Option<(u32, u32)>> {
     let Some((start, end)) = span else { return vec![None; windows.len()] };
-    // The tokens of the answer, by position and characters.
-    let in_answer = |window: &Encoding| -> Vec<(u32, Span)> {
+    // The position and the characters of each token of the answer.
+    let in_answer = |window: &Encoding| -> Vec<(u32, CharRange)> {
         let tokens = (0..).zip(&window.offsets).zip(&window.sequence_ids);
-        let touches = |(from, to): Span| from < end && start < to;
+        let touches = |(from, to): CharRange| from < end && start < to;
         tokens
             .filter(|((_, span), sequence)| **sequence == Some(1) && touches(**span))
             .map(|((at, span), _)| (at, *span))
             .collect()
     };
-    let tokens: Vec<Vec<(u32, Span)>> = windows.iter().map(in_answer).collect();
+    let tokens: Vec<Vec<(u32, CharRange)>> = windows.iter().map(in_answer).collect();
     let whole = (
         tokens.iter().flatten().map(|(_, (from, _))| *from).min(),
         tokens.iter().flatten().map(|(_, (_, to))| *to).max(),
     );
-    let answer = |tokens: &Vec<(u32, Span)>| {
+    let answer = |tokens: &Vec<(u32, CharRange)>| {
         let ((first, (from, _)), (last, (_, to))) = (tokens.first()?, tokens.last()?);
         ((Some(*from), Some(*to)) == whole).then_some((*first, *last))
     };
@@ -149,8 +151,8 @@ mod tests {
         QuestionExample { question: "who sat".into(), context: CONTEXT.into(), answer }
     }
 
-    /// The text of the tokens that a label points at; `None` for `[CLS]`.
-    fn said(tokenizer: &Tokenizer, sequence: &Sequence, (first, last): (u32, u32)) -> Option<String> {
+    /// Returns the text of the tokens that a label points to, or `None` for `[CLS]`.
+    fn answer_text(tokenizer: &Tokenizer, sequence: &Sequence, (first, last): (u32, u32)) -> Option<String> {
         let ids = &sequence.ids[first as usize..=last as usize];
         (first > 0).then(|| tokenizer.decode(ids, false).unwrap())
     }
@@ -164,12 +166,12 @@ mod tests {
             (" cat ", 19, "cat"),
             ("Olá", 0, "ola"),
             ("mats.", 36, "mats."),
-            // Half a word: the whole token.
+            // Part of a word selects the whole token.
             ("at", 21, "cat"),
         ] {
             let given = question(Some((text, start)));
             let (data, report) = LabelledData::of_questions(&[given], &tokenizer, 64, 8).unwrap();
-            assert_eq!(said(&tokenizer, &data.sequences()[0], data.labels()[0]).as_deref(), Some(expected));
+            assert_eq!(answer_text(&tokenizer, &data.sequences()[0], data.labels()[0]).as_deref(), Some(expected));
             assert_eq!((data.example_count(), report.in_windows, report.lost_labels), (1, 0, 0));
         }
         let (data, report) = LabelledData::of_questions(&[question(None)], &tokenizer, 64, 8).unwrap();
@@ -192,15 +194,16 @@ mod tests {
         let context = words.join(" ");
         let answer = AnswerSpan { text: "cat sat".into(), start: 14 * 4 };
         let given = QuestionExample { context: context.clone(), answer: Some(answer), ..question(None) };
-        // Windows of 10 words, each sharing 4 with the one before: from words 0, 6, 12, 18 and 24.
+        // Windows of 10 words that share 4: from words 0, 6, 12, 18 and 24.
         let (data, report) = LabelledData::of_questions(std::slice::from_ref(&given), &tokenizer, 15, 4).unwrap();
-        let found: Vec<_> = data.sequences().iter().zip(data.labels()).map(|(s, l)| said(&tokenizer, s, *l)).collect();
+        let found: Vec<_> =
+            data.sequences().iter().zip(data.labels()).map(|(s, l)| answer_text(&tokenizer, s, *l)).collect();
         // The second window has words 6 to 15.
         let both = Some("cat sat".to_string());
         assert_eq!(found, [None, both.clone(), both, None, None]);
         assert_eq!((report.examples, report.in_windows, report.lost_labels), (1, 1, 0));
 
-        // The second window has its first word, the third all of it.
+        // The second window only has the first word, the third window has all of them.
         let longer =
             QuestionExample { answer: Some(AnswerSpan { text: "cat sat sat".into(), start: 14 * 4 }), ..given.clone() };
         let (data, _) = LabelledData::of_questions(&[longer], &tokenizer, 15, 4).unwrap();
@@ -211,35 +214,36 @@ mod tests {
         let all = QuestionExample { answer: Some(AnswerSpan { text: context, start: 0 }), ..given };
         let (data, report) = LabelledData::of_questions(&[all], &tokenizer, 15, 4).unwrap();
         assert_eq!((data.labels(), report.lost_labels), (&[NO_ANSWER; 5][..], 1));
-        assert!(report.to_string().contains("1 were longer and are read in windows; 1 label(s) were lost"), "{report}");
+        assert!(report.to_string().contains("1 were split into windows; 1 label(s) were lost"), "{report}");
     }
 
     #[test]
     fn errors_name_the_question() {
         let tokenizer = tokenizer();
-        let said = |wrong: QuestionExample, max_length: usize| {
+        let error = |wrong: QuestionExample, max_length: usize| {
             let questions = [question(None), wrong];
             LabelledData::of_questions(&questions, &tokenizer, max_length, 2).unwrap_err().to_string()
         };
-        let why =
-            "question: number 1: the answer \"cat\" is said to be at character 21 of the context, where \"at \" is";
-        assert_eq!(said(question(Some(("cat", 21))), 64), why);
-        let beyond = said(question(Some(("cat", usize::MAX))), 64);
-        assert!(beyond.ends_with("where \"\" is"), "{beyond}");
-        let blank = said(question(Some(("  ", 12))), 64);
-        assert_eq!(blank, "question: number 1: the answer \"  \" is blank: a question without an answer has none");
+        let misplaced = error(question(Some(("cat", 21))), 64);
+        let why = "the answer \"cat\" is not at character 21 of the context, which has \"at \" there";
+        assert_eq!(misplaced, format!("questions: question 1: {why}"));
+        let beyond = error(question(Some(("cat", usize::MAX))), 64);
+        assert!(beyond.ends_with("of the context, which has \"\" there"), "{beyond}");
+        let blank = error(question(Some(("  ", 12))), 64);
+        let why = "questions: question 1: the answer \"  \" is blank: leave it out if the context has no answer";
+        assert_eq!(blank, why);
         let long = QuestionExample { question: "who sat ".repeat(20), ..question(None) };
-        let long = said(long, 40);
-        assert!(long.starts_with("question: number 1: the text has ") && long.contains("40 fit"), "{long}");
-        let stride = said(QuestionExample { question: "who sat ".repeat(9), ..question(None) }, 23);
-        assert!(stride.starts_with("question: number 1: ") && stride.contains("stride is 2"), "{stride}");
+        let long = error(long, 40);
+        assert!(long.starts_with("questions: question 1: the text has ") && long.contains("40 fit"), "{long}");
+        let stride = error(QuestionExample { question: "who sat ".repeat(9), ..question(None) }, 23);
+        assert!(stride.starts_with("questions: question 1: ") && stride.contains("stride is 2"), "{stride}");
         let none: [QuestionExample; 0] = [];
         let none = LabelledData::of_questions(&none, &tokenizer, 64, 2).unwrap_err().to_string();
-        assert_eq!(none, "examples: there is none");
+        assert_eq!(none, "examples: no example was given");
     }
 
     proptest! {
-        /// Words of the context, by their characters.
+        /// Selects words of the context by their characters.
         #[test]
         fn any_span_of_words(
             words in prop::collection::vec("[a-eé½ñ]{1,3}[.,]?", 1..30),

@@ -1,28 +1,28 @@
-//! Questions with several choices, of which one is right.
+//! Multiple-choice questions.
 
 use cloze_bert::Tokenizer;
 
 use super::{EncodingReport, LabelledData, texts};
 use crate::{Error, Result};
 
-/// A question, or the beginning of a story, with choices of what follows.
+/// A question, or the beginning of a story, with several choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChoiceExample {
-    /// What all choices share.
+    /// The text that all choices share.
     pub text: String,
     /// The choices.
     pub choices: Vec<String>,
-    /// The number of the right one, from 0.
+    /// The number of the right choice, from 0.
     pub label: usize,
 }
 
 impl LabelledData<i64> {
-    /// Questions, each choice as `[CLS] text [SEP] choice [SEP]`. Of pairs of more than `max_length` tokens, special
-    /// tokens included, the end of the longer text is cut; the report says of how many.
+    /// Encodes each choice of a question as `[CLS] text [SEP] choice [SEP]`. In a pair of more than `max_length` tokens
+    /// (special tokens included), the longer text is truncated; the report has the number of these pairs.
     ///
     /// # Errors
-    /// When there is no question, two have different numbers of choices, a label is no choice, or `max_length` has no
-    /// room for special tokens.
+    /// Returns an error if there is no question, the numbers of choices differ, a label is out of range, or `max_length`
+    /// has no room for the special tokens.
     pub fn of_choices(
         questions: &[ChoiceExample],
         tokenizer: &Tokenizer,
@@ -32,12 +32,11 @@ impl LabelledData<i64> {
         for (number, question) in questions.iter().enumerate() {
             let (count, label) = (question.choices.len(), question.label);
             if count != each {
-                let why =
-                    format!("question {number} has {count} choices, question 0 has {each}: all must have as many");
+                let why = format!("question {number} has {count} choices, question 0 has {each}");
                 return Err(Error::data("choices", why));
             }
             if label >= count {
-                let why = format!("the label of question {number} is {label}, must be below its {count} choices");
+                let why = format!("question {number} has label {label} but only {count} choices");
                 return Err(Error::data("choices", why));
             }
         }
@@ -74,12 +73,12 @@ mod tests {
         assert_eq!((data.example_count(), data.labels()), (2, &[1, 0][..]));
         assert_eq!((report.examples, report.cut), (2, 1));
 
-        let said =
+        let error =
             |questions: &[ChoiceExample]| LabelledData::of_choices(questions, &tokenizer, 8).unwrap_err().to_string();
-        assert_eq!(said(&[]), "examples: there is none");
-        let uneven = said(&[question(&["a"], 0), question(&["a", "b"], 0)]);
-        assert_eq!(uneven, "choices: question 1 has 2 choices, question 0 has 1: all must have as many");
-        let outside = said(&[question(&["a"], 1)]);
-        assert_eq!(outside, "choices: the label of question 0 is 1, must be below its 1 choices");
+        assert_eq!(error(&[]), "examples: no example was given");
+        let uneven = error(&[question(&["a"], 0), question(&["a", "b"], 0)]);
+        assert_eq!(uneven, "choices: question 1 has 2 choices, question 0 has 1");
+        let outside = error(&[question(&["a"], 1)]);
+        assert_eq!(outside, "choices: question 0 has label 1 but only 1 choices");
     }
 }

@@ -1,4 +1,4 @@
-//! Data with labels, for every head: encoded sequences and what a model should say of them.
+//! Labelled data for every head: encoded sequences and their labels.
 
 mod answers;
 mod choices;
@@ -28,7 +28,7 @@ const EPOCH_SITE: u32 = 0;
 pub struct Sequence {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
-    /// As many: 0 for the first text, 1 for the second.
+    /// 0 for each token of the first text, 1 for the second.
     pub token_types: Vec<u32>,
 }
 
@@ -38,18 +38,17 @@ impl From<Encoding> for Sequence {
     }
 }
 
-/// Examples with labels: a sequence each, or as many for each as there are choices. What a label is depends on the
-/// head that learns from it:
+/// Examples with labels. An example has one sequence, or one per choice. The type of the labels depends on the head:
 ///
 /// | label `L` | made by | head |
 /// |---|---|---|
 /// | `i64`: a class | [`of_texts`](Self::of_texts), [`of_pairs`](Self::of_pairs) | sequence classification, next sentence |
-/// | `f32`: a number | the same | sequence classification with one label: regression |
-/// | `f32`: a similarity; `()`: none | [`of_sentences`](Self::of_sentences) | sentence encoder |
-/// | `Vec<bool>`: which labels apply | the same | sequence classification |
-/// | `Vec<i64>`: a class for each token, -100 for none | [`of_words`](LabelledData::of_words) | token classification |
+/// | `f32`: a number | the same | sequence classification with one label (regression) |
+/// | `Vec<bool>`: the labels that apply | the same | sequence classification |
+/// | `f32`: a similarity; `()`: a pair that belongs together | [`of_sentences`](Self::of_sentences) | sentence encoder |
+/// | `Vec<i64>`: a class per token, -100 if ignored | [`of_words`](LabelledData::of_words) | token classification |
 /// | `(u32, u32)`: first and last token of the answer | [`of_questions`](LabelledData::of_questions) | question answering |
-/// | `i64`: the right one of several sequences | [`of_choices`](LabelledData::of_choices) | multiple choice |
+/// | `i64`: the right choice | [`of_choices`](LabelledData::of_choices) | multiple choice |
 ///
 /// ```
 /// use cloze_bert::{Tokenizer, TrainOptions};
@@ -65,7 +64,7 @@ impl From<Encoding> for Sequence {
 /// ```
 #[derive(Clone, Debug)]
 pub struct LabelledData<L> {
-    /// Those of the first example, then of the second, and so on: as many for each.
+    /// The sequences of the first example, then of the second, and so on; the same number for each.
     sequences: Vec<Sequence>,
     labels: Vec<L>,
     seed: u64,
@@ -74,30 +73,30 @@ pub struct LabelledData<L> {
 /// A batch with its labels.
 #[derive(Clone, Debug)]
 pub struct LabelledBatch<L> {
-    /// B sequences.
+    /// The B sequences.
     pub batch: Batch,
-    /// One for each example: B, or B divided by the number of choices.
+    /// One label per example: B, or B divided by the number of choices.
     pub labels: Vec<L>,
 }
 
 impl<L> LabelledBatch<L> {
-    /// Sequences of each example.
+    /// Returns the number of sequences per example.
     pub fn choices(&self) -> usize {
         self.batch.len() / self.labels.len().max(1)
     }
 }
 
 impl<L> LabelledData<L> {
-    /// Sequences with their labels: a label for each sequence, or for every so many, where a question has several
-    /// choices.
+    /// Makes a data set of sequences and labels. There is one label per sequence, or per group of sequences of equal size if
+    /// an example has several choices.
     ///
     /// # Errors
-    /// When there is no label, the sequences are no whole number for each, or one is empty or has not as many types
-    /// as ids.
+    /// Returns an error if there is no label, the number of sequences is not a multiple of the number of labels, or a
+    /// sequence is empty or has a different number of ids and token types.
     pub fn new(sequences: Vec<Sequence>, labels: Vec<L>) -> Result<LabelledData<L>> {
         let (count, labelled) = (sequences.len(), labels.len());
         if labelled == 0 {
-            return Err(Error::data("examples", "there is none"));
+            return Err(Error::data("examples", "no example was given"));
         }
         if count == 0 || !count.is_multiple_of(labelled) {
             return Err(Error::data("examples", format!("{count} sequences for {labelled} labels")));
@@ -110,46 +109,46 @@ impl<L> LabelledData<L> {
         Ok(LabelledData { sequences, labels, seed: 0 })
     }
 
-    /// The seed of the order of training.
+    /// Sets the seed of the training order.
     pub fn seed(self, seed: u64) -> LabelledData<L> {
         LabelledData { seed, ..self }
     }
 
-    /// The number of examples, at least one.
+    /// Returns the number of examples, at least one.
     pub fn example_count(&self) -> usize {
         self.labels.len()
     }
 
-    /// The sequences: those of the first example, then of the second, and so on.
+    /// Returns the sequences of the first example, then of the second, and so on.
     pub fn sequences(&self) -> &[Sequence] {
         &self.sequences
     }
 
-    /// The sequences of an example; none where there is no such example.
+    /// Returns the sequences of an example, or an empty slice if it is out of range.
     fn sequences_of(&self, example: usize) -> &[Sequence] {
         let each = self.sequences.len() / self.example_count();
         let start = example.saturating_mul(each);
         self.sequences.get(start..start.saturating_add(each)).unwrap_or_default()
     }
 
-    /// The examples of an epoch, shuffled.
+    /// Returns the shuffled examples of an epoch.
     fn order(&self, epoch: u32) -> Vec<usize> {
         let mut examples: Vec<usize> = (0..self.example_count()).collect();
         Stream::new(self.seed, Purpose::Shuffle, EPOCH_SITE, epoch, 0).shuffle(&mut examples);
         examples
     }
 
-    /// The label of each example.
+    /// Returns the label of each example.
     pub fn labels(&self) -> &[L] {
         &self.labels
     }
 }
 
 impl<L: Clone> LabelledData<L> {
-    /// All examples in the order they were given in, `batch_size` at a time: to evaluate on.
+    /// Returns batches of all examples in their given order, to evaluate on.
     ///
     /// # Errors
-    /// When `batch_size` is 0; each batch may fail as [`DataSet::batch`].
+    /// Returns an error if `batch_size` is 0. Each batch can fail like [`DataSet::batch`].
     pub fn batches(&self, batch_size: usize) -> Result<impl ExactSizeIterator<Item = Result<LabelledBatch<L>>> + '_> {
         if batch_size == 0 {
             return Err(Error::invalid("batch size", 0, "at least 1"));
@@ -162,7 +161,7 @@ impl<L: Clone> LabelledData<L> {
     }
 }
 
-/// An example is its number.
+/// The examples are numbers.
 impl<L: Clone> DataSet for LabelledData<L> {
     type Example = usize;
     type Batch = LabelledBatch<L>;
@@ -176,11 +175,8 @@ impl<L: Clone> DataSet for LabelledData<L> {
         let (mut numbers, mut labels) = (Vec::new(), Vec::new());
         for &example in examples {
             let label = self.labels.get(example).ok_or_else(|| {
-                Error::invalid(
-                    "number of an example",
-                    example,
-                    format!("below {}, as many as there are", self.example_count()),
-                )
+                let limit = format!("below the number of examples, {}", self.example_count());
+                Error::invalid("example number", example, limit)
             })?;
             labels.push(label.clone());
             for sequence in self.sequences_of(example) {
@@ -203,7 +199,7 @@ impl<L: Clone> DataSet for LabelledData<L> {
         Some(example.to_string())
     }
 
-    /// Of the sequences and of the order; labels may be anything.
+    /// Hashes the sequences and the seed. Labels are left out because they may have any type.
     fn fingerprint(&self) -> Option<u64> {
         let mut print = Fingerprint::new();
         print.add(&self.seed.to_le_bytes());
@@ -219,7 +215,7 @@ impl<L: Clone> DataSet for LabelledData<L> {
 mod tests {
     use super::*;
 
-    /// Example n has n + 1 tokens of id n for each choice, and its number as label.
+    /// Example n has n + 1 tokens of id n per choice, and label n.
     fn data(count: u32, choices: usize) -> LabelledData<u32> {
         let sequence = |n: u32| Sequence { ids: vec![n; n as usize + 1], token_types: vec![n % 2; n as usize + 1] };
         let sequences = (0..count).flat_map(|n| std::iter::repeat_n(sequence(n), choices)).collect();
@@ -274,18 +270,18 @@ mod tests {
     #[test]
     fn errors() {
         let one = Sequence { ids: vec![1], token_types: vec![0] };
-        let said = |sequences: &[Sequence], labels: usize| {
+        let error = |sequences: &[Sequence], labels: usize| {
             LabelledData::new(sequences.to_vec(), vec![0i64; labels]).unwrap_err().to_string()
         };
-        assert_eq!(said(&[], 0), "examples: there is none");
-        assert_eq!(said(&[], 2), "examples: 0 sequences for 2 labels");
-        assert_eq!(said(&[one.clone(), one.clone(), one.clone()], 2), "examples: 3 sequences for 2 labels");
+        assert_eq!(error(&[], 0), "examples: no example was given");
+        assert_eq!(error(&[], 2), "examples: 0 sequences for 2 labels");
+        assert_eq!(error(&[one.clone(), one.clone(), one.clone()], 2), "examples: 3 sequences for 2 labels");
         let broken = Sequence { ids: vec![1, 2], token_types: vec![0] };
-        assert_eq!(said(&[one.clone(), broken], 2), "examples: sequence 1 has 2 ids and 1 token types");
-        assert_eq!(said(&[Sequence::default()], 1), "examples: sequence 0 has 0 ids and 0 token types");
+        assert_eq!(error(&[one.clone(), broken], 2), "examples: sequence 1 has 2 ids and 1 token types");
+        assert_eq!(error(&[Sequence::default()], 1), "examples: sequence 0 has 0 ids and 0 token types");
         let data = data(3, 1);
         let outside = data.batch(&[0, 3], 0, 0).unwrap_err().to_string();
-        assert_eq!(outside, "number of an example is 3, must be below 3, as many as there are");
+        assert_eq!(outside, "example number is 3, must be below the number of examples, 3");
         assert_eq!(data.batches(0).err().unwrap().to_string(), "batch size is 0, must be at least 1");
     }
 }

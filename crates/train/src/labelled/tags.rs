@@ -1,4 +1,4 @@
-//! A tag for each word: named entities, parts of speech.
+//! A tag per word: named entities, parts of speech.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -8,33 +8,34 @@ use rayon::prelude::*;
 use super::{EncodingReport, LabelledData, Sequence};
 use crate::{Error, Result};
 
-/// A sentence that is split into words, with a tag for each.
+/// A sentence as words with a tag each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaggedSentence {
     /// The words.
     pub words: Vec<String>,
-    /// As many tags: `O`, `B-PER`.
+    /// The tag of each word: `O`, `B-PER`.
     pub tags: Vec<String>,
 }
 
-/// The tags of some sentences, in alphabetical order: the names of the classes.
+/// Returns the tags of some sentences in alphabetical order: the names of the classes.
 pub fn tag_names<'a>(sentences: impl IntoIterator<Item = &'a TaggedSentence>) -> Vec<String> {
     let names: BTreeSet<&String> = sentences.into_iter().flat_map(|sentence| &sentence.tags).collect();
     names.into_iter().cloned().collect()
 }
 
 impl LabelledData<Vec<i64>> {
-    /// Sentences as `[CLS] words [SEP]`. The first piece of each word has the class of its tag, its number in
-    /// `tag_names`; the other pieces and the special tokens have -100, which no loss counts. Of a sentence of more than
-    /// `max_length` tokens, special tokens included, the end is cut; a sentence of which no word is left is left out.
-    /// The report says how many were cut, and how many tags were lost with what was cut off or with words that have no
-    /// token.
+    /// Encodes sentences as `[CLS] words [SEP]`. The first piece of each word is labelled with the index of its tag in
+    /// `tag_names`; the other pieces and the special tokens have the ignored label, -100.
+    ///
+    /// A sentence of more than `max_length` tokens (special tokens included) is truncated, and a sentence without any
+    /// labelled token is dropped. The report has the number of truncated sentences, and of tags that were lost because
+    /// their word was cut off or has no token.
     ///
     /// Source: J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, "BERT", 2018, section 5.3.
     ///
     /// # Errors
-    /// When no sentence has a word, a sentence has not as many tags as words, a tag has no name (names the word), or
-    /// `max_length` has no room for special tokens.
+    /// Returns an error if no sentence has a word, if a sentence has a different number of words and tags, if a tag is not
+    /// in `tag_names`, or if `max_length` has no room for the special tokens.
     pub fn of_words(
         sentences: &[TaggedSentence],
         tag_names: &[String],
@@ -56,13 +57,13 @@ impl LabelledData<Vec<i64>> {
     }
 }
 
-/// What a loss does not count.
+/// The ignored label.
 const IGNORED: i64 = -100;
 
-/// A sentence in pieces.
+/// An encoded sentence.
 pub(crate) struct Encoded {
     pub(crate) sequence: Sequence,
-    /// Of the first piece of each word what was given for the word, -100 of all others.
+    /// The label of each word at its first piece, -100 elsewhere.
     pub(crate) labels: Vec<i64>,
     cut: bool,
     lost: usize,
@@ -74,19 +75,19 @@ impl Encoded {
     }
 }
 
-/// The class of each tag of each sentence.
+/// Returns the class of each tag of each sentence.
 ///
 /// # Errors
-/// As [`LabelledData::of_words`].
+/// Returns the errors of [`LabelledData::of_words`].
 pub(crate) fn classes(sentences: &[TaggedSentence], tag_names: &[String]) -> Result<Vec<Vec<i64>>> {
     let classes: HashMap<&str, i64> = tag_names.iter().map(String::as_str).zip(0..).collect();
     sentences.iter().enumerate().map(|(number, sentence)| labels(number, sentence, &classes)).collect()
 }
 
-/// Sentences in pieces, the first piece of each word with its label in `labels`.
+/// Encodes sentences and labels the first piece of each word.
 ///
 /// # Errors
-/// When `max_length` has no room for special tokens.
+/// Returns an error if `max_length` has no room for the special tokens.
 pub(crate) fn encode_sentences(
     sentences: &[TaggedSentence],
     labels: &[Vec<i64>],
@@ -94,7 +95,7 @@ pub(crate) fn encode_sentences(
     max_length: usize,
 ) -> Result<Vec<Encoded>> {
     if max_length < 2 {
-        return Err(Error::invalid("max_length", max_length, "at least 2, the special tokens"));
+        return Err(Error::invalid("max_length", max_length, "at least 2 for the special tokens"));
     }
     let encode =
         |(sentence, labels): (&TaggedSentence, &Vec<i64>)| encode(&sentence.words, labels, tokenizer, max_length);
@@ -112,7 +113,7 @@ fn labels(number: usize, sentence: &TaggedSentence, classes: &HashMap<&str, i64>
             let mut known: Vec<&str> = classes.keys().copied().collect();
             known.sort_unstable();
             let known = known.join(", ");
-            Error::data("tags", format!("sentence {number} tags {word:?} as {tag:?}, the tags are {known}"))
+            Error::data("tags", format!("sentence {number} has tag {tag:?} for {word:?}, known tags are {known}"))
         })
     };
     tags.iter().zip(words).map(class).collect()
@@ -186,15 +187,15 @@ mod tests {
     #[test]
     fn errors() {
         let tokenizer = Tokenizer::train(["a b"], 30, &TrainOptions::new()).unwrap();
-        let said = |given: &[TaggedSentence], max_length: usize| {
+        let error = |given: &[TaggedSentence], max_length: usize| {
             LabelledData::of_words(given, &names(&["O", "B"]), &tokenizer, max_length).unwrap_err().to_string()
         };
         let good = sentence(&[("a", "O")]);
-        let unknown = said(&[good.clone(), sentence(&[("b", "I")])], 9);
-        assert_eq!(unknown, "tags: sentence 1 tags \"b\" as \"I\", the tags are B, O");
+        let unknown = error(&[good.clone(), sentence(&[("b", "I")])], 9);
+        assert_eq!(unknown, "tags: sentence 1 has tag \"I\" for \"b\", known tags are B, O");
         let uneven = TaggedSentence { words: names(&["a", "b"]), tags: names(&["O"]) };
-        assert_eq!(said(&[uneven], 9), "tags: sentence 0 has 2 words and 1 tags");
-        assert_eq!(said(&[sentence(&[])], 9), "examples: there is none");
-        assert_eq!(said(&[good], 1), "max_length is 1, must be at least 2, the special tokens");
+        assert_eq!(error(&[uneven], 9), "tags: sentence 0 has 2 words and 1 tags");
+        assert_eq!(error(&[sentence(&[])], 9), "examples: no example was given");
+        assert_eq!(error(&[good], 1), "max_length is 1, must be at least 2 for the special tokens");
     }
 }

@@ -1,4 +1,4 @@
-//! A label for a text, or for a pair of texts.
+//! Texts and pairs of texts with a label.
 
 use cloze_bert::{EncodeOptions, Tokenizer, Truncation};
 use rayon::prelude::*;
@@ -7,29 +7,30 @@ use super::{EncodingReport, LabelledData, Sequence};
 use crate::{Error, Result};
 
 impl<L> LabelledData<L> {
-    /// Texts with their labels, each as `[CLS] text [SEP]`. The end of a text of more than `max_length` tokens, special
-    /// tokens included, is cut; the report says of how many.
+    /// Encodes texts as `[CLS] text [SEP]`. A text of more than `max_length` tokens (special tokens included) is truncated;
+    /// the report has the number of these texts.
     ///
     /// # Errors
-    /// When there is no text, there are not as many labels, or `max_length` has no room for special tokens.
+    /// Returns an error if there is no text, the numbers of texts and labels differ, or `max_length` has no room for the
+    /// special tokens.
     pub fn of_texts<S: AsRef<str> + Sync>(
         texts: &[S],
         labels: Vec<L>,
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<(LabelledData<L>, EncodingReport)> {
-        as_many("texts", texts.len(), "labels", labels.len())?;
+        same_count("texts", texts.len(), "labels", labels.len())?;
         let texts: Vec<(&str, Option<&str>)> = texts.iter().map(|text| (text.as_ref(), None)).collect();
         let (sequences, report) = encode(&texts, tokenizer, max_length)?;
         Ok((LabelledData::new(sequences, labels)?, report))
     }
 
-    /// Pairs of texts with their labels, each as `[CLS] first [SEP] second [SEP]`. Of pairs of more than `max_length`
-    /// tokens, special tokens included, the end of the longer text is cut; the report says of how many.
+    /// Encodes pairs of texts as `[CLS] first [SEP] second [SEP]`. In a pair of more than `max_length` tokens (special
+    /// tokens included), the longer text is truncated; the report has the number of these pairs.
     ///
     /// # Errors
-    /// When there is no pair, there are not as many second texts or labels, or `max_length` has no room for special
-    /// tokens.
+    /// Returns an error if there is no pair, the numbers of texts and labels differ, or `max_length` has no room for the
+    /// special tokens.
     pub fn of_pairs<S: AsRef<str> + Sync>(
         first: &[S],
         second: &[S],
@@ -37,20 +38,20 @@ impl<L> LabelledData<L> {
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<(LabelledData<L>, EncodingReport)> {
-        as_many("first texts", first.len(), "second texts", second.len())?;
-        as_many("pairs", first.len(), "labels", labels.len())?;
+        same_count("first texts", first.len(), "second texts", second.len())?;
+        same_count("pairs", first.len(), "labels", labels.len())?;
         let pairs = first.iter().zip(second).map(|(first, second)| (first.as_ref(), Some(second.as_ref())));
         let (sequences, report) = encode(&pairs.collect::<Vec<_>>(), tokenizer, max_length)?;
         Ok((LabelledData::new(sequences, labels)?, report))
     }
 
-    /// Pairs of sentences with their labels, each sentence by itself as `[CLS] sentence [SEP]`, for a
-    /// [`SentenceEncoder`](cloze_bert::SentenceEncoder): an example has two sequences. Numbers, `f32`, say how similar both
-    /// are, in [-1, 1]; pairs that belong together need no label but `()`. The end of a sentence of more than `max_length`
-    /// tokens, special tokens included, is cut; the report says of how many.
+    /// Encodes each sentence of a pair separately as `[CLS] sentence [SEP]`, so that an example has two sequences. This is
+    /// the input of a [`SentenceEncoder`](cloze_bert::SentenceEncoder). The label is the similarity of the sentences in
+    /// [-1, 1] (`f32`), or `()` if every pair belongs together. A sentence of more than `max_length` tokens (special tokens
+    /// included) is truncated; the report has the number of these sentences.
     ///
     /// # Errors
-    /// As [`of_pairs`](Self::of_pairs).
+    /// Returns the errors of [`of_pairs`](Self::of_pairs).
     pub fn of_sentences<S: AsRef<str> + Sync>(
         first: &[S],
         second: &[S],
@@ -58,8 +59,8 @@ impl<L> LabelledData<L> {
         tokenizer: &Tokenizer,
         max_length: usize,
     ) -> Result<(LabelledData<L>, EncodingReport)> {
-        as_many("first texts", first.len(), "second texts", second.len())?;
-        as_many("pairs", first.len(), "labels", labels.len())?;
+        same_count("first texts", first.len(), "second texts", second.len())?;
+        same_count("pairs", first.len(), "labels", labels.len())?;
         let texts =
             first.iter().zip(second).flat_map(|(first, second)| [(first.as_ref(), None), (second.as_ref(), None)]);
         let (sequences, report) = encode(&texts.collect::<Vec<_>>(), tokenizer, max_length)?;
@@ -67,10 +68,10 @@ impl<L> LabelledData<L> {
     }
 }
 
-fn as_many(what: &'static str, count: usize, of_other: &str, other: usize) -> Result<()> {
+fn same_count(what: &'static str, count: usize, others: &str, other: usize) -> Result<()> {
     match count == other {
         true => Ok(()),
-        false => Err(Error::data(what, format!("there are {count}, but {other} {of_other}"))),
+        false => Err(Error::data(what, format!("there are {count}, but {other} {others}"))),
     }
 }
 
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_and_pairs_as_the_tokenizer_has_them() {
+    fn texts_and_pairs_equal_the_tokenizers() {
         let (tokenizer, texts) = (tokenizer(), ["the cat", "", "a dog sat on the mat"]);
         let (data, report) = LabelledData::of_texts(&texts, vec![0.5f32, 1.0, 2.0], &tokenizer, 6).unwrap();
         let ids = |text: &str| tokenizer.encode(text).unwrap().ids;
@@ -118,7 +119,7 @@ mod tests {
         let first: Sequence = tokenizer.encode_pair("the cat", "dog").unwrap().into();
         assert_eq!(pairs.sequences()[0], first);
         assert_eq!((pairs.sequences()[1].ids.len(), pairs.sequences()[2].ids.len()), (9, 9));
-        assert_eq!(report.cut, 1, "the second has just as many as fit, the third one more: {report}");
+        assert_eq!(report.cut, 1, "the second pair just fits, the third has one token too many: {report}");
     }
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
             LabelledData::of_texts(texts, vec![0i64; labels], &tokenizer, max_length).unwrap_err().to_string()
         };
         assert_eq!(texts(&["a", "b"], 1, 9), "texts: there are 2, but 1 labels");
-        assert_eq!(texts(&[], 0, 9), "examples: there is none");
+        assert_eq!(texts(&[], 0, 9), "examples: no example was given");
         assert!(texts(&["a"], 1, 1).contains("max_length is 1"));
         let uneven = LabelledData::of_pairs(&["a"], &[], vec![0i64], &tokenizer, 9).unwrap_err().to_string();
         assert_eq!(uneven, "first texts: there are 1, but 0 second texts");

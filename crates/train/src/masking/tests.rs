@@ -15,7 +15,7 @@ fn table() -> VocabularyTable {
     VocabularyTable::small(VOCAB)
 }
 
-/// A count of successes is within four standard deviations of its mean.
+/// Asserts that a count of successes is within four standard deviations of its mean.
 #[track_caller]
 fn binomial(what: &str, successes: usize, draws: usize, p: f64) {
     let (mean, sigma) = (draws as f64 * p, (draws as f64 * p * (1.0 - p)).sqrt());
@@ -25,7 +25,7 @@ fn binomial(what: &str, successes: usize, draws: usize, p: f64) {
     );
 }
 
-/// Targets of many sequences of `length` ordinary tokens between specials, and the ids that took their place.
+/// Returns the targets of many sequences of `length` ordinary tokens between special ones, and their replacements.
 fn many(masking: &Masking, sequences: u32, length: usize) -> (Vec<Target>, Vec<u32>) {
     let (mut targets, mut ids_now) = (Vec::new(), Vec::new());
     for sequence in 0..sequences {
@@ -67,7 +67,7 @@ fn random_tokens_are_uniform_over_the_ordinary_vocabulary() {
     let (_, now) = many(&Masking::bert().replacement(0.0, 1.0), 2_000, 100);
     let mut counts = [0usize; VOCAB];
     now.iter().for_each(|&id| counts[id as usize] += 1);
-    // 295 counts of about 102: five sigma, since there are many chances to be off.
+    // Five sigma instead of four, because there are 295 counts (of about 102 each).
     let mean = now.len() as f64 / (VOCAB - 5) as f64;
     assert!(counts[..5].iter().all(|&n| n == 0));
     assert!(counts[5..].iter().all(|&n| (n as f64 - mean).abs() < 5.0 * mean.sqrt()), "{counts:?}");
@@ -136,9 +136,9 @@ fn settings_and_ids_are_checked() {
         (bert().probability(0.0), "masking probability is 0"),
         (bert().probability(1.5), "masking probability is 1.5"),
         (bert().probability(f64::NAN), "masking probability is NaN"),
-        (bert().replacement(-0.1, 0.1), "share of masked targets is -0.1"),
-        (bert().replacement(0.5, f64::NAN), "share of random targets is NaN"),
-        (bert().replacement(0.8, 0.3), "share of masked and random targets together is 1.1"),
+        (bert().replacement(-0.1, 0.1), "fraction of masked targets is -0.1"),
+        (bert().replacement(0.5, f64::NAN), "fraction of random targets is NaN"),
+        (bert().replacement(0.8, 0.3), "fraction of masked and random targets is 1.1"),
         (bert().max_targets(0), "max_targets is 0"),
     ] {
         let error = masking.mask(&mut [5, 6], &table(), &mut stream(0, 0)).unwrap_err().to_string();

@@ -1,10 +1,10 @@
-//! What masking and packing ask about ids, answered from a table.
+//! A table of the properties of token ids that masking and packing need.
 
 use cloze_bert::Tokenizer;
 
 use crate::{Error, Result};
 
-/// Which ids of a vocabulary are special, and which continue a word. Made once for a tokenizer.
+/// The special ids of a vocabulary, and those that continue a word. It is built once per tokenizer.
 #[derive(Clone, Debug)]
 pub struct VocabularyTable {
     special: Vec<bool>,
@@ -17,15 +17,15 @@ pub struct VocabularyTable {
 }
 
 impl VocabularyTable {
-    /// The table of a tokenizer.
+    /// Builds the table of a tokenizer.
     ///
     /// # Errors
-    /// When the vocabulary has nothing but special tokens.
+    /// Returns an error if the vocabulary only has special tokens.
     pub fn new(tokenizer: &Tokenizer) -> Result<VocabularyTable> {
         let ids = 0..tokenizer.vocab_size() as u32;
         let ordinary: Vec<u32> = ids.clone().filter(|&id| !tokenizer.is_special(id)).collect();
         if ordinary.is_empty() {
-            return Err(Error::data("vocabulary", "has nothing but special tokens"));
+            return Err(Error::data("vocabulary", "only has special tokens"));
         }
         Ok(VocabularyTable {
             special: ids.clone().map(|id| tokenizer.is_special(id)).collect(),
@@ -37,55 +37,54 @@ impl VocabularyTable {
         })
     }
 
-    /// The number of ids.
+    /// Returns the number of ids.
     pub fn vocab_size(&self) -> usize {
         self.special.len()
     }
 
-    /// The id that begins a sequence.
+    /// Returns the id of `[CLS]`, which begins a sequence.
     pub fn cls_id(&self) -> u32 {
         self.cls
     }
 
-    /// The id that ends a segment.
+    /// Returns the id of `[SEP]`, which ends a segment.
     pub fn sep_id(&self) -> u32 {
         self.sep
     }
 
-    /// The id that hides a token.
+    /// Returns the id of `[MASK]`.
     pub fn mask_id(&self) -> u32 {
         self.mask
     }
 
-    /// Whether the id is special. Ids outside the vocabulary are not.
+    /// Returns whether the id is special. Ids outside the vocabulary are not.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// Whether the id is a piece that continues a word. Ids outside the vocabulary do not.
+    /// Returns whether the id is a piece that continues a word. Ids outside the vocabulary are not.
     pub fn continues_word(&self, id: u32) -> bool {
         self.continues.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// The number of ids that are not special, at least one.
+    /// Returns the number of ids that are not special, at least one.
     pub fn ordinary_count(&self) -> usize {
         self.ordinary.len()
     }
 
-    /// The `index`th of the ids that are not special.
+    /// Returns the `index`th id that is not special.
     ///
     /// # Panics
-    /// When `index` is not below [`ordinary_count`](Self::ordinary_count).
+    /// Panics if `index` is not below [`ordinary_count`](Self::ordinary_count).
     pub fn ordinary(&self, index: usize) -> u32 {
         self.ordinary[index]
     }
 
-    /// # Errors
-    /// When an id is not in the vocabulary.
+    /// Checks that all ids are in the vocabulary.
     pub(crate) fn check(&self, ids: &[u32]) -> Result<()> {
         match ids.iter().find(|&&id| id as usize >= self.vocab_size()) {
             Some(id) => {
-                Err(Error::invalid("token id", id, format!("below the vocabulary's size, {}", self.vocab_size())))
+                Err(Error::invalid("token id", id, format!("below the vocabulary size, {}", self.vocab_size())))
             }
             None => Ok(()),
         }
@@ -94,7 +93,7 @@ impl VocabularyTable {
 
 #[cfg(test)]
 impl VocabularyTable {
-    /// Ids below 5 are special: padding, unknown, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4. The last third continues words.
+    /// Makes a table in which ids below 5 are special (`[CLS]` 2, `[SEP]` 3, `[MASK]` 4) and the last third continues words.
     pub(crate) fn small(vocab_size: usize) -> VocabularyTable {
         VocabularyTable {
             special: (0..vocab_size).map(|id| id < 5).collect(),
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_says_what_the_tokenizer_says() {
+    fn table_agrees_with_the_tokenizer() {
         let text = ["unhappy unhappily happy", "masked and unmasked models"];
         let tokenizer = Tokenizer::train(text, 60, &cloze_bert::TrainOptions::new()).unwrap();
         let table = VocabularyTable::new(&tokenizer).unwrap();

@@ -1,12 +1,12 @@
-//! Parameters that are trained otherwise than the rest.
+//! Parameter groups with their own learning rate or weight decay.
 
 use crate::{Error, Result};
 
-/// Settings of the parameters whose name contains a text.
+/// The settings of the parameters whose name contains a string.
 ///
 /// ```
 /// use cloze_train::{AdamW, ParameterGroup};
-/// // The encoder moves at a tenth of the speed of the head; the embeddings are not decayed.
+/// // The encoder learns at a tenth of the rate of the head; the embeddings are not decayed.
 /// let adamw = AdamW::new(1e-3)
 ///     .group(ParameterGroup::of("bert.").learning_rate_factor(0.1))
 ///     .group(ParameterGroup::of("word_embeddings").learning_rate_factor(0.1).weight_decay(0.0));
@@ -19,31 +19,31 @@ pub struct ParameterGroup {
 }
 
 impl ParameterGroup {
-    /// The parameters whose name contains `part`: `bert.encoder.layer.0.`, `word_embeddings`.
+    /// Makes the group of the parameters whose name contains `part`: `bert.encoder.layer.0.`, `word_embeddings`.
     pub fn of(part: impl Into<String>) -> ParameterGroup {
         ParameterGroup { part: part.into(), factor: 1.0, weight_decay: None }
     }
 
-    /// What their learning rate is multiplied with.
+    /// Sets the factor on the learning rate.
     pub fn learning_rate_factor(self, factor: f64) -> ParameterGroup {
         ParameterGroup { factor, ..self }
     }
 
-    /// Their weight decay, biases and LayerNorm among them.
+    /// Sets the weight decay, including that of biases and LayerNorm.
     pub fn weight_decay(self, weight_decay: f64) -> ParameterGroup {
         ParameterGroup { weight_decay: Some(weight_decay), ..self }
     }
 }
 
-/// How one parameter is trained.
+/// The learning rate factor and weight decay of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Treatment {
-    /// Of the learning rate.
+    /// The factor on the learning rate.
     pub(super) factor: f64,
     pub(super) weight_decay: f64,
 }
 
-/// The rules by which parameters are treated.
+/// The rules that decide the treatment of each parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rules {
     pub(super) weight_decay: f64,
@@ -53,9 +53,9 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Names and values, in words.
+    /// Returns the names and values of the settings, in words.
     pub(super) fn settings(&self) -> Vec<(String, String)> {
-        let spared = if self.decay_everything { "" } else { ", none for biases and LayerNorm" };
+        let spared = if self.decay_everything { "" } else { ", not of biases and LayerNorm" };
         let mut settings = vec![("weight decay".to_string(), format!("{}{spared}", self.weight_decay))];
         if self.layer_decay != 1.0 {
             settings.push(("layer decay".to_string(), self.layer_decay.to_string()));
@@ -71,7 +71,7 @@ impl Rules {
     pub(super) fn check(&self) -> Result<()> {
         let check = |setting, value: f64| match value >= 0.0 && value.is_finite() {
             true => Ok(()),
-            false => Err(Error::invalid(setting, value, "0 or more, and finite")),
+            false => Err(Error::invalid(setting, value, "at least 0 and finite")),
         };
         check("weight decay", self.weight_decay)?;
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
@@ -83,13 +83,13 @@ impl Rules {
         })
     }
 
-    /// How each of these parameters is treated.
+    /// Returns the treatment of each of these parameters.
     ///
     /// # Errors
-    /// When a group has no parameter.
-    pub(super) fn of(&self, names: &[&str]) -> Result<Vec<Treatment>> {
+    /// Returns an error if a group matches no parameter.
+    pub(super) fn treatments(&self, names: &[&str]) -> Result<Vec<Treatment>> {
         if let Some(group) = self.groups.iter().find(|group| !names.iter().any(|name| name.contains(&group.part))) {
-            let why = format!("no parameter that is trained has {:?} in its name", group.part);
+            let why = format!("no trained parameter has {:?} in its name", group.part);
             return Err(Error::data("parameter group", why));
         }
         let layers = names.iter().filter_map(|name| layer_of(name)).max().map_or(0, |last| last + 1);
@@ -107,13 +107,13 @@ impl Rules {
     }
 }
 
-/// The number of the encoder's layer that a parameter belongs to.
+/// Returns the number of the encoder layer that a parameter belongs to.
 fn layer_of(name: &str) -> Option<usize> {
     let (_, rest) = name.split_once("encoder.layer.")?;
     rest.split('.').next()?.parse().ok()
 }
 
-/// 0 for the embeddings, n + 1 for layer n, one more than the last layer's for what is above.
+/// Returns 0 for the embeddings, n + 1 for layer n, and one more than the last layer for the head.
 fn depth(name: &str, layers: usize) -> usize {
     match layer_of(name) {
         Some(layer) => layer + 1,
@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn decay_spares_biases_and_normalisations() {
-        let decays = |rules: Rules| rules.of(&NAMES).unwrap().iter().map(|t| t.weight_decay).collect::<Vec<_>>();
+        let decays =
+            |rules: Rules| rules.treatments(&NAMES).unwrap().iter().map(|t| t.weight_decay).collect::<Vec<_>>();
         assert_eq!(decays(rules()), [0.01, 0.01, 0.0, 0.0, 0.01, 0.0]);
         assert_eq!(decays(Rules { decay_everything: true, ..rules() }), [0.01; 6]);
         let groups = vec![ParameterGroup::of("bias").weight_decay(0.5)];
@@ -149,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn layers_learn_the_slower_the_deeper() {
-        let factors = |rules: Rules| rules.of(&NAMES).unwrap().iter().map(|t| t.factor).collect::<Vec<_>>();
+    fn lower_layers_learn_slower() {
+        let factors = |rules: Rules| rules.treatments(&NAMES).unwrap().iter().map(|t| t.factor).collect::<Vec<_>>();
         assert_eq!(factors(rules()), [1.0; 6]);
         assert_eq!(factors(Rules { layer_decay: 0.5, ..rules() }), [0.125, 0.25, 0.5, 0.5, 1.0, 1.0]);
         let groups = vec![
@@ -162,19 +163,19 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_make_no_sense() {
+    fn invalid_settings_are_refused() {
         let groups = vec![ParameterGroup::of("decoder")];
-        let error = Rules { groups, ..rules() }.of(&NAMES).unwrap_err().to_string();
-        assert_eq!(error, "parameter group: no parameter that is trained has \"decoder\" in its name");
-        for (rules, said) in [
+        let error = Rules { groups, ..rules() }.treatments(&NAMES).unwrap_err().to_string();
+        assert_eq!(error, "parameter group: no trained parameter has \"decoder\" in its name");
+        for (rules, expected) in [
             (Rules { layer_decay: 0.0, ..rules() }, "layer decay is 0, must be above 0 and at most 1"),
-            (Rules { weight_decay: -1.0, ..rules() }, "weight decay is -1, must be 0 or more, and finite"),
+            (Rules { weight_decay: -1.0, ..rules() }, "weight decay is -1, must be at least 0 and finite"),
             (
                 Rules { groups: vec![ParameterGroup::of("b").learning_rate_factor(f64::NAN)], ..rules() },
-                "learning rate factor of a group is NaN, must be 0 or more, and finite",
+                "learning rate factor of a group is NaN, must be at least 0 and finite",
             ),
         ] {
-            assert_eq!(rules.check().unwrap_err().to_string(), said);
+            assert_eq!(rules.check().unwrap_err().to_string(), expected);
         }
     }
 }

@@ -10,8 +10,8 @@ use crate::{Error, Result};
 pub use groups::ParameterGroup;
 use groups::{Rules, Treatment};
 
-/// Settings of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017). The defaults
-/// are BERT's: betas 0.9 and 0.999, eps 1e-8, decay 0.01 on everything but biases and LayerNorm.
+/// The settings of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017). The defaults are
+/// BERT's: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01 except for biases and LayerNorm.
 ///
 /// ```
 /// let adamw = cloze_train::AdamW::new(5e-5).weight_decay(0.01).decay_everything();
@@ -25,52 +25,52 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// With this learning rate: the peak that the schedule of a [`Trainer`](crate::Trainer) scales.
-    /// [`Optimizer::step`] is given the learning rate of each step instead.
+    /// Makes the settings with this peak learning rate, which the schedule of a [`Trainer`](crate::Trainer) scales.
+    /// [`Optimizer::step`] takes the learning rate of each step instead.
     pub fn new(learning_rate: f64) -> AdamW {
         let rules = Rules { weight_decay: 0.01, decay_everything: false, layer_decay: 1.0, groups: Vec::new() };
         AdamW { learning_rate, betas: (0.9, 0.999), eps: 1e-8, rules }
     }
 
-    /// Parameters shrink by `learning_rate * weight_decay` in each step.
+    /// Sets the weight decay: each step shrinks the parameters by `learning_rate * weight_decay`.
     pub fn weight_decay(mut self, weight_decay: f64) -> AdamW {
         self.rules.weight_decay = weight_decay;
         self
     }
 
-    /// Decays biases and LayerNorm too, as PyTorch does when it is given all parameters in one group.
+    /// Also decays biases and LayerNorm, as PyTorch does for a single group of all parameters.
     pub fn decay_everything(mut self) -> AdamW {
         self.rules.decay_everything = true;
         self
     }
 
-    /// Multiplies the learning rate of each layer of the encoder with `factor` once for every layer above it, and once
-    /// for the head; that of the embeddings with one more.
+    /// Multiplies the learning rate of each encoder layer by `factor` once per layer above it and once for the head, and that
+    /// of the embeddings once more than the first layer's.
     ///
     /// Source: J. Howard, S. Ruder, "Universal language model fine-tuning for text classification", 2018, section 3.2,
-    /// where the factor is 1 / 2.6; for BERT 0.9 to 0.95 is common.
+    /// where the factor is 1 / 2.6. For BERT, 0.9 to 0.95 is common.
     pub fn layer_decay(mut self, factor: f64) -> AdamW {
         self.rules.layer_decay = factor;
         self
     }
 
-    /// Treats some parameters otherwise. Of the groups that have a parameter the one that was given last counts.
+    /// Adds a parameter group. If several groups match a parameter, the last one wins.
     pub fn group(mut self, group: ParameterGroup) -> AdamW {
         self.rules.groups.push(group);
         self
     }
 
-    /// Decays of the means of gradients and of squared gradients.
+    /// Sets the decay rates of the running means of gradients and squared gradients.
     pub fn betas(self, beta1: f64, beta2: f64) -> AdamW {
         AdamW { betas: (beta1, beta2), ..self }
     }
 
-    /// Added to the root of the mean of squared gradients.
+    /// Sets the term added to the root of the mean of squared gradients.
     pub fn eps(self, eps: f64) -> AdamW {
         AdamW { eps, ..self }
     }
 
-    /// Names and values, in words; those that are switched off are not there.
+    /// Returns the names and values of the settings, in words, without those that are switched off.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let (beta1, beta2) = self.betas;
         let mut settings = vec![
@@ -86,10 +86,10 @@ impl AdamW {
         check_learning_rate(self.learning_rate)?;
         self.rules.check()?;
         if !below_one(self.betas.0) || !below_one(self.betas.1) {
-            return Err(Error::invalid("betas", format!("{:?}", self.betas), "0 or more and below 1"));
+            return Err(Error::invalid("betas", format!("{:?}", self.betas), "at least 0 and below 1"));
         }
         if !(self.eps > 0.0 && self.eps.is_finite()) {
-            return Err(Error::invalid("eps", self.eps, "above 0, and finite"));
+            return Err(Error::invalid("eps", self.eps, "above 0 and finite"));
         }
         Ok(())
     }
@@ -98,20 +98,18 @@ impl AdamW {
 fn check_learning_rate(learning_rate: f64) -> Result<()> {
     match learning_rate >= 0.0 && learning_rate.is_finite() {
         true => Ok(()),
-        false => Err(Error::invalid("learning rate", learning_rate, "0 or more, and finite")),
+        false => Err(Error::invalid("learning rate", learning_rate, "at least 0 and finite")),
     }
 }
 
 pub(crate) fn check_clip_norm(clip_norm: Option<f64>) -> Result<()> {
     match clip_norm {
-        Some(norm) if !(norm > 0.0 && norm.is_finite()) => {
-            Err(Error::invalid("clip_norm", norm, "above 0, and finite"))
-        }
+        Some(norm) if !(norm > 0.0 && norm.is_finite()) => Err(Error::invalid("clip_norm", norm, "above 0 and finite")),
         _ => Ok(()),
     }
 }
 
-/// The optimizer of one model: its flat parameters, their gradients, and AdamW's two means.
+/// The optimizer of a model: its flat parameters, their gradients, and the two running means of AdamW.
 ///
 /// ```
 /// use cloze_tensor::{module, Device, Tensor};
@@ -130,56 +128,56 @@ pub(crate) fn check_clip_norm(clip_norm: Option<f64>) -> Result<()> {
 pub struct Optimizer {
     adamw: AdamW,
     arena: ParameterArena,
-    /// Of each parameter of the arena.
+    /// The treatment of each parameter of the arena.
     treatments: Vec<Treatment>,
     gradients: Gradients,
-    /// The means of the gradients and of their squares, laid out as the arena.
+    /// The running means of the gradients and of their squares, with the layout of the arena.
     means: [Tensor; 2],
-    average: Option<Average>,
+    average: Option<MovingAverage>,
     steps: u32,
 }
 
-/// The exponential moving average of the parameters, laid out as the arena.
-struct Average {
+/// The exponential moving average of the parameters, with the layout of the arena.
+struct MovingAverage {
     decay: f64,
     values: Tensor,
 }
 
 impl Optimizer {
-    /// Moves the parameters of `model` that are `trainable`, by name, to the optimizer's arena.
+    /// Moves the parameters for whose name `trainable` returns true to the arena of the optimizer.
     ///
     /// # Errors
-    /// When a setting makes no sense, nothing is trainable, or parameters are not f32.
+    /// Returns an error if a setting is invalid, no parameter is trainable, or a trainable parameter is not f32.
     pub fn new(adamw: AdamW, model: &mut impl Module, trainable: impl Fn(&str) -> bool) -> Result<Optimizer> {
         adamw.check()?;
         let arena = ParameterArena::gather(model, trainable)?;
         let names: Vec<&str> = arena.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
-        let treatments = adamw.rules.of(&names)?;
+        let treatments = adamw.rules.treatments(&names)?;
         let gradients = arena.gradients()?;
         let means = [arena.zeros()?, arena.zeros()?];
         Ok(Optimizer { adamw, arena, treatments, gradients, means, average: None, steps: 0 })
     }
 
-    /// Also keeps a moving average of the parameters: after the first step the parameters, after every other `decay`
-    /// times the average and `1 - decay` times the parameters.
+    /// Also keeps a moving average of the parameters. It starts with the parameters after the first step; every later step
+    /// makes it `decay` times the average plus `1 - decay` times the parameters.
     ///
-    /// Source: B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by averaging", 1992; the numbers
-    /// are those of PyTorch's `get_ema_multi_avg_fn`.
+    /// Source: B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by averaging", 1992. The values
+    /// equal those of PyTorch's `get_ema_multi_avg_fn`.
     ///
     /// # Errors
-    /// When `decay` is not 0 or more and below 1.
+    /// Returns an error if `decay` is not at least 0 and below 1.
     pub fn with_average(self, decay: f64) -> Result<Optimizer> {
         if !(0.0..1.0).contains(&decay) {
-            return Err(Error::invalid("decay of the average", decay, "0 or more and below 1"));
+            return Err(Error::invalid("decay of the average", decay, "at least 0 and below 1"));
         }
-        let average = Some(Average { decay, values: self.arena.zeros()? });
+        let average = Some(MovingAverage { decay, values: self.arena.zeros()? });
         Ok(Optimizer { average, ..self })
     }
 
-    /// Adds the gradients of `loss` to those of this step.
+    /// Accumulates the gradients of `loss` in those of this step.
     ///
     /// # Errors
-    /// As [`Tensor::backward_into`]; the gradients of this step are then forgotten.
+    /// Returns the errors of [`Tensor::backward_into`] and clears the gradients of this step.
     pub fn backward(&mut self, loss: &Tensor) -> Result<()> {
         let walked = loss.backward_into(&mut self.gradients);
         if walked.is_err() {
@@ -188,33 +186,33 @@ impl Optimizer {
         Ok(walked?)
     }
 
-    /// Where the parameters are.
+    /// Returns the device of the parameters.
     pub fn device(&self) -> &Device {
         self.arena.device()
     }
 
-    /// The gradients of this step so far.
+    /// Returns the gradients accumulated in this step.
     pub fn gradients(&self) -> &Gradients {
         &self.gradients
     }
 
-    /// Forgets the gradients of this step.
+    /// Clears the gradients of this step.
     pub fn clear(&mut self) {
         self.gradients.clear();
     }
 
-    /// Number of trainable parameter elements.
+    /// Returns the number of trainable parameter elements.
     pub fn parameter_count(&self) -> usize {
         self.arena.parameters().iter().map(|parameter| parameter.range.len()).sum()
     }
 
-    /// One step with this learning rate: an absolute one, whatever [`AdamW::new`] was given. Gradients are scaled so that
-    /// their norm, over all parameters together, is at most `clip_norm`; gives the norm before that.
+    /// Makes one step with this absolute learning rate, which replaces that of [`AdamW::new`]. Scales the gradients so that
+    /// their norm over all parameters is at most `clip_norm`, and returns the norm before scaling.
     ///
     /// # Errors
-    /// When the learning rate is not 0 or more and finite, or `clip_norm` not above 0 and finite; when a
-    /// parameter has no gradient or is still held by a graph (see [`ParameterArena::update`]); or when the
-    /// gradients are not finite, which forgets them. The parameters are then as they were.
+    /// Returns an error and leaves the parameters unchanged if the learning rate is not at least 0 and finite, if
+    /// `clip_norm` is not above 0 and finite, if a parameter has no gradient or is still held by a graph (see
+    /// [`ParameterArena::update`]), or if the gradients are not finite, which clears them.
     pub fn step(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
         check_learning_rate(learning_rate)?;
         check_clip_norm(clip_norm)?;
@@ -228,8 +226,8 @@ impl Optimizer {
             step: steps,
         })?;
         if !norm.is_finite() {
-            let of = self.last_not_finite(model);
-            let why = format!("their norm is {norm} in optimizer step {steps}{of}: lower the learning rate");
+            let place = self.first_not_finite(model);
+            let why = format!("their norm is {norm} in optimizer step {steps}{place}: lower the learning rate");
             self.gradients.clear();
             return Err(Error::data("gradients", why));
         }
@@ -241,8 +239,8 @@ impl Optimizer {
         Ok(norm)
     }
 
-    /// The last parameter of the model whose gradient is not finite: backward comes to it first.
-    fn last_not_finite(&self, model: &impl Module) -> String {
+    /// Names the parameter that backward reaches first with a gradient that is not finite: the last one of the model.
+    fn first_not_finite(&self, model: &impl Module) -> String {
         let mut last = String::new();
         model.visit("", &mut |name, parameter| {
             let gradient = self.gradients.get(parameter).and_then(|gradient| gradient.to_vec::<f32>().ok());
@@ -253,10 +251,10 @@ impl Optimizer {
         last
     }
 
-    /// Exchanges the parameters for their average, and the average for them; whether there is one.
+    /// Swaps the parameters and their average. Returns false if there is no average.
     ///
     /// # Errors
-    /// When a parameter is still held by a graph.
+    /// Returns an error if a parameter is still held by a graph.
     pub fn swap_average(&mut self, model: &mut impl Module) -> Result<bool> {
         match &mut self.average {
             Some(average) if self.steps > 0 => {
@@ -267,10 +265,10 @@ impl Optimizer {
         }
     }
 
-    /// Forgets the steps so far: zero means, step 0. The parameters stay.
+    /// Resets the running means, the gradients and the step count to zero. The parameters are unchanged.
     ///
     /// # Errors
-    /// None but of the system's.
+    /// Returns an error if memory cannot be allocated.
     pub fn reset(&mut self) -> Result<()> {
         self.means = [self.arena.zeros()?, self.arena.zeros()?];
         self.gradients.clear();
@@ -337,11 +335,11 @@ mod tests {
         optimizer.backward(&model.loss(1.0)).unwrap();
         for rate in [f64::NAN, -0.1, f64::INFINITY] {
             let error = optimizer.step(&mut model, rate, None).unwrap_err().to_string();
-            assert_eq!(error, format!("learning rate is {rate}, must be 0 or more, and finite"));
+            assert_eq!(error, format!("learning rate is {rate}, must be at least 0 and finite"));
         }
         for norm in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
             let error = optimizer.step(&mut model, 0.1, Some(norm)).unwrap_err().to_string();
-            assert_eq!(error, format!("clip_norm is {norm}, must be above 0, and finite"));
+            assert_eq!(error, format!("clip_norm is {norm}, must be above 0 and finite"));
         }
         assert_eq!(model.bits(), before);
         optimizer.step(&mut model, 0.1, Some(1.0)).unwrap();

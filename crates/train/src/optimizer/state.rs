@@ -1,16 +1,16 @@
-//! What an optimizer holds, taken out and put back: for checkpoints, and for the best parameters of a run.
+//! The state of an optimizer, saved and restored for checkpoints and for the best parameters of a run.
 
 use cloze_tensor::{Device, Module, Tensor, TensorFile};
 
 use super::Optimizer;
 use crate::{Error, Result};
 
-/// What names of the state begin with.
+/// The name prefixes of the two running means.
 const MEANS: [&str; 2] = ["mean.", "mean_square."];
 const AVERAGE: &str = "average.";
 
 impl Optimizer {
-    /// The trained parameters of `model`, as they are in the arena.
+    /// Returns the trained parameters of `model` by name.
     pub(crate) fn parameters(&self, model: &impl Module) -> Vec<(String, Tensor)> {
         let mut tensors = Vec::new();
         let mut places = self.arena.parameters().iter().peekable();
@@ -22,33 +22,34 @@ impl Optimizer {
         tensors
     }
 
-    /// Puts these values in the place of the trained parameters.
+    /// Replaces the trained parameters by those of `file`.
     ///
     /// # Errors
-    /// When `file` lacks one, or has it in another shape.
+    /// Returns an error if `file` lacks a parameter or has it in another shape.
     pub(crate) fn set_parameters(&self, model: &mut impl Module, file: &TensorFile, prefix: &str) -> Result<()> {
         self.arena.replace(model, &self.flat(file, prefix)?)?;
         Ok(())
     }
 
-    /// A copy of the trained parameters, laid out as the arena.
+    /// Copies the trained parameters, with the layout of the arena.
     ///
     /// # Errors
-    /// When there is not enough memory.
+    /// Returns an error if memory cannot be allocated.
     pub(crate) fn copy_parameters(&self) -> Result<Tensor> {
         Ok(self.arena.values()?)
     }
 
-    /// Puts a copy of the trained parameters in their place.
+    /// Replaces the trained parameters by a copy that [`copy_parameters`](Optimizer::copy_parameters) made.
     ///
     /// # Errors
-    /// As [`ParameterArena::replace`].
+    /// Returns the errors of [`ParameterArena::replace`](cloze_tensor::ParameterArena::replace).
     pub(crate) fn paste_parameters(&self, model: &mut impl Module, copy: &Tensor) -> Result<()> {
         self.arena.replace(model, copy)?;
         Ok(())
     }
 
-    /// All that a later step depends on but the parameters: views of it, to be dropped before the next step.
+    /// Returns everything besides the parameters that later steps depend on. The tensors are views, which must be dropped
+    /// before the next step.
     pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut tensors = Vec::new();
         let average = self.average.as_ref().map(|average| (AVERAGE, &average.values));
@@ -61,10 +62,10 @@ impl Optimizer {
         Ok(tensors)
     }
 
-    /// Takes the state of a file that [`Optimizer::state`] was written to after `steps` steps.
+    /// Restores the [`state`](Optimizer::state) that was written to `file` after `steps` steps.
     ///
     /// # Errors
-    /// When the file lacks a part of it, or has it in another shape.
+    /// Returns an error if the file lacks a tensor or has it in another shape.
     pub(crate) fn restore(&mut self, file: &TensorFile, steps: u32) -> Result<()> {
         for (kind, at) in MEANS.into_iter().zip(0..) {
             self.means[at] = self.flat(file, kind)?;
@@ -77,14 +78,14 @@ impl Optimizer {
         Ok(())
     }
 
-    /// A tensor for each parameter, laid out as the arena.
+    /// Reads a tensor per parameter into one with the layout of the arena.
     fn flat(&self, file: &TensorFile, kind: &str) -> Result<Tensor> {
         let mut flat = vec![0.0; self.arena.elements()];
         for parameter in self.arena.parameters() {
             let name = format!("{kind}{}", parameter.name);
             let tensor = file.tensor(&name, &Device::Cpu)?;
             if tensor.shape() != parameter.shape {
-                let why = format!("{name} has shape {:?}, the model's {:?}", tensor.shape(), parameter.shape);
+                let why = format!("{name} has shape {:?}, expected {:?}", tensor.shape(), parameter.shape);
                 return Err(Error::data_in(file.path(), "checkpoint", why));
             }
             flat[parameter.range.clone()].copy_from_slice(&tensor.to_vec::<f32>()?);

@@ -1,4 +1,4 @@
-//! BERT's pairs: two segments of sentences that follow each other.
+//! BERT's pairs: two segments of consecutive sentences.
 
 use std::ops::Range;
 
@@ -9,14 +9,14 @@ use crate::TokenizedCorpus;
 
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
-    /// The most tokens of both segments together.
+    /// The largest number of tokens of both segments together.
     pub room: usize,
-    /// The probability that an example aims at a random length below `room`.
+    /// The probability of a random target length below `room`.
     pub short: f64,
     pub next_sentence: bool,
 }
 
-/// The examples of sentences of one document, in order.
+/// Returns the examples of some sentences of a document, in order.
 pub(super) fn examples(
     corpus: &TokenizedCorpus,
     document: usize,
@@ -45,7 +45,7 @@ pub(super) fn examples(
     })
 }
 
-/// A pair whose first segment is of `sentences`, and where the next example begins.
+/// Draws a pair whose first segment is of `sentences`. Also returns the first sentence of the next example.
 fn pair(
     corpus: &TokenizedCorpus,
     document: usize,
@@ -63,7 +63,7 @@ fn pair(
         let other = corpus.sentences_of(other_document(corpus, document, stream));
         let start = other.start + stream.below(other.len());
         let end = collect(corpus, start..other.end, target.saturating_sub(first.len()));
-        // The sentences after the split were not used: the next example begins with them.
+        // The sentences after the split are unused, so the next example begins with them.
         (tokens(corpus, start..end), NOT_NEXT, split)
     } else {
         (tokens(corpus, split..sentences.end), IS_NEXT, sentences.end)
@@ -81,7 +81,7 @@ fn target_length(settings: Settings, stream: &mut Stream) -> usize {
     }
 }
 
-/// Where the first sentences, at least one, that together have `target` tokens end.
+/// Returns the end of the shortest run of leading sentences, at least one, with `target` tokens in total.
 fn collect(corpus: &TokenizedCorpus, sentences: Range<usize>, target: usize) -> usize {
     let begin = corpus.tokens_of(sentences.start).start;
     let enough = |&sentence: &usize| corpus.tokens_of(sentence).end - begin >= target;
@@ -92,7 +92,7 @@ fn tokens(corpus: &TokenizedCorpus, sentences: Range<usize>) -> Range<usize> {
     corpus.tokens_of(sentences.start).start..corpus.tokens_of(sentences.end - 1).end
 }
 
-/// Takes a token away, from the front as often as from the back, so that neither is favoured.
+/// Removes a token at a random end, so that neither end is favoured.
 fn shorten(segment: &mut Range<usize>, stream: &mut Stream) {
     match stream.uniform() < 0.5 {
         true => segment.start += 1,

@@ -1,35 +1,35 @@
-//! A corpus in blocks of about the same number of tokens.
+//! Division of a corpus into blocks of about the same number of tokens.
 
 use std::ops::Range;
 
 use crate::TokenizedCorpus;
 
-/// Sentences that follow each other. Documents at its borders may be only partly in it.
+/// Consecutive sentences. The first and the last document may lie only partly in the block.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Block {
+pub(super) struct CorpusBlock {
     pub(super) number: usize,
     pub(super) sentences: Range<usize>,
-    /// The documents that have sentences here.
+    /// The documents with sentences in the block.
     pub(super) documents: Range<usize>,
 }
 
-impl Block {
-    /// Everything.
-    pub(super) fn whole(corpus: &TokenizedCorpus) -> Block {
-        Block { number: 0, sentences: 0..usize::MAX, documents: 0..corpus.document_count() }
+impl CorpusBlock {
+    /// Returns the whole corpus as one block.
+    pub(super) fn whole(corpus: &TokenizedCorpus) -> CorpusBlock {
+        CorpusBlock { number: 0, sentences: 0..usize::MAX, documents: 0..corpus.document_count() }
     }
 }
 
 /// How a corpus is divided.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks {
-    /// A block has the sentences that begin within so many tokens.
+    /// The number of tokens within which the sentences of a block begin.
     width: usize,
     pub(super) count: usize,
 }
 
 impl Blocks {
-    /// Blocks of about `tokens` tokens. Where a corpus is a part of a larger one, that is divided.
+    /// Divides a corpus into blocks of about `tokens` tokens. For a part of a split corpus, the whole corpus is divided.
     pub(super) fn new(corpus: &TokenizedCorpus, tokens: usize) -> Blocks {
         let (own, all) = (corpus.token_count().max(1), corpus.token_limit());
         let count = own.div_ceil(tokens.max(1));
@@ -37,20 +37,20 @@ impl Blocks {
         Blocks { width, count: all.div_ceil(width) }
     }
 
-    /// Block `number`. It may be empty.
-    pub(super) fn get(self, corpus: &TokenizedCorpus, number: usize) -> Block {
+    /// Returns block `number`, which may be empty.
+    pub(super) fn get(self, corpus: &TokenizedCorpus, number: usize) -> CorpusBlock {
         let start = number * self.width;
         let sentences = corpus.first_sentence_from(start)..corpus.first_sentence_from(start + self.width);
         let count = corpus.document_count();
         let first = first(count, |document| corpus.sentences_of(document).end > sentences.start);
         let end = self::first(count, |document| corpus.sentences_of(document).start >= sentences.end);
-        // A long sentence may leave none to begin within a block that lies in it.
+        // No sentence begins in a block that lies within a long sentence.
         let documents = if sentences.is_empty() { first..first } else { first..end.max(first) };
-        Block { number, sentences, documents }
+        CorpusBlock { number, sentences, documents }
     }
 }
 
-/// The first number below `count` that is so, when all after it are too; else `count`.
+/// Returns the first number below `count` that satisfies a monotonic predicate, or `count` if none does.
 fn first(count: usize, is_so: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, count);
     while low < high {

@@ -7,7 +7,7 @@ use cloze_tensor::random::Stream;
 use super::{IS_NEXT, NOT_NEXT, PairExample, other_document};
 use crate::TokenizedCorpus;
 
-/// Draws a pair, or with `next_sentence` off a sentence, of at most `room` tokens.
+/// Draws a pair of at most `room` tokens, or a single sentence if `next_sentence` is off.
 pub(super) fn draw(corpus: &TokenizedCorpus, room: usize, next_sentence: bool, stream: &mut Stream) -> PairExample {
     let documents = corpus.document_count();
     let document = stream.below(documents);
@@ -20,7 +20,7 @@ pub(super) fn draw(corpus: &TokenizedCorpus, room: usize, next_sentence: bool, s
         let index = sentences.start + stream.below(sentences.len() - 1);
         (corpus.tokens_of(index), corpus.tokens_of(index + 1), IS_NEXT)
     } else {
-        // The course draws the document again here; that tilts nothing but is what it does.
+        // As in the course, the document is drawn again, so documents of one sentence are not preferred.
         let document = stream.below(documents);
         let first = sentence(corpus, document, stream);
         let other = other_document(corpus, document, stream);
@@ -39,9 +39,9 @@ fn head(range: Range<usize>, length: usize) -> Range<usize> {
     range.start..range.end.min(range.start + length)
 }
 
-/// The lengths that are left of two segments when tokens are taken from the longer one until both together
-/// have `room`. Of equals the second counts as the longer, and the longer keeps the odd token, as in the
-/// truncation of Hugging Face's fast tokenizers that the course uses.
+/// Returns the lengths of two segments after the longer one has lost tokens until both together have `room`. The second
+/// segment counts as the longer one if they are equal, and the longer one keeps the odd token, as in the truncation of
+/// Hugging Face's fast tokenizers that the course uses.
 fn longest_first(first: usize, second: usize, room: usize) -> (usize, usize) {
     if first + second <= room {
         return (first, second);

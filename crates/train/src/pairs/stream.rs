@@ -1,45 +1,45 @@
-//! The examples of an epoch one after the other, without all of them ever being in memory.
+//! A stream of the examples of an epoch, with only one buffer of them in memory.
 //!
-//! A corpus is divided into blocks, whose order is drawn for each epoch. The examples of so many blocks that they fill a
-//! buffer are drawn and shuffled, then those of the next. A corpus that is not larger than the buffer is one block.
+//! The corpus is divided into blocks, in an order that is drawn per epoch. The examples of 32 consecutive blocks fill a
+//! buffer and are shuffled together. A corpus that fits into the buffer is a single block.
 
 use cloze_tensor::random::{Purpose, Stream};
 use rayon::prelude::*;
 
 use super::blocks::Blocks;
-use super::{Kind, PairExample, PairSampler};
+use super::{PairExample, PairKind, PairSampler};
 use crate::{Result, TokenizedCorpus};
 
-/// `Purpose::Shuffle` at these sites orders the examples of a buffer, and the blocks of an epoch.
+/// The sites of `Purpose::Shuffle`: the order of the examples in a buffer, and of the blocks of an epoch.
 const EPOCH_SITE: u32 = 0;
 const BLOCK_SITE: u32 = 2;
 
-/// Blocks whose examples are shuffled together, where there are several.
+/// The number of blocks whose examples are shuffled together.
 const BLOCKS: usize = 32;
 
-/// The course's pairs that are drawn at once.
+/// The number of the course's pairs that are drawn together.
 const PAIRS: usize = 1 << 20;
 
-/// The examples of an epoch in the order of training.
+/// The examples of an epoch in training order.
 ///
-/// It is a function of the data set's settings and the epoch alone. It holds the examples of one buffer at a time, however
-/// large the corpus.
+/// The stream only depends on the settings of the data set and the epoch. It holds one buffer of examples at a time,
+/// whatever the size of the corpus.
 pub struct ExampleStream {
     plan: Plan,
     next_buffer: usize,
     buffer: std::vec::IntoIter<PairExample>,
 }
 
-/// Which examples come in which buffer.
+/// The division of the examples of an epoch into buffers.
 struct Plan {
     corpus: TokenizedCorpus,
-    source: Source,
+    source: ExampleSource,
     seed: u64,
     epoch: u32,
 }
 
-enum Source {
-    /// The same ones in every epoch.
+enum ExampleSource {
+    /// The same examples in every epoch.
     Given(Vec<PairExample>),
     Course {
         sampler: PairSampler,
@@ -53,10 +53,10 @@ enum Source {
 }
 
 impl ExampleStream {
-    /// The examples that `sampler` draws, with about `buffer` tokens at a time.
+    /// Streams the examples that `sampler` draws, with buffers of about `buffer` tokens.
     ///
     /// # Errors
-    /// As [`PairSampler::sample`].
+    /// Returns the errors of [`PairSampler::sample`].
     pub(crate) fn sampled(
         corpus: TokenizedCorpus,
         sampler: PairSampler,
@@ -66,29 +66,29 @@ impl ExampleStream {
     ) -> Result<ExampleStream> {
         sampler.check_with(&corpus)?;
         let source = match sampler.kind {
-            Kind::Course { pairs } => Source::Course { sampler, pairs },
-            Kind::Bert { .. } => {
+            PairKind::Course { pairs } => ExampleSource::Course { sampler, pairs },
+            PairKind::Bert { .. } => {
                 let is_one = corpus.token_count() <= buffer;
                 let blocks = Blocks::new(&corpus, if is_one { usize::MAX } else { buffer / BLOCKS });
-                // Fewer than 2^32 blocks are what fits into memory anyway: a block has many tokens.
+                // There are fewer than 2^32 blocks, since a block has many tokens.
                 let mut order: Vec<u32> = (0..blocks.count as u32).collect();
                 Stream::new(seed, Purpose::Shuffle, BLOCK_SITE, epoch, 0).shuffle(&mut order);
-                Source::Bert { sampler, blocks, order }
+                ExampleSource::Bert { sampler, blocks, order }
             }
         };
         Ok(ExampleStream::new(Plan { corpus, source, seed, epoch }))
     }
 
-    /// These examples.
+    /// Streams these examples, shuffled.
     pub(crate) fn given(corpus: TokenizedCorpus, examples: Vec<PairExample>, seed: u64, epoch: u32) -> ExampleStream {
-        ExampleStream::new(Plan { corpus, source: Source::Given(examples), seed, epoch })
+        ExampleStream::new(Plan { corpus, source: ExampleSource::Given(examples), seed, epoch })
     }
 
     fn new(plan: Plan) -> ExampleStream {
         ExampleStream { plan, next_buffer: 0, buffer: Vec::new().into_iter() }
     }
 
-    /// Passes over the next `count` examples, and gives how many there were. Those of whole buffers are only counted.
+    /// Skips the next `count` examples and returns how many there were. Whole buffers are only counted, not shuffled.
     pub fn advance(&mut self, count: usize) -> usize {
         let mut left = count;
         loop {
@@ -108,8 +108,8 @@ impl ExampleStream {
         }
     }
 
-    /// The number of examples that are left: all of them, where none has been taken. Drawing them is what it takes to count
-    /// BERT's, about as long as passing over them.
+    /// Returns the number of examples that are left. BERT's examples must be drawn to be counted, which takes about as long
+    /// as skipping them.
     pub fn remaining(&self) -> usize {
         let ahead = self.next_buffer..self.plan.buffer_count();
         self.buffer.len() + ahead.map(|buffer| self.plan.size(buffer)).sum::<usize>()
@@ -123,7 +123,7 @@ impl ExampleStream {
 }
 
 impl Iterator for ExampleStream {
-    /// Never an error so far; corpora that are read while they are trained on may have some.
+    /// Reserves an error for corpora that are read during training; the present ones return none.
     type Item = Result<PairExample>;
 
     fn next(&mut self) -> Option<Result<PairExample>> {
@@ -138,18 +138,18 @@ impl Iterator for ExampleStream {
 impl Plan {
     fn buffer_count(&self) -> usize {
         match &self.source {
-            Source::Given(_) => 1,
-            Source::Course { pairs, .. } => pairs.div_ceil(PAIRS),
-            Source::Bert { order, .. } => order.len().div_ceil(BLOCKS),
+            ExampleSource::Given(_) => 1,
+            ExampleSource::Course { pairs, .. } => pairs.div_ceil(PAIRS),
+            ExampleSource::Bert { order, .. } => order.len().div_ceil(BLOCKS),
         }
     }
 
-    /// The number of examples in a buffer.
+    /// Returns the number of examples in a buffer.
     fn size(&self, buffer: usize) -> usize {
         match &self.source {
-            Source::Given(examples) => examples.len(),
-            Source::Course { pairs, .. } => (pairs - buffer * PAIRS).min(PAIRS),
-            Source::Bert { sampler, blocks, order } => {
+            ExampleSource::Given(examples) => examples.len(),
+            ExampleSource::Course { pairs, .. } => (pairs - buffer * PAIRS).min(PAIRS),
+            ExampleSource::Bert { sampler, blocks, order } => {
                 let count = |&number: &u32| {
                     let block = blocks.get(&self.corpus, number as usize);
                     sampler.count_in_block(&self.corpus, &block, self.seed, self.epoch)
@@ -159,16 +159,16 @@ impl Plan {
         }
     }
 
-    /// The examples of a buffer, shuffled.
+    /// Draws and shuffles the examples of a buffer.
     fn examples(&self, buffer: usize) -> Vec<PairExample> {
         let (corpus, seed, epoch) = (&self.corpus, self.seed, self.epoch);
         let mut examples = match &self.source {
-            Source::Given(examples) => examples.clone(),
-            Source::Course { sampler, pairs } => {
+            ExampleSource::Given(examples) => examples.clone(),
+            ExampleSource::Course { sampler, pairs } => {
                 let start = buffer * PAIRS;
                 sampler.course_pairs(corpus, start..(start + PAIRS).min(*pairs), seed, epoch)
             }
-            Source::Bert { sampler, blocks, order } => {
+            ExampleSource::Bert { sampler, blocks, order } => {
                 let draw = |&number: &u32| sampler.in_block(corpus, &blocks.get(corpus, number as usize), seed, epoch);
                 blocks_of(order, buffer).par_iter().map(draw).collect::<Vec<_>>().concat()
             }
@@ -209,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn many_blocks_go_once_through_the_corpus() {
-        // 40 tokens a buffer: about 35 buffers of 32 blocks of one token or so.
+    fn blocks_cover_the_corpus_once() {
+        // A buffer of 40 tokens gives about 35 buffers of 32 blocks of about one token.
         for buffer in [40, 200, 640, 1_000] {
             let sampler = PairSampler::bert().seq_len(22).short_probability(0.0).next_sentence(false);
             let stream = ExampleStream::sampled(corpus(), sampler, buffer, 5, 0).unwrap();
@@ -227,7 +227,7 @@ mod tests {
             |examples: &[PairExample]| examples.iter().map(|example| example.first().start).collect::<Vec<_>>();
         assert_ne!(starts(&first), starts(&second));
         assert_eq!(first, all(stream(480, 0)));
-        // The first buffer has examples from all over the corpus, though it has less than half of it.
+        // The first buffer has less than half of the examples, yet they come from the whole corpus.
         let buffer = stream(480, 0).plan.size(0);
         assert!(buffer * 2 < first.len(), "{buffer} of {}", first.len());
         let reach = starts(&first[..buffer]);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn passing_over_is_taking() {
+    fn skipping_equals_taking() {
         let course = || ExampleStream::sampled(corpus(), PairSampler::course(30), 9, 5, 0).unwrap();
         let given = || ExampleStream::given(corpus(), all(course()), 5, 3);
         let make: [&dyn Fn() -> ExampleStream; 5] =

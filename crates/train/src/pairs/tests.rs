@@ -1,9 +1,9 @@
-//! What both ways of pairing must keep, on corpora whose ids say document and sentence.
+//! Properties of both pairing rules, on corpora whose ids encode document and sentence.
 
 use super::*;
 use crate::corpus::numbered;
 
-/// The document of an id, and the number of its sentence.
+/// Returns the document and the sentence of an id.
 fn place(id: u32) -> (u32, u32) {
     (id / 1000 - 1, id % 1000 / 10)
 }
@@ -13,7 +13,7 @@ fn ends(corpus: &TokenizedCorpus, segment: &Range<usize>) -> ((u32, u32), (u32, 
     (place(ids[0]), place(ids[ids.len() - 1]))
 }
 
-/// Checks an example of whole sentences: neighbours for `IsNext`, two documents for `NotNext`.
+/// Checks an example of whole sentences: they are consecutive for `IS_NEXT`, of two documents for `NOT_NEXT`.
 #[track_caller]
 fn check_pair(corpus: &TokenizedCorpus, example: &PairExample) {
     let (first, second) = (example.first(), example.second().unwrap());
@@ -60,7 +60,7 @@ fn course_pairs_follow_the_notebook() {
         assert_eq!((example.first().len(), example.token_count()), (4, 11), "whole sentences");
     }
     binomial(count(&examples, |example| example.label() == Some(IS_NEXT)), 4_000, 0.5);
-    // A `NotNext` pair is any of 12 x 8 with the same probability, an `IsNext` pair any of 9.
+    // The 12 x 8 possible NOT_NEXT pairs have the same probability, and so have the 9 IS_NEXT pairs.
     let pair = |example: &PairExample, a, b| {
         (ends(&corpus, &example.first()).0, ends(&corpus, &example.second().unwrap()).0) == (a, b)
     };
@@ -70,12 +70,12 @@ fn course_pairs_follow_the_notebook() {
 
 #[test]
 fn course_documents_of_one_sentence_are_never_followed() {
-    // One of two documents has a next sentence: IsNext has probability 1/2 x 1/2.
+    // One of the two documents has a next sentence, so IS_NEXT has probability 1/2 x 1/2.
     let corpus = numbered(&[1, 3]);
     let examples = PairSampler::course(4_000).sample(&corpus, 1, 0).unwrap();
     examples.iter().for_each(|example| check_pair(&corpus, example));
     binomial(count(&examples, |example| example.label() == Some(IS_NEXT)), 4_000, 0.25);
-    // ... of which the document is drawn again for NotNext: half of those begin in the first.
+    // The document of a NOT_NEXT pair is drawn again, so half of them begin in the first document.
     let from_first =
         count(&examples, |example| example.label() == Some(NOT_NEXT) && ends(&corpus, &example.first()).0.0 == 0);
     binomial(from_first, 4_000, 0.75 / 2.0);
@@ -83,7 +83,7 @@ fn course_documents_of_one_sentence_are_never_followed() {
 
 #[test]
 fn bert_goes_through_each_document_once() {
-    // Documents of sentences of four tokens; no truncation, as 40 is a multiple of four and nothing is short.
+    // Sentences have four tokens. There is no truncation, because 40 is a multiple of four and no length is short.
     let corpus = numbered(&[57, 1, 98, 30]);
     let sampler = PairSampler::bert().seq_len(43).short_probability(0.0);
     let mut used = vec![0u32; corpus.sentence_count()];
@@ -100,7 +100,7 @@ fn bert_goes_through_each_document_once() {
     }
     assert!(used.iter().all(|&times| times == 1), "{used:?}");
     assert!(examples.iter().all(|example| example.token_count() <= 43));
-    // Only the end of a document (its own, or that of the second segment) can leave an example short.
+    // An example is only short at the end of a document, its own or that of the second segment.
     let full = count(&examples, |example| example.token_count() == 43);
     assert!(full * 2 > examples.len(), "{full} of {}", examples.len());
 }
@@ -110,7 +110,7 @@ fn bert_rates() {
     let corpus = numbered(&[99; 200]);
     let examples = PairSampler::bert().seq_len(43).sample(&corpus, 5, 1).unwrap();
     let n = examples.len();
-    // The target is below 37 tokens, so that fewer than ten sentences can reach it, for 35 of 39 short lengths.
+    // For 35 of the 39 short lengths, the target is below 37 tokens, which fewer than ten sentences reach.
     let short = count(&examples, |example| {
         example.token_count() < 40
             && example.label() == Some(IS_NEXT)
@@ -118,7 +118,7 @@ fn bert_rates() {
     });
     let next = count(&examples, |example| example.label() == Some(IS_NEXT));
     assert!(n > 2_500, "{n}");
-    // Short lengths up to 4 give one sentence, which is always NotNext: 3 of 39, of a tenth.
+    // Short lengths up to 4 (3 of 39, in a tenth of the examples) give one sentence, which is always NOT_NEXT.
     binomial(next, n, 0.5 * (1.0 - 0.1 * 3.0 / 39.0));
     let expected = 0.1 * 32.0 / 39.0 / (1.0 - 0.1 * 3.0 / 39.0);
     binomial(short, next, expected);
@@ -133,7 +133,7 @@ fn bert_rates() {
 
 #[test]
 fn short_lengths_are_uniform() {
-    // Sentences of one token: an example is exactly as long as it was to be.
+    // With sentences of one token, an example has exactly its target length.
     let corpus = TokenizedCorpus::from_ids(&[vec![vec![9]; 30_000]]).unwrap();
     let sampler = PairSampler::bert().seq_len(12).short_probability(1.0).next_sentence(false);
     let examples = sampler.sample(&corpus, 2, 0).unwrap();
@@ -150,7 +150,7 @@ fn bert_truncates_both_ends_of_the_longer() {
     let long: Vec<Vec<u32>> = (0..40).map(|s| (0..50).map(|token| s * 50 + token).collect()).collect();
     let corpus = TokenizedCorpus::from_ids(&[long.clone(), long]).unwrap();
     let examples = PairSampler::bert().seq_len(35).short_probability(0.0).sample(&corpus, 3, 0).unwrap();
-    assert_eq!(examples.len(), 80, "a sentence is more than the target: each is alone");
+    assert_eq!(examples.len(), 80, "each sentence exceeds the target, so it is alone");
     let (mut front, mut back) = (0, 0);
     for example in &examples {
         assert_eq!((example.first().len(), example.second().unwrap().len()), (16, 16));

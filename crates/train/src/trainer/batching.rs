@@ -1,22 +1,22 @@
-//! Which examples make a batch.
+//! Groups examples into batches, and batches into steps.
 
 use super::{DataSet, Size};
 use crate::{Error, Result};
 
-/// So many batches' worth of examples are sorted by length at a time.
+/// The number of batches whose examples are sorted by length together.
 const POOL: usize = 50;
 
-/// How examples become batches, and batches steps.
+/// The rule by which examples become batches, and batches steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Batching {
     pub(super) limit: Limit,
-    /// Whether examples of about the same length come together.
+    /// Whether examples of similar length come together.
     pub(super) by_length: bool,
-    /// Batches of a step.
+    /// The number of batches per step.
     pub(super) accumulate: usize,
 }
 
-/// What fills a batch.
+/// The limit at which a batch is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
     Examples(usize),
@@ -36,7 +36,7 @@ impl Batching {
         }
     }
 
-    /// The steps of an epoch, each the batches of which it is made.
+    /// Returns the steps of an epoch.
     pub(super) fn steps<'d, D: DataSet>(&self, data: &'d D, epoch: u32) -> Result<Steps<'d, D>> {
         let examples = data.epoch(epoch)?;
         Ok(Steps { data, examples: Box::new(examples), batching: *self, ready: Vec::new(), next: None, ended: false })
@@ -55,15 +55,15 @@ pub(super) struct Steps<'d, D: DataSet> {
     data: &'d D,
     examples: Box<dyn Iterator<Item = Result<D::Example>> + 'd>,
     batching: Batching,
-    /// Batches that were made and not given yet, the next one last.
+    /// Batches that are made but not returned yet, the next one last.
     ready: Vec<Vec<D::Example>>,
-    /// Did not fit into the batch before.
+    /// The example that did not fit into the last batch.
     next: Option<D::Example>,
     ended: bool,
 }
 
 impl<D: DataSet> Steps<'_, D> {
-    /// The batches of the next step; none at the end of the epoch.
+    /// Returns the batches of the next step; the result is empty at the end of the epoch.
     pub(super) fn next(&mut self) -> Result<Vec<Vec<D::Example>>> {
         let mut step = Vec::new();
         while step.len() < self.batching.accumulate
@@ -74,7 +74,7 @@ impl<D: DataSet> Steps<'_, D> {
         Ok(step)
     }
 
-    /// Whether the step that was given last is the last.
+    /// Returns whether no step is left.
     pub(super) fn is_at_end(&mut self) -> Result<bool> {
         if self.ready.is_empty() {
             self.fill()?;
@@ -82,7 +82,7 @@ impl<D: DataSet> Steps<'_, D> {
         Ok(self.ready.is_empty())
     }
 
-    /// Passes over steps.
+    /// Skips steps.
     pub(super) fn skip(&mut self, steps: u32) -> Result<()> {
         for _ in 0..steps {
             self.next()?;
@@ -97,7 +97,7 @@ impl<D: DataSet> Steps<'_, D> {
         Ok(self.ready.pop())
     }
 
-    /// Makes the next batch, or those of a pool.
+    /// Makes the next batch or, when grouping by length, the batches of the next pool.
     fn fill(&mut self) -> Result<()> {
         if !self.batching.by_length {
             let batch = self.read_batch()?;
@@ -112,7 +112,7 @@ impl<D: DataSet> Steps<'_, D> {
             batches += 1;
             pool.extend(batch);
         }
-        // The sort is stable, so the order is a function of the epoch's.
+        // The sort is stable, so the result only depends on the order of the epoch.
         pool.sort_by_key(|example| std::cmp::Reverse(self.data.size(example).tokens));
         let (mut sorted, mut batch, mut tokens) = (Vec::new(), Vec::new(), 0);
         for example in pool {
@@ -125,7 +125,7 @@ impl<D: DataSet> Steps<'_, D> {
             batch.push(example);
         }
         sorted.extend((!batch.is_empty()).then_some(batch));
-        // Not from the longest to the shortest: neighbours in an epoch would be alike. Every second from each end.
+        // Alternates between the longest and the shortest batches, so that neighbouring steps differ in length.
         let mut order: Vec<Vec<D::Example>> = Vec::with_capacity(sorted.len());
         let mut sorted = std::collections::VecDeque::from(sorted);
         while let Some(longest) = sorted.pop_front() {
@@ -137,7 +137,7 @@ impl<D: DataSet> Steps<'_, D> {
         Ok(())
     }
 
-    /// The next examples in the order of the epoch that fill a batch.
+    /// Returns the next batch in the order of the epoch.
     fn read_batch(&mut self) -> Result<Option<Vec<D::Example>>> {
         let (mut batch, mut tokens) = (Vec::new(), 0);
         loop {
@@ -204,7 +204,7 @@ mod tests {
     fn batches_of_examples_and_of_tokens() {
         let lengths = [3, 5, 2, 9, 1, 1, 1];
         assert_eq!(steps(&lengths, Limit::Examples(3), false, 1), [[vec![0, 1, 2]], [vec![3, 4, 5]], [vec![6]]]);
-        // An example that is too long for any batch has one of its own.
+        // An example above the limit is a batch alone.
         let by_tokens = [vec![vec![0, 1]], vec![vec![2]], vec![vec![3]], vec![vec![4, 5, 6]]];
         assert_eq!(steps(&lengths, Limit::Tokens(8), false, 1), by_tokens);
         let two = [vec![vec![0, 1, 2], vec![3, 4, 5]], vec![vec![6]]];
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_skipped_is_what_came() {
+    fn skipping_equals_taking() {
         let lengths: Vec<usize> = (0..300).map(|n| 1 + n % 13).collect();
         let data = Lengths(lengths.clone());
         let all = steps(&lengths, Limit::Tokens(40), true, 3);
@@ -245,11 +245,11 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_named() {
-        let said =
+    fn zero_limits_are_refused() {
+        let error =
             |limit, accumulate| Batching { limit, by_length: false, accumulate }.check().unwrap_err().to_string();
-        assert_eq!(said(Limit::Examples(0), 1), "batch size is 0, must be at least 1");
-        assert_eq!(said(Limit::Tokens(0), 1), "batch tokens is 0, must be at least 1");
-        assert_eq!(said(Limit::Examples(1), 0), "accumulate is 0, must be at least 1");
+        assert_eq!(error(Limit::Examples(0), 1), "batch size is 0, must be at least 1");
+        assert_eq!(error(Limit::Tokens(0), 1), "batch tokens is 0, must be at least 1");
+        assert_eq!(error(Limit::Examples(1), 0), "accumulate is 0, must be at least 1");
     }
 }

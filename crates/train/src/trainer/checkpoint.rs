@@ -1,7 +1,7 @@
-//! All that the rest of a run depends on, as files.
+//! Checkpoints: everything that the rest of a run depends on, as files.
 //!
-//! Random draws are functions of seed and step, and the order of the examples one of seed and epoch: so there is no state
-//! of a generator to keep, and where in an epoch a run is, is a number.
+//! Random draws are functions of seed and step, and the order of the examples is a function of seed and epoch. A checkpoint
+//! therefore has no generator state, and the position within an epoch is a number.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,27 +17,27 @@ use crate::{Error, Optimizer, Result};
 
 const STATE: &str = "state.json";
 const TENSORS: &str = "state.safetensors";
-/// What names of parameters begin with in the file, so that none can be the name of anything else.
+/// The prefix of parameter names in the file, which keeps them apart from other tensors.
 const PARAMETER: &str = "parameter.";
 const LOSSES: &str = "losses";
 const VERSION: u32 = 1;
 
-/// Where a run is.
+/// The state of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct State {
     version: u32,
-    /// Optimizer steps that were made, and of how many.
+    /// The number of optimizer steps made, and of all steps.
     pub(super) step: u32,
     pub(super) steps: u32,
-    /// The epoch that the next step is in, from 0, and steps of it that were made.
+    /// The epoch of the next step, from 0, and the number of its steps that are made.
     pub(super) epoch: u32,
     pub(super) in_epoch: u32,
     pub(super) tokens: usize,
     pub(super) seconds: f64,
     pub(super) best: Option<Best>,
-    /// Of the last evaluation, where it had one.
+    /// The confusion matrix of the last evaluation, if it has one.
     pub(super) confusion: Option<Confusion>,
-    /// What must not change in a run, by name.
+    /// The settings that must not change when the run is resumed, by name.
     pub(super) settings: BTreeMap<String, String>,
     #[serde(skip)]
     pub(super) losses: Vec<f64>,
@@ -52,7 +52,7 @@ impl State {
         Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
     }
 
-    /// Writes this, and `model` and `optimizer` as they are, into a folder.
+    /// Writes this state, the trained parameters of `model` and the state of `optimizer` to a folder.
     pub(super) fn save(&self, folder: &Path, model: &impl Module, optimizer: &Optimizer) -> Result<()> {
         let mut tensors = optimizer.state()?;
         let parameters = optimizer.parameters(model).into_iter();
@@ -65,10 +65,11 @@ impl State {
         write_file_atomically(&path, (text + "\n").as_bytes()).map_err(|error| Error::io(&path, "cannot write", error))
     }
 
-    /// Reads a checkpoint, and puts `model` and `optimizer` into its state.
+    /// Reads a checkpoint and restores `model` and `optimizer` from it.
     ///
     /// # Errors
-    /// When a file cannot be read or is not whole; when the run that it is of had other `settings`: says which.
+    /// Returns an error if a file cannot be read or is incomplete, or if the run had other `settings`; the error names the
+    /// first that differs.
     pub(super) fn restore(
         folder: &Path,
         settings: &BTreeMap<String, String>,
@@ -79,14 +80,14 @@ impl State {
         let state: State = serde_json::from_str(&read_text(&path)?)
             .map_err(|error| Error::data_in(&path, "checkpoint", format!("cannot be read: {error}")))?;
         if state.version != VERSION {
-            let why = format!("is of version {}, this library reads {VERSION}", state.version);
+            let why = format!("has version {}, this library reads version {VERSION}", state.version);
             return Err(Error::data_in(&path, "checkpoint", why));
         }
         state.check_settings(folder, settings)?;
         let file = TensorFile::open(folder.join(TENSORS))?;
         let losses = file.tensor(LOSSES, &Device::Cpu)?.to_vec::<f64>()?;
         if losses.len() != state.step as usize {
-            let why = format!("has {} losses, but {} steps were made", losses.len(), state.step);
+            let why = format!("has {} losses for {} steps", losses.len(), state.step);
             return Err(Error::data_in(file.path(), "checkpoint", why));
         }
         optimizer.set_parameters(model, &file, PARAMETER)?;
@@ -101,7 +102,7 @@ impl State {
             if then != now {
                 let shown = |value: Option<&String>| value.map_or("none", String::as_str).to_string();
                 let why = format!(
-                    "{name} is {}, but the run here was begun with {}: resume it as it was, or choose another directory",
+                    "{name} is {}, the run was started with {}: use the same value or choose another directory",
                     shown(now),
                     shown(then)
                 );
@@ -112,12 +113,12 @@ impl State {
     }
 }
 
-/// Writes the parameters as they are, those of the best evaluation.
+/// Writes the current parameters as those of the best evaluation.
 pub(super) fn save_best(directory: &RunDirectory, model: &impl Module, optimizer: &Optimizer) -> Result<()> {
     Ok(save_safetensors(directory.best(), optimizer.parameters(model), &[])?)
 }
 
-/// A number that another sequence of bytes would not have (FNV-1a, eight bytes at a time).
+/// A hash of a sequence of byte strings (FNV-1a, eight bytes at a time).
 pub(crate) struct Fingerprint(u64);
 
 impl Fingerprint {
@@ -125,7 +126,7 @@ impl Fingerprint {
         Fingerprint(0xcbf2_9ce4_8422_2325)
     }
 
-    /// Takes bytes in, and how many they are.
+    /// Adds bytes and their number.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.mix(bytes.len() as u64);
         for part in bytes.chunks(8) {
@@ -136,7 +137,7 @@ impl Fingerprint {
     }
 
     fn mix(&mut self, word: u64) {
-        // The rotation lets high bits come down to low ones, which multiplication alone does not.
+        // Multiplication only carries bits upwards; the rotation brings high bits down.
         self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
     }
 

@@ -1,15 +1,15 @@
-//! The directory of a run: its checkpoints, whoever is writing there, and the best parameters so far.
+//! The run directory: checkpoints, the best parameters, and a lock.
 //!
 //! ```text
 //! run/
 //!   lock                     held while a run writes here
-//!   checkpoint-00000500/     all that the rest of the run depends on, after step 500
+//!   checkpoint-00000500/     everything that the run depends on after step 500
 //!     state.json
 //!     state.safetensors
 //!   best.safetensors         the parameters of the best evaluation
 //! ```
 //!
-//! A checkpoint is written under another name, synced and renamed: where there is one, it is whole.
+//! A checkpoint is written under another name, synced and renamed, so an existing checkpoint is always complete.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -19,30 +19,30 @@ use crate::{Error, Result};
 
 const LOCK: &str = "lock";
 const PREFIX: &str = "checkpoint-";
-/// What a checkpoint is called until it is whole.
+/// The prefix of a checkpoint's name until it is complete.
 const UNFINISHED: &str = ".unfinished-";
 const BEST: &str = "best.safetensors";
 
-/// A directory that this run alone writes to, as long as this lives.
+/// A run directory that is locked as long as this value lives.
 pub(super) struct RunDirectory {
     path: PathBuf,
     _lock: File,
 }
 
 impl RunDirectory {
-    /// Makes the directory if need be, and locks it. What a run that was killed left unfinished is removed.
+    /// Creates the directory if it is missing, locks it, and removes the unfinished checkpoint of a killed run.
     ///
     /// # Errors
-    /// When another run has it, or the system refuses.
+    /// Returns an error if another run uses the directory or it cannot be written.
     pub(super) fn open(path: &Path) -> Result<RunDirectory> {
-        fs::create_dir_all(path).map_err(|error| Error::io(path, "cannot make the directory", error))?;
+        fs::create_dir_all(path).map_err(|error| Error::io(path, "cannot create the directory", error))?;
         let lock_path = path.join(LOCK);
         let cannot = |error| Error::io(&lock_path, "cannot lock", error);
         let lock = File::options().create(true).write(true).truncate(false).open(&lock_path).map_err(cannot)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let why = "another run is writing here: wait for its end, or choose another directory";
+                let why = "another run uses the directory: wait for it to end or choose another directory";
                 return Err(Error::data_in(path, "run", why));
             }
             Err(TryLockError::Error(error)) => return Err(cannot(error)),
@@ -60,12 +60,12 @@ impl RunDirectory {
         &self.path
     }
 
-    /// Where the parameters of the best evaluation are.
+    /// Returns the path of the parameters of the best evaluation.
     pub(super) fn best(&self) -> PathBuf {
         self.path.join(BEST)
     }
 
-    /// The checkpoints, the earliest first: after which step, and where.
+    /// Returns the step and the folder of each checkpoint, the earliest first.
     pub(super) fn checkpoints(&self) -> Result<Vec<(u32, PathBuf)>> {
         let step = |path: &PathBuf| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse::<u32>().ok();
         let mut checkpoints: Vec<(u32, PathBuf)> =
@@ -74,26 +74,32 @@ impl RunDirectory {
         Ok(checkpoints)
     }
 
-    /// Makes the checkpoint after `step` of what `write` writes into a directory, and removes all but the last `keep`.
+    /// Returns the step and the folder of the last checkpoint.
+    pub(super) fn last_checkpoint(&self) -> Result<Option<(u32, PathBuf)>> {
+        Ok(self.checkpoints()?.pop())
+    }
+
+    /// Adds the checkpoint after `step`, with the files that `write` writes, and removes all but the last `keep`.
     ///
     /// # Errors
-    /// When something cannot be written: the checkpoints from before are then as they were.
+    /// Returns an error if a file cannot be written; the earlier checkpoints are then unchanged.
     pub(super) fn add(&self, step: u32, keep: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let name = format!("{PREFIX}{step:08}");
         let (unfinished, finished) = (self.path.join(format!("{UNFINISHED}{name}")), self.path.join(&name));
         let written = (|| {
-            fs::create_dir(&unfinished).map_err(|error| Error::io(&unfinished, "cannot make the directory", error))?;
+            fs::create_dir(&unfinished)
+                .map_err(|error| Error::io(&unfinished, "cannot create the directory", error))?;
             write(&unfinished)?;
             sync(&unfinished)?;
             if finished.exists() {
-                // Of the same step of the same run, hence the same.
+                // The same step of the same run, hence the same content.
                 remove(&finished)?;
             }
             fs::rename(&unfinished, &finished).map_err(|error| Error::io(&finished, "cannot write", error))?;
             sync(&self.path)
         })();
         if let Err(error) = written {
-            // The first failure is the one to report.
+            // The first error is the one to report.
             let _ = fs::remove_dir_all(&unfinished);
             return Err(error);
         }
@@ -115,7 +121,7 @@ fn remove(path: &Path) -> Result<()> {
     removed.map_err(|error| Error::io(path, "cannot remove", error))
 }
 
-/// Makes sure that the names in a directory are on the disk. Some systems cannot, and need not, sync a directory.
+/// Syncs the entries of a directory to the disk. Some systems cannot sync a directory and do not need to.
 fn sync(directory: &Path) -> Result<()> {
     match File::open(directory).and_then(|opened| opened.sync_all()) {
         Err(error) if cfg!(unix) => Err(Error::io(directory, "cannot sync", error)),
@@ -165,7 +171,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let directory = RunDirectory::open(folder.path()).unwrap();
         let error = RunDirectory::open(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("another run is writing here"), "{error}");
+        assert!(error.contains("another run uses the directory"), "{error}");
         fs::create_dir(folder.path().join(".unfinished-checkpoint-00000007")).unwrap();
         drop(directory);
         RunDirectory::open(folder.path()).unwrap();

@@ -1,4 +1,4 @@
-//! What is found out about a model now and then while it trains.
+//! Evaluations during a run.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Error, Result};
 
-/// When something is done in a run.
+/// An interval in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Every {
-    /// After each epoch, and at the end.
+    /// After each epoch and at the end.
     Epoch,
-    /// After every so many optimizer steps, and at the end.
+    /// After every this many optimizer steps and at the end.
     Steps(u32),
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Every {
 impl Every {
     pub(super) fn check(self, setting: &'static str) -> Result<()> {
         match self {
-            Every::Steps(0) => Err(Error::invalid(setting, "every 0 steps", "every step or fewer")),
+            Every::Steps(0) => Err(Error::invalid(setting, "every 0 steps", "at least every 1 step")),
             _ => Ok(()),
         }
     }
@@ -41,8 +41,7 @@ impl Every {
     }
 }
 
-/// Numbers that an evaluation found. The first says how good the model is: [the best](crate::Trainer::keep_best) is kept
-/// by it.
+/// The metrics of an evaluation. The first one decides which evaluation is [the best](crate::Trainer::keep_best).
 ///
 /// ```
 /// use cloze_train::Evaluation;
@@ -58,49 +57,49 @@ pub struct Evaluation {
     confusion: Option<Confusion>,
 }
 
-/// Names of classes, and how often each (row) was predicted to be each (column).
+/// The names of classes, and the number of examples per true class (row) and predicted class (column).
 pub(super) type Confusion = (Vec<String>, Vec<Vec<usize>>);
 
 impl Evaluation {
-    /// An evaluation by a number that is the better the larger it is.
+    /// Makes an evaluation whose first metric is better when larger.
     pub fn maximize(name: impl Into<String>, value: f64) -> Evaluation {
         Evaluation { metrics: vec![(name.into(), value)], is_minimized: false, confusion: None }
     }
 
-    /// An evaluation by a number that is the better the smaller it is: a loss.
+    /// Makes an evaluation whose first metric, such as a loss, is better when smaller.
     pub fn minimize(name: impl Into<String>, value: f64) -> Evaluation {
         Evaluation { metrics: vec![(name.into(), value)], is_minimized: true, confusion: None }
     }
 
-    /// Another number, to be shown.
+    /// Adds a metric to show.
     pub fn and(mut self, name: impl Into<String>, value: f64) -> Evaluation {
         self.metrics.push((name.into(), value));
         self
     }
 
-    /// A confusion matrix of classes called `labels`, as [`confusion_matrix`](crate::metrics::confusion_matrix) counts:
-    /// the last one of a run is shown in its report.
+    /// Adds the confusion matrix of classes named `labels`, as [`confusion_matrix`](crate::metrics::confusion_matrix)
+    /// returns it. The report of a run shows the last one.
     pub fn confusion<S: AsRef<str>>(self, labels: &[S], counts: Vec<Vec<usize>>) -> Evaluation {
         let labels = labels.iter().map(|label| label.as_ref().to_string()).collect();
         Evaluation { confusion: Some((labels, counts)), ..self }
     }
 
-    /// The confusion matrix, where there is one.
+    /// Returns the confusion matrix, if there is one.
     pub(super) fn confusion_matrix(&self) -> Option<&Confusion> {
         self.confusion.as_ref()
     }
 
-    /// All numbers with their names, the one that decides first.
+    /// Returns the names and values of all metrics, the deciding one first.
     pub fn metrics(&self) -> &[(String, f64)] {
         &self.metrics
     }
 
-    /// The number of this name.
+    /// Returns the metric of this name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.metrics.iter().find(|(other, _)| other == name).map(|(_, value)| *value)
     }
 
-    /// Whether it is better than another. What is no finite number is better than nothing.
+    /// Returns whether this evaluation is better than another. A metric that is not finite is never better.
     pub(super) fn is_better_than(&self, other: &Evaluation) -> bool {
         let value = |evaluation: &Evaluation| evaluation.metrics.first().map(|(_, value)| *value);
         match (value(self).filter(|value| value.is_finite()), value(other).filter(|value| value.is_finite())) {
@@ -116,7 +115,7 @@ impl Evaluation {
     }
 }
 
-/// Numbers with their names. JSON has `null` for those that are not finite, which [`Evaluation::is_better_than`] takes all alike.
+/// Reads metrics. JSON has `null` for values that are not finite; [`Evaluation::is_better_than`] treats them all alike.
 fn metrics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
     let read = Vec::<(String, Option<f64>)>::deserialize(deserializer)?;
     Ok(read.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
@@ -137,12 +136,12 @@ impl std::fmt::Display for Evaluation {
 pub(super) struct Best {
     pub(super) step: u32,
     pub(super) evaluation: Evaluation,
-    /// Evaluations since then.
+    /// The number of evaluations since then.
     pub(super) since: u32,
 }
 
 impl Best {
-    /// Takes an evaluation in; whether it is the best one.
+    /// Adds an evaluation and returns whether it is the best one.
     pub(super) fn update(best: &mut Option<Best>, step: u32, evaluation: &Evaluation) -> bool {
         match best {
             Some(best) if !evaluation.is_better_than(&best.evaluation) => {
@@ -185,7 +184,7 @@ mod tests {
         assert_eq!(due(Every::Steps(2)), [2, 4, 6, 7]);
         assert_eq!(
             Every::Steps(0).check("evaluation").unwrap_err().to_string(),
-            "evaluation is every 0 steps, must be every step or fewer"
+            "evaluation is every 0 steps, must be at least every 1 step"
         );
     }
 }

@@ -1,10 +1,12 @@
-//! The training loop: for any model and data set that implement two small traits.
+//! The training loop, for any model and data set that implement two small traits.
 
 mod batching;
+mod budget;
 mod checkpoint;
 mod data_set;
 mod directory;
 mod evaluation;
+mod learn;
 mod progress;
 mod run;
 mod settings;
@@ -20,75 +22,76 @@ use cloze_tensor::{Module, Precision};
 use crate::{AdamW, Result, Schedule};
 use batching::{Batching, Limit};
 pub(crate) use checkpoint::Fingerprint;
-pub use data_set::{DataSet, Learn, Size, share};
+pub use data_set::{DataSet, Size};
 pub use evaluation::{Evaluation, Every};
+pub use learn::{Learn, LossTerm};
 
-/// How long to train.
+/// The length of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Budget {
-    /// Passes over the data.
+    /// A number of passes over the data.
     Epochs(u32),
-    /// Optimizer steps.
+    /// A number of optimizer steps.
     Steps(u32),
-    /// As many steps as fit: measured before training starts, in at most a quarter of the time.
+    /// A time, for as many steps as fit. Steps are timed before training starts, in at most a quarter of it.
     Time(Duration),
 }
 
-/// One step, as a callback sees it.
+/// An optimizer step, as a callback sees it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Step {
-    /// Number of the step, from 1.
+    /// The number of the step, from 1.
     pub step: u32,
-    /// Number of steps of the run.
+    /// The number of steps of the run.
     pub steps: u32,
-    /// Epoch, from 1.
+    /// The epoch, from 1.
     pub epoch: u32,
-    /// Whether it is the last step of its epoch, or of the run: the time to evaluate.
+    /// Whether this is the last step of its epoch or of the run.
     pub epoch_ends: bool,
-    /// Loss of the step, in nats.
+    /// The loss of the step, in nats.
     pub loss: f64,
-    /// Learning rate.
+    /// The learning rate.
     pub learning_rate: f64,
-    /// Norm of the gradients before clipping.
+    /// The norm of the gradients before clipping.
     pub gradient_norm: f64,
-    /// Tokens trained on since training started.
+    /// The number of tokens trained on since the run started.
     pub tokens: usize,
-    /// Since training started.
+    /// The time since the run started.
     pub elapsed: Duration,
-    /// What was found after this step, where it was [time to evaluate](Trainer::evaluate).
+    /// The evaluation after this step, if [one was due](Trainer::evaluate).
     pub evaluation: Option<Evaluation>,
 }
 
-/// Why a run ended before its last step.
+/// The reason why a run ended before its last step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// [No evaluation was better for long](Trainer::early_stopping).
+    /// The evaluations stopped improving; see [`Trainer::early_stopping`].
     Early,
-    /// [A signal asked for it](Trainer::stop_on_signals).
+    /// The process received a signal; see [`Trainer::stop_on_signals`].
     BySignal,
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct TrainingReport {
-    /// Loss of every step, in nats.
+    /// The loss of every step, in nats.
     pub losses: Vec<f64>,
-    /// Epochs, the last one perhaps not whole.
+    /// The number of epochs. The last one may be incomplete.
     pub epochs: u32,
-    /// Tokens trained on.
+    /// The number of tokens trained on.
     pub tokens: usize,
-    /// Time of the steps, of evaluations and of what callbacks did between them.
+    /// The time of steps, evaluations and callbacks.
     pub elapsed: Duration,
-    /// The best evaluation, and after which step it was.
+    /// The step of the best evaluation, and the evaluation.
     pub best: Option<(u32, Evaluation)>,
-    /// Why it ended before its last step, if it did.
+    /// The reason why the run ended before its last step, if it did.
     pub stopped: Option<Stopped>,
 }
 
 impl TrainingReport {
-    /// Mean loss of the last `steps` steps.
+    /// Returns the mean loss of the last `steps` steps.
     pub fn mean_of_last(&self, steps: usize) -> f64 {
         let last = &self.losses[self.losses.len().saturating_sub(steps)..];
         last.iter().sum::<f64>() / last.len() as f64
@@ -98,7 +101,7 @@ impl TrainingReport {
 type IsFrozen<'m> = Box<dyn Fn(&str) -> bool + 'm>;
 type Evaluate<'m, M> = Box<dyn FnMut(&M) -> Result<Evaluation> + 'm>;
 
-/// Trains a model. Every knob is a builder method; the defaults are BERT's.
+/// Trains a model. Every setting is a builder method; the defaults are BERT's.
 ///
 /// ```no_run
 /// # use cloze_train::*;
@@ -113,7 +116,7 @@ type Evaluate<'m, M> = Box<dyn FnMut(&M) -> Result<Evaluation> + 'm>;
 ///         Ok(Evaluation::maximize("accuracy", found.accuracy()?).and("loss", found.loss))
 ///     })
 ///     .keep_best()
-///     .directory("runs/sst2")      // checkpoints; with `resume` it goes on where they end
+///     .directory("runs/sst2")      // checkpoints; `resume` continues from the last one
 ///     .resume(true)
 ///     .stop_on_signals()
 ///     .run(&data)?;
@@ -144,7 +147,7 @@ pub struct Trainer<'m, M> {
 }
 
 impl<'m, M: Module> Trainer<'m, M> {
-    /// A trainer of `model`: one epoch of batches of 32, AdamW at 1e-4, warm-up over a tenth of the steps and
+    /// Makes a trainer of `model`: one epoch of batches of 32, AdamW at 1e-4, warm-up over a tenth of the steps and
     /// linear decay, gradients clipped to norm 1.
     pub fn new(model: &'m mut M) -> Trainer<'m, M> {
         Trainer {
@@ -172,59 +175,59 @@ impl<'m, M: Module> Trainer<'m, M> {
         }
     }
 
-    /// The optimizer's settings.
+    /// Sets the optimizer.
     pub fn optimizer(self, adamw: AdamW) -> Trainer<'m, M> {
         Trainer { adamw, ..self }
     }
 
-    /// How the learning rate changes.
+    /// Sets the learning rate schedule.
     pub fn schedule(self, schedule: Schedule) -> Trainer<'m, M> {
         Trainer { schedule, ..self }
     }
 
-    /// The most that the norm of all gradients together may be.
+    /// Sets the norm to which the gradients of all parameters together are clipped.
     pub fn clip_norm(self, norm: f64) -> Trainer<'m, M> {
         Trainer { clip_norm: Some(norm), ..self }
     }
 
-    /// What matrix products are computed in; f32 or bf16. Parameters and the optimizer's state are f32 in any case.
+    /// Sets the precision of matrix products. Parameters and optimizer state are always f32.
     pub fn precision(self, precision: Precision) -> Trainer<'m, M> {
         Trainer { precision, ..self }
     }
 
-    /// Examples in a batch.
+    /// Sets the number of examples per batch.
     pub fn batch_size(mut self, examples: usize) -> Trainer<'m, M> {
         self.batching.limit = Limit::Examples(examples);
         self
     }
 
-    /// In the place of a number of examples: as many in a batch as have at most so many tokens together, but at least
-    /// one. Steps then take about the same time and memory, whatever the lengths are.
+    /// Fills each batch with examples of at most `tokens` tokens together (at least one example), instead of a fixed
+    /// number of examples. Steps then take about the same time and memory for any lengths.
     pub fn batch_tokens(mut self, tokens: usize) -> Trainer<'m, M> {
         self.batching.limit = Limit::Tokens(tokens);
         self
     }
 
-    /// Puts examples of about the same length into a batch. Nothing is padded here, so it saves no time but in
-    /// attention; it is for recipes that have it.
+    /// Groups examples of similar length into batches, for recipes that do so. Batches are never padded here, so this only
+    /// saves time in attention.
     pub fn group_by_length(mut self) -> Trainer<'m, M> {
         self.batching.by_length = true;
         self
     }
 
-    /// Makes a step of so many batches: it is a step of a batch of their sum, in the memory of one. The last step of an
-    /// epoch has what is left.
+    /// Accumulates gradients over `batches` batches per optimizer step, in the memory of one batch. Up to rounding, the step
+    /// equals one with a single batch of all their examples. The last step of an epoch may have fewer batches.
     pub fn accumulate(mut self, batches: usize) -> Trainer<'m, M> {
         self.batching.accumulate = batches;
         self
     }
 
-    /// How long to train.
+    /// Sets the length of the run.
     pub fn budget(self, budget: Budget) -> Trainer<'m, M> {
         Trainer { budget, ..self }
     }
 
-    /// Trains for this many passes over the data. How many steps that is, is counted by going through the order of each.
+    /// Trains for this many passes over the data. The trainer counts their steps first, by iterating over each epoch.
     pub fn epochs(self, epochs: u32) -> Trainer<'m, M> {
         self.budget(Budget::Epochs(epochs))
     }
@@ -234,87 +237,86 @@ impl<'m, M: Module> Trainer<'m, M> {
         self.budget(Budget::Steps(steps))
     }
 
-    /// Key of the dropout masks.
+    /// Sets the seed of dropout.
     pub fn seed(self, seed: u64) -> Trainer<'m, M> {
         Trainer { seed, ..self }
     }
 
-    /// Leaves parameters as they are: those whose name `is_frozen`, as `|name| name.starts_with("bert.embeddings.")`.
+    /// Freezes the parameters for whose name `is_frozen` returns true: `|name| name.starts_with("bert.embeddings.")`.
     pub fn freeze(self, is_frozen: impl Fn(&str) -> bool + 'm) -> Trainer<'m, M> {
         Trainer { frozen: Some(Box::new(is_frozen)), ..self }
     }
 
-    /// Keeps an exponential moving average of the parameters, of which each step keeps the part `decay`. It is what is
-    /// evaluated, and what the model has at the end ([`Optimizer::with_average`](crate::Optimizer::with_average)).
+    /// Keeps an exponential moving average of the parameters with this `decay` per step. Evaluations use the average, and
+    /// the model has it at the end; see [`Optimizer::with_average`](crate::Optimizer::with_average).
     pub fn average(self, decay: f64) -> Trainer<'m, M> {
         Trainer { average: Some(decay), ..self }
     }
 
-    /// Another setting that the run depends on and the trainer cannot see, as the dropout of the model: the report shows it,
-    /// and to [resume](Trainer::resume) the run with another value is an error. A name that the trainer has itself, as
-    /// `seed`, stays its own.
+    /// Records a setting that the trainer cannot see, such as the dropout of the model. The report shows it, and
+    /// [resuming](Trainer::resume) with another value is an error. The trainer's own settings, such as `seed`, take
+    /// precedence.
     pub fn setting(mut self, name: impl Into<String>, value: impl ToString) -> Trainer<'m, M> {
         self.settings.insert(name.into(), value.to_string());
         self
     }
 
-    /// Evaluates the model now and then. Callbacks, the display and the report see what was found.
+    /// Evaluates the model at intervals. Callbacks, progress lines and the report get the results.
     pub fn evaluate(self, every: Every, evaluate: impl FnMut(&M) -> Result<Evaluation> + 'm) -> Trainer<'m, M> {
         Trainer { evaluate: Some((every, Box::new(evaluate))), ..self }
     }
 
-    /// At the end the model is the one of the best evaluation, by its first number.
+    /// Restores the parameters of the best evaluation at the end. The first number of an evaluation decides.
     pub fn keep_best(self) -> Trainer<'m, M> {
         Trainer { keep_best: true, ..self }
     }
 
-    /// Ends the run when so many evaluations, one after the other, were no better than the best before them; and
+    /// Ends the run when `patience` evaluations in a row are no better than the best one, and
     /// [keeps the best](Trainer::keep_best).
     pub fn early_stopping(self, patience: u32) -> Trainer<'m, M> {
         Trainer { patience: Some(patience), keep_best: true, ..self }
     }
 
-    /// The directory of the run, which is made if need be. In it are the checkpoints, a [log](crate::RunLog) of every step
-    /// and evaluation (`metrics.jsonl`, and files for TensorBoard) and, when the run has ended, `report.html`, a page with
-    /// its curves, settings and times. One run at a time.
+    /// Sets the run directory, which is created if missing. It gets the checkpoints, a [log](crate::RunLog) of every step
+    /// and evaluation (`metrics.jsonl` and files for TensorBoard) and, at the end, `report.html` with curves, settings and
+    /// times. Only one run can use it at a time.
     pub fn directory(self, path: impl AsRef<Path>) -> Trainer<'m, M> {
         Trainer { directory: Some(path.as_ref().to_path_buf()), ..self }
     }
 
-    /// Where the [report](crate::RunReport) goes when the run has ended, an HTML page, in the place of the directory's
-    /// `report.html`. Without a directory it is of what this call of [`run`](Trainer::run) trained.
+    /// Sets the path of the [report](crate::RunReport), an HTML page; the default is `report.html` in the run directory.
+    /// Without a run directory, the report only covers this call of [`run`](Trainer::run).
     pub fn report(self, path: impl AsRef<Path>) -> Trainer<'m, M> {
         Trainer { report: Some(path.as_ref().to_path_buf()), ..self }
     }
 
-    /// When a checkpoint is written to the directory; if nothing is said, after each epoch. The last `keep` are kept, and
-    /// the best parameters beside them.
+    /// Sets when a checkpoint is written to the run directory, after each epoch by default. The last `keep` checkpoints and
+    /// the best parameters are kept.
     pub fn checkpoint(self, every: Every, keep: usize) -> Trainer<'m, M> {
         Trainer { checkpoint: every, keep_checkpoints: keep, ..self }
     }
 
-    /// Whether the run goes on from the last checkpoint of its directory, if there is one: it gives the bits of a run that
-    /// was never stopped. Otherwise a directory that has one is an error.
+    /// Resumes from the last checkpoint of the run directory, if there is one; the result is bit-identical to that of an
+    /// uninterrupted run. Otherwise, a directory with a checkpoint is an error.
     pub fn resume(self, resume: bool) -> Trainer<'m, M> {
         Trainer { resume, ..self }
     }
 
-    /// At SIGINT (Ctrl-C) or SIGTERM finishes the step, writes a checkpoint if there is a directory, and ends; at a second
-    /// one the process ends at once. Until the run is over these signals do nothing else in the process.
+    /// Handles SIGINT (Ctrl-C) and SIGTERM during the run: the first signal finishes the step, writes a checkpoint if there
+    /// is a run directory, and ends the run; the second one ends the process.
     pub fn stop_on_signals(self) -> Trainer<'m, M> {
         Trainer { signals: true, ..self }
     }
 
-    /// Whether it is shown on standard error how far the run is: a line that is drawn anew where that is a terminal, one
-    /// every half minute otherwise.
+    /// Shows progress on stderr: a line that is redrawn on a terminal, or a new line every 30 seconds elsewhere.
     pub fn progress(self, progress: bool) -> Trainer<'m, M> {
         Trainer { progress, ..self }
     }
 
-    /// Trains.
+    /// Trains the model.
     ///
     /// # Errors
-    /// As [`Trainer::run_with`].
+    /// Returns the errors of [`Trainer::run_with`].
     pub fn run<D: DataSet>(self, data: &D) -> Result<TrainingReport>
     where
         M: Learn<D::Batch>,
@@ -322,14 +324,15 @@ impl<'m, M: Module> Trainer<'m, M> {
         self.run_with(data, |_, _| Ok(()))
     }
 
-    /// Trains, calling `after_step` after every step with the model as it then is. What it prints does not
-    /// disturb the progress bar.
+    /// Trains the model and calls `after_step` with it after every step. The callback may print; the progress line makes
+    /// room.
     ///
     /// # Errors
-    /// When a setting makes no sense, the data are empty or do not fit the model, the evaluation or the callback fails;
-    /// when the loss or a gradient is no finite number: says in which step, of which examples, and which operation was the
-    /// first to give what is none. When the directory cannot be written, another run has it, or what is to be resumed
-    /// there had other data, another model or other settings.
+    /// Returns an error if
+    /// - a setting is invalid, the data are empty or do not fit the model, or the evaluation or the callback fails;
+    /// - the loss or a gradient is not finite; the error names the step, the examples and the first operation;
+    /// - the run directory cannot be written, another run uses it, or the run to resume has other data, another model or
+    ///   other settings.
     pub fn run_with<D: DataSet>(
         self,
         data: &D,
@@ -341,10 +344,11 @@ impl<'m, M: Module> Trainer<'m, M> {
         run::run(self, data, &mut after_step)
     }
 
-    /// How many steps [`Trainer::run`] would make on `data`. Asked for by number, they are the same run.
+    /// Returns the number of steps that [`Trainer::run`] would make on `data`. A run of that many
+    /// [steps](Trainer::steps) is the same run.
     ///
     /// # Errors
-    /// As [`Trainer::run_with`].
+    /// Returns the errors of [`Trainer::run_with`].
     pub fn count_steps<D: DataSet>(&mut self, data: &D) -> Result<u32>
     where
         M: Learn<D::Batch>,

@@ -1,4 +1,4 @@
-//! The line that says how far a run is: loss, learning rate, norm of the gradients, tokens a second, time left.
+//! The progress line of a run: loss, learning rate, gradient norm, tokens per second, time left.
 
 use std::time::{Duration, Instant};
 
@@ -6,31 +6,31 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Step;
 
-/// Weight of the newest loss in the smoothed one that is shown.
+/// The weight of the newest loss in the smoothed loss.
 const SMOOTHING: f64 = 0.05;
 
-/// Where there is no terminal a line is written this often: a log should not be all progress.
+/// The interval of progress lines without a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
-pub(super) struct Progress {
+pub(super) struct RunProgress {
     bar: ProgressBar,
     shown: bool,
     loss: Option<f64>,
-    begun: Instant,
-    /// Steps and tokens of before, in a run that is resumed.
+    start: Instant,
+    /// The steps and tokens before the run was resumed.
     before: (u32, usize),
     last_line: Instant,
 }
 
-impl Progress {
-    /// A line that is drawn over and over on standard error, if that is a terminal; otherwise a new line now and then.
-    pub(super) fn new(steps: u32, before: (u32, usize), shown: bool) -> Progress {
+impl RunProgress {
+    /// Shows progress on stderr: a line that is redrawn on a terminal, or a new line at intervals elsewhere.
+    pub(super) fn new(steps: u32, before: (u32, usize), shown: bool) -> RunProgress {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(steps.into()), target).with_position(before.0.into());
         let template = "{wide_bar} {pos}/{len} {msg}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let begun = Instant::now();
-        Progress { bar, shown, loss: None, begun, before, last_line: begun }
+        let start = Instant::now();
+        RunProgress { bar, shown, loss: None, start, before, last_line: start }
     }
 
     pub(super) fn update(&mut self, step: &Step) {
@@ -40,22 +40,22 @@ impl Progress {
         if !self.shown || (self.bar.is_hidden() && !is_line) {
             return;
         }
-        let seconds = self.begun.elapsed().as_secs_f64().max(1e-9);
+        let seconds = self.start.elapsed().as_secs_f64().max(1e-9);
         let (done, left) = (step.step - self.before.0, step.steps - step.step);
         let rate = (step.tokens - self.before.1) as f64 / seconds;
         let left = HumanDuration(Duration::from_secs_f64(seconds / f64::from(done.max(1)) * f64::from(left)));
         let (learning_rate, norm) = (step.learning_rate, step.gradient_norm);
-        let said = format!("loss {loss:.3}  lr {learning_rate:.1e}  |g| {norm:.2}  {rate:.0} tokens/s  {left:#} left");
+        let line = format!("loss {loss:.3}  lr {learning_rate:.1e}  |g| {norm:.2}  {rate:.0} tokens/s  {left:#} left");
         if is_line {
             self.last_line = Instant::now();
             eprintln!("step {}/{}  {said}", step.step, step.steps);
         } else {
             self.bar.set_position(step.step.into());
-            self.bar.set_message(said);
+            self.bar.set_message(line);
         }
     }
 
-    /// Runs `f`, which may print, with the bar out of the way.
+    /// Hides the bar while `f` runs, which may print.
     pub(super) fn aside<R>(&self, f: impl FnOnce() -> R) -> R {
         if self.bar.is_hidden() { f() } else { self.bar.suspend(f) }
     }

@@ -1,4 +1,4 @@
-//! A run from its first step to its last, or from where it was stopped.
+//! A run, from its first step or its last checkpoint to its end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use cloze_tensor::{Module, Tensor};
 
 use super::batching::Steps;
+use super::budget::{budget_steps, epoch_steps};
 use super::checkpoint::{self, State};
 use super::directory::RunDirectory;
 use super::evaluation::Best;
-use super::progress::Progress;
+use super::progress::RunProgress;
 use super::settings::settings;
 use super::signals::Signals;
 use super::step::optimizer_step;
@@ -17,10 +18,7 @@ use super::{Budget, DataSet, Learn, Step, Stopped, Trainer, TrainingReport};
 use crate::optimizer::check_clip_norm;
 use crate::{Error, EvaluationRecord, Optimizer, Result, RunLog, RunRecord, RunReport, StepRecord};
 
-/// Most steps that are timed to find how many fit into a time.
-const TIMED_STEPS: usize = 20;
-
-/// The page about a run, in its directory.
+/// The file name of the report in a run directory.
 const REPORT: &str = "report.html";
 
 type Callback<'c, M> = &'c mut dyn FnMut(&M, &Step) -> Result<()>;
@@ -30,19 +28,19 @@ pub(super) fn run<D: DataSet, M: Learn<D::Batch>>(
     data: &D,
     after_step: Callback<'_, M>,
 ) -> Result<TrainingReport> {
-    let mut optimizer = start(&mut trainer, data)?;
-    let mut run = Run::begin(&mut trainer, data, &mut optimizer)?;
+    let mut optimizer = make_optimizer(&mut trainer, data)?;
+    let mut run = Run::start(&mut trainer, data, &mut optimizer)?;
     run.train(data, after_step)?;
     run.finish()
 }
 
 pub(super) fn count_steps<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D) -> Result<u32> {
-    let mut optimizer = start(trainer, data)?;
+    let mut optimizer = make_optimizer(trainer, data)?;
     budget_steps(trainer, data, &mut optimizer)
 }
 
 /// Checks the settings and makes the optimizer.
-fn start<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D) -> Result<Optimizer> {
+fn make_optimizer<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D) -> Result<Optimizer> {
     trainer.batching.check()?;
     check_clip_norm(trainer.clip_norm)?;
     trainer.schedule.check()?;
@@ -51,12 +49,12 @@ fn start<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D)
         every.check("evaluation")?;
     }
     if trainer.keep_best && trainer.evaluate.is_none() {
-        return Err(Error::invalid("evaluate", "not set", "set, for the best model to be kept"));
+        return Err(Error::invalid("evaluate", "not set", "set to keep the best model"));
     }
-    let first = steps_of(trainer, data, 0)?.next()?;
+    let first = epoch_steps(trainer, data, 0)?.next()?;
     let batch = data.batch(&first[0], 0, 0)?;
-    let mut trainable = Vec::new();
     let is_frozen = |name: &str| trainer.frozen.as_ref().is_some_and(|is_frozen| is_frozen(name));
+    let mut trainable = Vec::new();
     trainer.model.visit("", &mut |name, _| {
         if !is_frozen(name) && trainer.model.is_trainable(name, &batch) {
             trainable.push(name.to_string());
@@ -70,82 +68,26 @@ fn start<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D)
     }
 }
 
-/// The steps of an epoch, of which there must be some.
-fn steps_of<'d, D: DataSet, M>(trainer: &Trainer<'_, M>, data: &'d D, epoch: u32) -> Result<Steps<'d, D>> {
-    let mut steps = trainer.batching.steps(data, epoch)?;
-    match steps.is_at_end()? {
-        true => Err(Error::data("examples", format!("there is none to train on in epoch {}", epoch + 1))),
-        false => Ok(steps),
-    }
-}
-
-fn budget_steps<D: DataSet, M: Learn<D::Batch>>(
-    trainer: &mut Trainer<'_, M>,
-    data: &D,
-    optimizer: &mut Optimizer,
-) -> Result<u32> {
-    match trainer.budget {
-        Budget::Steps(steps) => Ok(steps),
-        Budget::Time(time) => time_steps(trainer, time, data, optimizer),
-        Budget::Epochs(epochs) => {
-            let mut count = 0u32;
-            for epoch in 0..epochs {
-                let mut steps = steps_of(trainer, data, epoch)?;
-                while !steps.next()?.is_empty() {
-                    let too_many = || Error::invalid("epochs", epochs, "fewer: there are 2^32 steps or more");
-                    count = count.checked_add(1).ok_or_else(too_many)?;
-                }
-            }
-            Ok(count)
-        }
-    }
-}
-
-/// Times some steps at learning rate 0, which change nothing, and gives how many fit into what is left of
-/// `time`. So a run of this many steps, asked for by number, is the same run.
-fn time_steps<D: DataSet, M: Learn<D::Batch>>(
-    trainer: &mut Trainer<'_, M>,
-    time: Duration,
-    data: &D,
-    optimizer: &mut Optimizer,
-) -> Result<u32> {
-    let start = Instant::now();
-    let mut seconds: Vec<f64> = Vec::new();
-    let mut steps = steps_of(trainer, data, 0)?;
-    while seconds.len() < TIMED_STEPS && (seconds.is_empty() || start.elapsed() < time / 4) {
-        if steps.is_at_end()? {
-            steps = steps_of(trainer, data, 0)?;
-        }
-        let (number, begun) = (seconds.len() as u32, Instant::now());
-        optimizer_step(trainer, data, &steps.next()?, number, 0.0, optimizer)?;
-        seconds.push(begun.elapsed().as_secs_f64());
-    }
-    optimizer.reset()?;
-    // The first steps fill caches and pools.
-    let warm = &seconds[seconds.len() / 4..];
-    let a_step = (warm.iter().sum::<f64>() / warm.len() as f64).max(1e-9);
-    let left = time.saturating_sub(start.elapsed()).as_secs_f64();
-    Ok((left / a_step).clamp(1.0, f64::from(u32::MAX)) as u32)
-}
-
-/// A run on its way.
+/// A run in progress.
 struct Run<'r, 'm, M> {
     trainer: &'r mut Trainer<'m, M>,
     optimizer: &'r mut Optimizer,
     directory: Option<RunDirectory>,
     log: Option<RunLog>,
-    /// What is reported where there is no log to read it from.
+    /// The record for the report of a run without a directory, which has no log to read it from.
     record: RunRecord,
     state: State,
-    /// The best parameters, where there is no directory to keep them in.
+    /// The best parameters of a run without a directory.
     best: Option<Tensor>,
     stopped: Option<Stopped>,
-    begun: Instant,
+    start: Instant,
+    /// The time that the run took before it was resumed.
+    elapsed_before: Duration,
 }
 
 impl<'r, 'm, M: Module> Run<'r, 'm, M> {
-    /// A run that begins, or goes on from the last checkpoint of its directory.
-    fn begin<D: DataSet>(
+    /// Starts a run, or resumes it from the last checkpoint of its directory.
+    fn start<D: DataSet>(
         trainer: &'r mut Trainer<'m, M>,
         data: &D,
         optimizer: &'r mut Optimizer,
@@ -154,33 +96,20 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         M: Learn<D::Batch>,
     {
         let directory = trainer.directory.as_deref().map(RunDirectory::open).transpose()?;
-        let settings = settings(trainer, data);
-        let last = match &directory {
-            Some(directory) => directory.checkpoints()?.pop(),
-            None => None,
-        };
-        let state = match (last, &directory) {
-            (Some((_, folder)), _) if trainer.resume => {
-                let state = State::restore(&folder, &settings, trainer.model, optimizer)?;
-                if !matches!(trainer.budget, Budget::Time(_)) {
-                    let steps = budget_steps(trainer, data, optimizer)?;
-                    if steps != state.steps {
-                        let why =
-                            format!("{steps} steps are asked for, but the run here was begun for {}", state.steps);
-                        return Err(Error::data_in(folder, "resume", why));
-                    }
-                }
-                state
-            }
-            (Some((step, _)), Some(directory)) => {
-                let why = format!("there is a run already, after step {step}: resume it, or choose another directory");
-                return Err(Error::data_in(directory.path(), "run", why));
-            }
-            _ => State::new(budget_steps(trainer, data, optimizer)?, settings),
-        };
+        let state = first_state(trainer, data, optimizer, directory.as_ref())?;
         let log = directory.as_ref().map(|directory| RunLog::resume(directory.path(), state.step)).transpose()?;
-        let record = RunRecord::default();
-        Ok(Run { trainer, optimizer, directory, log, record, state, best: None, stopped: None, begun: Instant::now() })
+        Ok(Run {
+            trainer,
+            optimizer,
+            directory,
+            log,
+            record: RunRecord::default(),
+            elapsed_before: state.elapsed(),
+            state,
+            best: None,
+            stopped: None,
+            start: Instant::now(),
+        })
     }
 
     fn train<D: DataSet>(&mut self, data: &D, after_step: Callback<'_, M>) -> Result<()>
@@ -188,59 +117,27 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         M: Learn<D::Batch>,
     {
         let signals = Signals::watch(self.trainer.signals)?;
-        let before = self.state.elapsed();
-        let shown = self.trainer.progress;
-        let mut progress = Progress::new(self.state.steps, (self.state.step, self.state.tokens), shown);
-        let mut steps = None;
+        let before = (self.state.step, self.state.tokens);
+        let mut progress = RunProgress::new(self.state.steps, before, self.trainer.progress);
+        let mut epoch = None;
         while self.state.step < self.state.steps && !self.is_patience_over() {
-            let mut of_epoch = match steps.take() {
+            let mut steps = match epoch.take() {
                 Some(steps) => steps,
-                None => {
-                    let mut steps = steps_of(self.trainer, data, self.state.epoch)?;
-                    steps.skip(self.state.in_epoch)?;
-                    steps
-                }
+                None => self.rest_of_epoch(data)?,
             };
-            let examples = of_epoch.next()?;
-            let number = self.state.step;
-            let factor = self.trainer.schedule.factor(number, self.state.steps);
-            let learning_rate = self.trainer.adamw.learning_rate * factor;
-            let found = optimizer_step(self.trainer, data, &examples, number, learning_rate, self.optimizer);
-            let found = found.map_err(|error| self.with_last_checkpoint(error))?;
-
-            let state = &mut self.state;
-            (state.step, state.in_epoch, state.tokens) = (number + 1, state.in_epoch + 1, state.tokens + found.tokens);
-            state.losses.push(found.loss);
-            let (epoch, is_last) = (state.epoch + 1, state.step == state.steps);
-            let ends = of_epoch.is_at_end()?;
-            if ends {
-                (state.epoch, state.in_epoch) = (epoch, 0);
-            } else {
-                steps = Some(of_epoch);
+            let step = self.step(data, &mut steps)?;
+            if !step.epoch_ends {
+                epoch = Some(steps);
             }
-            let evaluation = self.evaluate(ends, is_last)?;
-            let elapsed = before + self.begun.elapsed();
-            self.state.seconds = elapsed.as_secs_f64();
-            let step = Step {
-                step: self.state.step,
-                steps: self.state.steps,
-                epoch,
-                epoch_ends: ends || is_last,
-                loss: found.loss,
-                learning_rate,
-                gradient_norm: found.gradient_norm,
-                tokens: self.state.tokens,
-                elapsed,
-                evaluation,
-            };
             self.write_down(&step)?;
             progress.update(&step);
             progress.aside(|| after_step(self.trainer.model, &step))?;
-            let stops = signals.came();
-            if stops || self.trainer.checkpoint.is_due(step.step, ends, is_last || self.is_patience_over()) {
+            let (is_last, has_signal) = (step.step == step.steps, signals.arrived());
+            let ends = is_last || self.is_patience_over();
+            if has_signal || self.trainer.checkpoint.is_due(step.step, step.epoch_ends, ends) {
                 self.save()?;
             }
-            if stops {
+            if has_signal {
                 self.stopped = (!is_last).then_some(Stopped::BySignal);
                 break;
             }
@@ -252,7 +149,49 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         Ok(())
     }
 
-    /// Adds a step to the log of the directory, or to what is reported without one.
+    /// Returns the steps of the current epoch that are not made yet.
+    fn rest_of_epoch<'d, D: DataSet>(&self, data: &'d D) -> Result<Steps<'d, D>> {
+        let mut steps = epoch_steps(self.trainer, data, self.state.epoch)?;
+        steps.skip(self.state.in_epoch)?;
+        Ok(steps)
+    }
+
+    /// Makes one optimizer step and evaluates if it is time to.
+    fn step<D: DataSet>(&mut self, data: &D, steps: &mut Steps<'_, D>) -> Result<Step>
+    where
+        M: Learn<D::Batch>,
+    {
+        let (examples, number) = (steps.next()?, self.state.step);
+        let learning_rate = self.trainer.adamw.learning_rate * self.trainer.schedule.factor(number, self.state.steps);
+        let result = optimizer_step(self.trainer, data, &examples, number, learning_rate, self.optimizer)
+            .map_err(|error| self.with_last_checkpoint(error))?;
+
+        let state = &mut self.state;
+        (state.step, state.in_epoch, state.tokens) = (number + 1, state.in_epoch + 1, state.tokens + result.tokens);
+        state.losses.push(result.loss);
+        let (epoch, is_last) = (state.epoch + 1, state.step == state.steps);
+        let is_epoch_over = steps.is_at_end()?;
+        if is_epoch_over {
+            (state.epoch, state.in_epoch) = (epoch, 0);
+        }
+        let evaluation = self.evaluate(is_epoch_over, is_last)?;
+        let elapsed = self.elapsed_before + self.start.elapsed();
+        self.state.seconds = elapsed.as_secs_f64();
+        Ok(Step {
+            step: self.state.step,
+            steps: self.state.steps,
+            epoch,
+            epoch_ends: is_epoch_over || is_last,
+            loss: result.loss,
+            learning_rate,
+            gradient_norm: result.gradient_norm,
+            tokens: self.state.tokens,
+            elapsed,
+            evaluation,
+        })
+    }
+
+    /// Appends a step to the log or, without a directory, to the record for the report.
     fn write_down(&mut self, step: &Step) -> Result<()> {
         let record = StepRecord {
             step: step.step,
@@ -275,7 +214,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         Ok(())
     }
 
-    /// Evaluates, if it is time to.
+    /// Evaluates the model if it is due, and keeps its parameters if they are the best.
     fn evaluate(&mut self, epoch_ends: bool, is_last: bool) -> Result<Option<super::Evaluation>> {
         let Some((every, evaluate)) = &mut self.trainer.evaluate else { return Ok(None) };
         if !every.is_due(self.state.step, epoch_ends, is_last) {
@@ -303,23 +242,22 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
 
     fn save(&self) -> Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        let write = |folder: &std::path::Path| self.state.save(folder, self.trainer.model, self.optimizer);
+        let write = |folder: &Path| self.state.save(folder, self.trainer.model, self.optimizer);
         directory.add(self.state.step, self.trainer.keep_checkpoints, write)?;
         Ok(())
     }
 
-    /// Where to go on after an error, if there is a checkpoint.
+    /// Adds the last checkpoint to an error, if there is one.
     fn with_last_checkpoint(&self, error: Error) -> Error {
-        let last = self.directory.as_ref().and_then(|directory| directory.checkpoints().ok()?.pop());
-        match last {
-            Some((step, folder)) => {
+        match self.directory.as_ref().map_or(Ok(None), RunDirectory::last_checkpoint) {
+            Ok(Some((step, folder))) => {
                 error.with_note(format!("the last checkpoint is of step {step}: {}", folder.display()))
             }
-            None => error,
+            _ => error,
         }
     }
 
-    /// Writes the page about the run, if there is a place for it.
+    /// Writes the report if the run has a path for it.
     fn write_report(&self) -> Result<()> {
         let directory = self.directory.as_ref().map(RunDirectory::path);
         let path = match (&self.trainer.report, directory) {
@@ -342,7 +280,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         report.save(path)
     }
 
-    /// Gives the model what it is to have at the end, unless the run is to be resumed.
+    /// Gives the model its final parameters, unless a signal stopped the run and it can be resumed.
     fn finish(self) -> Result<TrainingReport> {
         self.write_report()?;
         let (state, model) = (self.state, &mut *self.trainer.model);
@@ -367,4 +305,30 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             stopped: self.stopped,
         })
     }
+}
+
+/// Returns the state that the run starts from: its last checkpoint if it resumes, or that of a new run.
+fn first_state<D: DataSet, M: Learn<D::Batch>>(
+    trainer: &mut Trainer<'_, M>,
+    data: &D,
+    optimizer: &mut Optimizer,
+    directory: Option<&RunDirectory>,
+) -> Result<State> {
+    let settings = settings(trainer, data);
+    let Some((step, folder)) = directory.map_or(Ok(None), RunDirectory::last_checkpoint)? else {
+        return Ok(State::new(budget_steps(trainer, data, optimizer)?, settings));
+    };
+    if !trainer.resume {
+        let why = format!("the directory has a run already, at step {step}: resume it or choose another directory");
+        return Err(Error::data_in(folder, "run", why));
+    }
+    let state = State::restore(&folder, &settings, trainer.model, optimizer)?;
+    if !matches!(trainer.budget, Budget::Time(_)) {
+        let steps = budget_steps(trainer, data, optimizer)?;
+        if steps != state.steps {
+            let why = format!("the run has {} steps, {steps} were asked for", state.steps);
+            return Err(Error::data_in(folder, "resume", why));
+        }
+    }
+    Ok(state)
 }

@@ -1,4 +1,4 @@
-//! What a run was asked for, in words: what its report shows, and what must not change when it is resumed.
+//! The settings of a run in words. The report shows them, and they must not change when the run is resumed.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::batching::Limit;
 use super::checkpoint::Fingerprint;
 use super::{DataSet, Learn, Trainer};
 
-/// Settings by name. Those that are switched off are not there.
+/// Returns the settings by name, without those that are switched off.
 pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>, data: &D) -> BTreeMap<String, String> {
     let mut settings = trainer.settings.clone();
     settings.extend(trainer.adamw.settings());
@@ -23,16 +23,16 @@ pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>,
         Limit::Tokens(tokens) => format!("at most {tokens} tokens{order}"),
     };
     set("batch", batch);
-    set("batches of a step", batching.accumulate.to_string());
+    set("batches per step", batching.accumulate.to_string());
     set("clip norm", trainer.clip_norm.map_or("none".into(), |norm| norm.to_string()));
     if let Some(decay) = trainer.average {
-        set("average of the parameters", format!("keeps {decay} in a step"));
+        set("parameter average", format!("decay {decay} per step"));
     }
     if let Some((every, _)) = &trainer.evaluate {
         set("evaluation", every.to_string());
     }
     if let Some(patience) = trainer.patience {
-        set("early stopping", format!("after {patience} evaluations that are no better"));
+        set("early stopping", format!("after {patience} evaluations without improvement"));
     }
     let named = |print: u64| format!("fingerprint {print:016x}");
     set("model", named(fingerprint(trainer)));
@@ -40,7 +40,7 @@ pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>,
     settings
 }
 
-/// Of the model: names and shapes of its parameters and, as no checkpoint has them, the values of those that do not train.
+/// Returns a hash of the names and shapes of the parameters, and of the values of the frozen ones, which no checkpoint has.
 fn fingerprint<M: Module>(trainer: &Trainer<'_, M>) -> u64 {
     let mut print = Fingerprint::new();
     trainer.model.visit("", &mut |name, parameter| {

@@ -1,4 +1,4 @@
-//! Ending a run when it is asked for: by Ctrl-C, or by a system that shuts down.
+//! Ends a run on Ctrl-C or at the shutdown of the system.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,34 +9,34 @@ use signal_hook::{flag, low_level};
 
 use crate::{Error, Result};
 
-/// The status with which a shell says that Ctrl-C ended a program.
+/// The exit status of a program ended by Ctrl-C, by the convention of shells.
 const INTERRUPTED: i32 = 130;
 
-/// Watches for SIGINT and SIGTERM as long as it lives. The first is taken note of, the second ends the process at once.
+/// Handles SIGINT and SIGTERM as long as it lives: the first signal sets a flag, the second one ends the process.
 pub(super) struct Signals {
     asked: Arc<AtomicBool>,
     registered: Vec<SigId>,
 }
 
 impl Signals {
-    /// Watches, if that is `wanted`.
+    /// Installs the handlers if `wanted`.
     pub(super) fn watch(wanted: bool) -> Result<Signals> {
         let mut signals = Signals { asked: Arc::new(AtomicBool::new(false)), registered: Vec::new() };
         if wanted {
             for signal in [SIGINT, SIGTERM] {
                 let asked = || signals.asked.clone();
-                // In this order: at the first signal the first of the two sees that none was before.
+                // The order matters: at the first signal, the shutdown handler must see the flag still unset.
                 let ids = flag::register_conditional_shutdown(signal, INTERRUPTED, asked())
                     .and_then(|first| Ok([first, flag::register(signal, asked())?]));
-                let ids = ids.map_err(|error| Error::data("signals", format!("cannot be watched for: {error}")))?;
+                let ids = ids.map_err(|error| Error::data("signals", format!("cannot install a handler: {error}")))?;
                 signals.registered.extend(ids);
             }
         }
         Ok(signals)
     }
 
-    /// Whether one came.
-    pub(super) fn came(&self) -> bool {
+    /// Returns whether a signal arrived.
+    pub(super) fn arrived(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 }

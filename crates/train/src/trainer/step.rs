@@ -1,22 +1,29 @@
-//! One optimizer step, of one batch or of several.
+//! One optimizer step over one or more batches.
 
 use cloze_bert::Mode;
-use cloze_tensor::check_finite;
+use cloze_tensor::{Tensor, check_finite};
 
 use super::{DataSet, Learn, Trainer};
 use crate::{Error, Optimizer, Result};
 
-/// Examples of a batch that are listed in an error.
+/// The most examples of a batch that an error lists.
 const LISTED: usize = 16;
 
-/// What an optimizer step found.
-pub(super) struct Found {
+/// The results of an optimizer step.
+pub(super) struct StepResult {
     pub(super) loss: f64,
     pub(super) gradient_norm: f64,
     pub(super) tokens: usize,
 }
 
-/// Forward and backward of every batch of a step, and the update.
+/// A batch of a step.
+struct StepBatch<'e, D: DataSet> {
+    examples: &'e [D::Example],
+    batch: D::Batch,
+    counts: Vec<usize>,
+}
+
+/// Runs forward and backward on every batch of a step, then updates the parameters.
 pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     trainer: &mut Trainer<'_, M>,
     data: &D,
@@ -24,54 +31,93 @@ pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     step: u32,
     learning_rate: f64,
     optimizer: &mut Optimizer,
-) -> Result<Found> {
-    let (mut batches, mut sequences, mut tokens) = (Vec::with_capacity(examples.len()), 0u32, 0);
-    for examples in examples {
-        batches.push(data.batch(examples, step, sequences)?);
-        for size in examples.iter().map(|example| data.size(example)) {
-            sequences = sequences.wrapping_add(size.sequences as u32);
-            tokens += size.tokens;
-        }
-    }
-    let own: Vec<Vec<usize>> = batches.iter().map(|batch| trainer.model.counts(batch)).collect();
-    let mut counts = own.first().cloned().unwrap_or_default();
-    for more in own.iter().skip(1) {
-        counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+) -> Result<StepResult> {
+    let (mut batches, tokens) = step_batches(trainer.model, data, examples, step)?;
+    let of_step = totals(&batches);
+    // A batch without predictions has no part in a step that has some.
+    if batches.len() > 1 && of_step.iter().any(|&count| count > 0) {
+        batches.retain(|batch| batch.counts.iter().any(|&count| count > 0));
     }
     let (mode, precision) = (Mode::Train { seed: trainer.seed, step }, trainer.precision);
-    // A batch without predictions has no part in a step that has some.
-    let has_part = |own: &Vec<usize>| {
-        batches.len() == 1 || own.iter().any(|&count| count > 0) || counts.iter().all(|&count| count == 0)
-    };
-    let parts: Vec<usize> = (0..batches.len()).filter(|&at| has_part(&own[at])).collect();
+    let forward = |model: &M, batch: &StepBatch<'_, D>| precision.scope(|| loss_share(model, batch, &of_step, mode));
     let device = optimizer.device().clone();
     let (shares, stepped) = device.as_graph(|| -> Result<_> {
-        let mut shares = Vec::with_capacity(parts.len());
-        for &at in &parts {
-            let share = precision.scope(|| trainer.model.loss(&batches[at], &counts, mode))?;
+        let mut shares = Vec::with_capacity(batches.len());
+        for batch in &batches {
+            let share = forward(trainer.model, batch)?;
             optimizer.backward(&share)?;
             shares.push(share.detach());
         }
         Ok((shares, optimizer.step(trainer.model, learning_rate, trainer.clip_norm)))
     })??;
-    // Only now, so that a step waits for its device once. A loss that is not finite has such gradients, which change nothing.
+    // Reading the losses here makes the host wait for the device once per step. If a loss is not finite, the gradients are
+    // not finite either, and the optimizer has left the parameters alone.
     let mut loss = 0.0;
-    for (share, &at) in shares.iter().zip(&parts) {
+    for (share, batch) in shares.iter().zip(&batches) {
         let value = share.item()?;
         if !value.is_finite() {
-            let again = || precision.scope(|| trainer.model.loss(&batches[at], &counts, mode));
-            let first = check_finite(again).map_or_else(|error| format!(" (first: {error})"), |_| String::new());
-            let of = names(data, &examples[at]);
-            let why = format!("it is {value} in optimizer step {}{of}{first}: lower the learning rate", step + 1);
+            let first = check_finite(|| forward(trainer.model, batch));
+            let first = first.map_or_else(|error| format!(" (first: {error})"), |_| String::new());
+            let rows = listed_names(data, batch.examples);
+            let why = format!("it is {value} in optimizer step {}{rows}{first}: lower the learning rate", step + 1);
             return Err(Error::data("loss", why));
         }
         loss += value;
     }
-    Ok(Found { loss, gradient_norm: stepped?, tokens })
+    Ok(StepResult { loss, gradient_norm: stepped?, tokens })
 }
 
-/// What the examples of a batch are called, for an error.
-fn names<D: DataSet>(data: &D, examples: &[D::Example]) -> String {
+/// Makes the batches of a step and counts its tokens.
+fn step_batches<'e, D: DataSet, M: Learn<D::Batch>>(
+    model: &M,
+    data: &D,
+    examples: &'e [Vec<D::Example>],
+    step: u32,
+) -> Result<(Vec<StepBatch<'e, D>>, usize)> {
+    let (mut batches, mut sequences, mut tokens) = (Vec::with_capacity(examples.len()), 0u32, 0);
+    for examples in examples {
+        let batch = data.batch(examples, step, sequences)?;
+        let counts = model.counts(&batch);
+        batches.push(StepBatch { examples, batch, counts });
+        for size in examples.iter().map(|example| data.size(example)) {
+            sequences = sequences.wrapping_add(size.sequences as u32);
+            tokens += size.tokens;
+        }
+    }
+    Ok((batches, tokens))
+}
+
+/// Returns the number of predictions in all batches, per term of the loss.
+fn totals<D: DataSet>(batches: &[StepBatch<'_, D>]) -> Vec<usize> {
+    let terms = batches.iter().map(|batch| batch.counts.len()).max().unwrap_or(0);
+    (0..terms).map(|term| batches.iter().filter_map(|batch| batch.counts.get(term)).sum()).collect()
+}
+
+/// Runs the forward pass of a batch and returns its share of the loss of the step.
+fn loss_share<D: DataSet, M: Learn<D::Batch>>(
+    model: &M,
+    batch: &StepBatch<'_, D>,
+    of_step: &[usize],
+    mode: Mode,
+) -> Result<Tensor> {
+    let terms = model.loss_terms(&batch.batch, mode)?;
+    if terms.len() != batch.counts.len() {
+        let why = format!("the model returned {} loss terms but {} counts", terms.len(), batch.counts.len());
+        return Err(Error::data("loss", why));
+    }
+    let mut share: Option<Tensor> = None;
+    for ((term, &own), &of_step) in terms.into_iter().zip(&batch.counts).zip(of_step) {
+        let term = term.per_step(own, of_step)?;
+        share = Some(match share {
+            Some(share) => share.add(&term)?,
+            None => term,
+        });
+    }
+    share.ok_or_else(|| Error::data("loss", "the model returned no loss term"))
+}
+
+/// Returns the names of the examples of a batch, for an error.
+fn listed_names<D: DataSet>(data: &D, examples: &[D::Example]) -> String {
     let names: Vec<String> = examples.iter().filter_map(|example| data.name(example)).collect();
     match names.len() {
         0 => String::new(),

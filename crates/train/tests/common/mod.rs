@@ -1,8 +1,8 @@
-//! Where models of tests are.
+//! The device of the models in tests.
 
 use cloze_tensor::Device;
 
-/// The CPU, or what `CLOZE_TEST_DEVICE` names: these tests hold on any device.
+/// Returns the device that `CLOZE_TEST_DEVICE` names, or the CPU.
 pub fn device() -> Device {
     std::env::var("CLOZE_TEST_DEVICE")
         .map_or(Device::Cpu, |name| name.parse().unwrap_or_else(|error| panic!("{error}")))

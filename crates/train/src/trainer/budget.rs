@@ -1,0 +1,78 @@
+//! The number of optimizer steps of a run.
+
+use std::time::{Duration, Instant};
+
+use super::batching::Steps;
+use super::step::optimizer_step;
+use super::{Budget, DataSet, Learn, Trainer};
+use crate::{Error, Optimizer, Result};
+
+/// The most steps that are timed to find how many fit into a time budget.
+const TIMED_STEPS: usize = 20;
+
+/// Returns the steps of an epoch.
+///
+/// # Errors
+/// Returns an error if the epoch has no example.
+pub(super) fn epoch_steps<'d, D: DataSet, M>(
+    trainer: &Trainer<'_, M>,
+    data: &'d D,
+    epoch: u32,
+) -> Result<Steps<'d, D>> {
+    let mut steps = trainer.batching.steps(data, epoch)?;
+    match steps.is_at_end()? {
+        true => Err(Error::data("examples", format!("epoch {} has none to train on", epoch + 1))),
+        false => Ok(steps),
+    }
+}
+
+/// Returns the number of steps that the budget allows.
+pub(super) fn budget_steps<D: DataSet, M: Learn<D::Batch>>(
+    trainer: &mut Trainer<'_, M>,
+    data: &D,
+    optimizer: &mut Optimizer,
+) -> Result<u32> {
+    match trainer.budget {
+        Budget::Steps(steps) => Ok(steps),
+        Budget::Time(time) => time_steps(trainer, time, data, optimizer),
+        Budget::Epochs(epochs) => {
+            let mut count = 0u32;
+            for epoch in 0..epochs {
+                let mut steps = epoch_steps(trainer, data, epoch)?;
+                while !steps.next()?.is_empty() {
+                    let too_many = || Error::invalid("epochs", epochs, "fewer: there are 2^32 steps or more");
+                    count = count.checked_add(1).ok_or_else(too_many)?;
+                }
+            }
+            Ok(count)
+        }
+    }
+}
+
+/// Times some steps at learning rate 0 and returns how many fit into the rest of `time`.
+///
+/// The timed steps leave the parameters unchanged, so a run asked for the returned number of steps gives the same bits.
+fn time_steps<D: DataSet, M: Learn<D::Batch>>(
+    trainer: &mut Trainer<'_, M>,
+    time: Duration,
+    data: &D,
+    optimizer: &mut Optimizer,
+) -> Result<u32> {
+    let start = Instant::now();
+    let mut seconds: Vec<f64> = Vec::new();
+    let mut steps = epoch_steps(trainer, data, 0)?;
+    while seconds.len() < TIMED_STEPS && (seconds.is_empty() || start.elapsed() < time / 4) {
+        if steps.is_at_end()? {
+            steps = epoch_steps(trainer, data, 0)?;
+        }
+        let (number, step_start) = (seconds.len() as u32, Instant::now());
+        optimizer_step(trainer, data, &steps.next()?, number, 0.0, optimizer)?;
+        seconds.push(step_start.elapsed().as_secs_f64());
+    }
+    optimizer.reset()?;
+    // The first steps are slower: they fill caches and memory pools.
+    let warm = &seconds[seconds.len() / 4..];
+    let per_step = (warm.iter().sum::<f64>() / warm.len() as f64).max(1e-9);
+    let left = time.saturating_sub(start.elapsed()).as_secs_f64();
+    Ok((left / per_step).clamp(1.0, f64::from(u32::MAX)) as u32)
+}

@@ -1,0 +1,120 @@
+//! A model that learns, and the terms of its loss.
+
+use cloze_bert::Mode;
+use cloze_tensor::{CrossEntropy, Inside as _, Module, Reduction, Tensor};
+
+use crate::Result;
+
+/// A model that learns from batches `B`.
+///
+/// The loss is a sum of terms, each a mean over predictions: the masked tokens, the sentence pairs. The trainer takes the
+/// mean over a whole optimizer step, so a prediction counts the same in a small batch as in a large one when
+/// gradients are [accumulated](crate::Trainer::accumulate). An implementation only sees its own batch.
+///
+/// ```
+/// use cloze_bert::{Batch, BertForSequenceClassification, Mode, SequenceLabels};
+/// use cloze_tensor::{Module, Tensor};
+/// use cloze_train::{Learn, LossTerm};
+/// struct Scored { batch: Batch, scores: Vec<f32> }
+/// struct Model(BertForSequenceClassification);
+/// # impl Module for Model {
+/// #     fn visit(&self, name: &str, visitor: &mut dyn FnMut(&str, &Tensor)) { self.0.visit(name, visitor) }
+/// #     fn visit_mut(&mut self, name: &str, visitor: &mut dyn FnMut(&str, &mut Tensor)) { self.0.visit_mut(name, visitor) }
+/// # }
+/// impl Learn<Scored> for Model {
+///     fn counts(&self, batch: &Scored) -> Vec<usize> {
+///         vec![batch.scores.len()]
+///     }
+///
+///     fn loss_terms(&self, batch: &Scored, mode: Mode) -> cloze_train::Result<Vec<LossTerm>> {
+///         let mean = self.0.loss(&batch.batch, &SequenceLabels::Values(batch.scores.clone()), mode)?;
+///         Ok(vec![LossTerm::Mean(mean)])
+///     }
+/// }
+/// ```
+pub trait Learn<B>: Module {
+    /// Returns the number of predictions in a batch, one number per term of the loss.
+    ///
+    /// The trainer adds them up over the batches of a step before the first forward pass. It skips a batch without
+    /// predictions if another batch of the step has some.
+    fn counts(&self, batch: &B) -> Vec<usize>;
+
+    /// Runs the forward pass and returns the terms of the loss, in the order of [`counts`](Learn::counts).
+    ///
+    /// # Errors
+    /// Returns an error if the batch does not fit the model.
+    fn loss_terms(&self, batch: &B, mode: Mode) -> Result<Vec<LossTerm>>;
+
+    /// Returns whether batches like `batch` train the parameter `name`; the default is that they train all.
+    fn is_trainable(&self, _name: &str, _batch: &B) -> bool {
+        true
+    }
+}
+
+/// A term of a loss.
+#[derive(Clone, Debug)]
+pub enum LossTerm {
+    /// The mean over the predictions of the batch: a scalar with a graph.
+    Mean(Tensor),
+    /// The cross-entropy of `logits` with `labels`. It is divided by the predictions of the step inside the loss
+    /// operation: this rounds once, and a batch may have no label.
+    CrossEntropy {
+        /// `[N, C]`
+        logits: Tensor,
+        /// `[N]` Classes; each one counts as a prediction.
+        labels: Vec<i64>,
+        /// The module that made the logits, for errors: `cls.predictions`.
+        module: &'static str,
+    },
+}
+
+impl LossTerm {
+    /// Returns the sum of the losses of this batch's `own` predictions, divided by the number `of_step` of the whole step.
+    pub(super) fn per_step(self, own: usize, of_step: usize) -> Result<Tensor> {
+        let is_whole = own == of_step;
+        match self {
+            LossTerm::Mean(mean) if is_whole => Ok(mean),
+            LossTerm::Mean(mean) => Ok(mean.mul_scalar(own as f64 / of_step as f64)?),
+            LossTerm::CrossEntropy { logits, labels, module } => {
+                // The mean reports a step without labels.
+                let reduction = if is_whole { Reduction::Mean } else { Reduction::Divide(of_step as f64) };
+                let settings = CrossEntropy { reduction, ..CrossEntropy::default() };
+                Ok(logits.cross_entropy_with(&labels, settings).inside(module)?)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloze_tensor::Device;
+
+    use super::*;
+
+    /// The terms of three rows and of two add up to the term of five.
+    #[test]
+    fn terms_of_batches_add_up() {
+        let logits = Tensor::from_vec((0..10).map(|x| (x * 7 % 5) as f32).collect(), &[5, 2], &Device::Cpu).unwrap();
+        let labels = [0, 1, 1, 0, 1];
+        let cross_entropy = |rows: std::ops::Range<usize>| LossTerm::CrossEntropy {
+            logits: logits.narrow(0, rows.start, rows.len()).unwrap(),
+            labels: labels[rows].to_vec(),
+            module: "head",
+        };
+        let mean = |rows: std::ops::Range<usize>| {
+            LossTerm::Mean(cross_entropy(rows.clone()).per_step(rows.len(), rows.len()).unwrap())
+        };
+        let terms: [&dyn Fn(std::ops::Range<usize>) -> LossTerm; 2] = [&cross_entropy, &mean];
+        for term in terms {
+            let value = |rows: std::ops::Range<usize>| {
+                let own = rows.len();
+                term(rows).per_step(own, 5).unwrap().item().unwrap()
+            };
+            let (whole, parts) = (value(0..5), value(0..3) + value(3..5));
+            assert!((whole - parts).abs() < 1e-6, "{whole} and {parts}");
+        }
+        assert_eq!(cross_entropy(0..0).per_step(0, 5).unwrap().item().unwrap(), 0.0);
+        let error = cross_entropy(0..0).per_step(0, 0).unwrap_err().to_string();
+        assert!(error.starts_with("head: cross_entropy: "), "{error}");
+    }
+}
