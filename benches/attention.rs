@@ -1,13 +1,15 @@
-//! Attention of BERT-base (12 heads of 64) over about 4096 tokens, by the length of the longest sequence: packed as it is,
-//! and padded, with every sequence as long as the longest. Both are measured by what the real tokens need.
+//! Attention in BERT-base (12 heads of size 64) over about 4,096 tokens, by the length of the longest sequence: packed,
+//! and padded to the longest sequence. For both, only the work of the real tokens is counted.
 
-mod common;
+mod suite;
 
 use std::time::Duration;
 
 use cloze::prelude::*;
 use cloze::tensor::{Dropout, Sequences};
-use common::{Result, Suite, Work, leaf, lengths, noise, testing, timed};
+use cloze_benches::{Result, Work, leaf, lengths, noise, testing, timed};
+
+use suite::Suite;
 
 const HIDDEN: usize = 768;
 const HEADS: usize = 12;
@@ -35,17 +37,17 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Forward: two products of L x L x D for each head. Backward: five, of which one computes the scores again, since they
-/// are not kept (T. Dao et al., 2022).
+/// Returns the work of forward and backward. For each head, forward is two products of L x L x D. Backward is five, one
+/// of which recomputes the scores instead of storing them (T. Dao et al., 2022).
 fn work(precision: Precision, lengths: &[usize]) -> [Work; 2] {
     let tokens: usize = lengths.iter().sum();
     let squares: usize = lengths.iter().map(|length| length * length).sum();
     let (product, hidden) = ((2 * squares * HIDDEN) as f64, (4 * tokens * HIDDEN) as f64);
-    // Forward: queries, keys, values and what comes out. Backward: these and their gradients.
+    // Forward moves queries, keys, values and the output; backward moves these and their gradients.
     [Work::new(precision, 2.0 * product, 4.0 * hidden), Work::new(precision, 5.0 * product, 8.0 * hidden)]
 }
 
-/// Attention with dropout of probability `p`, which keeps what a backward needs, and the tokens' number.
+/// Returns attention with dropout of probability `p` that records a graph, and the number of tokens.
 fn attention(precision: Precision, lengths: &[usize], p: f64) -> Result<(impl Fn() -> Result<Tensor>, usize)> {
     let (sequences, dropout) = (Sequences::new(lengths)?, Dropout::new(p, 7, 0, 0)?);
     let tokens = sequences.tokens();

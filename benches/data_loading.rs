@@ -1,16 +1,18 @@
-//! From files to batches: corpora, rows, sentence pairs, masking.
+//! From files to batches: corpora, rows, sentence pairs and masking.
 
-mod common;
+mod suite;
 
 use std::path::Path;
 use std::time::Duration;
 
 use cloze::prelude::*;
 use cloze::train::{PairExample, TokenizedCorpus, VocabularyTable};
-use common::{Result, Suite, Texts, Work, testing, timed, tokenizer};
+use cloze_benches::{Result, Texts, Work, testing, timed, tokenizer};
 use tempfile::TempDir;
 
-/// Sentences of a document.
+use suite::Suite;
+
+/// Sentences in a document.
 const DOCUMENT: usize = 64;
 
 fn main() -> Result {
@@ -44,7 +46,7 @@ fn main() -> Result {
         let pairs = data.epoch(0)?;
         let tokens: usize = pairs.iter().map(PairExample::token_count).sum();
         suite.bench(format!("pairs/{name}"), Work::text(pairs.len(), "pairs", 0), || Ok(|| timed(|| data.epoch(0))));
-        // Ids of tokens are four bytes each.
+        // A token id has four bytes.
         suite.bench(format!("batches, masked/{name}"), Work::text(tokens, "tokens", 4 * tokens), || {
             let batches = || data.batches(&pairs, 32, 0)?.map(|batch| Ok(batch?.batch().len())).sum::<Result<usize>>();
             Ok(move || timed(batches))
@@ -79,7 +81,7 @@ fn corpus_folder(sentences: &[String]) -> Result<impl FnMut() -> Result<Duration
     opening(folder, |folder| Corpus::open(folder))
 }
 
-/// The folder lives as long as it is read from.
+/// Times `open`. The closure owns the folder, so that it exists as long as it is read.
 fn opening<T, E: Into<Box<dyn std::error::Error>>>(
     folder: TempDir,
     open: impl Fn(&Path) -> Result<T, E>,

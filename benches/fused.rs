@@ -1,8 +1,8 @@
-//! The operations of a training step that are no plain matrix product, in BERT-base's width of 768: forward, keeping what the
-//! backward needs, and backward. At 1,024 tokens most operands are in the caches, so that more than the ceiling of memory
-//! is possible; at 8,192 they are not.
+//! The operations of a training step other than plain matrix products, in BERT-base's width of 768: forward with a
+//! graph, and backward. At 1,024 tokens most operands fit into the caches and can exceed the ceiling of memory; at
+//! 8,192 they do not.
 
-mod common;
+mod suite;
 
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use cloze::prelude::*;
 use cloze::tensor::optim::AdamWStep;
 use cloze::tensor::{Dropout, EmbeddingIds, Gelu, Sequences, module};
 use cloze::train::Optimizer;
-use common::{Result, Suite, Work, leaf, linear_backward, linear_forward, noise, testing, timed};
+use cloze_benches::{Result, Work, leaf, linear_backward, linear_forward, noise, testing, timed};
+
+use suite::Suite;
 
 const HIDDEN: usize = 768;
 const INNER: usize = 3072;
@@ -18,76 +20,18 @@ const VOCABULARY: usize = 30_522;
 const LENGTH: usize = 128;
 const EPS: f64 = 1e-12;
 
-/// What an operation computes, each time anew.
+/// An operation with its operands.
 type Op = Box<dyn Fn() -> cloze::tensor::Result<Tensor>>;
 
 fn main() -> Result {
     let mut suite = Suite::new("fused")?;
     for tokens in if testing() { vec![LENGTH] } else { vec![1024, 8192] } {
-        // Bytes of the hidden states.
-        let hidden = (4 * tokens * HIDDEN) as f64;
-        let moving = |forward: f64, backward: f64| [Work::moving(forward * hidden), Work::moving(backward * hidden)];
-        let mut bench = |name: &str, works, build: &dyn Fn() -> Result<Op>| {
-            both(&mut suite, &format!("{tokens}/{name}"), works, build);
-        };
-        let shape = [tokens, HIDDEN];
-
         for precision in [Precision::F32, Precision::Bf16] {
-            let name = |what: &str| format!("{what}/{precision}");
-            let sizes = [tokens, INNER, HIDDEN];
-            let works = [linear_forward(precision, sizes), linear_backward(precision, sizes)];
-            bench(&name("linear and gelu"), works, &|| {
-                let (x, w, b) = (leaf(&shape, 1.0)?, leaf(&[INNER, HIDDEN], 0.05)?, leaf(&[INNER], 0.05)?);
-                Ok(Box::new(move || precision.scope(|| x.linear_gelu(&w, &b, Gelu::Erf))))
-            });
-            bench(&name("feed forward"), feed_forward(precision, tokens), &|| {
-                let (x, w1, b1) = (leaf(&shape, 1.0)?, leaf(&[INNER, HIDDEN], 0.05)?, leaf(&[INNER], 0.05)?);
-                let (w2, b2) = (leaf(&[HIDDEN, INNER], 0.05)?, leaf(&[HIDDEN], 0.05)?);
-                Ok(Box::new(move || precision.scope(|| x.feed_forward((&w1, &b1), Gelu::Erf, (&w2, &b2)))))
-            });
+            feed_forward(&mut suite, tokens, precision);
         }
-        // x, the residual, their sum for the backward, and the output; dy, the sum, and two gradients.
-        bench("residual, dropout, layer norm", moving(4.0, 4.0), &|| {
-            let (x, residual) = (leaf(&shape, 1.0)?, leaf(&shape, 0.9)?);
-            let ([gamma, beta], (dropout, rows)) = (norm()?, dropped(tokens)?);
-            Ok(Box::new(move || x.residual_layer_norm(&residual, &gamma, &beta, EPS, &dropout, rows.rows())))
-        });
-        bench("layer norm", moving(2.0, 3.0), &|| {
-            let (x, [gamma, beta]) = (leaf(&shape, 1.0)?, norm()?);
-            Ok(Box::new(move || x.layer_norm(&gamma, &beta, EPS)))
-        });
-        // The rows that are looked up, their sum for the backward, and the output; dy, the sum, and the rows' gradients.
-        bench("embeddings, layer norm", moving(3.0, 3.0), &|| {
-            let table = |entries| leaf(&[entries, HIDDEN], 0.05);
-            let (words, positions, types, [gamma, beta]) = (table(VOCABULARY)?, table(512)?, table(2)?, norm()?);
-            let at =
-                |count: usize, step: usize| (0..tokens).map(|token| (token * step % count) as u32).collect::<Vec<_>>();
-            let (ids, at_positions, at_types) = (at(VOCABULARY, 7919), at(LENGTH, 1), at(2, 1));
-            Ok(Box::new(move || {
-                let ids = EmbeddingIds { words: &ids, positions: &at_positions, token_types: &at_types };
-                words.embeddings_layer_norm(&positions, &types, &gamma, &beta, EPS, ids)
-            }))
-        });
-        bench("softmax", moving(2.0, 3.0), &|| {
-            let x = leaf(&shape, 1.0)?;
-            Ok(Box::new(move || x.softmax()))
-        });
-        bench("dropout", moving(2.0, 2.0), &|| {
-            let (x, (dropout, rows)) = (leaf(&shape, 1.0)?, dropped(tokens)?);
-            Ok(Box::new(move || x.dropout(&dropout, rows.rows())))
-        });
-        bench("gelu", moving(2.0, 3.0), &|| {
-            let x = leaf(&shape, 1.0)?;
-            Ok(Box::new(move || x.gelu(Gelu::Erf)))
-        });
-        // As many logits as 15 % of the tokens have.
-        let masked = tokens * 15 / 100;
-        let logits = (4 * masked * VOCABULARY) as f64;
-        bench("cross-entropy", [Work::moving(logits), Work::moving(2.0 * logits)], &|| {
-            let x = leaf(&[masked, VOCABULARY], 1.0)?;
-            let targets: Vec<i64> = (0..masked).map(|row| (row * 7919 % VOCABULARY) as i64).collect();
-            Ok(Box::new(move || x.cross_entropy(&targets)))
-        });
+        normalisations(&mut suite, tokens);
+        pointwise(&mut suite, tokens);
+        cross_entropy(&mut suite, tokens);
     }
     let parameters = if testing() { 1 << 16 } else { 1 << 25 };
     // Parameters and both moments are read and written, gradients read.
@@ -97,8 +41,84 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Two linear layers with GELU between them, of which the backward needs what lies before it.
-fn feed_forward(precision: Precision, tokens: usize) -> [Work; 2] {
+/// Returns the work of a forward and a backward that read or write hidden states this many times.
+fn moving(tokens: usize, forward: f64, backward: f64) -> [Work; 2] {
+    let hidden = (4 * tokens * HIDDEN) as f64;
+    [Work::moving(forward * hidden), Work::moving(backward * hidden)]
+}
+
+fn feed_forward(suite: &mut Suite, tokens: usize, precision: Precision) {
+    let sizes = [tokens, INNER, HIDDEN];
+    let works = [linear_forward(precision, sizes), linear_backward(precision, sizes)];
+    both(suite, &format!("{tokens}/linear and gelu/{precision}"), works, &|| {
+        let (x, w, b) = (leaf(&[tokens, HIDDEN], 1.0)?, leaf(&[INNER, HIDDEN], 0.05)?, leaf(&[INNER], 0.05)?);
+        Ok(Box::new(move || precision.scope(|| x.linear_gelu(&w, &b, Gelu::Erf))))
+    });
+    both(suite, &format!("{tokens}/feed forward/{precision}"), feed_forward_work(precision, tokens), &|| {
+        let (x, w1, b1) = (leaf(&[tokens, HIDDEN], 1.0)?, leaf(&[INNER, HIDDEN], 0.05)?, leaf(&[INNER], 0.05)?);
+        let (w2, b2) = (leaf(&[HIDDEN, INNER], 0.05)?, leaf(&[HIDDEN], 0.05)?);
+        Ok(Box::new(move || precision.scope(|| x.feed_forward((&w1, &b1), Gelu::Erf, (&w2, &b2)))))
+    });
+}
+
+/// LayerNorm alone, and with the additions that are fused into it.
+fn normalisations(suite: &mut Suite, tokens: usize) {
+    let shape = [tokens, HIDDEN];
+    // Forward moves x, the residual, their sum for the backward, and the output; backward moves dy, the sum, and two
+    // gradients.
+    let works = moving(tokens, 4.0, 4.0);
+    both(suite, &format!("{tokens}/residual, dropout, layer norm"), works, &|| {
+        let (x, residual) = (leaf(&shape, 1.0)?, leaf(&shape, 0.9)?);
+        let ([gamma, beta], (dropout, rows)) = (norm()?, dropped(tokens)?);
+        Ok(Box::new(move || x.residual_layer_norm(&residual, &gamma, &beta, EPS, &dropout, rows.rows())))
+    });
+    both(suite, &format!("{tokens}/layer norm"), moving(tokens, 2.0, 3.0), &|| {
+        let (x, [gamma, beta]) = (leaf(&shape, 1.0)?, norm()?);
+        Ok(Box::new(move || x.layer_norm(&gamma, &beta, EPS)))
+    });
+    // Forward moves the looked-up rows, their sum for the backward, and the output; backward moves dy, the sum, and the
+    // gradients of the rows.
+    both(suite, &format!("{tokens}/embeddings, layer norm"), moving(tokens, 3.0, 3.0), &|| {
+        let table = |entries| leaf(&[entries, HIDDEN], 0.05);
+        let (words, positions, types, [gamma, beta]) = (table(VOCABULARY)?, table(512)?, table(2)?, norm()?);
+        let at = |count: usize, step: usize| (0..tokens).map(|token| (token * step % count) as u32).collect::<Vec<_>>();
+        let (ids, at_positions, at_types) = (at(VOCABULARY, 7919), at(LENGTH, 1), at(2, 1));
+        Ok(Box::new(move || {
+            let ids = EmbeddingIds { words: &ids, positions: &at_positions, token_types: &at_types };
+            words.embeddings_layer_norm(&positions, &types, &gamma, &beta, EPS, ids)
+        }))
+    });
+}
+
+fn pointwise(suite: &mut Suite, tokens: usize) {
+    let shape = [tokens, HIDDEN];
+    both(suite, &format!("{tokens}/softmax"), moving(tokens, 2.0, 3.0), &|| {
+        let x = leaf(&shape, 1.0)?;
+        Ok(Box::new(move || x.softmax()))
+    });
+    both(suite, &format!("{tokens}/dropout"), moving(tokens, 2.0, 2.0), &|| {
+        let (x, (dropout, rows)) = (leaf(&shape, 1.0)?, dropped(tokens)?);
+        Ok(Box::new(move || x.dropout(&dropout, rows.rows())))
+    });
+    both(suite, &format!("{tokens}/gelu"), moving(tokens, 2.0, 3.0), &|| {
+        let x = leaf(&shape, 1.0)?;
+        Ok(Box::new(move || x.gelu(Gelu::Erf)))
+    });
+}
+
+/// Cross-entropy of the masked tokens, 15 % of all.
+fn cross_entropy(suite: &mut Suite, tokens: usize) {
+    let masked = tokens * 15 / 100;
+    let logits = (4 * masked * VOCABULARY) as f64;
+    both(suite, &format!("{tokens}/cross-entropy"), [Work::moving(logits), Work::moving(2.0 * logits)], &|| {
+        let x = leaf(&[masked, VOCABULARY], 1.0)?;
+        let targets: Vec<i64> = (0..masked).map(|row| (row * 7919 % VOCABULARY) as i64).collect();
+        Ok(Box::new(move || x.cross_entropy(&targets)))
+    });
+}
+
+/// Returns the work of two linear layers with GELU between them. The input of GELU is stored for the backward.
+fn feed_forward_work(precision: Precision, tokens: usize) -> [Work; 2] {
     let (product, weights) = ((2 * tokens * HIDDEN * INNER) as f64, (8 * HIDDEN * INNER) as f64);
     let [hidden, inner] = [HIDDEN, INNER].map(|width| (4 * tokens * width) as f64);
     let forward = Work::new(precision, 2.0 * product, 2.0 * hidden + inner + weights);
@@ -113,6 +133,7 @@ fn dropped(tokens: usize) -> Result<(Dropout, Sequences)> {
     Ok((Dropout::new(0.1, 7, 0, 0)?, Sequences::new(&vec![LENGTH; tokens / LENGTH])?))
 }
 
+/// Measures forward and backward of an operation.
 fn both(suite: &mut Suite, name: &str, [forward, backward]: [Work; 2], build: &dyn Fn() -> Result<Op>) {
     suite.bench(format!("{name}/forward"), forward, || {
         let op = build()?;

@@ -1,11 +1,13 @@
-//! Asking models, text in and answers out: random weights, saved to a folder and opened from it, as a user's are.
+//! Pipelines from text to answer, with random weights that are saved to a folder and opened from it.
 
-mod common;
+mod suite;
 
 use std::time::Duration;
 
 use cloze::prelude::*;
-use common::{EncoderForward, Result, Suite, Texts, Work, testing, timed, tokenizer, weight_bytes};
+use cloze_benches::{EncoderForward, Result, Texts, Work, testing, timed, tokenizer, weight_bytes};
+
+use suite::Suite;
 
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::Int8];
 
@@ -45,7 +47,7 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Attention is never computed in int8.
+/// Returns the work of a forward. Attention is computed in f32 when linear layers are int8.
 fn work(precision: Precision, config: &BertConfig, lengths: &[usize]) -> Work {
     let forward = EncoderForward::new(config, lengths, lengths.iter().sum());
     let of_attention = if precision == Precision::Int8 { Precision::F32 } else { precision };
@@ -53,7 +55,7 @@ fn work(precision: Precision, config: &BertConfig, lengths: &[usize]) -> Work {
     linear.then(Work::new(of_attention, forward.attention, 0.0))
 }
 
-/// The model, saved and opened again.
+/// Saves a new model and opens it in a pipeline, so that its weights are views of a file.
 fn opened<P: Pipeline>(config: &BertConfig, tokenizer: &Tokenizer) -> Result<P> {
     let folder = tempfile::tempdir()?;
     P::Model::new(config, &Device::Cpu, 7)?.save(folder.path())?;
@@ -70,10 +72,10 @@ fn answer(asked: QuestionAnswering, question: &str, context: &str) -> Result<imp
     Ok(move || timed(|| asked.answer(question, context)))
 }
 
-/// A question and a context of so many tokens together, special ones included.
+/// Returns a question and a context with this many tokens in total, including the special tokens.
 fn question(tokenizer: &Tokenizer, tokens: usize) -> Result<(String, String)> {
     let mut texts = Texts::new();
-    // Words that are one token each.
+    // Only words of a single token, so that the number of tokens is known.
     let mut words = |count: usize| -> Result<String> {
         let mut words = Vec::new();
         while words.len() < count {

@@ -1,30 +1,32 @@
-//! Linear layers in BERT's shapes: y = x Wᵀ + b for m tokens. *Forward* and *backward* are those of training; in *inference*
-//! no graph is recorded, and weights are kept as the products read them.
+//! Linear layers in BERT's shapes: y = x Wᵀ + b for m tokens. *Forward* and *backward* are measured as in training.
+//! *Inference* records no graph and uses packed weights.
 
-mod common;
+mod suite;
 
 use std::time::Duration;
 
 use cloze::prelude::*;
 use cloze::tensor::Gradients;
-use common::{Result, Suite, Work, leaf, linear_backward, linear_forward, noise, testing, timed, weight_bytes};
+use cloze_benches::{Result, Work, leaf, linear_backward, linear_forward, noise, testing, timed, weight_bytes};
+
+use suite::Suite;
 
 const VOCABULARY: usize = 30_522;
 
-/// Outputs and inputs of the layers of BERT-base: attention's output, its projections, the two layers of the
-/// feed-forward block, the decoder.
+/// Outputs and inputs of the layers of BERT-base: attention output, attention projections, the two feed-forward layers,
+/// and the decoder.
 const LAYERS: [[usize; 2]; 5] = [[768, 768], [2304, 768], [3072, 768], [768, 3072], [VOCABULARY, 768]];
 const TOKENS: [usize; 5] = [20, 120, 384, 1024, 4096];
 
-/// Bytes of the weights that take turns. A layer of a model finds its weights in memory: since they were last used, those
-/// of all the other layers went through the caches.
+/// Bytes of weights to rotate through. In a model, the weights of all other layers pass through the caches between two
+/// uses of a layer, so its own weights come from memory.
 const WEIGHTS: usize = 1 << 27;
 
 fn main() -> Result {
     let mut suite = Suite::new("matrix")?;
     let tokens = if testing() { &TOKENS[..1] } else { &TOKENS };
     for [n, k] in LAYERS {
-        // Logits are computed for masked tokens alone: never for so many.
+        // Logits are only computed for masked tokens, which are few.
         for &m in tokens.iter().filter(|&&m| n < VOCABULARY || m <= 1024) {
             let (name, size) = (|what, precision| format!("{m} x {k} to {n}/{what}/{precision}"), [m, n, k]);
             for precision in [Precision::F32, Precision::Bf16] {
@@ -44,7 +46,7 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Layers of which each weight has `bytes` bytes an element.
+/// Returns enough layers to fill [`WEIGHTS`] if each weight has `bytes` bytes per element.
 fn layers(n: usize, k: usize, bytes: usize) -> Result<Vec<(Tensor, Tensor)>> {
     let count = if testing() { 1 } else { WEIGHTS / (bytes * n * k) + 1 };
     (0..count).map(|_| Ok((leaf(&[n, k], 0.05)?, leaf(&[n], 0.05)?))).collect()
@@ -72,7 +74,7 @@ fn inference(precision: Precision, [m, n, k]: [usize; 3]) -> Result<impl FnMut()
         let (weight, bias) = &layers[0];
         timed(|| no_grad(|| precision.scope(|| x.linear(weight, bias))))
     };
-    // The first time a weight is used it is packed.
+    // A weight is packed when it is first used.
     (0..count).try_for_each(|_| answer().map(drop))?;
     Ok(answer)
 }

@@ -1,12 +1,9 @@
-//! What [`Precision`] costs in accuracy, on real data: a classifier that is trained and asked in f32, bf16 and int8, and the
-//! similarity of sentences. A Markdown table of each.
+//! The accuracy cost of each [`Precision`] on real data: of a classifier trained and evaluated in f32, bf16 and int8,
+//! and of sentence similarity. Prints a Markdown table for each.
 //!
-//! `CLOZE_DATA=.. cargo bench --bench precision -- --minilm FOLDER`, where the folder has all-MiniLM-L6-v2, and that of
-//! `CLOZE_DATA` GLUE's SST-2 as sst2/train.tsv and sst2/dev.tsv, and STS-B's dev set as sts/stsb-en-dev.csv.
-
-mod common;
-#[path = "../examples/common/exit.rs"]
-mod exit;
+//! Run `CLOZE_DATA=DATA cargo bench -p cloze-benches --bench precision -- --minilm MODEL`. The folder MODEL contains
+//! all-MiniLM-L6-v2. The folder DATA contains GLUE's SST-2 as sst2/train.tsv and sst2/dev.tsv, and the dev set of STS-B
+//! as sts/stsb-en-dev.csv.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,27 +14,27 @@ use cloze::bert::cosine_similarity;
 use cloze::prelude::*;
 use cloze::train::Cell;
 use cloze::train::metrics::spearman;
-use common::{Result, Texts, testing, timed, tokenizer};
+use cloze_benches::{Result, Texts, median, testing, timed, tokenizer};
 
-/// Measures what precisions cost in accuracy.
+/// Measures the accuracy cost of precisions.
 #[derive(Parser)]
 struct Arguments {
-    /// Folder of all-MiniLM-L6-v2
+    /// Folder with all-MiniLM-L6-v2
     #[arg(long)]
     minilm: Option<PathBuf>,
-    /// Only this part
+    /// Run only this part
     #[arg(long)]
     part: Option<Part>,
-    /// Seeds of the trainings, with commas between them
+    /// Seeds to train with, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
     seeds: Vec<u64>,
-    /// Rows of SST-2 to train on, from the first
+    /// Number of rows of SST-2 to train on, from the start of the file
     #[arg(long, default_value_t = 6400)]
     rows: usize,
-    /// Run on a little made-up data
+    /// Run on a small amount of made-up data
     #[arg(long)]
     test: bool,
-    /// Given by cargo
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -51,16 +48,17 @@ enum Part {
 const TRAIN: &str = "sst2/train.tsv";
 const DEV: &str = "sst2/dev.tsv";
 const STS: &str = "sts/stsb-en-dev.csv";
-const DATA: &str = "let CLOZE_DATA name a folder with GLUE's SST-2 in sst2/ and STS-B's dev set as sts/stsb-en-dev.csv";
+const DATA: &str =
+    "set CLOZE_DATA to a folder with GLUE's SST-2 in sst2/ and the dev set of STS-B as sts/stsb-en-dev.csv";
 
-/// Most tokens of a sentence of SST-2; none of those used here has more.
+/// Maximum number of tokens in a sentence. No sentence of SST-2 used here is longer.
 const MAX_LENGTH: usize = 128;
 const BATCH_SIZE: usize = 32;
-/// Of which the median is taken.
+/// Number of timings, whose median is reported.
 const TIMINGS: usize = 3;
 
 fn main() -> ExitCode {
-    exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -69,41 +67,41 @@ fn run(arguments: &Arguments) -> Result {
         make_up(made_up.path())?;
         (made_up.path().to_path_buf(), made_up.path().to_path_buf())
     } else {
-        let model = arguments.minilm.clone().ok_or("--minilm is missing: give the folder of all-MiniLM-L6-v2")?;
+        let model = arguments.minilm.clone().ok_or("--minilm is missing: pass the folder of all-MiniLM-L6-v2")?;
         let data = std::env::var_os("CLOZE_DATA").ok_or(format!("CLOZE_DATA is not set: {DATA}"))?;
         (model, PathBuf::from(data))
     };
-    let asked_for = |part| arguments.part.is_none_or(|only| only == part);
-    check_there(&model, "--minilm takes the folder of all-MiniLM-L6-v2")?;
+    let is_selected = |part| arguments.part.is_none_or(|only| only == part);
+    check_exists(&model, "--minilm takes the folder of all-MiniLM-L6-v2")?;
     for (part, file) in [(Part::Sst2, TRAIN), (Part::Sst2, DEV), (Part::Sts, STS)] {
-        if asked_for(part) {
-            check_there(&data.join(file), DATA)?;
+        if is_selected(part) {
+            check_exists(&data.join(file), DATA)?;
         }
     }
-    if asked_for(Part::Sst2) {
+    if is_selected(Part::Sst2) {
         println!("{}", sst2(arguments, &model, &data)?);
     }
-    if asked_for(Part::Sts) {
+    if is_selected(Part::Sts) {
         println!("{}", sts(&model, &data)?);
     }
     Ok(())
 }
 
-fn check_there(path: &Path, what_to_do: &str) -> Result {
+fn check_exists(path: &Path, hint: &str) -> Result {
     match path.exists() {
         true => Ok(()),
-        false => Err(format!("{} is not there: {what_to_do}", path.display()).into()),
+        false => Err(format!("missing: {}: {hint}", path.display()).into()),
     }
 }
 
-/// Fine-tunes the encoder on SST-2 for one epoch, with each seed in f32 and in bf16, and evaluates on the dev set.
+/// Fine-tunes the encoder on SST-2 for one epoch with each seed, in f32 and in bf16, and evaluates on the dev set.
 fn sst2(arguments: &Arguments, model: &Path, data: &Path) -> Result<String> {
     let tokenizer = Tokenizer::open(model)?;
     let training = classes(&data.join(TRAIN), arguments.rows, &tokenizer)?;
     let dev = classes(&data.join(DEV), usize::MAX, &tokenizer)?;
     let mut table = String::from(
-        "| seed | f32 | bf16 | difference, points | trained in f32, asked in bf16 | difference | asked in int8 | difference \
-         | ms a step, f32 | bf16 |\n|---|---|---|---|---|---|---|---|---|---|\n",
+        "| seed | f32 | bf16 | difference, points | trained in f32, evaluated in bf16 | difference | evaluated in int8 | difference \
+         | ms per step, f32 | bf16 |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     let mut differences: [Vec<f64>; 3] = Default::default();
     for &seed in &arguments.seeds {
@@ -141,7 +139,7 @@ fn sst2(arguments: &Arguments, model: &Path, data: &Path) -> Result<String> {
     Ok(table + " | |\n")
 }
 
-/// The mean, and its standard error where there is more than one number.
+/// Formats the mean, with its standard error if there is more than one value.
 fn mean_and_error(values: &[f64]) -> String {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
@@ -152,7 +150,7 @@ fn mean_and_error(values: &[f64]) -> String {
     }
 }
 
-/// The first rows of a file of SST-2.
+/// Reads the first rows of an SST-2 file.
 fn classes(path: &Path, rows: usize, tokenizer: &Tokenizer) -> Result<LabelledData<i64>> {
     let rows = read_rows(path, &Columns::new())?.into_iter().take(rows);
     let clean = sanitize(&path.display().to_string(), rows, Some(&["0".into(), "1".into()]));
@@ -162,7 +160,7 @@ fn classes(path: &Path, rows: usize, tokenizer: &Tokenizer) -> Result<LabelledDa
     Ok(LabelledData::of_texts(&clean.texts, clean.labels, tokenizer, MAX_LENGTH)?.0)
 }
 
-/// How the cosines of sentence pairs agree with people's scores, and how long it takes to embed the sentences.
+/// Correlates the cosines of sentence pairs with human scores, and times the embedding of the sentences.
 fn sts(model: &Path, data: &Path) -> Result<String> {
     let pairs = scored_pairs(&data.join(STS))?;
     let sentences: Vec<&str> = pairs.iter().flat_map(|(first, second, _)| [first.as_str(), second.as_str()]).collect();
@@ -171,7 +169,7 @@ fn sts(model: &Path, data: &Path) -> Result<String> {
     let open = |precision| Ok(SentenceEmbedder::open(model)?.precision(precision));
     let embedders: Vec<SentenceEmbedder> = precisions.into_iter().map(open).collect::<Result<_>>()?;
     let mut coefficients = Vec::new();
-    // This also packs the weights, which later calls find packed.
+    // This also packs the weights, so that the timings below do not include it.
     for embedder in &embedders {
         let vectors = embedder.embed(&sentences)?;
         let cosines: Vec<f64> = vectors.chunks_exact(2).map(|pair| cosine_similarity(&pair[0], &pair[1])).collect();
@@ -187,15 +185,14 @@ fn sts(model: &Path, data: &Path) -> Result<String> {
     let mut table =
         format!("| precision | Spearman | difference | {count} sentences, s | sentences/s |\n|---|---|---|---|---|\n");
     for ((precision, coefficient), seconds) in precisions.iter().zip(&coefficients).zip(&mut seconds) {
-        seconds.sort_by(f64::total_cmp);
-        let (difference, median) = (coefficient - coefficients[0], seconds[TIMINGS / 2]);
+        let (difference, median) = (coefficient - coefficients[0], median(seconds));
         let rate = count as f64 / median;
         table += &format!("| {precision} | {coefficient:.5} | {difference:+.5} | {median:.2} | {rate:.0} |\n");
     }
     Ok(table)
 }
 
-/// The pairs of STS-B's dev set, whose file has no header.
+/// Reads the pairs of the dev set of STS-B, whose file has no header.
 fn scored_pairs(path: &Path) -> Result<Vec<(String, String, f64)>> {
     let with_header = tempfile::Builder::new().suffix(".csv").tempfile()?;
     fs::write(&with_header, format!("first,second,score\n{}", fs::read_to_string(path)?))?;
@@ -210,12 +207,13 @@ fn scored_pairs(path: &Path) -> Result<Vec<(String, String, f64)>> {
         .into_iter()
         .map(|row| {
             let line = row.line - 1;
-            pair(row).ok_or_else(|| format!("{}: line {line} is no sentence, sentence, score", path.display()).into())
+            pair(row)
+                .ok_or_else(|| format!("{}: line {line}: expected two sentences and a score", path.display()).into())
         })
         .collect()
 }
 
-/// A small model with random weights, and a little data in the form of the real files.
+/// Creates a small model with random weights, and a small amount of data in the format of the real files.
 fn make_up(folder: &Path) -> Result {
     let tokenizer = tokenizer()?;
     SentenceEncoder::new(&BertConfig::tiny(tokenizer.vocab_size()), &Device::Cpu, 7)?.save(folder)?;

@@ -1,20 +1,22 @@
-//! WordPiece: encoding on one thread, and training a vocabulary.
+//! WordPiece: encoding and decoding on one thread, and training a vocabulary.
 
-mod common;
+mod suite;
 
 use std::time::Duration;
 
 use cloze::prelude::*;
-use common::{Result, Suite, Texts, Work, testing, timed, tokenizer};
+use cloze_benches::{Result, Texts, Work, testing, timed, tokenizer};
+
+use suite::Suite;
 
 fn main() -> Result {
     let mut suite = Suite::new("tokenization")?;
     let texts = Texts::new().sentences(if testing() { 1 << 14 } else { 1 << 21 });
     let few = &texts[..texts.len() / 16];
     let tokenizer = tokenizer()?;
-    // Ids alone, as a corpus needs them.
+    // Ids only, for a corpus.
     each(&mut suite, "ids", &texts, |text| Ok(tokenizer.ids(text)?.len()));
-    // With offsets, tokens and words, as pipelines need them.
+    // With offsets, tokens and words, for pipelines.
     each(&mut suite, "encode", few, |text| Ok(tokenizer.encode(text)?.len()));
     each(&mut suite, "encode a pair", few, |text| Ok(tokenizer.encode_pair(text, text)?.len()));
     let window = EncodeOptions::new().max_length(16).truncation(Truncation::OnlyFirst).stride(4);
@@ -40,7 +42,7 @@ fn text(texts: &[String]) -> Work {
     Work::text(texts.len(), "texts", texts.iter().map(String::len).sum())
 }
 
-/// `f` of each text, for its number of tokens.
+/// Measures `f` on each text. It returns the number of tokens, so that its work is not optimised away.
 fn each(suite: &mut Suite, name: &str, texts: &[String], f: impl Fn(&str) -> Result<usize>) {
     suite.bench(name, text(texts), || Ok(|| timed(|| texts.iter().map(|text| f(text)).sum::<Result<usize>>())));
 }

@@ -1,16 +1,18 @@
-//! A step of pre-training (masked words and next sentences, dropout 0.1, clipping, AdamW): the same batch again and again.
+//! A step of pre-training (masked words and next sentences, dropout 0.1, clipping, AdamW), repeated on one batch.
 
-mod common;
+mod suite;
 
 use std::time::Duration;
 
 use cloze::prelude::*;
 use cloze::train::Optimizer;
-use common::{EncoderForward, Result, Suite, Work, batch, testing, timed};
+use cloze_benches::{EncoderForward, Result, Work, batch, testing, timed};
+
+use suite::Suite;
 
 const VOCABULARY: usize = 30_522;
 
-/// Sequences and their length: the course's sentence pairs, and BERT's examples.
+/// Number of sequences and their length: as the course's sentence pairs, and as BERT's examples.
 const BATCHES: [(usize, usize); 2] = [(8, 15), (8, 128)];
 
 fn main() -> Result {
@@ -38,15 +40,16 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Forward and backward of the matrix products, and after that what AdamW reads and writes, and the norm before it reads.
+/// Returns the work of a step: forward and backward of the matrix products, then the memory traffic of the gradient
+/// norm and of AdamW.
 fn work(precision: Precision, config: &BertConfig, count: usize, length: usize) -> Result<Work> {
     let targets = count * batch::masked(length);
     let encoder = EncoderForward::new(config, &vec![length; count], count + targets);
     let (hidden, decoder) = (config.hidden_size as f64, (config.hidden_size * config.vocab_size) as f64);
     let linear = encoder.linear + 2.0 * targets as f64 * (hidden * hidden + decoder);
     let parameters = BertForPreTraining::new(config, &Device::Cpu, 7)?.parameter_count() as f64;
-    // The backward of a linear layer is two products, that of attention five where the forward is two. Weights are read
-    // twice, and their gradients written.
+    // The backward of a linear layer is two products, and that of attention five for two in the forward. Weights are
+    // read twice, and their gradients are written once.
     let bytes = 3.0 * 4.0 * (encoder.weights + decoder);
     let products = Work::new(precision, 3.0 * linear + 3.5 * encoder.attention, bytes);
     Ok(products.then(Work::moving(32.0 * parameters)).of(count * length, "tokens"))

@@ -1,6 +1,4 @@
-//! How large is BERT (section 5.1 of the course)? Shapes and exact numbers of parameters, part by part.
-
-mod common;
+//! The sizes of BERT (section 5.1 of the course): shapes, and the exact number of parameters of each part.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,20 +6,20 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::bert::ParameterCounts;
 use cloze::prelude::*;
-use common::{ModelArgument, Result, Table, thousands};
+use cloze_examples::{ModelArgument, Result, Table, thousands};
 use serde_json::{Value, json};
 
-/// Shapes of BERT and exact numbers of its parameters, part by part.
+/// Prints the shapes of BERT, and the exact number of parameters of each part.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     model: ModelArgument,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// A size's name, its letter, and where it is.
+/// The name of a size, its letter, and its value in a configuration.
 type Size = (&'static str, &'static str, fn(&BertConfig) -> usize);
 
 const SIZES: [Size; 7] = [
@@ -34,13 +32,13 @@ const SIZES: [Size; 7] = [
     ("feed-forward size", "I", |config| config.intermediate_size),
 ];
 
-/// A part's name, its formula, and its number of parameters.
+/// The name of a part, its formula, and its number of parameters.
 type Part = (&'static str, &'static str, fn(&ParameterCounts) -> u64);
 
 const PARTS: [Part; 8] = [
     ("embeddings", "(V + P + S + 2) H", |counts| counts.embeddings),
     ("one layer", "4 H² + 2 H I + 9 H + I", |counts| counts.layer),
-    ("all layers", "L times that", |counts| counts.encoder),
+    ("all layers", "L times one layer", |counts| counts.encoder),
     ("pooler", "H² + H", |counts| counts.pooler),
     ("bare model", "", |counts| counts.model()),
     ("masked-word head", "H² + 3 H + V", |counts| counts.mlm_head),
@@ -49,7 +47,7 @@ const PARTS: [Part; 8] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -74,9 +72,9 @@ fn run(arguments: &Arguments) -> Result {
     }
     print!("{}", table.row([""; 0]).row(["the course", "", "110M", "340M"]));
     println!(
-        "\nThe course rounds as the paper does. Base has 110M with its heads or without; Large has 335M without\n\
-         and 336M with them, not 340M. The masked-word head has no matrix of its own: it shares the table of\n\
-         the tokens. DistilBERT has no segments, no pooler and no next sentences."
+        "\nThe course quotes the rounded numbers of the paper. Base has 110M parameters with or without its\n\
+         heads. Large has 335M without them and 336M with them, not 340M. The masked-word head has no output\n\
+         matrix: it shares the token embeddings. DistilBERT has no segments, pooler or next-sentence head."
     );
 
     let report = |((name, config), counts): (&(String, BertConfig), &ParameterCounts)| -> Value {
@@ -87,5 +85,5 @@ fn run(arguments: &Arguments) -> Result {
         })
     };
     let report: Vec<Value> = models.iter().zip(&counts).map(report).collect();
-    common::write_json(arguments.json.as_deref(), &report)
+    cloze_examples::write_json(arguments.json.as_deref(), &report)
 }

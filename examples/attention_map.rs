@@ -1,8 +1,6 @@
-//! Where attention goes (section 5.1 of the course): for each layer and head, how much each token of a sentence attends to
-//! each. Draws a page of heat maps, and prints what each head does for the most part: look at itself, at its neighbours,
-//! or at `[CLS]` and `[SEP]`.
-
-mod common;
+//! Attention maps (section 5.1 of the course): for each layer and head, how much each token of a sentence attends to
+//! each other token. Draws a page of heat maps, and prints how much each head attends to the token itself, to its
+//! neighbours, and to `[CLS]` and `[SEP]`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,24 +8,24 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::train::plot::{Grid, HeatMap, Page, Picture};
-use common::{ModelArgument, PictureArgument, Result, Table};
+use cloze_examples::{ModelArgument, PictureArgument, Result, Table};
 use serde::Serialize;
 
-/// Draws the attention of a sentence's tokens to each other.
+/// Draws how much the tokens of a sentence attend to each other.
 #[derive(Parser)]
 struct Arguments {
-    /// The sentence
+    /// Sentence
     #[arg(default_value = "She goes to the bank with her coins.")]
     sentence: String,
-    /// A second sentence, to make a pair of them
+    /// Second sentence of a pair
     #[arg(long)]
     second: Option<String>,
     #[command(flatten)]
     model: ModelArgument,
-    /// The layer to draw, from 1 [default: all]
+    /// Layer to draw, counted from 1 [default: all]
     #[arg(long)]
     layer: Option<usize>,
-    /// The head to draw, from 1 [default: all]
+    /// Head to draw, counted from 1 [default: all]
     #[arg(long)]
     head: Option<usize>,
     #[command(flatten)]
@@ -42,45 +40,48 @@ struct Arguments {
 struct Head {
     layer: usize,
     head: usize,
-    /// Row i says how much token i attends to each token: its numbers are 1 together.
+    /// Row i contains how much token i attends to each token. Its values add up to 1.
     probabilities: Vec<Vec<f64>>,
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
     let path = arguments.out.file("attention_map")?;
-    common::check_json(arguments.json.as_deref())?;
+    cloze_examples::check_json(arguments.json.as_deref())?;
     let (model, tokenizer) = arguments.model.open()?;
     let encoding = tokenizer.encode_with(&arguments.sentence, arguments.second.as_deref(), &EncodeOptions::new())?;
     let heads = heads(arguments, &model, &encoding)?;
     print(&encoding, &heads);
 
-    let title = format!("Attention of {} in {}", shown(arguments), arguments.model.name());
-    match common::is_svg(&path) {
+    let title = format!("Attention in {} by {}", quoted(arguments), arguments.model.name());
+    match cloze_examples::is_svg(&path) {
         true => picture(&title, &encoding, &heads).save(&path)?,
         false => page(&title, &encoding, &heads).save(&path)?,
     }
     println!("The heat maps are in {}", path.display());
-    common::write_json(arguments.json.as_deref(), &serde_json::json!({"tokens": encoding.tokens, "heads": heads}))
+    cloze_examples::write_json(
+        arguments.json.as_deref(),
+        &serde_json::json!({"tokens": encoding.tokens, "heads": heads}),
+    )
 }
 
-/// The sentence, or both.
-fn shown(arguments: &Arguments) -> String {
+/// Returns the sentence or both sentences, in quotes.
+fn quoted(arguments: &Arguments) -> String {
     match &arguments.second {
         Some(second) => format!("“{}” and “{second}”", arguments.sentence),
         None => format!("“{}”", arguments.sentence),
     }
 }
 
-/// The heads that were asked for, of the layers that were.
+/// Computes the attention of the selected heads in the selected layers.
 fn heads(arguments: &Arguments, model: &BertModel, encoding: &Encoding) -> Result<Vec<Head>> {
     let (layers, count) = (model.config().num_hidden_layers, model.config().num_attention_heads);
     for (name, asked, most) in [("--layer", arguments.layer, layers), ("--head", arguments.head, count)] {
         if let Some(number) = asked.filter(|number| !(1..=most).contains(number)) {
-            return Err(format!("{name} is {number}: {} has 1 to {most}", arguments.model.name()).into());
+            return Err(format!("{name} is {number}: must be from 1 to {most} for {}", arguments.model.name()).into());
         }
     }
     let hidden = model.hidden(&Batch::from_encodings(std::slice::from_ref(encoding))?)?;
@@ -89,8 +90,8 @@ fn heads(arguments: &Arguments, model: &BertModel, encoding: &Encoding) -> Resul
         if arguments.layer.is_some_and(|asked| asked != layer + 1) {
             continue;
         }
-        let of_sentence = attention.first().ok_or("the batch has no sentence")?.to_vec::<f32>()?; // [N, L, L]
-        for (head, probabilities) in of_sentence.chunks(length * length).enumerate() {
+        let attention = attention.first().ok_or("the batch is empty")?.to_vec::<f32>()?; // [N, L, L]
+        for (head, probabilities) in attention.chunks(length * length).enumerate() {
             if arguments.head.is_none_or(|asked| asked == head + 1) {
                 let row = |row: &[f32]| row.iter().map(|&p| f64::from(p)).collect();
                 let probabilities = probabilities.chunks(length).map(row).collect();
@@ -109,10 +110,10 @@ fn heat_map(title: String, encoding: &Encoding, head: &Head) -> HeatMap {
         .unit("probability")
 }
 
-/// A section for each layer, in it a map for each head; one map alone is large.
+/// Draws a section for each layer with a map for each head. A single map is drawn large.
 fn page(title: &str, encoding: &Encoding, heads: &[Head]) -> Page {
-    let explanation = "Each row is a token, and says how much of its attention goes to the token of each column: the numbers of \
-                       a row are 1 together. Rest the mouse on a cell to read its number.";
+    let explanation = "Each row shows how much of a token's attention goes to the token of each column. The values of a \
+                       row add up to 1. Hover over a cell to see its value.";
     let page = Page::new(title).note(explanation);
     heads.chunk_by(|a, b| a.layer == b.layer).fold(page, |page, layer| {
         let map = |head: &Head| {
@@ -123,7 +124,7 @@ fn page(title: &str, encoding: &Encoding, heads: &[Head]) -> Page {
     })
 }
 
-/// All maps in one: a row for each layer.
+/// Draws all maps in one picture, a row for each layer.
 fn picture(title: &str, encoding: &Encoding, heads: &[Head]) -> Picture {
     if let [head] = heads {
         let title = format!("{title}: layer {}, head {}", head.layer, head.head);
@@ -139,16 +140,15 @@ fn picture(title: &str, encoding: &Encoding, heads: &[Head]) -> Picture {
         .draw()
 }
 
-/// Where attention goes, as means over the tokens.
+/// Prints how much each head attends to certain tokens, as means over all tokens of the sentence.
 fn print(encoding: &Encoding, heads: &[Head]) {
     println!("{}\n", encoding.tokens.join(" "));
-    println!("mean attention of a token to\n");
+    println!("mean attention of a token to ...\n");
     let special = |name: &str| -> Vec<usize> {
         encoding.tokens.iter().enumerate().filter(|(_, token)| *token == name).map(|(at, _)| at).collect()
     };
     let (cls, sep) = (special("[CLS]"), special("[SEP]"));
-    let mut table =
-        Table::new(">").row(["layer", "head", "itself", "the one before", "the one after", "[CLS]", "[SEP]"]);
+    let mut table = Table::new(">").row(["layer", "head", "itself", "previous", "next", "[CLS]", "[SEP]"]);
     for Head { layer, head, probabilities } in heads {
         let mean = |to: &dyn Fn(usize) -> Vec<usize>| {
             let of = |(from, row): (usize, &Vec<f64>)| to(from).into_iter().filter_map(|at| row.get(at)).sum::<f64>();

@@ -1,32 +1,30 @@
-//! How the vector of [CLS] is updated in fine-tuning: the course's numeric example, by the library's own
-//! autograd. One sentence of two classes with W h + b as logits, its loss, gradients, and one step of
-//! gradient descent.
-
-mod common;
+//! The gradient at `[CLS]` in fine-tuning: the numeric example of the course, computed by the library's autograd. A
+//! sentence is classified with the logits W h + b; the example prints its loss, the gradients, and the result of one
+//! step of gradient descent.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
-use common::{DeviceArgument, Result};
+use cloze_examples::{DeviceArgument, Result};
 use serde_json::json;
 
-/// The course's example of the gradient at [CLS].
+/// Computes the course's example of the gradient at [CLS].
 #[derive(Parser)]
 struct Arguments {
-    /// Learning rate of the one step.
+    /// Learning rate of the gradient descent step
     #[arg(long, default_value_t = 0.5)]
     lr: f64,
     #[command(flatten)]
     device: DeviceArgument,
-    /// Also write what is printed to this file, as JSON.
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -42,7 +40,7 @@ fn run(arguments: &Arguments) -> Result {
     let logits = h.linear(&w, &b)?;
     let loss = logits.cross_entropy(&[target])?;
     let gradients = loss.backward()?;
-    let gradient = |of: &Tensor| gradients.get(of).ok_or("every leaf has a gradient");
+    let gradient = |leaf: &Tensor| gradients.get(leaf).ok_or("a leaf has no gradient");
     let (dh, dw) = (gradient(&h)?, gradient(&w)?);
 
     let step = |x: &Tensor, dx: &Tensor| x.sub(&dx.mul_scalar(arguments.lr)?);
@@ -60,5 +58,5 @@ fn run(arguments: &Arguments) -> Result {
         "grad_W": [values(&dw.narrow(0, 0, 1)?)?, values(&dw.narrow(0, 1, 1)?)?],
         "probs_after": values(&after)?,
     });
-    common::write_json(arguments.json.as_deref(), &report)
+    cloze_examples::write_json(arguments.json.as_deref(), &report)
 }

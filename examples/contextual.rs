@@ -1,7 +1,5 @@
-//! One word, many vectors (section 5.1 of the course): the vector of "bank" or "banco" depends on the sentence
-//! around it. Where it means the same, vectors should be more alike than where it does not.
-
-mod common;
+//! Contextual vectors (section 5.1 of the course): the vector of "bank" or "banco" depends on the sentence around it.
+//! Two occurrences with the same sense should be more similar than two with different senses.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::bert::cosine_similarity;
 use cloze::prelude::*;
-use common::{ModelArgument, Result, Table};
+use cloze_examples::{ModelArgument, Result, Table};
 use serde::Serialize;
 
 /// Compares the vectors of one word in several sentences.
@@ -17,7 +15,7 @@ use serde::Serialize;
 struct Arguments {
     #[command(flatten)]
     model: ModelArgument,
-    /// The word [default: bank, then banco, each with sentences that come with the example]
+    /// Word to compare [default: bank and banco, with built-in sentences]
     #[arg(long)]
     word: Option<String>,
     /// Sentences with the word in one sense
@@ -26,16 +24,16 @@ struct Arguments {
     /// Sentences with the word in another sense
     #[arg(long, value_name = "SENTENCES", num_args = 1.., requires = "sense")]
     other_sense: Vec<String>,
-    /// The layer of the cosine table, from 0, which is the input [default: the last]
+    /// Layer whose cosines are printed; 0 is the input of the encoder [default: the last]
     #[arg(long)]
     layer: Option<usize>,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// Words with sentences in two senses. A word stands at the same position in all of its sentences, so that its vectors
-/// differ by what is around it alone.
+/// Words with sentences in two senses. A word is at the same position in all of its sentences, so that its vectors
+/// differ only because of the words around it.
 const WORDS: [(&str, [[&str; 4]; 2]); 2] = [
     (
         "bank",
@@ -73,25 +71,25 @@ const WORDS: [(&str, [[&str; 4]; 2]); 2] = [
     ),
 ];
 
-/// A word, and sentences with it in two senses.
+/// A word, and sentences that use it in two senses.
 type Word<'a> = (&'a str, [Vec<&'a str>; 2]);
 
-/// What was found of a word.
+/// The results for a word.
 #[derive(Serialize)]
 struct Report<'a> {
     word: &'a str,
-    /// The number of the sense, and the sentence.
+    /// The number of the sense (1 or 2), and the sentence.
     sentences: Vec<(usize, &'a str)>,
     layer: usize,
-    /// Of the vectors after that layer.
+    /// Pairwise cosines of the vectors after `layer`.
     cosines: Vec<Vec<f64>>,
-    /// Of the row of the table of tokens, before position and segment are added.
+    /// Mean cosines of the token embeddings, before position and segment are added.
     token_embedding: Means,
-    /// Of the input, then of the output of every layer.
+    /// Mean cosines of the input, then of the output of each layer.
     layers: Vec<Means>,
 }
 
-/// Mean cosines of pairs of sentences; none where there is no such pair.
+/// Mean cosines of pairs of sentences, or `None` if there is no such pair.
 #[derive(Serialize)]
 struct Means {
     same_sense: Option<f64>,
@@ -99,7 +97,7 @@ struct Means {
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -109,25 +107,26 @@ fn run(arguments: &Arguments) -> Result {
     if layer > layers {
         return Err(format!("--layer is {layer}: {} has layers 0 to {layers}", arguments.model.name()).into());
     }
-    let look = |word| look(&model, &tokenizer, word, layer);
-    let reports = words(arguments)?.into_iter().map(look).collect::<Result<Vec<_>>>()?;
+    let compare = |word| compare(&model, &tokenizer, word, layer);
+    let reports = words(arguments)?.into_iter().map(compare).collect::<Result<Vec<_>>>()?;
     reports.iter().for_each(print);
-    common::write_json(arguments.json.as_deref(), &reports)
+    cloze_examples::write_json(arguments.json.as_deref(), &reports)
 }
 
-/// The words to look at.
+/// Returns the words to compare, with their sentences.
 fn words(arguments: &Arguments) -> Result<Vec<Word<'_>>> {
     let mut known = WORDS.iter().map(|(word, senses)| (*word, senses.each_ref().map(|sense| sense.to_vec())));
     let Some(word) = arguments.word.as_deref() else { return Ok(known.collect()) };
     if arguments.sense.is_empty() {
-        let unknown = || format!("no sentences with {word:?}: give some with --sense and --other-sense");
+        let unknown = || format!("no built-in sentences with {word:?}: pass some with --sense and --other-sense");
         return Ok(vec![known.find(|(known, _)| *known == word).ok_or_else(unknown)?]);
     }
     let senses = [&arguments.sense, &arguments.other_sense];
     Ok(vec![(word, senses.map(|sentences| sentences.iter().map(String::as_str).collect()))])
 }
 
-fn look<'a>(model: &BertModel, tokenizer: &Tokenizer, (word, senses): Word<'a>, layer: usize) -> Result<Report<'a>> {
+/// Computes the vectors of a word in all its sentences, layer by layer, and compares them.
+fn compare<'a>(model: &BertModel, tokenizer: &Tokenizer, (word, senses): Word<'a>, layer: usize) -> Result<Report<'a>> {
     let of_sense = |(sense, all): (usize, &Vec<&'a str>)| all.iter().map(|s| (sense + 1, *s)).collect::<Vec<_>>();
     let sentences: Vec<(usize, &str)> = senses.iter().enumerate().flat_map(of_sense).collect();
     let pieces = tokenizer.ids(word)?;
@@ -168,10 +167,10 @@ fn look<'a>(model: &BertModel, tokenizer: &Tokenizer, (word, senses): Word<'a>, 
     })
 }
 
-/// Where in a sentence the word of these pieces is.
+/// Returns the position of the word with these pieces in a sentence.
 fn find(tokenizer: &Tokenizer, pieces: &[u32], ids: &[u32]) -> Option<usize> {
-    let goes_on = |end: usize| ids.get(end).is_some_and(|&id| tokenizer.continues_word(id));
-    (0..ids.len()).find(|&at| ids[at..].starts_with(pieces) && !pieces.is_empty() && !goes_on(at + pieces.len()))
+    let continues = |end: usize| ids.get(end).is_some_and(|&id| tokenizer.continues_word(id));
+    (0..ids.len()).find(|&at| ids[at..].starts_with(pieces) && !pieces.is_empty() && !continues(at + pieces.len()))
 }
 
 fn print(report: &Report) {
@@ -183,10 +182,10 @@ fn print(report: &Report) {
     println!("{table}");
 
     let name = |layer: usize| if layer == 0 { "input (layer 0)".to_string() } else { format!("after layer {layer}") };
-    println!("cosine of its vectors, {}\n\n{}", name(report.layer), Table::square(&report.cosines));
+    println!("cosines of its vectors, {}\n\n{}", name(report.layer), Table::square(&report.cosines));
 
-    println!("mean cosine of two sentences\n");
-    let mut table = Table::new("<>").row(["", "same sense", "other sense", "difference"]);
+    println!("mean cosine between two sentences\n");
+    let mut table = Table::new("<>").row(["", "same sense", "different senses", "difference"]);
     let layers = report.layers.iter().enumerate().map(|(layer, means)| (name(layer), means));
     for (name, means) in std::iter::once(("token embedding".to_string(), &report.token_embedding)).chain(layers) {
         let difference = means.same_sense.zip(means.other_sense).map(|(same, other)| same - other);

@@ -1,6 +1,4 @@
-//! Sentences to vectors, for other programs: JSON Lines or tab-separated values.
-
-mod common;
+//! Sentence embeddings for other programs, as JSON Lines or tab-separated values.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,26 +7,26 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cloze::prelude::*;
-use common::{ModelArgument, Result};
+use cloze_examples::{ModelArgument, Result};
 use serde::Serialize;
 
-/// Turns sentences into vectors.
+/// Embeds sentences: prints a vector for each.
 #[derive(Parser)]
 struct Arguments {
-    /// Sentences [default: some that come with the example]
+    /// Sentences to embed [default: two built-in sentences]
     sentences: Vec<String>,
     #[command(flatten)]
     model: ModelArgument,
-    /// What matrix products are computed in: f32, bf16 or int8, the faster the less exact
+    /// Precision of matrix products: f32, bf16 or int8, from most accurate to fastest
     #[arg(long, default_value_t = Precision::F32)]
     precision: Precision,
-    /// Read a sentence a line from this file, or from standard input: -
+    /// Read one sentence per line from this file, or from standard input if it is -
     #[arg(long, value_name = "FILE", conflicts_with = "sentences")]
     input: Option<PathBuf>,
-    /// Write the vectors to this file, not to standard output
+    /// Write the vectors to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// How to write them: a JSON object a line, or the numbers and then the text, separated by tabs
+    /// Output format: a JSON object per line, or the numbers and then the text, separated by tabs
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
 }
@@ -48,13 +46,13 @@ struct Line<'a> {
 const SENTENCES: [&str; 2] = ["Rosa keeps her money in the bank.", "A Rosa guarda o dinheiro no banco."];
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
     let lines = arguments.input.as_deref().map_or_else(|| Ok(String::new()), read)?;
     let sentences: Vec<&str> = match lines.is_empty() {
-        true => common::texts(&arguments.sentences, &SENTENCES),
+        true => cloze_examples::texts(&arguments.sentences, &SENTENCES),
         false => lines.lines().collect(),
     };
     let model = arguments.model.pipeline::<SentenceEmbedder>()?.precision(arguments.precision);
@@ -84,7 +82,7 @@ fn run(arguments: &Arguments) -> Result {
     Ok(())
 }
 
-/// The text of a file, each line of which is a sentence.
+/// Reads a file with one sentence per line.
 fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let (name, read) = match path == Path::new("-") {

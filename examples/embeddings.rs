@@ -1,7 +1,6 @@
-//! What a token is at first (section 5.3 of the course): the sum of three vectors, for the token, its segment and its
-//! position. And why: without positions, the same words in another order would be the same to the model.
-
-mod common;
+//! Input embeddings (section 5.3 of the course): each token starts as the sum of three vectors, for the token, its
+//! segment and its position. The example also shows why positions matter: without them, the model cannot see the order
+//! of words.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,36 +8,36 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::bert::{Rows, cosine_similarity};
 use cloze::prelude::*;
-use common::{ModelArgument, Result, Table};
+use cloze_examples::{ModelArgument, Result, Table};
 use serde::Serialize;
 use serde_json::json;
 
-/// Shows the three embeddings of each token of a pair, and what the order of words changes.
+/// Prints the three embeddings of each token in a pair, and what the order of words changes.
 #[derive(Parser)]
 struct Arguments {
-    /// The first segment
+    /// First segment
     #[arg(long, default_value = "O filme foi ótimo.")]
     first: String,
-    /// The second segment
+    /// Second segment
     #[arg(long, default_value = "O fim do filme foi péssimo.")]
     second: String,
-    /// Two sentences of the same words
+    /// Two sentences with the same words in different orders
     #[arg(long, num_args = 2, value_names = ["SENTENCE", "SENTENCE"],
         default_values = ["O cachorro mordeu o homem.", "O homem mordeu o cachorro."])]
     orders: Vec<String>,
     #[command(flatten)]
     model: ModelArgument,
-    /// Numbers of each vector to show
+    /// How many numbers of each vector to print
     #[arg(long, default_value_t = 4)]
     numbers: usize,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 /// A token of the pair, and its vectors.
 #[derive(Serialize)]
-struct Row {
+struct TokenVectors {
     token: String,
     segment: u32,
     position: u32,
@@ -48,7 +47,7 @@ struct Row {
     sum: Vec<f32>,
 }
 
-/// A word in two sentences, and the cosines of its vectors.
+/// A token in two sentences, and the cosines of its vectors.
 #[derive(Serialize)]
 struct Word {
     token: String,
@@ -60,7 +59,7 @@ struct Word {
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -74,20 +73,20 @@ fn run(arguments: &Arguments) -> Result {
 
     let input = model.embeddings.forward(&batch, Mode::Eval)?;
     let difference = input.sub(&normalised)?.to_vec::<f32>()?.into_iter().fold(0.0, |most: f32, x| most.max(x.abs()));
-    let agreement = if difference == 0.0 { "exactly".to_string() } else { format!("to {difference:.1e}") };
-    println!("The LayerNorm of the sum goes into the first layer: the model itself computes the same, {agreement}.");
+    let agreement = if difference == 0.0 { "exactly".to_string() } else { format!("to within {difference:.1e}") };
+    println!("LayerNorm of the sum is the input of the first layer. The model computes the same, {agreement}.");
     let (positions, width) = (model.config().max_position_embeddings, model.config().hidden_size);
     println!(
-        "The positions are a table of parameters, [{positions}, {width}]: BERT learns it. The course calls positions\n\
-         fixed; those of the first Transformer were.\n"
+        "The position embeddings are a table of learned parameters, [{positions}, {width}]. The course calls\n\
+         positions fixed; that is true of the original Transformer, but not of BERT.\n"
     );
 
     let words = words(&model, &tokenizer, &arguments.orders)?;
     print_words(&arguments.orders, &words);
-    common::write_json(arguments.json.as_deref(), &json!({"pair": rows, "orders": words}))
+    cloze_examples::write_json(arguments.json.as_deref(), &json!({"pair": rows, "orders": words}))
 }
 
-/// Token, segment and position embeddings of a batch, and their sum: `[T, H]` each.
+/// Returns the token, segment and position embeddings of a batch, and their sum: `[T, H]` each.
 fn parts(model: &BertModel, batch: &Batch) -> Result<[Tensor; 4]> {
     let embeddings = &model.embeddings;
     let tokens = embeddings.word_embeddings.weight.embedding(batch.ids())?;
@@ -100,10 +99,10 @@ fn parts(model: &BertModel, batch: &Batch) -> Result<[Tensor; 4]> {
     Ok([tokens, segments, positions, sum])
 }
 
-fn rows(encoding: &Encoding, batch: &Batch, parts: [&Tensor; 4]) -> Result<Vec<Row>> {
+fn rows(encoding: &Encoding, batch: &Batch, parts: [&Tensor; 4]) -> Result<Vec<TokenVectors>> {
     let row = |(at, token): (usize, &String)| {
         let vector = |part: &Tensor| part.narrow(0, at, 1)?.to_vec::<f32>();
-        Ok(Row {
+        Ok(TokenVectors {
             token: token.clone(),
             segment: batch.token_types()[at],
             position: batch.positions()[at],
@@ -116,7 +115,7 @@ fn rows(encoding: &Encoding, batch: &Batch, parts: [&Tensor; 4]) -> Result<Vec<R
     encoding.tokens.iter().enumerate().map(row).collect()
 }
 
-fn print_rows(rows: &[Row], numbers: usize) {
+fn print_rows(rows: &[TokenVectors], numbers: usize) {
     let norm = |vector: &[f32]| vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     println!("=== The three embeddings of each token, by their norms ===\n");
     let header = ["position", "token", "segment", "|token|", "|segment|", "|position|", "|sum|"];
@@ -129,10 +128,11 @@ fn print_rows(rows: &[Row], numbers: usize) {
     }
     println!("{table}");
 
-    // A token that is there twice shows best what belongs to it and what to its place.
-    let is_word = |row: &Row| row.token.chars().all(char::is_alphanumeric);
-    let again =
-        |row: &&Row| is_word(row) && rows.iter().any(|other| other.token == row.token && other.segment != row.segment);
+    // A token that occurs in both segments shows which part of its vector depends on the token, and which on its place.
+    let is_word = |row: &TokenVectors| row.token.chars().all(char::is_alphanumeric);
+    let again = |row: &&TokenVectors| {
+        is_word(row) && rows.iter().any(|other| other.token == row.token && other.segment != row.segment)
+    };
     let longest = rows.iter().filter(again).max_by_key(|row| row.token.chars().count());
     let Some(token) = longest.or(rows.get(1)).map(|row| &row.token) else { return };
     println!("=== The first {numbers} numbers for {token:?} ===\n");
@@ -149,12 +149,12 @@ fn print_rows(rows: &[Row], numbers: usize) {
     }
 }
 
-/// Compares each token of one sentence with the same one of the other: as embeddings, and after the last layer, with
-/// positions and without.
+/// Compares each token of one sentence with the same token of the other: the embeddings, and the output of the last
+/// layer with and without positions.
 fn words(model: &BertModel, tokenizer: &Tokenizer, orders: &[String]) -> Result<Vec<Word>> {
     let encodings = orders.iter().map(|text| tokenizer.encode(text)).collect::<cloze::bert::Result<Vec<_>>>()?;
     let [first, second] = &encodings[..] else { return Err("--orders takes two sentences".into()) };
-    // The nth of several like tokens goes with the nth.
+    // If a token occurs several times, the nth occurrence is compared with the nth.
     let nth = |ids: &[u32], at: usize| ids[..at].iter().filter(|&&id| id == ids[at]).count();
     let partner = |at: usize| {
         (0..second.len())
@@ -162,7 +162,7 @@ fn words(model: &BertModel, tokenizer: &Tokenizer, orders: &[String]) -> Result<
     };
     let partners: Vec<usize> = (0..first.len()).filter_map(partner).collect();
     if partners.len() != first.len() || first.len() != second.len() {
-        return Err(format!("--orders: {:?} and {:?} are not of the same words", orders[0], orders[1]).into());
+        return Err(format!("--orders: {:?} and {:?} do not have the same words", orders[0], orders[1]).into());
     }
 
     let batch = Batch::from_encodings(&encodings)?;
@@ -191,8 +191,9 @@ fn words(model: &BertModel, tokenizer: &Tokenizer, orders: &[String]) -> Result<
 
 fn print_words(orders: &[String], words: &[Word]) {
     println!("=== The same words in two orders ===\n\n1  {}\n2  {}\n", orders[0], orders[1]);
-    println!("cosine of each token's vectors in the one and in the other\n");
-    let mut table = Table::new("<>").row(["", "in 1", "in 2", "token embedding", "sum", "output", "without positions"]);
+    println!("cosine of each token's vectors in 1 and in 2\n");
+    let mut table =
+        Table::new("<>").row(["", "in 1", "in 2", "token embedding", "sum", "output", "output without positions"]);
     for word in words {
         let cosines = [word.token_embedding, word.sum, word.output, word.output_without_positions];
         let positions = word.positions.map(|position| position.to_string());

@@ -1,31 +1,29 @@
-//! Which word is masked? The most probable tokens for each [MASK].
-
-mod common;
+//! Fills in masked words: prints the most probable tokens for each `[MASK]`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
-use common::{ModelArgument, Result};
+use cloze_examples::{ModelArgument, Result};
 use serde_json::{Value, json};
 
-/// Says which words are probable for each [MASK] of a text.
+/// Prints the most probable tokens for each [MASK] in a text.
 #[derive(Parser)]
 struct Arguments {
-    /// Texts with one or several [MASK] [default: some that come with the example]
+    /// Texts with one or more [MASK] [default: some built-in texts]
     texts: Vec<String>,
     #[command(flatten)]
     model: ModelArgument,
-    /// Tokens for each mask
+    /// Number of tokens to print for each mask
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// The first two are the course's.
+/// The first two texts are from the course.
 const TEXTS: [&str; 5] = [
     "O gato [MASK] no tapete",
     "O cachorro [MASK] o carteiro.",
@@ -35,12 +33,12 @@ const TEXTS: [&str; 5] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
     let model: FillMask = arguments.model.pipeline()?;
-    let texts = common::texts(&arguments.texts, &TEXTS);
+    let texts = cloze_examples::texts(&arguments.texts, &TEXTS);
     let filled = model.fill(&texts, arguments.top)?;
     for (text, masks) in texts.iter().zip(&filled) {
         println!("{text}");
@@ -61,5 +59,5 @@ fn run(arguments: &Arguments) -> Result {
     let report = texts.iter().zip(&filled);
     let report =
         report.map(|(text, masks)| json!({"text": text, "masks": masks.iter().map(guesses).collect::<Vec<_>>()}));
-    common::write_json(arguments.json.as_deref(), &report.collect::<Vec<_>>())
+    cloze_examples::write_json(arguments.json.as_deref(), &report.collect::<Vec<_>>())
 }

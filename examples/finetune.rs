@@ -1,11 +1,9 @@
-//! Fine-tunes BERT to classify sentences (section 5.6 of the course): cleans the rows, trains, and says loss, accuracy
-//! and F1 after every epoch; then classifies some sentences.
+//! Fine-tunes BERT to classify sentences (section 5.6 of the course): cleans the rows, trains, prints loss, accuracy
+//! and F1 after every epoch, and then classifies some sentences.
 //!
-//! With no arguments, on a few built-in reviews and the small model of this repository. On data of your own:
-//! `--train FILE --validation FILE`, TSV, CSV or JSON Lines; on a real model: `--model DIR_OR_NAME`. With `--out DIR` a run
-//! that was stopped, by Ctrl-C or by a power failure, goes on with `--resume`.
-
-mod common;
+//! Without arguments, uses a few built-in reviews and the small model of this repository. To use your own data, pass
+//! `--train FILE --validation FILE` (TSV, CSV or JSON Lines); to use a real model, `--model DIR_OR_NAME`. With `--out
+//! DIR`, a run stopped by Ctrl-C or a power failure continues with `--resume`.
 
 use std::process::ExitCode;
 
@@ -14,7 +12,7 @@ use cloze::bert::ClassifierPooling;
 use cloze::prelude::*;
 use cloze::train::Sanitized;
 use cloze::train::metrics::{Average, confusion_matrix};
-use common::{Epoch, LabelledTexts, Recipe, Result, TextsArgument, TrainingArguments};
+use cloze_examples::{Epoch, LabelledTexts, Recipe, Result, TextsArgument, TrainingArguments};
 use serde::Serialize;
 
 /// Fine-tunes BERT to classify sentences.
@@ -22,20 +20,20 @@ use serde::Serialize;
 struct Arguments {
     #[command(flatten)]
     texts: TextsArgument,
-    /// Most tokens of a sentence; longer ones are cut
+    /// Maximum number of tokens; longer sentences are truncated
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
-    /// What the classifier sees of a sentence: [CLS], or the mean of all tokens, which is better after little pre-training
-    /// [default: as the model says]
+    /// Input of the classifier: [CLS], or the mean of all tokens, which is better after little
+    /// pre-training [default: from the model's configuration]
     #[arg(long, value_parser = ClassifierPooling::ALL.map(ClassifierPooling::name))]
     pooling: Option<String>,
     #[command(flatten)]
     training: TrainingArguments,
-    /// Sentences to classify afterwards [default: some reviews]
+    /// Sentences to classify after training [default: some built-in reviews]
     sentences: Vec<String>,
 }
 
-/// What `--json` writes.
+/// The contents of the file of `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
     arguments: &'a Arguments,
@@ -52,24 +50,22 @@ const SENTENCES: [&str; 4] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
     let is_built_in = arguments.texts.is_built_in();
     if is_built_in {
-        println!("No --train and --validation: on the built-in reviews.");
+        println!("No --train and --validation: using the built-in reviews.");
     }
     let LabelledTexts { training, validation, labels } = arguments.texts.read()?;
     println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
 
-    let (asked, seed) = (&arguments.training.model, arguments.training.seed);
     let pooling = arguments.pooling.as_deref().and_then(ClassifierPooling::from_name);
     let options = arguments.training.open_options().labels(&labels).classifier_pooling(pooling);
-    let (mut model, report) = BertForSequenceClassification::open_with(asked.place(), asked.device(), &options)?;
-    println!("{}: {report}", asked.name());
-    let tokenizer = Tokenizer::open(asked.place())?;
+    let mut model: BertForSequenceClassification = arguments.training.open(&options)?;
+    let tokenizer = Tokenizer::open(arguments.training.model.place())?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
     let data = |clean: &Sanitized| LabelledData::of_texts(&clean.texts, clean.labels.clone(), &tokenizer, max_length);
     let (training, report) = data(&training)?;
@@ -79,9 +75,10 @@ fn run(arguments: &Arguments) -> Result {
     let recipe = Recipe {
         epochs: if is_built_in { 30 } else { 2 },
         batch: if is_built_in { 8 } else { 16 },
-        lr: if asked.is_small() { 1e-3 } else { 2e-5 },
+        lr: if arguments.training.model.is_tiny() { 1e-3 } else { 2e-5 },
     };
-    let epochs = arguments.training.train("finetune", &mut model, &training.seed(seed), &recipe, |model| {
+    let training = training.seed(arguments.training.seed);
+    let epochs = arguments.training.train("finetune", &mut model, &training, &recipe, |model| {
         let found = ClassificationEvaluation::run(model, &validation, 32)?;
         let confusion = confusion_matrix(&found.predictions, &found.labels, labels.len())?;
         let evaluation = Evaluation::maximize("accuracy", found.accuracy()?).and("F1", found.f1(Average::Weighted)?);
@@ -90,13 +87,22 @@ fn run(arguments: &Arguments) -> Result {
     let Some(epochs) = epochs else { return Ok(()) };
     arguments.training.save(&model, &tokenizer)?;
 
-    let sentences = common::texts(&arguments.sentences, &SENTENCES);
-    let found = TextClassification::new(model, tokenizer)?.truncate(true).classify(&sentences)?;
+    let sentences = cloze_examples::texts(&arguments.sentences, &SENTENCES);
+    let predictions = classify(TextClassification::new(model, tokenizer)?, &labels, &sentences)?;
+    arguments.training.write_json(&Report { arguments, labels: &labels, epochs: &epochs, predictions })
+}
+
+/// Classifies the sentences and prints the probabilities of all classes.
+fn classify<'a>(
+    classifier: TextClassification,
+    labels: &[String],
+    sentences: &[&'a str],
+) -> Result<Vec<(&'a str, String, Vec<f64>)>> {
+    let found = classifier.truncate(true).classify(sentences)?;
     println!("\n=== Predictions ===");
     for (sentence, found) in sentences.iter().zip(&found) {
         let probabilities = labels.iter().zip(&found.scores).map(|(label, p)| format!("{label} {p:.4}"));
         println!("- {sentence}\n  -> {}  ({})", found.label, probabilities.collect::<Vec<_>>().join(", "));
     }
-    let predictions = sentences.iter().zip(found).map(|(text, found)| (*text, found.label, found.scores)).collect();
-    arguments.training.write_json(&Report { arguments, labels: &labels, epochs: &epochs, predictions })
+    Ok(sentences.iter().zip(found).map(|(text, found)| (*text, found.label, found.scores)).collect())
 }

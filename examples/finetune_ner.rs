@@ -1,10 +1,8 @@
-//! Fine-tunes BERT to find names in text: reads CoNLL files, trains, and says precision, recall and F1 of the names after
-//! every epoch; at the end, of each kind of name.
+//! Fine-tunes BERT to find names in text: reads CoNLL files, trains, and prints precision, recall and F1 of the names
+//! after every epoch, and of each kind of name at the end.
 //!
-//! With no arguments, on invented sentences and the small model of this repository. On data of your own:
-//! `--train FILE --validation FILE`, a word and its tag a line; on a real model: `--model DIR_OR_NAME`.
-
-mod common;
+//! Without arguments, uses invented sentences and the small model of this repository. To use your own data, pass
+//! `--train FILE --validation FILE` (one word and its tag per line); to use a real model, `--model DIR_OR_NAME`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,29 +12,29 @@ use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::{PrecisionRecall, SpanMode};
 use cloze::train::{ConllFormat, TaggedSentence, TokenClassificationEvaluation, read_conll, tag_names};
-use common::{Recipe, Result, Table, TrainingArguments, invented};
+use cloze_examples::{Recipe, Result, Table, TrainingArguments, built_in};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Fine-tunes BERT to find names in text.
 #[derive(Parser, Serialize)]
 struct Arguments {
-    /// Sentences to train on: a CoNLL file [default: invented ones]
+    /// CoNLL file to train on [default: invented sentences]
     #[arg(long, requires = "validation")]
     train: Option<PathBuf>,
-    /// Sentences to evaluate on after every epoch
+    /// CoNLL file to evaluate on after every epoch
     #[arg(long, requires = "train")]
     validation: Option<PathBuf>,
-    /// Sentences to evaluate on at the end
+    /// CoNLL file to evaluate on at the end
     #[arg(long, requires = "train")]
     test: Option<PathBuf>,
-    /// Column of the words, from 1
+    /// Column with the words, counted from 1
     #[arg(long, default_value_t = 1)]
     word_column: usize,
-    /// Column of the tags [default: the last]
+    /// Column with the tags [default: the last]
     #[arg(long)]
     tag_column: Option<usize>,
-    /// Most tokens of a sentence; longer ones are cut, and what is cut off counts as not found
+    /// Maximum number of tokens; longer sentences are truncated, and names in the rest count as not found
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
     #[command(flatten)]
@@ -44,24 +42,21 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
     let (training, validation, test) = sentences(arguments)?;
-    // A model cannot find what it was not shown, but it must have a class for it: then that counts as missed.
+    // Tags that only occur outside the training data get a class too, so that names with them count as missed.
     let (tags, seen) = (tag_names(training.iter().chain(&validation).chain(&test)), tag_names(&training));
     let unseen: Vec<&str> = tags.iter().filter(|tag| !seen.contains(tag)).map(String::as_str).collect();
     if !unseen.is_empty() {
-        println!("not among the tags to train on, so never found: {}", unseen.join(", "));
+        println!("tags missing from the training data, which the model cannot find: {}", unseen.join(", "));
     }
-    let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
     let options = arguments.training.open_options().labels(&tags);
-    let (mut model, report) =
-        BertForTokenClassification::open_with(&place, arguments.training.model.device(), &options)?;
-    println!("{}: {report}", arguments.training.model.name());
-    let tokenizer = Tokenizer::open(&place)?;
+    let mut model: BertForTokenClassification = arguments.training.open(&options)?;
+    let tokenizer = Tokenizer::open(arguments.training.model.place())?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
     let (data, report) = LabelledData::of_words(&training, &tags, &tokenizer, max_length)?;
     println!("{report}");
@@ -70,11 +65,12 @@ fn run(arguments: &Arguments) -> Result {
         let evaluate = || TokenClassificationEvaluation::run(model, sentences, &tokenizer, max_length, 32);
         arguments.training.precision.scope(evaluate)
     };
-    let recipe = match arguments.training.model.is_small() {
+    let recipe = match arguments.training.model.is_tiny() {
         true => Recipe { epochs: 2, batch: 16, lr: 1e-3 },
         false => Recipe { epochs: 3, batch: 16, lr: 5e-5 },
     };
-    let epochs = arguments.training.train("finetune_ner", &mut model, &data.seed(seed), &recipe, |model| {
+    let data = data.seed(arguments.training.seed);
+    let epochs = arguments.training.train("finetune_ner", &mut model, &data, &recipe, |model| {
         let found = evaluate(model, &validation)?;
         let scores = found.spans(SpanMode::Lenient)?.micro;
         let evaluation = Evaluation::maximize("F1", scores.f1).and("precision", scores.precision);
@@ -83,17 +79,21 @@ fn run(arguments: &Arguments) -> Result {
     let Some(epochs) = epochs else { return Ok(()) };
 
     let (name, last) = if test.is_empty() { ("validation", &validation) } else { ("test", &test) };
-    let found = evaluate(&model, last)?;
+    let by_kind = print_by_kind(name, &evaluate(&model, last)?)?;
+    arguments.training.save(&model, &tokenizer)?;
+    arguments.training.write_json(&json!({"arguments": arguments, "tags": tags, "epochs": epochs, name: by_kind}))
+}
+
+/// Prints the scores of each kind of name, and their averages. Returns them for `--json`.
+fn print_by_kind(name: &str, found: &TokenClassificationEvaluation) -> Result<Vec<Value>> {
     let scores = found.spans(SpanMode::Lenient)?;
-    println!("\nnames of the {name} sentences ({} word(s) without a prediction)\n", found.lost_words);
+    println!("\nnames in the {name} sentences ({} word(s) without a prediction)\n", found.lost_words);
     let kinds = scores.by_kind.iter().map(|(kind, scores)| (kind.as_str(), scores));
     let averages = [("all", &scores.micro), ("mean of kinds", &scores.macro_average), ("weighted", &scores.weighted)];
     let header = Table::new("<>").row(["", "precision", "recall", "F1", "names"]);
     println!("{}", kinds.clone().chain(averages).fold(header, |table, (kind, scores)| table.row(cells(kind, scores))));
-    arguments.training.save(&model, &tokenizer)?;
     let numbers = |scores: &PrecisionRecall| json!([scores.precision, scores.recall, scores.f1, scores.support]);
-    let by_kind: Vec<_> = kinds.chain(averages).map(|(kind, scores)| json!([kind, numbers(scores)])).collect();
-    arguments.training.write_json(&json!({"arguments": arguments, "tags": tags, "epochs": epochs, name: by_kind}))
+    Ok(kinds.chain(averages).map(|(kind, scores)| json!([kind, numbers(scores)])).collect())
 }
 
 fn cells(kind: &str, scores: &PrecisionRecall) -> [String; 5] {
@@ -103,12 +103,12 @@ fn cells(kind: &str, scores: &PrecisionRecall) -> [String; 5] {
 
 type Sentences = Vec<TaggedSentence>;
 
-/// To train on, to evaluate on, and to evaluate on at the end.
+/// Returns the sentences to train on, to evaluate on, and to evaluate on at the end.
 fn sentences(arguments: &Arguments) -> Result<(Sentences, Sentences, Sentences)> {
     let (Some(training), Some(validation)) = (&arguments.train, &arguments.validation) else {
-        println!("No --train and --validation: on invented sentences.");
+        println!("No --train and --validation: using invented sentences.");
         let mut random = Stream::new(arguments.training.seed, Purpose::User, 0, 0, 0);
-        let mut invent = |count| (0..count).map(|_| invented::tagged_sentence(&mut random)).collect();
+        let mut invent = |count| (0..count).map(|_| built_in::tagged_sentence(&mut random)).collect();
         return Ok((invent(1500), invent(200), Vec::new()));
     };
     let format = ConllFormat::new().word_column(arguments.word_column);

@@ -1,15 +1,13 @@
-//! Fine-tunes BERT to say how similar two sentences are, in one of three ways, and says both correlations of its numbers
-//! with the right ones after every epoch:
+//! Fine-tunes BERT to predict how similar two sentences are, and prints the correlations of its predictions with the
+//! true scores after every epoch. There are three objectives:
 //!
-//! - `--objective cosine`: a vector for each sentence, whose cosine is to be the score.
-//! - `--objective contrastive`: a vector for each sentence, nearer to that of its partner than to all others of the batch;
-//!   of the pairs, those with a high score are partners.
-//! - `--objective regression`: both sentences read together, and a number said.
+//! - `--objective cosine`: embeds each sentence; the cosine of the two vectors approaches the score.
+//! - `--objective contrastive`: embeds each sentence; its vector moves closer to that of its partner than to all others
+//!   in the batch. Pairs with a high score are partners.
+//! - `--objective regression`: reads both sentences together and predicts the score.
 //!
-//! With no arguments, on a few built-in pairs and the small model of this repository. On data of your own:
-//! `--train FILE --validation FILE`, as those of STS-B; on a real model: `--model DIR_OR_NAME`.
-
-mod common;
+//! Without arguments, uses a few built-in pairs and the small model of this repository. To use your own data, pass
+//! `--train FILE --validation FILE` (for example STS-B); to use a real model, `--model DIR_OR_NAME`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,39 +15,39 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{BadRows, Regress, RegressionEvaluation, Row, Sanitized, sanitize_scores};
-use common::{Recipe, Result, TrainingArguments};
+use cloze::train::{BadRows, LabelledBatch, Learn, Regress, RegressionEvaluation, Row, Sanitized, sanitize_scores};
+use cloze_examples::{Epoch, Recipe, Result, TrainingArguments};
 use serde::Serialize;
 use serde_json::json;
 
-/// Fine-tunes BERT to say how similar two sentences are.
+/// Fine-tunes BERT to predict how similar two sentences are.
 #[derive(Parser, Serialize)]
 struct Arguments {
-    /// Pairs to train on: .tsv, .csv, .jsonl or .parquet [default: built-in ones]
+    /// Pairs to train on, .tsv, .csv, .jsonl or .parquet [default: built-in pairs]
     #[arg(long, requires = "validation")]
     train: Option<PathBuf>,
     /// Pairs to evaluate on
     #[arg(long, requires = "train")]
     validation: Option<PathBuf>,
-    /// The files have no header: columns are called 1, 2, 3
+    /// The files have no header; columns are named 1, 2, 3
     #[arg(long)]
     no_header: bool,
-    /// Columns of the sentences and of the score [default: sentence1,sentence2,score; or 1,2,3]
+    /// Columns with the two sentences and the score [default: sentence1,sentence2,score, or 1,2,3 with --no-header]
     #[arg(long, value_delimiter = ',', num_args = 1..=3)]
     columns: Vec<String>,
-    /// The score of sentences that say the same; that of others is 0
-    #[arg(long, default_value_t = 5.0, value_parser = common::positive)]
+    /// Highest score, given to sentences of the same meaning; the lowest is 0
+    #[arg(long, default_value_t = 5.0, value_parser = cloze_examples::positive)]
     highest: f32,
-    /// What is learned
+    /// Training objective
     #[arg(long, value_enum, default_value = "cosine")]
     objective: Objective,
-    /// Part of the highest score from which on sentences are partners, for `contrastive`
+    /// For --objective contrastive: fraction of the highest score that makes sentences partners
     #[arg(long, default_value_t = 0.8)]
     partners_from: f32,
-    /// Leave out rows that are not fit to use; else the first is an error
+    /// Drop unusable rows, instead of failing at the first
     #[arg(long)]
     drop_bad: bool,
-    /// Most tokens of a sentence, or of two read together; longer ones are cut
+    /// Maximum number of tokens in a sentence, or in both when read together; longer ones are truncated
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
     #[command(flatten)]
@@ -64,8 +62,11 @@ enum Objective {
     Regression,
 }
 
+/// Sentence pairs with their scores.
+type Pairs = Sanitized<f32>;
+
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -73,93 +74,104 @@ fn run(arguments: &Arguments) -> Result {
     let (training, validation) = match (&arguments.train, &arguments.validation) {
         (Some(training), Some(validation)) => (rows(training, arguments)?, rows(validation, arguments)?),
         _ => {
-            println!("No --train and --validation: on built-in pairs.");
+            println!("No --train and --validation: using built-in pairs.");
             (built_in(400, arguments), built_in(100, arguments))
         }
     };
     let training = scaled("train", training, arguments)?;
     let validation = scaled("validation", validation, arguments)?;
     println!("{} pairs to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
-
-    let (place, seed) = (arguments.training.model.place(), arguments.training.seed);
-    let device = arguments.training.model.device();
-    let epochs = if arguments.objective == Objective::Regression {
-        let options = arguments.training.open_options().labels(["similarity"]);
-        let (mut model, report) = BertForSequenceClassification::open_with(&place, device, &options)?;
-        println!("{}: {report}", arguments.training.model.name());
-        let tokenizer = Tokenizer::open(&place)?;
-        let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
-        let (data, report) = training.encode(&tokenizer, max_length)?;
-        println!("{report}");
-        let (validation, _) = validation.encode(&tokenizer, max_length)?;
-        let epochs = arguments.training.train(
-            "finetune_similarity",
-            &mut model,
-            &data.seed(seed),
-            &recipe(arguments),
-            |model| measures(model, &validation),
-        )?;
-        if epochs.is_some() {
-            arguments.training.save(&model, &tokenizer)?;
-        }
-        epochs
-    } else {
-        let (mut model, report) = SentenceEncoder::open_with(&place, device, &arguments.training.open_options())?;
-        println!("{}: {report}", arguments.training.model.name());
-        let tokenizer = SentenceEncoder::tokenizer(&place)?;
-        let max_length = usize::from(arguments.max_length).min(tokenizer.max_length());
-        let encode = |clean: &Sanitized<f32>| {
-            LabelledData::of_sentences(&clean.texts, &clean.second_texts, clean.labels.clone(), &tokenizer, max_length)
-        };
-        let (validation, _) = encode(&validation)?;
-        let evaluate = |model: &SentenceEncoder| measures(model, &validation);
-        let recipe = recipe(arguments);
-        let epochs = if arguments.objective == Objective::Cosine {
-            let (data, report) = encode(&training)?;
-            println!("{report}");
-            arguments.training.train("finetune_similarity", &mut model, &data.seed(seed), &recipe, evaluate)?
-        } else {
-            let is_partner = |&pair: &usize| training.labels[pair] >= arguments.partners_from;
-            let partners: Vec<usize> = (0..training.texts.len()).filter(is_partner).collect();
-            let texts = |of: &[String]| partners.iter().map(|&pair| of[pair].clone()).collect::<Vec<_>>();
-            if partners.len() < 2 {
-                let (count, from) = (partners.len(), arguments.partners_from * arguments.highest);
-                return Err(format!(
-                    "train: {count} pair(s) have a score of {from} or more, --partners-from of \
-                    --highest: to tell partners from others takes at least two"
-                )
-                .into());
-            }
-            let (first, second) = (texts(&training.texts), texts(&training.second_texts));
-            let labels = vec![(); partners.len()];
-            let (data, report) = LabelledData::of_sentences(&first, &second, labels, &tokenizer, max_length)?;
-            println!("partners: {report}");
-            arguments.training.train("finetune_similarity", &mut model, &data.seed(seed), &recipe, evaluate)?
-        };
-        if epochs.is_some() {
-            arguments.training.save(&model, &tokenizer)?;
-        }
-        epochs
+    let epochs = match arguments.objective {
+        Objective::Regression => regression(arguments, training, validation)?,
+        Objective::Cosine | Objective::Contrastive => embeddings(arguments, &training, &validation)?,
     };
     let Some(epochs) = epochs else { return Ok(()) };
     arguments.training.write_json(&json!({"arguments": arguments, "epochs": epochs}))
 }
 
+/// Trains a model that reads both sentences together and predicts the score.
+fn regression(arguments: &Arguments, training: Pairs, validation: Pairs) -> Result<Option<Vec<Epoch>>> {
+    let options = arguments.training.open_options().labels(["similarity"]);
+    let model: BertForSequenceClassification = arguments.training.open(&options)?;
+    let tokenizer = Tokenizer::open(arguments.training.model.place())?;
+    let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
+    let (data, report) = training.encode(&tokenizer, max_length)?;
+    println!("{report}");
+    let (validation, _) = validation.encode(&tokenizer, max_length)?;
+    train(arguments, model, &tokenizer, data, &validation)
+}
+
+/// Trains a model that embeds each sentence on its own.
+fn embeddings(arguments: &Arguments, training: &Pairs, validation: &Pairs) -> Result<Option<Vec<Epoch>>> {
+    let model: SentenceEncoder = arguments.training.open(&arguments.training.open_options())?;
+    let tokenizer = SentenceEncoder::tokenizer(arguments.training.model.place())?;
+    let max_length = usize::from(arguments.max_length).min(tokenizer.max_length());
+    let encode = |pairs: &Pairs| {
+        LabelledData::of_sentences(&pairs.texts, &pairs.second_texts, pairs.labels.clone(), &tokenizer, max_length)
+    };
+    let (validation, _) = encode(validation)?;
+    if arguments.objective == Objective::Cosine {
+        let (data, report) = encode(training)?;
+        println!("{report}");
+        return train(arguments, model, &tokenizer, data, &validation);
+    }
+    let (first, second) = partners(arguments, training)?;
+    let labels = vec![(); first.len()];
+    let (data, report) = LabelledData::of_sentences(&first, &second, labels, &tokenizer, max_length)?;
+    println!("partners: {report}");
+    train(arguments, model, &tokenizer, data, &validation)
+}
+
+/// Returns the pairs whose score makes them partners, as first and second sentences.
+fn partners(arguments: &Arguments, pairs: &Pairs) -> Result<(Vec<String>, Vec<String>)> {
+    let is_partner = |&pair: &usize| pairs.labels[pair] >= arguments.partners_from;
+    let partners: Vec<usize> = (0..pairs.texts.len()).filter(is_partner).collect();
+    if partners.len() < 2 {
+        let (count, from) = (partners.len(), arguments.partners_from * arguments.highest);
+        return Err(format!(
+            "train: {count} pair(s) have a score of {from} (--partners-from times --highest) or more: contrastive \
+             training needs at least two"
+        )
+        .into());
+    }
+    let texts = |texts: &[String]| partners.iter().map(|&pair| texts[pair].clone()).collect();
+    Ok((texts(&pairs.texts), texts(&pairs.second_texts)))
+}
+
+/// Trains the model and saves it. Returns `None` if a signal stopped the run.
+fn train<M, L>(
+    arguments: &Arguments,
+    mut model: M,
+    tokenizer: &Tokenizer,
+    data: LabelledData<L>,
+    validation: &LabelledData<f32>,
+) -> Result<Option<Vec<Epoch>>>
+where
+    M: PreTrainedModel + Regress + Learn<LabelledBatch<L>>,
+    L: Clone,
+{
+    let data = data.seed(arguments.training.seed);
+    let epochs = arguments.training.train("finetune_similarity", &mut model, &data, &recipe(arguments), |model| {
+        let found = RegressionEvaluation::run(model, validation, 32)?;
+        let evaluation = Evaluation::maximize("Spearman", found.spearman()?).and("Pearson", found.pearson()?);
+        Ok(evaluation.and("loss", found.loss))
+    })?;
+    if epochs.is_some() {
+        arguments.training.save(&model, tokenizer)?;
+    }
+    Ok(epochs)
+}
+
 fn recipe(arguments: &Arguments) -> Recipe {
-    match (arguments.training.model.is_small(), arguments.objective) {
+    match (arguments.training.model.is_tiny(), arguments.objective) {
         (true, _) => Recipe { epochs: 6, batch: 16, lr: 5e-4 },
         (false, Objective::Contrastive) => Recipe { epochs: 1, batch: 64, lr: 2e-5 },
         (false, _) => Recipe { epochs: 4, batch: 16, lr: 2e-5 },
     }
 }
 
-fn measures(model: &impl Regress, data: &LabelledData<f32>) -> cloze::train::Result<Evaluation> {
-    let found = RegressionEvaluation::run(model, data, 32)?;
-    Ok(Evaluation::maximize("Spearman", found.spearman()?).and("Pearson", found.pearson()?).and("loss", found.loss))
-}
-
-/// The pairs that serve, with scores from 0 to 1; says what was dropped.
-fn scaled(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Sanitized<f32>> {
+/// Returns the usable pairs with scores from 0 to 1, and prints how many were dropped.
+fn scaled(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Pairs> {
     let bad = if arguments.drop_bad { BadRows::Drop } else { BadRows::Fail };
     let mut clean = sanitize_scores(name, rows).check(bad)?;
     if clean.dropped.total() > 0 {
@@ -167,9 +179,7 @@ fn scaled(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Sanitized
     }
     let highest = arguments.highest;
     if let Some(score) = clean.labels.iter().find(|score| !(0.0..=highest).contains(*score)) {
-        return Err(
-            format!("{name}: there is a score of {score}, but scores go from 0 to {highest} (--highest)").into()
-        );
+        return Err(format!("{name}: score {score} is out of range: scores go from 0 to {highest} (--highest)").into());
     }
     clean.labels.iter_mut().for_each(|score| *score /= highest);
     Ok(clean)
@@ -190,7 +200,7 @@ const WHO: [&str; 6] = ["The dog", "The cat", "Rosa", "The baker", "The boat", "
 const DOES: [&str; 6] = ["sleeps", "runs", "sings", "waits", "eats bread", "looks back"];
 const WHERE: [&str; 6] = ["in the garden", "by the river", "in the house", "on the bridge", "in the rain", "at night"];
 
-/// Pairs of sentences of three parts; the score is that of the parts which they share.
+/// Returns pairs of sentences with three parts each. The score is the share of parts that they have in common.
 fn built_in(count: usize, arguments: &Arguments) -> Vec<Row> {
     let mut random = Stream::new(arguments.training.seed, Purpose::User, 0, count as u32, 0);
     let mut pair = |line: usize| {

@@ -1,7 +1,5 @@
-//! What masking does to a text (section 5.2.1 of the course): of 15 % of the tokens, which are to be predicted, 80 %
-//! become [MASK], 10 % a random token, and 10 % stay.
-
-mod common;
+//! Masking (section 5.2.1 of the course): the model must predict 15 % of the tokens. Of these, 80 % become `[MASK]`,
+//! 10 % become a random token, and 10 % are unchanged.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,39 +8,39 @@ use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::{Selection, Target, TargetKind, VocabularyTable};
-use common::{ModelArgument, Result, Table, thousands};
+use cloze_examples::{ModelArgument, Result, Table, thousands};
 use serde::Serialize;
 use serde_json::json;
 
-/// Masks texts as in pre-training, and counts what becomes of their tokens over many draws.
+/// Masks texts as in pre-training, and counts over many draws what happens to their tokens.
 #[derive(Parser)]
 struct Arguments {
-    /// Texts to mask [default: some that come with the example]
+    /// Texts to mask [default: some built-in texts]
     texts: Vec<String>,
     #[command(flatten)]
     model: ModelArgument,
-    /// Share of the tokens that are to be predicted
+    /// Share of the tokens to predict
     #[arg(long, default_value_t = 0.15)]
     probability: f64,
-    /// Draw for each token on its own, as the course does; BERT takes 15 % of the tokens of a text, rounded
+    /// Select each token independently, as the course does; BERT selects 15 % of the tokens in a text, rounded
     #[arg(long)]
     course: bool,
-    /// Choose whole words, not pieces of words
+    /// Select whole words instead of pieces of words
     #[arg(long)]
     whole_word: bool,
-    /// Times that each text is masked to count
+    /// How many times to mask each text for the counts
     #[arg(long, default_value_t = 10_000)]
     draws: u32,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
 impl Arguments {
-    /// Tokens of a text that are to be predicted, on average, of so many that are not special.
+    /// Returns the mean number of tokens to predict in a text with `length` ordinary tokens.
     fn expected(&self, length: f64) -> f64 {
         let share = self.probability * length;
         if self.course { share + (1.0 - self.probability).powf(length) } else { share.round().max(1.0).min(length) }
@@ -54,16 +52,16 @@ const TEXTS: [&str; 2] = [
     "The cat sat on the mat beside the fire. A mouse ran over the mat, but the cat was quick.",
 ];
 
-/// A text, masked.
+/// A masked text.
 #[derive(Serialize)]
 struct Masked {
     original: Vec<String>,
     now: Vec<String>,
-    /// Positions of the tokens to predict, and what became of them.
+    /// Positions of the tokens to predict, and what happened to them.
     targets: Vec<(u32, &'static str)>,
 }
 
-/// What became of the tokens of many draws.
+/// Counts over many draws.
 #[derive(Default, Serialize)]
 struct Counts {
     tokens: u64,
@@ -86,11 +84,11 @@ impl Counts {
         }
     }
 
-    /// `targets` is the number of tokens that the rule makes targets, on average.
+    /// Compares the counts with the rule. `targets` is the expected number of tokens to predict.
     fn table(&self, probability: f64, targets: f64) -> Table {
         let header = ["", "count", "share", "rule", "expected", "standard deviation"];
         let tokens = ["tokens".to_string(), thousands(self.tokens)];
-        // What is drawn independently of the rest is binomial.
+        // Independent draws have a binomial distribution.
         let row = |name: &str, count: u64, of: u64, rule: f64| {
             let (all, share) = (of as f64, 100.0 * count as f64 / of.max(1) as f64);
             [
@@ -102,20 +100,20 @@ impl Counts {
                 thousands((all * rule * (1.0 - rule)).sqrt().round() as u64),
             ]
         };
-        let mut to_predict = row("to be predicted", self.targets, self.tokens, probability);
+        let mut to_predict = row("to predict", self.targets, self.tokens, probability);
         to_predict[4] = thousands(targets.round() as u64);
         Table::new("<>")
             .row(header)
             .row(tokens)
             .row(to_predict.into_iter().take(5))
-            .row(row("  now [MASK]", self.masked, self.targets, 0.8))
-            .row(row("  now a random token", self.random, self.targets, 0.1))
-            .row(row("  as they were", self.kept, self.targets, 0.1))
+            .row(row("  replaced by [MASK]", self.masked, self.targets, 0.8))
+            .row(row("  replaced by a random token", self.random, self.targets, 0.1))
+            .row(row("  unchanged", self.kept, self.targets, 0.1))
     }
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -124,7 +122,7 @@ fn run(arguments: &Arguments) -> Result {
     let selection = if arguments.course { Selection::Bernoulli } else { Selection::Fixed };
     let masking =
         Masking::bert().probability(arguments.probability).selection(selection).whole_word(arguments.whole_word);
-    let texts = common::texts(&arguments.texts, &TEXTS);
+    let texts = cloze_examples::texts(&arguments.texts, &TEXTS);
     let encodings = texts.iter().map(|text| tokenizer.encode(text)).collect::<cloze::bert::Result<Vec<Encoding>>>()?;
     let mask = |index: usize, draw: u32, ids: &mut Vec<u32>| -> Result<Vec<Target>> {
         ids.clone_from(&encodings[index].ids);
@@ -155,15 +153,15 @@ fn run(arguments: &Arguments) -> Result {
     let expected: Vec<f64> = lengths.iter().map(|&length| arguments.expected(length as f64)).collect();
     let targets = f64::from(arguments.draws) * expected.iter().sum::<f64>();
     let table = counts.table(arguments.probability, targets);
-    println!("=== {} times over ===\n\n{table}", thousands(arguments.draws.into()));
+    println!("=== Counts over {} draws ===\n\n{table}", thousands(arguments.draws.into()));
     let of = |(expected, length): (&f64, &usize)| format!("{} of {length}", (expected * 100.0).round() / 100.0);
     let of: Vec<String> = expected.iter().zip(&lengths).map(of).collect();
     match arguments.course {
-        true => print!("Each token is drawn on its own, but at least one of a text is predicted; on average "),
-        false => print!("BERT takes its share of each text, rounded, but at least one token: "),
+        true => print!("Each token is selected independently, but at least one per text; on average "),
+        false => print!("BERT selects its share of each text, rounded, but at least one token: "),
     }
     println!("{}.", of.join(", "));
-    common::write_json(arguments.json.as_deref(), &json!({"masked": masked, "counts": counts}))
+    cloze_examples::write_json(arguments.json.as_deref(), &json!({"masked": masked, "counts": counts}))
 }
 
 fn token(tokenizer: &Tokenizer, id: u32) -> String {
@@ -179,7 +177,7 @@ fn name(kind: TargetKind) -> &'static str {
 }
 
 fn table(tokenizer: &Tokenizer, encoding: &Encoding, ids: &[u32], targets: &[Target]) -> Table {
-    let mut table = Table::new("><").row(["position", "token", "model sees", "kind", "must say"]);
+    let mut table = Table::new("><").row(["position", "token", "model sees", "kind", "to predict"]);
     for (position, original) in encoding.tokens.iter().enumerate() {
         let target = targets.iter().find(|target| target.position as usize == position);
         let (kind, target) = target.map_or(("", ""), |target| (name(target.kind), original));

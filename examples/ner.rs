@@ -1,9 +1,7 @@
-//! Finds names of people, places and organisations in a text, with their offsets: section 5.5 of the course, (b).
+//! Finds names of people, places and organisations in a text, with their offsets (section 5.5 (b) of the course).
 //!
-//! With no arguments, trains the small model of this repository for some seconds on invented sentences, evaluates it
-//! on others with names that it has not seen, and asks it. With `--model DIR_OR_NAME`, asks a real model.
-
-mod common;
+//! Without arguments, trains the small model of this repository for some seconds on invented sentences, and evaluates
+//! it on sentences with other names. With `--model DIR_OR_NAME`, uses a real model.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,32 +12,32 @@ use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::Average;
 use cloze::train::tag_names;
-use common::{DeviceArgument, Result, invented};
+use cloze_examples::{DeviceArgument, Result, built_in};
 
-/// Finds names of people, places and organisations.
+/// Finds names of people, places and organisations in a text.
 #[derive(Parser)]
 struct Arguments {
-    /// A model that labels tokens: a folder, or a name on the hub where cloze is built with it
+    /// Token classification model, a folder or a name on the Hugging Face Hub [default: train the small model]
     #[arg(long, value_name = "DIR_OR_NAME")]
     model: Option<PathBuf>,
-    /// How a word's pieces become its label
+    /// How the label of a word is chosen from those of its pieces
     #[arg(long, value_enum, default_value = "first")]
     aggregation: Pieces,
     /// Also print the label of every word
     #[arg(long)]
     words: bool,
-    /// Optimizer steps for the small model
+    /// Optimizer steps to train the small model for
     #[arg(long, default_value_t = 300)]
     steps: u32,
     #[command(flatten)]
     device: DeviceArgument,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Texts to look at
+    /// Texts to find names in [default: some built-in texts]
     texts: Vec<String>,
 }
 
@@ -57,11 +55,11 @@ const TEXTS: [&str; 3] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
-    common::check_json(arguments.json.as_deref())?;
+    cloze_examples::check_json(arguments.json.as_deref())?;
     let pipeline = match &arguments.model {
         Some(place) => TokenClassification::open_on(place, &arguments.device.device)?,
         None => small(arguments)?,
@@ -93,29 +91,29 @@ fn run(arguments: &Arguments) -> Result {
         let found = found.iter().map(|e| serde_json::json!([e.label, e.text, e.start, e.end, e.score]));
         report.push(serde_json::json!({"text": text, "entities": found.collect::<Vec<_>>()}));
     }
-    common::write_json(arguments.json.as_deref(), &report)
+    cloze_examples::write_json(arguments.json.as_deref(), &report)
 }
 
-/// The small model, trained on invented sentences.
+/// Trains the small model on invented sentences.
 fn small(arguments: &Arguments) -> Result<TokenClassification> {
-    let place = common::model(None);
+    let place = cloze_examples::tiny_model();
     let mut random = Stream::new(arguments.seed, Purpose::User, 0, 0, 0);
-    let mut sentences = |count| (0..count).map(|_| invented::tagged_sentence(&mut random)).collect::<Vec<_>>();
+    let mut sentences = |count| (0..count).map(|_| built_in::tagged_sentence(&mut random)).collect::<Vec<_>>();
     let (training, held_out) = (sentences(3000), sentences(200));
     let tags = tag_names(&training);
     let options = OpenOptions::new().labels(&tags).fresh_head().seed(arguments.seed);
     let (mut model, _) = BertForTokenClassification::open_with(&place, &arguments.device.device, &options)?;
     let tokenizer = Tokenizer::open(&place)?;
     let (data, report) = LabelledData::of_words(&training, &tags, &tokenizer, 128)?;
-    println!("No --model: {} steps on invented sentences, {report}", arguments.steps);
+    println!("No --model: training for {} steps on invented sentences, {report}", arguments.steps);
     let trainer = Trainer::new(&mut model).optimizer(AdamW::new(1e-3)).batch_size(16).steps(arguments.steps);
     let report = trainer.seed(arguments.seed).run(&data.seed(arguments.seed))?;
     let first = report.losses.first().ok_or("--steps is 0: must be at least 1")?;
-    println!("loss {:.4} at first, {:.4} at last", first, report.mean_of_last(20));
+    println!("loss {:.4} in the first step, {:.4} on average in the last 20", first, report.mean_of_last(20));
     let (held_out, _) = LabelledData::of_words(&held_out, &tags, &tokenizer, 128)?;
     let found = ClassificationEvaluation::run(&model, &held_out, 32)?;
     println!(
-        "sentences with other names: accuracy of words {:.4}, macro F1 of tags {:.4}\n",
+        "sentences with other names: word accuracy {:.4}, macro F1 of the tags {:.4}\n",
         found.accuracy()?,
         found.f1(Average::Macro)?
     );

@@ -1,7 +1,5 @@
-//! Which sentence comes next (section 5.2.2 of the course)? Pairs as pre-training draws them, how they are laid out for
-//! the model, and what it says of them.
-
-mod common;
+//! Next-sentence prediction (section 5.2.2 of the course): prints pairs as pre-training draws them, their layout as
+//! model input, and the model's predictions.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,66 +8,66 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::train::{IS_NEXT, PairExample, TokenizedCorpus};
-use common::{ModelArgument, Result, Table, thousands};
+use cloze_examples::{ModelArgument, Result, Table, built_in, thousands};
 use serde::Serialize;
 use serde_json::json;
 
-/// Draws pairs of sentences as pre-training does, and asks the model whether the second follows the first.
+/// Draws sentence pairs as in pre-training, and lets the model predict whether the second follows the first.
 #[derive(Parser)]
 struct Arguments {
-    /// Two sentences to ask about, in the place of pairs that are drawn
+    /// Two sentences to classify, instead of drawing pairs
     #[arg(num_args = 2, value_names = ["FIRST", "SECOND"])]
     pair: Vec<String>,
     #[command(flatten)]
     model: ModelArgument,
-    /// A file (a sentence a line, a blank line between documents) or a folder of prose files [default: a small
-    /// corpus that comes with the examples]
+    /// File (a sentence per line, a blank line between documents) or folder of prose files [default: a small built-in
+    /// corpus]
     #[arg(long)]
     corpus: Option<PathBuf>,
-    /// Pairs to show of each way
+    /// Number of pairs to print for each way of drawing
     #[arg(long, default_value_t = 3)]
     show: usize,
-    /// Pairs to count of each way
+    /// Number of pairs to draw for the counts, for each way of drawing
     #[arg(long, default_value_t = 10_000)]
     draws: usize,
-    /// Most tokens of a pair
+    /// Maximum number of tokens in a pair
     #[arg(long, default_value_t = 40)]
     seq_len: usize,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// A pair, and what the model says of it.
+/// A pair, and the prediction of the model.
 #[derive(Serialize)]
-struct Asked {
+struct Classified {
     a: String,
     b: String,
     label: &'static str,
     is_next: f64,
 }
 
-/// How pairs come about.
+/// A way of drawing pairs, and its results.
 #[derive(Serialize)]
 struct Way {
     name: &'static str,
-    shown: Vec<Asked>,
+    shown: Vec<Classified>,
     pairs: usize,
     is_next: usize,
     tokens: usize,
-    /// How often the model is right, of those that it was asked.
+    /// Number of correct predictions among the `asked` ones.
     right: usize,
     asked: usize,
 }
 
-/// Most pairs of which the model is asked for the counts.
+/// Maximum number of pairs that the model classifies for the counts.
 const ASKED: usize = 500;
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -79,60 +77,66 @@ fn run(arguments: &Arguments) -> Result {
         let is_next = model.probability(a, b)?;
         println!("{}", layout(&tokenizer, a, b)?);
         println!("P(IsNext)={is_next:.3}  |  P(NotNext)={:.3}", 1.0 - is_next);
-        return common::write_json(arguments.json.as_deref(), &json!({"a": a, "b": b, "is_next": is_next}));
+        return cloze_examples::write_json(arguments.json.as_deref(), &json!({"a": a, "b": b, "is_next": is_next}));
     }
 
     let corpus = match &arguments.corpus {
         Some(path) => Corpus::open(path)?,
-        None => common::mini_corpus()?,
+        None => built_in::mini_corpus()?,
     };
     let corpus = TokenizedCorpus::new(&corpus, &tokenizer)?;
-    // An epoch of the course's way has as many pairs as are asked for; one of BERT's goes once through the corpus.
+    // The course draws a fixed number of pairs in an epoch; BERT goes once through the corpus.
     let course = PairSampler::course(arguments.draws.clamp(1, 10_000));
     let ways = [
-        ("the course's way: two sentences", course),
-        ("BERT's way: as much as there is room for", PairSampler::bert()),
+        ("as the course draws them: two sentences", course),
+        ("as BERT draws them: segments of several sentences", PairSampler::bert()),
     ];
     let way = |(name, sampler): (&'static str, PairSampler)| {
         Way::new(name, &sampler.seq_len(arguments.seq_len), arguments, &corpus, &tokenizer, &model)
     };
     let ways = ways.into_iter().map(way).collect::<Result<Vec<_>>>()?;
-
-    for way in &ways {
-        println!("=== Pairs {} ===\n", way.name);
-        for pair in &way.shown {
-            println!("{}: the model says P(IsNext)={:.3}", pair.label, pair.is_next);
-            println!("  A: {}\n  B: {}\n", wrapped(&pair.a), wrapped(&pair.b));
-        }
-    }
+    ways.iter().for_each(print_pairs);
     if let Some(pair) = ways[0].shown.first() {
-        println!("=== The first of them, as the model gets it ===\n\n{}", layout(&tokenizer, &pair.a, &pair.b)?);
+        println!("=== The first pair, as the model receives it ===\n\n{}", layout(&tokenizer, &pair.a, &pair.b)?);
     }
-    let mut table = Table::new("<>").row(["", "pairs", "IsNext", "NotNext", "tokens a pair", "model is right"]);
-    for (name, way) in ["the course's", "BERT's"].into_iter().zip(&ways) {
-        let of = |count: usize, all: usize| 100.0 * count as f64 / all.max(1) as f64;
-        let is_next = of(way.is_next, way.pairs);
+    print_counts(&ways);
+    if arguments.model.is_tiny() {
+        println!("The small model was pre-trained on the course's pairs only, so it is wrong about longer ones.");
+    }
+    cloze_examples::write_json(arguments.json.as_deref(), &ways)
+}
+
+fn print_pairs(way: &Way) {
+    println!("=== Pairs {} ===\n", way.name);
+    for pair in &way.shown {
+        println!("{}: the model predicts P(IsNext)={:.3}", pair.label, pair.is_next);
+        println!("  A: {}\n  B: {}\n", wrapped(&pair.a), wrapped(&pair.b));
+    }
+}
+
+fn print_counts(ways: &[Way]) {
+    let mut table = Table::new("<>").row(["", "pairs", "IsNext", "NotNext", "tokens per pair", "model is right"]);
+    for (name, way) in ["the course's", "BERT's"].into_iter().zip(ways) {
+        let percent = |count: usize, all: usize| 100.0 * count as f64 / all.max(1) as f64;
+        let is_next = percent(way.is_next, way.pairs);
         table = table.row([
             name.to_string(),
             thousands(way.pairs as u64),
             format!("{is_next:.1} %"),
             format!("{:.1} %", 100.0 - is_next),
             format!("{:.1}", way.tokens as f64 / way.pairs.max(1) as f64),
-            format!("{:.1} % of {}", of(way.right, way.asked), way.asked),
+            format!("{:.1} % of {}", percent(way.right, way.asked), way.asked),
         ]);
     }
-    println!("=== Many of them ===\n\n{table}");
+    println!("=== Counts ===\n\n{table}");
     println!(
-        "The rule is half and half. BERT's way has more NotNext, the more the shorter documents are: the last\n\
-         sentence of one has none that follows it, so that another document must give it."
+        "By the rule, half of the pairs are IsNext. BERT draws more NotNext, especially from short\n\
+         documents: the last sentence of a document has no next one, so its partner must come from another."
     );
-    if arguments.model.is_small() {
-        println!("The small model was pre-trained on the course's pairs: it knows those, but no longer ones.");
-    }
-    common::write_json(arguments.json.as_deref(), &ways)
 }
 
 impl Way {
+    /// Draws pairs, and lets the model classify the first of them.
     fn new(
         name: &'static str,
         sampler: &PairSampler,
@@ -164,16 +168,16 @@ impl Way {
         let probabilities = model.probabilities(&texts.iter().map(|(a, b)| (&a[..], &b[..])).collect::<Vec<_>>())?;
         let asked = first.iter().zip(texts).zip(probabilities).map(|((example, (a, b)), is_next)| {
             let label = if example.label() == Some(IS_NEXT) { "IsNext" } else { "NotNext" };
-            Asked { a, b, label, is_next }
+            Classified { a, b, label, is_next }
         });
-        let asked: Vec<Asked> = asked.collect();
+        let asked: Vec<Classified> = asked.collect();
         let right = asked.iter().filter(|pair| (pair.is_next > 0.5) == (pair.label == "IsNext")).count();
         let (asked_count, shown) = (asked.len(), asked.into_iter().take(arguments.show).collect());
         Ok(Way { name, shown, pairs, is_next, tokens, right, asked: asked_count })
     }
 }
 
-/// The text in lines of at most 95 characters, to stand after `  A: `.
+/// Wraps a text at 95 characters, indented to follow `  A: `.
 fn wrapped(text: &str) -> String {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -187,6 +191,7 @@ fn wrapped(text: &str) -> String {
     lines.join("\n     ")
 }
 
+/// Returns a table of the tokens of a pair as the model receives them.
 fn layout(tokenizer: &Tokenizer, a: &str, b: &str) -> Result<Table> {
     let encoding = tokenizer.encode_pair(a, b)?;
     let mut table = Table::new("><>").row(["position", "token", "id", "token type", "segment"]);

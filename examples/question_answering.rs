@@ -1,10 +1,8 @@
-//! Finds the answer to a question in a text (section 5.7 of the course): the best span, where it starts and ends, and
-//! the five best spans with their scores.
+//! Finds the answer to a question in a text (section 5.7 of the course): prints the best span with its start and end,
+//! and the five best spans with their scores.
 //!
-//! With no arguments, trains a tiny model from scratch on questions about invented voyages (who, what, when), which
-//! takes some seconds, and asks about one that it has not seen. With `--model DIR_OR_NAME`, asks a real model.
-
-mod common;
+//! Without arguments, trains a tiny model from scratch for some seconds on questions about invented voyages (who, what,
+//! when), and then answers a new one. With `--model DIR_OR_NAME`, uses a real model.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,72 +10,72 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::bert::Answer;
 use cloze::prelude::*;
-use common::{DeviceArgument, Result, invented};
+use cloze_examples::{DeviceArgument, Result, built_in};
 use serde::{Deserialize, Serialize};
 
 /// Finds the answer to a question in a text.
 #[derive(Parser)]
 struct Arguments {
-    /// The question
+    /// Question
     #[arg(long, requires = "context")]
     question: Option<String>,
-    /// The text that has the answer
+    /// Text that contains the answer
     #[arg(long, requires = "question")]
     context: Option<String>,
-    /// Question and context from a JSON file: {"question": "..", "context": ".."}
+    /// Read question and context from a JSON file: {"question": "..", "context": ".."}
     #[arg(long, conflicts_with = "question")]
     input: Option<PathBuf>,
-    /// A model that answers questions: a folder, or a name on the hub where cloze is built with it
+    /// Question answering model, a folder or a name on the Hugging Face Hub [default: train a tiny model]
     #[arg(long, value_name = "DIR_OR_NAME")]
     model: Option<PathBuf>,
-    /// What matrix products are computed in: f32, bf16 or int8, the faster the less exact
+    /// Precision of matrix products: f32, bf16 or int8, from most accurate to fastest
     #[arg(long, default_value_t = Precision::F32)]
     precision: Precision,
-    /// Find the best start and the best end each by itself, as the course does, not the best pair of them
+    /// Choose the best start and the best end independently, as the course does, instead of the best pair
     #[arg(long)]
     independent: bool,
-    /// "No answer" is an answer, for models of SQuAD 2.0
+    /// Allow "no answer", for models trained on SQuAD 2.0
     #[arg(long)]
     no_answer: bool,
-    /// Most tokens of an answer
+    /// Maximum number of tokens in an answer
     #[arg(long, default_value_t = 30)]
     max_answer_length: usize,
-    /// Tokens of a window over the text, question included
+    /// Tokens in a window over the text, including the question
     #[arg(long, default_value_t = 384)]
     max_length: usize,
-    /// Spans to list
+    /// Number of spans to print
     #[arg(long, default_value_t = 5)]
     top: usize,
     /// Also print the tokens with their positions
     #[arg(long)]
     tokens: bool,
-    /// Optimizer steps for the model that is trained without --model
+    /// Optimizer steps to train the tiny model for
     #[arg(long, default_value_t = 400)]
     steps: u32,
     #[command(flatten)]
     device: DeviceArgument,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// A question and the text that it is about.
+/// A question and its context.
 #[derive(Deserialize, Serialize)]
-struct Asked {
+struct Question {
     question: String,
     context: String,
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
-    common::check_json(arguments.json.as_deref())?;
-    let asked = asked(arguments)?;
+    cloze_examples::check_json(arguments.json.as_deref())?;
+    let asked = question(arguments)?;
     let pipeline = match &arguments.model {
         Some(place) => QuestionAnswering::open_on(place, &arguments.device.device)?,
         None => small(arguments)?,
@@ -108,19 +106,19 @@ fn run(arguments: &Arguments) -> Result {
         "question": asked.question, "context": asked.context, "answer": best.text, "start": best.tokens.0,
         "end": best.tokens.1, "probability": best.probability, "top": spans,
     });
-    common::write_json(arguments.json.as_deref(), &report)
+    cloze_examples::write_json(arguments.json.as_deref(), &report)
 }
 
 fn shown(answer: &Answer) -> &str {
     if answer.is_none() { "(no answer)" } else { &answer.text }
 }
 
-fn asked(arguments: &Arguments) -> Result<Asked> {
+fn question(arguments: &Arguments) -> Result<Question> {
     if let (Some(question), Some(context)) = (arguments.question.clone(), arguments.context.clone()) {
-        return Ok(Asked { question, context });
+        return Ok(Question { question, context });
     }
     let Some(path) = &arguments.input else {
-        return Ok(Asked {
+        return Ok(Question {
             question: "Who discovered the golden island?".into(),
             context:
                 "Nobody knows why. In the year 1511, during the second journey, Pedro Costa discovered the golden \
@@ -132,9 +130,9 @@ fn asked(arguments: &Arguments) -> Result<Asked> {
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// A tiny model, trained from scratch on invented voyages.
+/// Trains a tiny model from scratch on invented voyages.
 fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
-    let voyages = invented::voyages(4000, arguments.seed);
+    let voyages = built_in::voyages(4000, arguments.seed);
     let texts = voyages.iter().flat_map(|voyage| [&voyage.question, &voyage.context]);
     let tokenizer = Tokenizer::train(texts, 1000, &TrainOptions::new())?;
     let config = BertConfig {
@@ -144,7 +142,7 @@ fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
     };
     let mut model = BertForQuestionAnswering::new(&config, &arguments.device.device, arguments.seed)?;
     let (data, report) = LabelledData::of_questions(&voyages, &tokenizer, 384, 128)?;
-    println!("No --model: {} steps on invented voyages, {report}", arguments.steps);
+    println!("No --model: training for {} steps on invented voyages, {report}", arguments.steps);
     let report = Trainer::new(&mut model)
         .optimizer(AdamW::new(1e-3))
         .batch_size(16)
@@ -152,6 +150,6 @@ fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
         .seed(arguments.seed)
         .run(&data.seed(arguments.seed))?;
     let first = report.losses.first().ok_or("--steps is 0: must be at least 1")?;
-    println!("loss {:.4} at first, {:.4} at last\n", first, report.mean_of_last(20));
+    println!("loss {:.4} in the first step, {:.4} on average in the last 20\n", first, report.mean_of_last(20));
     Ok(QuestionAnswering::new(model, tokenizer)?)
 }

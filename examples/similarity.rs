@@ -1,29 +1,27 @@
-//! How similar are sentences? The cosines of their vectors, and what is most similar to a query.
-
-mod common;
+//! Sentence similarity: the cosines of sentence embeddings, and the sentences most similar to a query.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
-use common::{ModelArgument, Result, Table};
+use cloze_examples::{ModelArgument, Result, Table};
 use serde_json::json;
 
-/// Compares sentences by the cosines of their vectors.
+/// Compares sentences by the cosines of their embeddings.
 #[derive(Parser)]
 struct Arguments {
-    /// Sentences to compare [default: some that come with the example]
+    /// Sentences to compare [default: some built-in sentences]
     sentences: Vec<String>,
     #[command(flatten)]
     model: ModelArgument,
-    /// Ranks the sentences by their similarity to this one [default: the first]
+    /// Sentence to rank the others by [default: the first of the given sentences, or a built-in query]
     #[arg(long)]
     query: Option<String>,
-    /// Most sentences to rank [default: all]
+    /// Number of most similar sentences to print [default: all]
     #[arg(long)]
     top: Option<usize>,
-    /// Also write what is printed to this file, as JSON
+    /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -41,7 +39,7 @@ const SENTENCES: [&str; 7] = [
 ];
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
@@ -56,7 +54,7 @@ fn run(arguments: &Arguments) -> Result {
     for (sentence, number) in sentences.iter().zip(1..) {
         println!("{number:>3}  {sentence}");
     }
-    println!("\ncosine of each two\n\n{}", Table::square(&matrix));
+    println!("\npairwise cosines\n\n{}", Table::square(&matrix));
     println!("most similar to {query:?}\n");
     let ranked = model.most_similar(query, &sentences, arguments.top.unwrap_or(sentences.len()))?;
     for (index, cosine) in &ranked {
@@ -66,5 +64,5 @@ fn run(arguments: &Arguments) -> Result {
     let ranked: Vec<_> =
         ranked.iter().map(|(index, cosine)| json!({"sentence": sentences[*index], "cosine": cosine})).collect();
     let report = json!({"sentences": sentences, "cosines": matrix, "query": query, "most_similar": ranked});
-    common::write_json(arguments.json.as_deref(), &report)
+    cloze_examples::write_json(arguments.json.as_deref(), &report)
 }

@@ -1,10 +1,8 @@
-//! What fine-tuning does to `[CLS]` (section 5.6 of the course): the vectors of `[CLS]` before and after, as points in the
-//! plane, by principal components and by t-SNE, each in the colour of its class.
+//! The effect of fine-tuning on `[CLS]` (section 5.6 of the course): draws the vectors of `[CLS]` before and after as
+//! points in the plane, by principal components and by t-SNE, coloured by class.
 //!
-//! With no arguments, on a few built-in reviews and the small model of this repository, in seconds. On data of your own:
-//! `--train FILE --validation FILE`; on a real model: `--model DIR_OR_NAME`.
-
-mod common;
+//! Without arguments, uses a few built-in reviews and the small model of this repository. To use your own data, pass
+//! `--train FILE --validation FILE`; to use a real model, `--model DIR_OR_NAME`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,10 +12,10 @@ use cloze::bert::Rows;
 use cloze::prelude::*;
 use cloze::train::plot::{Grid, Page, Picture, ScatterPlot};
 use cloze::train::projection::{Pca, Tsne};
-use common::{LabelledTexts, ModelArgument, PictureArgument, Result, Table, TextsArgument};
+use cloze_examples::{LabelledTexts, ModelArgument, PictureArgument, Result, Table, TextsArgument};
 use serde::Serialize;
 
-/// Draws `[CLS]` vectors before and after fine-tuning.
+/// Draws the vectors of [CLS] before and after fine-tuning.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
@@ -33,22 +31,22 @@ struct Arguments {
     /// Peak learning rate [default: 5e-5, or 1e-3 for the small model]
     #[arg(long)]
     lr: Option<f64>,
-    /// Most tokens of a sentence; longer ones are cut
+    /// Maximum number of tokens; longer sentences are truncated
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
-    /// Most rows of each kind to draw: the first ones
+    /// Maximum number of rows to draw, each from the training and the validation data
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(4..))]
     points: u16,
-    /// About how many neighbours t-SNE gives a point [default: 30, and less where points are few]
+    /// Perplexity of t-SNE, roughly the number of neighbours of a point [default: 30, or less if there are few points]
     #[arg(long)]
     perplexity: Option<f64>,
-    /// What matrix products are computed in: f32 or bf16
+    /// Precision of matrix products: f32 or bf16
     #[arg(long, default_value_t = Precision::F32)]
     precision: Precision,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Threads; the result does not depend on them [default: one a core]
+    /// Number of threads, which does not change the result [default: one per core]
     #[arg(long)]
     threads: Option<usize>,
     #[command(flatten)]
@@ -58,11 +56,11 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// The texts that are drawn: what a legend tells apart, and the vectors.
+/// The texts to draw.
 #[derive(Serialize)]
 struct Shown {
     texts: Vec<String>,
-    /// Names of the groups.
+    /// Names of the groups: each class, held out or trained on.
     groups: Vec<String>,
     /// The group of each text.
     group: Vec<usize>,
@@ -70,29 +68,29 @@ struct Shown {
     label: Vec<i64>,
 }
 
-/// The vectors of `[CLS]` at one time, in the plane.
+/// The vectors of `[CLS]` before or after fine-tuning, projected to the plane.
 #[derive(Serialize)]
 struct Maps {
     when: &'static str,
     pca: Vec<Vec<f64>>,
-    /// The parts of the variance that the two components explain.
+    /// Shares of the variance explained by the two components.
     explained: Vec<f64>,
     tsne: Vec<[f64; 2]>,
-    /// The part of the texts whose nearest neighbour, among all dimensions, is of the same class.
+    /// Share of the texts whose nearest neighbour, in all dimensions, has the same class.
     neighbours: f64,
 }
 
 fn main() -> ExitCode {
-    common::exit::code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
-    common::threads(arguments.threads)?;
+    cloze_examples::set_threads(arguments.threads)?;
     let path = arguments.out.file("visualize_cls")?;
-    common::check_json(arguments.json.as_deref())?;
+    cloze_examples::check_json(arguments.json.as_deref())?;
     let texts = arguments.texts.read()?;
     let shown = shown(&texts, arguments.points.into());
-    println!("{} sentences to train on, {} to look at", texts.training.texts.len(), shown.texts.len());
+    println!("{} sentences to train on, {} to draw", texts.training.texts.len(), shown.texts.len());
 
     let place = arguments.model.place();
     let options = OpenOptions::new().labels(&texts.labels).fresh_head().seed(arguments.seed);
@@ -105,20 +103,21 @@ fn run(arguments: &Arguments) -> Result {
     train(arguments, &mut model, &tokenizer, &texts, max_length)?;
     let after = maps("after", &vectors(&model)?, &shown, arguments)?;
 
-    println!("\n[CLS] whose nearest neighbour is of the same class\n");
+    println!("\nshare of [CLS] vectors whose nearest neighbour has the same class\n");
     let row = |maps: &Maps| [maps.when.to_string(), format!("{:.3}", maps.neighbours)];
     println!("{}", Table::new("<>").row(row(&before)).row(row(&after)));
     let picture = picture(&shown, [&before, &after]);
-    match common::is_svg(&path) {
+    match cloze_examples::is_svg(&path) {
         true => picture.save(&path)?,
         false => page(arguments, picture).save(&path)?,
     }
     println!("The maps are in {}", path.display());
     let report = serde_json::json!({"shown": shown, "maps": [before, after]});
-    common::write_json(arguments.json.as_deref(), &report)
+    cloze_examples::write_json(arguments.json.as_deref(), &report)
 }
 
-/// The texts of the validation, and those that are trained on: how well the first are told apart is what counts.
+/// Returns the first texts of the validation data, which show how well the classes are separated, and of the training
+/// data.
 fn shown(texts: &LabelledTexts, most: usize) -> Shown {
     let mut shown = Shown { texts: Vec::new(), groups: Vec::new(), group: Vec::new(), label: Vec::new() };
     for (rows, when) in [(&texts.validation, "held out"), (&texts.training, "trained on")] {
@@ -140,7 +139,7 @@ fn train(
     texts: &LabelledTexts,
     max_length: usize,
 ) -> Result {
-    let (is_small, is_built_in) = (arguments.model.is_small(), arguments.texts.is_built_in());
+    let (is_small, is_built_in) = (arguments.model.is_tiny(), arguments.texts.is_built_in());
     let labels = texts.training.labels.clone();
     let (data, report) = LabelledData::of_texts(&texts.training.texts, labels, tokenizer, max_length)?;
     println!("{report}");
@@ -151,11 +150,11 @@ fn train(
         .precision(arguments.precision)
         .seed(arguments.seed)
         .run(&data.seed(arguments.seed))?;
-    println!("{} steps, loss of the last: {:.3}", report.losses.len(), report.mean_of_last(5));
+    println!("{} steps, mean loss of the last five: {:.3}", report.losses.len(), report.mean_of_last(5));
     Ok(())
 }
 
-/// The last layer's vector of `[CLS]` for each text.
+/// Returns the vector of `[CLS]` after the last layer for each text.
 fn cls(model: &BertModel, tokenizer: &Tokenizer, texts: &[String], max_length: usize) -> Result<Vec<Vec<f32>>> {
     let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::LongestFirst);
     let encode = |text: &String| tokenizer.encode_with(text, None, &options);
@@ -178,23 +177,24 @@ fn maps(when: &'static str, vectors: &[Vec<f32>], shown: &Shown, arguments: &Arg
         pca: pca.transform(vectors)?,
         explained: pca.explained_variance_ratio(),
         tsne: Tsne::new().perplexity(perplexity).fit(vectors)?.points,
-        neighbours: like_neighbours(vectors, &shown.label),
+        neighbours: agreeing_neighbours(vectors, &shown.label),
     })
 }
 
-/// The part of the vectors whose nearest other has the same label.
-fn like_neighbours(vectors: &[Vec<f32>], labels: &[i64]) -> f64 {
+/// Returns the share of vectors whose nearest neighbour has the same label.
+fn agreeing_neighbours(vectors: &[Vec<f32>], labels: &[i64]) -> f64 {
     let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
-    let is_like = |&index: &usize| {
+    let agrees = |&index: &usize| {
         let others = (0..vectors.len()).filter(|&other| other != index);
         let far = |&other: &usize| distance(&vectors[index], &vectors[other]);
         let nearest = others.min_by(|a, b| far(a).total_cmp(&far(b)));
         nearest.is_some_and(|nearest| labels[nearest] == labels[index])
     };
-    (0..vectors.len()).filter(is_like).count() as f64 / vectors.len() as f64
+    (0..vectors.len()).filter(agrees).count() as f64 / vectors.len() as f64
 }
 
-/// Two rows, principal components and t-SNE; two columns, before and after.
+/// Draws a grid: principal components in the first row and t-SNE in the second, before fine-tuning on the left and
+/// after on the right.
 fn picture(shown: &Shown, both: [&Maps; 2]) -> Picture {
     let classes = shown.groups.len() / 2;
     let plot = |title: String, points: &dyn Fn(usize) -> [f64; 2]| {
@@ -221,9 +221,10 @@ fn picture(shown: &Shown, both: [&Maps; 2]) -> Picture {
 }
 
 fn page(arguments: &Arguments, picture: Picture) -> Page {
-    let explanation = "Each point is the vector of [CLS] of one text, after the last layer. Principal components keep distances as \
-                       well as two numbers can; t-SNE keeps neighbours together, and its distances mean little. Outlines are texts that were trained on. Rest the mouse on \
-                       a point to read its text.";
+    let explanation = "Each point is the vector of [CLS] of one text, after the last layer. Principal components \
+                       preserve distances as well as two dimensions can. t-SNE keeps neighbours together, but its \
+                       distances mean little. Outlined points are texts of the training data. Hover over a point to \
+                       read its text.";
     Page::new(format!("[CLS] of {} before and after fine-tuning", arguments.model.name()))
         .note(explanation)
         .pictures("Maps", [picture])

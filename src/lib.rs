@@ -1,11 +1,11 @@
-//! BERT from scratch in Rust: pre-train it, fine-tune it, ask it.
+//! BERT from scratch in Rust: pre-training, fine-tuning and inference.
 #![doc = include_str!("../README.md")]
 
 pub use cloze_bert as bert;
 pub use cloze_tensor as tensor;
 pub use cloze_train as train;
 
-/// What most programs need.
+/// The types that most programs need.
 pub mod prelude {
     pub use cloze_bert::{
         Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,

@@ -1,25 +1,16 @@
-//! What users get wrong: each is one line that names the file, the value and the limit, exit code 1, and leaves
-//! nothing half-written behind.
+//! Errors of users. Each is reported in one line that names the file, the value and the limit, with exit status 1, and
+//! leaves no partial files behind.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cloze::bert::PreTrainingTargets;
 use cloze::prelude::*;
+use cloze_examples::{Result, program};
 use serde_json::json;
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// An example, which `cargo test` builds beside the tests.
-fn example(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
-    Ok(target.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
-}
-
-/// Runs an example; it must fail. Gives the line that it says.
+/// Runs an example that must fail, and returns its error line.
 fn refused_by(name: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(example(name)?).args(arguments).stdin(Stdio::null()).output()?;
+    let output = Command::new(program(name)?).args(arguments).stdin(Stdio::null()).output()?;
     let said = String::from_utf8(output.stderr)?;
     assert_eq!(output.status.code(), Some(1), "{name} {arguments:?}: {said}");
     assert_eq!(said.trim_end().lines().count(), 1, "{name} {arguments:?}: {said}");
@@ -27,7 +18,7 @@ fn refused_by(name: &str, arguments: &[&str]) -> Result<String> {
     Ok(said)
 }
 
-/// As [`refused_by`], of pre-training.
+/// Runs pre-training as [`refused_by`] does.
 fn refused(arguments: &[&str]) -> Result<String> {
     refused_by("pretrain", arguments)
 }
@@ -93,7 +84,7 @@ fn settings() -> Result {
 }
 
 #[test]
-fn an_output_that_cannot_be_written_is_said_before_training() -> Result {
+fn an_unwritable_output_fails_before_training() -> Result {
     let folder = Folder::new()?;
     let corpus = folder.file("corpus.txt", TWO_DOCUMENTS)?;
     let blocked = folder.file("blocked", b"a file, not a folder")?;
@@ -101,12 +92,12 @@ fn an_output_that_cannot_be_written_is_said_before_training() -> Result {
     let said = refused(&["--corpus", &corpus, "--pairs", "10", "--steps", "1", "--out", &out])?;
     assert!(said.contains("blocked"), "{said}");
     assert_eq!(std::fs::read(&blocked)?, b"a file, not a folder");
-    assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 2, "something was left behind");
+    assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 2, "a file was left behind");
     Ok(())
 }
 
 #[test]
-fn models_that_are_not_there() -> Result {
+fn missing_models() -> Result {
     let folder = Folder::new()?;
     let missing = folder.path("missing");
     let examples =
@@ -159,19 +150,19 @@ fn files_of_sentences() -> Result {
     assert!(refused_by("embed", &["--input", "-"])?.contains("standard input: is empty"));
     let out = folder.path("no/such/vectors.jsonl");
     assert!(refused_by("embed", &["--out", &out])?.contains("vectors.jsonl: cannot write"));
-    assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 3, "something was left behind");
+    assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 3, "a file was left behind");
     Ok(())
 }
 
 #[test]
-fn what_is_trained_in_an_example() -> Result {
+fn training_in_examples() -> Result {
     let folder = Folder::new()?;
     for example in ["ner", "question_answering"] {
         assert!(refused_by(example, &["--steps", "0"])?.contains("--steps is 0"));
     }
     let report = folder.path("no/report.json");
     for example in ["finetune", "ner", "question_answering", "pretrain"] {
-        // Twelve hours of training come after it.
+        // Training would take twelve hours, so the check must come before it.
         let said = refused_by(
             example,
             &["--json", &report, if example == "finetune" { "--epochs" } else { "--steps" }, "9999999"],
@@ -201,7 +192,7 @@ fn pairs_with_scores() -> Result {
         refused_by("finetune_similarity", &[&["--train", &pairs, "--validation", &pairs], more].concat())
     };
     let said = similarity(&["--highest", "4"])?;
-    assert!(said.contains("train: there is a score of 4.5, but scores go from 0 to 4 (--highest)"), "{said}");
+    assert!(said.contains("train: score 4.5 is out of range: scores go from 0 to 4 (--highest)"), "{said}");
     let said = similarity(&["--objective", "contrastive"])?;
     assert!(said.contains("train: 1 pair(s) have a score of 4 or more"), "{said}");
     assert!(similarity(&["--columns", "sentence1,score"])?.contains("--columns has 2 names, it takes three"));
@@ -225,7 +216,7 @@ fn questions() -> Result {
     let (good, blank) =
         (file("good.json", [("a", "who"), ("b", "who")])?, file("blank.json", [("a", "who"), ("b", " ")])?);
     let twice = file("twice.json", [("a", "who"), ("a", "who")])?;
-    // Before training, not after.
+    // Training would take hours, so the errors must come before it.
     let ask = |more: &[&str]| {
         let given = ["--epochs", "9999999", "--train", good.as_str(), "--validation"];
         refused_by("finetune_qa", &[&given, more].concat())
@@ -239,23 +230,23 @@ fn questions() -> Result {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_is_printed_cannot_be_written() -> Result {
+fn unwritable_standard_output() -> Result {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
-    let output = Command::new(example("masking")?).stdout(full).output()?;
+    let output = Command::new(program("masking")?).stdout(full).output()?;
     let said = String::from_utf8(output.stderr)?;
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.starts_with("error: failed printing to stdout: No space left on device"), "{said}");
 
-    let mut closed = Command::new(example("masking")?).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut closed = Command::new(program("masking")?).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     drop(closed.stdout.take());
     let output = closed.wait_with_output()?;
     assert_eq!((output.status.code(), output.stderr.len()), (Some(128 + 13), 0));
     Ok(())
 }
 
-/// The error of a library call that must fail, as its one line.
+/// Returns the error line of a library call that must fail.
 fn line<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> String {
-    let Err(error) = result else { panic!("it was accepted") };
+    let Err(error) = result else { panic!("the call succeeded") };
     let said = error.to_string();
     assert_eq!(said.lines().count(), 1, "{said}");
     said

@@ -1,4 +1,4 @@
-//! The course's numbers of section 5.5: logits, loss, gradients and one step of gradient descent.
+//! The numbers in section 5.5 of the course: logits, loss, gradients and one step of gradient descent.
 
 use cloze::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The course's section on question answering: its tokens, its table, and the order of its five best spans.
+//! The course's section on question answering: its tokens, its table of logits, and the order of its five best spans.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// `course/question_answering.json` of the data.
+/// The contents of `course/question_answering.json` in the data folder.
 #[derive(Deserialize)]
 struct Course {
     question: String,
@@ -24,11 +24,13 @@ struct Expected {
     top5: Vec<(f32, String)>,
 }
 
-/// The course's input and the window that the pipeline makes of it, with the vocabulary of bert-base-uncased.
+/// Returns the course's input and the window that the pipeline encodes, with the vocabulary of bert-base-uncased.
+/// Returns `None` if the data are missing.
 fn course() -> Result<Option<(Course, Encoding)>> {
     let Some(data) = std::env::var_os("CLOZE_DATA").map(PathBuf::from) else {
         println!(
-            "SKIPPED: CLOZE_DATA names no folder with course/question_answering.json and the vocabulary of bert-base-uncased"
+            "SKIPPED: CLOZE_DATA is not set to a folder with course/question_answering.json and the vocabulary of \
+             bert-base-uncased"
         );
         return Ok(None);
     };
@@ -66,7 +68,7 @@ fn the_answer_is_tokens_6_to_11() -> Result {
     Ok(())
 }
 
-/// Logits whose sums for the course's five spans are the course's scores; all other sums are lower.
+/// Uses logits whose sums for the course's five spans are the course's scores. All other sums are lower.
 #[test]
 fn the_five_best_spans_in_order() -> Result {
     let Some((course, window)) = course()? else { return Ok(()) };
@@ -80,7 +82,7 @@ fn the_five_best_spans_in_order() -> Result {
         .iter()
         .map(|(_, wanted)| spans_of(wanted))
         .collect::<Option<Vec<_>>>()
-        .ok_or("a span is not in the context")?;
+        .ok_or("a span is missing from the context")?;
     let (mut start, mut end) = (vec![-20.0f32; window.len()], vec![-20.0f32; window.len()]);
     let (first, last) = found[0];
     start[first] = 8.0;
@@ -99,12 +101,12 @@ fn the_five_best_spans_in_order() -> Result {
         assert_eq!(&text(context, &window, span.start, span.end), expected);
         assert!((span.score - score).abs() < 1e-5, "{} against {score}", span.score);
     }
-    let independent = spans::independent(&start, &end, &allowed).ok_or("nothing is allowed")?;
+    let independent = spans::independent(&start, &end, &allowed).ok_or("no token is allowed")?;
     assert_eq!((independent.start, independent.end), found[0]);
     Ok(())
 }
 
-/// `[CLS] Pedro Álvares Cabral descobriu`, with the logits of the course's table.
+/// Uses the logits of the course's table for `[CLS] Pedro Álvares Cabral descobriu`.
 #[test]
 fn the_table_of_five_tokens_gives_pedro_to_cabral() {
     let (start, end) = ([-5.3, 7.2, 5.8, 0.8, -0.4], [-5.0, 0.5, 6.1, 7.5, -2.1]);

@@ -1,20 +1,15 @@
-//! The examples of the course's sections say what their sections say, with no arguments and on the model that comes
-//! with them.
+//! The examples agree with the sections of the course, without arguments and with the model of this repository.
 
 use std::path::Path;
 use std::process::Command;
 
 use cloze::prelude::*;
+use cloze_examples::{Result, program};
 use serde_json::Value;
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// Runs an example, which `cargo test` builds beside the tests, and gives what it prints.
+/// Runs an example and returns what it prints.
 fn printed(example: &str, arguments: &[&str]) -> Result<String> {
-    let test = std::env::current_exe()?;
-    let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
-    let program = target.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX));
-    let output = Command::new(program).args(arguments).output()?;
+    let output = Command::new(program(example)?).args(arguments).output()?;
     assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8(output.stdout)?;
     let longest = said.lines().map(|line| line.chars().count()).max().unwrap_or(0);
@@ -22,9 +17,9 @@ fn printed(example: &str, arguments: &[&str]) -> Result<String> {
     Ok(said)
 }
 
-/// Pre-training goes on from the weights that are asked for: a learning rate of 0 keeps them.
+/// With a learning rate of 0, the weights stay those of the given model.
 #[test]
-fn pretrain_goes_on_from_a_model() -> Result {
+fn pretrain_continues_from_a_model() -> Result {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("out");
     let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny"), &out.to_string_lossy());
@@ -39,7 +34,7 @@ fn pretrain_goes_on_from_a_model() -> Result {
     Ok(())
 }
 
-/// What an example writes with `--json`.
+/// Returns what an example writes with `--json`.
 fn report(example: &str) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("report.json");
@@ -48,18 +43,18 @@ fn report(example: &str) -> Result<Value> {
 }
 
 fn number(value: &Value) -> Result<f64> {
-    Ok(value.as_f64().ok_or_else(|| format!("{value} is no number"))?)
+    Ok(value.as_f64().ok_or_else(|| format!("{value} is not a number"))?)
 }
 
 fn list(value: &Value) -> Result<&Vec<Value>> {
-    Ok(value.as_array().ok_or_else(|| format!("{value} is no list"))?)
+    Ok(value.as_array().ok_or_else(|| format!("{value} is not a list"))?)
 }
 
 fn numbers(value: &Value) -> Result<Vec<f64>> {
     list(value)?.iter().map(number).collect()
 }
 
-/// The counts are those of the published models.
+/// The parameter counts equal those of the published models.
 #[test]
 fn architecture() -> Result {
     let report = report("architecture")?;
@@ -69,7 +64,7 @@ fn architecture() -> Result {
     Ok(())
 }
 
-/// One word of two senses: the input is the same everywhere, the output more alike within a sense.
+/// The input vectors of a word are equal in all sentences. The output vectors are more similar within a sense.
 #[test]
 fn contextual() -> Result {
     let report = report("contextual")?;
@@ -81,13 +76,13 @@ fn contextual() -> Result {
             let (same, other) = of(means)?;
             assert!(same > 1.0 - 1e-6 && other > 1.0 - 1e-6, "{word}");
         }
-        let (same, other) = of(list(&word["layers"])?.last().ok_or("no layer")?)?;
+        let (same, other) = of(list(&word["layers"])?.last().ok_or("the layers are missing")?)?;
         assert!(same - other > 0.04 && same < 0.95, "{} {same} {other}", word["word"]);
     }
     Ok(())
 }
 
-/// Shares within four standard deviations of 80, 10 and 10 %; of 6 tokens 1 and of 23 tokens 3 are chosen.
+/// The shares are within four standard deviations of 80, 10 and 10 %. One of 6 tokens and 3 of 23 tokens are selected.
 #[test]
 fn masking() -> Result {
     let counts = &report("masking")?["counts"];
@@ -139,7 +134,7 @@ fn embeddings() -> Result {
     Ok(())
 }
 
-/// The first guess for each mask.
+/// The most probable token for each mask.
 #[test]
 fn fill_mask() -> Result {
     let report = report("fill_mask")?;
@@ -158,18 +153,18 @@ fn similarity() -> Result {
         assert!((row[i] - 1.0).abs() < 1e-6);
         row.iter().enumerate().for_each(|(j, cosine)| assert!((cosine - cosines[j][i]).abs() < 1e-9));
     }
-    let most = report["most_similar"][0]["sentence"].as_str().ok_or("no sentence")?;
+    let most = report["most_similar"][0]["sentence"].as_str().ok_or("the sentence is missing")?;
     assert!(most.contains("bank"), "{most}");
     Ok(())
 }
 
-/// Both formats hold the same numbers.
+/// Both formats contain the same numbers.
 #[test]
 fn embed() -> Result {
     let sentences = ["o gato dormiu", "o\tgato"];
     let of_json = |line: &str| -> Result<(String, Vec<f64>)> {
         let value: Value = serde_json::from_str(line)?;
-        Ok((value["text"].as_str().ok_or("no text")?.to_string(), numbers(&value["vector"])?))
+        Ok((value["text"].as_str().ok_or("the text is missing")?.to_string(), numbers(&value["vector"])?))
     };
     let lines = printed("embed", &sentences)?.lines().map(of_json).collect::<Result<Vec<_>>>()?;
     assert_eq!(lines.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>(), sentences);
@@ -184,7 +179,7 @@ fn embed() -> Result {
     Ok(())
 }
 
-/// Rows of attention are probabilities, and the page has a map for each head of each layer.
+/// Rows of attention are probabilities, and the page contains a map for each head of each layer.
 #[test]
 fn attention_map() -> Result {
     let folder = tempfile::tempdir()?;
@@ -207,7 +202,7 @@ fn attention_map() -> Result {
     Ok(())
 }
 
-/// Fine-tuning parts the classes: before it, neighbours are of the same class about as often as not.
+/// Fine-tuning separates the classes. Before it, a neighbour has the same class about half of the time.
 #[test]
 fn visualize_cls() -> Result {
     let folder = tempfile::tempdir()?;

@@ -1,6 +1,6 @@
-//! Training on a GPU against training on the CPU. Where there is no GPU, the emulated one of `kernels/emulator` serves: with the
-//! folder of its `libcuda.so.1` in `LD_LIBRARY_PATH`. Without either, these say that they skip, or fail with
-//! `CLOZE_REQUIRE_GPU` set.
+//! Compares training on a GPU with training on the CPU. Without a GPU, use the emulated one of `kernels/emulator`: put
+//! the folder with its `libcuda.so.1` into `LD_LIBRARY_PATH`. Without either, the tests print that they are skipped, or
+//! fail if `CLOZE_REQUIRE_GPU` is set.
 #![cfg(feature = "cuda")]
 
 mod on_gpu;
@@ -9,19 +9,14 @@ use cloze::prelude::*;
 use cloze::tensor::optim::AdamWStep;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::tensor::{Dropout, ErrorKind, Gradients, ParameterArena, Sequences};
+use cloze_examples::built_in::random_corpus;
 use on_gpu::gpu;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-fn corpus() -> Result<Corpus> {
-    let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
-    let mut sentence = || (0..12).map(|_| format!("w{}", stream.below(300))).collect::<Vec<_>>().join(" ");
-    Ok(Corpus::from_documents((0..6).map(|_| (0..60).map(|_| sentence()).collect()).collect())?)
-}
-
-/// Pre-trains a tiny BERT, with dropout: the loss of every step, and all parameters in the end.
+/// Pre-trains a tiny BERT with dropout. Returns the loss of every step and all parameters at the end.
 fn train(device: &Device, precision: Precision, steps: u32) -> Result<(Vec<f64>, Vec<f32>)> {
-    let corpus = corpus()?;
+    let corpus = random_corpus()?;
     let tokenizer = Tokenizer::train(corpus.sentences(), 500, &TrainOptions::new())?;
     let mut model = BertForPreTraining::new(&BertConfig::tiny(tokenizer.vocab_size()), device, 3)?;
     let data = PreTraining::new(&corpus, &tokenizer)?.seq_len(32).seed(3);
@@ -54,7 +49,7 @@ fn a_tiny_bert_has_the_losses_of_the_cpu() -> Result {
     println!("f32: losses {:.4} to {:.4}, largest difference {difference:.1e}", losses[0], losses[19]);
     assert!(difference < 1e-3, "{difference}");
     let again = train(&gpu, Precision::F32, 20)?;
-    assert!(again == (losses, values), "the same bits every time");
+    assert!(again == (losses, values), "different bits");
     Ok(())
 }
 
@@ -64,7 +59,7 @@ fn bf16_and_f16_learn_alike() -> Result {
     let (expected, _) = train(&Device::Cpu, Precision::F32, 10)?;
     for (precision, allowed) in [(Precision::Bf16, 3e-2), (Precision::F16, 4e-3)] {
         if !gpu.supports(precision) {
-            let Err(error) = train(&gpu, precision, 1) else { panic!("it multiplies {precision}") };
+            let Err(error) = train(&gpu, precision, 1) else { panic!("{precision} is not rejected") };
             assert!(error.to_string().contains("multiplies f16, not bf16: use Precision::F16 (f16)"), "{error}");
             continue;
         }
@@ -76,7 +71,8 @@ fn bf16_and_f16_learn_alike() -> Result {
     Ok(())
 }
 
-/// f16 has 30 powers of two: with a scale of its own, an operand may be anywhere in f32's.
+/// f16 has a range of 30 powers of two. Because each operand has its own scale, operands may be anywhere in the range
+/// of f32.
 #[test]
 fn f16_reaches_what_f32_does() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
@@ -94,7 +90,7 @@ fn f16_reaches_what_f32_does() -> Result {
         };
         let (there, expected) = (product(&gpu)?, product(&Device::Cpu)?);
         let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
-        // f16's precision on both: only what the order of sums does is left.
+        // Both round to f16, so only the order of summation differs.
         let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst <= 3e-6 * largest, "{of_a} by {of_b}: {worst} of {largest}");
     }
@@ -112,7 +108,8 @@ fn dropout_drops_the_same_elements() -> Result {
         let there = ones.to_device(&gpu)?.dropout(&dropout, sequences.rows())?.to_vec::<f32>()?;
         assert_eq!(there, expected, "width {width}");
     }
-    // With values that are ones, a row of attention is the sum of its kept probabilities; queries of zero make those alike.
+    // If all values are 1, the output of attention is the sum of the kept probabilities. Queries of zero make these
+    // equal.
     let (heads, size) = (2, 32);
     let mut row = vec![0f32; 2 * heads * size];
     row.extend(vec![1f32; heads * size]);
@@ -121,16 +118,16 @@ fn dropout_drops_the_same_elements() -> Result {
     let expected = qkv.attention(&sequences, heads, &dropout)?.to_vec::<f32>()?;
     for precision in [Precision::F32, Precision::Bf16, Precision::F16].into_iter().filter(|&of| gpu.supports(of)) {
         let there = precision.scope(|| qkv.to_device(&gpu)?.attention(&sequences, heads, &dropout))?.to_vec::<f32>()?;
-        // A mask that differed in one element of 40 would be off by a fortieth and more.
+        // A mask that differs in one of 40 elements changes the sum by at least 1/40.
         let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-2, "{precision}: {worst}");
     }
     Ok(())
 }
 
-/// The gradient of a small weight over many rows is computed in parts.
+/// The gradient of a small weight over many rows is split into parts.
 #[test]
-fn long_products_are_the_cpus() -> Result {
+fn long_products_agree_with_the_cpu() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let (rows, inputs, outputs) = (2100, 40, 24);
     let mut stream = Stream::new(2, Purpose::User, 0, 0, 0);
@@ -142,7 +139,7 @@ fn long_products_are_the_cpus() -> Result {
         let bias = Tensor::zeros(&[outputs], DType::F32, device)?;
         let dy = Tensor::from_vec(dy.clone(), &[rows, outputs], device)?;
         let mut gradients = Gradients::new();
-        // Twice, to add to a gradient that is there.
+        // Twice, to accumulate into an existing gradient.
         for _ in 0..2 {
             precision.scope(|| x.linear(&weight, &bias)?.backward_with(&dy, &mut gradients))?;
         }
@@ -158,25 +155,25 @@ fn long_products_are_the_cpus() -> Result {
         let worst = there.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest).fold(0.0, f32::max);
         println!("{precision}: {worst:.1e} of the largest");
         assert!(worst < allowed, "{precision}: {worst}");
-        assert!(there == gradient(&gpu, precision)?, "{precision}: the same bits every time");
+        assert!(there == gradient(&gpu, precision)?, "{precision}: different bits");
     }
     Ok(())
 }
 
 #[test]
-fn there_is_a_way_back_from_what_cannot_be() -> Result {
+fn the_device_is_usable_after_errors() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let Err(error) = Device::cuda(99) else { panic!("there is no device 99") };
     assert!(error.to_string().starts_with("cuda: no device 99: there "), "{error}");
     assert!(matches!(error.kind(), ErrorKind::Device { .. }));
-    let Err(error) = Tensor::zeros(&[1 << 40], DType::F32, &gpu) else { panic!("it has no 4 TiB") };
+    let Err(error) = Tensor::zeros(&[1 << 40], DType::F32, &gpu) else { panic!("4 TiB were allocated") };
     let said = error.to_string();
     assert!(
         said.contains("no memory on cuda:0 for 4194304.0 MiB more, ") && said.contains("lower the batch size"),
         "{said}"
     );
     let x = Tensor::new([1f32, 2.0], &gpu)?;
-    assert_eq!(x.add(&x)?.to_vec::<f32>()?, [2.0, 4.0], "the device is of use afterwards");
+    assert_eq!(x.add(&x)?.to_vec::<f32>()?, [2.0, 4.0], "the device is unusable after an error");
     let Err(error) = x.add(&Tensor::new([1f32, 2.0], &Device::Cpu)?) else { panic!("two devices") };
     assert!(error.to_string().contains("right is on cpu, left on cuda:0"), "{error}");
     let table = Tensor::zeros(&[3, 4], DType::F32, &gpu)?;
@@ -189,9 +186,9 @@ fn there_is_a_way_back_from_what_cannot_be() -> Result {
     Ok(())
 }
 
-/// A model comes from a file and goes to one, from and to either device.
+/// A model saved from one device opens on the other.
 #[test]
-fn models_move() -> Result {
+fn models_move_between_devices() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let folder = tempfile::tempdir()?;
     let model = BertForPreTraining::new(&BertConfig::tiny(50), &gpu, 1)?;
@@ -203,15 +200,15 @@ fn models_move() -> Result {
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(model.bert.forward(&batch, Mode::Eval)?.to_vec::<f32>()?)
     };
     let (a, b) = (of(&here)?, of(&there)?);
-    assert_eq!(of(&model)?, b, "written and read again");
+    assert_eq!(of(&model)?, b, "the saved model differs");
     let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-5, "{worst}");
     Ok(())
 }
 
-/// A view may begin anywhere; kernels that read 16 bytes at a time may not.
+/// A view may start at any element, but kernels that read 16 bytes at a time need aligned addresses.
 #[test]
-fn views_begin_anywhere() -> Result {
+fn views_start_anywhere() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let numbers: Vec<f32> = (0..129).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
     let of = |device: &Device| -> Result<Vec<f32>> {
@@ -230,7 +227,7 @@ fn views_begin_anywhere() -> Result {
     Ok(())
 }
 
-/// Wide rows leave less shared memory to each warp.
+/// Wide rows leave less shared memory for each warp.
 #[test]
 fn layers_may_be_wide() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
@@ -253,9 +250,9 @@ fn layers_may_be_wide() -> Result {
     Ok(())
 }
 
-/// Neither a hang nor a step half done: what was asked for before is there.
+/// Running out of memory while a graph is recorded does not hang, and earlier operations are executed.
 #[test]
-fn memory_may_end_in_a_graph() -> Result {
+fn out_of_memory_in_a_graph() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let table = Tensor::from_vec((0..8).map(|i| i as f32).collect(), &[4, 2], &gpu)?;
     let kept = gpu.as_graph(|| -> Result<Tensor> {
@@ -263,7 +260,7 @@ fn memory_may_end_in_a_graph() -> Result {
         for _ in 0..4 {
             rows = rows.mul_scalar(2.0)?;
         }
-        let Err(error) = Tensor::zeros(&[1 << 40], DType::F32, &gpu) else { panic!("it has no 4 TiB") };
+        let Err(error) = Tensor::zeros(&[1 << 40], DType::F32, &gpu) else { panic!("4 TiB were allocated") };
         assert!(error.to_string().contains("no memory on cuda:0"), "{error}");
         Ok(rows.add(&table.embedding(&[3, 1])?)?)
     })??;
@@ -271,25 +268,29 @@ fn memory_may_end_in_a_graph() -> Result {
     Ok(())
 }
 
-/// What an optimizer keeps is written by addresses alone: it must be as the parameters are.
+/// Kernels access the optimizer state by address only, so its size and device are checked first.
 #[test]
-fn states_of_others_are_refused() -> Result {
+fn mismatched_optimizer_state_is_refused() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let mut model = BertModel::new(&BertConfig::tiny(20), &gpu, 1)?;
     let arena = ParameterArena::gather(&mut model, |_| true)?;
     let short = Tensor::zeros(&[arena.elements() - 1], DType::F32, &gpu)?;
-    let Err(error) = arena.move_average(&mut model, &mut short.clone(), 0.5) else { panic!("it is too short") };
+    let Err(error) = arena.move_average(&mut model, &mut short.clone(), 0.5) else {
+        panic!("a short state was accepted")
+    };
     assert!(error.to_string().starts_with("moving average: "), "{error}");
     let mut means = [arena.zeros()?, Tensor::zeros(&[arena.elements()], DType::F32, &Device::Cpu)?];
     let x = model.forward(&Batch::packed(vec![1, 2], vec![0, 0], Sequences::new(&[2])?)?, Mode::Eval)?;
     let mut gradients = arena.gradients()?;
     let Err(error) = x.backward_with(&Tensor::ones(x.shape(), DType::F32, &Device::Cpu)?, &mut gradients) else {
-        panic!("a gradient elsewhere")
+        panic!("a gradient on another device was accepted")
     };
     assert!(error.to_string().contains("the gradient is on cpu, its tensor on cuda:0"), "{error}");
     x.mean_all()?.backward_into(&mut gradients)?;
     let step = |_| AdamWStep { learning_rate: 1e-3, weight_decay: 0.0, beta1: 0.9, beta2: 0.999, eps: 1e-8, step: 1 };
-    let Err(error) = arena.adamw(&mut model, &gradients, &mut means, None, step) else { panic!("means elsewhere") };
+    let Err(error) = arena.adamw(&mut model, &gradients, &mut means, None, step) else {
+        panic!("a state on another device was accepted")
+    };
     assert!(error.to_string().starts_with("optimizer step: "), "{error}");
     Ok(())
 }

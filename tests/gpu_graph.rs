@@ -1,5 +1,5 @@
-//! A training step as a CUDA graph against the step launched. Alone in its program, for it counts what the device is asked for.
-//! The GPU is found as in `gpu.rs`.
+//! Compares a training step run as a CUDA graph with the same step launched kernel by kernel. It is the only test in
+//! its program because it counts the graphs of the whole device. The GPU is found as in `gpu.rs`.
 #![cfg(feature = "cuda")]
 
 mod on_gpu;
@@ -10,7 +10,7 @@ use cloze::train::Optimizer;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Steps of a training loop of one's own, launched or as graphs: losses, norms and parameters.
+/// Runs steps of a custom training loop, launched or as graphs. Returns losses and norms, and the parameters.
 fn steps(gpu: &Device, as_graph: bool, precision: Precision, is_varied: bool) -> Result<(Vec<f64>, Vec<f32>)> {
     let mut model = BertForPreTraining::new(&BertConfig::tiny(60), gpu, 5)?;
     let mut optimizer = Optimizer::new(AdamW::new(1e-3), &mut model, |name| name.starts_with("bert.e"))?;
@@ -40,14 +40,14 @@ fn steps(gpu: &Device, as_graph: bool, precision: Precision, is_varied: bool) ->
 }
 
 #[test]
-fn a_step_as_a_graph_is_the_step_launched() -> Result {
+fn a_graph_computes_the_same_bits() -> Result {
     let Some(gpu) = on_gpu::gpu() else { return Ok(()) };
     let Device::Cuda(device) = &gpu else { return Ok(()) };
     let narrow = if gpu.supports(Precision::Bf16) { Precision::Bf16 } else { Precision::F16 };
     for (precision, is_varied) in [(Precision::F32, false), (Precision::F32, true), (narrow, true)] {
         let launched = steps(&gpu, false, precision, is_varied)?;
         let before = device.graph_use();
-        assert!(steps(&gpu, true, precision, is_varied)? == launched, "{precision}: other bits");
+        assert!(steps(&gpu, true, precision, is_varied)? == launched, "{precision}: different bits");
         let now = device.graph_use();
         let (built, launches) = (now.built - before.built, now.launched - before.launched);
         let (replayed, changed) = (now.replayed - before.replayed, now.changed - before.changed);
@@ -56,7 +56,7 @@ fn a_step_as_a_graph_is_the_step_launched() -> Result {
             "{precision}, {lengths}: {launches} graphs, {built} built; {changed} of {replayed} nodes changed in the others"
         );
         assert!(launches == 6 && built <= 1 && changed > 0, "{launches} {built} {changed}");
-        // Dropout's step, and the areas that are copied from by turns.
+        // Only the step of dropout changes, and the staging buffers, which alternate.
         assert!(is_varied || changed * 3 < replayed, "{changed} of {replayed}");
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Memory of a training step of BERT-base, 8 sequences of 128 tokens: its peak, and that a step asks the system for none.
-//! Alone in its process, because both are counted by process.
+//! Memory of a training step of BERT-base, 8 sequences of 128 tokens: its peak, and that a step asks the system for
+//! none. Alone in its process, because both are counted by process.
 
 use cloze::prelude::*;
 use cloze::train::Optimizer;

@@ -1,22 +1,14 @@
-//! Runs that are killed, asked to stop, or out of room, and go on: with the examples that people train with.
+//! Runs of the training examples that are killed, asked to stop, or out of disk space, and then resumed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use cloze::tensor::random::{Purpose, Stream};
+use cloze_examples::{Result, program};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// The example, which `cargo test` builds beside the tests.
-fn program(example: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let target = test.parent().and_then(Path::parent).ok_or("no target folder")?;
-    Ok(target.join("examples").join(format!("{example}{}", std::env::consts::EXE_SUFFIX)))
-}
-
-/// A run of 24 steps, made of two batches each, with a checkpoint every fifth: so most are inside of an epoch.
+/// A run of 24 steps with two batches each, and a checkpoint every five steps: most checkpoints are within an epoch.
 fn finetune(out: &Path) -> Result<Command> {
     let mut command = Command::new(program("finetune")?);
     command.args([
@@ -35,7 +27,7 @@ fn finetune(out: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// A run of 24 steps on a small corpus, with a checkpoint every fifth.
+/// A run of 24 steps on a small corpus, with a checkpoint every five steps.
 fn pretrain(out: &Path) -> Result<Command> {
     let mut command = Command::new(program("pretrain")?);
     let settings = "--steps 24 --pairs 80 --batch 4 --seq-len 32 --vocab-size 300 --checkpoint-every 5 --resume --out";
@@ -47,22 +39,22 @@ fn weights(out: &Path) -> Result<Vec<u8>> {
     Ok(fs::read(out.join("model.safetensors"))?)
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// A run that is never stopped: its weights, and how long it takes.
-fn whole(folder: &Path) -> Result<(Vec<u8>, Duration)> {
-    let (out, begun) = (folder.join("whole"), Instant::now());
+/// Makes a run that is not interrupted, and returns its weights and its duration.
+fn uninterrupted(folder: &Path) -> Result<(Vec<u8>, Duration)> {
+    let (out, begun) = (folder.join("uninterrupted"), Instant::now());
     let output = finetune(&out)?.output()?;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", printed(&output));
     Ok((weights(&out)?, begun.elapsed()))
 }
 
 #[test]
 fn killed_at_twenty_moments_and_resumed() -> Result {
     let folder = tempfile::tempdir()?;
-    let (expected, time) = whole(folder.path())?;
+    let (expected, time) = uninterrupted(folder.path())?;
     let mut stream = Stream::new(11, Purpose::User, 0, 0, 0);
     let (mut kills, mut runs) = (0, 0);
     while kills < 20 {
@@ -72,7 +64,7 @@ fn killed_at_twenty_moments_and_resumed() -> Result {
             let mut child = finetune(&out)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
             std::thread::sleep(time.mul_f64(stream.below(1000) as f64 / 1000.0));
             let ended = child.try_wait()?;
-            // On Unix this is SIGKILL: nothing in the process learns of it.
+            // On Unix this is SIGKILL, which a process cannot handle.
             child.kill()?;
             child.wait()?;
             if let Some(status) = ended {
@@ -82,7 +74,7 @@ fn killed_at_twenty_moments_and_resumed() -> Result {
             kills += 1;
             if kills >= 20 {
                 let output = finetune(&out)?.output()?;
-                assert!(output.status.success(), "{}", said(&output));
+                assert!(output.status.success(), "{}", printed(&output));
                 break;
             }
         }
@@ -93,11 +85,11 @@ fn killed_at_twenty_moments_and_resumed() -> Result {
 }
 
 #[test]
-fn pre_training_goes_on_where_it_was_killed() -> Result {
+fn killed_pre_training_resumes() -> Result {
     let folder = tempfile::tempdir()?;
-    let (expected, out) = (folder.path().join("whole"), folder.path().join("killed"));
+    let (expected, out) = (folder.path().join("uninterrupted"), folder.path().join("killed"));
     let output = pretrain(&expected)?.output()?;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", printed(&output));
     for checkpoint in ["checkpoint-00000005", "checkpoint-00000015"] {
         let mut child = pretrain(&out)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         while !out.join(checkpoint).exists() && child.try_wait()?.is_none() {
@@ -107,7 +99,7 @@ fn pre_training_goes_on_where_it_was_killed() -> Result {
         child.wait()?;
     }
     let output = pretrain(&out)?.output()?;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", printed(&output));
     assert!(weights(&out)? == weights(&expected)?);
     assert!(out.join("report.html").exists());
     Ok(())
@@ -115,13 +107,13 @@ fn pre_training_goes_on_where_it_was_killed() -> Result {
 
 #[cfg(unix)]
 #[test]
-fn asked_to_stop_it_saves_and_succeeds() -> Result {
+fn a_signal_saves_a_checkpoint_and_succeeds() -> Result {
     let folder = tempfile::tempdir()?;
-    let (expected, time) = whole(folder.path())?;
+    let (expected, time) = uninterrupted(folder.path())?;
     for signal in ["INT", "TERM"] {
         let out = folder.path().join(signal);
         let child = finetune(&out)?.spawn()?;
-        // Once there is a lock, the run has begun.
+        // The lock exists once the run has started.
         let begun = Instant::now();
         while !out.join("lock").exists() && begun.elapsed() < 20 * time {
             std::thread::sleep(Duration::from_millis(1));
@@ -129,30 +121,30 @@ fn asked_to_stop_it_saves_and_succeeds() -> Result {
         std::thread::sleep(time / 10);
         Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status()?;
         let output = child.wait_with_output()?;
-        assert!(output.status.success(), "{signal}: {}", said(&output));
+        assert!(output.status.success(), "{signal}: {}", printed(&output));
         if !out.join("model.safetensors").exists() {
-            assert!(said(&output).contains("--resume goes on"), "{}", said(&output));
+            assert!(printed(&output).contains("continue with --resume"), "{}", printed(&output));
         }
         let output = finetune(&out)?.output()?;
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", printed(&output));
         assert!(weights(&out)? == expected, "{signal}");
     }
     Ok(())
 }
 
-/// A limit on the size of files takes the place of a full disk: the system refuses to write more.
+/// A limit on the size of files stands in for a full disk.
 #[cfg(unix)]
 #[test]
-fn without_room_the_last_checkpoint_stays() -> Result {
+fn a_full_disk_keeps_the_last_checkpoint() -> Result {
     let folder = tempfile::tempdir()?;
-    let (expected, _) = whole(folder.path())?;
+    let (expected, _) = uninterrupted(folder.path())?;
     let out = folder.path().join("full");
     let checkpoints = || -> Result<Vec<String>> {
         let names = fs::read_dir(&out)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         let names: Vec<String> = names.collect::<Result<_>>()?;
         Ok(names.into_iter().filter(|name| name.contains("checkpoint-")).collect())
     };
-    // One checkpoint, and no more steps.
+    // Stop after the first checkpoint.
     let mut first = finetune(&out)?;
     let mut child = first.spawn()?;
     let begun = Instant::now();
@@ -169,13 +161,13 @@ fn without_room_the_last_checkpoint_stays() -> Result {
     let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
     let output = Command::new("sh").args(["-c", limited]).arg(program("finetune")?).args(&arguments).output()?;
     assert!(!output.status.success());
-    assert!(said(&output).contains("state.safetensors: cannot write"), "{}", said(&output));
+    assert!(printed(&output).contains("state.safetensors: cannot write"), "{}", printed(&output));
     let unfinished = checkpoints()?.into_iter().find(|name| name.starts_with('.'));
     assert_eq!(unfinished, None);
     assert!(before.iter().all(|name| out.join(name).join("state.safetensors").exists()));
 
     let output = finetune(&out)?.output()?;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", printed(&output));
     assert!(weights(&out)? == expected);
     Ok(())
 }

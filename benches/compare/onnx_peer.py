@@ -1,7 +1,8 @@
-"""ONNX Runtime as a contestant: answers the driver's requests, a JSON object a line. Inference only.
+"""ONNX Runtime as a contestant for inference: answers the requests of the driver, one JSON object per line.
 
-Its user is careful: attention is exported as one operator, and the session fuses what else it can. (Its optimizer for
-BERT made no difference here.) For int8 the linear layers are quantized, activations as they come.
+It is used as a careful user would: attention is exported as one operator, and the session fuses other operators. (Its
+optimizer for BERT made no difference here.) In int8, linear layers are quantized, with dynamic quantization of
+activations.
 """
 
 import json
@@ -21,11 +22,11 @@ class Inference:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = ask["threads"]
-        # Beside the batches: what a process that was killed leaves there, the next one overwrites.
+        # In the folder of the batches, where the next run overwrites files that a killed process left behind.
         folder = os.path.join(os.path.dirname(ask["batches"]), "onnx")
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, "f32.onnx")
-        # In a process of its own: PyTorch is no part of what answers afterwards.
+        # In a separate process, so that PyTorch is not loaded in this one.
         subprocess.run([sys.executable, "-B", __file__, "--export", json.dumps(ask), path], check=True)
         path = quantized(path) if ask["dtype"] == "int8" else path
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -43,7 +44,7 @@ class Inference:
 
     def check(self):
         outputs = self.forward(0)
-        # Of tokens, not of padding.
+        # Without padding.
         outputs = outputs[self.mask] if outputs.ndim == 3 else outputs
         return outputs.flatten().tolist()
 
@@ -62,12 +63,12 @@ def export(ask, path):
     example = torch_peer.tensors(json.load(open(ask["batches"]))[0])
     dimensions = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     shapes = {name: dimensions for name in example}
-    # From this version on attention is one operator.
+    # Since opset 23, attention is one operator.
     torch.onnx.export(model, (), path, kwargs=example, dynamic_shapes=shapes, opset_version=23, dynamo=True)
     if ask["dtype"] == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # A scale for each output costs no time here and saves four fifths of the error.
+        # One scale per output channel costs no time here and removes four fifths of the error.
         settings = {"weight_type": QuantType.QInt8, "per_channel": True, "op_types_to_quantize": ["MatMul", "Gemm"]}
         quantize_dynamic(path, quantized(path), use_external_data_format=True, **settings)
 

@@ -1,7 +1,7 @@
-"""PyTorch and transformers as a contestant: answers the driver's requests, a JSON object a line.
+"""PyTorch and transformers as a contestant: answers the requests of the driver, one JSON object per line.
 
-Its user is careful: padded batches as the course makes them, `torch.autocast` for bf16 (entered once for inference, so
-that weights are rounded once), `torch.compile` where asked, no gradients where none are needed.
+It is used as a careful user would: padded batches as in the course, `torch.autocast` for bf16 (entered once for
+inference, so that weights are rounded once), `torch.compile` if requested, and no gradients for inference.
 
 `torch_peer.py --first-answer FOLDER SENTENCE` prints the vector of a sentence instead.
 """
@@ -12,10 +12,10 @@ import os
 import sys
 import time
 
-# Whatever a library prints goes to standard error: standard output is the driver's.
+# Standard output is reserved for replies, so everything that a library prints goes to standard error.
 REPLIES = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-# No processes that compile in the background of what others are timed on.
+# Without background processes for compilation, which would disturb the timings of other contestants.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 CHECKED_STEPS = 3
@@ -73,7 +73,7 @@ class Inference:
         self.torch = torch
         self.model = inference_model(ask["task"], ask["model"])
         if ask["dtype"] == "int8":
-            # A scale for each output.
+            # One scale per output channel.
             linear = {torch.nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
             self.model = torch.ao.quantization.quantize_dynamic(self.model, linear)
         self.forward = torch.compile(self.model) if ask["compile"] else self.model
@@ -86,7 +86,7 @@ class Inference:
     def check(self):
         batch = self.batches[0]
         outputs = self.forward(**batch).float()
-        # Of tokens, not of padding.
+        # Without padding.
         outputs = outputs[batch["attention_mask"].bool()] if outputs.dim() == 3 else outputs
         return outputs.flatten().tolist()
 
@@ -105,7 +105,7 @@ def tensors(batch):
 
 
 def inference_model(task, folder):
-    """A module from a batch to what the driver compares: logits [B, L, 2], or vectors [B, H] of norm 1."""
+    """Returns a module that computes what the driver compares: logits [B, L, 2], or normalised embeddings [B, H]."""
     import torch
     from transformers import BertForQuestionAnswering, BertModel
 
@@ -146,7 +146,7 @@ def prepare(ask):
 
 
 def serve(prepare):
-    """Answers requests; `prepare` gives the reply to the first and what is checked and timed."""
+    """Answers requests. `prepare` returns the reply to the first one, and the object to check and time."""
     subject = None
     for line in sys.stdin:
         ask = json.loads(line)

@@ -1,10 +1,5 @@
-//! Attention, matrix products and training steps on a GPU: a line of JSON for each, which `report.py` puts beside PyTorch's of
-//! `peers.py`. `--smoke` takes the smallest of sizes, once: for the emulated GPU.
-
-#[path = "../common/batch.rs"]
-mod batch;
-#[path = "../../tests/on_gpu/mod.rs"]
-mod on_gpu;
+//! Attention, matrix products and training steps on a GPU. Prints a line of JSON for each, which `report.py` compares
+//! with PyTorch's from `peers.py`. With `--smoke`, runs each once in the smallest sizes, for the emulated GPU.
 
 use std::time::Instant;
 
@@ -12,10 +7,9 @@ use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::tensor::{Dropout, Sequences};
 use cloze::train::Optimizer;
+use cloze_benches::{Result, batch, median};
 
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// Seconds that a measurement takes at least, after as many to warm up.
+/// Minimum duration of a measurement in seconds, after a warm-up of the same length.
 const SECONDS: f64 = 0.3;
 
 struct Bench {
@@ -24,7 +18,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Prints the median time of a call, and how much `work` that is in a second.
+    /// Prints the median time of a call, and the `work` per second.
     fn time(&self, name: &str, (work, unit): (f64, &str), mut call: impl FnMut() -> Result) -> Result {
         let mut times = Vec::new();
         let begun = Instant::now();
@@ -34,9 +28,7 @@ impl Bench {
             self.device.synchronize()?;
             times.push(start.elapsed().as_secs_f64());
         }
-        let mut measured = times.split_off(times.len() / 2);
-        measured.sort_by(f64::total_cmp);
-        let seconds = measured[measured.len() / 2];
+        let seconds = median(&mut times.split_off(times.len() / 2));
         println!(
             "{{\"name\": \"{name}\", \"ms\": {:.4}, \"per_second\": {:.4e}, \"unit\": \"{unit}\"}}",
             seconds * 1e3,
@@ -45,17 +37,17 @@ impl Bench {
         Ok(())
     }
 
-    fn random(&self, shape: &[usize]) -> Result<Tensor> {
+    fn normal(&self, shape: &[usize]) -> Result<Tensor> {
         let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
         Ok(Tensor::randn(shape, 1.0, &mut stream, &self.device)?)
     }
 
-    /// C = A Bᵀ in bf16 with sums in f32; operands and product are f32, and their rounding is in the time.
+    /// C = A Bᵀ in bf16 with accumulation in f32. Operands and product are f32, and the time includes rounding them.
     fn products(&self) -> Result {
         let all =
             [(65_536, 768, 768), (65_536, 3072, 768), (65_536, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192)];
         for &(m, n, k) in if self.is_smoke { &[(130, 70, 40)][..] } else { &all } {
-            let (a, b) = (self.random(&[m, k])?, self.random(&[n, k])?.t()?);
+            let (a, b) = (self.normal(&[m, k])?, self.normal(&[n, k])?.t()?);
             let work = (2.0 * m as f64 * n as f64 * k as f64, "FLOP");
             self.time(&format!("product {m} {n} {k}"), work, || {
                 Precision::Bf16.scope(|| a.matmul(&b))?;
@@ -74,9 +66,9 @@ impl Bench {
                 for p in [0.0, 0.1] {
                     let sequences = Sequences::new(&vec![length; tokens / length])?;
                     let (heads, dropout) = (hidden / size, Dropout::new(p, 1, 0, 0)?);
-                    let qkv = self.random(&[tokens, 3 * hidden])?.requires_grad();
+                    let qkv = self.normal(&[tokens, 3 * hidden])?.requires_grad();
                     let forward = || Precision::Bf16.scope(|| qkv.attention(&sequences, heads, &dropout));
-                    let dy = self.random(&[tokens, hidden])?;
+                    let dy = self.normal(&[tokens, hidden])?;
                     let work = 4.0 * (tokens * length * hidden) as f64;
                     let name = format!("head {size} length {length} dropout {p}");
                     self.time(&format!("attention forward {name}"), (work, "FLOP"), || {
@@ -92,7 +84,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Masked words and next sentences, a seventh of the words masked, dropout 0.1, clipping, AdamW.
+    /// Masked words and next sentences, 15 % of the tokens masked, dropout 0.1, clipping, AdamW.
     fn training(&self) -> Result {
         let large = BertConfig::large();
         let all = [("base", BertConfig::base()), ("large", large)];
@@ -107,7 +99,7 @@ impl Bench {
                 self.time(&format!("step {name} length {length}"), (tokens as f64, "tokens"), || {
                     step += 1;
                     let mode = Mode::Train { seed: 1, step };
-                    // As the trainer does it.
+                    // As the trainer runs a step.
                     self.device.as_graph(|| -> Result {
                         Precision::Bf16.scope(|| optimizer.backward(&model.loss(&batch, &targets, mode)?.loss))?;
                         optimizer.step(&mut model, 1e-4, Some(1.0))?;
@@ -122,8 +114,7 @@ impl Bench {
 
 fn main() -> Result {
     let is_smoke = std::env::args().any(|argument| argument == "--smoke" || argument == "--test");
-    let Some(device) = on_gpu::gpu() else { return Ok(()) };
-    let bench = Bench { device, is_smoke };
+    let bench = Bench { device: Device::cuda(0)?, is_smoke };
     bench.products()?;
     bench.attention()?;
     bench.training()

@@ -1,8 +1,8 @@
-"""What PyTorch and transformers take for the measurements of main.rs, on the same GPU: a line of JSON for each.
+"""The measurements of main.rs with PyTorch and transformers on the same GPU: prints a line of JSON for each.
 
-Products are torch.matmul in bf16 (cuBLASLt); attention is scaled_dot_product_attention, by FlashAttention and by cuDNN, on
-tensors that lie as each likes best; steps are of transformers' BertForPreTraining under autocast to bf16, its attention SDPA,
-eager and compiled. `--smoke` takes the smallest of sizes, on whatever device there is.
+Products are torch.matmul in bf16 (cuBLASLt). Attention is scaled_dot_product_attention with FlashAttention and with
+cuDNN, on tensors in the preferred layout of each. Steps are of BertForPreTraining of transformers under autocast to
+bf16 with SDPA, eager and compiled. With `--smoke`, runs the smallest sizes on any device.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def measure(name, work, unit, call, smoke, device):
         measured = sorted(times[len(times) // 2 :])
         seconds = measured[len(measured) // 2]
         print(json.dumps({"name": name, "ms": seconds * 1e3, "per_second": work / seconds, "unit": unit}), flush=True)
-    except Exception as error:  # A backend that does not take a shape says so, and the others go on.
+    except Exception as error:  # A backend that does not support a shape must not stop the others.
         print(json.dumps({"name": name, "error": str(error).splitlines()[0]}), flush=True)
 
 

@@ -1,6 +1,7 @@
-"""report.py FOLDER: what run.sh measured, as docs/src/benchmarks/gpu.md, to standard output.
+"""report.py FOLDER: prints the measurements of run.sh as docs/src/benchmarks/gpu.md.
 
-FOLDER has machine.txt and, of each round, cloze.N.jsonl and peers.N.jsonl. Times are the least of the rounds."""
+FOLDER contains machine.txt and, for each round N, cloze.N.jsonl and peers.N.jsonl. Each time is the minimum over the
+rounds."""
 
 import json
 import re
@@ -26,10 +27,10 @@ def rate(row):
 def main(folder):
     folder = Path(folder)
     ours, theirs = read(folder, "cloze"), read(folder, "peers")
-    print("# On a GPU, beside PyTorch\n")
-    print("`benches/gpu/run.sh`, which measures both in turns; each time is the least of the rounds.\n")
+    print("# On a GPU, compared with PyTorch\n")
+    print("Measured by `benches/gpu/run.sh`, which runs both in turns. Each time is the minimum over the rounds.\n")
     print("```\n" + (folder / "machine.txt").read_text().strip() + "\n```\n")
-    print("| | cloze, ms | | peer | ms | | peer's time by ours |\n|---|---|---|---|---|---|---|")
+    print("| | cloze, ms | | peer | ms | | peer's time divided by cloze's |\n|---|---|---|---|---|---|---|")
     for name, row in ours.items():
         peers = {re.sub(r".*\[(.*)\]", r"\1", other): of for other, of in theirs.items() if other.split(" [")[0] == name}
         for label, peer in (peers or {"": {"error": "not measured"}}).items():

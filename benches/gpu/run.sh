@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# run.sh BINARIES OUT [--smoke]: everything that a GPU can show of cloze, into the folder OUT, in under eight minutes: that it is
-# right, that memory checkers find nothing, and how fast it is beside PyTorch. BINARIES is a folder of what was built elsewhere:
+# run.sh BINARIES OUT [--smoke]: tests cloze on a GPU, runs memory checkers, and compares its speed with PyTorch, in under
+# eight minutes. Results go to the folder OUT. The folder BINARIES contains programs that were built elsewhere:
 #
 #   cargo test --release --features cuda -p cloze-tensor --lib --no-run     as BINARIES/operations
-#   cargo test --release --features cuda --test gpu --no-run                as BINARIES/training
-#   cargo test --release --features cuda --test gpu_graph --no-run          as BINARIES/graph
-#   cargo bench --features cuda --bench gpu --no-run                        as BINARIES/gpu
+#   cargo test --release -p cloze --features cuda --test gpu --no-run       as BINARIES/training
+#   cargo test --release -p cloze --features cuda --test gpu_graph --no-run as BINARIES/graph
+#   cargo bench -p cloze-benches --features cuda --bench gpu --no-run       as BINARIES/gpu
 #
-# and, for the kernels' own tests, the programs and cubins that kernels/tests/run.sh and kernels/build.sh make, in
-# BINARIES/kernels. PYTHON is one that has torch and transformers.
+# and, for the tests of the kernels, the programs and cubins built by kernels/tests/run.sh and kernels/build.sh, in
+# BINARIES/kernels. PYTHON names a Python with torch and transformers.
 set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
-binaries="$(realpath "${1:?a folder of programs}")"
-mkdir -p "${2:?a folder for what is found}"
+binaries="$(realpath "${1:?folder with programs}")"
+mkdir -p "${2:?folder for the results}"
 out="$(realpath "$2")"
 smoke="${3:-}"
 python="${PYTHON:-python3}"
 failed=0
-# A GPU that is not found is a failure.
+# A missing GPU is a failure.
 export CLOZE_REQUIRE_GPU=1
-check() { # NAME COMMAND..: says how it went, and goes on.
+check() { # NAME COMMAND..: runs the command, prints whether it succeeded, and continues.
   local name="$1"
   shift
   if "$@" >"$out/$name.txt" 2>&1; then echo "ok      $name"; else echo "FAILED  $name, see $out/$name.txt"; failed=1; fi
@@ -32,7 +32,7 @@ check() { # NAME COMMAND..: says how it went, and goes on.
 } >"$out/machine.txt"
 cat "$out/machine.txt"
 
-# Which cubins this GPU loads. Without one, there are none, and the programs take the emulator's kernels.
+# The cubins for this GPU. Without a GPU there are none, and the programs use the kernels of the emulator.
 images=()
 programs=("$binaries"/kernels/*)
 case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n 1p)" in
@@ -42,7 +42,7 @@ case "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | s
   9.0) images=("$binaries"/kernels/*.sm_90a.cubin) ;;
   10.*) images=("$binaries"/kernels/*.sm_100.cubin) ;;
   12.*) images=("$binaries"/kernels/*.sm_120.cubin) ;;
-  *) echo "SKIPPED kernels' own tests: there are no cubins for this GPU"; programs=() ;;
+  *) echo "SKIPPED the tests of the kernels: there are no cubins for this GPU"; programs=() ;;
 esac
 for program in "${programs[@]}"; do
   if [ -f "$program" ] && [ -x "$program" ] && [[ "$(basename "$program")" != *.* ]]; then
@@ -57,7 +57,7 @@ if command -v compute-sanitizer >/dev/null; then
     check "$tool" timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 1 "$binaries/operations" a_gpu
   done
 else
-  echo "SKIPPED compute-sanitizer: it is not here"
+  echo "SKIPPED compute-sanitizer: not installed"
 fi
 for round in 1 2; do
   # shellcheck disable=SC2086

@@ -1,9 +1,10 @@
-"""The recipes of docs/src/results.md with PyTorch and transformers: what cloze's fine-tuning is compared with.
+"""The recipes of docs/src/results.md with PyTorch and transformers, to compare cloze's fine-tuning with.
 
     python benches/recipes/peer.py ner --model DIR --data "$CLOZE_DATA" --seed 1
 
-Each prints one line of JSON. Models are fine-tuned from the encoder in DIR with AdamW (decay 0.01 but on biases and
-LayerNorm), linear decay after a warm-up, gradients clipped to norm 1, batches padded to their longest.
+Each prints one line of JSON. Models are fine-tuned from the encoder in DIR with AdamW (weight decay 0.01 except for
+biases and LayerNorm), a linear learning rate decay after a warm-up, gradients clipped to norm 1, and batches padded to
+their longest sequence.
 
 Needs torch, transformers; seqeval for ner, scipy for sts.
 """
@@ -51,7 +52,7 @@ def batch_of(examples, tokenizer):
 
 
 def train(model, examples, tokenizer, recipe, seed, labels):
-    """Trains in place; gives the seconds of all steps."""
+    """Trains the model in place, and returns the time of all steps in seconds."""
     spared = lambda name: name.endswith("bias") or "LayerNorm" in name
     groups = [
         {"params": [p for n, p in model.named_parameters() if not spared(n)], "weight_decay": 0.01},
@@ -132,7 +133,7 @@ def sts(args, tokenizer, recipe):
 
 
 def conll(path):
-    """Words and tags of each sentence: the first and the last column, as every form of these files has them."""
+    """Yields the words and tags of each sentence, from the first two columns."""
     sentence = ([], [])
     with open(path, encoding="utf-8") as file:
         for line in file:
@@ -250,11 +251,11 @@ def qa(args, tokenizer, recipe):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=RECIPES)
-    parser.add_argument("--model", required=True, help="folder of the encoder and its tokenizer")
+    parser.add_argument("--model", required=True, help="folder with the encoder and its tokenizer")
     parser.add_argument("--data", default=os.environ.get("CLOZE_DATA"), help="folder with sst2/, sts/, ner/, squad/")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--time-steps", type=int, help="only time so many steps of the recipe")
+    parser.add_argument("--time-steps", type=int, help="only time this many steps of the recipe")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

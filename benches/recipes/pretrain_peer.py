@@ -1,11 +1,12 @@
-"""Pre-training with PyTorch and transformers, on the batches that `pretrain --write-batches` wrote.
+"""Pre-training with PyTorch and transformers, on batches written by `pretrain --write-batches`.
 
     python benches/recipes/pretrain_peer.py --model DIR --batches FILE --seed 1
 
-DIR is a folder that `pretrain --out` saved: of it the configuration and the tokenizer are read, not the weights. The
-sequences and their order are those of the file; which tokens are masked is drawn here, by transformers' own collator. AdamW
-(decay 0.01 but on biases and LayerNorm), linear decay after a warm-up, gradients clipped to norm 1. Then the loss on what the
-file holds out, with the targets that stand there. Prints one line of JSON.
+DIR is a folder saved by `pretrain --out`. Only its configuration and tokenizer are read, not its weights. The sequences
+and their order are those of the file; the masked tokens are drawn here, by the collator of transformers. Training uses
+AdamW (weight decay 0.01 except for biases and LayerNorm), a linear learning rate decay after a warm-up, and gradients
+clipped to norm 1. The loss is then evaluated on the held-out batches of the file, with their targets. Prints one line
+of JSON.
 
 Needs torch, transformers.
 """
@@ -33,7 +34,7 @@ def lines(path, kind):
 
 
 def padded(batch, values, fill):
-    """`[B, longest]` of a value for each token, sequence after sequence."""
+    """Pads a value for each packed token to `[B, longest]`."""
     starts = batch["starts"]
     longest = max(end - start for start, end in zip(starts, starts[1:]))
     rows = [values[start:end] + [fill] * (longest - (end - start)) for start, end in zip(starts, starts[1:])]
@@ -106,7 +107,7 @@ def evaluate(model, args, tokenizer):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder with the configuration and the tokenizer")
-    parser.add_argument("--batches", required=True, help="file of pretrain --write-batches")
+    parser.add_argument("--batches", required=True, help="file written by pretrain --write-batches")
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--warmup", type=float, default=0.02)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,11 +1,11 @@
-//! Looks at what a pre-trained model says of sentence pairs.
+//! Shows the predictions of a pre-trained model for sentence pairs.
 
 use std::path::Path;
 
 use cloze::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::common::Result;
+use cloze_examples::Result;
 
 /// Two sentences, one of which may contain `[MASK]`.
 #[derive(Deserialize)]
@@ -14,7 +14,7 @@ pub struct Pair {
     b: String,
 }
 
-/// What the model says of a pair.
+/// The predictions for a pair.
 #[derive(Serialize)]
 pub struct Inspected {
     a: String,
@@ -26,23 +26,23 @@ pub struct Inspected {
     not_next: f64,
 }
 
-/// Of the corpus that comes with the examples.
+/// Pairs from the built-in corpus.
 const PAIRS: &str = include_str!("../data/inspect-pairs.json");
 
-/// The pairs of a JSON file, or some of the small corpus.
+/// Reads pairs from a JSON file, or returns some from the built-in corpus.
 pub fn pairs(path: Option<&Path>) -> Result<Vec<Pair>> {
     let Some(path) = path else { return Ok(serde_json::from_str(PAIRS)?) };
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: cannot read: {error}", path.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Prints the five best tokens for a masked one in each pair (the `[MASK]` that is there, or else the first token
-/// of the second sentence), and whether the second sentence follows the first.
+/// Prints, for each pair, the five most probable tokens for its `[MASK]`, and the probability that the second sentence
+/// follows the first. In a pair without `[MASK]`, the first token of the second sentence is masked.
 pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) -> Result<Vec<Inspected>> {
     let fill_mask = FillMask::new(model.into(), tokenizer.clone())?;
     let next_sentence = NextSentence::new(model.into(), tokenizer.clone())?;
-    let look = |pair| look(&fill_mask, &next_sentence, tokenizer, pair);
-    let inspected = pairs.iter().map(look).collect::<Result<Vec<_>>>()?;
+    let inspect = |pair| inspect(&fill_mask, &next_sentence, tokenizer, pair);
+    let inspected = pairs.iter().map(inspect).collect::<Result<Vec<_>>>()?;
     println!("\n=== Masked words: the five most probable ===");
     for pair in &inspected {
         println!("\nA: {}\nB: {}\n  masked position: {}", pair.a, pair.b, pair.masked_position);
@@ -59,7 +59,12 @@ pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) ->
     Ok(inspected)
 }
 
-fn look(fill_mask: &FillMask, next_sentence: &NextSentence, tokenizer: &Tokenizer, pair: &Pair) -> Result<Inspected> {
+fn inspect(
+    fill_mask: &FillMask,
+    next_sentence: &NextSentence,
+    tokenizer: &Tokenizer,
+    pair: &Pair,
+) -> Result<Inspected> {
     let is_next = next_sentence.probability(&pair.a, &pair.b)?;
     let mut encoding = tokenizer.encode_pair(&pair.a, &pair.b)?;
     let mut original = None;

@@ -3,9 +3,9 @@
 
     apply.py COPY
 
-Each block of code names its file in its first line: `// PATH` makes the file, `// PATH, in NAME` inserts the block after
-the line that opens the list NAME, and `// PATH, after LINE` inserts it after that line. Whatever a block refers to must
-exist exactly once, so a page that no longer matches the code fails here.
+The first line of each code block names its file: `// PATH` creates the file, `// PATH, in NAME` inserts the block after the
+line that opens the list NAME, and `// PATH, after LINE` inserts it after that line. The name or line must occur exactly
+once, so a page that no longer matches the code fails here.
 """
 
 import pathlib

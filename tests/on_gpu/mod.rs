@@ -1,8 +1,9 @@
-//! Where tests find their GPU.
+//! The GPU of the tests.
 
 use cloze::tensor::Device;
 
-/// The GPU, or nothing, said aloud. With `CLOZE_REQUIRE_GPU` set, there must be one.
+/// Returns the GPU, or prints that the test is skipped and returns `None`. If `CLOZE_REQUIRE_GPU` is set, a missing GPU
+/// is a failure.
 pub fn gpu() -> Option<Device> {
     match Device::cuda(0) {
         Ok(gpu) => Some(gpu),

@@ -1,21 +1,21 @@
-"""Packed batches, and how transformers sees them: padded, with an attention mask."""
+"""Packed batches, and their conversion to the padded form of transformers."""
 
 import torch
 
-IGNORED = -100  # the label of a token that is not asked about
+IGNORED = -100  # the ignored label
 
 
 class Batch:
-    """B sequences, T tokens in all, one after the other; S is the length of the longest.
+    """B packed sequences with T tokens in total; S is the length of the longest.
 
-    `target_rows` are the packed rows of the M words that are to be predicted, ascending.
-    Id 0 is padding and is not among the ids: PyTorch would drop the gradient of its look-up (`padding_idx`).
+    `target_rows` are the packed rows of the M tokens to predict, in ascending order. Id 0 is padding and does not occur
+    among the ids, because PyTorch drops the gradient of its embedding (`padding_idx`).
     """
 
     def __init__(self, ids, token_types, lengths, target_rows=()):
         self.ids, self.token_types, self.lengths = ids, token_types, lengths
         self.target_rows = torch.tensor(target_rows)
-        # [B, S]: true where the padded batch holds a token. Indexing with it packs, assigning through it pads.
+        # [B, S]: true for tokens, false for padding. Indexing with it packs, and assigning through it pads.
         self.real = torch.arange(int(lengths.max())) < lengths[:, None]
 
     @staticmethod
@@ -25,28 +25,28 @@ class Batch:
         return Batch(ids, types, torch.tensor(lengths), target_rows)
 
     def tensors(self):
-        """As they are stored."""
+        """The tensors as stored in a fixture."""
         return {"ids": self.ids, "token_types": self.token_types, "lengths": self.lengths}
 
     def pad(self, packed, filler):
-        """[T] to [B, S]"""
+        """Pads [T] to [B, S]."""
         padded = torch.full(self.real.shape, filler)
         padded[self.real] = packed
         return padded
 
     def spread(self, targets):
-        """[M] to [T]: labels of all tokens, of which those at `target_rows` are asked about."""
+        """Spreads [M] to [T]: the labels of all tokens, ignored except at `target_rows`."""
         labels = torch.full(self.ids.shape, IGNORED)
         labels[self.target_rows] = targets
         return labels
 
     def inputs(self, model):
-        """The padded batch, as keyword arguments of a model."""
+        """The padded batch as keyword arguments of a model."""
         inputs = dict(input_ids=self.pad(self.ids, 0), attention_mask=self.real.long())
         return inputs | self._types(model, self.pad(self.token_types, 0))
 
     def one_by_one(self, model):
-        """Each sequence as keyword arguments, a batch of one without padding."""
+        """Yields each sequence as keyword arguments: a batch of one, without padding."""
         for ids, types in zip(self.ids.split(self.lengths.tolist()), self.token_types.split(self.lengths.tolist())):
             yield dict(input_ids=ids[None], **self._types(model, types[None]))
 

@@ -46,7 +46,7 @@ fn pooled() -> Result {
     Ok(())
 }
 
-/// A padded batch with a mask is its packed sequences, whatever stands in the padding.
+/// A padded batch with a mask gives the bits of its packed sequences, whatever ids the padding has.
 #[test]
 fn padded_and_packed_agree() -> Result {
     for name in BERTS {

@@ -1,4 +1,4 @@
-//! A small model, a batch for it, and what transformers says of both.
+//! A fixture: a small model, a batch, and the results of transformers.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::Result;
 /// Two heads of size 24 and erf GELU; three heads and tanh GELU; five heads, one layer and one token type.
 pub const BERTS: [&str; 3] = ["head_size_24", "three_heads_tanh", "one_token_type"];
 
-/// The CPU, or what `CLOZE_TEST_DEVICE` names.
+/// Returns the CPU, or the device named by `CLOZE_TEST_DEVICE`.
 pub fn device() -> Device {
     std::env::var("CLOZE_TEST_DEVICE")
         .map_or(Device::Cpu, |name| name.parse().unwrap_or_else(|error| panic!("{error}")))
@@ -57,12 +57,12 @@ impl Fixture {
         Ok(self.tensor(name)?.to_vec()?)
     }
 
-    /// Rows of the batch whose words are to be predicted.
+    /// Returns the rows of the batch to predict.
     pub fn target_rows(&self) -> Result<Vec<u32>> {
         Ok(self.integers("target_rows")?.into_iter().map(|row| row as u32).collect())
     }
 
-    /// Asserts that `computed` has the shape of what is expected, and is nowhere further from it than `tolerance`.
+    /// Asserts that `computed` has the expected shape, and that no element differs by more than `tolerance`.
     pub fn check(&self, name: &str, computed: &Tensor, tolerance: f32) -> Result {
         let expected = self.tensor(name)?;
         assert_eq!(computed.shape(), expected.shape(), "{}: {name}", self.name);
@@ -82,9 +82,10 @@ impl Fixture {
         println!("{}: {name}: {largest:.1e} of {tolerance:.1e}", self.name);
     }
 
-    /// Checks the gradients of all parameters whose name `is_whole`, against `<prefix>.<parameter>`.
+    /// Checks the gradients of all parameters whose name `is_whole` accepts, against `<prefix>.<parameter>`.
     ///
-    /// Relative to the largest of the parameter; those that are zero by mathematics, absolutely.
+    /// The tolerance is relative to the largest element of the parameter, and absolute for gradients that are zero
+    /// mathematically.
     pub fn check_gradients(
         &self,
         prefix: &str,

@@ -1,10 +1,10 @@
-"""Writes the fixtures of the parity tests: what PyTorch, transformers and tokenizers say.
+"""Writes the fixtures of the parity tests: results of PyTorch, transformers and tokenizers.
 
     pip install -r requirements.txt
     python generate.py            # rewrites the folder `fixtures` beside this file, byte for byte
     python generate.py DIRECTORY  # writes it elsewhere, to compare
 
-`models.py` says what the files of the models hold, `wordpiece.py` what those of the tokenizer hold.
+`models.py` describes the files of the models, and `wordpiece.py` those of the tokenizer.
 """
 
 import sys

@@ -1,18 +1,18 @@
-"""The heads on top of the encoder: what each is asked, and what transformers answers.
+"""The heads on top of the encoder: their labels, and their results in transformers.
 
-A head's `answer` gives its logits of the packed batch and the loss. The labels, as they are stored:
+`answer` of a head returns its logits for the packed batch, and the loss. Labels are stored as follows:
 
-    masked_lm           [M] i64     the words to predict at the `target_rows`
+    masked_lm           [M] i64     the tokens to predict at the `target_rows`
     next_sentence       [B] i64
     classes             [B] i64
     multi_label         [B, 4] f32  0 or 1
     one_value, values   [B, 1] and [B, 3] f32: regression
-    token_classes       [T] i64     some of them -100, which are not asked about
-    question_answering  [B, 2] i64  first and last token of the answer in its sequence; -1, -1: no answer is asked for
+    token_classes       [T] i64     some of them -100, the ignored label
+    question_answering  [B, 2] i64  first and last token of the answer in its sequence; -1, -1 to ignore the sequence
     multiple_choice     [B / 2] i64 which of two sequences
 
-The loss of `question_answering`: transformers lets padding into the softmax over positions. Here each sequence runs
-alone, unpadded, and the loss is the mean over those that have an answer.
+For `question_answering`, transformers includes padding in the softmax over positions. Here each sequence runs alone,
+without padding, and the loss is the mean over the sequences that have an answer.
 """
 
 from dataclasses import dataclass, field
@@ -25,10 +25,10 @@ from batches import IGNORED
 
 @dataclass(frozen=True)
 class Head:
-    """`name` is the class in transformers without the family's prefix, `config` what it needs beside the encoder's."""
+    """`name` is the class in transformers without its prefix; `config` adds to the configuration of the encoder."""
 
     name: str
-    labels: Callable  # (batch, configuration, generator)
+    labels: Callable  # (batch, configuration, generator) to labels
     answer: Callable  # (model, batch, labels) to (logits, loss)
     config: dict = field(default_factory=dict)
 

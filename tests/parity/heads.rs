@@ -1,4 +1,4 @@
-//! Every head: logits, loss, and the gradient of every parameter.
+//! All heads: logits, losses, and the gradient of every parameter.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::fixture::{BERTS, Fixture, device, folder};
 
-/// A folder as transformers writes it for a model with this head.
+/// Returns a folder as written by transformers for a model with this head.
 fn saved_by_transformers(fixture: &Fixture, head: &str) -> Result<TempDir> {
     let mut config: Map<String, Value> =
         serde_json::from_str(&fs::read_to_string(fixture.folder().join("config.json"))?)?;
@@ -37,7 +37,7 @@ fn saved_by_transformers(fixture: &Fixture, head: &str) -> Result<TempDir> {
     Ok(dir)
 }
 
-/// Norm of a gradient, and its dot product with the fixed vector of `models.py`.
+/// Returns the norm of a gradient, and its dot product with the fixed vector of `models.py`.
 fn summary(gradient: &[f32]) -> [f64; 2] {
     let fixed = |index: usize| (index * 40503 % 65536) as f64 / 32768.0 - 1.0;
     let norm = gradient.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
@@ -47,7 +47,7 @@ fn summary(gradient: &[f32]) -> [f64; 2] {
 const DISTILBERT: &str = "distilbert";
 const ALL: [&str; 4] = [BERTS[0], BERTS[1], BERTS[2], DISTILBERT];
 
-/// Opens the models with this head and checks what `run` makes of them: logits and loss.
+/// Opens the models with this head, and checks the logits and the loss that `run` computes, and all gradients.
 fn check<M: PreTrainedModel>(
     fixtures: &[&str],
     head: &str,
@@ -76,7 +76,7 @@ fn check_gradients(fixture: &Fixture, head: &str, model: &impl Module, gradients
     for ((parameter, tensor), expected) in encoder.iter().zip(expected.chunks(2)) {
         let gradient = gradients.get(tensor).ok_or_else(|| format!("{parameter} has no gradient"))?;
         let computed = summary(&gradient.to_vec()?).map(|x| x as f32);
-        // Both on the scale of the norm; those that are zero by mathematics, absolutely.
+        // Relative to the norm, and absolute for gradients that are zero mathematically.
         fixture.near(&format!("{head}.grads {parameter}"), &computed, expected, (2e-6 * expected[0]).max(1e-6));
     }
     Ok(())

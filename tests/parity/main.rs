@@ -1,7 +1,7 @@
-//! The library against transformers: fixtures that `generate.py` computed in f64 with PyTorch, and those of its
-//! tokenizers. `models.py`, `heads.py` and `wordpiece.py` say what the files hold.
+//! Compares the library with transformers: with fixtures that `generate.py` computed in f64 with PyTorch, and with
+//! those of its tokenizers. `models.py`, `heads.py` and `wordpiece.py` describe the files.
 //!
-//! With `-- --nocapture` the tests print how far they are from each fixture.
+//! With `-- --nocapture` the tests print their distance from each fixture.
 
 mod encoder;
 mod fixture;

@@ -1,21 +1,21 @@
-"""Writes what transformers computes for small BERT and DistilBERT models.
+"""Writes the results of transformers for small BERT and DistilBERT models.
 
-Everything is computed in f64 from the stored f32 weights and rounded to f32 once, so a difference from it is the
-error of whoever is compared with it. Weights are random everywhere, biases and LayerNorm included, so that no term
-of the model is multiplied by one or added as zero. Dropout is 0.
+Everything is computed in f64 from the stored f32 weights and rounded to f32 once, so that a difference from it is an
+error of the implementation under test. All weights are random, including biases and LayerNorm, so that a missing
+factor or term changes the results. Dropout is 0.
 
-A folder for each model of FIXTURES holds
+The folder of each model in FIXTURES contains
 
     config.json           as transformers saves it, for the pre-training model (DistilBERT: the masked LM)
-    model.safetensors     the same: f32 weights by state-dict name, tied tensors once
+    model.safetensors     the weights of that model, in f32 by state-dict name, tied tensors once
     expected.safetensors  inputs, outputs, gradients and a training curve, and the weights of the other heads
 
-and `heads.json`, beside the folders, what a folder saved for each other head has instead: `config`, fields of
-config.json, and `without`, beginnings of names of tensors that it does not have.
+The file `heads.json`, next to the folders, describes how a folder saved with each other head differs: `config` contains
+fields of config.json, and `without` contains prefixes of the names of missing tensors.
 
-A batch is packed: the real tokens of sequence after sequence. transformers sees the same batch padded, with an
-attention mask. With B sequences, T tokens, M masked-language-model targets, H hidden size, L layers, N heads, V words
-and S the length of a sequence, `expected.safetensors` holds
+A batch is packed: it contains only the real tokens of all sequences. transformers receives the same batch padded, with
+an attention mask. With B sequences, T tokens, M masked-language-model targets, H hidden size, L layers, N heads, V
+tokens in the vocabulary and S the length of a sequence, `expected.safetensors` contains
 
     ids, token_types                [T] i64
     lengths                         [B] i64
@@ -25,20 +25,20 @@ and S the length of a sequence, `expected.safetensors` holds
     attention.<layer>.<sequence>    [N, S, S]  probabilities (head, query, key)
     pooled                          [B, H]
     <head>.labels, .logits, .loss   see `heads.py`; a loss is [1]
-    <head>.weight.<parameter>       weights that `model.safetensors` does not have
-    <head>.grad.<parameter>         of the loss; parameters of the head
-    <head>.grads                    [P, 2]     of the P parameters of the encoder, by name: see `summary`
-    pre_training.mlm_logits         [M, V]     at the target rows; labels are those of `masked_lm`
-    pre_training.nsp_logits         [B, 2]     labels are those of `next_sentence`
+    <head>.weight.<parameter>       weights missing from `model.safetensors`
+    <head>.grad.<parameter>         gradient of the loss, for each parameter of the head
+    <head>.grads                    [P, 2]     for the P parameters of the encoder, sorted by name: see `summary`
+    pre_training.mlm_logits         [M, V]     at the target rows, with the labels of `masked_lm`
+    pre_training.nsp_logits         [B, 2]     with the labels of `next_sentence`
     pre_training.loss, .mlm_loss, .nsp_loss    loss = mlm_loss (mean over M) + nsp_loss (mean over B)
-    pre_training.grad.<parameter>   of every parameter; tied parameters once, with the sum of both uses
+    pre_training.grad.<parameter>   for every parameter; tied parameters once, with the sum of both uses
     training.learning_rates, .losses, .norms   [20], see `train`
     training.final.<parameter>      after the 20 steps
 
-Parameters of DistilBERT go by the names of their counterparts in BERT, except in `model.safetensors` and `.weight.`.
-Softmax ignores what all of its inputs share, so some gradients are zero by mathematics: that of a key bias, of the
-bias of `question_answering` and that of `multiple_choice`. Zero is what is stored, not the rounding noise of f64:
-compare them on the scale of the layer's other gradients.
+Parameters of DistilBERT have the names of their counterparts in BERT, except in `model.safetensors` and `.weight.`.
+Softmax ignores a constant added to all of its inputs, so some gradients are mathematically zero: those of a key bias
+and of the biases of `question_answering` and `multiple_choice`. They are stored as zero, without the rounding noise of
+f64; compare them on the scale of the other gradients of the layer.
 """
 
 import json
@@ -52,8 +52,8 @@ from safetensors.torch import load_file, save_file
 from batches import IGNORED, Batch
 from heads import HEADS
 
-# Sizes are no multiples of a vector's width. The lengths' order differs so that a sequence of one token, which
-# attends only to itself, stands first, last and between. `targets` are packed rows.
+# Sizes are not multiples of a vector width. A sequence of one token, which attends only to itself, is first, last and
+# in between in different fixtures. `targets` are packed rows.
 FIXTURES = {
     "head_size_24": dict(
         family="Bert",
@@ -83,7 +83,7 @@ FIXTURES = {
         lengths=[7, 33, 2, 1],
         targets=[1, 6, 11, 25, 39, 42],
     ),
-    # One layer, the first and the last at once, and a sequence that fills all positions.
+    # A single layer, which is both first and last, and a sequence that fills all positions.
     "one_token_type": dict(
         family="Bert",
         config=dict(
@@ -116,7 +116,7 @@ FIXTURES = {
     ),
 }
 
-# DistilBERT knows no next sentences.
+# DistilBERT has no next-sentence prediction.
 DISTILBERT_HEADS = ["masked_lm", "classes", "multi_label", "one_value", "token_classes", "question_answering"]
 
 NO_DROPOUT = {
@@ -124,13 +124,13 @@ NO_DROPOUT = {
     "DistilBert": dict(dropout=0.0, attention_dropout=0.0, qa_dropout=0.0, seq_classif_dropout=0.0),
 }
 
-# The model that `model.safetensors` is of.
+# The model stored in `model.safetensors`.
 BASE = {"Bert": "ForPreTraining", "DistilBert": "ForMaskedLM"}
 
-# Beginnings of names of tensors that some heads do not have.
+# Prefixes of the names of tensors that some heads lack.
 PARTS = ["bert.pooler.", "cls.predictions.", "cls.seq_relationship.", "vocab_"]
 
-# DistilBERT's names, in the order in which they are replaced, and BERT's.
+# Parts of DistilBERT's names with their counterparts in BERT, in the order of replacement.
 DISTILBERT_NAMES = [
     ("distilbert.transformer.", "bert.encoder."),
     ("distilbert.", "bert."),
@@ -157,7 +157,7 @@ def bert_name(name, family):
 
 
 def build(fixture, suffix, extra=None):
-    """A model of class `suffix` with transformers' own weights."""
+    """Builds a model of class `suffix` with the initial weights of transformers."""
     family = fixture["family"]
     config = getattr(transformers, family + "Config")(**fixture["config"], **NO_DROPOUT[family], **(extra or {}))
     config._attn_implementation = "eager"  # the only one that returns its probabilities
@@ -165,17 +165,17 @@ def build(fixture, suffix, extra=None):
 
 
 def randomize(model, generator):
-    """Normal weights: mean 0, or 1 for the scales of LayerNorm, and deviation 0.08."""
+    """Draws normal weights with mean 0, or 1 for the scales of LayerNorm, and standard deviation 0.08."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             mean = 1.0 if name.lower().endswith(("layernorm.weight", "layer_norm.weight")) else 0.0
-            # In f32 the draw would depend on the processor's vector instructions.
+            # In f32, the numbers would depend on the vector instructions of the processor.
             normal = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(mean + 0.08 * normal)
 
 
 def saved(model):
-    """What transformers writes for a model: its configuration and its tensors by name."""
+    """Returns the configuration and the tensors, by name, that transformers saves for a model."""
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         config = json.loads(Path(folder, "config.json").read_text())
@@ -183,7 +183,7 @@ def saved(model):
 
 
 def gradients(model, loss, family):
-    """Of every parameter, by name."""
+    """Returns the gradients of all parameters by name."""
     model.zero_grad()
     loss.backward()
     grads = {bert_name(name, family): parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -194,14 +194,14 @@ def gradients(model, loss, family):
 
 
 def summary(grad):
-    """The norm of a gradient and its dot product with a fixed vector that has no pattern of its own."""
+    """Returns the norm of a gradient, and its dot product with a fixed vector without an obvious pattern."""
     flat = grad.flatten()
     fixed = torch.arange(len(flat)) * 40503 % 65536 / 32768 - 1
     return torch.stack([flat.norm(), flat @ fixed.to(flat.dtype)])
 
 
 def of_encoder(model, batch):
-    """Embeddings, hidden states, attention probabilities and, where there is a pooler, its output."""
+    """Returns embeddings, hidden states, attention probabilities and, if there is a pooler, its output."""
     output = model(**batch.inputs(model), output_hidden_states=True, output_attentions=True)
     result = {"embeddings": output.hidden_states[0][batch.real]}
     for layer, hidden in enumerate(output.hidden_states[1:], start=1):
@@ -238,11 +238,11 @@ def of_pre_training(model, batch, labels):
 
 
 def train(model, batch, labels):
-    """20 steps of AdamW on the same batch. Changes the model.
+    """Runs 20 steps of AdamW on one batch, in place.
 
     Step i uses learning_rates[i]: 0.001 * i / 5 while i < 5, then 0.001 * (25 - i) / 20. losses[i] and norms[i]
     are the loss and the global gradient norm before that step and before clipping. Clipping multiplies by
-    min(1, 1 / (norm + 1e-6)). Weight decay 0.01 is decoupled and spares biases and LayerNorm.
+    min(1, 1 / (norm + 1e-6)). Weight decay 0.01 is decoupled, and does not apply to biases and LayerNorm.
     """
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [p for name, p in model.named_parameters() if not (name.endswith("bias") or "LayerNorm" in name)]
@@ -297,7 +297,7 @@ def of_head(model, head, family, batch, labels, name):
 
 
 def print_noise(single, double):
-    """How far transformers in f32 is from the fixture: the noise that any f32 implementation may show."""
+    """Prints the distance of transformers in f32 from the fixture: the noise to expect from any f32 implementation."""
     worst = {}
     for name, expected in double.items():
         group = ".".join(part for part in name.split(".")[:2] if not part.isdigit())
@@ -318,7 +318,7 @@ def write(root):
 
 
 def write_fixture(folder, fixture, seed):
-    """Writes the folder of a model. Gives what folders of the other heads have instead."""
+    """Writes the folder of a model. Returns how the folders of the other heads differ."""
     family = fixture["family"]
     generator = torch.Generator().manual_seed(seed)
     base = build(fixture, BASE[family])

@@ -77,7 +77,7 @@ fn twenty_steps_of_adamw() -> Result {
 }
 
 #[test]
-fn a_model_saved_here_is_the_model_that_was_read() -> Result {
+fn a_saved_model_equals_the_opened_one() -> Result {
     let (fixture, model, targets) = open("head_size_24")?;
     let dir = tempfile::tempdir()?;
     model.save(dir.path())?;

@@ -1,4 +1,4 @@
-"""The strings that are tokenized: one list for each thing that could go wrong, and what a vocabulary is made from.
+"""The strings to tokenize, a list for each kind of problem, and the sentences that the vocabulary is trained on.
 
 Characters that are hard to see, or that an editor might normalize, are written as escapes.
 """
@@ -318,7 +318,7 @@ LONG_WORDS = [
     "a" * 10_000,
 ]
 
-# A phrase and how often it is repeated: about 10,000 characters.
+# Phrases and their number of repetitions, which give about 10,000 characters.
 LONG = [
     ("The cat sat on the mat, and [MASK] looked out of the window. ", 164),
     ("A av\u00f3 abriu a janela: n\u00e3o h\u00e1 ningu\u00e9m na rua. ", 220),
@@ -331,7 +331,7 @@ LONG = [
 
 
 def runs():
-    """Words of a character between two letters, for neighbouring code points: where scripts and categories begin."""
+    """Returns words with a character between two letters, for code points around the starts of scripts and categories."""
     starts = [
         *range(0x80, 0x100, 32), 0x180, 0x1C0, 0x230, 0x250, 0x2B0, 0x2E0, 0x300, 0x340, 0x360, 0x37A, 0x3F0, 0x480,
         0x55A, 0x591, 0x5B0, 0x5F0, 0x600, 0x610, 0x64B, 0x66A, 0x6D4, 0x700, 0x7F0, 0x8E0, 0x93A, 0x964, 0x9BC,
@@ -366,7 +366,7 @@ STRINGS = [
     *runs(),
 ]
 
-# First text, second text or none.
+# First text, and second text or None.
 PAIRS = [
     ("the cat sat on the mat and the dog sat on the log", None),
     ("a", None),

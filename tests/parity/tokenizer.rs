@@ -1,4 +1,4 @@
-//! Ids and offsets of several hundred strings, and pairs truncated in every way.
+//! Ids and offsets of several hundred strings, and pairs with every truncation strategy.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn flat(encoding: &Encoding) -> Vec<usize> {
     encoding.offsets.iter().flat_map(|&(start, end)| [start, end]).collect()
 }
 
-/// The tokenizer of a folder with `vocab.txt` and this `tokenizer_config.json`.
+/// Opens a tokenizer from a folder with `vocab.txt` and this `tokenizer_config.json`.
 fn open(vocab: &Path, config: &str) -> Result<Tokenizer> {
     let dir = tempfile::tempdir()?;
     fs::copy(vocab, dir.path().join("vocab.txt"))?;
@@ -53,7 +53,7 @@ fn check_strings(tokenizer: Tokenizer, variant: &str) -> Result {
         let encoding = tokenizer.encode(&text)?;
         assert_eq!(encoding.ids, ids, "{variant}: {text:?}");
         assert_eq!(flat(&encoding), offsets, "{variant}: {text:?}");
-        // The way to ids alone has code of its own.
+        // Encoding to ids only is a separate code path.
         assert_eq!(tokenizer.ids(&text)?, ids[1..ids.len() - 1], "{variant}: {text:?}");
     }
     Ok(())
@@ -77,8 +77,8 @@ fn strings_on_a_small_vocabulary() -> Result {
 fn strings_on_bert_base_uncased() -> Result {
     let Some(data) = std::env::var_os("CLOZE_DATA") else {
         eprintln!(
-            "SKIPPED strings_on_bert_base_uncased: CLOZE_DATA names no folder; it wants that model's vocab.txt as \
-             vocab/bert-base-uncased-vocab.txt, and its tokenizer.json as vocab/bert-base-uncased-tokenizer.json"
+            "SKIPPED strings_on_bert_base_uncased: CLOZE_DATA is not set to a folder with the model's vocab.txt as \
+             vocab/bert-base-uncased-vocab.txt and its tokenizer.json as vocab/bert-base-uncased-tokenizer.json"
         );
         return Ok(());
     };
@@ -115,7 +115,7 @@ fn truncated_pairs() -> Result {
             "only_first" => Truncation::OnlyFirst,
             "only_second" => Truncation::OnlySecond,
             "longest_first" => Truncation::LongestFirst,
-            other => return Err(format!("no strategy {other}").into()),
+            other => return Err(format!("unknown strategy {other}").into()),
         });
         let Some(windows) = &case.windows else {
             assert!(encode(options).is_err() && encode(options.stride(case.stride)).is_err(), "{case:?}");
@@ -130,7 +130,7 @@ fn truncated_pairs() -> Result {
                 assert!(found == *windows && !case.first_only, "{case:?}: {found:?}");
             }
         }
-        // Without truncation: the same if nothing was cut, or else refused.
+        // Without truncation, the encoding is the same if the text fits, and an error otherwise.
         let fits = encode(EncodeOptions::new().max_length(usize::MAX))?.len() <= case.max_length;
         match encode(room) {
             Ok(whole) => assert!(fits && window(&whole) == windows[0], "{case:?}"),

@@ -1,16 +1,16 @@
-"""Writes what transformers' fast tokenizer makes of strings.
+"""Writes the encodings of strings by the fast tokenizer of transformers.
 
-The folder `tokenizer` holds
+The folder `tokenizer` contains
 
-    vocab.txt      a vocabulary trained on the sentences of `strings.py`; it serves every variant
-    strings.json   the texts: a string, or a phrase and how often it is repeated
-    <variant>.json for each text `[ids, offsets]`, special tokens included, offsets as start, end, start, end, ...;
-                   for a repeated phrase those of a single one, without special tokens: the n-th copy has the same
-                   ids, its offsets lie n times the phrase's length further on (checked here)
-    pairs.json     one or two texts truncated in every way: see `truncations`
+    vocab.txt      a vocabulary trained on the sentences of `strings.py`, used by all variants
+    strings.json   the texts: a string, or a phrase and its number of repetitions
+    <variant>.json for each text `[ids, offsets]`, including special tokens; offsets are start, end, start, end, ...;
+                   for a repeated phrase, those of a single copy without special tokens: the n-th copy has the same ids,
+                   and its offsets are shifted by n times the length of the phrase (checked here)
+    pairs.json     one or two texts with every truncation strategy: see `truncations`
 
-`bert-base-uncased.json` is of that model's vocabulary, which is not in the repository: it is written if the folder
-that the environment variable CLOZE_DATA names has it as vocab/bert-base-uncased-vocab.txt.
+`bert-base-uncased.json` uses the vocabulary of that model, which is not in the repository. It is written if the folder
+of the environment variable CLOZE_DATA contains vocab/bert-base-uncased-vocab.txt.
 """
 
 import json
@@ -37,10 +37,9 @@ VARIANTS = {
 
 
 def train():
-    """A WordPiece vocabulary: the characters, then the most frequent pair of neighbouring pieces, again and again.
+    """Trains a WordPiece vocabulary: starts with characters and repeatedly merges the most frequent pair of pieces.
 
-    Of equally frequent pairs the first in the order of code points is taken. (The trainer of the `tokenizers` package
-    breaks ties at random.)
+    Ties are broken by the order of code points. (The trainer of the `tokenizers` package breaks them at random.)
     """
     words = Counter()
     for lowercase in (True, False):
@@ -66,7 +65,7 @@ def train():
 
 
 def open_tokenizer(vocab, config):
-    """The tokenizer that a user of transformers gets for a folder with this `vocab.txt`."""
+    """Opens the tokenizer of a folder with this `vocab.txt` as a user of transformers would."""
     with TemporaryDirectory() as folder:
         Path(folder, "vocab.txt").write_text(vocab, encoding="utf-8")
         Path(folder, "tokenizer_config.json").write_text(json.dumps(dict(tokenizer_class="BertTokenizer", **config)))
@@ -79,7 +78,7 @@ def encode(tokenizer, text, **options):
 
 
 def encode_phrase(tokenizer, phrase, times):
-    """Ids and offsets of the phrase, after checking that its repetition is the phrase again and again."""
+    """Returns ids and offsets of a phrase, after checking that its repetition is encoded as copies of them."""
     ids, offsets = encode(tokenizer, phrase, add_special_tokens=False)
     all_ids, all_offsets = encode(tokenizer, phrase * times, add_special_tokens=False)
     assert all_ids == ids * times
@@ -93,12 +92,12 @@ def flat(offsets):
 
 
 def truncations(tokenizer):
-    """Every pair under every strategy, cut by one token, to several widths and to nothing, with and without a stride.
+    """Truncates every pair with every strategy and several widths, with and without a stride.
 
-    `windows` are the encoding and what overflowed, each as ids, token types and offsets. They are null where
-    transformers refuses, because nothing would be left of the text that is to give way. Only the first is stored, and
-    `first_only` is true, where what overflowed is of no use: where both texts are cut, transformers crosses their
-    windows with each other, and where there is no room at all, it gives the rest in one window.
+    `windows` contains the encoding and its overflow, each as ids, token types and offsets. It is null if transformers
+    fails because nothing would be left of the text to truncate. If the overflow is useless, only the first window is
+    stored and `first_only` is true: when both texts are truncated, transformers combines all of their windows, and when
+    there is no room at all, it returns the rest in one window.
     """
     cases = []
     for first, second in PAIRS:
@@ -112,7 +111,7 @@ def truncations(tokenizer):
             own = total - others
             for width in sorted({own, own - 1, 9, 5, 1, 0} & set(range(own + 1))):
                 window = max(width // 2 if both else width, 1)
-                for stride in {0, 1, 3} & set(range(window)):  # the tokenizer panics at a stride beyond the window
+                for stride in {0, 1, 3} & set(range(window)):  # the tokenizer panics if the stride exceeds the window
                     options = dict(strategy=strategy, max_length=special + others + width, stride=stride)
                     windows = truncated(tokenizer, first, second, **options)
                     case = dict(first=first, second=second, **options, first_only=False, windows=windows)
@@ -123,14 +122,14 @@ def truncations(tokenizer):
 
 
 def cut_both(windows, lengths):
-    """Whether the first window holds neither text whole. Type 0 counts [CLS] and a [SEP], type 1 a [SEP]."""
+    """Returns whether the first window contains neither text completely. Type 0 includes [CLS] and a [SEP], type 1 a [SEP]."""
     types = windows[0][1]
     return types.count(0) - 2 < lengths[0] and types.count(1) - 1 < lengths[1]
 
 
 def truncated(tokenizer, first, second, strategy, max_length, stride):
     try:
-        # As a list of one: a lone pair with an empty second text is taken for a single text.
+        # As a batch of one, because transformers treats a single pair with an empty second text as one text.
         encoding = tokenizer(
             [first],
             None if second is None else [second],
@@ -150,7 +149,7 @@ def truncated(tokenizer, first, second, strategy, max_length, stride):
 
 
 def write_lines(path, entries):
-    """A JSON array with an entry a line."""
+    """Writes a JSON array with one entry per line."""
     lines = ",\n".join(json.dumps(entry, separators=(",", ":")) for entry in entries)
     path.write_text(f"[\n{lines}\n]\n")
 
@@ -167,12 +166,12 @@ def write(folder):
     if base.exists():
         tokenizers["bert-base-uncased"] = open_tokenizer(base.read_text(encoding="utf-8"), VARIANTS["uncased"])
     else:
-        print(f"SKIPPED bert-base-uncased.json: there is no {base}")
+        print(f"SKIPPED bert-base-uncased.json: {base} is missing")
     for name, tokenizer in tokenizers.items():
         expected = [encode(tokenizer, text) for text in STRINGS]
         expected += [encode_phrase(tokenizer, *long) for long in LONG]
         write_lines(folder / f"{name}.json", [(ids, flat(offsets)) for ids, offsets in expected])
         unknown = sum(ids.count(tokenizer.unk_token_id) for ids, _ in expected)
         tokens = sum(len(ids) for ids, _ in expected)
-        print(f"{name}: {len(expected)} texts, {tokens} tokens of which {unknown} unknown")
+        print(f"{name}: {len(expected)} texts, {tokens} tokens, {unknown} of them unknown")
     write_lines(folder / "pairs.json", truncations(tokenizers["uncased"]))

@@ -1,7 +1,7 @@
-"""python adapters.py DIRECTORY: adapters of cloze in peft, and adapters of peft for cloze.
+"""python adapters.py DIRECTORY: opens adapters of cloze in peft, and writes adapters of peft for cloze.
 
-DIRECTORY has `model` and `ours`, which cloze wrote, and `outputs.safetensors`: a batch, and what the model with its adapters
-answers. Writes `theirs`, and what the model with those answers to `theirs.safetensors`.
+DIRECTORY contains `model` and `ours`, written by cloze, and `outputs.safetensors` with a batch and the outputs of the
+model with its adapters. Writes adapters to `theirs`, and the outputs of the model with them to `theirs.safetensors`.
 """
 
 import sys
@@ -33,7 +33,7 @@ def main(root):
     config = LoraConfig(r=3, lora_alpha=12, target_modules=targets, modules_to_save=["classifier"])
     theirs = get_peft_model(plain(), config)
     for name, parameter in theirs.named_parameters():
-        # As training would leave them: no B is zero.
+        # As after training, when B is not zero.
         if "lora_B" in name or "modules_to_save" in name:
             torch.nn.init.normal_(parameter, std=0.5)
     theirs.save_pretrained(root / "theirs")

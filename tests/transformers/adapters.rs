@@ -1,4 +1,4 @@
-//! Low-rank adapters, in peft and back.
+//! Low-rank adapters, exchanged with peft in both directions.
 
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
@@ -7,7 +7,7 @@ use cloze::tensor::{TensorFile, save_safetensors};
 use crate::Result;
 use crate::python::Python;
 
-/// As training would leave them: no B is zero.
+/// Draws random adapters, because B is zero before training.
 fn draw(model: &mut BertForSequenceClassification) -> Result {
     let mut stream = Stream::new(3, Purpose::User, 0, 0, 0);
     let mut drawn = Ok(());
@@ -23,8 +23,8 @@ fn draw(model: &mut BertForSequenceClassification) -> Result {
 }
 
 #[test]
-fn adapters_in_peft_and_back() -> Result {
-    let Some(python) = Python::of("adapters_in_peft_and_back") else { return Ok(()) };
+fn adapters_are_exchanged_with_peft() -> Result {
+    let Some(python) = Python::of("adapters_are_exchanged_with_peft") else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     let config = BertConfig {
         num_attention_heads: 3,
@@ -62,7 +62,7 @@ fn adapters_in_peft_and_back() -> Result {
         }
         let ours: Vec<f32> = model.forward(&batch, Mode::Eval)?.to_vec()?;
         let largest = ours.iter().zip(&theirs).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
-        println!("adapters of peft here, merged: {merged}: {largest:.1e}");
+        println!("adapters of peft in cloze, merged: {merged}: {largest:.1e}");
         assert!(ours.len() == theirs.len() && largest <= 1e-5, "outputs differ by {largest:.1e}");
     }
     Ok(())

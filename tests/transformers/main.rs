@@ -1,6 +1,6 @@
-//! With transformers beside us: what one writes the other opens, and both say the same. These tests run where the
-//! environment variable CLOZE_PYTHON names a Python that has the packages of `tests/parity/requirements.txt`; elsewhere
-//! they print that they were skipped.
+//! Exchanges models with transformers: each opens what the other saves, with the same outputs. These tests run if the
+//! environment variable CLOZE_PYTHON names a Python with the packages of `tests/parity/requirements.txt`. Otherwise
+//! they print that they are skipped.
 
 mod adapters;
 mod models;

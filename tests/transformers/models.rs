@@ -1,4 +1,4 @@
-//! Folders of models, there and back.
+//! Model folders, in both directions.
 
 use std::path::Path;
 
@@ -11,17 +11,17 @@ use crate::python::Python;
 
 const CHOICES: usize = 2;
 
-/// All outputs of a model in one flat vector, as `outputs.py` puts them together.
+/// Returns all outputs of a model in one flat vector, in the order of `outputs.py`.
 trait Outputs: PreTrainedModel {
     fn outputs(&self, batch: &Batch) -> Result<Vec<f32>>;
 }
 
-/// Opens the model in a folder, and gives its outputs.
+/// Opens the model in a folder, and returns its outputs.
 type Open = fn(&Path, &Batch) -> Result<Vec<f32>>;
-/// Makes a model, saves it into a folder, and gives its outputs.
+/// Creates a model, saves it to a folder, and returns its outputs.
 type Write = fn(&BertConfig, &Path, &Batch) -> Result<Vec<f32>>;
 
-/// Each head with what it gives for a batch.
+/// Implements [`Outputs`] for each model.
 macro_rules! outputs {
     ($($model:ty: |$m:ident, $batch:ident| $tensors:expr;)*) => {
         $(impl Outputs for $model {
@@ -32,7 +32,7 @@ macro_rules! outputs {
             }
         })*
 
-        /// By name of the class in transformers.
+        /// All models, by the name of their class in transformers.
         const HEADS: &[(&str, Open, Write)] = &[$((<$model>::ARCHITECTURE, open::<$model>, write::<$model>)),*];
     };
 }
@@ -73,10 +73,10 @@ fn write<M: Outputs>(config: &BertConfig, folder: &Path, batch: &Batch) -> Resul
     model.outputs(batch)
 }
 
-/// Everything that transformers writes opens here: each architecture, and each way of storing weights.
+/// Models saved by transformers open in cloze: each architecture, and each storage format of weights.
 #[test]
-fn what_transformers_writes_opens_here() -> Result {
-    let Some(python) = Python::of("what_transformers_writes_opens_here") else { return Ok(()) };
+fn models_saved_by_transformers_open() -> Result {
+    let Some(python) = Python::of("models_saved_by_transformers_open") else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     python.run("write_models.py", &[dir.path()])?;
     let expected = TensorFile::open(dir.path().join("expected.safetensors"))?;
@@ -103,10 +103,10 @@ fn what_transformers_writes_opens_here() -> Result {
     Ok(())
 }
 
-/// Everything that is written here opens in transformers, which finds nothing missing and says the same.
+/// Models saved by cloze open in transformers without missing weights, and have the same outputs.
 #[test]
-fn what_is_written_here_opens_in_transformers() -> Result {
-    let Some(python) = Python::of("what_is_written_here_opens_in_transformers") else { return Ok(()) };
+fn saved_models_open_in_transformers() -> Result {
+    let Some(python) = Python::of("saved_models_open_in_transformers") else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     let sequences = [vec![2, 9, 4, 17, 3], vec![2], vec![2, 5, 5, 30, 3, 7, 3], vec![2, 28, 3]];
     let sequences = sequences.map(|ids: Vec<u32>| (ids.clone(), vec![0; ids.len()]));
@@ -116,7 +116,7 @@ fn what_is_written_here_opens_in_transformers() -> Result {
         num_attention_heads: 3,
         hidden_size: 48,
         intermediate_size: 80,
-        // Logits of a size that shows differences.
+        // Large enough that logits show differences.
         initializer_range: 0.1,
         ..BertConfig::tiny(43)
     };

@@ -1,4 +1,4 @@
-"""What a model answers to a packed batch, all its outputs in one flat vector, as the Rust tests put them together."""
+"""All outputs of a model for a packed batch in one flat vector, in the order of the Rust tests."""
 
 import sys
 from pathlib import Path

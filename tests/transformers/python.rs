@@ -1,4 +1,4 @@
-//! Running the scripts of this folder.
+//! Runs the scripts of this folder.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -11,29 +11,32 @@ pub struct Python {
 }
 
 impl Python {
-    /// The Python that CLOZE_PYTHON names. Where it names none, says that `test` is skipped.
+    /// Returns the Python named by CLOZE_PYTHON, or prints that `test` is skipped.
     pub fn of(test: &str) -> Option<Python> {
         let program = std::env::var_os("CLOZE_PYTHON").filter(|program| !program.is_empty());
         if program.is_none() {
             eprintln!(
-                "SKIPPED {test}: CLOZE_PYTHON names no Python; it wants one with the packages of \
+                "SKIPPED {test}: CLOZE_PYTHON is not set to a Python with the packages of \
                  tests/parity/requirements.txt"
             );
         }
         program.map(|program| Python { program })
     }
 
-    /// Runs `script`, whatever comes of it.
+    /// Runs `script` and returns its output, even if it fails.
     pub fn output<A: AsRef<OsStr>>(&self, script: &str, arguments: &[A]) -> Result<Output> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transformers").join(script);
         let mut command = Command::new(&self.program);
-        // Nothing is downloaded, and no cache is written into the repository.
+        // `-B` keeps Python from writing a cache into the repository; HF_HUB_OFFLINE prevents downloads.
         command.args(["-B".as_ref(), path.as_os_str()]).args(arguments).env("HF_HUB_OFFLINE", "1");
         let failed = |error| format!("CLOZE_PYTHON: cannot run {}: {error}", self.program.display());
         Ok(command.output().map_err(failed)?)
     }
 
-    /// Runs `script` and prints what it says; an error where it fails.
+    /// Runs `script` and prints its output.
+    ///
+    /// # Errors
+    /// Returns an error if the script fails.
     pub fn run<A: AsRef<OsStr>>(&self, script: &str, arguments: &[A]) -> Result {
         let output = self.output(script, arguments)?;
         print!("{}", String::from_utf8_lossy(&output.stdout));

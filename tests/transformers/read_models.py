@@ -1,6 +1,7 @@
-"""python read_models.py DIRECTORY: opens every folder in it that cloze wrote, and compares what the models answer.
+"""python read_models.py DIRECTORY: opens all model folders in it, written by cloze, and compares their outputs.
 
-`outputs.safetensors` in DIRECTORY has the batch, and the outputs of the model of each folder by the folder's name.
+`outputs.safetensors` in DIRECTORY contains the batch, and the outputs of the model in each folder by the name of the
+folder.
 """
 
 import json
@@ -31,7 +32,7 @@ def main(root):
     for folder in folders:
         (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
         model, info = load(architecture, folder)
-        # What transformers finds to say of a folder that it wrote itself is no fault of ours.
+        # transformers also reports keys for folders that it wrote itself, so these are compared.
         with TemporaryDirectory() as own:
             model.save_pretrained(own)
             assert info == load(architecture, own)[1], f"{folder.name}: {info}"

@@ -1,6 +1,6 @@
-"""python sentence_models.py TEXTS FOLDER...: sentence-transformers' embeddings of the texts by the model of each folder.
+"""python sentence_models.py TEXTS FOLDER...: embeds texts by the model in each folder with sentence-transformers.
 
-TEXTS is a JSON list of strings. Writes `embeddings.safetensors` into each folder, and the model again into `again`.
+TEXTS is a JSON list of strings. Writes `embeddings.safetensors` into each folder, and a copy of the model into `again`.
 """
 
 import json

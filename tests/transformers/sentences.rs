@@ -1,4 +1,5 @@
-//! Sentence encoders against sentence-transformers: folders there and back, and a real one, all-MiniLM-L6-v2.
+//! Compares sentence encoders with sentence-transformers: folders in both directions, and a real model,
+//! all-MiniLM-L6-v2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,15 +13,15 @@ use serde::Deserialize;
 use crate::Result;
 use crate::python::Python;
 
-/// Exit status of `embed_sentences.py` where it finds no model.
+/// Exit status of `embed_sentences.py` if the model is missing.
 const NO_MODEL: i32 = 77;
-/// Pairs whose embeddings are compared; Spearman's coefficient is that of all.
+/// Number of pairs whose embeddings are compared. The Spearman coefficient includes all pairs.
 const PAIRS: usize = 100;
 
 #[derive(Deserialize)]
 struct Sts {
     model: PathBuf,
-    /// sentence-transformers' coefficient.
+    /// The coefficient of sentence-transformers.
     spearman: f64,
     pairs: Vec<(String, String, f64)>,
 }
@@ -30,7 +31,7 @@ fn minilm_agrees_with_sentence_transformers() -> Result {
     const TEST: &str = "minilm_agrees_with_sentence_transformers";
     let Some(python) = Python::of(TEST) else { return Ok(()) };
     let Some(data) = std::env::var_os("CLOZE_DATA") else {
-        eprintln!("SKIPPED {TEST}: CLOZE_DATA names no folder; it wants STS-B's dev set as sts/stsb-en-dev.csv");
+        eprintln!("SKIPPED {TEST}: CLOZE_DATA is not set to a folder with the dev set of STS-B as sts/stsb-en-dev.csv");
         return Ok(());
     };
     let dir = tempfile::tempdir()?;
@@ -69,8 +70,8 @@ fn minilm_agrees_with_sentence_transformers() -> Result {
 }
 
 #[test]
-fn sentence_encoders_there_and_back() -> Result {
-    let Some(python) = Python::of("sentence_encoders_there_and_back") else { return Ok(()) };
+fn sentence_encoders_are_exchanged() -> Result {
+    let Some(python) = Python::of("sentence_encoders_are_exchanged") else { return Ok(()) };
     let vocab = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/fixtures/tokenizer/vocab.txt");
     let tokenizer = Tokenizer::from_vocab_file(vocab, &TokenizerOptions::uncased().max_length(12))?;
     let texts = ["The cat sat.", "a", "A avó abriu a janela, e não havia ninguém na rua, só o vento e as folhas."];
@@ -104,7 +105,7 @@ fn sentence_encoders_there_and_back() -> Result {
     Ok(())
 }
 
-/// In f64: in f32 the distance of equal vectors may come to 1e-7.
+/// Computes the cosine in f64. In f32, the distance of equal vectors can be 1e-7.
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()

@@ -1,7 +1,7 @@
-"""python tokenize_texts.py TEXTS FOLDER...: what AutoTokenizer of each folder makes of the texts.
+"""python tokenize_texts.py TEXTS FOLDER...: encodes texts with the AutoTokenizer of each folder.
 
-TEXTS is a JSON list of strings. Writes `encodings.json` into each folder: for each text ids, and offsets as start, end,
-start, end, ...
+TEXTS is a JSON list of strings. Writes `encodings.json` into each folder, with the ids of each text, and its offsets as
+start, end, start, end, ...
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Tokenizers that are written here give the same ids in transformers.
+//! Tokenizers saved by cloze give the same ids in transformers.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,10 @@ use crate::Result;
 use crate::python::Python;
 
 #[test]
-fn tokenizers_written_here_open_in_transformers() -> Result {
-    let Some(python) = Python::of("tokenizers_written_here_open_in_transformers") else { return Ok(()) };
+fn saved_tokenizers_open_in_transformers() -> Result {
+    let Some(python) = Python::of("saved_tokenizers_open_in_transformers") else { return Ok(()) };
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/fixtures/tokenizer");
-    // The repeated ones are too long for a tokenizer with a maximal length.
+    // Repeated texts are excluded, because they are too long for a tokenizer with a maximum length.
     let texts: Vec<serde_json::Value> = serde_json::from_str(&fs::read_to_string(fixtures.join("strings.json"))?)?;
     let texts: Vec<&str> = texts.iter().filter_map(|text| text.as_str()).collect();
     let dir = tempfile::tempdir()?;

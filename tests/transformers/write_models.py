@@ -1,7 +1,7 @@
-"""python write_models.py DIRECTORY: folders as transformers writes them, and what the models in them answer.
+"""python write_models.py DIRECTORY: writes model folders with transformers, and the outputs of the models.
 
-A folder for each architecture, and for each way in which weights are stored; `expected.safetensors` has the batch, and
-the outputs of the model of each folder by the folder's name.
+There is a folder for each architecture and for each storage format of weights. `expected.safetensors` contains the
+batch, and the outputs of the model in each folder by the name of the folder.
 """
 
 import sys
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers.utils.logging import disable_progress_bar
 
-from outputs import outputs  # first: it says where the next two are
+from outputs import outputs  # first, because it adds the folder of the next two to the path
 from batches import Batch  # isort: skip
 from models import FIXTURES, build, randomize  # isort: skip
 
@@ -64,7 +64,7 @@ def main(root):
                 half = model.to(dtype)
                 half.save_pretrained(root / f"{name}.{way}")
                 save_bin(half, root / f"{name}.{way}_bin")
-                # What is computed in f32 from the rounded weights.
+                # Computed in f32 from the rounded weights.
                 expected[f"{name}.{way}"] = expected[f"{name}.{way}_bin"] = outputs(half.float(), batch)
     assert len(list((root / "BertForMaskedLM.sharded").glob("*.safetensors"))) > 1
     save_file({name: tensor.clone() for name, tensor in expected.items()}, root / "expected.safetensors")

@@ -1,28 +1,29 @@
-//! Do two contestants compute the same?
+//! Compares the numbers of a contestant with the reference.
 
 use serde::Serialize;
 
 use crate::protocol::{Dtype, Task};
 
-/// How far a contestant's numbers are from the reference's.
+/// The difference between the numbers of a contestant and the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Agreement {
-    /// Largest relative difference of a loss; largest difference of an output, of the largest output; for int8 what the
-    /// cosine of the outputs lacks to 1.
+    /// For training, the largest relative difference of a loss. For inference, the largest difference of an output,
+    /// relative to the largest output, or in int8, 1 minus the cosine of the outputs.
     pub difference: f64,
+    /// The largest allowed difference.
     pub limit: f64,
 }
 
-/// Compares what a check gave with the reference, which is in f32.
+/// Compares the numbers of a check with the reference, which is in f32.
 ///
 /// # Errors
-/// When there are not as many numbers, one is not finite, or they differ by more than the type allows.
+/// Returns an error if the counts differ, a number is not finite, or the difference exceeds the limit of the data type.
 pub fn compare(task: Task, dtype: Dtype, numbers: &[f64], reference: &[f64]) -> Result<Agreement, String> {
     if numbers.is_empty() || numbers.len() != reference.len() {
-        return Err(format!("gives {} numbers, the reference {}", numbers.len(), reference.len()));
+        return Err(format!("returned {} numbers, the reference {}", numbers.len(), reference.len()));
     }
     if let Some(number) = numbers.iter().find(|number| !number.is_finite()) {
-        return Err(format!("gives {number}"));
+        return Err(format!("returned {number}"));
     }
     let limit = match (task.trains(), dtype) {
         (_, Dtype::F32) => 1e-4,
@@ -44,7 +45,8 @@ pub fn compare(task: Task, dtype: Dtype, numbers: &[f64], reference: &[f64]) -> 
     }
     let what = if dtype == Dtype::Int8 { "1 - cosine" } else { "relative difference" };
     Err(format!(
-        "computes something else: {what} {difference:.2e}, limit {limit:.0e}; number {worst} is {} where the reference has {}",
+        "disagrees with the reference: {what} {difference:.2e}, limit {limit:.0e}; number {worst} is {}, the reference \
+         has {}",
         numbers[worst], reference[worst]
     ))
 }
@@ -63,13 +65,13 @@ mod tests {
         let compare = |dtype, numbers: &[f64]| super::compare(Task::PreTraining, dtype, numbers, &[10.0, 0.1]);
         assert!(compare(Dtype::F32, &[10.0009, 0.100009]).is_ok());
         let error = compare(Dtype::F32, &[10.0, 0.10002]).unwrap_err();
-        assert!(error.contains("number 1 is 0.10002 where the reference has 0.1"), "{error}");
+        assert!(error.contains("number 1 is 0.10002, the reference has 0.1"), "{error}");
         assert!(compare(Dtype::Bf16, &[10.0, 0.101]).is_ok());
         assert!(compare(Dtype::Bf16, &[10.0, 0.103]).is_err());
     }
 
     #[test]
-    fn outputs_are_compared_with_the_largest() {
+    fn outputs_are_compared_relative_to_the_largest() {
         let compare = |dtype, numbers: &[f64]| super::compare(Task::Embedding, dtype, numbers, &[10.0, 0.1]);
         assert!((compare(Dtype::F32, &[10.0, 0.1009]).unwrap().difference - 0.9e-4).abs() < 1e-9);
         assert!(compare(Dtype::F32, &[10.0, 0.1011]).is_err());
@@ -78,10 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_result_is_refused() {
+    fn invalid_results_are_rejected() {
         let compare = |numbers: &[f64]| super::compare(Task::Embedding, Dtype::Int8, numbers, &[1.0, 2.0]);
-        assert_eq!(compare(&[1.0]).unwrap_err(), "gives 1 numbers, the reference 2");
-        assert_eq!(compare(&[1.0, f64::NAN]).unwrap_err(), "gives NaN");
+        assert_eq!(compare(&[1.0]).unwrap_err(), "returned 1 numbers, the reference 2");
+        assert_eq!(compare(&[1.0, f64::NAN]).unwrap_err(), "returned NaN");
         assert!(super::compare(Task::Embedding, Dtype::F32, &[], &[]).is_err());
     }
 }

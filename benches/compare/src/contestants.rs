@@ -1,4 +1,4 @@
-//! Who takes part, and what they cannot do.
+//! The contestants, and what they cannot do.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,21 +10,23 @@ use crate::Result;
 use crate::process::Process;
 use crate::protocol::{Dtype, Task};
 
-/// A library, in a way of using it.
+/// A library, and how it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// cloze
     Ours,
     /// PyTorch and transformers
     Torch,
-    /// The same through `torch.compile`
+    /// PyTorch and transformers with `torch.compile`
     TorchCompile,
     /// ONNX Runtime
     Onnx,
+    /// candle
     Candle,
 }
 
-/// A library and what it computes in.
+/// A library, and the data type that it computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Contestant {
     pub kind: Kind,
@@ -44,24 +46,24 @@ impl Kind {
         }
     }
 
-    /// What it cannot do, if it cannot do this.
+    /// Returns why it cannot run this task in this data type, or `None` if it can.
     pub fn lacks(self, task: Task, dtype: Dtype) -> Option<&'static str> {
         match (self, dtype) {
             (Kind::Onnx | Kind::Candle, _) if task.trains() => Some("cannot train BERT"),
             (Kind::Onnx | Kind::Candle, Dtype::Bf16) => Some("no bf16 products on a CPU"),
-            (Kind::TorchCompile, Dtype::Int8) => Some("see eager"),
+            (Kind::TorchCompile, Dtype::Int8) => Some("see torch eager"),
             (Kind::Candle, Dtype::Int8) => Some("no int8 BERT"),
             _ => None,
         }
     }
 }
 
-/// Where the contestants' programs are, or why they are not there.
+/// The programs of the contestants, or why they are missing.
 pub struct Programs {
     pub python: Result<PathBuf, String>,
     pub candle: Result<PathBuf, String>,
     pub threads: usize,
-    /// Where their standard error goes.
+    /// Folder for their standard error.
     pub logs: PathBuf,
 }
 
@@ -69,7 +71,7 @@ impl Programs {
     /// Starts the process of a contestant.
     ///
     /// # Errors
-    /// When its program is not there or cannot be started.
+    /// Returns an error if its program is missing or cannot be started.
     pub fn start(&self, contestant: Contestant) -> Result<Process> {
         let mut command = match contestant.kind {
             Kind::Ours => self.ours(&["ours"])?,
@@ -82,7 +84,7 @@ impl Programs {
         Process::start(command, &self.logs.join(name))
     }
 
-    /// This program with other arguments.
+    /// Returns a command that runs this program with other arguments.
     pub fn ours(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments);
@@ -90,16 +92,16 @@ impl Programs {
         Ok(command)
     }
 
-    /// A script of this folder.
+    /// Returns a command that runs a Python script in this folder.
     pub fn script(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(self.python.clone()?);
-        // No cache is written into the repository, and nothing is downloaded.
+        // `-B` keeps Python from writing a cache into the repository; HF_HUB_OFFLINE prevents downloads.
         command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).env("HF_HUB_OFFLINE", "1");
         self.limit(&mut command);
         Ok(command)
     }
 
-    /// Everybody has the same number of threads.
+    /// Gives all contestants the same number of threads.
     fn limit(&self, command: &mut Command) {
         for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
             command.env(variable, self.threads.to_string());

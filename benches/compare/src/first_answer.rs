@@ -1,37 +1,37 @@
-//! From the start of a process to its first sentence vector, the file cache being warm.
+//! The time from the start of a process to its first sentence vector, with a warm file cache.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cloze::prelude::*;
+use cloze_benches::{Spread, median};
 
 use crate::Result;
 use crate::agreement::compare;
 use crate::contestants::Programs;
 use crate::process::Process;
 use crate::protocol::{Dtype, Task};
-use crate::stats::{Spread, median};
 use crate::table;
 
 const SENTENCE: &str = "A man is eating a piece of bread.";
 
-/// Runs that do not count: they warm the file cache.
+/// Runs that are not counted, to warm the file cache.
 const WARM_UP: usize = 1;
 
-/// Prints the vector of a sentence, as JSON: what the process that is measured does.
+/// Prints the vector of a sentence as JSON. This is what the measured process does.
 ///
 /// # Errors
-/// When the model in `folder` cannot be opened or asked.
+/// Returns an error if the model in `folder` cannot be opened or run.
 pub fn answer(folder: &Path, sentence: &str) -> Result {
     let vectors = SentenceEmbedder::open(folder)?.embed(&[sentence])?;
     println!("{}", serde_json::to_string(&vectors[0])?);
     Ok(())
 }
 
-/// Starts a process of ours and one of PyTorch's in turns; a table.
+/// Starts a process of cloze and one of PyTorch in turns, and returns a table of their times.
 ///
 /// # Errors
-/// When a process fails, or the two say different things.
+/// Returns an error if a process fails, or if the vectors differ.
 pub fn measure(programs: &Programs, folder: &Path, rounds: usize) -> Result<String> {
     let place = folder.to_string_lossy();
     let ours = || programs.ours(&["first-answer", &place, SENTENCE]);
@@ -53,7 +53,7 @@ pub fn measure(programs: &Programs, folder: &Path, rounds: usize) -> Result<Stri
             let took = start.elapsed().as_secs_f64();
             let vector: Vec<f64> = serde_json::from_str(&line)?;
             if let Some(first) = &first {
-                compare(Task::Embedding, Dtype::F32, &vector, first).map_err(|error| format!("{name} {error}"))?;
+                compare(Task::Embedding, Dtype::F32, &vector, first).map_err(|error| format!("{name}: {error}"))?;
             }
             first.get_or_insert(vector);
             eprintln!("{name}: {took:.3} s");
@@ -62,9 +62,7 @@ pub fn measure(programs: &Programs, folder: &Path, rounds: usize) -> Result<Stri
             }
         }
     }
-    let mut rows = vec![
-        ["first answer of a fresh process", "median", "smallest to largest", "times cloze"].map(String::from).to_vec(),
-    ];
+    let mut rows = vec![["first answer of a new process", "median", "range", "times cloze"].map(String::from).to_vec()];
     for (name, _, seconds) in &lanes {
         let spread = Spread::of(seconds.iter().copied());
         let mut ratios: Vec<f64> = seconds.iter().zip(&lanes[0].2).map(|(theirs, ours)| theirs / ours).collect();

@@ -1,4 +1,4 @@
-//! On what, with what, when.
+//! The machine, the versions of the software, and the date of a comparison.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,9 +6,9 @@ use std::process::Command;
 use serde::Serialize;
 
 use crate::Result;
-use crate::ceiling::{Ceilings, Memory};
+use cloze_benches::{Ceilings, Memory};
 
-/// The machine and the versions of what was built on it.
+/// The machine and the software on it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
     processor: String,
@@ -19,15 +19,15 @@ pub struct Machine {
     rustc: String,
     commit: String,
     date: String,
-    /// What it can do at most, in words.
+    /// Its ceilings, as text.
     ceilings: String,
 }
 
 impl Machine {
-    /// This one. What the system does not say is `unknown`.
+    /// Describes this machine. Properties that the system does not report are `unknown`.
     ///
     /// # Errors
-    /// When there is no memory to measure its speed with.
+    /// Returns an error if there is not enough memory to measure its bandwidth.
     pub fn here(threads: usize) -> Result<Machine> {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         Ok(Machine {
@@ -35,20 +35,20 @@ impl Machine {
             caches: caches(),
             memory_gib: memory_gib(),
             threads,
-            system: said(Command::new("uname").arg("-sr")),
-            rustc: said(Command::new(rustc).arg("--version")),
+            system: output_of(Command::new("uname").arg("-sr")),
+            rustc: output_of(Command::new(rustc).arg("--version")),
             commit: commit(),
-            date: said(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"])),
+            date: output_of(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"])),
             ceilings: Ceilings::measure(&mut Memory::new()?).to_string(),
         })
     }
 
-    /// In three lines of Markdown.
+    /// Returns three lines of Markdown.
     pub fn markdown(&self) -> String {
         let Machine { processor, caches, memory_gib, threads, system, rustc, commit, date, ceilings } = self;
         format!(
-            "{processor}; caches {caches}; {memory_gib:.0} GiB; {system}; {threads} threads for everybody.\n\
-             Measured before: {ceilings}.\n\
+            "{processor}; caches {caches}; {memory_gib:.0} GiB; {system}; {threads} threads for each contestant.\n\
+             Measured first: {ceilings}.\n\
              Commit {commit}, {rustc}, {date}."
         )
     }
@@ -56,15 +56,15 @@ impl Machine {
 
 const UNKNOWN: &str = "unknown";
 
-/// The first line that a command prints.
-fn said(command: &mut Command) -> String {
+/// Returns the output of a command.
+fn output_of(command: &mut Command) -> String {
     let output = command.output().ok().filter(|output| output.status.success());
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_string());
     text.filter(|text| !text.is_empty()).unwrap_or_else(|| UNKNOWN.into())
 }
 
 fn git(arguments: &[&str]) -> String {
-    said(Command::new("git").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments))
+    output_of(Command::new("git").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(arguments))
 }
 
 fn commit() -> String {
@@ -79,14 +79,14 @@ fn processor() -> String {
         line.and_then(|line| line.split(':').nth(1)).map_or(UNKNOWN, str::trim)
     };
     let flags: Vec<&str> = field("flags").split(' ').collect();
-    let matter = ["avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"];
-    let has = matter.into_iter().filter(|flag| flags.contains(flag)).collect::<Vec<_>>().join(" ");
+    let relevant = ["avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"];
+    let has = relevant.into_iter().filter(|flag| flags.contains(flag)).collect::<Vec<_>>().join(" ");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let (name, family, model) = (field("model name"), field("cpu family"), field("model"));
     format!("{name} (family {family}, model {model}; {has}), {cores} cores")
 }
 
-/// The first core's data caches: `L1 48K, L2 1024K, L3 32768K`.
+/// Returns the data caches of the first core: `L1 48K, L2 1024K, L3 32768K`.
 fn caches() -> String {
     let folder = Path::new("/sys/devices/system/cpu/cpu0/cache");
     let mut caches = Vec::new();

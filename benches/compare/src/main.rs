@@ -1,10 +1,6 @@
-//! Runs cloze and its peers on the same work, in turns, and prints the tables of `docs/src/benchmarks/cpu.md`.
+//! Runs cloze and its peers on the same workloads in turns, and prints the tables of `docs/src/benchmarks/cpu.md`.
 
 mod agreement;
-// The benches use the rest of it.
-#[allow(dead_code)]
-#[path = "../../common/ceiling.rs"]
-mod ceiling;
 mod contestants;
 mod first_answer;
 mod machine;
@@ -15,7 +11,6 @@ mod products;
 mod protocol;
 mod race;
 mod report;
-mod stats;
 mod table;
 mod tokens;
 mod workloads;
@@ -29,55 +24,55 @@ use contestants::{Contestant, Kind, Programs};
 use machine::Machine;
 use protocol::Dtype;
 use race::Race;
-use workloads::{Texts, Workload};
+use workloads::{Tokens, Workload};
 
-/// Any error is one line.
+/// The result of the program: any error ends it with one line.
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// Runs cloze and its peers on the same work, in turns, after comparing their numbers. Prints Markdown.
+/// Compares the results of cloze and its peers, then runs them on the same workloads in turns. Prints Markdown.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
-    /// What to run [default: all]
+    /// Workloads to run [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     workload: Vec<Workload>,
-    /// What matrix products are computed in [default: all]
+    /// Data types of matrix products [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     dtype: Vec<Dtype>,
-    /// Who takes part [default: all]
+    /// Contestants [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
-    /// Rounds that count
+    /// Number of counted rounds
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Threads of each contestant [default: one a core]
+    /// Number of threads of each contestant [default: one per core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// A Python with the packages of requirements.txt [default: one is made and they are installed]
+    /// Python with the packages of requirements.txt [default: create an environment and install them]
     #[arg(long)]
     python: Option<PathBuf>,
-    /// Folder with the vocabulary of BERT [default: vocab in the folder that CLOZE_DATA names]
+    /// Folder with the vocabulary of BERT [default: `vocab` in the folder of CLOZE_DATA]
     #[arg(long, value_name = "DIR")]
     vocab: Option<PathBuf>,
-    /// Folder of all-MiniLM-L6-v2 [default: random weights of its shape]
+    /// Folder with all-MiniLM-L6-v2 [default: random weights of its shape]
     #[arg(long, value_name = "DIR")]
     minilm: Option<PathBuf>,
-    /// Tiny models for some seconds, to see that everything works; of the peers, torch alone and only with --python
+    /// Run tiny models for some seconds to test the program; the only peer is torch, and only with --python
     #[arg(long)]
     smoke: bool,
-    /// What a token costs in our dense step of 1,024, 4,096 and 16,384 tokens, and nothing else
+    /// Only measure the time per token of cloze in steps of 1,024, 4,096 and 16,384 tokens
     #[arg(long, conflicts_with = "smoke")]
     tokens: bool,
-    /// Time from the start of a process to the first vector of the sentence encoder in this folder, and nothing else
+    /// Only measure the time from the start of a process to the first vector of the sentence encoder in this folder
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["smoke", "tokens"])]
     first_answer: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
 enum Role {
-    /// Our contestant: answers the driver
+    /// Runs cloze as a contestant
     #[command(hide = true)]
     Ours,
     /// Prints the vector of a sentence
@@ -107,10 +102,10 @@ fn run(arguments: &Arguments) -> Result {
         Some(threads) => usize::from(threads),
         None => std::thread::available_parallelism()?.get(),
     };
-    // What the machine can do is measured with as many.
+    // The ceilings of the machine are measured with the same number of threads.
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let data = std::env::var_os("CLOZE_DATA").map(PathBuf::from).filter(|_| !arguments.smoke);
-    let texts = Texts::new(data, arguments.vocab.as_deref())?;
+    let texts = Tokens::new(data, arguments.vocab.as_deref())?;
     let programs = programs(arguments, &folder, threads)?;
     let machine = Machine::here(threads)?;
     eprintln!("{}", machine.markdown());
@@ -133,13 +128,13 @@ fn run(arguments: &Arguments) -> Result {
     Ok(())
 }
 
-/// The file of all times.
+/// The file with all times.
 const TIMES: &str = "times.json";
 
-/// Where everything is written: `compare` in the target folder.
+/// Returns the output folder: `compare` in the target folder.
 fn folder() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let target = program.parent().and_then(Path::parent).ok_or("this program is in no target folder")?;
+    let target = program.parent().and_then(Path::parent).ok_or("this program is not in a target folder")?;
     let folder = target.join("compare");
     std::fs::create_dir_all(folder.join("logs")).map_err(|error| format!("{}: {error}", folder.display()))?;
     Ok(folder)
@@ -149,7 +144,7 @@ fn rounds(arguments: &Arguments) -> usize {
     usize::from(if arguments.smoke { 2 } else { arguments.rounds })
 }
 
-/// The types that were asked for.
+/// Returns the selected data types.
 fn dtypes(arguments: &Arguments) -> impl Iterator<Item = Dtype> {
     let all = [Dtype::F32, Dtype::Bf16, Dtype::Int8].into_iter();
     all.filter(|dtype| arguments.dtype.is_empty() || arguments.dtype.contains(dtype))
@@ -160,22 +155,21 @@ fn takes_part(arguments: &Arguments, kind: Kind) -> bool {
 }
 
 fn programs(arguments: &Arguments, folder: &Path, threads: usize) -> Result<Programs> {
-    let nobody = arguments.tokens;
-    let wanted = |kinds: &[Kind]| !nobody && kinds.iter().any(|&kind| takes_part(arguments, kind));
+    let wanted = |kinds: &[Kind]| !arguments.tokens && kinds.iter().any(|&kind| takes_part(arguments, kind));
     let python = match &arguments.python {
         Some(python) => Ok(python.clone()),
-        None if arguments.smoke => Err("no --python given".into()),
+        None if arguments.smoke => Err("--python is missing".into()),
         None if wanted(&[Kind::Torch, Kind::TorchCompile, Kind::Onnx]) => peers::python(folder),
-        None => Err("not asked for".into()),
+        None => Err("not selected".into()),
     };
     let candle = match wanted(&[Kind::Candle]) && !arguments.smoke && arguments.first_answer.is_none() {
         true => peers::candle(folder),
-        false => Err("not asked for".into()),
+        false => Err("not selected".into()),
     };
     Ok(Programs { python, candle, threads, logs: folder.join("logs") })
 }
 
-/// Who takes part in a race.
+/// Returns the contestants of a race.
 fn contestants(arguments: &Arguments, dtype: Dtype) -> Vec<Contestant> {
     let smoke = |kind: &Kind| match kind {
         Kind::Ours => true,
@@ -194,7 +188,7 @@ fn contestants(arguments: &Arguments, dtype: Dtype) -> Vec<Contestant> {
 fn compare(
     arguments: &Arguments,
     folder: &Path,
-    texts: &Texts,
+    texts: &Tokens,
     programs: &Programs,
     machine: &Machine,
 ) -> Result<Vec<Race>> {
@@ -209,7 +203,7 @@ fn compare(
         let files = workload.write(folder, texts, minilm, arguments.smoke)?;
         eprintln!("{}: {}; {}", workload.name(), workload.description(), texts.source(workload));
         let (kind, reference) = race::reference(programs, workload, &files)?;
-        eprintln!("  compared with the numbers of {} in f32", kind.name());
+        eprintln!("  reference: {} in f32", kind.name());
         for dtype in dtypes(arguments) {
             if dtype == Dtype::Int8 && workload.task().trains() {
                 continue;
@@ -218,7 +212,7 @@ fn compare(
             let contestants = contestants(arguments, dtype);
             let rounds = rounds(arguments);
             races.push(race::race(programs, (workload, dtype), &contestants, &files, &reference, rounds)?);
-            // What was measured stays, whatever happens later.
+            // Written after each race, so that a later failure does not lose the measurements.
             std::fs::write(folder.join(TIMES), serde_json::to_string_pretty(&(machine, &races))?)?;
         }
     }

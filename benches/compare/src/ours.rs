@@ -1,4 +1,4 @@
-//! Our own contestant: what a user of the library writes, on the batches that everybody gets.
+//! cloze as a contestant: the code that a user of the library writes, on the batches that all contestants get.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use cloze::train::Optimizer;
 use crate::Result;
 use crate::protocol::{CHECKED_STEPS, PaddedBatch, Preparation, Reply, Request, Task};
 
-/// Answers the driver until it says nothing more.
+/// Answers requests until the driver closes standard input.
 pub fn serve() -> Result {
     let mut subject: Option<Box<dyn Subject>> = None;
     for line in std::io::stdin().lines() {
@@ -27,7 +27,7 @@ pub fn serve() -> Result {
 }
 
 fn answer(request: Request, subject: &mut Option<Box<dyn Subject>>) -> Result<Reply> {
-    let ready = subject.as_mut().ok_or("asked before it was prepared");
+    let ready = subject.as_mut().ok_or("request before `prepare`");
     Ok(match request {
         Request::Prepare(preparation) => {
             *subject = Some(prepare(preparation)?);
@@ -39,14 +39,14 @@ fn answer(request: Request, subject: &mut Option<Box<dyn Subject>>) -> Result<Re
 }
 
 fn prepare(preparation: Preparation) -> Result<Box<dyn Subject>> {
-    let batches: Vec<PaddedBatch> = serde_json::from_reader(BufReader::new(File::open(&preparation.batches)?))?;
+    let padded = serde_json::from_reader(BufReader::new(File::open(&preparation.batches)?))?;
     let Preparation { task, model: place, dtype, learning_rate, .. } = preparation;
-    let work = Work { batches, precision: dtype.precision(), runs: 0 };
+    let batches = Batches { padded, precision: dtype.precision(), runs: 0 };
     Ok(match task {
-        Task::PreTraining => Box::new(Training::new(open(place)?, work, learning_rate, pre_training_loss)?),
-        Task::Classification => Box::new(Training::new(open(place)?, work, learning_rate, classification_loss)?),
-        Task::QuestionAnswering => Box::new(Inference { model: open(place)?, work, forward: answer_logits }),
-        Task::Embedding => Box::new(Inference { model: open(place)?, work, forward: embeddings }),
+        Task::PreTraining => Box::new(Training::new(open(place)?, batches, learning_rate, pre_training_loss)?),
+        Task::Classification => Box::new(Training::new(open(place)?, batches, learning_rate, classification_loss)?),
+        Task::QuestionAnswering => Box::new(Inference { model: open(place)?, batches, forward: answer_logits }),
+        Task::Embedding => Box::new(Inference { model: open(place)?, batches, forward: embeddings }),
     })
 }
 
@@ -54,26 +54,26 @@ fn open<M: PreTrainedModel>(place: PathBuf) -> Result<M> {
     Ok(M::open(place, &Device::Cpu)?.0)
 }
 
-/// What is checked and timed.
+/// A model that is checked and timed.
 trait Subject {
     fn check(&mut self) -> Result<Vec<f64>>;
     fn run(&mut self) -> Result<f64>;
 }
 
-/// The batches, and how many runs there have been.
-struct Work {
-    batches: Vec<PaddedBatch>,
+/// The batches to run on, and how many runs there have been.
+struct Batches {
+    padded: Vec<PaddedBatch>,
     precision: Precision,
     runs: usize,
 }
 
-impl Work {
-    fn batch(&self, index: usize) -> &PaddedBatch {
-        &self.batches[index % self.batches.len()]
+impl Batches {
+    fn get(&self, index: usize) -> &PaddedBatch {
+        &self.padded[index % self.padded.len()]
     }
 
-    /// The number of the next run, from 0.
-    fn next(&mut self) -> usize {
+    /// Returns the index of the next run, from 0.
+    fn next_run(&mut self) -> usize {
         self.runs += 1;
         self.runs - 1
     }
@@ -83,7 +83,7 @@ impl Work {
 struct Training<M> {
     model: M,
     optimizer: Optimizer,
-    work: Work,
+    batches: Batches,
     learning_rate: f64,
     loss: fn(&M, &PaddedBatch, Mode) -> Result<Tensor>,
 }
@@ -91,17 +91,17 @@ struct Training<M> {
 impl<M: PreTrainedModel> Training<M> {
     fn new(
         mut model: M,
-        work: Work,
+        batches: Batches,
         learning_rate: f64,
         loss: fn(&M, &PaddedBatch, Mode) -> Result<Tensor>,
     ) -> Result<Training<M>> {
         let optimizer = Optimizer::new(AdamW::new(learning_rate).decay_everything(), &mut model, |_| true)?;
-        Ok(Training { model, optimizer, work, learning_rate, loss })
+        Ok(Training { model, optimizer, batches, learning_rate, loss })
     }
 
     fn step(&mut self, index: usize, mode: Mode) -> Result<f64> {
-        let batch = self.work.batch(index);
-        let loss = self.work.precision.scope(|| (self.loss)(&self.model, batch, mode))?;
+        let batch = self.batches.get(index);
+        let loss = self.batches.precision.scope(|| (self.loss)(&self.model, batch, mode))?;
         self.optimizer.backward(&loss)?;
         let value = loss.item()?;
         drop(loss);
@@ -116,7 +116,7 @@ impl<M: PreTrainedModel> Subject for Training<M> {
     }
 
     fn run(&mut self) -> Result<f64> {
-        let (index, start) = (self.work.next(), Instant::now());
+        let (index, start) = (self.batches.next_run(), Instant::now());
         self.step(index, Mode::Train { seed: 7, step: index as u32 })?;
         Ok(start.elapsed().as_secs_f64())
     }
@@ -141,14 +141,14 @@ fn classification_loss(model: &BertForSequenceClassification, batch: &PaddedBatc
 /// Forwards.
 struct Inference<M> {
     model: M,
-    work: Work,
+    batches: Batches,
     forward: fn(&M, &PaddedBatch) -> Result<Tensor>,
 }
 
 impl<M> Inference<M> {
     fn outputs(&self, index: usize) -> Result<Vec<f32>> {
-        let forward = || Ok((self.forward)(&self.model, self.work.batch(index))?.to_vec()?);
-        self.work.precision.scope(|| no_grad(forward))
+        let forward = || Ok((self.forward)(&self.model, self.batches.get(index))?.to_vec()?);
+        self.batches.precision.scope(|| no_grad(forward))
     }
 }
 
@@ -158,7 +158,7 @@ impl<M> Subject for Inference<M> {
     }
 
     fn run(&mut self) -> Result<f64> {
-        let (index, start) = (self.work.next(), Instant::now());
+        let (index, start) = (self.batches.next_run(), Instant::now());
         self.outputs(index)?;
         Ok(start.elapsed().as_secs_f64())
     }

@@ -1,18 +1,19 @@
-//! How many floating-point operations the matrix products of a step of ours have.
+//! Counts the floating-point operations in the matrix products of a step of cloze.
 
 use cloze::prelude::*;
 
 use crate::protocol::{PaddedBatch, Task};
 
-/// GFLOP of the matrix products that our step on this batch computes, two for each multiplication and addition.
+/// Returns the GFLOP of the matrix products that cloze computes for a step on this batch. A multiplication and an
+/// addition count as two operations.
 ///
-/// With T tokens in sequences of length L, H hidden, I intermediate, R rows of the last layer that somebody looks at:
+/// With T tokens in sequences of length L, H hidden, I intermediate, and R rows of the last layer that a head reads:
 /// - a layer: queries, keys, values 2 T H 3H; scores and their product with the values 2 · 2 ΣL² H; output 2 T H H;
 ///   feed-forward 2 · 2 T H I. In the last layer the last two are of R rows, not T.
 /// - pre-training (R: B `[CLS]`, M targets; V words): transform 2 M H H, decoder 2 M H V, pooler 2 B H H, next sentence
 ///   2 B H 2; classification (R = B) of C classes: pooler 2 B H H, classifier 2 B H C; answers (R = T): 2 T H 2.
 ///
-/// A backward has twice as much: the gradients of both operands. What it computes a second time is not counted.
+/// A backward has twice as many, for the gradients of both operands. Recomputed products are not counted.
 pub fn gflop(task: Task, config: &BertConfig, batch: &PaddedBatch) -> f64 {
     let lengths = batch.lengths();
     let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
@@ -25,14 +26,14 @@ pub fn gflop(task: Task, config: &BertConfig, batch: &PaddedBatch) -> f64 {
         Task::QuestionAnswering | Task::Embedding => tokens,
     };
     let attention = tokens * hidden * 3 * hidden + 2 * squares * hidden;
-    let of_a_row = hidden * hidden + 2 * hidden * inner;
+    let per_row = hidden * hidden + 2 * hidden * inner;
     let head = match task {
         Task::PreTraining => targets * hidden * (hidden + config.vocab_size) + sequences * hidden * (hidden + 2),
         Task::Classification => sequences * hidden * (hidden + config.num_labels()),
         Task::QuestionAnswering => tokens * hidden * 2,
         Task::Embedding => 0,
     };
-    let products = layers * attention + ((layers - 1) * tokens + rows) * of_a_row + head;
+    let products = layers * attention + ((layers - 1) * tokens + rows) * per_row + head;
     2e-9 * products as f64 * if task.trains() { 3.0 } else { 1.0 }
 }
 
@@ -54,7 +55,8 @@ mod tests {
         // qkv 3·2·6, scores and context 2·9·2, output 3·2·2, feed-forward 2·3·2·4, answers 3·2·2.
         let answers = gflop(Task::QuestionAnswering, &config, &batch);
         assert!((answers - 2e-9 * (36.0 + 36.0 + 12.0 + 48.0 + 12.0)).abs() < 1e-15);
-        // Rows: [CLS] and one target. Output 2·4, feed-forward 2·16, transform 4, decoder 20, pooler 4, next sentence 4.
+        // Rows: [CLS] and one target. Output 2·4, feed-forward 2·16, transform 4, decoder 20, pooler 4, next sentence
+        // 4.
         let batch = PaddedBatch { labels: vec![-100, 5, -100, -100], ..batch };
         let step = gflop(Task::PreTraining, &config, &batch);
         assert!((step - 6e-9 * (36.0 + 36.0 + 8.0 + 32.0 + 4.0 + 20.0 + 4.0 + 4.0)).abs() < 1e-15);

@@ -1,5 +1,5 @@
-//! What the driver and a contestant say to each other: a JSON object a line, requests on the contestant's standard
-//! input, replies on its standard output.
+//! The protocol between the driver and a contestant: one JSON object per line, with requests on the contestant's
+//! standard input and replies on its standard output.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,21 +8,22 @@ use clap::ValueEnum;
 use cloze::prelude::Precision;
 use serde::{Deserialize, Serialize};
 
-/// What is computed.
+/// The task of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Optimizer steps on masked words and next sentences.
     PreTraining,
-    /// Optimizer steps of a classifier of sequences.
+    /// Optimizer steps of a sequence classifier.
     Classification,
-    /// Forward: logits of start and end for each token.
+    /// Forward: start and end logits for each token.
     QuestionAnswering,
-    /// Forward: the mean of each sentence's hidden states, its norm made 1.
+    /// Forward: the normalised mean of the hidden states of each sentence.
     Embedding,
 }
 
 impl Task {
+    /// Returns its name in the protocol.
     pub fn name(self) -> &'static str {
         match self {
             Task::PreTraining => "pre_training",
@@ -32,19 +33,19 @@ impl Task {
         }
     }
 
-    /// Whether a run is an optimizer step.
+    /// Returns whether a run is an optimizer step.
     pub fn trains(self) -> bool {
         matches!(self, Task::PreTraining | Task::Classification)
     }
 }
 
-/// What matrix products are computed in.
+/// The data type of matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Dtype {
     F32,
     Bf16,
-    /// Linear layers, inference only.
+    /// For linear layers in inference only.
     Int8,
 }
 
@@ -57,7 +58,7 @@ impl Dtype {
         }
     }
 
-    /// Its name in the library.
+    /// Returns the corresponding precision of cloze.
     pub fn precision(self) -> Precision {
         match self {
             Dtype::F32 => Precision::F32,
@@ -67,19 +68,19 @@ impl Dtype {
     }
 }
 
-/// What a contestant is to be ready for.
+/// The task, model and batches that a contestant prepares.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Preparation {
     pub task: Task,
-    /// A folder as `transformers` writes it, in f32.
+    /// A model folder as written by `transformers`, in f32.
     pub model: PathBuf,
-    /// A JSON list of [`PaddedBatch`]es.
+    /// A file with a JSON list of [`PaddedBatch`]es.
     pub batches: PathBuf,
     pub dtype: Dtype,
-    /// Whether PyTorch compiles the model.
+    /// Whether to use `torch.compile`.
     pub compile: bool,
     pub threads: usize,
-    /// Of AdamW with PyTorch's defaults; gradients are clipped to norm 1.
+    /// Learning rate of AdamW. Its other settings are PyTorch's defaults, and gradients are clipped to norm 1.
     pub learning_rate: f64,
 }
 
@@ -87,58 +88,60 @@ pub struct Preparation {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
-    /// Get ready. Comes first, and once.
+    /// Prepares the model and the batches. The first request, sent once.
     Prepare(Preparation),
-    /// For training the losses of one step without dropout on each of the first [`CHECKED_STEPS`] batches; for
-    /// inference the outputs for the first batch, of real tokens only. Comes before any [`Request::Run`].
+    /// For training, asks for the losses of one step without dropout on each of the first [`CHECKED_STEPS`] batches.
+    /// For inference, asks for the outputs for the first batch, excluding padding. Sent before any [`Request::Run`].
     Check,
-    /// One step on the next batch, from the first on and round again.
+    /// Runs one step on the next batch. After the last batch, the first follows.
     Run,
 }
 
-/// Steps whose losses are compared.
+/// Number of steps whose losses are compared.
 pub const CHECKED_STEPS: usize = 3;
 
 /// A reply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// Ready, with these versions of these libraries.
+    /// The contestant is ready. Contains the versions of its libraries.
     Ready(BTreeMap<String, String>),
-    /// This contestant cannot do this, and why.
+    /// The contestant cannot run this task, and why.
     Unable(String),
-    /// What a check gave.
+    /// The numbers of a check.
     Numbers(Vec<f64>),
-    /// What a run took.
+    /// The time of a run.
     Seconds(f64),
-    /// What went wrong.
+    /// The request failed, with the error message.
     Failed(String),
 }
 
-/// A batch as the course gives it: B rows, padded to one length L.
+/// A batch as in the course: B rows, padded to one length L.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PaddedBatch {
-    /// L.
+    /// The length L.
     pub length: usize,
-    /// `[B, L]`, row after row; so are the next two.
+    /// `[B, L]`, row-major.
     pub ids: Vec<u32>,
+    /// `[B, L]`.
     pub token_types: Vec<u32>,
-    /// 1 for tokens, 0 for padding.
+    /// `[B, L]`: 1 for tokens, 0 for padding.
     pub attention_mask: Vec<u32>,
-    /// `[B, L]` for pre-training, -100 where nothing is to be predicted; `[B]` for classification; else empty.
+    /// `[B, L]` for pre-training, with the ignored label -100 for tokens that are not masked; `[B]` for classification;
+    /// otherwise empty.
     pub labels: Vec<i64>,
-    /// `[B]` for pre-training, else empty.
+    /// `[B]` for pre-training, otherwise empty.
     pub next_sentence: Vec<i64>,
 }
 
 impl PaddedBatch {
-    /// Tokens of each row.
+    /// Returns the number of tokens in each row.
     pub fn lengths(&self) -> Vec<usize> {
         let tokens = |row: &[u32]| row.iter().filter(|&&mask| mask != 0).count();
         self.attention_mask.chunks(self.length).map(tokens).collect()
     }
 
-    /// Tokens to predict.
+    /// Returns the number of tokens to predict.
     pub fn targets(&self) -> usize {
         self.labels.iter().filter(|&&label| label >= 0).count()
     }

@@ -1,56 +1,56 @@
-//! Contestants on one workload, in turns.
+//! Runs contestants on one workload, in turns.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cloze_benches::{Spread, median, peak_now};
 use serde::Serialize;
 
 use crate::Result;
 use crate::agreement::{Agreement, compare};
-use crate::ceiling::peak_now;
 use crate::contestants::{Contestant, Kind, Programs};
 use crate::process::Process;
 use crate::products::gflop;
 use crate::protocol::{Dtype, Preparation, Reply, Request};
-use crate::stats::{Spread, median};
 use crate::workloads::{Files, Workload};
 
-/// Rounds before the first that counts: caches fill, models compile.
+/// Rounds that are not counted, in which caches fill and models compile.
 const WARM_UP: usize = 3;
-/// Forwards of a turn of inference, after one that is not timed and wakes the threads: the median counts. A turn of
-/// training is one step after another.
+/// Timed forwards in a turn of inference, whose median counts. An untimed forward before them wakes the threads. A turn
+/// of training is one untimed step and one timed step.
 const FORWARDS: usize = 3;
-/// Before each turn, so that the threads of the one before stop waiting for more work.
+/// Pause before each turn, in which the threads of the previous contestant go to sleep.
 pub const PAUSE: Duration = Duration::from_millis(300);
 
-/// What came of it.
+/// The results of a race.
 #[derive(Serialize)]
 pub struct Race {
     pub workload: Workload,
     pub dtype: Dtype,
     pub lanes: Vec<Lane>,
-    /// In each round: GFLOP of our matrix products, and GFLOP/s that the machine could do then; nothing for int8, where
-    /// attention is f32.
+    /// GFLOP of the matrix products of cloze, for each round.
     pub gflop: Vec<f64>,
+    /// GFLOP/s that the machine reached after each round. Empty for int8, where attention is f32.
     pub peak: Vec<f64>,
-    /// Tokens in a batch, on average, and with padding.
+    /// Mean number of tokens in a batch, without padding.
     pub tokens: f64,
+    /// Mean number of tokens in a batch, with padding.
     pub padded_tokens: f64,
-    /// Of the model's weights in f32.
+    /// Size of the model's weights in f32.
     pub weight_bytes: u64,
 }
 
-/// What one contestant did.
+/// The results of one contestant.
 #[derive(Serialize)]
 pub struct Lane {
     #[serde(flatten)]
     pub contestant: Contestant,
-    /// Why it did nothing.
+    /// Why it did not run, if it did not.
     pub not_run: Option<String>,
     pub agreement: Option<Agreement>,
-    /// Of each round that counts.
+    /// Times of the counted rounds.
     pub seconds: Vec<f64>,
-    /// The most memory that its process ever had.
+    /// Peak memory of its process.
     pub peak_bytes: Option<u64>,
     pub versions: BTreeMap<String, String>,
     #[serde(skip)]
@@ -58,27 +58,28 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// Returns median and range of the times, if there are any.
     pub fn spread(&self) -> Option<Spread> {
         (!self.seconds.is_empty()).then(|| Spread::of(self.seconds.iter().copied()))
     }
 }
 
 impl Race {
-    /// The lane of a contestant that ran.
+    /// Returns the lane of a contestant, if it ran.
     pub fn lane(&self, kind: Kind, dtype: Dtype) -> Option<&Lane> {
         let contestant = Contestant { kind, dtype };
         self.lanes.iter().find(|lane| lane.contestant == contestant && !lane.seconds.is_empty())
     }
 
-    /// How many times as long as `lane` our own takes: the median of the ratios of the rounds, in which the two had
-    /// the same batch within seconds.
+    /// Returns the time of `lane` divided by that of cloze. It is the median of the ratios in each round, in which both
+    /// ran the same batch within seconds.
     pub fn ratio(&self, lane: &Lane) -> Option<f64> {
         let ours = self.lane(Kind::Ours, self.dtype)?;
         let mut ratios: Vec<f64> = lane.seconds.iter().zip(&ours.seconds).map(|(theirs, ours)| theirs / ours).collect();
         (!ratios.is_empty()).then(|| median(&mut ratios))
     }
 
-    /// Which part of what the machine could do in each round our matrix products did, were the step nothing else.
+    /// Returns the share of the arithmetic ceiling that cloze reaches, if only its matrix products count as work.
     pub fn fraction_of_peak(&self) -> Option<f64> {
         let ours = self.lane(Kind::Ours, self.dtype)?;
         let rounds = self.gflop.iter().zip(&self.peak).zip(&ours.seconds);
@@ -87,10 +88,10 @@ impl Race {
     }
 }
 
-/// A contestant that is ready, or why it is not.
+/// Starts a contestant and prepares it.
 ///
 /// # Errors
-/// Why it is not.
+/// Returns the reason if it cannot run.
 pub fn ready(programs: &Programs, contestant: Contestant, workload: Workload, files: &Files) -> Result<Lane, String> {
     let refused = |error: Box<dyn std::error::Error>| error.to_string();
     let mut process = programs.start(contestant).map_err(refused)?;
@@ -104,16 +105,17 @@ pub fn ready(programs: &Programs, contestant: Contestant, workload: Workload, fi
         learning_rate: workload.learning_rate(),
     };
     match process.ask(&Request::Prepare(preparation)).map_err(refused)? {
-        Reply::Ready(versions) => Ok(Lane { versions, process: Some(process), ..idle(contestant, None) }),
+        Reply::Ready(versions) => Ok(Lane { versions, process: Some(process), ..idle(contestant) }),
         Reply::Unable(why) => Err(why),
-        reply => Err(format!("is asked to get ready and replies {reply:?}")),
+        reply => Err(format!("unexpected reply to `prepare`: {reply:?}")),
     }
 }
 
-fn idle(contestant: Contestant, why: Option<String>) -> Lane {
+/// Returns a lane without a process or results.
+fn idle(contestant: Contestant) -> Lane {
     Lane {
         contestant,
-        not_run: why,
+        not_run: None,
         agreement: None,
         seconds: Vec::new(),
         peak_bytes: None,
@@ -123,15 +125,15 @@ fn idle(contestant: Contestant, why: Option<String>) -> Lane {
 }
 
 impl Lane {
-    /// The lane without its process, for this reason.
-    fn stopped(&mut self, why: String) {
+    /// Ends the process and drops the results, for a reason that the table shows.
+    fn stop(&mut self, why: String) {
         eprintln!("  {} {}: not run: {why}", self.contestant.kind.name(), self.contestant.dtype.name());
         self.not_run = Some(why);
         self.seconds.clear();
         self.process = None;
     }
 
-    /// The most memory that its process had so far.
+    /// Returns the peak memory of its process so far.
     pub fn memory(&self) -> Option<u64> {
         self.process.as_ref().and_then(Process::peak_bytes)
     }
@@ -139,11 +141,11 @@ impl Lane {
     fn numbers(&mut self) -> Result<Vec<f64>> {
         match self.process.as_mut().ok_or("has ended")?.ask(&Request::Check)? {
             Reply::Numbers(numbers) => Ok(numbers),
-            reply => Err(format!("is asked for numbers and replies {reply:?}").into()),
+            reply => Err(format!("unexpected reply to `check`: {reply:?}").into()),
         }
     }
 
-    /// What a turn took.
+    /// Runs a turn and returns its time in seconds.
     pub fn turn(&mut self, trains: bool) -> Result<f64> {
         self.run()?;
         let counted = if trains { 1 } else { FORWARDS };
@@ -154,16 +156,16 @@ impl Lane {
     fn run(&mut self) -> Result<f64> {
         match self.process.as_mut().ok_or("has ended")?.ask(&Request::Run)? {
             Reply::Seconds(seconds) => Ok(seconds),
-            reply => Err(format!("is asked to run and replies {reply:?}").into()),
+            reply => Err(format!("unexpected reply to `run`: {reply:?}").into()),
         }
     }
 }
 
-/// The numbers that everybody is compared with, and whose they are: PyTorch's in f32, or our own of another process
-/// where there is no PyTorch.
+/// Returns the reference numbers and the contestant that computed them: PyTorch in f32, or another process of cloze
+/// without PyTorch.
 ///
 /// # Errors
-/// When nobody can compute them.
+/// Returns an error if neither can compute them.
 pub fn reference(programs: &Programs, workload: Workload, files: &Files) -> Result<(Kind, Vec<f64>)> {
     let of = |kind| -> Result<_> {
         let contestant = Contestant { kind, dtype: Dtype::F32 };
@@ -171,18 +173,18 @@ pub fn reference(programs: &Programs, workload: Workload, files: &Files) -> Resu
     };
     match programs.python {
         Ok(_) => of(Kind::Torch).or_else(|why| {
-            eprintln!("  no reference of torch: {why}");
+            eprintln!("  no reference from torch: {why}");
             of(Kind::Ours)
         }),
         Err(_) => of(Kind::Ours),
     }
 }
 
-/// Gets all ready, compares their numbers with the reference, and lets them take turns. In every round all take the
-/// same batch, another one first.
+/// Prepares all contestants, compares their numbers with the reference, and lets them take turns. In every round all
+/// run the same batch, and another contestant is first.
 ///
 /// # Errors
-/// When one computes something else than the reference, or ours fails.
+/// Returns an error if the numbers of a contestant differ from the reference, or if cloze fails.
 pub fn race(
     programs: &Programs,
     (workload, dtype): (Workload, Dtype),
@@ -191,72 +193,103 @@ pub fn race(
     reference: &[f64],
     rounds: usize,
 ) -> Result<Race> {
-    let mut lanes = Vec::new();
-    for &contestant in contestants {
-        let lacks = contestant.kind.lacks(workload.task(), contestant.dtype).map(str::to_string);
-        let mut lane = match lacks.map_or_else(|| ready(programs, contestant, workload, files), Err) {
-            Ok(lane) => lane,
-            Err(why) => {
-                let mut lane = idle(contestant, None);
-                lane.stopped(why);
-                lanes.push(lane);
-                continue;
-            }
-        };
-        let who = format!("{} {} on {}", contestant.kind.name(), contestant.dtype.name(), workload.name());
-        match lane.numbers() {
-            Ok(numbers) => match compare(workload.task(), contestant.dtype, &numbers, reference) {
-                Ok(agreement) => lane.agreement = Some(agreement),
-                // What a peer loses in int8 is its own.
-                Err(error) if contestant.dtype == Dtype::Int8 && contestant.kind != Kind::Ours => lane.stopped(error),
-                Err(error) => return Err(format!("{who} {error}").into()),
-            },
-            Err(error) if contestant.kind == Kind::Ours => return Err(format!("{who}: {error}").into()),
-            Err(error) => lane.stopped(error.to_string()),
-        }
-        lanes.push(lane);
-    }
-
-    // That of the second step of a turn; batches of forwards are all of one size.
-    let batch = |round: usize| &files.padded[(2 * round + 1) % files.padded.len()];
-    let (mut peak, mut work) = (Vec::new(), Vec::new());
+    let enter = |&contestant| enter(programs, contestant, workload, files, reference);
+    let mut race = Race {
+        workload,
+        dtype,
+        lanes: contestants.iter().map(enter).collect::<Result<_>>()?,
+        gflop: Vec::new(),
+        peak: Vec::new(),
+        tokens: files.mean(|batch| batch.lengths().iter().sum()),
+        padded_tokens: files.mean(|batch| batch.ids.len()),
+        weight_bytes: std::fs::metadata(files.model.join("model.safetensors")).map_or(0, |file| file.len()),
+    };
     for round in 0..WARM_UP + rounds {
-        if lanes.iter().all(|lane| lane.process.is_none()) {
+        if race.lanes.iter().all(|lane| lane.process.is_none()) {
             break;
         }
-        for turn in 0..lanes.len() {
-            let place = (round + turn) % lanes.len();
-            let lane = &mut lanes[place];
+        race.turns(round)?;
+        if round >= WARM_UP {
+            race.record_machine(round, files);
+            race.print_round(&format!("round {} of {rounds}", round + 1 - WARM_UP));
+        }
+    }
+    for lane in &mut race.lanes {
+        lane.peak_bytes = lane.memory();
+        lane.process = None;
+    }
+    Ok(race)
+}
+
+/// Prepares a contestant and compares its numbers with the reference. A contestant that cannot run gets a lane that
+/// says why.
+fn enter(
+    programs: &Programs,
+    contestant: Contestant,
+    workload: Workload,
+    files: &Files,
+    reference: &[f64],
+) -> Result<Lane> {
+    let lacks = contestant.kind.lacks(workload.task(), contestant.dtype).map(str::to_string);
+    let mut lane = match lacks.map_or_else(|| ready(programs, contestant, workload, files), Err) {
+        Ok(lane) => lane,
+        Err(why) => {
+            let mut lane = idle(contestant);
+            lane.stop(why);
+            return Ok(lane);
+        }
+    };
+    let who = format!("{} {} on {}", contestant.kind.name(), contestant.dtype.name(), workload.name());
+    match lane.numbers() {
+        Ok(numbers) => match compare(workload.task(), contestant.dtype, &numbers, reference) {
+            Ok(agreement) => lane.agreement = Some(agreement),
+            // The accuracy of int8 depends on how a library quantizes, so a peer that loses too much is left out.
+            Err(error) if contestant.dtype == Dtype::Int8 && contestant.kind != Kind::Ours => lane.stop(error),
+            Err(error) => return Err(format!("{who}: {error}").into()),
+        },
+        Err(error) if contestant.kind == Kind::Ours => return Err(format!("{who}: {error}").into()),
+        Err(error) => lane.stop(error.to_string()),
+    }
+    Ok(lane)
+}
+
+impl Race {
+    /// Gives each contestant a turn, starting with another one in each round.
+    fn turns(&mut self, round: usize) -> Result {
+        let (count, trains) = (self.lanes.len(), self.workload.task().trains());
+        for lane in (0..count).map(|turn| (round + turn) % count) {
+            let lane = &mut self.lanes[lane];
             if lane.process.is_none() {
                 continue;
             }
             std::thread::sleep(PAUSE);
-            match lane.turn(workload.task().trains()) {
+            match lane.turn(trains) {
                 Ok(seconds) if round >= WARM_UP => lane.seconds.push(seconds),
                 Ok(_) => {}
                 Err(error) if lane.contestant.kind == Kind::Ours => return Err(format!("cloze: {error}").into()),
-                Err(error) => lane.stopped(error.to_string()),
+                Err(error) => lane.stop(error.to_string()),
             }
         }
-        if round >= WARM_UP {
-            std::thread::sleep(PAUSE);
-            peak.extend(peak_now(dtype.precision()).filter(|_| dtype != Dtype::Int8).map(|rate| rate / 1e9));
-            work.push(gflop(workload.task(), &files.config, batch(round)));
-            let times = lanes.iter().filter_map(|lane| Some((lane.contestant, lane.seconds.last()?)));
-            let times: Vec<String> =
-                times.map(|(who, time)| format!("{} {} {time:.4} s", who.kind.name(), who.dtype.name())).collect();
-            eprintln!("  round {} of {rounds}: {}", round + 1 - WARM_UP, times.join(", "));
-        }
+        Ok(())
     }
-    for lane in &mut lanes {
-        lane.peak_bytes = lane.memory();
-        lane.process = None;
+
+    /// Measures the arithmetic ceiling after a round, and counts the operations of its batch.
+    fn record_machine(&mut self, round: usize, files: &Files) {
+        std::thread::sleep(PAUSE);
+        let peak = peak_now(self.dtype.precision()).filter(|_| self.dtype != Dtype::Int8);
+        self.peak.extend(peak.map(|rate| rate / 1e9));
+        // A turn of training times its second step, on the second of two batches. Batches of inference all have one
+        // size.
+        let batch = &files.padded[(2 * round + 1) % files.padded.len()];
+        self.gflop.push(gflop(self.workload.task(), &files.config, batch));
     }
-    let mean = |sum: usize| sum as f64 / files.padded.len() as f64;
-    let tokens = mean(files.padded.iter().flat_map(|batch| batch.lengths()).sum());
-    let padded_tokens = mean(files.padded.iter().map(|batch| batch.ids.len()).sum());
-    let weight_bytes = std::fs::metadata(files.model.join("model.safetensors")).map_or(0, |file| file.len());
-    Ok(Race { workload, dtype, lanes, gflop: work, peak, tokens, padded_tokens, weight_bytes })
+
+    fn print_round(&self, name: &str) {
+        let times = self.lanes.iter().filter_map(|lane| Some((lane.contestant, lane.seconds.last()?)));
+        let times: Vec<String> =
+            times.map(|(who, time)| format!("{} {} {time:.4} s", who.kind.name(), who.dtype.name())).collect();
+        eprintln!("  {name}: {}", times.join(", "));
+    }
 }
 
 #[cfg(test)]
@@ -264,7 +297,7 @@ mod tests {
     use super::*;
 
     fn lane(kind: Kind, dtype: Dtype, seconds: &[f64]) -> Lane {
-        Lane { seconds: seconds.to_vec(), ..idle(Contestant { kind, dtype }, None) }
+        Lane { seconds: seconds.to_vec(), ..idle(Contestant { kind, dtype }) }
     }
 
     #[test]

@@ -1,45 +1,46 @@
-//! What is printed of a comparison.
+//! The printed report of a comparison.
 
 use crate::race::Race;
 use crate::table;
-use crate::workloads::{Texts, Workload};
+use crate::workloads::{Tokens, Workload};
 
-/// How to read the first table, but for the number of rounds.
+/// How to read the first table.
 const TIMES: &str = "\
-In a round everybody has the same batch, one after the other, in an order that rotates, and times a step that follows another,
-or forwards that follow another. `x`: a peer's time by cloze's of the same round, the median of the rounds; bold is the better
-of torch's two ways. *Of the matrix peak*: how fast the step would be if it were its matrix products alone, done as fast as all
-threads do multiply-adds from registers; that speed is measured in each round. Steps have dropout 0.1, clipping and AdamW in
-them. torch's bf16 is `torch.autocast`; int8 is dynamic everywhere.";
+In each round, all contestants run the same batch one after the other, in rotating order, and time a step or forwards
+after an untimed one. `x` is a peer's time divided by that of cloze in the same round (median over the rounds); the
+faster of the two torch variants is bold. *Of the matrix peak* is the share of the arithmetic ceiling that cloze reaches
+if only matrix products count as work; the ceiling (multiply-adds on registers, all threads) is measured in each round.
+Steps include dropout 0.1, clipping and AdamW. bf16 in torch is `torch.autocast`; int8 is dynamic quantization for all
+contestants.";
 
 /// How to read the second table.
 const CHECKS: &str = "\
-Peak memory is that of the whole life of a process. *Difference*: the largest relative one of the losses of three steps
-without dropout, or the largest of an output by the largest output, from torch's in f32 (cloze's, where there is no torch); in
-int8 what the cosine of the outputs lacks to 1.";
+Peak memory covers the whole life of a process. *Difference* is measured against torch in f32, or against cloze if torch
+is missing: for training, the largest relative difference in the losses of three steps without dropout; for inference,
+the largest difference of an output relative to the largest output; in int8, 1 minus the cosine of the outputs.";
 
-/// Tables of the races, and how to read them.
-pub fn report(races: &[Race], texts: &Texts, rounds: usize, smoke: bool, minilm: bool) -> String {
+/// Returns the tables of the races, and how to read them.
+pub fn report(races: &[Race], texts: &Tokens, rounds: usize, smoke: bool, minilm: bool) -> String {
     let workloads: String = Workload::ALL
         .into_iter()
         .filter_map(|workload| races.iter().find(|race| race.workload == workload))
-        .map(|race| what(race, texts, smoke, minilm))
+        .map(|race| describe(race, texts, smoke, minilm))
         .collect();
     format!(
-        "Medians of {rounds} rounds (smallest to largest). {TIMES}\n\n{}\n{workloads}\n{CHECKS}\n\n{}",
+        "Medians of {rounds} rounds, with ranges. {TIMES}\n\n{}\n{workloads}\n{CHECKS}\n\n{}",
         table::times(races),
         table::checks(races)
     )
 }
 
-/// A line about a workload.
-fn what(race: &Race, texts: &Texts, smoke: bool, minilm: bool) -> String {
+/// Returns a line about a workload.
+fn describe(race: &Race, texts: &Tokens, smoke: bool, minilm: bool) -> String {
     let Race { workload, tokens, padded_tokens, .. } = race;
     let model = match workload {
-        _ if smoke => "a tiny model in the place of the real one",
+        _ if smoke => "a tiny model instead of the real one",
         Workload::Embed if minilm => "the published weights",
         _ => "random weights",
     };
     let (name, description, source) = (workload.name(), workload.description(), texts.source(*workload));
-    format!("- {name}: {description}; {model}; {source}; {tokens:.0} of {padded_tokens:.0} tokens are no padding\n")
+    format!("- {name}: {description}; {model}; {source}; {tokens:.0} of {padded_tokens:.0} tokens are not padding\n")
 }

@@ -1,4 +1,4 @@
-//! Results as Markdown.
+//! Formats results as Markdown tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::contestants::{Contestant, Kind};
 use crate::protocol::Dtype;
 use crate::race::{Lane, Race};
 
-/// A table of cells.
+/// Formats rows of cells as a table. The first row is the header.
 pub fn table(rows: &[Vec<String>]) -> String {
     let Some((head, body)) = rows.split_first() else { return String::new() };
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
@@ -14,7 +14,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     line(head) + &rule + &body.iter().map(|row| line(row)).collect::<String>()
 }
 
-/// Seconds in as many digits as say something.
+/// Formats a time with three significant digits.
 pub fn seconds(seconds: f64) -> String {
     match seconds {
         ..0.0995 => format!("{:.1} ms", 1e3 * seconds),
@@ -23,18 +23,18 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
-/// Memory; a dash where the system does not say.
+/// Formats an amount of memory, or a dash if it is unknown.
 pub fn gib(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "-".into(), |bytes| format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64))
 }
 
-/// Peers that took part in any race.
+/// Returns the peers that took part in any race.
 fn peers(races: &[Race]) -> Vec<Kind> {
     let there = |kind: &Kind| races.iter().any(|race| race.lanes.iter().any(|lane| lane.contestant.kind == *kind));
     Kind::ALL.into_iter().filter(|kind| *kind != Kind::Ours && there(kind)).collect()
 }
 
-/// Times: of ours, and of each peer with how many times as long it took. What is faster of torch's two ways is bold.
+/// Returns the table of times, with the ratio of each peer to cloze. The ratio of the faster torch variant is bold.
 pub fn times(races: &[Race]) -> String {
     let peers = peers(races);
     let mut head: Vec<String> = ["workload", "type", "cloze", "of the matrix peak"].map(String::from).to_vec();
@@ -71,13 +71,13 @@ pub fn times(races: &[Race]) -> String {
     table(&rows)
 }
 
-/// Median, and smallest to largest.
+/// Formats the median and the range of a lane.
 fn time(lane: &Lane) -> String {
     let Some(spread) = lane.spread() else { return "-".into() };
     format!("{} ({} to {})", seconds(spread.median), seconds(spread.min), seconds(spread.max))
 }
 
-/// Why a contestant has no time.
+/// Returns why a contestant has no time.
 fn why(race: &Race, kind: Kind) -> String {
     let contestant = Contestant { kind, dtype: race.dtype };
     let lane = race.lanes.iter().find(|lane| lane.contestant == contestant);
@@ -85,7 +85,7 @@ fn why(race: &Race, kind: Kind) -> String {
     why.map_or_else(|| "-".into(), |why| format!("not run: {}", why.replace('|', "/")))
 }
 
-/// Peak memory, and how far numbers were from the reference's.
+/// Returns the table of peak memory, and of the differences from the reference.
 pub fn checks(races: &[Race]) -> String {
     let head = ["workload", "type", "contestant", "peak memory", "of the f32 weights", "difference", "allowed"];
     let mut rows = vec![head.map(String::from).to_vec()];
@@ -106,7 +106,7 @@ pub fn checks(races: &[Race]) -> String {
     table(&rows)
 }
 
-/// `torch 2.15.0, transformers 5.23.0`: the versions of everything that took part.
+/// Returns the versions of all libraries that took part: `torch 2.15.0, transformers 5.23.0`.
 pub fn versions(races: &[Race]) -> String {
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (library, version) in races.iter().flat_map(|race| &race.lanes).flat_map(|lane| &lane.versions) {

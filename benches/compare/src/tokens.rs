@@ -1,26 +1,27 @@
-//! What a token costs in steps of different sizes: it should be the same.
+//! The time per token in steps of different sizes, which should be constant.
 
 use std::path::Path;
+
+use cloze_benches::{Spread, median};
 
 use crate::Result;
 use crate::contestants::{Contestant, Kind, Programs};
 use crate::protocol::Dtype;
 use crate::race::{Lane, PAUSE, ready};
-use crate::stats::{Spread, median};
 use crate::table;
-use crate::workloads::{Texts, Workload};
+use crate::workloads::{Tokens, Workload};
 
-/// Sequences of 128 tokens in a step.
+/// Numbers of sequences in a step, each of 128 tokens.
 const SEQUENCES: [usize; 3] = [8, 32, 128];
-/// Rounds that do not count.
+/// Rounds that are not counted.
 const WARM_UP: usize = 1;
 
-/// Runs our dense step in all sizes in turns; a table.
+/// Runs the dense step of cloze in all sizes in turns, and returns a table.
 ///
 /// # Errors
-/// When a process fails.
+/// Returns an error if a process fails.
 pub fn measure(programs: &Programs, folder: &Path, dtype: Dtype, rounds: usize) -> Result<String> {
-    let files = Workload::Dense.write(folder, &Texts::default(), None, false)?;
+    let files = Workload::Dense.write(folder, &Tokens::default(), None, false)?;
     let mut lanes: Vec<Lane> = Vec::new();
     for sequences in SEQUENCES {
         let files = files.resized(sequences)?;
@@ -36,7 +37,7 @@ pub fn measure(programs: &Programs, folder: &Path, dtype: Dtype, rounds: usize) 
             }
         }
     }
-    let head = ["tokens in a step", "type", "step", "for each token", "of the first", "peak memory"];
+    let head = ["tokens per step", "type", "step", "per token", "relative to the first", "peak memory"];
     let mut rows = vec![head.map(String::from).to_vec()];
     for (lane, sequences) in lanes.iter().zip(SEQUENCES) {
         let tokens = 128 * sequences;

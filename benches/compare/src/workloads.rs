@@ -1,5 +1,5 @@
-//! The work: for each workload a model with seeded random weights and a sequence of batches, written to files that
-//! every contestant reads.
+//! The workloads. Each is a model with seeded random weights and a sequence of batches, written to files that all
+//! contestants read.
 
 mod batches;
 
@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use crate::Result;
 use crate::protocol::{PaddedBatch, Task};
-pub use batches::Texts;
+pub use batches::Tokens;
 
-/// Key of all weights and draws.
+/// Random seed of all weights and batches.
 pub const SEED: u64 = 7;
 
-/// What is compared.
+/// A workload to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -31,11 +31,11 @@ pub enum Workload {
     Finetune,
     /// BERT-base, 32 sentences of SST-2 padded to the longest of them, 2 classes
     FinetuneDynamic,
-    /// BERT-large, answers in 384 tokens
+    /// BERT-large, question answering on 384 tokens
     Qa384,
-    /// BERT-large, answers in 55 tokens, as many as the course's question and text have
+    /// BERT-large, question answering on 55 tokens, as many as the course's question and text have
     Qa55,
-    /// MiniLM-L6, vectors of 32 sentences of 6 to 128 tokens
+    /// MiniLM-L6, embeddings of 32 sentences of 6 to 128 tokens
     Embed,
 }
 
@@ -44,7 +44,7 @@ pub struct Files {
     pub model: PathBuf,
     pub batches: PathBuf,
     pub config: BertConfig,
-    /// What is in the second.
+    /// The contents of `batches`.
     pub padded: Vec<PaddedBatch>,
 }
 
@@ -80,7 +80,7 @@ impl Workload {
         }
     }
 
-    /// The course's.
+    /// Returns the learning rate of the course.
     pub fn learning_rate(self) -> f64 {
         if self.task() == Task::Classification { 2e-5 } else { 5e-5 }
     }
@@ -100,7 +100,7 @@ impl Workload {
         }
     }
 
-    /// What the workload is, but for whose words.
+    /// Describes the workload, except for the source of its texts.
     pub fn description(self) -> &'static str {
         match self {
             Workload::Pretrain => "BERT-base, optimizer step on 8 pairs padded to 64",
@@ -113,16 +113,17 @@ impl Workload {
         }
     }
 
-    /// Writes the files of this workload into `folder`. Weights are drawn, unless there is a `model` to take.
+    /// Writes the files of this workload into `folder`. Weights are random unless `model` names a folder to take them
+    /// from.
     ///
     /// # Errors
-    /// When texts that this workload needs are not there, or a file cannot be written.
-    pub fn write(self, folder: &Path, texts: &Texts, model: Option<&Path>, smoke: bool) -> Result<Files> {
+    /// Returns an error if required texts are missing, or if a file cannot be written.
+    pub fn write(self, folder: &Path, texts: &Tokens, model: Option<&Path>, smoke: bool) -> Result<Files> {
         let folder = if smoke { folder.join("smoke") } else { folder.to_path_buf() };
         let (config, model) = match model {
             Some(place) => (BertModel::open(place, &Device::Cpu)?.0.config().clone(), place.to_path_buf()),
             None => {
-                // Workloads of the same task have the same.
+                // Workloads of the same task share a model.
                 let (config, place) = (self.config(smoke), folder.join("models").join(self.task().name()));
                 save(self.task(), &config, &place)?;
                 (config, place)
@@ -138,10 +139,15 @@ impl Workload {
 }
 
 impl Files {
-    /// The same model with batches of random tokens: so many sequences of 128, without padding, to pre-train on.
+    /// Returns the mean of `count` over the batches.
+    pub fn mean(&self, count: impl Fn(&PaddedBatch) -> usize) -> f64 {
+        self.padded.iter().map(count).sum::<usize>() as f64 / self.padded.len() as f64
+    }
+
+    /// Returns the same model with pre-training batches of this many sequences of 128 random tokens, without padding.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn resized(&self, sequences: usize) -> Result<Files> {
         let batches = self.batches.with_file_name(format!("batches-{sequences}.json"));
         let padded = batches::dense(sequences, self.config.vocab_size);

@@ -1,4 +1,4 @@
-//! candle as a contestant: answers the driver's requests, a JSON object a line.
+//! candle as a contestant: answers the requests of the driver, one JSON object per line.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,13 +42,13 @@ struct Inputs {
     ids: Tensor,
     token_types: Tensor,
     attention_mask: Tensor,
-    /// Numbers of the rows of `[B L]` that are tokens.
+    /// Indices of the rows of `[B * L]` that are tokens.
     tokens: Vec<u32>,
 }
 
 struct Subject {
     model: BertModel,
-    /// Answers have this head, vectors none.
+    /// The question answering head; `None` for embeddings.
     head: Option<Linear>,
     batches: Vec<Inputs>,
     runs: usize,
@@ -59,7 +59,8 @@ impl Subject {
         let device = Device::Cpu;
         let config: Config = serde_json::from_reader(BufReader::new(File::open(folder.join("config.json"))?))?;
         let files = [folder.join("model.safetensors")];
-        // SAFETY: nobody changes the file while this runs.
+        // SAFETY: `from_mmaped_safetensors` requires that the file does not change while it is mapped. The driver wrote
+        // it before starting this process, and no one writes it during a comparison.
         let weights = unsafe { VarBuilder::from_mmaped_safetensors(&files, DType::F32, &device)? };
         let head = match task {
             "question_answering" => Some(candle_nn::linear(config.hidden_size, 2, weights.pp("qa_outputs"))?),
@@ -82,7 +83,7 @@ impl Subject {
         Ok(Subject { model, head, batches, runs: 0 })
     }
 
-    /// Logits `[B, L, 2]`, or vectors `[B, H]` of norm 1.
+    /// Returns logits `[B, L, 2]`, or normalised embeddings `[B, H]`.
     fn forward(&self, number: usize) -> Result<Tensor> {
         let Inputs { ids, token_types, attention_mask, .. } = &self.batches[number % self.batches.len()];
         let hidden = self.model.forward(ids, token_types, Some(attention_mask))?;
@@ -120,14 +121,14 @@ fn answer(request: Request, subject: &mut Option<Subject>) -> Result<Reply> {
         *subject = Some(Subject::new(&task, model, batches)?);
         return Ok(Reply::Ready(BTreeMap::from([("candle", candle_version())])));
     }
-    let subject = subject.as_mut().context("asked before it was prepared")?;
+    let subject = subject.as_mut().context("request before `prepare`")?;
     Ok(match request {
         Request::Run => Reply::Seconds(subject.run()?),
         _ => Reply::Numbers(subject.check()?),
     })
 }
 
-/// That of the lock file.
+/// Returns the version in the lock file.
 fn candle_version() -> &'static str {
     let after = |text: &'static str, mark: &str| text.split_once(mark).map_or("", |(_, rest)| rest);
     let version = after(after(include_str!("../Cargo.lock"), "name = \"candle-core\""), "version = \"");

@@ -1,4 +1,4 @@
-//! Batches: of real texts where they are there, or else of random tokens in the same lengths.
+//! Batches of real texts if they are available, and of random tokens of the same lengths otherwise.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,65 +11,66 @@ use super::{SEED, Workload};
 use crate::Result;
 use crate::protocol::PaddedBatch;
 
-/// Different batches of a workload.
+/// Number of different batches in a workload.
 const BATCHES: usize = 8;
 /// The special tokens of BERT's vocabulary.
 const PAD: u32 = 0;
 const CLS: u32 = 101;
 const SEP: u32 = 102;
 const MASK: u32 = 103;
-/// Ids from here on are ordinary tokens.
+/// The first id of ordinary tokens.
 const ORDINARY: u32 = 1000;
-/// What is not to be predicted.
+/// The ignored label, for tokens that are not to be predicted.
 const IGNORED: i64 = -100;
 
-/// Lengths of the sentences that are made into vectors; twice each.
+/// Lengths of the sentences to embed. Each occurs twice in a batch.
 const SENTENCES: [usize; 16] = [6, 9, 12, 15, 18, 22, 26, 30, 35, 40, 50, 60, 75, 90, 110, 128];
 
-/// The course's documents, its rows, and SST-2.
+/// Files of the course and of SST-2.
 const PAIRS: &str = "course/corpus.txt";
 const ROWS: &str = "course/sentiment_train.tsv";
 const SST2: &str = "sst2/train.tsv";
-const NO_SST2: &str = "needs sst2/train.tsv and BERT's vocabulary in the folder that CLOZE_DATA names";
+const NO_SST2: &str = "needs sst2/train.tsv and BERT's vocabulary in the folder of CLOZE_DATA";
 
-/// Where texts come from.
+/// The source of tokens: texts, if data and a vocabulary are available, or random numbers.
 #[derive(Default)]
-pub struct Texts {
-    /// The folder of the data, with `course/` and `sst2/` in it.
+pub struct Tokens {
+    /// The folder that contains `course/` and `sst2/`.
     data: Option<PathBuf>,
     tokenizer: Option<Tokenizer>,
 }
 
-/// A sequence before it is padded: token ids, token types, and for each token its label.
+/// A sequence before padding: ids, token types and labels of its tokens.
 #[derive(Clone, Default)]
-struct Row {
+struct TokenRow {
     ids: Vec<u32>,
     token_types: Vec<u32>,
     labels: Vec<i64>,
 }
 
-impl Texts {
-    /// Texts of the folder `data`, in tokens of the vocabulary in the folder `vocab`.
+impl Tokens {
+    /// Uses the texts in the folder `data`, tokenized with the vocabulary in the folder `vocab`.
     ///
     /// # Errors
-    /// When the vocabulary cannot be read.
-    pub fn new(data: Option<PathBuf>, vocab: Option<&Path>) -> Result<Texts> {
+    /// Returns an error if the vocabulary cannot be read.
+    pub fn new(data: Option<PathBuf>, vocab: Option<&Path>) -> Result<Tokens> {
         let own = data.as_ref().map(|data| data.join("vocab")).filter(|folder| folder.is_dir());
-        let Some(folder) = vocab.map(Path::to_path_buf).or(own) else { return Ok(Texts { data, tokenizer: None }) };
+        let Some(folder) = vocab.map(Path::to_path_buf).or(own) else { return Ok(Tokens { data, tokenizer: None }) };
         let names = ["vocab.txt", "bert-base-uncased-vocab.txt"];
         let file = names.map(|name| folder.join(name)).into_iter().find(|path| path.is_file());
-        let file = file.ok_or_else(|| format!("{}: has neither {} nor {}", folder.display(), names[0], names[1]))?;
+        let file =
+            file.ok_or_else(|| format!("{}: contains neither {} nor {}", folder.display(), names[0], names[1]))?;
         let tokenizer = Tokenizer::from_vocab_file(file, &TokenizerOptions::default())?;
-        Ok(Texts { data, tokenizer: Some(tokenizer) })
+        Ok(Tokens { data, tokenizer: Some(tokenizer) })
     }
 
-    /// The file `name` of the data and the tokenizer, where both are there.
+    /// Returns the data file `name` and the tokenizer, if both exist.
     fn file(&self, name: &str) -> Option<(PathBuf, &Tokenizer)> {
         let path = self.data.as_ref()?.join(name);
         path.is_file().then_some(path).zip(self.tokenizer.as_ref())
     }
 
-    /// What the tokens of a workload are, in words.
+    /// Describes the tokens of a workload.
     pub fn source(&self, workload: Workload) -> &'static str {
         let there = |name| self.file(name).is_some();
         match workload {
@@ -83,12 +84,12 @@ impl Texts {
         }
     }
 
-    /// Why a workload cannot be run, if it needs texts that are not there.
+    /// Returns why a workload cannot be run, if its texts are missing.
     pub fn lacks(&self, workload: Workload) -> Option<&'static str> {
         (workload == Workload::FinetuneDynamic && self.file(SST2).is_none()).then_some(NO_SST2)
     }
 
-    /// The batches of a workload, for a model with `vocab_size` tokens.
+    /// Returns the batches of a workload for a model with `vocab_size` tokens.
     pub(super) fn batches(&self, workload: Workload, vocab_size: usize) -> Result<Vec<PaddedBatch>> {
         let mut drawn = Drawn::new(workload, vocab_size);
         match workload {
@@ -118,7 +119,7 @@ impl Texts {
     }
 }
 
-/// Batches of so many pairs of 128 tokens.
+/// Returns batches of this many pairs of 128 random tokens.
 pub(super) fn dense(sequences: usize, vocab_size: usize) -> Vec<PaddedBatch> {
     let mut drawn = Drawn::new(Workload::Dense, vocab_size);
     repeat(|| drawn.pairs(sequences, 128..129, 128))
@@ -128,7 +129,7 @@ fn repeat(batch: impl FnMut() -> PaddedBatch) -> Vec<PaddedBatch> {
     std::iter::repeat_with(batch).take(BATCHES).collect()
 }
 
-/// The course's sentence pairs, masked by its rule.
+/// Returns the course's sentence pairs, masked by its rule.
 fn course_pairs(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<PaddedBatch>> {
     const SIZE: usize = 8;
     let data = PreTraining::new(&Corpus::open(path)?, tokenizer)?
@@ -139,22 +140,22 @@ fn course_pairs(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<PaddedBatch>> 
     let batch = |(step, pairs): (usize, &[PairExample])| {
         let example = |(number, pair)| data.example(pair, step as u32, number as u32);
         let examples = pairs.iter().enumerate().map(example).collect::<Result<Vec<_>, _>>()?;
-        let rows: Vec<Row> = examples.iter().map(masked_row).collect();
+        let rows: Vec<TokenRow> = examples.iter().map(masked_row).collect();
         let next = examples.iter().map(|example| i64::from(example.next_sentence_label.unwrap_or(0)));
         Ok(PaddedBatch { next_sentence: next.collect(), ..padded(&rows, 64, true) })
     };
     pairs.chunks(SIZE).enumerate().map(batch).collect()
 }
 
-fn masked_row(example: &MaskedExample) -> Row {
+fn masked_row(example: &MaskedExample) -> TokenRow {
     let mut labels = vec![IGNORED; example.ids.len()];
     for target in &example.targets {
         labels[target.position as usize] = i64::from(target.original);
     }
-    Row { ids: example.ids.clone(), token_types: example.token_types.clone(), labels }
+    TokenRow { ids: example.ids.clone(), token_types: example.token_types.clone(), labels }
 }
 
-/// Labelled sentences in random order, padded to `length` or else to the longest of each batch.
+/// Returns labelled sentences in random order, padded to `length` or to the longest sentence in each batch.
 fn labelled(path: &Path, tokenizer: &Tokenizer, size: usize, length: Option<usize>) -> Result<Vec<PaddedBatch>> {
     let clean = rows(path)?;
     let mut stream = Stream::new(SEED, Purpose::Shuffle, 0, 0, 0);
@@ -168,7 +169,7 @@ fn labelled(path: &Path, tokenizer: &Tokenizer, size: usize, length: Option<usiz
     let batch = |picked: &[usize]| {
         let row = |&index: &usize| {
             let encoding = tokenizer.encode_with(&clean.texts[index], None, &options)?;
-            Ok(Row { ids: encoding.ids, token_types: encoding.token_types, labels: Vec::new() })
+            Ok(TokenRow { ids: encoding.ids, token_types: encoding.token_types, labels: Vec::new() })
         };
         let rows = picked.iter().map(row).collect::<Result<Vec<_>>>()?;
         let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
@@ -178,7 +179,7 @@ fn labelled(path: &Path, tokenizer: &Tokenizer, size: usize, length: Option<usiz
     order.chunks_exact(size).take(BATCHES).map(batch).collect()
 }
 
-/// The texts of a file in token ids, one after the other.
+/// Returns the token ids of all texts in a file, concatenated.
 fn words(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let mut words = Vec::new();
     for text in rows(path)?.texts {
@@ -187,18 +188,18 @@ fn words(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     Ok(words)
 }
 
-/// The labelled texts of a file.
+/// Reads the labelled texts of a file.
 fn rows(path: &Path) -> Result<Sanitized> {
     let rows = read_rows(path, &Columns::new())?;
     let names = label_names(&rows)?;
     Ok(sanitize("rows", rows, Some(&names)))
 }
 
-/// Random tokens, or pieces of a text.
+/// Draws random tokens, or pieces of a text.
 struct Drawn {
     stream: Stream,
     vocab_size: usize,
-    /// The text, in token ids; tokens are random if there is none.
+    /// The token ids of the text. If it is empty, tokens are random.
     words: Vec<u32>,
 }
 
@@ -207,10 +208,10 @@ impl Drawn {
         Drawn { stream: Stream::new(SEED, Purpose::User, workload as u32, 0, 0), vocab_size, words: Vec::new() }
     }
 
-    /// A pair `[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]`, of `length` tokens.
-    fn row(&mut self, length: usize, pair: bool) -> Row {
+    /// Draws a pair `[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]`, of `length` tokens.
+    fn row(&mut self, length: usize, pair: bool) -> TokenRow {
         let middle = if pair { length / 2 } else { length - 1 };
-        let mut row = Row { labels: vec![IGNORED; length], ..Row::default() };
+        let mut row = TokenRow { labels: vec![IGNORED; length], ..TokenRow::default() };
         let first_word = self.stream.below(self.words.len().saturating_sub(length));
         for at in 0..length {
             row.token_types.push(u32::from(at > middle));
@@ -230,14 +231,14 @@ impl Drawn {
         lengths.start + self.stream.below(lengths.len())
     }
 
-    /// A batch of sentences of these lengths in random order.
+    /// Draws a batch of sentences of these lengths in random order.
     fn sentences(&mut self, lengths: &[usize], length: usize) -> PaddedBatch {
         let mut lengths = lengths.to_vec();
         self.stream.shuffle(&mut lengths);
         padded(&lengths.into_iter().map(|tokens| self.row(tokens, false)).collect::<Vec<_>>(), length, false)
     }
 
-    /// A batch of pairs with 15 % of their tokens masked, at least one in each.
+    /// Draws a batch of pairs with 15 % of their tokens masked, at least one in each pair.
     fn pairs(&mut self, size: usize, lengths: Range<usize>, length: usize) -> PaddedBatch {
         let mut rows = Vec::new();
         for _ in 0..size {
@@ -253,7 +254,7 @@ impl Drawn {
         PaddedBatch { next_sentence: self.classes(size), ..padded(&rows, length, true) }
     }
 
-    /// A batch of sentences with a class each.
+    /// Draws a batch of sentences, each with a class.
     fn labelled(&mut self, size: usize, lengths: Range<usize>, length: usize) -> PaddedBatch {
         let drawn: Vec<usize> = (0..size).map(|_| self.length(&lengths)).collect();
         PaddedBatch { labels: self.classes(size), ..self.sentences(&drawn, length) }
@@ -264,8 +265,8 @@ impl Drawn {
     }
 }
 
-/// Pads rows to `length`; `labelled` says whether tokens have labels.
-fn padded(rows: &[Row], length: usize, labelled: bool) -> PaddedBatch {
+/// Pads rows to `length`. If `labelled` is true, the labels of tokens are included.
+fn padded(rows: &[TokenRow], length: usize, labelled: bool) -> PaddedBatch {
     let mut batch = PaddedBatch { length, ..PaddedBatch::default() };
     for row in rows {
         let padding = length - row.ids.len();
@@ -289,7 +290,7 @@ mod tests {
     use super::*;
 
     fn batches(workload: Workload) -> Vec<PaddedBatch> {
-        Texts::default().batches(workload, 30_522).unwrap()
+        Tokens::default().batches(workload, 30_522).unwrap()
     }
 
     #[test]
@@ -317,7 +318,7 @@ mod tests {
                 assert!(padding.into_iter().all(|(&id, _)| id == PAD));
             }
         }
-        assert!(Texts::default().lacks(Workload::FinetuneDynamic).is_some());
+        assert!(Tokens::default().lacks(Workload::FinetuneDynamic).is_some());
     }
 
     #[test]

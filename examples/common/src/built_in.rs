@@ -1,9 +1,31 @@
-//! Invented data: names of people, places and organisations; voyages, and questions about them.
+//! Built-in data: a small corpus, sentences with invented names, and questions about invented voyages.
 
+use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{AnswerSpan, QuestionExample, TaggedSentence};
+use cloze::train::{AnswerSpan, QuestionExample, Result, TaggedSentence};
 
-/// Sentences; PER, LOC and ORG are to be filled.
+const MINI_CORPUS: &str = include_str!("../../data/mini-corpus.txt");
+
+/// Returns small documents in English and Portuguese, the corpus that `models/tiny` was trained on.
+///
+/// # Errors
+/// Returns an error if the corpus is empty, which it is not.
+pub fn mini_corpus() -> Result<Corpus> {
+    let documents = MINI_CORPUS.split("\n\n").map(|document| document.lines().map(str::to_string).collect());
+    Corpus::from_documents(documents.collect())
+}
+
+/// Returns six documents of 60 sentences of random words, so that batches are large enough to occupy several threads.
+///
+/// # Errors
+/// Returns an error if the corpus is empty, which it is not.
+pub fn random_corpus() -> Result<Corpus> {
+    let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
+    let mut sentence = || (0..12).map(|_| format!("w{}", stream.below(300))).collect::<Vec<_>>().join(" ");
+    Corpus::from_documents((0..6).map(|_| (0..60).map(|_| sentence()).collect()).collect())
+}
+
+/// Sentence templates, in which an invented name replaces PER, LOC and ORG.
 const SENTENCES: [&str; 10] = [
     "PER works for ORG in LOC .",
     "Yesterday PER took the train to LOC .",
@@ -17,13 +39,13 @@ const SENTENCES: [&str; 10] = [
     "A ORG abriu uma loja em LOC .",
 ];
 
-/// What invented names are made of.
+/// The syllables of invented names.
 const SYLLABLES: [&str; 24] = [
     "ba", "be", "bri", "ca", "co", "de", "do", "fa", "ga", "hu", "jo", "la", "le", "lis", "ma", "mo", "na", "pra",
     "re", "ro", "sa", "tei", "vi", "xa",
 ];
 
-/// A sentence with invented names: what is around a name says what it is.
+/// Returns a sentence with invented names, whose kind only the words around them tell.
 pub fn tagged_sentence(random: &mut Stream) -> TaggedSentence {
     let mut sentence = TaggedSentence::default();
     for word in SENTENCES[random.below(SENTENCES.len())].split(' ') {
@@ -70,7 +92,7 @@ const JOURNEYS: [&str; 4] = ["a long voyage", "a spring storm", "the second jour
 const REMARKS: [&str; 4] =
     ["The weather was good.", "Many people know the story.", "It was told again and again.", "Nobody knows why."];
 
-/// Who did what, where and when: questions, each with a text that answers it.
+/// Returns questions about who did what and when, each with a text that contains the answer.
 pub fn voyages(count: usize, seed: u64) -> Vec<QuestionExample> {
     let mut random = Stream::new(seed, Purpose::User, 0, 0, 0);
     let voyage = |_| {

@@ -1,7 +1,7 @@
-//! What the machine can do at most: multiply-adds from registers, and streams through memory much larger than the caches.
+//! The ceilings of the machine: multiply-adds on registers, and streams through memory much larger than the caches.
 //!
-//! All threads of rayon's pool run the same loop, as they do in the library. The best of a few windows counts: whatever
-//! else runs on the machine can only lower a figure.
+//! All threads of the rayon pool run the same loop, as they do in the library. The best of several windows counts,
+//! because other load on the machine can only lower a result.
 
 use std::fmt;
 use std::time::Instant;
@@ -9,25 +9,25 @@ use std::time::Instant;
 use cloze::prelude::Precision;
 use rayon::prelude::*;
 
-use super::Result;
+use crate::Result;
 
-/// Windows of a measurement.
+/// Windows in a measurement.
 const WINDOWS: usize = 4;
-/// Seconds of a window of arithmetic: long enough for the clock to settle.
+/// Seconds in a window of arithmetic: long enough for the clock frequency to settle.
 const WINDOW: f64 = 0.06;
 
-/// Operations and bytes a second of all threads together; without measuring, zeros.
+/// Operations and bytes per second of all threads together. Zero by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ceilings {
     threads: usize,
     f32: Loop,
     bf16: Option<Loop>,
     int8: Option<Loop>,
-    /// Bytes a second, as [`Memory`] measures them.
+    /// Memory bandwidth as measured by [`Memory`], in bytes per second.
     pub memory: f64,
 }
 
-/// Operations a second, by which instructions.
+/// Operations per second, and the instructions that reach them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Loop {
     rate: f64,
@@ -35,13 +35,14 @@ struct Loop {
 }
 
 impl Ceilings {
+    /// Measures arithmetic and memory.
     pub fn measure(memory: &mut Memory) -> Ceilings {
         let [f32, bf16, int8] = loops().map(|found| found.map(Kernel::measure));
         let (threads, memory) = (rayon::current_num_threads(), memory.measure());
         Ceilings { threads, f32: f32.unwrap_or_default(), bf16, int8, memory }
     }
 
-    /// The better of each.
+    /// Returns the higher of each ceiling.
     pub fn max(self, other: Ceilings) -> Ceilings {
         let faster = |one: Loop, other: Loop| if one.rate > other.rate { one } else { other };
         Ceilings {
@@ -53,12 +54,12 @@ impl Ceilings {
         }
     }
 
-    /// With this many bytes a second.
+    /// Replaces the memory bandwidth.
     pub fn with_memory(self, memory: f64) -> Ceilings {
         Ceilings { memory, ..self }
     }
 
-    /// Operations a second; in f32 where there are no instructions for the type.
+    /// Returns operations per second in this precision, or in f32 if there are no instructions for it.
     pub fn peak(&self, precision: Precision) -> f64 {
         match precision {
             Precision::F32 | Precision::F16 => None,
@@ -70,7 +71,7 @@ impl Ceilings {
     }
 }
 
-/// Operations a second that all threads do now; `None` where there are no instructions for the type.
+/// Measures operations per second in this precision. Returns `None` if there are no instructions for it.
 pub fn peak_now(precision: Precision) -> Option<f64> {
     let [f32, bf16, int8] = loops();
     let kernel = match precision {
@@ -92,7 +93,7 @@ impl fmt::Display for Ceilings {
     }
 }
 
-/// Seconds that `f` takes, the least of [`WINDOWS`] times.
+/// Returns the seconds that `f` takes, the least of [`WINDOWS`] runs.
 fn best(mut f: impl FnMut()) -> f64 {
     let seconds = (0..WINDOWS).map(|_| {
         let start = Instant::now();
@@ -102,30 +103,36 @@ fn best(mut f: impl FnMut()) -> f64 {
     seconds.fold(f64::INFINITY, f64::min)
 }
 
-/// Arrays to stream through.
+/// Arrays to stream through, for measuring memory bandwidth.
 pub struct Memory {
     a: Vec<f32>,
     b: Vec<f32>,
 }
 
 impl Memory {
-    /// Elements of an array: 256 MiB.
+    /// Elements in an array of 256 MiB.
     const LENGTH: usize = 1 << 26;
-    /// What one thread takes at a time: 1 MiB.
+    /// Elements that a thread processes at a time: 1 MiB.
     const PART: usize = 1 << 18;
 
+    /// Allocates the arrays.
+    ///
+    /// # Errors
+    /// Returns an error if there is not enough memory.
     pub fn new() -> Result<Memory> {
         let array = || {
             let mut array = Vec::new();
-            array.try_reserve_exact(Memory::LENGTH).map_err(|_| "no memory to stream through: 512 MiB are needed")?;
+            array
+                .try_reserve_exact(Memory::LENGTH)
+                .map_err(|_| "not enough memory to measure its bandwidth: 512 MiB are needed")?;
             array.resize(Memory::LENGTH, 1.0);
             Ok::<_, String>(array)
         };
         Ok(Memory { a: array()?, b: array()? })
     }
 
-    /// Bytes a second of `a[i] = s a[i] + b[i]` or of a sum, whichever are more. The first is the triad of J. D. McCalpin's
-    /// STREAM in a form where no line is fetched only to be overwritten.
+    /// Measures bytes per second of `a[i] = s a[i] + b[i]` and of a sum, and returns the higher. The former is the
+    /// triad of J. D. McCalpin's STREAM, changed so that no cache line is fetched only to be overwritten.
     pub fn measure(&mut self) -> f64 {
         let Memory { a, b } = self;
         let s = std::hint::black_box(0.5f32);
@@ -135,7 +142,7 @@ impl Memory {
             });
         });
         let sum = |part: &[f32]| {
-            // Enough independent sums that adding is not what takes the time.
+            // Enough independent sums to hide the latency of additions.
             let mut sums = [0.0; 64];
             part.chunks_exact(64).for_each(|part| sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x));
             sums.iter().sum::<f32>()
@@ -148,10 +155,10 @@ impl Memory {
     }
 }
 
-/// A loop of multiply-adds whose operands stay in registers.
+/// A loop of multiply-adds with all operands in registers.
 struct Kernel {
     instructions: &'static str,
-    /// Multiplications and additions of a round.
+    /// Multiplications and additions in a round.
     operations: usize,
     run: fn(rounds: usize),
 }
@@ -167,20 +174,20 @@ impl Kernel {
     }
 }
 
-/// The best loops that this processor has for f32, bf16 and int8.
+/// Returns the fastest loops of this processor for f32, bf16 and int8.
 #[cfg(target_arch = "x86_64")]
 fn loops() -> [Option<Kernel>; 3] {
     use std::is_x86_feature_detected as has;
     let f32 = match (has!("avx512f"), has!("avx2") && has!("fma")) {
-        // SAFETY: the processor has the instructions.
+        // SAFETY: AVX-512F was detected on this processor.
         (true, _) => x86::kernel("AVX-512", 16 * x86::LONG, |n| unsafe { x86::f32_avx512(n) }),
-        // SAFETY: as above.
+        // SAFETY: AVX2 and FMA were detected on this processor.
         (_, true) => x86::kernel("AVX2", 8 * x86::SHORT, |n| unsafe { x86::f32_avx2(n) }),
         _ => portable(),
     };
-    // SAFETY: the closure is taken where the processor has the instructions.
+    // SAFETY: the closure is only returned, below, if AVX-512F and AVX512-BF16 are detected.
     let bf16 = x86::kernel("AVX512-BF16", 32 * x86::LONG, |n| unsafe { x86::bf16_avx512(n) });
-    // SAFETY: as above.
+    // SAFETY: the closure is only returned, below, if AVX-512F and AVX512-VNNI are detected.
     let int8 = x86::kernel("AVX512-VNNI", 64 * x86::LONG, |n| unsafe { x86::int8_avx512(n) });
     let wide = has!("avx512f");
     [Some(f32), (wide && has!("avx512bf16")).then_some(bf16), (wide && has!("avx512vnni")).then_some(int8)]
@@ -191,9 +198,10 @@ fn loops() -> [Option<Kernel>; 3] {
     [Some(portable()), None, None]
 }
 
-/// Lets the compiler vectorise for the baseline of the target, which on aarch64 is NEON with fused multiply-add.
+/// Returns a loop that the compiler vectorises for the baseline of the target, which on aarch64 is NEON with fused
+/// multiply-add.
 fn portable() -> Kernel {
-    // As many sums as registers hold, beside two operands: of 16 on x86-64, of 32 on aarch64.
+    // The number of sums that fit into registers together with two operands: 16 registers on x86-64, 32 on aarch64.
     const LANES: usize = if cfg!(target_arch = "x86_64") { 48 } else { 80 };
     fn run(rounds: usize) {
         let [a, b] = std::hint::black_box([0.5f32; 2]);
@@ -216,7 +224,8 @@ mod x86 {
 
     use super::Kernel;
 
-    /// Independent sums: as many as hide the latency of an instruction and fit the registers, beside two operands.
+    /// Independent sums: enough to hide the latency of an instruction, and few enough to fit into registers with two
+    /// operands.
     pub const LONG: usize = 16;
     pub const SHORT: usize = 12;
 

@@ -1,12 +1,13 @@
-//! How much there is to do, and the least time that the machine can do it in.
+//! The work that a measurement contains, and the least time the machine needs for it.
 
 use cloze::prelude::{BertConfig, Precision};
 
-use super::Ceilings;
-use super::table::thousands;
+use cloze_examples::thousands;
 
-/// What must be done at least: operations of matrix products (a multiplication and an addition are two), and bytes that are
-/// read or written, each once.
+use crate::Ceilings;
+
+/// The minimum work of a measurement: the operations of matrix products (a multiplication and an addition are two), and
+/// the bytes that are read or written, each once.
 #[derive(Clone, Debug)]
 pub struct Work {
     phases: Vec<Phase>,
@@ -14,7 +15,7 @@ pub struct Work {
     text: f64,
 }
 
-/// Work whose arithmetic and memory traffic overlap: the one that takes longer is its floor.
+/// Work whose arithmetic and memory traffic overlap, so that the slower of them is the floor.
 #[derive(Clone, Copy, Debug)]
 struct Phase {
     precision: Precision,
@@ -30,40 +31,40 @@ impl Phase {
 }
 
 impl Work {
+    /// Creates work with `operations` in a precision, and `bytes` of memory traffic.
     pub fn new(precision: Precision, operations: f64, bytes: f64) -> Work {
         Work { phases: vec![Phase { precision, operations, bytes }], items: None, text: 0.0 }
     }
 
-    /// Bytes read and written, with little to compute.
+    /// Creates work that only reads and writes bytes.
     pub fn moving(bytes: f64) -> Work {
         Work::new(Precision::F32, 0.0, bytes)
     }
 
-    /// Texts and the like: their number, and their bytes. The machine's ceilings say nothing of them.
+    /// Creates work on texts or similar items, counted by number and bytes. The ceilings do not apply to it.
     pub fn text(count: usize, unit: &'static str, bytes: usize) -> Work {
         Work { phases: Vec::new(), items: Some((count as f64, unit)), text: bytes as f64 }
     }
 
-    /// Also counted as so many items.
+    /// Adds a number of items, which the table shows per second.
     pub fn of(self, count: usize, unit: &'static str) -> Work {
         Work { items: Some((count as f64, unit)), ..self }
     }
 
-    /// This, and `next` after it.
+    /// Appends work that follows this one.
     pub fn then(mut self, next: Work) -> Work {
         self.phases.extend(next.phases);
         self
     }
 
-    /// Seconds that this takes at least.
+    /// Returns the least time for this work, in seconds. Without ceilings it is 0.
     pub fn floor(&self, ceilings: &Ceilings) -> f64 {
         let seconds: f64 = self.phases.iter().map(|phase| phase.limit(ceilings).0).sum();
-        // Without ceilings there is no floor.
         if seconds.is_finite() { seconds } else { 0.0 }
     }
 
-    /// Cells of a table for work that took so long: items, operations and bytes a second, and the floor's share of the
-    /// time with what sets the floor.
+    /// Returns the table cells of work that took `seconds`: items, operations and bytes per second, and the floor as a
+    /// share of the time, with the name of the limiting resource.
     pub fn rates(&self, seconds: f64, ceilings: &Ceilings) -> [String; 4] {
         let total = |part: fn(&Phase) -> f64| self.phases.iter().map(part).sum::<f64>();
         let rate = |amount: f64, scale: f64, unit: &str, digits: usize| match amount > 0.0 {
@@ -88,19 +89,19 @@ impl Work {
     }
 }
 
-/// `m` rows of `k` elements times the transpose of a weight [n, k], and a bias.
+/// Returns the work of a linear layer: `m` rows of `k` elements times the transpose of a weight `[n, k]`, plus a bias.
 pub fn linear_forward(precision: Precision, [m, n, k]: [usize; 3]) -> Work {
     let [m, n, k] = [m, n, k].map(|size| size as f64);
     Work::new(precision, 2.0 * m * n * k, 4.0 * (m * k + n * k + m * n + n))
 }
 
-/// The gradients of all three operands.
+/// Returns the work of its backward, for the gradients of all three operands.
 pub fn linear_backward(precision: Precision, [m, n, k]: [usize; 3]) -> Work {
     let [m, n, k] = [m, n, k].map(|size| size as f64);
     Work::new(precision, 4.0 * m * n * k, 4.0 * (m * n + 2.0 * m * k + 2.0 * n * k + n))
 }
 
-/// Bytes of an element of a weight that is kept for a precision, where no graph is recorded.
+/// Returns the bytes per element of a weight that is packed for inference in this precision.
 pub fn weight_bytes(precision: Precision) -> usize {
     match precision {
         Precision::F32 | Precision::F16 => 4,
@@ -109,8 +110,7 @@ pub fn weight_bytes(precision: Precision) -> usize {
     }
 }
 
-/// What an encoder's forward takes over sequences of these lengths, of which `rows` rows are wanted: after the attention of
-/// the last layer nothing else is computed.
+/// The work of an encoder's forward.
 pub struct EncoderForward {
     /// Operations of linear layers.
     pub linear: f64,
@@ -121,6 +121,8 @@ pub struct EncoderForward {
 }
 
 impl EncoderForward {
+    /// Counts the work for sequences of these lengths if only `rows` rows of the output are wanted: the last layer
+    /// computes no others after its attention.
     pub fn new(config: &BertConfig, lengths: &[usize], rows: usize) -> EncoderForward {
         let sizes = [config.hidden_size, config.intermediate_size, config.num_hidden_layers, rows];
         let [hidden, inner, layers, rows] = sizes.map(|size| size as f64);

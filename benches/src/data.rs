@@ -1,11 +1,14 @@
-//! Made-up numbers and texts: the same in every run.
+//! Made-up numbers and texts, the same in every run.
 
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 
-use super::Result;
+use crate::Result;
 
-/// A tensor of numbers between -`scale` and `scale`. Their quality does not matter, that they are made fast does.
+/// Returns a tensor of numbers between -`scale` and `scale`. The generator is chosen for speed, not for quality.
+///
+/// # Errors
+/// Returns an error if the shape is invalid.
 pub fn noise(shape: &[usize], scale: f32) -> Result<Tensor> {
     let mut state = shape.iter().fold(1u64, |state, &size| state.wrapping_mul(31).wrapping_add(size as u64));
     let number = || {
@@ -17,12 +20,16 @@ pub fn noise(shape: &[usize], scale: f32) -> Result<Tensor> {
     Ok(Tensor::from_vec(numbers, shape, &Device::Cpu)?)
 }
 
-/// As [`noise`], and it wants a gradient.
+/// Returns a leaf tensor as [`noise`] does, which requires a gradient.
+///
+/// # Errors
+/// Returns an error if the shape is invalid.
 pub fn leaf(shape: &[usize], scale: f32) -> Result<Tensor> {
     Ok(noise(shape, scale)?.requires_grad())
 }
 
-/// Lengths of sequences that are evenly spread from 1 to `longest`, which comes first, of `tokens` tokens together.
+/// Returns the lengths of sequences with `tokens` tokens in total: first `longest`, then lengths drawn uniformly from 1
+/// to `longest`.
 pub fn lengths(longest: usize, tokens: usize) -> Vec<usize> {
     let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
     let (mut lengths, mut left) = (vec![longest], tokens.saturating_sub(longest));
@@ -37,14 +44,15 @@ pub fn lengths(longest: usize, tokens: usize) -> Vec<usize> {
 const ONSETS: [&str; 16] = ["b", "c", "d", "f", "g", "l", "m", "n", "p", "r", "s", "t", "v", "st", "tr", "br"];
 const VOWELS: [&str; 8] = ["a", "e", "i", "o", "u", "ei", "ou", "ã"];
 
-/// Sentences of made-up words, some frequent and most rare, as in a language.
+/// Draws sentences of made-up words, a few of them frequent and most of them rare, as in a natural language.
 pub struct Texts {
     words: Vec<String>,
     stream: Stream,
 }
 
 impl Texts {
-    /// Of 20,000 words.
+    /// Creates a language of 20,000 words.
+    #[expect(clippy::new_without_default, reason = "there is no other language to choose")]
     pub fn new() -> Texts {
         let mut stream = Stream::new(2, Purpose::User, 0, 0, 0);
         let mut word = |rank: usize| -> String {
@@ -55,13 +63,13 @@ impl Texts {
         Texts { words: (0..20_000).map(&mut word).collect(), stream }
     }
 
-    /// A word: the one of rank r about as often as 1/r (G. K. Zipf, 1935).
+    /// Draws a word, the one of rank r about as often as 1/r (G. K. Zipf, 1935).
     pub fn word(&mut self) -> &str {
         let rank = (self.words.len() as f64).powf(self.stream.uniform()) as usize;
         &self.words[rank.min(self.words.len()) - 1]
     }
 
-    /// So many words, with a comma here and there, a capital at the beginning and a full stop.
+    /// Draws a sentence of this many words, with commas, a capital letter and a full stop.
     pub fn sentence(&mut self, words: usize) -> String {
         let mut sentence = String::new();
         for number in 0..words {
@@ -76,7 +84,7 @@ impl Texts {
         sentence + "."
     }
 
-    /// Sentences of 4 to 30 words, of so many bytes together.
+    /// Draws sentences of 4 to 30 words, until they have this many bytes.
     pub fn sentences(&mut self, bytes: usize) -> Vec<String> {
         let (mut sentences, mut written) = (Vec::new(), 0);
         while written < bytes {
@@ -89,7 +97,10 @@ impl Texts {
     }
 }
 
-/// A tokenizer of 8,000 tokens for such texts.
+/// Trains a tokenizer with 8,000 tokens on such texts.
+///
+/// # Errors
+/// Returns an error if training fails.
 pub fn tokenizer() -> Result<Tokenizer> {
     Ok(Tokenizer::train(Texts::new().sentences(1 << 20), 8_000, &TrainOptions::new())?)
 }

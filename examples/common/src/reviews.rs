@@ -1,49 +1,55 @@
-//! Texts with classes: files that are given, or a few built-in reviews.
+//! Labelled texts: from files, or a few built-in reviews.
 
 use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
 use cloze::train::{Row, Sanitized};
 
-use super::Result;
+use crate::Result;
 
-const TRAIN: &str = include_str!("../data/reviews-train.tsv");
-const VALIDATION: &str = include_str!("../data/reviews-validation.tsv");
+const TRAIN: &str = include_str!("../../data/reviews-train.tsv");
+const VALIDATION: &str = include_str!("../../data/reviews-validation.tsv");
 
-/// `--train`, `--validation`, and their columns.
+/// The arguments `--train` and `--validation`, and which columns of the files to read.
 #[derive(clap::Args, serde::Serialize)]
 pub struct TextsArgument {
-    /// Rows to train on: .tsv, .csv or .jsonl [default: a few built-in reviews]
+    /// Rows to train on, .tsv, .csv or .jsonl [default: a few built-in reviews]
     #[arg(long, value_name = "FILE", requires = "validation")]
     train: Option<PathBuf>,
     /// Rows to evaluate on
     #[arg(long, value_name = "FILE", requires = "train")]
     validation: Option<PathBuf>,
-    /// Column of the texts [default: sentence, text or content]
+    /// Column with the texts [default: sentence, text or content]
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
-    /// Column of the labels
+    /// Column with the labels
     #[arg(long, value_name = "NAME", default_value = "label")]
     label_column: String,
-    /// Names of the classes 0, 1, ..., with commas between them [default: as the labels say]
+    /// Names of classes 0, 1, ..., separated by commas [default: taken from the labels]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     labels: Vec<String>,
 }
 
 /// Cleaned rows, and the names of their classes.
 pub struct LabelledTexts {
+    /// Rows to train on.
     pub training: Sanitized,
+    /// Rows to evaluate on.
     pub validation: Sanitized,
+    /// Names of the classes.
     pub labels: Vec<String>,
 }
 
 impl TextsArgument {
-    /// Whether they are the built-in reviews.
+    /// Returns whether the texts are the built-in reviews.
     pub fn is_built_in(&self) -> bool {
         self.train.is_none()
     }
 
-    /// Reads and cleans the rows; says what was dropped.
+    /// Reads and cleans the rows, and prints how many were dropped.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read, a label is unknown, or fewer than two classes or no rows are left.
     pub fn read(&self) -> Result<LabelledTexts> {
         let (training, validation) = match (&self.train, &self.validation) {
             (Some(training), Some(validation)) => (self.rows(training)?, self.rows(validation)?),
@@ -68,13 +74,13 @@ impl TextsArgument {
     }
 }
 
-/// A single class is nothing to learn, and to the library a regression.
+/// Rejects a single class: there is nothing to learn, and the library takes one label for regression.
 fn check_labels(labels: &[String]) -> Result {
     if labels.iter().any(String::is_empty) {
         return Err("--labels has a name that is empty".into());
     }
     if let [only] = labels {
-        return Err(format!("{only} is the only class: to classify takes at least two (--labels names them)").into());
+        return Err(format!("{only} is the only class: classification needs at least two (--labels names them)").into());
     }
     match (1..labels.len()).find(|&at| labels[..at].contains(&labels[at])) {
         Some(at) => Err(format!("--labels names {} twice", labels[at]).into()),
@@ -87,7 +93,7 @@ fn built_in(text: &str) -> Vec<Row> {
     rows.map(|(line, (text, label))| Row::new(line, text, label)).collect()
 }
 
-/// The rows that serve; says what was dropped.
+/// Returns the usable rows, and prints how many were dropped.
 fn clean(name: &str, rows: Vec<Row>, labels: &[String]) -> Result<Sanitized> {
     let clean = sanitize(name, rows, Some(labels));
     if clean.dropped.total() > 0 {

@@ -1,14 +1,17 @@
-//! The batch of a pre-training step: sequences of one length, a seventh of whose words are masked.
+//! The batch of a pre-training step: sequences of one length, with 15 % of their tokens masked.
 
 use cloze::bert::{Batch, BertConfig, PreTrainingTargets};
 use cloze::tensor::Sequences;
 
-/// Rows that are predicted: 15 %.
+/// Returns the number of masked tokens in a sequence: 15 % of its length.
 pub fn masked(length: usize) -> usize {
     (length * 15).div_ceil(100)
 }
 
-/// Ids, targets and labels that are as good as any.
+/// Returns a batch of `count` sequences and its targets, with arbitrary ids.
+///
+/// # Errors
+/// Returns an error if `length` is 0.
 pub fn of(config: &BertConfig, count: usize, length: usize) -> cloze::bert::Result<(Batch, PreTrainingTargets)> {
     let id = |token: usize| (5 + token * 7919 % (config.vocab_size - 5)) as u32;
     let tokens = count * length;

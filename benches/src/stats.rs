@@ -1,6 +1,7 @@
-//! Medians.
+//! Medians and ranges.
 
-/// The middle of the values, or the mean of the two in the middle; NaN of none.
+/// Returns the median of the values, and sorts them: the middle one, or the mean of the two in the middle. The median
+/// of no values is NaN.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
@@ -10,16 +11,19 @@ pub fn median(values: &mut [f64]) -> f64 {
     }
 }
 
-/// Median, smallest and largest.
+/// The median and the range of some values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
+    /// The median.
     pub median: f64,
+    /// The smallest value.
     pub min: f64,
+    /// The largest value.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of some values; of none, NaN and infinities.
+    /// Computes median and range. Without values, they are NaN and infinite.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         let median = median(&mut values);

@@ -1,21 +1,22 @@
-//! Tables of plain text.
+//! Plain-text tables.
 
 use std::fmt;
 
-/// A table with aligned columns, which prints itself.
+/// A table with aligned columns.
 pub struct Table {
-    /// For each column `<` or `>`; the last stands for all after it.
+    /// `<` or `>` for each column; the last one also applies to all further columns.
     alignment: Vec<char>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table whose columns are aligned to the left (`<`) or to the right (`>`).
+    /// Creates a table whose columns are aligned to the left (`<`) or to the right (`>`). The last character also
+    /// applies to all further columns.
     pub fn new(alignment: &str) -> Table {
         Table { alignment: alignment.chars().collect(), rows: Vec::new() }
     }
 
-    /// The cosines of things with each other, in numbered rows and columns.
+    /// Creates a table of pairwise cosines, with numbered rows and columns.
     pub fn square(cosines: &[Vec<f64>]) -> Table {
         let numbers = (1..=cosines.len()).map(|number| number.to_string());
         let table = Table::new(">").row(std::iter::once(String::new()).chain(numbers));
@@ -24,7 +25,7 @@ impl Table {
         })
     }
 
-    /// The table with one more row; of no cells, for a blank line.
+    /// Appends a row. A row without cells is a blank line.
     pub fn row<S: Into<String>>(mut self, cells: impl IntoIterator<Item = S>) -> Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
         self
@@ -50,7 +51,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A number with commas between its thousands: 109,482,240.
+/// Formats a number with thousands separators: 109,482,240.
 pub fn thousands(number: u64) -> String {
     match number {
         0..1000 => number.to_string(),

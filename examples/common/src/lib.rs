@@ -1,0 +1,22 @@
+//! Shared by the examples: command-line arguments, plain-text tables, built-in data, and the fine-tuning loop.
+//!
+//! An example reads best from top to bottom, so this crate holds only what several of them would repeat.
+
+mod arguments;
+pub mod built_in;
+mod exit;
+mod model;
+mod output;
+mod picture;
+mod reviews;
+mod table;
+mod training;
+
+pub use arguments::{dropout, positive, set_threads, texts};
+pub use exit::{Result, exit_code, program};
+pub use model::{DeviceArgument, ModelArgument, tiny_model};
+pub use output::{check_folder, check_json, write_json};
+pub use picture::{PictureArgument, default_page, is_svg};
+pub use reviews::{LabelledTexts, TextsArgument};
+pub use table::{Table, thousands};
+pub use training::{Epoch, Recipe, TrainingArguments, describe_dropout};

@@ -1,0 +1,139 @@
+//! The command line, and the defaults that depend on other arguments.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use cloze::prelude::*;
+use cloze_examples::DeviceArgument;
+use serde::Serialize;
+
+/// Pre-trains BERT on raw text: masked words and next sentences.
+#[derive(Parser, Serialize)]
+pub struct Arguments {
+    /// File (a sentence per line, a blank line between documents) or folder of prose files [default: a small built-in
+    /// corpus]
+    #[arg(long)]
+    pub corpus: Option<PathBuf>,
+    /// Folder to cache the tokens of the corpus in, for text larger than memory; later runs read them from there
+    #[arg(long, requires = "corpus")]
+    pub cache: Option<PathBuf>,
+    /// Continue from the weights and tokenizer of an existing model, a folder or a name on the Hugging Face Hub,
+    /// instead of random weights
+    #[arg(long, value_name = "DIR_OR_NAME", conflicts_with_all = ["config", "vocab", "vocab_size", "cased", "accents"])]
+    pub model: Option<PathBuf>,
+    /// Size of the model: tiny, mini, base or large
+    #[arg(long, default_value = "tiny")]
+    pub config: String,
+    /// A vocab.txt, or a folder with a tokenizer, instead of training a vocabulary
+    #[arg(long, conflicts_with = "vocab_size")]
+    pub vocab: Option<PathBuf>,
+    /// Maximum size of the trained vocabulary
+    #[arg(long, default_value_t = 8000)]
+    pub vocab_size: usize,
+    /// Keep upper case and accents
+    #[arg(long)]
+    pub cased: bool,
+    /// Keep accents, but not upper case
+    #[arg(long, conflicts_with = "cased")]
+    pub accents: bool,
+    /// Draw this many sentence pairs once, as the course does, and hold out a tenth of them. Without it, segments are
+    /// filled up to the maximum length, as in BERT, and whole documents are held out [default for the built-in corpus:
+    /// 1000]
+    #[arg(long)]
+    pub pairs: Option<usize>,
+    /// Sequences in a batch [default: 8 with --pairs, 16 without]
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Maximum number of tokens in a sequence
+    #[arg(long, default_value_t = 64)]
+    pub seq_len: usize,
+    /// Passes over the data [default: 60 with --pairs, 1 without]
+    #[arg(long, conflicts_with_all = ["steps", "minutes"])]
+    pub epochs: Option<u32>,
+    /// Number of optimizer steps
+    #[arg(long, conflicts_with = "minutes")]
+    pub steps: Option<u32>,
+    /// Minutes to train for; up to 20 steps are timed first, to find how many fit
+    #[arg(long)]
+    pub minutes: Option<f64>,
+    /// Peak learning rate [default: 1e-3 for tiny, 5e-4 for mini, 1e-4 for base and large, 5e-5 with --model]
+    #[arg(long)]
+    pub lr: Option<f64>,
+    /// Dropout of hidden states and attention [default: from the configuration with --model; otherwise 0.1 with
+    /// --pairs, which are seen many times, and 0 without]
+    #[arg(long, value_parser = cloze_examples::dropout)]
+    pub dropout: Option<f64>,
+    /// Precision of matrix products: f32; bf16, faster on GPUs and on CPUs with AVX512-BF16; or f16, for GPUs without
+    /// bf16
+    #[arg(long, default_value_t = Precision::F32)]
+    pub precision: Precision,
+    /// Also print how much of the training time each operation took
+    #[arg(long)]
+    pub profile: bool,
+    #[command(flatten)]
+    pub device: DeviceArgument,
+    /// Random seed
+    #[arg(long, default_value_t = 7)]
+    pub seed: u64,
+    /// Number of threads, which does not change the result [default: one per core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Run directory: receives checkpoints, a log and a report during training, then the model and its tokenizer
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Resume the run in --out from its last checkpoint. To resume a run started with --minutes, pass the --steps that
+    /// it printed at the start
+    #[arg(long, requires = "out", conflicts_with = "minutes")]
+    pub resume: bool,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 1000)]
+    pub checkpoint_every: u32,
+    /// Data type of the saved weights
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    pub dtype: String,
+    /// Sentence pairs to inspect, as JSON: [{"a": "..", "b": ".. [MASK] .."}, ..]
+    #[arg(long)]
+    pub inspect: Option<PathBuf>,
+    /// Before training, write all training and evaluation batches to this file, as JSON Lines, so that another library
+    /// can train on the same
+    #[arg(long)]
+    pub write_batches: Option<PathBuf>,
+    /// Also write the results to this file, as JSON
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Returns the number of sentence pairs to draw once, or `None` to fill segments as BERT does.
+    pub fn pairs(&self) -> Option<usize> {
+        self.pairs.or(self.corpus.is_none().then_some(1000))
+    }
+
+    /// Returns a short name for the model.
+    pub fn name(&self) -> String {
+        let last = |place: &PathBuf| place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned();
+        self.model.as_ref().map_or_else(|| self.config.clone(), last)
+    }
+
+    pub fn learning_rate(&self) -> f64 {
+        self.lr.unwrap_or(match self.config.as_str() {
+            _ if self.model.is_some() => 5e-5,
+            "tiny" => 1e-3,
+            "mini" => 5e-4,
+            _ => 1e-4,
+        })
+    }
+
+    pub fn tokenizer_options(&self) -> TokenizerOptions {
+        let options = TokenizerOptions::default().lowercase(!self.cased);
+        if self.accents { options.strip_accents(false) } else { options }
+    }
+
+    pub fn save_options(&self) -> SaveOptions {
+        SaveOptions::new().dtype(match self.dtype.as_str() {
+            "bf16" => DType::BF16,
+            "f16" => DType::F16,
+            _ => DType::F32,
+        })
+    }
+}

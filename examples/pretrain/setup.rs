@@ -1,0 +1,162 @@
+//! From the command line to everything that training needs: tokenizer, model, and data to train and evaluate on.
+
+use std::time::{Duration, Instant};
+
+use cloze::prelude::*;
+use cloze::tensor::random::{Purpose, Stream};
+use cloze::train::{Budget, PairExample, TokenizedCorpus, VocabularyTable};
+use cloze_examples::{Result, built_in};
+
+use crate::arguments::Arguments;
+use crate::held_out::HeldOutText;
+
+/// Fraction of the documents that is held out, or of the pairs with `--pairs`.
+const HELD_OUT_DOCUMENTS: f64 = 0.05;
+const HELD_OUT_PAIRS: f64 = 0.1;
+
+/// Everything that training needs.
+pub struct Setup {
+    pub tokenizer: Tokenizer,
+    pub model: BertForPreTraining,
+    pub training: PreTraining,
+    pub held_out: HeldOutText,
+    pub batch: usize,
+    pub budget: Budget,
+}
+
+impl Setup {
+    /// Reads and tokenizes the corpus, draws the data, and creates or opens the model. Prints sizes and times.
+    pub fn new(arguments: &Arguments) -> Result<Setup> {
+        let start = Instant::now();
+        let text = text(arguments)?;
+        let read = start.elapsed();
+        let tokenizer = tokenizer(arguments, text.as_ref())?;
+        let trained = start.elapsed();
+        let model = model(arguments, &tokenizer)?;
+        let corpus = tokenized(arguments, text.as_ref(), &tokenizer)?;
+        drop(text);
+        let [documents, sentences, tokens] = [corpus.document_count(), corpus.sentence_count(), corpus.token_count()];
+        check_length(arguments, model.config())?;
+        let (training, held_out) = data(arguments, corpus, &tokenizer)?;
+        println!(
+            "{documents} documents, {sentences} sentences, {tokens} tokens\nread in {read:.1?}, vocabulary of {} in \
+             {:.1?}, tokenized and sampled in {:.1?}",
+            tokenizer.vocab_size(),
+            trained - read,
+            start.elapsed() - trained,
+        );
+        let batch = arguments.batch.unwrap_or(if arguments.pairs().is_some() { 8 } else { 16 });
+        Ok(Setup { tokenizer, model, training, held_out, batch, budget: budget(arguments)? })
+    }
+}
+
+/// Reads the corpus, or returns `None` if it goes through a cache and is never in memory as a whole.
+fn text(arguments: &Arguments) -> Result<Option<Corpus>> {
+    match (&arguments.corpus, &arguments.cache) {
+        (None, _) => Ok(Some(built_in::mini_corpus()?)),
+        (Some(path), None) => Ok(Some(Corpus::open(path)?)),
+        (Some(_), Some(_)) => Ok(None),
+    }
+}
+
+fn tokenizer(arguments: &Arguments, text: Option<&Corpus>) -> Result<Tokenizer> {
+    let options = arguments.tokenizer_options();
+    if let Some(place) = &arguments.model {
+        return Ok(Tokenizer::open(place)?);
+    }
+    Ok(match (&arguments.vocab, text) {
+        (Some(path), _) if path.is_dir() => Tokenizer::open(path)?,
+        (Some(path), _) => Tokenizer::from_vocab_file(path, &options)?,
+        (None, Some(text)) => Tokenizer::train(text.sentences(), arguments.vocab_size, &TrainOptions::from(options))?,
+        (None, None) => return Err("--cache needs --vocab or --model".into()),
+    })
+}
+
+/// Opens the model of `--model`, or creates a new one.
+fn model(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<BertForPreTraining> {
+    let (device, seed) = (&arguments.device.device, arguments.seed);
+    if let Some(place) = &arguments.model {
+        let options = OpenOptions::new().seed(seed).dropout(arguments.dropout);
+        let (model, report) = BertForPreTraining::open_with(place, device, &options)?;
+        println!("{}: {report}", arguments.name());
+        tokenizer.check_vocab_size(model.config())?;
+        return Ok(model);
+    }
+    let dropout = arguments.dropout.unwrap_or(if arguments.pairs().is_some() { 0.1 } else { 0.0 });
+    let config = BertConfig {
+        hidden_dropout_prob: dropout,
+        attention_probs_dropout_prob: dropout,
+        ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
+    };
+    Ok(BertForPreTraining::new(&config, device, seed)?)
+}
+
+fn tokenized(arguments: &Arguments, text: Option<&Corpus>, tokenizer: &Tokenizer) -> Result<TokenizedCorpus> {
+    match (text, &arguments.corpus, &arguments.cache) {
+        (Some(text), ..) => Ok(TokenizedCorpus::new(text, tokenizer)?),
+        (None, Some(path), Some(cache)) => Ok(TokenizedCorpus::cached([path], tokenizer, cache)?),
+        _ => Err("--cache needs --corpus".into()),
+    }
+}
+
+fn check_length(arguments: &Arguments, config: &BertConfig) -> Result {
+    let (seq_len, limit) = (arguments.seq_len, config.max_position_embeddings);
+    if seq_len > limit {
+        return Err(
+            format!("--seq-len is {seq_len}: max_position_embeddings of {} is {limit}", arguments.name()).into()
+        );
+    }
+    Ok(())
+}
+
+/// Returns the data to train on, and the data that is held out.
+fn data(arguments: &Arguments, corpus: TokenizedCorpus, tokenizer: &Tokenizer) -> Result<(PreTraining, HeldOutText)> {
+    let (seq_len, seed) = (arguments.seq_len, arguments.seed);
+    let vocabulary = VocabularyTable::new(tokenizer)?;
+    let sampled = |corpus, sampler: PairSampler| {
+        PreTraining::from_tokenized(corpus, vocabulary.clone()).pairs(sampler.seq_len(seq_len)).seed(seed)
+    };
+    let (training, held_out, examples) = match arguments.pairs() {
+        Some(pairs) => split_pairs(sampled(corpus, PairSampler::course(pairs)))?,
+        None => {
+            let (training, held_out) = split_documents(corpus, seed)?;
+            let held_out = sampled(held_out, PairSampler::bert());
+            let mut examples = held_out.evaluation()?;
+            Stream::new(seed, Purpose::User, 0, 0, 0).shuffle(&mut examples);
+            (sampled(training, PairSampler::bert()), held_out, examples)
+        }
+    };
+    let unigram = Unigram::fit(training.corpus().ids(), tokenizer.vocab_size())?;
+    Ok((training, HeldOutText::new(held_out, examples, unigram)))
+}
+
+/// Draws all pairs once, and holds out the last of them.
+fn split_pairs(data: PreTraining) -> Result<(PreTraining, PreTraining, Vec<PairExample>)> {
+    let mut drawn = data.epoch(0)?;
+    let trained = drawn.len() - (drawn.len() as f64 * HELD_OUT_PAIRS) as usize;
+    let held_out = drawn.split_off(trained);
+    Ok((data.clone().examples(drawn), data, held_out))
+}
+
+fn split_documents(corpus: TokenizedCorpus, seed: u64) -> Result<(TokenizedCorpus, TokenizedCorpus)> {
+    let documents = corpus.document_count();
+    if documents < 4 {
+        return Err(format!(
+            "the corpus has {documents} document(s): at least 4 are needed, 2 to train on and 2 to hold out, so that \
+             a random next sentence can come from another document; --pairs N holds out pairs instead"
+        )
+        .into());
+    }
+    Ok(corpus.split(HELD_OUT_DOCUMENTS.max(2.0 / documents as f64), seed)?)
+}
+
+fn budget(arguments: &Arguments) -> Result<Budget> {
+    Ok(match (arguments.steps, arguments.minutes) {
+        (Some(steps), _) => Budget::Steps(steps),
+        (_, Some(minutes)) => Budget::Time(
+            Duration::try_from_secs_f64(minutes * 60.0)
+                .map_err(|_| format!("--minutes is {minutes}: must be 0 or more, and finite"))?,
+        ),
+        _ => Budget::Epochs(arguments.epochs.unwrap_or(if arguments.pairs().is_some() { 60 } else { 1 })),
+    })
+}
