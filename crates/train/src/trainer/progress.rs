@@ -48,7 +48,7 @@ impl RunProgress {
         let line = format!("loss {loss:.3}  lr {learning_rate:.1e}  |g| {norm:.2}  {rate:.0} tokens/s  {left:#} left");
         if is_line {
             self.last_line = Instant::now();
-            eprintln!("step {}/{}  {said}", step.step, step.steps);
+            eprintln!("step {}/{}  {line}", step.step, step.steps);
         } else {
             self.bar.set_position(step.step.into());
             self.bar.set_message(line);
