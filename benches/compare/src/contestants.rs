@@ -16,6 +16,8 @@ use crate::protocol::{Dtype, Task};
 pub enum Kind {
     /// cloze
     Ours,
+    /// An earlier build of cloze, with --before
+    Before,
     /// PyTorch and transformers
     Torch,
     /// PyTorch and transformers with `torch.compile`
@@ -34,11 +36,12 @@ pub struct Contestant {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Ours, Kind::Torch, Kind::TorchCompile, Kind::Onnx, Kind::Candle];
+    pub const ALL: [Kind; 6] = [Kind::Ours, Kind::Before, Kind::Torch, Kind::TorchCompile, Kind::Onnx, Kind::Candle];
 
     pub fn name(self) -> &'static str {
         match self {
             Kind::Ours => "cloze",
+            Kind::Before => "cloze before",
             Kind::Torch => "torch eager",
             Kind::TorchCompile => "torch.compile",
             Kind::Onnx => "ONNX Runtime",
@@ -60,6 +63,7 @@ impl Kind {
 
 /// The programs of the contestants, or why they are missing.
 pub struct Programs {
+    pub before: Option<PathBuf>,
     pub python: Result<PathBuf, String>,
     pub candle: Result<PathBuf, String>,
     pub threads: usize,
@@ -75,6 +79,11 @@ impl Programs {
     pub fn start(&self, contestant: Contestant) -> Result<Process> {
         let mut command = match contestant.kind {
             Kind::Ours => self.ours(&["ours"])?,
+            Kind::Before => {
+                let mut command = Command::new(self.before.as_ref().ok_or("--before is missing")?);
+                command.arg("ours");
+                command
+            }
             Kind::Torch | Kind::TorchCompile => self.script("torch_peer.py")?,
             Kind::Onnx => self.script("onnx_peer.py")?,
             Kind::Candle => Command::new(self.candle.clone()?),

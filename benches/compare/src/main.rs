@@ -59,6 +59,9 @@ struct Arguments {
     /// Folder with all-MiniLM-L6-v2 [default: random weights of its shape]
     #[arg(long, value_name = "DIR")]
     minilm: Option<PathBuf>,
+    /// An earlier build of this program, to race against this one
+    #[arg(long, value_name = "PROGRAM")]
+    before: Option<PathBuf>,
     /// Run tiny models for some seconds to test the program; the only peer is torch, and only with --python
     #[arg(long)]
     smoke: bool,
@@ -151,7 +154,8 @@ fn dtypes(arguments: &Arguments) -> impl Iterator<Item = Dtype> {
 }
 
 fn takes_part(arguments: &Arguments, kind: Kind) -> bool {
-    arguments.only.is_empty() || arguments.only.contains(&kind)
+    let is_there = kind != Kind::Before || arguments.before.is_some();
+    is_there && (arguments.only.is_empty() || arguments.only.contains(&kind))
 }
 
 fn programs(arguments: &Arguments, folder: &Path, threads: usize) -> Result<Programs> {
@@ -166,13 +170,13 @@ fn programs(arguments: &Arguments, folder: &Path, threads: usize) -> Result<Prog
         true => peers::candle(folder),
         false => Err("not selected".into()),
     };
-    Ok(Programs { python, candle, threads, logs: folder.join("logs") })
+    Ok(Programs { before: arguments.before.clone(), python, candle, threads, logs: folder.join("logs") })
 }
 
 /// Returns the contestants of a race.
 fn contestants(arguments: &Arguments, dtype: Dtype) -> Vec<Contestant> {
     let smoke = |kind: &Kind| match kind {
-        Kind::Ours => true,
+        Kind::Ours | Kind::Before => true,
         Kind::Torch => arguments.python.is_some(),
         _ => false,
     };
