@@ -3,7 +3,8 @@
 
 use super::arguments::{device_of, fresh};
 use super::elementwise::unary_backward;
-use super::matmul::{Epilogue, Matrix, Operand, gelu_gradient, multiply, write_column_sums};
+use super::gemm::{Epilogue, gelu_gradient, multiply, write_column_sums};
+use super::operand::{Matrix, Operand};
 use crate::cpu::unary::Function;
 use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
