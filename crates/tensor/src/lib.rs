@@ -41,6 +41,7 @@ mod files;
 mod finite;
 mod gelu;
 mod gradients;
+#[cfg(feature = "ndarray")]
 mod interop;
 mod layout;
 mod memory;

@@ -1,5 +1,6 @@
 //! Encoded texts: ids in BERT's layout, with the offsets of each token in its text.
 
+use super::pipeline::Encoded;
 use crate::{Error, Result};
 
 /// The text that is truncated when the tokens do not fit.
@@ -101,14 +102,14 @@ impl Encoding {
         self.sequence_ids.push(None);
     }
 
-    fn text(&mut self, part: &tokenizers::Encoding, (start, end): (usize, usize), sequence: usize) {
+    fn text(&mut self, part: &Encoded, (start, end): (usize, usize), sequence: usize) {
         let length = end - start;
-        self.ids.extend_from_slice(&part.get_ids()[start..end]);
+        self.ids.extend_from_slice(&part.ids[start..end]);
         self.token_types.extend(std::iter::repeat_n(sequence as u32, length));
-        self.tokens.extend_from_slice(&part.get_tokens()[start..end]);
-        self.offsets.extend_from_slice(&part.get_offsets()[start..end]);
+        self.tokens.extend_from_slice(&part.tokens[start..end]);
+        self.offsets.extend_from_slice(&part.offsets[start..end]);
         self.special_tokens_mask.extend(std::iter::repeat_n(false, length));
-        self.word_ids.extend_from_slice(&part.get_word_ids()[start..end]);
+        self.word_ids.extend(part.words[start..end].iter().copied().map(Some));
         self.sequence_ids.extend(std::iter::repeat_n(Some(sequence), length));
     }
 }
@@ -122,12 +123,12 @@ pub(super) struct Frame<'a> {
 /// Arranges one or two texts, encoded without special tokens, in BERT's layout.
 pub(super) fn lay_out(
     frame: &Frame,
-    texts: &[tokenizers::Encoding],
+    texts: &[Encoded],
     default_max_length: usize,
     options: &EncodeOptions,
 ) -> Result<Encoding> {
     let max_length = options.max_length.unwrap_or(default_max_length);
-    let lengths: Vec<usize> = texts.iter().map(|text| text.len()).collect();
+    let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
     let kept = truncate(&lengths, max_length, options.truncation)?;
     let cut: usize = lengths.iter().zip(&kept).map(|(length, kept)| length - kept).sum();
     let mut windows = Vec::with_capacity(kept.len());

@@ -1,17 +1,13 @@
 //! The files of a tokenizer: `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tokenizers::models::ModelWrapper;
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::{BertNormalizer, NormalizerWrapper};
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, Model};
 
+use super::added::AddedToken;
+use super::normalizer::BertNormalizer;
 use super::options::{MAX_CHARS, TokenizerOptions};
+use super::pipeline::Pipeline;
 use super::special::Names;
 use super::{Inner, Tokenizer};
 use crate::files::{read_object, read_text, replace};
@@ -60,17 +56,14 @@ impl Tokenizer {
             return open_vocab(&folder.find(VOCAB)?.ok_or_else(neither)?, &names, &options);
         };
         let text = read_text(&path)?;
-        let mut pipeline = tokenizers::Tokenizer::from_bytes(text)
-            .map_err(|error| Error::format(&path, format!("not a tokenizer: {error}")))?;
         // As in `transformers`, explicit settings take precedence over `tokenizer.json`.
-        if let Some(NormalizerWrapper::BertNormalizer(stored)) = pipeline.get_normalizer() {
-            let mut normalizer = *stored;
+        let pipeline = Pipeline::from_json(&text, |normalizer| {
             normalizer.lowercase = flag("do_lower_case").unwrap_or(normalizer.lowercase);
             normalizer.strip_accents = options.strip_accents.or(normalizer.strip_accents);
             normalizer.handle_chinese_chars = flag("tokenize_chinese_chars").unwrap_or(normalizer.handle_chinese_chars);
-            set_normalizer(&mut pipeline, normalizer).map_err(|error| error.in_file(&path))?;
-        }
-        Tokenizer::from_crate(pipeline, names, options.max_length).map_err(|error| error.in_file(&path))
+        });
+        let tokenizer = pipeline.and_then(|pipeline| Tokenizer::from_pipeline(pipeline, names, options.max_length));
+        tokenizer.map_err(|error| error.in_file(&path))
     }
 
     /// Opens a `vocab.txt`: one token per line, whose id is the number of the line, from 0.
@@ -83,56 +76,28 @@ impl Tokenizer {
 
     /// Creates a tokenizer from its tokens, ordered by id.
     pub(super) fn from_tokens(tokens: Vec<String>, names: &Names, options: &TokenizerOptions) -> Result<Tokenizer> {
-        // The crate does not export the type of the map, so an empty vocabulary supplies it.
-        let failed = |error| Error::tokenizer(format!("cannot create a tokenizer: {error}"));
-        let mut vocab = WordPiece::read_bytes(b"").map_err(failed)?;
-        let mut lines = HashMap::new();
-        for (id, token) in tokens.into_iter().enumerate() {
-            if let Some(first) = lines.insert(token.clone(), id) {
-                return Err(Error::tokenizer(format!("lines {} and {} are both {token:?}", first + 1, id + 1)));
-            }
-            vocab.insert(token, id as u32);
-        }
-        let model = WordPiece::builder()
-            .vocab(vocab)
-            .unk_token(names.unk.clone())
-            .max_input_chars_per_word(MAX_CHARS)
-            .build()
-            .map_err(failed)?;
-        let id = |name: &String| (name.clone(), model.token_to_id(name).unwrap_or(0));
-        let processing = BertProcessing::new(id(&names.sep), id(&names.cls));
-        let mut pipeline = tokenizers::Tokenizer::new(model);
-        set_normalizer(&mut pipeline, normalizer(options))?;
-        pipeline.with_pre_tokenizer(Some(BertPreTokenizer));
-        pipeline.with_post_processor(Some(processing));
-        pipeline.with_decoder(Some(tokenizers::decoders::wordpiece::WordPiece::default()));
-        Tokenizer::from_crate(pipeline, names.clone(), options.max_length)
+        let special = [&names.unk, &names.cls, &names.sep].map(String::as_str);
+        let pipeline = Pipeline::bert(tokens, special, normalizer(options), MAX_CHARS)?;
+        Tokenizer::from_pipeline(pipeline, names.clone(), options.max_length)
     }
 
-    /// Wraps a tokenizer of the `tokenizers` crate.
-    fn from_crate(mut pipeline: tokenizers::Tokenizer, names: Names, max_length: usize) -> Result<Tokenizer> {
-        pipeline.with_truncation(None).map_err(|error| Error::tokenizer(error.to_string()))?;
-        pipeline.with_padding(None);
-        let model = word_piece(&pipeline)?;
-        if model.get_vocab_size() == 0 {
-            return Err(Error::tokenizer("the vocabulary is empty"));
-        }
-        if model.unk_token != names.unk {
+    fn from_pipeline(mut pipeline: Pipeline, names: Names, max_length: usize) -> Result<Tokenizer> {
+        let unknown = &pipeline.model().unknown;
+        if *unknown != names.unk {
             return Err(Error::tokenizer(format!(
-                "the unknown token is {:?} in the model, but {:?} in the configuration",
-                model.unk_token, names.unk
+                "the unknown token is {unknown:?} in the model, but {:?} in the configuration",
+                names.unk
             )));
         }
         for name in names.all() {
-            if pipeline.token_to_id(name).is_none() {
+            if pipeline.id(name).is_none() {
                 return Err(Error::tokenizer(format!("the vocabulary has no {name}")));
             }
         }
         // Tokens that are already special keep their stored options.
-        let known = pipeline.get_added_vocabulary();
-        let missing: Vec<_> = names.all().into_iter().filter(|name| !known.is_special_token(name)).collect();
-        let missing: Vec<_> = missing.into_iter().map(|name| AddedToken::from(name, true)).collect();
-        pipeline.add_special_tokens(missing).map_err(|error| Error::tokenizer(error.to_string()))?;
+        let missing = names.all().into_iter().filter(|name| !pipeline.added().is_special(name));
+        let missing: Vec<_> = missing.map(|name| AddedToken::new(name, true)).collect();
+        pipeline.add(missing);
         Ok(Tokenizer::from_inner(Inner::new(pipeline, names)?, max_length))
     }
 
@@ -150,21 +115,21 @@ impl Tokenizer {
             if token.trim().is_empty() {
                 return Err(Error::tokenizer(format!("cannot add the token {token:?}: it is blank")));
             }
-            if inner.pipeline.token_to_id(token).is_none() {
-                added.push(AddedToken::from(token, false));
+            if inner.pipeline.id(token).is_none() {
+                added.push(AddedToken::new(token, false));
             }
         }
         let mut pipeline = inner.pipeline.clone();
-        pipeline.add_tokens(added).map_err(|error| Error::tokenizer(error.to_string()))?;
+        pipeline.add(added);
         Ok(Tokenizer::from_inner(Inner::new(pipeline, inner.names.clone())?, self.max_length()))
     }
 
     /// Returns the text of `tokenizer.json`, which has the vocabulary and all settings that ids depend on.
     ///
     /// # Errors
-    /// Returns an error only if the `tokenizers` crate fails.
+    /// Returns an error only if serialization fails, which no tokenizer is known to cause.
     pub fn to_json(&self) -> Result<String> {
-        self.inner().pipeline.to_string(false).map_err(|error| Error::tokenizer(error.to_string()))
+        self.inner().pipeline.to_json(false)
     }
 
     /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` in the format of
@@ -175,14 +140,14 @@ impl Tokenizer {
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let (dir, inner) = (dir.as_ref(), self.inner());
         let vocab: String = inner.tokens.iter().flat_map(|token| [token, "\n"]).collect();
-        let stored = inner.pipeline.to_string(true).map_err(|error| Error::tokenizer(error.to_string()))?;
+        let stored = inner.pipeline.to_json(true)?;
         let special = inner.names.to_map();
         let mut config = special.clone();
         config.extend([
             ("tokenizer_class".to_string(), json!("BertTokenizer")),
             ("model_max_length".to_string(), json!(self.max_length())),
         ]);
-        if let Some(NormalizerWrapper::BertNormalizer(normalizer)) = inner.pipeline.get_normalizer() {
+        if let Some(normalizer) = inner.pipeline.bert_normalizer() {
             config.extend([
                 ("do_lower_case".to_string(), json!(normalizer.lowercase)),
                 ("strip_accents".to_string(), json!(normalizer.strip_accents)),
@@ -196,23 +161,13 @@ impl Tokenizer {
     }
 }
 
-/// Returns the WordPiece model of a pipeline.
-pub(super) fn word_piece(pipeline: &tokenizers::Tokenizer) -> Result<&WordPiece> {
-    match pipeline.get_model() {
-        ModelWrapper::WordPiece(model) => Ok(model),
-        _ => Err(Error::tokenizer("the model is not a WordPiece")),
-    }
-}
-
 /// Returns the normalizer for these options.
 pub(super) fn normalizer(options: &TokenizerOptions) -> BertNormalizer {
-    BertNormalizer::new(true, options.chinese_chars, options.strip_accents, options.lowercase)
-}
-
-fn set_normalizer(pipeline: &mut tokenizers::Tokenizer, normalizer: BertNormalizer) -> Result<()> {
-    match pipeline.with_normalizer(Some(normalizer)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::tokenizer(format!("cannot set the normalizer: {error}"))),
+    BertNormalizer {
+        clean_text: true,
+        handle_chinese_chars: options.chinese_chars,
+        strip_accents: options.strip_accents,
+        lowercase: options.lowercase,
     }
 }
 

@@ -1,13 +1,17 @@
 //! WordPiece: text to token ids and back.
 //!
-//! The `tokenizers` crate provides the pipeline, so ids and offsets equal those of `transformers`. Two parts are
-//! implemented here: training, which always produces the same vocabulary from the same corpus ([`Tokenizer::train`]),
-//! and a path from text to ids that is fast enough for whole corpora ([`Tokenizer::ids`]).
+//! Ids and offsets equal those of `transformers`. [`pipeline`] encodes with offsets, and [`Tokenizer::ids`] has a faster
+//! path without them for whole corpora. Training ([`Tokenizer::train`]) always produces the same vocabulary from the same
+//! corpus.
 
+mod added;
 mod encoding;
 mod files;
+mod normalizer;
 mod options;
 mod pieces;
+mod pipeline;
+mod pre_tokenizer;
 mod special;
 mod train;
 mod words;
@@ -15,16 +19,12 @@ mod words;
 use std::fmt;
 use std::sync::Arc;
 
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::NormalizerWrapper;
-use tokenizers::{Model as _, PreTokenizerWrapper};
-
 pub use encoding::{EncodeOptions, Encoding, Truncation};
 pub use options::{TokenizerOptions, TrainOptions};
 
 use crate::{BertConfig, Error, Result};
 use encoding::Frame;
-use pieces::Pieces;
+use pipeline::Pipeline;
 use special::{Ids, Names};
 use words::Words;
 
@@ -46,7 +46,7 @@ pub struct Tokenizer {
 }
 
 struct Inner {
-    pipeline: tokenizers::Tokenizer,
+    pipeline: Pipeline,
     names: Names,
     ids: Ids,
     /// The tokens by id.
@@ -55,63 +55,15 @@ struct Inner {
     special: Vec<bool>,
     /// Whether the token with this id continues a word.
     continues: Vec<bool>,
-    /// The fast path, if the pipeline is BERT's.
-    fast: Option<Fast>,
-}
-
-/// A path from text to ids that computes no offsets.
-struct Fast {
-    words: Words,
-    pieces: Pieces,
-    /// Tokens that are matched in the raw text before normalization.
-    literals: Vec<String>,
-    /// Whether a literal token starts with this byte.
-    begins: [bool; 256],
-}
-
-impl Fast {
-    /// Returns the fast path for a pipeline whose model is `model`, or `None` if the pipeline differs from BERT's.
-    fn new(pipeline: &tokenizers::Tokenizer, model: &WordPiece, unk: u32) -> Result<Option<Fast>> {
-        let added = pipeline.get_added_vocabulary();
-        let plain = added.get_added_tokens_decoder().values().all(|token| !token.normalized);
-        let normalizer = match (pipeline.get_normalizer(), pipeline.get_pre_tokenizer()) {
-            (Some(NormalizerWrapper::BertNormalizer(normalizer)), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-                if plain && normalizer.clean_text =>
-            {
-                *normalizer
-            }
-            _ => return Ok(None),
-        };
-        let literals: Vec<String> = added.get_vocab().keys().cloned().collect();
-        let mut begins = [false; 256];
-        literals.iter().filter_map(|literal| literal.bytes().next()).for_each(|b| begins[b as usize] = true);
-        // Words are only looked up in the vocabulary of the model, not among added tokens.
-        let vocabulary = model.get_vocab();
-        let vocabulary = vocabulary.iter().map(|(token, &id)| (token.as_str(), id));
-        let unknown = model.token_to_id(&model.unk_token).unwrap_or(unk);
-        let prefix = model.continuing_subword_prefix.as_str();
-        let pieces = Pieces::new(vocabulary, prefix, unknown, model.max_input_chars_per_word);
-        Ok(Some(Fast { words: Words::new(normalizer)?, pieces, literals, begins }))
-    }
-
-    /// Whether the text contains a literal token, which only the pipeline handles.
-    fn has_literal(&self, text: &str) -> bool {
-        text.bytes().any(|byte| self.begins[byte as usize])
-            && self.literals.iter().any(|literal| text.contains(literal.as_str()))
-    }
+    /// Splits texts into words fast, if the pipeline is BERT's.
+    words: Option<Words>,
 }
 
 impl Inner {
-    fn new(pipeline: tokenizers::Tokenizer, names: Names) -> Result<Inner> {
-        let count = pipeline.get_vocab_size(true);
-        let token = |id: u32| {
-            let missing = || Error::tokenizer(format!("the vocabulary has {count} tokens, but none with the id {id}"));
-            pipeline.id_to_token(id).ok_or_else(missing)
-        };
-        let tokens = (0..count as u32).map(token).collect::<Result<Vec<_>>>()?;
-        let id = |name: &str| {
-            pipeline.token_to_id(name).ok_or_else(|| Error::tokenizer(format!("the vocabulary has no {name}")))
-        };
+    fn new(pipeline: Pipeline, names: Names) -> Result<Inner> {
+        let tokens = pipeline.tokens();
+        let id =
+            |name: &str| pipeline.id(name).ok_or_else(|| Error::tokenizer(format!("the vocabulary has no {name}")));
         let ids = Ids {
             pad: id(&names.pad)?,
             unk: id(&names.unk)?,
@@ -119,17 +71,15 @@ impl Inner {
             sep: id(&names.sep)?,
             mask: id(&names.mask)?,
         };
-        let added = pipeline.get_added_vocabulary();
-        let special: Vec<bool> = tokens.iter().map(|token| added.is_special_token(token)).collect();
-        let model = files::word_piece(&pipeline)?;
-        let prefix = model.continuing_subword_prefix.as_str();
+        let special: Vec<bool> = tokens.iter().map(|token| pipeline.added().is_special(token)).collect();
+        let prefix = pipeline.model().prefix.as_str();
         let continues = tokens
             .iter()
             .zip(&special)
             .map(|(token, &special)| !special && token.strip_prefix(prefix).is_some_and(|piece| !piece.is_empty()))
             .collect();
-        let fast = Fast::new(&pipeline, model, ids.unk)?;
-        Ok(Inner { tokens, special, continues, fast, names, ids, pipeline })
+        let words = pipeline.plain_bert().map(Words::new);
+        Ok(Inner { tokens, special, continues, words, names, ids, pipeline })
     }
 }
 
@@ -192,11 +142,8 @@ impl Tokenizer {
     /// Returns an error if the tokens do not fit even after truncation, the stride is not below the length of a window,
     /// or both texts of a pair would need windows.
     pub fn encode_with(&self, text: &str, second: Option<&str>, options: &EncodeOptions) -> Result<Encoding> {
-        let encode = |text: &str| {
-            let encoded = self.inner.pipeline.encode_char_offsets(text, false);
-            encoded.map_err(|error| Error::tokenizer(format!("cannot encode a text: {error}")))
-        };
-        let texts = [Some(text), second].into_iter().flatten().map(encode).collect::<Result<Vec<_>>>()?;
+        let texts = [Some(text), second].into_iter().flatten();
+        let texts: Vec<_> = texts.map(|text| self.inner.pipeline.encode(text)).collect();
         let (names, ids) = (&self.inner.names, &self.inner.ids);
         let frame = Frame { cls: (&names.cls, ids.cls), sep: (&names.sep, ids.sep) };
         encoding::lay_out(&frame, &texts, self.max_length, options)
@@ -206,7 +153,7 @@ impl Tokenizer {
     /// [`encode`](Tokenizer::encode) and meant for whole corpora.
     ///
     /// # Errors
-    /// Returns an error only if the `tokenizers` crate fails, which no text is known to cause.
+    /// Never returns an error.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.ids_into(text, &mut ids)?;
@@ -218,12 +165,13 @@ impl Tokenizer {
     /// # Errors
     /// Returns an error like [`ids`](Tokenizer::ids).
     pub fn ids_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        if let Some(fast) = self.inner.fast.as_ref().filter(|fast| !fast.has_literal(text)) {
-            return fast.words.for_each(text, &mut String::new(), |word| fast.pieces.push(word, ids));
+        let Inner { pipeline, words, .. } = &*self.inner;
+        match words {
+            Some(words) if !pipeline.added().occurs_in(text) => {
+                words.for_each(text, &mut String::new(), |word| pipeline.model().pieces.push(word, ids));
+            }
+            _ => ids.extend(pipeline.encode(text).ids),
         }
-        let encoded = self.inner.pipeline.encode_fast(text, false);
-        let encoded = encoded.map_err(|error| Error::tokenizer(format!("cannot encode a text: {error}")))?;
-        ids.extend_from_slice(encoded.get_ids());
         Ok(())
     }
 
@@ -238,8 +186,7 @@ impl Tokenizer {
             let reason = format!("token id {id} at position {position} is out of range: must be below {size}");
             return Err(Error::tokenizer(reason));
         }
-        let text = self.inner.pipeline.decode(ids, skip_special);
-        text.map_err(|error| Error::tokenizer(format!("cannot decode: {error}")))
+        Ok(self.inner.pipeline.decode(ids, skip_special))
     }
 
     /// Returns the number of tokens in the vocabulary, added tokens included.
@@ -254,7 +201,7 @@ impl Tokenizer {
 
     /// Returns the id of a token, spelled as in the vocabulary.
     pub fn id(&self, token: &str) -> Option<u32> {
-        self.inner.pipeline.token_to_id(token)
+        self.inner.pipeline.id(token)
     }
 
     /// Returns the id of `[CLS]`.

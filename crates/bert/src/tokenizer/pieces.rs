@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 /// A WordPiece vocabulary, organised for look-up.
+#[derive(Clone)]
 pub(super) struct Pieces {
     /// Pieces that begin a word.
     first: HashMap<Box<str>, u32>,
@@ -34,15 +35,40 @@ impl Pieces {
         Pieces { first, rest, longest, unknown, max_chars }
     }
 
+    /// Returns the id of a token, spelled as in the vocabulary.
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        self.first.get(token).copied()
+    }
+
     /// Appends the ids of a word's pieces, or `unknown` if the vocabulary cannot spell the word.
     pub(super) fn push(&self, word: &str, ids: &mut Vec<u32>) {
+        let before = ids.len();
+        if !self.spell(word, |id, _| ids.push(id)) {
+            ids.truncate(before);
+            ids.push(self.unknown);
+        }
+    }
+
+    /// Appends the ids of a word's pieces, each with its end in bytes of the word.
+    pub(super) fn cut(&self, word: &str, pieces: &mut Vec<(u32, usize)>) {
+        let before = pieces.len();
+        if !self.spell(word, |id, end| pieces.push((id, end))) {
+            pieces.truncate(before);
+            pieces.push((self.unknown, word.len()));
+        }
+    }
+
+    /// Calls `each` with the id and the end of every piece. Returns false as soon as no piece fits.
+    #[inline]
+    fn spell(&self, word: &str, mut each: impl FnMut(u32, usize)) -> bool {
         if word.len() > self.max_chars && word.chars().count() > self.max_chars {
-            return ids.push(self.unknown);
+            return false;
         }
         if let Some(&id) = self.first.get(word) {
-            return ids.push(id);
+            each(id, word.len());
+            return true;
         }
-        let (before, mut start) = (ids.len(), 0);
+        let mut start = 0;
         while start < word.len() {
             let (pieces, longest) = if start == 0 { (&self.first, 0) } else { (&self.rest, 1) };
             let most = word.len().min(start + self.longest[longest]);
@@ -50,13 +76,11 @@ impl Pieces {
                 .rev()
                 .filter(|&end| word.is_char_boundary(end))
                 .find_map(|end| Some((end, *pieces.get(&word[start..end])?)));
-            let Some((end, id)) = found else {
-                ids.truncate(before);
-                return ids.push(self.unknown);
-            };
-            ids.push(id);
+            let Some((end, id)) = found else { return false };
+            each(id, end);
             start = end;
         }
+        true
     }
 }
 

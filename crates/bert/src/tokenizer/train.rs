@@ -9,8 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 
-use tokenizers::normalizers::BertNormalizer;
-
+use super::normalizer::BertNormalizer;
 use super::options::{MAX_CHARS, TrainOptions};
 use super::words::Words;
 use crate::{Error, Result};
@@ -29,7 +28,7 @@ pub(super) fn vocabulary<S: AsRef<str>>(
     special: &[&str],
     options: &TrainOptions,
 ) -> Result<Vec<String>> {
-    let counts = count_words(lines, normalizer)?;
+    let counts = count_words(lines, normalizer);
     let total: u64 = counts.iter().map(|(_, count)| count).sum();
     if total == 0 {
         return Err(Error::tokenizer("the corpus has no words"));
@@ -53,11 +52,8 @@ pub(super) fn vocabulary<S: AsRef<str>>(
 }
 
 /// Returns each word with its number of occurrences, in lexicographic order.
-fn count_words<S: AsRef<str>>(
-    lines: impl Iterator<Item = S>,
-    normalizer: BertNormalizer,
-) -> Result<Vec<(String, u64)>> {
-    let words = Words::new(normalizer)?;
+fn count_words<S: AsRef<str>>(lines: impl Iterator<Item = S>, normalizer: BertNormalizer) -> Vec<(String, u64)> {
+    let words = Words::new(normalizer);
     let (mut counts, mut room) = (HashMap::<String, u64>::new(), String::new());
     for line in lines {
         words.for_each(line.as_ref(), &mut room, |word| match counts.get_mut(word) {
@@ -65,11 +61,11 @@ fn count_words<S: AsRef<str>>(
             None => {
                 counts.insert(word.to_string(), 1);
             }
-        })?;
+        });
     }
     let mut counts: Vec<_> = counts.into_iter().collect();
     counts.sort_unstable();
-    Ok(counts)
+    counts
 }
 
 /// Returns the `limit` most frequent characters. Of equally frequent characters, the lower code points win.

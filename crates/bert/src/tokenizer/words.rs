@@ -1,18 +1,14 @@
 //! Fast splitting of text into normalized words.
 //!
-//! The `tokenizers` crate implements BERT's normalization (clean-up, accents, case) and its split at blanks and
-//! punctuation, but spends most of its time on alignments, which a corpus does not need. Without combining marks, a
-//! string can be normalized character by character. So the crate normalizes each character of two Unicode
-//! ranges without combining marks once, into a table, and text in these ranges needs one look-up per character. Other
-//! text goes through the crate.
+//! The complete normalization and split track where each character came from, which a corpus does not need. Without
+//! combining marks, a string can be normalized character by character. So each character of two Unicode ranges without
+//! combining marks is normalized once, into a table, and text in these ranges needs one look-up per character. Other text
+//! takes the complete path.
 
 use std::ops::Range;
 
-use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
-
-use crate::{Error, Result};
+use super::normalizer::{BertNormalizer, aligned};
+use super::pre_tokenizer::PreTokenizer;
 
 /// Latin, IPA and spacing modifiers, up to the first combining mark.
 const LOW: Range<u32> = 0..0x300;
@@ -51,9 +47,9 @@ pub(super) struct Words {
 }
 
 impl Words {
-    pub(super) fn new(normalizer: BertNormalizer) -> Result<Words> {
-        let table = |range: Range<u32>| range.map(|code| entry(&normalizer, code)).collect::<Result<Vec<_>>>();
-        Ok(Words { normalizer, low: table(LOW)?, high: table(HIGH)? })
+    pub(super) fn new(normalizer: BertNormalizer) -> Words {
+        let table = |range: Range<u32>| range.map(|code| entry(&normalizer, code)).collect();
+        Words { normalizer, low: table(LOW), high: table(HIGH) }
     }
 
     #[inline]
@@ -64,15 +60,14 @@ impl Words {
     }
 
     /// Calls `each` with every normalized word of `text`, in order. `word` is a buffer that is reused.
-    pub(super) fn for_each(&self, text: &str, word: &mut String, mut each: impl FnMut(&str)) -> Result<()> {
+    pub(super) fn for_each(&self, text: &str, word: &mut String, mut each: impl FnMut(&str)) {
         for chunk in text.split([' ', '\t', '\n', '\r']).filter(|chunk| !chunk.is_empty()) {
             if chunk.is_ascii() || chunk.chars().all(|c| self.entry(c).is_some()) {
                 self.by_table(chunk, word, &mut each);
             } else {
-                self.by_crate(chunk, &mut each)?;
+                split(&self.normalizer, chunk).iter().for_each(|word| each(word));
             }
         }
-        Ok(())
     }
 
     fn by_table(&self, chunk: &str, word: &mut String, each: &mut impl FnMut(&str)) {
@@ -99,44 +94,34 @@ impl Words {
             each(word);
         }
     }
-
-    fn by_crate(&self, chunk: &str, each: &mut impl FnMut(&str)) -> Result<()> {
-        for (word, _, _) in
-            split(&self.normalizer, chunk)?.get_splits(OffsetReferential::Normalized, OffsetType::None).iter()
-        {
-            each(word);
-        }
-        Ok(())
-    }
 }
 
-fn split(normalizer: &BertNormalizer, text: &str) -> Result<PreTokenizedString> {
-    let failed = |error| Error::tokenizer(format!("cannot normalize a text: {error}"));
-    let mut normalized = NormalizedString::from(text);
-    normalizer.normalize(&mut normalized).map_err(failed)?;
-    let mut words = PreTokenizedString::from(normalized);
-    BertPreTokenizer.pre_tokenize(&mut words).map_err(failed)?;
-    Ok(words)
+/// Returns the normalized words of a text by the complete path.
+fn split(normalizer: &BertNormalizer, text: &str) -> Vec<String> {
+    let mut letters = aligned(text);
+    normalizer.normalize(&mut letters);
+    let whole = 0..letters.len();
+    let words = PreTokenizer::BertPreTokenizer.split(&letters, vec![whole]);
+    words.into_iter().map(|word| letters[word].iter().map(|letter| letter.c).collect()).collect()
 }
 
-/// Computes the entry of a character by letting the crate split it between two letters `x`.
-fn entry(normalizer: &BertNormalizer, code: u32) -> Result<Entry> {
+/// Computes the entry of a character by splitting it between two letters `x`.
+fn entry(normalizer: &BertNormalizer, code: u32) -> Entry {
     let unknown = Entry { class: Class::Unknown, length: 0, text: [0; 6] };
-    let Some(c) = char::from_u32(code) else { return Ok(unknown) };
-    let words = split(normalizer, &format!("x{c}x"))?;
-    let words = words.get_splits(OffsetReferential::Normalized, OffsetType::None);
-    let (class, text) = match words.iter().map(|(word, _, _)| *word).collect::<Vec<_>>().as_slice() {
+    let Some(c) = char::from_u32(code) else { return unknown };
+    let words = split(normalizer, &format!("x{c}x"));
+    let (class, text) = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["xx"] => (Class::Dropped, ""),
         ["x", "x"] => (Class::Blank, ""),
         ["x", mark, "x"] => (Class::Punctuation, *mark),
         [word] => (Class::Letter, word.get(1..word.len() - 1).unwrap_or_default()),
-        _ => return Ok(unknown),
+        _ => return unknown,
     };
     let mut entry = Entry { class, ..unknown };
-    let Some(room) = entry.text.get_mut(..text.len()) else { return Ok(unknown) };
+    let Some(room) = entry.text.get_mut(..text.len()) else { return unknown };
     room.copy_from_slice(text.as_bytes());
     entry.length = text.len() as u8;
-    Ok(entry)
+    entry
 }
 
 #[cfg(test)]
@@ -144,18 +129,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn bert(lowercase: bool, strip_accents: Option<bool>) -> BertNormalizer {
+        BertNormalizer { clean_text: true, handle_chinese_chars: true, strip_accents, lowercase }
+    }
+
     fn both(normalizer: BertNormalizer, text: &str) -> (Vec<String>, Vec<String>) {
         let mut fast = Vec::new();
-        let words = Words::new(normalizer).unwrap();
-        words.for_each(text, &mut String::new(), |word| fast.push(word.to_string())).unwrap();
-        let slow = split(&normalizer, text).unwrap();
-        let slow = slow.get_splits(OffsetReferential::Normalized, OffsetType::None);
-        (fast, slow.into_iter().map(|(word, _, _)| word.to_string()).collect())
+        Words::new(normalizer).for_each(text, &mut String::new(), |word| fast.push(word.to_string()));
+        (fast, split(&normalizer, text))
     }
 
     #[test]
     fn accents_punctuation_blanks_and_controls() {
-        let (fast, slow) = both(BertNormalizer::default(), "Ação:\u{a0}“É\u{200d} o  fim”…\u{7}\u{b}s\u{85}");
+        let (fast, slow) = both(bert(true, None), "Ação:\u{a0}“É\u{200d} o  fim”…\u{7}\u{b}s\u{85}");
         assert_eq!(fast, slow);
         assert_eq!(fast, ["acao", ":", "“", "e", "o", "fim", "”", "…", "s"]);
     }
@@ -163,7 +149,7 @@ mod tests {
     #[test]
     fn every_character_of_the_ranges_has_an_entry() {
         for lowercase in [true, false] {
-            let words = Words::new(BertNormalizer::new(true, true, None, lowercase)).unwrap();
+            let words = Words::new(bert(lowercase, None));
             let unknown = words.low.iter().chain(&words.high).filter(|entry| entry.class == Class::Unknown).count();
             assert_eq!(unknown, 0);
         }
@@ -171,12 +157,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_crate(
+        fn equals_the_complete_path(
             text in "([a-zA-Z]|[\\u{0}-\\u{2ff}]|[\\u{300}-\\u{36f}]|[\\u{2000}-\\u{206f}]|[ \\n.,]|\\PC|\\p{Han}|\\p{Hangul}){0,40}",
             lowercase in any::<bool>(),
             accents in any::<Option<bool>>(),
         ) {
-            let (fast, slow) = both(BertNormalizer::new(true, true, accents, lowercase), &text);
+            let (fast, slow) = both(bert(lowercase, accents), &text);
             prop_assert_eq!(fast, slow);
         }
     }

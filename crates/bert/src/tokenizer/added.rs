@@ -1,0 +1,211 @@
+//! Tokens that are found in a text before it is split into words.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::normalizer::Normalizer;
+use super::pre_tokenizer::is_word;
+
+/// A token that is found wherever it is written, as `tokenizer.json` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AddedToken {
+    pub(super) content: String,
+    /// Found only as a whole word.
+    pub(super) single_word: bool,
+    /// Includes the blanks before it.
+    pub(super) lstrip: bool,
+    /// Includes the blanks after it.
+    pub(super) rstrip: bool,
+    /// Searched in the normalized text, in its normalized form.
+    pub(super) normalized: bool,
+    /// Left out when decoding without special tokens.
+    pub(super) special: bool,
+}
+
+impl AddedToken {
+    /// Special tokens are found in the text as it is written, other ones after normalization.
+    pub(super) fn new(content: &str, special: bool) -> AddedToken {
+        let content = content.to_string();
+        AddedToken { content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special }
+    }
+}
+
+/// The added tokens of a tokenizer.
+#[derive(Clone, Default)]
+pub(super) struct Added {
+    /// By increasing id.
+    tokens: Vec<(u32, AddedToken)>,
+    ids: HashMap<String, u32>,
+    special: HashSet<String>,
+    /// The normalized forms of tokens that normalization changes.
+    normalized: HashMap<u32, String>,
+    in_text: Patterns,
+    in_normalized: Patterns,
+}
+
+impl Added {
+    /// Adds tokens. Those that the vocabulary has keep their ids, the others get the ids after `vocabulary` and after
+    /// those added before.
+    pub(super) fn add(
+        &mut self,
+        tokens: impl IntoIterator<Item = AddedToken>,
+        normalizer: Option<&Normalizer>,
+        vocabulary: usize,
+        id: impl Fn(&str) -> Option<u32>,
+    ) {
+        let mut next = self.tokens.last().map_or(0, |(last, _)| last + 1).max(vocabulary as u32);
+        for token in tokens.into_iter().filter(|token| !token.content.is_empty()) {
+            let known = self.ids.get(&token.content).copied().or_else(|| id(&token.content));
+            let id = known.unwrap_or(next);
+            next += u32::from(known.is_none());
+            if token.normalized
+                && let Some(form) = normalizer.map(|normalizer| normalizer.apply(&token.content))
+                && form != token.content
+            {
+                self.normalized.insert(id, form);
+            }
+            self.ids.insert(token.content.clone(), id);
+            if token.special {
+                self.special.insert(token.content.clone());
+            }
+            match self.tokens.binary_search_by_key(&id, |(id, _)| *id) {
+                Ok(at) => self.tokens[at].1 = token,
+                Err(at) => self.tokens.insert(at, (id, token)),
+            }
+        }
+        let of = |normalized: bool| {
+            let tokens = self.tokens.iter().filter(move |(_, token)| token.normalized == normalized);
+            tokens.map(|(id, token)| (self.form(*id, token), *id))
+        };
+        (self.in_text, self.in_normalized) = (Patterns::new(of(false)), Patterns::new(of(true)));
+    }
+
+    fn form<'a>(&'a self, id: u32, token: &'a AddedToken) -> &'a str {
+        let form = if token.normalized { self.normalized.get(&id) } else { None };
+        form.map_or(token.content.as_str(), String::as_str)
+    }
+
+    /// The tokens in the order of their ids.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &AddedToken)> {
+        self.tokens.iter().map(|(id, token)| (*id, token))
+    }
+
+    pub(super) fn id(&self, content: &str) -> Option<u32> {
+        self.ids.get(content).copied()
+    }
+
+    fn get(&self, id: u32) -> Option<&AddedToken> {
+        let at = self.tokens.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(&self.tokens[at].1)
+    }
+
+    /// Returns the token with this id, in the form in which it is searched.
+    pub(super) fn token(&self, id: u32) -> Option<&str> {
+        self.get(id).map(|token| self.form(id, token))
+    }
+
+    pub(super) fn is_special(&self, content: &str) -> bool {
+        self.special.contains(content)
+    }
+
+    /// Returns whether a token may be found in the text as it is written.
+    pub(super) fn occurs_in(&self, text: &str) -> bool {
+        self.in_text.find(text, 0).is_some()
+    }
+
+    /// Cuts a text at the tokens that are searched in it: all of it, in bytes, each part with the id of its token.
+    pub(super) fn cut(&self, text: &str, normalized: bool) -> Vec<(Option<u32>, Range<usize>)> {
+        let patterns = if normalized { &self.in_normalized } else { &self.in_text };
+        let (mut parts, mut done, mut from) = (Vec::new(), 0, 0);
+        while let Some((id, found)) = patterns.find(text, from) {
+            from = found.end;
+            let (Some(token), before, after) = (self.get(id), &text[..found.start], &text[found.end..]) else {
+                continue;
+            };
+            if token.single_word && (before.ends_with(is_word) || after.starts_with(is_word)) {
+                continue;
+            }
+            // Blanks that the token before has taken stay with it.
+            let start = if token.lstrip { before.trim_end().len().max(done) } else { found.start };
+            let end = if token.rstrip { text.len() - after.trim_start().len() } else { found.end };
+            if done < start {
+                parts.push((None, done..start));
+            }
+            parts.push((Some(id), start..end));
+            done = end;
+        }
+        if done < text.len() {
+            parts.push((None, done..text.len()));
+        }
+        parts
+    }
+}
+
+/// Strings to search, by their first byte, the longest first.
+#[derive(Clone, Default)]
+struct Patterns(Vec<Vec<(String, u32)>>);
+
+impl Patterns {
+    fn new<'a>(patterns: impl Iterator<Item = (&'a str, u32)>) -> Patterns {
+        let mut by_byte = Vec::new();
+        for (pattern, id) in patterns {
+            if let Some(&byte) = pattern.as_bytes().first() {
+                by_byte.resize(256, Vec::new());
+                by_byte[byte as usize].push((pattern.to_string(), id));
+            }
+        }
+        by_byte
+            .iter_mut()
+            .for_each(|patterns| patterns.sort_unstable_by_key(|(pattern, id)| (Reverse(pattern.len()), *id)));
+        Patterns(by_byte)
+    }
+
+    /// Finds the leftmost and there the longest match that begins at byte `from` or after it.
+    fn find(&self, text: &str, from: usize) -> Option<(u32, Range<usize>)> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let bytes = text.as_bytes();
+        (from..bytes.len()).find_map(|start| {
+            let mut patterns = self.0[bytes[start] as usize].iter();
+            let (pattern, id) = patterns.find(|(pattern, _)| bytes[start..].starts_with(pattern.as_bytes()))?;
+            Some((*id, start..start + pattern.len()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(tokens: &[AddedToken], text: &str) -> Vec<(Option<u32>, String)> {
+        let mut added = Added::default();
+        added.add(tokens.iter().cloned(), None, 10, |_| None);
+        added.cut(text, false).into_iter().map(|(id, part)| (id, text[part].to_string())).collect()
+    }
+
+    #[test]
+    fn the_longest_token_at_the_leftmost_place() {
+        let tokens = ["ab", "abc", "c"].map(|content| AddedToken::new(content, true));
+        let parts = cut(&tokens, "xabcabé");
+        let expected = [(None, "x"), (Some(11), "abc"), (Some(10), "ab"), (None, "é")];
+        assert_eq!(parts, expected.map(|(id, part)| (id, part.to_string())));
+        assert_eq!(cut(&tokens, ""), []);
+        assert_eq!(cut(&[], "abc"), [(None, "abc".to_string())]);
+    }
+
+    #[test]
+    fn blanks_and_whole_words() {
+        let strips = AddedToken { lstrip: true, rstrip: true, ..AddedToken::new("<m>", true) };
+        let parts = cut(std::slice::from_ref(&strips), "a <m>  <m> b");
+        let expected = [(None, "a"), (Some(10), " <m>  "), (Some(10), "<m> "), (None, "b")];
+        assert_eq!(parts, expected.map(|(id, part)| (id, part.to_string())));
+        let whole = AddedToken { single_word: true, ..AddedToken::new("ab", true) };
+        let parts = cut(&[whole], "ab abc, ab.");
+        let expected = [(Some(10), "ab"), (None, " abc, "), (Some(10), "ab"), (None, ".")];
+        assert_eq!(parts, expected.map(|(id, part)| (id, part.to_string())));
+    }
+}

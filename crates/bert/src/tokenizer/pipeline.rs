@@ -1,0 +1,406 @@
+//! A tokenizer as `tokenizer.json` describes it: text to tokens with their places, and back.
+//!
+//! A text goes through five stages, as in Hugging Face's `tokenizers`, whose ids and offsets these are: added tokens are
+//! cut out, the rest is normalized, normalized added tokens are cut out, the rest is split into words, and each word
+//! into pieces of the vocabulary.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+use super::added::{Added, AddedToken};
+use super::normalizer::{Aligned, BertNormalizer, Normalizer, aligned};
+use super::pieces::Pieces;
+use super::pre_tokenizer::PreTokenizer;
+use crate::{Error, Result};
+
+const VERSION: &str = "1.0";
+
+/// The tokens of a text, without special tokens around them.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    pub(super) ids: Vec<u32>,
+    pub(super) tokens: Vec<String>,
+    /// In characters of the text.
+    pub(super) offsets: Vec<(usize, usize)>,
+    pub(super) words: Vec<u32>,
+}
+
+/// The layout of special tokens, which [`encoding`](super::encoding) has its own code for. It is read to be saved again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum PostProcessor {
+    BertProcessing { sep: (String, u32), cls: (String, u32) },
+    RobertaProcessing { sep: (String, u32), cls: (String, u32), trim_offsets: bool, add_prefix_space: bool },
+    TemplateProcessing { single: Vec<Value>, pair: Vec<Value>, special_tokens: Value },
+}
+
+/// Tokens back to text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum Decoder {
+    WordPiece { prefix: String, cleanup: bool },
+}
+
+/// The vocabulary, and how words are cut into its pieces.
+#[derive(Clone)]
+pub(super) struct Model {
+    pub(super) unknown: String,
+    pub(super) prefix: String,
+    max_chars: usize,
+    /// By id.
+    tokens: Vec<String>,
+    pub(super) pieces: Pieces,
+}
+
+impl Model {
+    fn new(vocabulary: HashMap<String, u32>, unknown: String, prefix: String, max_chars: usize) -> Result<Model> {
+        if vocabulary.is_empty() {
+            return Err(Error::tokenizer("the vocabulary is empty"));
+        }
+        let Some(&unknown_id) = vocabulary.get(&unknown) else {
+            return Err(Error::tokenizer(format!("the vocabulary has no {unknown}")));
+        };
+        let pieces = vocabulary.iter().map(|(token, &id)| (token.as_str(), id));
+        let pieces = Pieces::new(pieces, &prefix, unknown_id, max_chars);
+        let count = vocabulary.len();
+        let mut tokens: Vec<Option<String>> = vec![None; count];
+        for (token, id) in vocabulary {
+            if let Some(place) = tokens.get_mut(id as usize) {
+                *place = Some(token);
+            }
+        }
+        if let Some(missing) = tokens.iter().position(Option::is_none) {
+            return Err(Error::tokenizer(format!(
+                "the vocabulary has {count} tokens, but none with the id {missing}: ids must be 0 to {}",
+                count - 1
+            )));
+        }
+        Ok(Model { unknown, prefix, max_chars, tokens: tokens.into_iter().flatten().collect(), pieces })
+    }
+
+    fn id(&self, token: &str) -> Option<u32> {
+        self.pieces.id(token)
+    }
+}
+
+/// A tokenizer, whole.
+#[derive(Clone)]
+pub(super) struct Pipeline {
+    normalizer: Option<Normalizer>,
+    pre_tokenizer: Option<PreTokenizer>,
+    post_processor: Option<PostProcessor>,
+    decoder: Option<Decoder>,
+    model: Model,
+    added: Added,
+}
+
+impl Pipeline {
+    /// BERT's own pipeline with this vocabulary, given by id.
+    pub(super) fn bert(
+        tokens: Vec<String>,
+        [unk, cls, sep]: [&str; 3],
+        normalizer: BertNormalizer,
+        max_chars: usize,
+    ) -> Result<Pipeline> {
+        let mut vocabulary = HashMap::with_capacity(tokens.len());
+        for (id, token) in (0..).zip(tokens) {
+            if let Some(first) = vocabulary.get(&token) {
+                return Err(Error::tokenizer(format!("lines {} and {} are both {token:?}", first + 1, id + 1)));
+            }
+            vocabulary.insert(token, id);
+        }
+        let model = Model::new(vocabulary, unk.to_string(), "##".to_string(), max_chars)?;
+        let special = |name: &str| (name.to_string(), model.id(name).unwrap_or(0));
+        Ok(Pipeline {
+            normalizer: Some(Normalizer::BertNormalizer(normalizer)),
+            pre_tokenizer: Some(PreTokenizer::BertPreTokenizer),
+            post_processor: Some(PostProcessor::BertProcessing { sep: special(sep), cls: special(cls) }),
+            decoder: Some(Decoder::WordPiece { prefix: "##".to_string(), cleanup: true }),
+            model,
+            added: Added::default(),
+        })
+    }
+
+    /// Reads a `tokenizer.json`. `adjust` may change its BERT normalizer, if it has one.
+    ///
+    /// # Errors
+    /// Returns an error if it is not a WordPiece tokenizer or has a part that is not supported, which the error names.
+    pub(super) fn from_json(text: &str, adjust: impl FnOnce(&mut BertNormalizer)) -> Result<Pipeline> {
+        let invalid = |reason: String| Error::tokenizer(format!("not a tokenizer of BERT's kind: {reason}"));
+        let stored: Stored = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        if let Some(version) = stored.version.filter(|version| version != VERSION) {
+            return Err(invalid(format!("its version is {version:?}, supported is {VERSION:?}")));
+        }
+        let model = stored.model;
+        if let Some(kind) = model.kind.filter(|kind| kind != "WordPiece") {
+            return Err(invalid(format!("its model is {kind:?}, supported is \"WordPiece\"")));
+        }
+        let missing = |field: &str| invalid(format!("its model has no {field:?}"));
+        let model = Model::new(
+            model.vocab,
+            model.unk_token.ok_or_else(|| missing("unk_token"))?,
+            model.continuing_subword_prefix.ok_or_else(|| missing("continuing_subword_prefix"))?,
+            model.max_input_chars_per_word.ok_or_else(|| missing("max_input_chars_per_word"))?,
+        )?;
+        let mut normalizer = stored.normalizer;
+        if let Some(Normalizer::BertNormalizer(bert)) = &mut normalizer {
+            adjust(bert);
+        }
+        let mut pipeline = Pipeline {
+            normalizer,
+            pre_tokenizer: stored.pre_tokenizer,
+            post_processor: stored.post_processor,
+            decoder: stored.decoder,
+            model,
+            added: Added::default(),
+        };
+        pipeline.add(stored.added_tokens);
+        Ok(pipeline)
+    }
+
+    pub(super) fn to_json(&self, pretty: bool) -> Result<String> {
+        let json = if pretty { serde_json::to_string_pretty(self) } else { serde_json::to_string(self) };
+        json.map_err(|error| Error::tokenizer(error.to_string()))
+    }
+
+    /// Adds tokens behind those that are there.
+    pub(super) fn add(&mut self, tokens: impl IntoIterator<Item = AddedToken>) {
+        let Pipeline { added, model, normalizer, .. } = self;
+        added.add(tokens, normalizer.as_ref(), model.tokens.len(), |token| model.id(token));
+    }
+
+    pub(super) fn added(&self) -> &Added {
+        &self.added
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub(super) fn bert_normalizer(&self) -> Option<&BertNormalizer> {
+        match &self.normalizer {
+            Some(Normalizer::BertNormalizer(bert)) => Some(bert),
+            _ => None,
+        }
+    }
+
+    /// The normalizer, if a text without added tokens is split into words as BERT's own pipeline does it.
+    pub(super) fn plain_bert(&self) -> Option<BertNormalizer> {
+        let normalizer = self.bert_normalizer().filter(|normalizer| normalizer.clean_text)?;
+        let splits = matches!(self.pre_tokenizer, Some(PreTokenizer::BertPreTokenizer));
+        let plain = splits && self.added.iter().all(|(_, token)| !token.normalized);
+        plain.then_some(*normalizer)
+    }
+
+    /// All tokens by id, added ones included.
+    pub(super) fn tokens(&self) -> Vec<String> {
+        let mut tokens = self.model.tokens.clone();
+        for (id, _) in self.added.iter() {
+            let token = self.added.token(id).unwrap_or_default().to_string();
+            match tokens.get_mut(id as usize) {
+                Some(known) => *known = token,
+                None => tokens.push(token),
+            }
+        }
+        tokens
+    }
+
+    pub(super) fn id(&self, token: &str) -> Option<u32> {
+        self.added.id(token).or_else(|| self.model.id(token))
+    }
+
+    pub(super) fn encode(&self, text: &str) -> Encoded {
+        let (mut encoded, letters) = (Encoded::default(), aligned(text));
+        let mut word = 0;
+        self.each_part(text, &letters, false, &mut encoded, &mut word, &mut |letters, encoded, word| {
+            let mut letters = letters.to_vec();
+            if let Some(normalizer) = &self.normalizer {
+                normalizer.normalize(&mut letters);
+            }
+            let normalized: String = letters.iter().map(|letter| letter.c).collect();
+            self.each_part(&normalized, &letters, true, encoded, word, &mut |letters, encoded, word| {
+                self.encode_words(letters, encoded, word);
+            });
+        });
+        encoded
+    }
+
+    /// Cuts added tokens out of a text and calls `rest` with what is between them.
+    fn each_part(
+        &self,
+        text: &str,
+        letters: &[Aligned],
+        normalized: bool,
+        encoded: &mut Encoded,
+        word: &mut u32,
+        rest: &mut dyn FnMut(&[Aligned], &mut Encoded, &mut u32),
+    ) {
+        let mut at = 0;
+        for (token, bytes) in self.added.cut(text, normalized) {
+            let part = &text[bytes];
+            let letters = &letters[at..at + part.chars().count()];
+            at += letters.len();
+            match token {
+                Some(id) => {
+                    encoded.push(id, part.to_string(), letters, *word);
+                    *word += 1;
+                }
+                None => rest(letters, encoded, word),
+            }
+        }
+    }
+
+    fn encode_words(&self, letters: &[Aligned], encoded: &mut Encoded, word: &mut u32) {
+        let whole: Vec<Range<usize>> = if letters.is_empty() { Vec::new() } else { vec![0..letters.len()] };
+        let words = match &self.pre_tokenizer {
+            Some(pre_tokenizer) => pre_tokenizer.split(letters, whole),
+            None => whole,
+        };
+        let (mut text, mut pieces) = (String::new(), Vec::new());
+        for letters in words.into_iter().map(|range| &letters[range]) {
+            text.clear();
+            text.extend(letters.iter().map(|letter| letter.c));
+            pieces.clear();
+            self.model.pieces.cut(&text, &mut pieces);
+            let (mut start, mut at) = (0, 0);
+            for &(id, end) in &pieces {
+                let length = text[start..end].chars().count();
+                encoded.push(id, self.model.tokens[id as usize].clone(), &letters[at..at + length], *word);
+                (start, at) = (end, at + length);
+            }
+            *word += 1;
+        }
+    }
+
+    /// The text of these ids. Ids that no token has are left out.
+    pub(super) fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let token = |id: u32| self.added.token(id).or_else(|| self.model.tokens.get(id as usize).map(String::as_str));
+        let tokens = ids.iter().filter_map(|&id| token(id));
+        let tokens = tokens.filter(|token| !skip_special || !self.added.is_special(token));
+        let Some(Decoder::WordPiece { prefix, cleanup }) = &self.decoder else {
+            return tokens.collect::<Vec<_>>().join(" ");
+        };
+        let pieces = tokens.enumerate().map(|(at, token)| {
+            let piece = match token.strip_prefix(prefix.as_str()) {
+                _ if at == 0 => token.to_string(),
+                Some(rest) => rest.to_string(),
+                None => format!(" {token}"),
+            };
+            if *cleanup { clean_up(&piece) } else { piece }
+        });
+        pieces.collect()
+    }
+}
+
+impl Encoded {
+    fn push(&mut self, id: u32, token: String, letters: &[Aligned], word: u32) {
+        let (start, end) = (letters.first().map_or(0, |first| first.start), letters.last().map_or(0, |last| last.end));
+        self.ids.push(id);
+        self.tokens.push(token);
+        self.offsets.push((start, end));
+        self.words.push(word);
+    }
+}
+
+/// Removes blanks that tokenization put before punctuation and inside English contractions.
+fn clean_up(piece: &str) -> String {
+    const REPLACEMENTS: [(&str, &str); 11] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" do not", " don't"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    let mut piece = piece.to_string();
+    for (from, to) in REPLACEMENTS {
+        if piece.contains(from) {
+            piece = piece.replace(from, to);
+        }
+    }
+    piece
+}
+
+/// The fields of a `tokenizer.json`. Truncation and padding are left to [`EncodeOptions`](super::EncodeOptions).
+#[derive(Deserialize)]
+struct Stored {
+    version: Option<String>,
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    normalizer: Option<Normalizer>,
+    pre_tokenizer: Option<PreTokenizer>,
+    post_processor: Option<PostProcessor>,
+    decoder: Option<Decoder>,
+    model: StoredModel,
+}
+
+#[derive(Deserialize)]
+struct StoredModel {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    unk_token: Option<String>,
+    continuing_subword_prefix: Option<String>,
+    max_input_chars_per_word: Option<usize>,
+    #[serde(default)]
+    vocab: HashMap<String, u32>,
+}
+
+/// Fields in the order in which Hugging Face's `tokenizers` writes them.
+impl Serialize for Pipeline {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(9))?;
+        map.serialize_entry("version", VERSION)?;
+        map.serialize_entry("truncation", &())?;
+        map.serialize_entry("padding", &())?;
+        map.serialize_entry("added_tokens", &self.added)?;
+        map.serialize_entry("normalizer", &self.normalizer)?;
+        map.serialize_entry("pre_tokenizer", &self.pre_tokenizer)?;
+        map.serialize_entry("post_processor", &self.post_processor)?;
+        map.serialize_entry("decoder", &self.decoder)?;
+        map.serialize_entry("model", &self.model)?;
+        map.end()
+    }
+}
+
+impl Serialize for Added {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct WithId<'a> {
+            id: u32,
+            #[serde(flatten)]
+            token: &'a AddedToken,
+        }
+        let mut tokens = serializer.serialize_seq(None)?;
+        for (id, token) in self.iter() {
+            tokens.serialize_element(&WithId { id, token })?;
+        }
+        tokens.end()
+    }
+}
+
+impl Serialize for Model {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        struct Vocabulary<'a>(&'a [String]);
+        impl Serialize for Vocabulary<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.collect_map(self.0.iter().zip(0u32..))
+            }
+        }
+        let mut map = serializer.serialize_map(Some(5))?;
+        map.serialize_entry("type", "WordPiece")?;
+        map.serialize_entry("unk_token", &self.unknown)?;
+        map.serialize_entry("continuing_subword_prefix", &self.prefix)?;
+        map.serialize_entry("max_input_chars_per_word", &self.max_chars)?;
+        map.serialize_entry("vocab", &Vocabulary(&self.tokens))?;
+        map.end()
+    }
+}
