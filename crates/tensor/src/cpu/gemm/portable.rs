@@ -1,9 +1,12 @@
 //! Products by the crate `gemm`, for every processor, type and layout.
 //!
-//! It computes f32 and f64, so operands are rounded beforehand if a smaller precision is asked for, and the epilogue and
+//! Its kernels are called directly: the crate in front of them would also compile those for complex numbers. They
+//! compute f32 and f64, so operands are rounded beforehand if a smaller precision is asked for, and the epilogue and
 //! the row sums are separate passes.
 
 use std::ops::Range;
+
+use gemm_common::Parallelism;
 
 use super::epilogue::{self, Epilogue};
 use super::int8;
@@ -171,18 +174,54 @@ simd! {
     }
 }
 
-/// Computes `C (+)= A B` with the crate `gemm`.
+/// Computes `C (+)= A B` with the kernels of the crate `gemm`.
 pub(super) fn by_crate<T: Real>(a: View<'_, T>, b: View<'_, T>, accumulate: bool, c: ViewMut<'_, T>) {
+    if T::DTYPE == DType::F32 {
+        let kernel = gemm_f32::gemm::f32::get_gemm_fn();
+        by_kernel::<f32>(kernel, a.cast(), b.cast(), accumulate, c.cast());
+    } else {
+        let kernel = gemm_f64::gemm::f64::get_gemm_fn();
+        by_kernel::<f64>(kernel, a.cast(), b.cast(), accumulate, c.cast());
+    }
+}
+
+/// A kernel of the crate: `C = scale C + factor A B`, with the strides of columns before those of rows. The flags
+/// conjugate complex numbers.
+type Kernel<T> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut T,
+    isize,
+    isize,
+    bool,
+    *const T,
+    isize,
+    isize,
+    *const T,
+    isize,
+    isize,
+    T,
+    T,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
+
+fn by_kernel<T: Real>(kernel: Kernel<T>, a: View<'_, T>, b: View<'_, T>, accumulate: bool, c: ViewMut<'_, T>) {
     let parallelism = match rayon::current_num_threads() {
-        1 => gemm::Parallelism::None,
-        threads => gemm::Parallelism::Rayon(threads),
+        1 => Parallelism::None,
+        threads => Parallelism::Rayon(threads),
     };
-    // The crate computes C = scale C + factor A B.
+    // The kernels write columns of C. If its rows are contiguous, its transpose is computed: C' = B' A'.
+    let (a, b, c) =
+        if c.col_stride < c.row_stride { (b.transposed(), a.transposed(), c.transposed()) } else { (a, b, c) };
     let scale = if accumulate { T::ONE } else { T::ZERO };
     // SAFETY: `View::new` and `ViewMut::new` checked that the elements are within their slices and that no two elements
-    // of C coincide; C is borrowed mutably, so it overlaps neither A nor B. T is f32 or f64, which the crate accepts.
+    // of C coincide; C is borrowed mutably, so it overlaps neither A nor B.
     unsafe {
-        gemm::gemm(
+        kernel(
             c.rows,
             c.cols,
             a.cols,

@@ -89,6 +89,11 @@ impl<'a, T> ViewMut<'a, T> {
         ViewMut { data: &mut *self.data, ..*self }
     }
 
+    pub(super) fn transposed(self) -> Self {
+        let ViewMut { data, rows, cols, row_stride, col_stride } = self;
+        ViewMut { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
+    }
+
     /// The rows `range`, which must be in bounds and not empty.
     pub(super) fn row_range(&mut self, range: Range<usize>) -> ViewMut<'_, T> {
         let data = &mut self.data[range.start * self.row_stride..];
