@@ -50,5 +50,6 @@ mod book {
         gpu_benchmarks: "benchmarks/gpu.md",
         performance: "benchmarks/performance.md",
         results: "results.md",
+        contributing: "../../CONTRIBUTING.md",
     }
 }

@@ -147,7 +147,7 @@ mod tests {
             match std::str::from_utf8(&bytes) {
                 Ok(text) => prop_assert_eq!(found, Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_string())),
                 Err(error) => {
-                    let offset = format!("offset {} ", error.valid_up_to());
+                    let offset = format!("offset {}:", error.valid_up_to());
                     prop_assert!(found.as_ref().is_err_and(|said| said.contains(&offset)), "{:?}", found);
                 }
             }

@@ -32,19 +32,18 @@ pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     learning_rate: f64,
     optimizer: &mut Optimizer,
 ) -> Result<StepResult> {
-    let (mut batches, tokens) = step_batches(trainer.model, data, examples, step)?;
+    let (mut batches, tokens) = step_batches(&*trainer.model, data, examples, step)?;
     let of_step = totals(&batches);
     // A batch without predictions has no part in a step that has some.
     if batches.len() > 1 && of_step.iter().any(|&count| count > 0) {
         batches.retain(|batch| batch.counts.iter().any(|&count| count > 0));
     }
     let (mode, precision) = (Mode::Train { seed: trainer.seed, step }, trainer.precision);
-    let forward = |model: &M, batch: &StepBatch<'_, D>| precision.scope(|| loss_share(model, batch, &of_step, mode));
     let device = optimizer.device().clone();
     let (shares, stepped) = device.as_graph(|| -> Result<_> {
         let mut shares = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let share = forward(trainer.model, batch)?;
+            let share = precision.scope(|| loss_share(&*trainer.model, batch, &of_step, mode))?;
             optimizer.backward(&share)?;
             shares.push(share.detach());
         }
@@ -56,7 +55,7 @@ pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     for (share, batch) in shares.iter().zip(&batches) {
         let value = share.item()?;
         if !value.is_finite() {
-            let first = check_finite(|| forward(trainer.model, batch));
+            let first = check_finite(|| precision.scope(|| loss_share(&*trainer.model, batch, &of_step, mode)));
             let first = first.map_or_else(|error| format!(" (first: {error})"), |_| String::new());
             let rows = listed_names(data, batch.examples);
             let why = format!("it is {value} in optimizer step {}{rows}{first}: lower the learning rate", step + 1);
