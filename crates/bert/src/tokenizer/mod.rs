@@ -1,6 +1,6 @@
 //! WordPiece: text to token ids and back.
 //!
-//! Ids and offsets equal those of `transformers`. [`pipeline`] encodes with offsets, and [`Tokenizer::ids`] has a faster
+//! Ids and offsets equal those of `transformers`. `pipeline` encodes with offsets, and [`Tokenizer::ids`] has a faster
 //! path without them for whole corpora. Training ([`Tokenizer::train`]) always produces the same vocabulary from the same
 //! corpus.
 

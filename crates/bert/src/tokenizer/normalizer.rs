@@ -21,6 +21,7 @@ pub(super) fn aligned(text: &str) -> Vec<Aligned> {
 /// The normalization of a `tokenizer.json`, as far as tokenizers of BERT models use it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type")]
+#[allow(clippy::upper_case_acronyms, reason = "the names of tokenizer.json")]
 pub(super) enum Normalizer {
     BertNormalizer(BertNormalizer),
     Sequence { normalizers: Vec<Normalizer> },

@@ -32,6 +32,7 @@ pub(super) struct Encoded {
 /// The layout of special tokens, which [`encoding`](super::encoding) has its own code for. It is read to be saved again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type")]
+#[allow(clippy::enum_variant_names, reason = "the names of tokenizer.json")]
 enum PostProcessor {
     BertProcessing { sep: (String, u32), cls: (String, u32) },
     RobertaProcessing { sep: (String, u32), cls: (String, u32), trim_offsets: bool, add_prefix_space: bool },
@@ -255,7 +256,7 @@ impl Pipeline {
     }
 
     fn encode_words(&self, letters: &[Aligned], encoded: &mut Encoded, word: &mut u32) {
-        let whole: Vec<Range<usize>> = if letters.is_empty() { Vec::new() } else { vec![0..letters.len()] };
+        let whole: Vec<Range<usize>> = Some(0..letters.len()).filter(|all| !all.is_empty()).into_iter().collect();
         let words = match &self.pre_tokenizer {
             Some(pre_tokenizer) => pre_tokenizer.split(letters, whole),
             None => whole,

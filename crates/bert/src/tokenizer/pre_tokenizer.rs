@@ -11,6 +11,7 @@ use super::normalizer::Aligned;
 /// The split into words of a `tokenizer.json`, as far as tokenizers of BERT models use it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type")]
+#[allow(clippy::enum_variant_names, reason = "the names of tokenizer.json")]
 pub(super) enum PreTokenizer {
     /// Splits at blanks; each punctuation mark is a word.
     BertPreTokenizer,

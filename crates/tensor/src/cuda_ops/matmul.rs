@@ -1,5 +1,7 @@
 //! Matrix products of two tensors, or of batches of them: gemm.cu on tensor cores, gemm_any.cu in f32.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 
 use super::arguments::{device_of, fresh, int, pointer};
@@ -79,7 +81,7 @@ fn on_tensor_cores(
     narrow: Narrow,
     [of_a, of_b]: [&Operand; 2],
     [a, b, c]: [&Tensor; 3],
-    batch: std::ops::Range<usize>,
+    batch: Range<usize>,
 ) -> Result<()> {
     let (m, k, n) = (a.size(1), a.size(2), b.size(2));
     let epilogue = KernelEpilogue {
@@ -109,11 +111,12 @@ fn on_tensor_cores(
         Narrow::F16 => "gemm_nn_f16_f32",
     };
     let grid = [n.div_ceil(TILE), m.div_ceil(TILE), batch.len()];
-    let launch = Launch::new(&device_of(op, a)?, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED);
+    let device = device_of(op, a)?;
+    let launch = Launch::new(&device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED);
     launch.with(&arguments)
 }
 
-fn in_f32(op: &'static str, [a, b, c]: [&Tensor; 3], batch: std::ops::Range<usize>) -> Result<()> {
+fn in_f32(op: &'static str, [a, b, c]: [&Tensor; 3], batch: Range<usize>) -> Result<()> {
     let (m, k, n) = (a.size(1), a.size(2), b.size(2));
     let arguments = AnyArguments {
         a: at(a, batch.start, m * k, 4),
@@ -131,6 +134,7 @@ fn in_f32(op: &'static str, [a, b, c]: [&Tensor; 3], batch: std::ops::Range<usiz
         epilogue: KernelEpilogue::zeroed(),
     };
     let grid = [n.div_ceil(TILE_ANY), m.div_ceil(TILE_ANY), batch.len()];
-    let launch = Launch::new(&device_of(op, a)?, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid);
+    let device = device_of(op, a)?;
+    let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid);
     launch.shared(SHARED_ANY).with(&arguments)
 }
