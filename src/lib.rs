@@ -49,6 +49,7 @@ mod book {
         cpu_benchmarks: "benchmarks/cpu.md",
         gpu_benchmarks: "benchmarks/gpu.md",
         performance: "benchmarks/performance.md",
+        build: "benchmarks/build.md",
         results: "results.md",
         contributing: "../../CONTRIBUTING.md",
     }

@@ -195,7 +195,7 @@ fn is_known(c: char) -> bool {
 fn added() -> impl Strategy<Value = Vec<Value>> {
     let options = prop::collection::vec((any::<[bool; 4]>(), any::<bool>(), any::<bool>()), 4);
     options.prop_map(|options| {
-        let contents = ["<tag>", "Ünit", "window", "t>a"];
+        let contents = ["<tag>", "Ünit", "window", "t>a", " un"];
         let with = contents.into_iter().zip(options).filter(|(_, (_, _, present))| *present);
         with.map(|(content, (options, special, _))| token(99, content, options, special)).collect()
     })

@@ -232,6 +232,41 @@ fn bad_json_is_refused() {
 }
 
 #[test]
+fn another_kind_of_model_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    trained().save(dir.path()).unwrap();
+    let bpe = r#"{"version": "1.0", "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
+        "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+    let unigram = r#"{"version": "1.0", "model": {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]]}}"#;
+    for (json, kind) in [(bpe, "BPE"), (unigram, "Unigram")] {
+        fs::write(dir.path().join("tokenizer.json"), json).unwrap();
+        let said = message(Tokenizer::open(dir.path()));
+        assert!(said.contains(&format!("its model is {kind:?}, supported is \"WordPiece\"")), "{said}");
+    }
+}
+
+#[test]
+fn added_tokens_may_share_blanks() {
+    let dir = tempfile::tempdir().unwrap();
+    trained().save(dir.path()).unwrap();
+    let path = dir.path().join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let token = |id: u32, content: &str, rstrip: bool| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": rstrip,
+            "normalized": false, "special": false})
+    };
+    let next = trained().vocab_size() as u32;
+    let added = json["added_tokens"].as_array_mut().unwrap();
+    added.extend([token(next, "<m>", true), token(next + 1, " x", false)]);
+    fs::write(&path, json.to_string()).unwrap();
+    let tokenizer = Tokenizer::open(dir.path()).unwrap();
+    let encoding = tokenizer.encode("<m> x").unwrap();
+    assert_eq!(encoding.ids[1..3], [next, next + 1]);
+    assert_eq!(encoding.offsets[1..3], [(0, 4), (3, 5)]);
+    assert_eq!(tokenizer.ids("<m> x").unwrap(), [next, next + 1]);
+}
+
+#[test]
 fn special_tokens_may_have_other_names() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("vocab.txt"), "<pad>\n<unk>\n<s>\n</s>\n<mask>\na\n").unwrap();

@@ -68,7 +68,7 @@ pub(crate) fn add(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Copies or adds on a GPU; `None` if `to` is on the CPU.
+/// Copies or adds on a GPU; `None` if both tensors are on the CPU.
 #[cfg(feature = "cuda")]
 fn on_gpu(op: &'static str, from: &Tensor, to: &Tensor, accumulate: bool) -> Option<Result<()>> {
     let elements = |tensor: &'_ Tensor| match tensor.storage() {

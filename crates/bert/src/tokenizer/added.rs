@@ -131,6 +131,10 @@ impl Added {
             // Blanks that the token before has taken stay with it.
             let start = if token.lstrip { before.trim_end().len().max(done) } else { found.start };
             let end = if token.rstrip { text.len() - after.trim_start().len() } else { found.end };
+            // Only blanks, which the token before has taken.
+            if end <= start {
+                continue;
+            }
             if done < start {
                 parts.push((None, done..start));
             }
@@ -144,35 +148,43 @@ impl Added {
     }
 }
 
-/// Strings to search, by their first byte, the longest first.
+/// Strings to search. A look-up costs the same for any number of them.
 #[derive(Clone, Default)]
-struct Patterns(Vec<Vec<(String, u32)>>);
+struct Patterns {
+    ids: HashMap<Box<[u8]>, u32>,
+    /// By first byte, the lengths of the strings that begin with it, the longest first.
+    lengths: Vec<Vec<usize>>,
+}
 
 impl Patterns {
     fn new<'a>(patterns: impl Iterator<Item = (&'a str, u32)>) -> Patterns {
-        let mut by_byte = Vec::new();
+        let mut all = Patterns::default();
         for (pattern, id) in patterns {
             if let Some(&byte) = pattern.as_bytes().first() {
-                by_byte.resize(256, Vec::new());
-                by_byte[byte as usize].push((pattern.to_string(), id));
+                all.lengths.resize(256, Vec::new());
+                all.lengths[byte as usize].push(pattern.len());
+                let known = all.ids.entry(pattern.as_bytes().into()).or_insert(id);
+                *known = id.min(*known);
             }
         }
-        by_byte
-            .iter_mut()
-            .for_each(|patterns| patterns.sort_unstable_by_key(|(pattern, id)| (Reverse(pattern.len()), *id)));
-        Patterns(by_byte)
+        for lengths in &mut all.lengths {
+            lengths.sort_unstable_by_key(|&length| Reverse(length));
+            lengths.dedup();
+        }
+        all
     }
 
     /// Finds the leftmost and there the longest match that begins at byte `from` or after it.
     fn find(&self, text: &str, from: usize) -> Option<(u32, Range<usize>)> {
-        if self.0.is_empty() {
+        if self.lengths.is_empty() {
             return None;
         }
         let bytes = text.as_bytes();
         (from..bytes.len()).find_map(|start| {
-            let mut patterns = self.0[bytes[start] as usize].iter();
-            let (pattern, id) = patterns.find(|(pattern, _)| bytes[start..].starts_with(pattern.as_bytes()))?;
-            Some((*id, start..start + pattern.len()))
+            self.lengths[bytes[start] as usize].iter().find_map(|&length| {
+                let found = start..start + length;
+                Some((*self.ids.get(bytes.get(found.clone())?)?, found))
+            })
         })
     }
 }
@@ -185,6 +197,14 @@ mod tests {
         let mut added = Added::default();
         added.add(tokens.iter().cloned(), None, 10, |_| None);
         added.cut(text, false).into_iter().map(|(id, part)| (id, text[part].to_string())).collect()
+    }
+
+    #[test]
+    fn a_token_may_begin_in_the_blanks_of_the_one_before() {
+        let tokens = [AddedToken { rstrip: true, ..AddedToken::new("<m>", true) }, AddedToken::new(" x", true)];
+        let parts = cut(&tokens, "<m> x<m>  y");
+        let expected = [(Some(10), "<m> "), (Some(11), " x"), (Some(10), "<m>  "), (None, "y")];
+        assert_eq!(parts, expected.map(|(id, part)| (id, part.to_string())));
     }
 
     #[test]

@@ -115,6 +115,10 @@ impl Tokenizer {
             if token.trim().is_empty() {
                 return Err(Error::tokenizer(format!("cannot add the token {token:?}: it is blank")));
             }
+            if inner.pipeline.normalized(token).trim().is_empty() {
+                let reason = format!("cannot add the token {token:?}: it is blank after normalization");
+                return Err(Error::tokenizer(reason));
+            }
             if inner.pipeline.id(token).is_none() {
                 added.push(AddedToken::new(token, false));
             }

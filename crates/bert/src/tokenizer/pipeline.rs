@@ -34,9 +34,23 @@ pub(super) struct Encoded {
 #[serde(tag = "type")]
 #[allow(clippy::enum_variant_names, reason = "the names of tokenizer.json")]
 enum PostProcessor {
-    BertProcessing { sep: (String, u32), cls: (String, u32) },
-    RobertaProcessing { sep: (String, u32), cls: (String, u32), trim_offsets: bool, add_prefix_space: bool },
-    TemplateProcessing { single: Vec<Value>, pair: Vec<Value>, special_tokens: Value },
+    BertProcessing {
+        sep: (String, u32),
+        cls: (String, u32),
+    },
+    RobertaProcessing {
+        sep: (String, u32),
+        cls: (String, u32),
+        trim_offsets: bool,
+        add_prefix_space: bool,
+    },
+    TemplateProcessing {
+        single: Vec<Value>,
+        pair: Vec<Value>,
+        special_tokens: Value,
+    },
+    #[serde(untagged)]
+    Other(Value),
 }
 
 /// Tokens back to text.
@@ -132,13 +146,18 @@ impl Pipeline {
     /// Returns an error if it is not a WordPiece tokenizer or has a part that is not supported, which the error names.
     pub(super) fn from_json(text: &str, adjust: impl FnOnce(&mut BertNormalizer)) -> Result<Pipeline> {
         let invalid = |reason: String| Error::tokenizer(format!("not a tokenizer of BERT's kind: {reason}"));
-        let stored: Stored = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let other = |kind: &str| invalid(format!("its model is {kind:?}, supported is \"WordPiece\""));
+        // Another kind of model is named, instead of whatever in it cannot be read.
+        let stored: Stored = serde_json::from_str(text).map_err(|error| match serde_json::from_str::<Kind>(text) {
+            Ok(Kind { model }) if model.kind != "WordPiece" => other(&model.kind),
+            _ => invalid(error.to_string()),
+        })?;
         if let Some(version) = stored.version.filter(|version| version != VERSION) {
             return Err(invalid(format!("its version is {version:?}, supported is {VERSION:?}")));
         }
         let model = stored.model;
         if let Some(kind) = model.kind.filter(|kind| kind != "WordPiece") {
-            return Err(invalid(format!("its model is {kind:?}, supported is \"WordPiece\"")));
+            return Err(other(&kind));
         }
         let missing = |field: &str| invalid(format!("its model has no {field:?}"));
         let model = Model::new(
@@ -214,6 +233,15 @@ impl Pipeline {
         self.added.id(token).or_else(|| self.model.id(token))
     }
 
+    /// Returns a text in its normalized form.
+    pub(super) fn normalized(&self, text: &str) -> String {
+        let mut letters = aligned(text);
+        if let Some(normalizer) = &self.normalizer {
+            normalizer.normalize(&mut letters);
+        }
+        letters.iter().map(|letter| letter.c).collect()
+    }
+
     pub(super) fn encode(&self, text: &str) -> Encoded {
         let (mut encoded, letters) = (Encoded::default(), aligned(text));
         let mut word = 0;
@@ -240,8 +268,15 @@ impl Pipeline {
         word: &mut u32,
         rest: &mut dyn FnMut(&[Aligned], &mut Encoded, &mut u32),
     ) {
-        let mut at = 0;
+        let (mut byte, mut at) = (0, 0);
         for (token, bytes) in self.added.cut(text, normalized) {
+            // A token may begin in the blanks that the token before it includes.
+            at = if bytes.start < byte {
+                at - text[bytes.start..byte].chars().count()
+            } else {
+                at + text[byte..bytes.start].chars().count()
+            };
+            byte = bytes.end;
             let part = &text[bytes];
             let letters = &letters[at..at + part.chars().count()];
             at += letters.len();
@@ -342,6 +377,18 @@ struct Stored {
     post_processor: Option<PostProcessor>,
     decoder: Option<Decoder>,
     model: StoredModel,
+}
+
+/// The kind of model alone.
+#[derive(Deserialize)]
+struct Kind {
+    model: ModelKind,
+}
+
+#[derive(Deserialize)]
+struct ModelKind {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Deserialize)]

@@ -1,10 +1,10 @@
 //! Matrix products.
 //!
-//! There are two engines. On x86-64 with AVX-512 the [`driver`] computes the f32 products whose operands have a unit
+//! There are three engines. On x86-64 with AVX-512 the [`driver`] computes the f32 products whose operands have a unit
 //! stride: it reads each operand once, rounds it to a smaller type on the way if that is asked for, and applies the
 //! [`Epilogue`] to each element of the result while it is in the first-level cache. Everything else goes to the crate
-//! `gemm` ([`portable`]), with the epilogue as a separate pass. The small products of attention have a
-//! separate loop for processors that the driver does not run on ([`small`]).
+//! `gemm` ([`portable`]), with the epilogue as a separate pass. The third is a
+//! loop for the small products of attention on processors that the driver does not run on ([`small`]).
 //!
 //! All of them give the same bits for any number of threads. The tests hold them to that, and the version of the crate is
 //! pinned exactly.

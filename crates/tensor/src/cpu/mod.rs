@@ -4,7 +4,10 @@
 //! unless strides are given. A backward writes each gradient into a [`Target`], or into a slice with a flag `accumulate`:
 //! `false` overwrites the contents (even NaN), `true` adds to them.
 
-#![allow(clippy::too_many_arguments, reason = "kernels have many operands; a struct per call would only rename them")]
+#![allow(
+    clippy::too_many_arguments,
+    reason = "kernels have many operands; those that go together are structs, the others stay arguments"
+)]
 
 pub(crate) mod adamw;
 pub(crate) mod attention;

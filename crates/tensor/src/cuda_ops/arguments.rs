@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::dropout::Dropout;
 use crate::dropout::RowCoordinate;
 use crate::dtype::DType;
+use crate::element::wrong_dtype;
 use crate::error::{Error, Result};
 use crate::gradients::Slot;
 use crate::storage::Storage;
@@ -40,13 +41,24 @@ pub(super) fn fresh(op: &'static str, shape: &[usize], dtype: DType, device: &Cu
     Tensor::uninitialised(op, shape, dtype, &Device::Cuda(device.clone()))
 }
 
+/// Checks that tensors, in whatever layout, are f32.
+///
+/// # Errors
+/// Returns an error that names the type of the first one that is not.
+pub(super) fn check_f32(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().find(|tensor| tensor.dtype() != DType::F32) {
+        Some(tensor) => Err(wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU")),
+        None => Ok(()),
+    }
+}
+
 /// Returns the elements of an f32 tensor, row-major and aligned to 16 bytes, which kernels read at a time.
 ///
 /// # Errors
 /// Returns an error if the dtype is not f32. The narrower floats are widened before they get here.
 pub(super) fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     if tensor.dtype() != DType::F32 {
-        return Err(crate::element::wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
+        return Err(wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
     }
     let values = tensor.values()?;
     if values.layout().offset.is_multiple_of(4) { Ok(values) } else { values.copied() }

@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use super::arguments::{device_of, f32s, fresh, pointer, write_gradient};
+use super::arguments::{check_f32, device_of, f32s, fresh, pointer, write_gradient};
 use crate::cpu::unary::Saved;
 use crate::cuda::copy::{KernelLayout, merged};
 use crate::cuda::{Launch, Pointer};
@@ -36,8 +36,9 @@ impl CudaOp for Pairwise {
     fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
         let op = self.name();
         let [la, lb] = self.broadcast([a, b])?;
+        check_f32(op, &[a, b])?;
         let device = device_of(op, a)?;
-        let to = fresh(op, &la.shape, of_f32(op, [a, b])?, &device)?;
+        let to = fresh(op, &la.shape, DType::F32, &device)?;
         let [of_a, of_b] = merged(op, [&la, &lb])?;
         let count = to.elements();
         let arguments = ZipArguments {
@@ -54,14 +55,6 @@ impl CudaOp for Pairwise {
         let kept = self.keeps([a, b], &to)?;
         Ok(GpuOutput::Operation(to, kept))
     }
-}
-
-/// Checks that operands, in whatever layout, are f32, and returns that type.
-fn of_f32<const N: usize>(op: &'static str, operands: [&Tensor; N]) -> Result<DType> {
-    for operand in operands.into_iter().filter(|operand| operand.dtype() != DType::F32) {
-        f32s(op, operand)?;
-    }
-    Ok(DType::F32)
 }
 
 #[repr(C)]
@@ -198,8 +191,9 @@ impl CudaOp for Sum {
 
 /// Sums over the dimensions that have size 1 in `shape`.
 pub(super) fn sum(op: &'static str, x: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    check_f32(op, &[x])?;
     let device = device_of(op, x)?;
-    let to = fresh(op, shape, of_f32(op, [x])?, &device)?;
+    let to = fresh(op, shape, DType::F32, &device)?;
     let (mut kept, mut over) = (*x.layout(), *x.layout());
     for (axis, &size) in shape.iter().enumerate() {
         let goes = size == 1;

@@ -71,7 +71,7 @@ pub(super) struct Normalised {
 
 pub(super) struct Backward {
     op: &'static str,
-    /// The normalised input, before scaling and shifting.
+    /// What is normalised: the input, or the residual plus the dropped-out input.
     z: Tensor,
     gamma: Tensor,
     /// Mean and reciprocal standard deviation of each row: [2, rows].

@@ -1,7 +1,7 @@
 //! Linear layers: several over one input, and two with GELU between them. Operands that are multiplied in a narrower type
-//! are rounded once.
+//! are rounded once. The products are in `gemm`.
 
-use super::arguments::{device_of, fresh};
+use super::arguments::{check_f32, device_of, fresh};
 use super::elementwise::unary_backward;
 use super::gemm::{Epilogue, gelu_gradient, multiply, write_column_sums};
 use super::operand::{Matrix, Operand};
@@ -70,6 +70,7 @@ struct Kept {
 impl Layers {
     /// Computes the outputs side by side, from x and each layer's weight and bias.
     fn forward(&self, op: &'static str, x: &Tensor, parameters: &[&Tensor], recorded: bool) -> Result<(Tensor, Kept)> {
+        check_f32(op, &[&[x], parameters].concat())?;
         let precision = self.precision;
         let values = parameters.iter().map(|parameter| parameter.values()).collect::<Result<Vec<_>>>()?;
         let (device, x) = (device_of(op, x)?, x.values()?);

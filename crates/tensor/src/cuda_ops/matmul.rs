@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::arguments::{device_of, fresh, int, pointer};
+use super::arguments::{check_f32, device_of, fresh, int, pointer};
 use super::gemm::{
     AnyArguments, Epilogue, KernelEpilogue, Product, SHARED, SHARED_ANY, THREADS, TILE, TILE_ANY, TensorCoreArguments,
     multiply,
@@ -14,6 +14,7 @@ use super::scaled::{Narrow, of_scale};
 use crate::cuda::{Launch, Pointer};
 use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::layout::Layout;
 use crate::ops::matmul::MatMul;
@@ -27,7 +28,8 @@ impl CudaOp for MatMul {
         let (op, precision, rank) = (self.name(), self.precision, self.batch.len());
         let of = self.operands([a, b])?;
         let [m, k, n] = of.sizes;
-        let output = fresh(op, &self.whole(m, n), a.dtype(), &device_of(op, a)?)?;
+        check_f32(op, &[a, b])?;
+        let output = fresh(op, &self.whole(m, n), DType::F32, &device_of(op, a)?)?;
         let count: usize = self.batch.iter().product();
         if count == 1 {
             let matrix = |tensor, layout: &Layout, rows, columns| {

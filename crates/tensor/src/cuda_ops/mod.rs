@@ -1,4 +1,5 @@
-//! The GPU halves of the operations of `ops`: a file for each file of kernels in `kernels/cuda`.
+//! The GPU halves of the operations of `ops`. The first line of each file names the kernels of `kernels/cuda` that it
+//! launches.
 //!
 //! Operations compute in f32. With [`Precision::Bf16`](crate::Precision) or `F16` the operands of matrix products and of
 //! attention are rounded to that type; sums stay in f32. A gradient is written, or added, by the kernel that computes
@@ -125,6 +126,18 @@ mod tests {
         let error = apply(Unknown, [&x]).err().map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(error, "unknown: has no GPU kernel: move its inputs with to_device(&Device::Cpu)");
         assert!(apply(Unknown, [&x.to_device(&Device::Cpu)?]).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn a_gpu_refuses_f64() -> Result<()> {
+        let Ok(device) = Device::cuda(0) else { return Ok(()) };
+        let matrix = Tensor::zeros(&[2, 2], DType::F64, &device)?;
+        let bias = Tensor::zeros(&[2], DType::F64, &device)?;
+        for result in [matrix.matmul(&matrix), matrix.linear(&matrix, &bias), matrix.add(&matrix), matrix.softmax()] {
+            let error = result.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("f64") && error.contains("on a GPU"), "{error}");
+        }
         Ok(())
     }
 }

@@ -24,13 +24,13 @@ pub(crate) trait CudaOp {
 /// Writes the gradients of the inputs, given that of the output.
 type Backward = Box<dyn FnOnce(Tensor, Vec<Slot<'_>>) -> Result<()> + Send>;
 
-/// The result of a forward pass on a GPU, and where its gradient goes.
+/// The result of a forward pass on a GPU, by the kind of its backward.
 pub(crate) enum GpuOutput {
-    /// To a backward of kernels.
+    /// The backward launches kernels.
     Kernels(Tensor, Backward),
-    /// To the backward of the operation itself, which composes other operations and reads these tensors.
+    /// The backward is that of the operation itself, which composes other operations and reads these tensors.
     Operation(Tensor, Vec<Tensor>),
-    /// Through the operations that this was computed with.
+    /// The output was computed by other operations, which have recorded the graph.
     Composed(Tensor),
 }
 

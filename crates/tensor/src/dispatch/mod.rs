@@ -1,4 +1,4 @@
-//! Runs operations: the one place that knows about devices, element types and the graph.
+//! Runs operations: it chooses the device and the element type, and records the graph.
 //!
 //! An operation is a value: whatever it depends on besides its inputs. Most implement [`Op`], which computes slices from
 //! slices; those that work on whole tensors (views of any layout, packed weights, a backward composed of other
@@ -8,6 +8,9 @@
 //! 2. compute two-byte floats in f32, and round the result;
 //! 3. on the CPU, call the operation with the Rust type of the elements; on a GPU, look up its kernels (`gpu`);
 //! 4. record the node of the graph, with what the operation keeps for its backward.
+//!
+//! Views, copies (`to_dtype`, `to_device`, `concat`) and `recompute` compute nothing that depends on the type, so they
+//! record their nodes themselves.
 //!
 //! `docs/src/decisions.md` says which other forms were tried.
 
@@ -38,7 +41,7 @@ pub(crate) trait Arity: 'static {
     /// One `X` per input.
     type Of<X>: IntoIterator<Item = X>;
 
-    /// Converts a list that was made from such a collection, so that its length is right.
+    /// Converts a list back. It was made from such a collection, so its length is right.
     fn of<X>(items: Vec<X>) -> Self::Of<X>;
 }
 

@@ -2,12 +2,12 @@
 //! one float type: nothing is converted silently; [`Tensor::to_dtype`] converts.
 
 use crate::cpu::{Target, strided};
+use crate::device::Device;
 use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
+use crate::error::Result;
 use crate::gradients::Slot;
 use crate::layout::{Dims, Layout, broadcast_shapes};
 use crate::tensor::Tensor;
-use crate::device::Device;
-use crate::error::Result;
 
 impl Tensor {
     /// Computes `self + other`, broadcasting.

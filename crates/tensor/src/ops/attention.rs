@@ -7,15 +7,15 @@
 
 use crate::autograd::non_differentiable;
 use crate::cpu::{self, Target};
+use crate::device::Device;
 use crate::dispatch::{Float, Keep, Op, apply};
 use crate::dropout::Dropout;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::layout::Dims;
+use crate::precision::Precision;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::dtype::DType;
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::precision::Precision;
 
 /// Dropout's counter has 11 bits for blocks of 32 columns of scores: beyond that, draws would repeat.
 const LONGEST_WITH_DROPOUT: usize = 1 << 16;
@@ -77,7 +77,7 @@ impl PackedAttention {
             }
             [_, 0] => wrong("width 0 leaves nothing to attend to".into()),
             [_, width] => Ok(width / 3),
-            _ => wrong("must be [tokens, 3 * heads * head size]".into()),
+            _ => wrong("qkv must be [tokens, 3 * heads * head size]".into()),
         }
     }
 
@@ -134,12 +134,7 @@ impl Op<1, 2, 3> for PackedAttention {
         [Keep::Input(0), Keep::Output(0), Keep::Output(1)]
     }
 
-    fn backward<T: Float>(
-        &self,
-        [qkv, output, log_sums]: [&[T]; 3],
-        dy: &[T],
-        [dqkv]: [Option<Target<'_, T>>; 1],
-    ) {
+    fn backward<T: Float>(&self, [qkv, output, log_sums]: [&[T]; 3], dy: &[T], [dqkv]: [Option<Target<'_, T>>; 1]) {
         if let Some(dqkv) = dqkv {
             cpu::attention::backward(&self.plan(), qkv, output, log_sums, dy, dqkv);
         }
@@ -177,7 +172,8 @@ mod tests {
     /// One sequence's attention through matrix products and softmax.
     fn composed(qkv: &Tensor, heads: usize, size: usize) -> Result<Tensor> {
         let length = qkv.size(0);
-        let part = |index| qkv.narrow(1, index * heads * size, heads * size)?.reshape(&[length, heads, size])?.transpose(0, 1);
+        let part =
+            |index| qkv.narrow(1, index * heads * size, heads * size)?.reshape(&[length, heads, size])?.transpose(0, 1);
         let (q, k, v): (Tensor, Tensor, Tensor) = (part(0)?, part(1)?, part(2)?);
         let scores = q.matmul(&k.t()?)?.mul_scalar(1.0 / (size as f64).sqrt())?;
         scores.softmax()?.matmul(&v)?.transpose(0, 1)?.reshape(&[length, heads * size])

@@ -2,9 +2,9 @@
 
 use crate::autograd::{differentiable, non_differentiable};
 use crate::copy::copied;
-use crate::tensor::Tensor;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::tensor::Tensor;
 
 impl Tensor {
     /// Converts the elements to another type: rounds to nearest, ties to even; integers are truncated and saturate. The
@@ -43,7 +43,17 @@ mod tests {
     #[test]
     fn halves_are_rounded_once() -> Result<()> {
         // Just above and below a tie, at the tie, and subnormal; f64 that f32 would round to the tie.
-        let floats = [1.0 + 1.0 / 256.0, 1.0039064, 1.0039061, 1.0 + 3.0 / 256.0, 1e-40, -65519.99, 3.4e38, 1.0009766, 1.0004884];
+        let floats = [
+            1.0 + 1.0 / 256.0,
+            1.0039064,
+            1.0039061,
+            1.0 + 3.0 / 256.0,
+            1e-40,
+            -65519.99,
+            3.4e38,
+            1.0009766,
+            1.0004884,
+        ];
         let x = Tensor::from_slice(&floats, &[9], &Device::Cpu)?;
         assert_eq!(x.to_dtype(DType::BF16)?.to_vec::<bf16>()?, floats.map(bf16::from_f32));
         assert_eq!(x.to_dtype(DType::F16)?.to_vec::<f16>()?, floats.map(f16::from_f32));

@@ -3,8 +3,8 @@
 use crate::autograd::differentiable_many;
 use crate::copy::copy;
 use crate::element::wrong_dtype;
-use crate::tensor::Tensor;
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 impl Tensor {
     /// Joins `tensors`, which agree in all dimensions but `axis`, along `axis`.

@@ -2,13 +2,13 @@
 //! says. Only the logits and each row's log-sum-exp are kept; dx = (softmax(x) - target) / divisor.
 
 use crate::cpu::{self, Target};
+use crate::device::Device;
 use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
+use crate::dtype::DType;
+use crate::error::{Error, ErrorKind, Result};
 use crate::gradients::Slot;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::dtype::DType;
-use crate::device::Device;
-use crate::error::{Error, ErrorKind, Result};
 
 /// The divisor of the sum of the rows' losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -5,9 +5,9 @@
 use crate::cpu::{self, Target};
 use crate::dispatch::{Float, Keep, Op, apply};
 use crate::dropout::{Dropout, RowCoordinate};
+use crate::error::{Error, Result};
 use crate::layout::{Dims, rows_and_width};
 use crate::tensor::Tensor;
-use crate::error::{Error, Result};
 
 impl Tensor {
     /// Drops elements of `self` [.., W], whose rows are located by `rows`. `rows` may be empty if `dropout` keeps
@@ -79,8 +79,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
     use crate::device::Device;
+    use crate::dtype::DType;
 
     /// Rows keep their mask when their sequence moves in the batch, and another step has another mask.
     #[test]

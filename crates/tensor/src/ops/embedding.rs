@@ -4,14 +4,14 @@
 //! The gradient of a table is zero except in the rows that were looked up. Rows are added in an order that does not
 //! depend on the number of threads.
 
-use crate::cpu::{self, Target};
 use crate::cpu::layer_norm::{NormOutputs, NormParameters, NormSaved};
+use crate::cpu::{self, Target};
 use crate::dispatch::{Float, Keep, Op, apply};
+use crate::error::{Error, Result};
 use crate::layout::Dims;
 use crate::ops::check_indices;
 use crate::ops::rows::GatherRows;
 use crate::tensor::Tensor;
-use crate::error::{Error, Result};
 
 /// Ids of a packed batch: the rows of the three tables that each token looks up. All have length T.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,11 @@ impl Op<5, 3, 3> for EmbeddingsLayerNorm {
         let fits = |table: &Tensor| table.rank() == 2 && table.width() == width;
         if !tables.into_iter().all(fits) || gamma.shape() != [width] || beta.shape() != [width] {
             let operands: [_; 5] = std::array::from_fn(|index| (Self::OPERANDS[index], inputs[index].shape()));
-            return Err(Error::shape(op, "the tables must be matrices, and all operands as wide as the first", &operands));
+            return Err(Error::shape(
+                op,
+                "the tables must be matrices, and all operands as wide as the first",
+                &operands,
+            ));
         }
         let [_, positions, types] = self.ids.each_ref().map(Vec::len);
         if positions != tokens || types != tokens {
@@ -127,7 +131,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     cases.add("embedding", "repeated", [normal(&[6, 5])], |x| x[0].embedding(&[3, 3, 0, 5]));
     cases.add("embedding", "none", [normal(&[6, 5])], |x| x[0].embedding(&[]));
     for (label, width) in [("narrow", 5), ("wide", 48)] {
-        let tables = [normal(&[7, width]), normal(&[4, width]), normal(&[2, width]), normal(&[width]), normal(&[width])];
+        let tables =
+            [normal(&[7, width]), normal(&[4, width]), normal(&[2, width]), normal(&[width]), normal(&[width])];
         cases.add("embeddings_layer_norm", label, tables, |x| {
             let ids = tests_ids();
             x[0].embeddings_layer_norm(&x[1], &x[2], &x[3], &x[4], 1e-12, ids)
@@ -144,8 +149,8 @@ fn tests_ids() -> EmbeddingIds<'static> {
 mod tests {
     use super::*;
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::dtype::DType;
     use crate::device::Device;
+    use crate::dtype::DType;
     use crate::error::ErrorKind;
 
     #[test]

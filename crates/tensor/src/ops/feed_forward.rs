@@ -5,15 +5,15 @@
 //! with two operations.
 
 use crate::cpu::gemm::{Epilogue, Gemm, View, ViewMut};
+use crate::device::Device;
 use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
+use crate::error::Result;
+use crate::gelu::Gelu;
 use crate::gradients::Slot;
 use crate::layout::rows_and_width;
 use crate::ops::linear::{Layers, backward, check};
-use crate::tensor::Tensor;
-use crate::device::Device;
-use crate::gelu::Gelu;
 use crate::precision::Precision;
-use crate::error::Result;
+use crate::tensor::Tensor;
 
 impl Tensor {
     /// Computes `gelu(self W₁ᵀ + b₁) W₂ᵀ + b₂` for `self` [.., H] and the layers (weight, bias) `inner` ([I, H], `[I]`)
@@ -69,12 +69,7 @@ impl TensorOp for FeedForward {
         Ok(Forward { output, kept })
     }
 
-    fn backward<T: Float>(
-        self,
-        kept: Vec<Tensor>,
-        dy: Tensor,
-        [dx, dw1, db1, dw2, db2]: [Slot<'_>; 5],
-    ) -> Result<()> {
+    fn backward<T: Float>(self, kept: Vec<Tensor>, dy: Tensor, [dx, dw1, db1, dw2, db2]: [Slot<'_>; 5]) -> Result<()> {
         let Ok([x, w1, w2, u]) = <[Tensor; 4]>::try_from(kept) else { return Ok(()) };
         let (rows, outputs) = rows_and_width(dy.shape());
         let (weight, width) = (w2.values()?, u.width());
@@ -115,8 +110,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 
 #[cfg(test)]
 mod tests {
-    use crate::gelu::Gelu;
     use crate::conformance::{assert_same_with_gradients, normal};
+    use crate::gelu::Gelu;
 
     #[test]
     fn fused_equals_composed() {

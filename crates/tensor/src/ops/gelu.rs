@@ -5,10 +5,10 @@
 
 use crate::cpu::unary::Function;
 use crate::dispatch::apply;
+use crate::error::Result;
+use crate::gelu::Gelu;
 use crate::ops::unary::Unary;
 use crate::tensor::Tensor;
-use crate::gelu::Gelu;
-use crate::error::Result;
 
 impl Tensor {
     /// Computes the Gaussian error linear unit of every element.

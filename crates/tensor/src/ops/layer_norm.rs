@@ -4,14 +4,14 @@
 //! With x̂ = (x - mean) / σ and g = dy * gamma: dx = (g - mean(g) - x̂ mean(g x̂)) / σ, dgamma = Σ dy x̂, dbeta = Σ dy.
 //! The variance is the biased one, and `eps` is added to it.
 
-use crate::cpu::{self, Target};
 use crate::cpu::layer_norm::{NormGradients, NormOutputs, NormParameters, NormSaved, RowDropout};
+use crate::cpu::{self, Target};
 use crate::dispatch::{Float, Keep, Op, apply};
 use crate::dropout::{Dropout, RowCoordinate};
+use crate::error::{Error, Result};
 use crate::layout::{Dims, rows_and_width};
 use crate::ops::dropout::check_rows;
 use crate::tensor::Tensor;
-use crate::error::{Error, Result};
 
 impl Tensor {
     /// Normalises over the last dimension, then scales by `gamma` and shifts by `beta`, both as wide as it.

@@ -10,15 +10,15 @@ use crate::cpu::Target;
 use crate::cpu::column_sums::column_sums;
 use crate::cpu::gemm::{Epilogue, Gemm, PackedMatrix, View, ViewMut};
 use crate::cpu::unary::Function;
-use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
-use crate::gradients::{Destination, Slot};
-use crate::layout::rows_and_width;
-use crate::tensor::Tensor;
-use crate::dtype::DType;
 use crate::device::Device;
+use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gelu::Gelu;
+use crate::gradients::{Destination, Slot};
+use crate::layout::rows_and_width;
 use crate::precision::Precision;
+use crate::tensor::Tensor;
 
 impl Tensor {
     /// Computes `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
@@ -92,7 +92,10 @@ impl TensorOp for Linear {
         self.outputs = layers.outputs().collect();
         let shape = layers.output_shape();
         let (output, pre_activation) = match self.gelu {
-            None => (Tensor::build(self.name, &shape, &Device::Cpu, |y: &mut [T]| layers.multiply(y, Epilogue::Bias))?, None),
+            None => (
+                Tensor::build(self.name, &shape, &Device::Cpu, |y: &mut [T]| layers.multiply(y, Epilogue::Bias))?,
+                None,
+            ),
             Some(gelu) if recorded => {
                 let [u, y] = layers.multiply_gelu::<T>(self.name, gelu)?;
                 (y, Some(u))
@@ -197,11 +200,7 @@ impl Layers {
 
     /// Writes the products to `to` [rows, all outputs], with an epilogue made from each layer's bias; each layer writes
     /// its columns.
-    pub(super) fn multiply<'a, T: Float>(
-        &'a self,
-        to: &mut [T],
-        mut epilogue: impl FnMut(&'a [T]) -> Epilogue<'a, T>,
-    ) {
+    pub(super) fn multiply<'a, T: Float>(&'a self, to: &mut [T], mut epilogue: impl FnMut(&'a [T]) -> Epilogue<'a, T>) {
         let (rows, inputs) = rows_and_width(self.x.shape());
         if rows == 0 {
             return;
@@ -296,13 +295,13 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 
 #[cfg(test)]
 mod tests {
+    use crate::autograd::no_grad;
     use crate::conformance::{assert_same_with_gradients, normal};
     use crate::device::Device;
+    use crate::error::Result;
     use crate::gelu::Gelu;
     use crate::precision::Precision;
-    use crate::error::Result;
     use crate::tensor::Tensor;
-    use crate::autograd::no_grad;
 
     fn leaf(rows: usize, columns: usize) -> Result<Tensor> {
         let number = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 50.0;

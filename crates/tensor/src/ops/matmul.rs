@@ -4,13 +4,13 @@
 //! For C = A B, with dC the gradient of C: dA = dC Bᵀ and dB = Aᵀ dC.
 
 use crate::cpu::gemm::{Gemm, View, ViewMut};
+use crate::device::Device;
 use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
+use crate::error::{Error, Result};
 use crate::gradients::Slot;
 use crate::layout::{Dims, Layout, broadcast_shapes};
-use crate::tensor::Tensor;
-use crate::device::Device;
-use crate::error::{Error, Result};
 use crate::precision::Precision;
+use crate::tensor::Tensor;
 
 impl Tensor {
     /// Computes the matrix product of `self` [.., m, k] with `other` [.., k, n]: [.., m, n]. Leading dimensions
@@ -34,7 +34,10 @@ impl Tensor {
         let [left, right] = [self, other].map(|tensor| &tensor.shape()[..tensor.rank() - 2]);
         let batch = broadcast_shapes(OP, left, right);
         let batch = batch.map_err(|_| wrong("the leading dimensions do not broadcast".into()))?;
-        apply_tensors(MatMul { batch, precision: Precision::current(), left: self.dims(), right: other.dims() }, [self, other])
+        apply_tensors(
+            MatMul { batch, precision: Precision::current(), left: self.dims(), right: other.dims() },
+            [self, other],
+        )
     }
 }
 

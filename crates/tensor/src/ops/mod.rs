@@ -1,6 +1,6 @@
 //! The operations. One family is one file: its formula, the method on `Tensor`, its shape rule, forward and backward, and
-//! its cases for the conformance harness. The CPU loops that it needs are in `cpu/` under the same name, the launches of
-//! GPU kernels in `cuda_ops/`. `dispatch` runs it.
+//! its cases for the conformance harness. Longer CPU loops are in `cpu/`, launches of GPU kernels in `cuda_ops/`.
+//! `dispatch` runs it.
 
 use crate::error::{ErrorKind, Result};
 

@@ -4,11 +4,11 @@
 use crate::cpu::Target;
 use crate::cpu::pointwise_loss::{self, BinaryCrossEntropy, SquaredError};
 use crate::dispatch::{Float, Keep, Op, apply};
+use crate::dtype::DType;
 use crate::element::wrong_dtype;
+use crate::error::{Error, Result};
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::dtype::DType;
-use crate::error::{Error, Result};
 
 impl Tensor {
     /// Computes the mean of -y ln σ(x) - (1 - y) ln(1 - σ(x)), in nats, over the logits x of `self`, with `targets` y
@@ -125,8 +125,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::dtype::DType;
     use crate::device::Device;
+    use crate::dtype::DType;
     use crate::error::Result;
     use crate::tensor::Tensor;
 

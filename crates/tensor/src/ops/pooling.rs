@@ -5,10 +5,10 @@
 
 use crate::cpu::{self, Target};
 use crate::dispatch::{Float, Keep, Op, apply};
+use crate::error::{Error, Result};
 use crate::layout::Dims;
 use crate::sequences::Sequences;
 use crate::tensor::Tensor;
-use crate::error::{Error, Result};
 
 /// How the vectors of a sequence become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,9 @@ impl Op<1, 1, 0> for Pool {
         let (tokens, sequences) = (self.sequences.tokens(), self.sequences.len());
         let wrong = |reason: String| Error::shape(self.name(), reason, &[("tensor", x.shape())]);
         match *x.shape() {
-            [rows, width] if rows == tokens && width > 0 => Dims::new(self.name(), &[sequences, width]).map(|dims| [dims]),
+            [rows, width] if rows == tokens && width > 0 => {
+                Dims::new(self.name(), &[sequences, width]).map(|dims| [dims])
+            }
             [..] if x.rank() == 2 => Err(wrong(format!("must be [{tokens}, at least 1] for {sequences} sequences"))),
             [..] => Err(wrong("the tensor must be a matrix".into())),
         }
@@ -90,8 +92,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Device;
     use crate::conformance::{assert_same_with_gradients, normal};
+    use crate::device::Device;
 
     #[test]
     fn mean_equals_the_means_of_its_parts() {

@@ -6,11 +6,11 @@
 use std::fmt::Display;
 
 use crate::autograd::{differentiable_many, is_recorded, no_grad, with_grad};
-use crate::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
 use crate::module::Module;
 use crate::precision::Precision;
+use crate::tensor::Tensor;
 
 /// Computes `f(module, x)` and keeps only `x` for the backward. `f` may only depend on `module`, `x` and constants.
 ///

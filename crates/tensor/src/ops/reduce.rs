@@ -1,12 +1,12 @@
 //! Sums and means.
 
 use crate::cpu::strided;
+use crate::device::Device;
 use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
+use crate::error::{Error, Result};
 use crate::gradients::Slot;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::device::Device;
-use crate::error::{Error, Result};
 
 impl Tensor {
     /// Sums over dimensions `axes`, which stay with size 1.

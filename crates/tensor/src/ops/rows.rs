@@ -2,13 +2,13 @@
 //! the [CLS] rows alone.
 
 use crate::cpu::{self, Target};
+use crate::device::Device;
 use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
+use crate::error::{Error, Result};
 use crate::gradients::Slot;
 use crate::layout::Dims;
 use crate::ops::check_indices;
 use crate::tensor::Tensor;
-use crate::device::Device;
-use crate::error::{Error, Result};
 
 impl Tensor {
     /// Picks the rows `indices` of `self` [R, W]: [indices, W]. An index may occur more than once; its gradients add up.
@@ -16,7 +16,10 @@ impl Tensor {
     /// # Errors
     /// Returns an error if this is not a matrix or an index is not below R.
     pub fn gather_rows(&self, indices: &[u32]) -> Result<Tensor> {
-        apply(GatherRows { name: "gather_rows", index: "row index", indices: indices.to_vec(), width: self.width() }, [self])
+        apply(
+            GatherRows { name: "gather_rows", index: "row index", indices: indices.to_vec(), width: self.width() },
+            [self],
+        )
     }
 
     /// Adds the rows of `self` [indices, W] to the rows `indices` of a matrix [rows, W] of zeros.

@@ -5,9 +5,9 @@
 
 use crate::cpu::{self, Target};
 use crate::dispatch::{Float, Keep, Op, apply};
+use crate::error::Result;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::error::Result;
 
 impl Tensor {
     /// Computes `e^x / Σ e^x` over the last dimension.

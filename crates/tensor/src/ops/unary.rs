@@ -1,11 +1,11 @@
 //! Elementwise functions of one argument. GELU has a file of its own.
 
-use crate::cpu::unary::{Function, Saved};
 use crate::cpu::Target;
+use crate::cpu::unary::{Function, Saved};
 use crate::dispatch::{Float, Keep, Op, apply};
+use crate::error::Result;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-use crate::error::Result;
 
 impl Tensor {
     /// Computes `e^x`. The derivative is the result itself.

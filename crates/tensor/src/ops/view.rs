@@ -2,9 +2,9 @@
 
 use crate::autograd::differentiable;
 use crate::copy;
+use crate::error::{Error, Result};
 use crate::layout::{Dims, Layout};
 use crate::tensor::{Origin, Tensor};
-use crate::error::{Error, Result};
 
 impl Tensor {
     fn view(&self, layout: Layout) -> Tensor {
@@ -90,7 +90,8 @@ impl Tensor {
     pub fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Tensor> {
         let size = self.shape().get(axis).copied();
         if size.is_none_or(|size| start.checked_add(length).is_none_or(|end| end > size)) {
-            let reason = format!("no entries {start}..{} in dimension {axis}", start.saturating_add(length));
+            let reason =
+                format!("entries {start}..{} are out of range in dimension {axis}", start.saturating_add(length));
             return Err(Error::shape("narrow", reason, &[("tensor", self.shape())]));
         }
         let mut layout = *self.layout();
@@ -151,8 +152,8 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
     use crate::device::Device;
+    use crate::dtype::DType;
 
     #[test]
     fn errors_name_what_was_called() -> Result<()> {
