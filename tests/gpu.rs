@@ -164,7 +164,7 @@ fn long_products_agree_with_the_cpu() -> Result {
 fn the_device_is_usable_after_errors() -> Result {
     let Some(gpu) = gpu() else { return Ok(()) };
     let Err(error) = Device::cuda(99) else { panic!("there is no device 99") };
-    assert!(error.to_string().starts_with("cuda: no device 99: there "), "{error}");
+    assert!(error.to_string().starts_with("cuda: there is no device 99: "), "{error}");
     assert!(matches!(error.kind(), ErrorKind::Device { .. }));
     let Err(error) = Tensor::zeros(&[1 << 40], DType::F32, &gpu) else { panic!("4 TiB were allocated") };
     let said = error.to_string();
