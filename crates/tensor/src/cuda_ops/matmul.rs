@@ -63,8 +63,9 @@ fn multiply_each(op: &'static str, precision: Precision, a: &Tensor, b: &Tensor,
         }
         None => None,
     };
-    for first in (0..c.size(0)).step_by(LARGEST_BATCH) {
-        let batch = first..c.size(0).min(first + LARGEST_BATCH);
+    // `c` may have several leading dimensions, which `a` has as one.
+    for first in (0..a.size(0)).step_by(LARGEST_BATCH) {
+        let batch = first..a.size(0).min(first + LARGEST_BATCH);
         match &operands {
             Some((narrow, of_a, of_b)) => on_tensor_cores(op, *narrow, [of_a, of_b], [a, b, c], batch)?,
             None => in_f32(op, [a, b, c], batch)?,
