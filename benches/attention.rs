@@ -37,8 +37,8 @@ fn main() -> Result {
     Ok(())
 }
 
-/// Returns the work of forward and backward. For each head, forward is two products of L x L x D. Backward is five, one
-/// of which recomputes the scores instead of storing them (T. Dao et al., 2022).
+/// Returns the work of forward and backward. Per head, the forward pass has two products of size L x L x D, the backward
+/// pass five: it recomputes the scores instead of storing them (T. Dao et al., 2022).
 fn work(precision: Precision, lengths: &[usize]) -> [Work; 2] {
     let tokens: usize = lengths.iter().sum();
     let squares: usize = lengths.iter().map(|length| length * length).sum();

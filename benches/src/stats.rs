@@ -1,7 +1,7 @@
 //! Medians and ranges.
 
-/// Returns the median of the values, and sorts them: the middle one, or the mean of the two in the middle. The median
-/// of no values is NaN.
+/// Sorts the values and returns their median: the middle one, or the mean of the two in the middle. Returns NaN if there
+/// are no values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {

@@ -16,8 +16,8 @@ use crate::workloads::{Files, Workload};
 
 /// Rounds that are not counted, in which caches fill and models compile.
 const WARM_UP: usize = 3;
-/// Timed forwards in a turn of inference, whose median counts. An untimed forward before them wakes the threads. A turn
-/// of training is one untimed step and one timed step.
+/// Number of timed forward passes in a turn of inference; their median counts. An untimed pass before them wakes the
+/// threads. In training, a turn is an untimed step followed by a timed one.
 const FORWARDS: usize = 3;
 /// Pause before each turn, in which the threads of the previous contestant go to sleep.
 pub const PAUSE: Duration = Duration::from_millis(300);

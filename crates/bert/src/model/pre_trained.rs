@@ -118,8 +118,8 @@ pub trait PreTrainedModel: Module + Sized {
         save_folder(dir.as_ref(), self, self.config(), Self::ARCHITECTURE, options)
     }
 
-    /// Adds low-rank adapters to linear layers of the encoder and freezes all other parameters of the bare model, so
-    /// that only the adapters and the head train. A new adapter changes no output.
+    /// Adds low-rank adapters to linear layers of the encoder and freezes all other parameters of the bare model. Only the
+    /// adapters and the head are trained. Outputs do not change until then.
     ///
     /// # Errors
     /// Returns an error if the rank is 0 or no layer is a target.
@@ -165,9 +165,9 @@ pub trait PreTrainedModel: Module + Sized {
         Ok(())
     }
 
-    /// Resizes the table of word embeddings, and the bias of a decoder tied to it, to `vocab_size` rows, for tokens
-    /// that were [added](crate::Tokenizer::add_tokens) to the tokenizer. Existing rows keep their values; new rows are
-    /// drawn with `seed` as in [`new`](PreTrainedModel::new), new biases are 0. Rows beyond `vocab_size` are removed.
+    /// Resizes the word embeddings, and the bias of a decoder tied to them, to `vocab_size` rows, after tokens were
+    /// [added](crate::Tokenizer::add_tokens) to the tokenizer. Existing rows keep their values. New rows are initialised
+    /// from `seed` as in [`new`](PreTrainedModel::new), new biases to 0. Rows beyond `vocab_size` are removed.
     ///
     /// Call it before creating an optimizer for the model.
     ///

@@ -29,7 +29,7 @@ pub(super) enum PreTokenizer {
     },
 }
 
-/// What becomes of a punctuation mark.
+/// How a split treats a punctuation mark.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) enum Behavior {
     #[default]

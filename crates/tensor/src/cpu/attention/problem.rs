@@ -64,8 +64,9 @@ impl AttentionProblem<'_> {
         assert!(self.dropout.is_none() || self.sequences.len() + 1 == self.cu_seqlens.len());
     }
 
-    /// Calls `f` with a thread's scratch space, a sequence and a head for all of them, the longest sequences first, so
-    /// that no thread starts a long one when the others have finished. `weight` is the relative cost of the pass.
+    /// Calls `f` with the scratch space of a thread, a sequence and a head, for every head of every sequence. The longest
+    /// sequences come first, because a thread that starts one last would keep the others waiting. `weight` is the relative
+    /// cost of the pass.
     pub(super) fn for_heads<S>(
         &self,
         weight: usize,
