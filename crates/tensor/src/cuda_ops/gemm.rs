@@ -8,7 +8,7 @@ use super::column_sums::add_rows;
 use super::operand::{Matrix, Operand};
 use super::scaled::{Narrow, of_scale};
 use crate::cpu::unary::Function;
-use crate::cuda::{Accumulate, EpilogueKind, Launch, Pointer, TensorMap};
+use crate::cuda::{Accumulate, CudaDevice, EpilogueKind, Launch, Pointer, TensorMap};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gelu::Gelu;
@@ -17,14 +17,14 @@ use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 /// Rows and columns of the product that a block computes: on tensor cores, and in gemm_any.cu.
-pub(super) const TILE: usize = 128;
-pub(super) const TILE_ANY: usize = 64;
-pub(super) const THREADS: u32 = 256;
-pub(super) const SHARED: usize = 4 * 2 * 128 * 32 * 2;
+const TILE: usize = 128;
+const TILE_ANY: usize = 64;
+const THREADS: u32 = 256;
+const SHARED: usize = 4 * 2 * 128 * 32 * 2;
 /// One more warp fetches operands, into a ring with barriers.
 const THREADS_HOPPER: u32 = 256 + 32;
 const SHARED_HOPPER: usize = 3 * (4 * 64 * 64 * 2 + 2 * 8);
-pub(super) const SHARED_ANY: usize = 2 * 16 * 65 * 4;
+const SHARED_ANY: usize = 2 * 16 * 65 * 4;
 
 /// A product of fewer tiles than this is split along k, into parts of at least [`PART`]: the gradient of a weight is small
 /// and long. The numbers follow from the shape alone, so that every GPU adds in the same order.
@@ -102,6 +102,28 @@ pub(super) struct AnyArguments {
     pub(super) epilogue: KernelEpilogue,
 }
 
+impl TensorCoreArguments {
+    /// Launches a kernel of gemm.cu for the products of a batch, or the parts of one product.
+    pub(super) fn launch(&self, op: &'static str, device: &CudaDevice, name: &'static str, batch: usize) -> Result<()> {
+        let grid = grid(self.product.m, self.product.n, TILE, batch);
+        Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED).with(self)
+    }
+}
+
+impl AnyArguments {
+    /// Launches the kernel of gemm_any.cu for the products of a batch.
+    pub(super) fn launch(&self, op: &'static str, device: &CudaDevice, batch: usize) -> Result<()> {
+        let grid = grid(self.m, self.n, TILE_ANY, batch);
+        let launch = Launch::new(device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid);
+        launch.shared(SHARED_ANY).with(self)
+    }
+}
+
+/// Returns the grid whose blocks compute one tile each.
+fn grid(m: i32, n: i32, tile: usize, batch: usize) -> [usize; 3] {
+    [(n as usize).div_ceil(tile), (m as usize).div_ceil(tile), batch]
+}
+
 impl KernelEpilogue {
     /// Returns the epilogue, and the address for column sums.
     fn new(epilogue: Epilogue<'_>, add: bool) -> (KernelEpilogue, Pointer) {
@@ -163,9 +185,7 @@ pub(super) fn multiply(
         batches: [0; 3],
         epilogue,
     };
-    let grid = [n.div_ceil(TILE_ANY), m.div_ceil(TILE_ANY), 1];
-    let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid);
-    launch.shared(SHARED_ANY).with(&arguments)
+    arguments.launch(op, &device, 1)
 }
 
 /// Computes a product in parts along k, and then their sum, for products with too few tiles to occupy a device.
@@ -246,7 +266,6 @@ fn on_tensor_cores(
     let (a, b) = (of_a.as_ref().map_or(a, Operand::matrix), of_b.as_ref().map_or(b, Operand::matrix));
     let (scale_a, scale_b) = (of_scale(a.scale), of_scale(b.scale));
     let product = Product { epilogue: KernelEpilogue { scale_a, scale_b, ..product.epilogue }, ..product };
-    let grid = [(product.n as usize).div_ceil(TILE), (product.m as usize).div_ceil(TILE), parts];
     if narrow == Narrow::Bf16 && device.capability() == (9, 0) {
         let name = match (a_across, b_across) {
             (false, false) => "gemm_hopper_nn_bf16_f32",
@@ -255,6 +274,7 @@ fn on_tensor_cores(
         };
         let map_a = TensorMap::of(op, a.pointer(), (a.rows, a.columns, a.step.0))?;
         let map_b = TensorMap::of(op, b.pointer(), (b.rows, b.columns, b.step.0))?;
+        let grid = grid(product.m, product.n, TILE, parts);
         let launch = Launch::new(device, op, "gemm_hopper", name).threads(THREADS_HOPPER).grid(grid);
         return launch.shared(SHARED_HOPPER).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
     }
@@ -274,7 +294,7 @@ fn on_tensor_cores(
         row_b: int(op, b.step.0)?,
         product,
     };
-    Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED).with(&arguments)
+    arguments.launch(op, device, name, parts)
 }
 
 /// Writes the sums of the columns of a matrix, whose rows lie together, as a gradient.

@@ -5,13 +5,10 @@ use std::ops::Range;
 use bytemuck::Zeroable;
 
 use super::arguments::{check_f32, device_of, fresh, int, pointer};
-use super::gemm::{
-    AnyArguments, Epilogue, KernelEpilogue, Product, SHARED, SHARED_ANY, THREADS, TILE, TILE_ANY, TensorCoreArguments,
-    multiply,
-};
+use super::gemm::{AnyArguments, Epilogue, KernelEpilogue, Product, TensorCoreArguments, multiply};
 use super::operand::{Matrix, Operand};
 use super::scaled::{Narrow, of_scale};
-use crate::cuda::{Launch, Pointer};
+use crate::cuda::Pointer;
 use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
 use crate::dtype::DType;
@@ -113,10 +110,7 @@ fn on_tensor_cores(
         Narrow::Bf16 => "gemm_nn_bf16_f32",
         Narrow::F16 => "gemm_nn_f16_f32",
     };
-    let grid = [n.div_ceil(TILE), m.div_ceil(TILE), batch.len()];
-    let device = device_of(op, a)?;
-    let launch = Launch::new(&device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED);
-    launch.with(&arguments)
+    arguments.launch(op, &device_of(op, a)?, name, batch.len())
 }
 
 fn in_f32(op: &'static str, [a, b, c]: [&Tensor; 3], batch: Range<usize>) -> Result<()> {
@@ -136,8 +130,5 @@ fn in_f32(op: &'static str, [a, b, c]: [&Tensor; 3], batch: Range<usize>) -> Res
         batches: [m * k, k * n, m * n].map(|elements| elements as u64),
         epilogue: KernelEpilogue::zeroed(),
     };
-    let grid = [n.div_ceil(TILE_ANY), m.div_ceil(TILE_ANY), batch.len()];
-    let device = device_of(op, a)?;
-    let launch = Launch::new(&device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid);
-    launch.shared(SHARED_ANY).with(&arguments)
+    arguments.launch(op, &device_of(op, a)?, batch.len())
 }
