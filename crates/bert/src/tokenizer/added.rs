@@ -47,8 +47,8 @@ pub(super) struct Added {
 }
 
 impl Added {
-    /// Adds tokens. Those that the vocabulary has keep their ids, the others get the ids after `vocabulary` and after
-    /// those added before.
+    /// Adds tokens. A token that is in the vocabulary keeps its id; the others get the next free ids, from `vocabulary`, its
+    /// size.
     pub(super) fn add(
         &mut self,
         tokens: impl IntoIterator<Item = AddedToken>,

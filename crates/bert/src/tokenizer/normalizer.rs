@@ -18,7 +18,7 @@ pub(super) fn aligned(text: &str) -> Vec<Aligned> {
     text.chars().enumerate().map(|(at, c)| Aligned { c, start: at, end: at + 1 }).collect()
 }
 
-/// The normalization of a `tokenizer.json`, as far as tokenizers of BERT models use it.
+/// The `normalizer` of a `tokenizer.json`: the types that BERT models use.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type")]
 #[allow(clippy::upper_case_acronyms, reason = "the names of tokenizer.json")]

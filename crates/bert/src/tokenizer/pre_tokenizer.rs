@@ -8,7 +8,7 @@ use unicode_normalization_alignments::char::is_combining_mark;
 
 use super::normalizer::Aligned;
 
-/// The split into words of a `tokenizer.json`, as far as tokenizers of BERT models use it.
+/// The `pre_tokenizer` of a `tokenizer.json`, which splits a text into words: the types that BERT models use.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "type")]
 #[allow(clippy::enum_variant_names, reason = "the names of tokenizer.json")]
