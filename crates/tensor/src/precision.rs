@@ -60,6 +60,11 @@ impl Precision {
     pub fn current() -> Precision {
         CURRENT.get()
     }
+
+    /// Returns the precision for operands that have no scales for int8: all but those of linear layers.
+    pub(crate) fn without_scales(self) -> Precision {
+        if self == Precision::Int8 { Precision::F32 } else { self }
+    }
 }
 
 impl fmt::Display for Precision {

@@ -42,7 +42,7 @@ pub(crate) fn forward<T: Real>(attention: &AttentionProblem<'_>, qkv: &[T], out:
         return;
     }
     let (out, lse) = (Disjoint::new(out), Disjoint::new(lse));
-    let buffers = || HeadBuffers::new(attention, false);
+    let buffers = || HeadBuffers::new::<T>(attention, false);
     attention.for_heads(1, buffers, |buffers, sequence, head| {
         if attention.len(sequence) > 0 {
             let qkv = &qkv[attention.start(sequence) * 3 * hidden..];
@@ -68,7 +68,7 @@ pub(crate) fn backward<T: Real>(
         return;
     }
     let (dqkv, accumulate) = (Disjoint::new(dqkv.data), dqkv.accumulate);
-    let buffers = || HeadBuffers::new(attention, true);
+    let buffers = || HeadBuffers::new::<T>(attention, true);
     attention.for_heads(3, buffers, |buffers, sequence, head| {
         if attention.len(sequence) > 0 {
             let start = attention.start(sequence);

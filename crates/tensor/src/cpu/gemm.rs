@@ -1,57 +1,46 @@
 //! Matrix products.
 //!
-//! There are three engines. On x86-64 with AVX-512 the [`driver`] computes the f32 products whose operands have a unit
-//! stride: it reads each operand once, rounds it to a smaller type on the way if that is asked for, and applies the
-//! [`Epilogue`] to each element of the result while it is in the first-level cache. Everything else goes to the crate
-//! `gemm` ([`portable`]), with the epilogue as a separate pass. The third is a
-//! loop for the small products of attention on processors that the driver does not run on ([`small`]).
+//! One [`driver`] computes all of them: it reads each operand once, rounds it to a smaller type on the way if that is asked
+//! for, and applies the [`Epilogue`] to each element of the result while it is in the first-level cache. A [`kernel`] gives
+//! it the instructions of the processor: [`avx512`], [`avx2`], or plain Rust ([`portable`]), which is also NEON and f64.
 //!
-//! All of them give the same bits for any number of threads. The tests hold them to that, and the version of the crate is
-//! pinned exactly.
+//! A product has the same bits for any number of threads.
 
 #[cfg(target_arch = "x86_64")]
-mod blocks;
+mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx512;
+mod blocks;
 mod driver;
 mod epilogue;
-#[cfg(target_arch = "x86_64")]
-mod format;
 mod int8;
-#[cfg(target_arch = "x86_64")]
-mod kernels;
-#[cfg(target_arch = "x86_64")]
-mod pack;
-#[cfg(target_arch = "x86_64")]
+mod kernel;
+mod operand;
 mod pack_int8;
-#[cfg_attr(not(target_arch = "x86_64"), path = "gemm/unpacked.rs")]
 mod packed;
 mod portable;
 mod product;
-mod small;
 #[cfg(test)]
 mod tests;
 mod view;
 
+use self::kernel::Kernel;
+use super::column_sums::column_sums;
 use super::real::Real;
+use crate::dtype::DType;
 use crate::precision::Precision;
+pub(crate) use driver::PackingSpace;
 pub(crate) use epilogue::Epilogue;
 pub(crate) use packed::PackedMatrix;
 pub(crate) use product::Gemm;
 pub(crate) use view::{View, ViewMut};
 
-/// Working memory for [`Gemm::serial`], kept from one product to the next.
-#[derive(Default)]
-pub(crate) struct Workspace<T> {
-    small: Vec<T>,
-    #[cfg(target_arch = "x86_64")]
-    driver: driver::PackingSpace,
-}
-
 impl<T: Real> Gemm<'_, T> {
     /// Computes the product. Without [`accumulate`](Gemm::accumulate), `c` is overwritten without being read.
     ///
     /// # Panics
-    /// Panics if the sizes of C, the epilogue or the row sums do not fit the product.
+    /// Panics if the sizes of C, the epilogue or the row sums do not fit the product. Panics in
+    /// [`Precision::Int8`] if the rows of A have gaps between their elements, or the columns of B anywhere.
     pub(crate) fn write_to(self, c: ViewMut<'_, T>) {
         assert!(self.a.rows == c.rows && self.b.cols == c.cols, "sizes of a matrix product");
         self.epilogue.check(&c);
@@ -59,39 +48,51 @@ impl<T: Real> Gemm<'_, T> {
         assert!(self.row_sums.as_ref().is_none_or(|sums| sums.data.len() == rows && is_column_major));
         if rows == 0 || c.cols == 0 {
             if let Some(sums) = self.row_sums {
-                portable::sum_rows(self.a, sums);
+                column_sums(self.a.data, self.a.cols, self.a.col_stride, sums);
             }
             return;
         }
-        #[cfg(target_arch = "x86_64")]
-        if driver::takes(&self, &c) {
-            return driver::run(self.cast(), c.cast());
+        if T::DTYPE != DType::F32 {
+            return with_units(self.cast::<f64>(), |gemm| driver::run(gemm, c.cast(), Kernel::of_f64()));
         }
-        portable::run(self, c);
+        if self.precision == Precision::Int8 {
+            let (a, b) = (&self.a, &self.b);
+            assert!(
+                a.col_stride == 1 && b.row_stride == 1 && b.col_stride == b.rows,
+                "operands of int8 are contiguous"
+            );
+        }
+        // An empty sum needs no rounding.
+        let kernel = Kernel::of(if self.a.cols == 0 { Precision::F32 } else { self.precision });
+        with_units(self.cast::<f32>(), |gemm| driver::run(gemm, c.cast(), kernel));
     }
 
     /// Computes the product on the calling thread and writes it to `c`, whose rows are `stride` elements apart: for the
-    /// many small products of one task. Only the precision and `accumulate` are taken into account.
+    /// many small products of one task. Only the precision, not int8, and `accumulate` are taken into account. The rows or the
+    /// columns of each operand must be contiguous.
     ///
     /// # Safety
     /// The elements of C must be valid for writes, and for reads if the product accumulates. Nothing else may access them
     /// during the call.
     #[inline]
-    pub(crate) unsafe fn serial(self, c: *mut T, stride: usize, space: &mut Workspace<T>) {
+    pub(crate) unsafe fn serial(self, c: *mut T, stride: usize, space: &mut PackingSpace) {
         if self.a.rows == 0 || self.b.cols == 0 {
             return;
         }
-        #[cfg(target_arch = "x86_64")]
-        if driver::multiplies(&self) {
-            // SAFETY: C is valid by this function's contract; T is f32, as `multiplies` checked.
-            return unsafe { driver::run_serially(self.cast(), c.cast(), stride, &mut space.driver) };
+        // SAFETY: C is valid by this function's contract, and is cast to its own type.
+        unsafe {
+            if T::DTYPE == DType::F32 {
+                let kernel = Kernel::of(self.precision);
+                driver::run_serially(self.cast(), c.cast(), stride, kernel, space);
+            } else {
+                driver::run_serially(self.cast(), c.cast(), stride, Kernel::of_f64(), space);
+            }
         }
-        let (a, b) = (self.a, self.b);
-        if matches!(self.precision, Precision::Bf16 | Precision::F16) {
-            let (mut a_data, mut b_data) = (portable::rounded(a, self.precision), portable::rounded(b, self.precision));
-            let (a, b) = (View { data: a_data.slice_mut(), ..a }, View { data: b_data.slice_mut(), ..b });
-            return small::multiply(a, b, c, stride, self.accumulate, &mut space.small);
-        }
-        small::multiply(a, b, c, stride, self.accumulate, &mut space.small);
     }
+}
+
+/// Calls `f` with a product whose operands have a unit stride, as packing requires.
+fn with_units<T: Real>(gemm: Gemm<'_, T>, f: impl FnOnce(Gemm<'_, T>)) {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    f(Gemm { a: gemm.a.with_unit(&mut a), b: gemm.b.with_unit(&mut b), ..gemm });
 }

@@ -12,77 +12,102 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A set of instructions that kernels are compiled for. Each level includes the ones before it.
+/// A set of instructions that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// The baseline of the target.
-    Scalar,
+    /// The baseline of the target: SSE2 on x86-64, NEON on aarch64.
+    Baseline,
     /// AVX2 and FMA.
     Avx2,
+    /// The same, and VNNI on 256 bits, for products of int8.
+    AvxVnni,
     /// AVX-512 F, DQ, BW and VL.
     Avx512,
 }
 
-#[cfg(test)]
-const LEVELS: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+/// All levels with their names, lowest first.
+const LEVELS: [(Level, &str); 4] =
+    [(Level::Baseline, "baseline"), (Level::Avx2, "avx2"), (Level::AvxVnni, "avxvnni"), (Level::Avx512, "avx512")];
 const UNKNOWN: u8 = u8::MAX;
 static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Returns the level that kernels run at: the best that the processor supports, unless the environment variable
-/// `CLOZE_SIMD` (`scalar`, `avx2`, `avx512`) or a test limits it.
+/// `CLOZE_SIMD` (`baseline`, `avx2`, `avxvnni`, `avx512`) or a test sets another one. A value that cannot be used is reported
+/// on standard error, once.
 #[inline]
 pub fn level() -> Level {
-    match LEVEL.load(Ordering::Relaxed) {
-        0 => Level::Scalar,
-        1 => Level::Avx2,
-        2 => Level::Avx512,
-        _ => choose(),
+    match LEVELS.get(usize::from(LEVEL.load(Ordering::Relaxed))) {
+        Some((level, _)) => *level,
+        None => choose(),
     }
 }
 
 #[cold]
 fn choose() -> Level {
-    let asked = match std::env::var("CLOZE_SIMD").as_deref() {
-        Ok("scalar") => Level::Scalar,
-        Ok("avx2") => Level::Avx2,
-        _ => Level::Avx512,
+    let level = match std::env::var("CLOZE_SIMD") {
+        Ok(name) => asked(&name).unwrap_or_else(|message| {
+            eprintln!("{message}");
+            best()
+        }),
+        Err(_) => best(),
     };
-    let level = asked.min(best());
     LEVEL.store(level as u8, Ordering::Relaxed);
     level
 }
 
-fn best() -> Level {
+/// Returns the level that `CLOZE_SIMD` asks for, or what to tell the user.
+fn asked(name: &str) -> Result<Level, String> {
+    let names = available_levels().map(|(_, name)| name).collect::<Vec<_>>().join(", ");
+    let using = format!("this processor has {names}; using {}", LEVELS[best() as usize].1);
+    match LEVELS.iter().find(|(_, known)| *known == name) {
+        Some(&(level, _)) if is_supported(level) => Ok(level),
+        Some(_) => Err(format!("CLOZE_SIMD: this processor lacks the instructions of `{name}`: {using}")),
+        None => Err(format!("CLOZE_SIMD: unknown level `{name}`: {using}")),
+    }
+}
+
+fn is_supported(level: Level) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         let avx2 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
-        let avx512 = std::is_x86_feature_detected!("avx512f")
-            && std::is_x86_feature_detected!("avx512dq")
-            && std::is_x86_feature_detected!("avx512bw")
-            && std::is_x86_feature_detected!("avx512vl");
-        if avx2 && avx512 {
-            return Level::Avx512;
-        } else if avx2 {
-            return Level::Avx2;
+        match level {
+            Level::Baseline => true,
+            Level::Avx2 => avx2,
+            Level::AvxVnni => avx2 && std::is_x86_feature_detected!("avxvnni"),
+            Level::Avx512 => {
+                avx2 && std::is_x86_feature_detected!("avx512f")
+                    && std::is_x86_feature_detected!("avx512dq")
+                    && std::is_x86_feature_detected!("avx512bw")
+                    && std::is_x86_feature_detected!("avx512vl")
+            }
         }
     }
-    Level::Scalar
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        level == Level::Baseline
+    }
 }
 
 /// Returns the levels that this processor supports, lowest first.
-#[cfg(test)]
-pub fn available_levels() -> &'static [Level] {
-    &LEVELS[..=best() as usize]
+fn available_levels() -> impl DoubleEndedIterator<Item = (Level, &'static str)> {
+    LEVELS.into_iter().filter(|&(level, _)| is_supported(level))
 }
 
-/// Makes all kernels of the process run at `level`, or at the best level below it that the processor supports; `None`
-/// restores the default. For tests: a result that is computed during the change mixes levels.
-#[cfg(test)]
-pub fn force_level(level: Option<Level>) {
-    match level {
-        Some(level) => LEVEL.store(level.min(best()) as u8, Ordering::Relaxed),
-        None => LEVEL.store(UNKNOWN, Ordering::Relaxed),
+fn best() -> Level {
+    available_levels().next_back().map_or(Level::Baseline, |(level, _)| level)
+}
+
+/// Prefetches the cache line at an address, which need not be valid.
+#[inline(always)]
+pub(crate) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE, and a prefetch of any address is allowed; it only affects the caches.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Defines functions whose bodies are compiled for each [`Level`] and chosen at run time. Helpers that they call must be
@@ -111,12 +136,12 @@ macro_rules! simd {
             }
 
             match $crate::cpu::simd::level() {
-                // SAFETY: `level` returns only levels whose features `best` has detected on this processor.
+                // SAFETY: `level` returns only levels whose features were detected on this processor.
                 #[cfg(target_arch = "x86_64")]
                 $crate::cpu::simd::Level::Avx512 => unsafe { avx512 $(::<$($g),+>)? ($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                $crate::cpu::simd::Level::Avx2 => unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },
+                $crate::cpu::simd::Level::Avx2 | $crate::cpu::simd::Level::AvxVnni => unsafe { avx2 $(::<$($g),+>)? ($($arg),*) },
                 _ => body $(::<$($g),+>)? ($($arg),*),
             }
         }
@@ -124,22 +149,23 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
-/// A lock that keeps tests that force a level apart from tests that compare bits.
+/// Running tests at a level of their choice.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
     use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+    /// Keeps tests that change the level apart from tests that compare bits.
     static GATE: RwLock<()> = RwLock::new(());
 
-    /// Runs `test` at every level that this processor supports.
+    /// Runs `test` at every level that this processor supports, for all kernels of the process.
     pub(crate) fn at_each_level(mut test: impl FnMut(Level)) {
         let _gate = GATE.write().unwrap_or_else(PoisonError::into_inner);
-        for &level in available_levels() {
-            force_level(Some(level));
+        for (level, _) in available_levels() {
+            LEVEL.store(level as u8, Ordering::Relaxed);
             test(level);
         }
-        force_level(None);
+        LEVEL.store(UNKNOWN, Ordering::Relaxed);
     }
 
     /// Keeps tests from changing the level until the guard is dropped.
@@ -157,15 +183,27 @@ mod tests {
     }
 
     #[test]
-    fn forcing_never_exceeds_the_processor() {
-        let _ = count(&[1, 2]);
+    fn every_level_runs() {
+        let mut levels = Vec::new();
         testing::at_each_level(|forced| {
             assert_eq!(level(), forced);
             assert_eq!(count(&[1, 2, 3]), 3);
-            force_level(Some(Level::Avx512));
-            assert_eq!(level(), *available_levels().last().unwrap());
-            force_level(Some(forced));
+            levels.push(forced);
         });
-        assert_eq!(available_levels()[0], Level::Scalar);
+        assert_eq!(levels[0], Level::Baseline);
+        assert!(levels.is_sorted());
+    }
+
+    #[test]
+    fn levels_that_cannot_be_used_are_reported() {
+        assert_eq!(asked("baseline"), Ok(Level::Baseline));
+        let message = asked("avx3").expect_err("there is no such level");
+        assert!(message.contains("unknown level `avx3`: this processor has baseline"), "{message}");
+        for (level, name) in LEVELS {
+            match asked(name) {
+                Ok(asked) => assert!(asked == level && is_supported(level)),
+                Err(message) => assert!(message.contains(&format!("lacks the instructions of `{name}`")), "{message}"),
+            }
+        }
     }
 }

@@ -90,8 +90,7 @@ impl PackedAttention {
             cu_seqlens: self.sequences.cu_seqlens(),
             sequences: self.sequences.numbers(),
             dropout: self.dropout,
-            // Scores and probabilities have no scales for int8.
-            precision: if self.precision == Precision::Int8 { Precision::F32 } else { self.precision },
+            precision: self.precision.without_scales(),
         }
     }
 

@@ -212,7 +212,7 @@ impl Layers {
             let weight = View::rows(weight.slice::<T>(), outputs, inputs).transposed();
             let product = Gemm::new(x, weight).packed(packed.as_deref()).precision(self.precision);
             let product = product.epilogue(epilogue(bias.slice()));
-            product.write_to(ViewMut::new(&mut to[start..], rows, outputs, width, 1));
+            product.write_to(ViewMut::new(&mut to[start..], rows, outputs, width));
             start += outputs;
         }
     }
@@ -234,7 +234,7 @@ fn packed(weight: &Tensor, precision: Precision) -> Option<Arc<PackedMatrix>> {
         return None;
     }
     let make = || PackedMatrix::new(weight.slice(), outputs, inputs, precision);
-    weight.storage().derive(4 * weight.elements(), |packed: &PackedMatrix| packed.is_for(precision), make)
+    weight.storage().derive(4 * weight.elements(), |packed: &PackedMatrix| packed.is_in(precision), make)
 }
 
 /// Writes the gradients of layers. `parameters` are the slots of each layer's weight and bias. `x` is only read if a

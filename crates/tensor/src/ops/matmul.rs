@@ -35,7 +35,7 @@ impl Tensor {
         let batch = broadcast_shapes(OP, left, right);
         let batch = batch.map_err(|_| wrong("the leading dimensions do not broadcast".into()))?;
         apply_tensors(
-            MatMul { batch, precision: Precision::current(), left: self.dims(), right: other.dims() },
+            MatMul { batch, precision: Precision::current().without_scales(), left: self.dims(), right: other.dims() },
             [self, other],
         )
     }

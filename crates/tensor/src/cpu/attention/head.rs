@@ -2,7 +2,7 @@
 
 use super::masks::{mask_bytes, mask_len};
 use super::problem::{AttentionProblem, BLOCK, padded};
-use crate::cpu::gemm::{Gemm, View, Workspace};
+use crate::cpu::gemm::{Gemm, PackingSpace, View};
 use crate::cpu::lanes::{LANES, max, sum, sum2};
 use crate::cpu::parallel::Disjoint;
 use crate::cpu::real::Real;
@@ -11,18 +11,18 @@ use crate::dropout::Dropout;
 use crate::memory::Scratch;
 
 /// Working memory of a thread, for the longest sequence of a batch.
-pub(super) struct HeadBuffers<T> {
+pub(super) struct HeadBuffers {
     /// A block of scores, then of probabilities.
     scores: Scratch,
     /// The gradients of a block of scores.
     gradients: Scratch,
     /// The random bytes of a block.
     bytes: Scratch,
-    space: Workspace<T>,
+    space: PackingSpace,
 }
 
-impl<T: Real> HeadBuffers<T> {
-    pub(super) fn new(attention: &AttentionProblem<'_>, backward: bool) -> Self {
+impl HeadBuffers {
+    pub(super) fn new<T: Real>(attention: &AttentionProblem<'_>, backward: bool) -> Self {
         let len = attention.longest();
         let square = BLOCK.min(len) * padded(len);
         let block = |wanted: bool, bytes: usize| Scratch::new(if wanted { bytes } else { 0 });
@@ -30,7 +30,7 @@ impl<T: Real> HeadBuffers<T> {
             scores: block(true, square * size_of::<T>()),
             gradients: block(backward, square * size_of::<T>()),
             bytes: block(!attention.dropout.is_none(), mask_len(len)),
-            space: Workspace::default(),
+            space: PackingSpace::default(),
         }
     }
 }
@@ -157,7 +157,7 @@ simd! {
         qkv: &[T],
         out: &Disjoint<'_, T>,
         lse: &Disjoint<'_, T>,
-        buffers: &mut HeadBuffers<T>,
+        buffers: &mut HeadBuffers,
     ) {
         let at = HeadLayout::new(attention, sequence, head);
         let HeadLayout { start, len, wide, size, hidden, q, k, v, .. } = at;
@@ -201,7 +201,7 @@ simd! {
         dout: &[T],
         dqkv: &Disjoint<'_, T>,
         accumulate: bool,
-        buffers: &mut HeadBuffers<T>,
+        buffers: &mut HeadBuffers,
     ) {
         let at = HeadLayout::new(attention, sequence, head);
         let HeadLayout { start, len, wide, size, hidden, stride, q, k, v } = at;
@@ -249,7 +249,7 @@ simd! {
         let (hidden, stride) = (heads * size, 3 * heads * size);
         let len = qkv.len() / stride;
         let wide = padded(len);
-        let (mut space, mut scores) = (Workspace::default(), vec![T::ZERO; BLOCK * wide]);
+        let (mut space, mut scores) = (PackingSpace::default(), vec![T::ZERO; BLOCK * wide]);
         let part = |start: usize, rows: usize| View::new(&qkv[start..], rows, size, stride, 1);
         let keys = part(hidden + head * size, len).transposed();
         for first in (0..len).step_by(BLOCK) {

@@ -1,17 +1,19 @@
 //! How the [driver](super::driver) cuts a product: sizes that the cache hierarchy gives, never the number of threads.
 
-/// Most words along k in a block. With 384 words, [`B_PANELS`] panels of B (98 KB) and an [`A_BLOCK`] of A (442 KB) stay
-/// in a second-level cache of 1 MiB.
+/// Most words along k in a block, the same for all kernels, so that they add in the same order. A slice of B takes 98 KB of
+/// f32 then. The smallest second-level caches have 256 KB; those of processors with AVX-512 have 1 MiB.
 pub(super) const K_UNITS: usize = 384;
-/// Panels of A that are multiplied with one panel of B after the other: 24 panels of 12 rows.
+/// Panels of A that are multiplied with one panel of B after the other: with AVX-512 24 panels of 12 rows (442 KB), with AVX2
+/// of 6 rows (221 KB).
 pub(super) const A_BLOCK: usize = 24;
-/// Panels of B in a task.
-pub(super) const B_PANELS: usize = 2;
+/// Columns of B in a task: two panels with AVX-512.
+pub(super) const SLICE: usize = 64;
 /// Most bytes of A that are packed at a time: a share of the third-level cache.
 pub(super) const PACKED_A: usize = 12 << 20;
 
 /// The blocks of `units` words along k, all but the last of one length: the first unit and the number of units of each.
+/// There is at least one, which is empty if `units` is 0.
 pub(super) fn blocks(units: usize) -> impl Iterator<Item = (usize, usize)> {
     let length = units.div_ceil(units.div_ceil(K_UNITS).max(1)).max(1);
-    (0..units).step_by(length).map(move |from| (from, length.min(units - from)))
+    (0..units.max(1)).step_by(length).map(move |from| (from, length.min(units - from)))
 }

@@ -1,12 +1,8 @@
 //! Epilogues: what follows the sum of an element of a product, such as a bias, GELU or the gradient of GELU.
 
-use std::ops::Range;
-
 use super::view::ViewMut;
-use crate::cpu::lanes::LANES;
-use crate::cpu::parallel::{Shared, for_rows};
 use crate::cpu::real::Real;
-use crate::cpu::simd::simd;
+use crate::cpu::simd::prefetch;
 use crate::cpu::unary::{self, GeluTanh, Unary};
 use crate::gelu::Gelu;
 
@@ -47,10 +43,10 @@ impl<T> Epilogue<'_, T> {
     /// # Panics
     /// Panics if the sizes do not fit C.
     pub(super) fn check(&self, c: &ViewMut<'_, T>) {
-        let (size, whole) = (c.rows * c.cols, c.col_stride == 1 && c.row_stride == c.cols);
+        let (size, whole) = (c.rows * c.cols, c.rows <= 1 || c.stride == c.cols);
         assert!(match self {
             Epilogue::None => true,
-            Epilogue::Bias(bias) | Epilogue::BiasGelu(bias, _) => c.col_stride == 1 && bias.len() == c.cols,
+            Epilogue::Bias(bias) | Epilogue::BiasGelu(bias, _) => bias.len() == c.cols,
             Epilogue::BiasAndGelu(bias, _, out) => whole && bias.len() == c.cols && out.len() == size,
             Epilogue::GeluGradient(u, _, out) => whole && u.len() == size && out.len() == size,
         });
@@ -83,7 +79,7 @@ unsafe impl<T: Send> Send for Finish<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Finish<T> {}
 
-/// A part of C: `rows` rows and `cols` columns, at most [`LANES`], from (`row`, `column`) on.
+/// A part of C: `rows` rows and `cols` columns from (`row`, `column`) on.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub(super) row: usize,
@@ -99,7 +95,7 @@ macro_rules! each_row {
         for row in $tile.row..$tile.row + $tile.rows {
             let $at = row * $stride + $tile.column;
             let to = $c.add($at);
-            let $row = load(to, $tile.cols);
+            let $row = load::<T, N>(to, $tile.cols);
             store($body, to, $tile.cols);
         }
     };
@@ -110,10 +106,10 @@ macro_rules! each_row {
 /// # Safety
 /// `p` must be valid for reads of `n` elements.
 #[inline(always)]
-unsafe fn load<T: Real>(p: *const T, n: usize) -> [T; LANES] {
-    let mut x = [T::ZERO; LANES];
-    if n == LANES {
-        // SAFETY: `p` is valid for reads of `LANES` elements, and an array has the alignment of its elements.
+unsafe fn load<T: Real, const N: usize>(p: *const T, n: usize) -> [T; N] {
+    let mut x = [T::ZERO; N];
+    if n == N {
+        // SAFETY: `p` is valid for reads of `N` elements, and an array has the alignment of its elements.
         x = unsafe { *p.cast() };
     } else {
         for (i, x) in x.iter_mut().enumerate().take(n) {
@@ -129,9 +125,9 @@ unsafe fn load<T: Real>(p: *const T, n: usize) -> [T; LANES] {
 /// # Safety
 /// `p` must be valid for writes of `n` elements.
 #[inline(always)]
-unsafe fn store<T: Real>(x: [T; LANES], p: *mut T, n: usize) {
-    if n == LANES {
-        // SAFETY: `p` is valid for writes of `LANES` elements, and an array has the alignment of its elements.
+unsafe fn store<T: Real, const N: usize>(x: [T; N], p: *mut T, n: usize) {
+    if n == N {
+        // SAFETY: `p` is valid for writes of `N` elements, and an array has the alignment of its elements.
         unsafe { *p.cast() = x };
     } else {
         for (i, &x) in x.iter().enumerate().take(n) {
@@ -143,9 +139,7 @@ unsafe fn store<T: Real>(x: [T; LANES], p: *mut T, n: usize) {
 
 impl<T: Real> Finish<T> {
     /// Prefetches what the epilogue of a tile reads or writes besides C.
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn prefetch(self, stride: usize, tile: Tile) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let both = match self {
             Finish::None | Finish::Bias(_) | Finish::BiasGelu(..) => return,
             Finish::BiasAndGelu(_, _, out) => [out.cast_const(); 2],
@@ -153,37 +147,36 @@ impl<T: Real> Finish<T> {
         };
         for row in tile.row..tile.row + tile.rows {
             for matrix in both {
-                let start = matrix.wrapping_add(row * stride + tile.column).cast::<i8>();
-                for line in 0..LANES * size_of::<T>() / 64 {
-                    // SAFETY: a prefetch of any address is allowed; it only affects the caches.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64 * line)) };
+                let start = matrix.wrapping_add(row * stride + tile.column);
+                for element in (0..tile.cols).step_by(64 / size_of::<T>()) {
+                    prefetch(start.wrapping_add(element));
                 }
             }
         }
     }
 
-    /// Applies the epilogue to a tile of C, whose rows are `stride` elements apart.
+    /// Applies the epilogue to a tile of C, of at most `N` columns, whose rows are `stride` elements apart.
     ///
     /// # Safety
     /// The elements of the tile must be valid for reads and writes, in C and in the second matrix, and nothing else may
     /// access them.
     #[inline(always)]
-    pub(super) unsafe fn tile(self, c: *mut T, stride: usize, tile: Tile) {
+    pub(super) unsafe fn tile<const N: usize>(self, c: *mut T, stride: usize, tile: Tile) {
         // SAFETY: the tile is valid and exclusive by this function's contract; `Epilogue::check` compared the sizes of the
         // bias and the second matrix with C.
         unsafe {
             match self {
                 Finish::None => {}
                 Finish::Bias(bias) => {
-                    let bias = load(bias.add(tile.column), tile.cols);
+                    let bias = load::<T, N>(bias.add(tile.column), tile.cols);
                     each_row!(c, stride, tile, |c, _at| add(c, bias));
                 }
-                Finish::BiasGelu(_, Gelu::Erf) => self.gelu::<unary::Gelu>(c, stride, tile),
-                Finish::BiasGelu(_, Gelu::Tanh) => self.gelu::<GeluTanh>(c, stride, tile),
-                Finish::BiasAndGelu(_, Gelu::Erf, _) => self.gelu::<unary::Gelu>(c, stride, tile),
-                Finish::BiasAndGelu(_, Gelu::Tanh, _) => self.gelu::<GeluTanh>(c, stride, tile),
-                Finish::GeluGradient(_, Gelu::Erf, _) => self.gelu::<unary::Gelu>(c, stride, tile),
-                Finish::GeluGradient(_, Gelu::Tanh, _) => self.gelu::<GeluTanh>(c, stride, tile),
+                Finish::BiasGelu(_, Gelu::Erf) => self.gelu::<unary::Gelu, N>(c, stride, tile),
+                Finish::BiasGelu(_, Gelu::Tanh) => self.gelu::<GeluTanh, N>(c, stride, tile),
+                Finish::BiasAndGelu(_, Gelu::Erf, _) => self.gelu::<unary::Gelu, N>(c, stride, tile),
+                Finish::BiasAndGelu(_, Gelu::Tanh, _) => self.gelu::<GeluTanh, N>(c, stride, tile),
+                Finish::GeluGradient(_, Gelu::Erf, _) => self.gelu::<unary::Gelu, N>(c, stride, tile),
+                Finish::GeluGradient(_, Gelu::Tanh, _) => self.gelu::<GeluTanh, N>(c, stride, tile),
             }
         }
     }
@@ -193,16 +186,16 @@ impl<T: Real> Finish<T> {
     /// # Safety
     /// As for [`tile`](Finish::tile).
     #[inline(always)]
-    unsafe fn gelu<F: Unary>(self, c: *mut T, stride: usize, tile: Tile) {
+    unsafe fn gelu<F: Unary, const N: usize>(self, c: *mut T, stride: usize, tile: Tile) {
         // SAFETY: as in `tile`.
         unsafe {
             match self {
                 Finish::BiasGelu(bias, _) => {
-                    let bias = load(bias.add(tile.column), tile.cols);
+                    let bias = load::<T, N>(bias.add(tile.column), tile.cols);
                     each_row!(c, stride, tile, |c, _at| each(add(c, bias), F::value));
                 }
                 Finish::BiasAndGelu(bias, _, out) => {
-                    let bias = load(bias.add(tile.column), tile.cols);
+                    let bias = load::<T, N>(bias.add(tile.column), tile.cols);
                     each_row!(c, stride, tile, |c, at| {
                         let c = add(c, bias);
                         store(each(c, F::value), out.add(at), tile.cols);
@@ -210,7 +203,7 @@ impl<T: Real> Finish<T> {
                     });
                 }
                 Finish::GeluGradient(u, _, out) => each_row!(c, stride, tile, |c, at| {
-                    let u = load(u.add(at), tile.cols);
+                    let u = load::<T, N>(u.add(at), tile.cols);
                     store(each(u, F::value), out.add(at), tile.cols);
                     let mut dx = each(u, F::derivative);
                     for (dx, dy) in dx.iter_mut().zip(c) {
@@ -226,7 +219,7 @@ impl<T: Real> Finish<T> {
 
 /// The same as `x.map(f)`, which the compiler does not vectorise.
 #[inline(always)]
-fn each<T: Real>(mut x: [T; LANES], f: impl Fn(T) -> T) -> [T; LANES] {
+fn each<T: Real, const N: usize>(mut x: [T; N], f: impl Fn(T) -> T) -> [T; N] {
     for x in &mut x {
         *x = f(*x);
     }
@@ -234,30 +227,9 @@ fn each<T: Real>(mut x: [T; LANES], f: impl Fn(T) -> T) -> [T; LANES] {
 }
 
 #[inline(always)]
-fn add<T: Real>(mut x: [T; LANES], y: [T; LANES]) -> [T; LANES] {
+fn add<T: Real, const N: usize>(mut x: [T; N], y: [T; N]) -> [T; N] {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }
     x
-}
-
-simd! {
-    /// Applies the epilogue to some rows of C, which nothing else accesses meanwhile: the contract of [`Finish::tile`].
-    fn finish_rows<T: Real>(finish: Finish<T>, c: Shared<T>, stride: usize, cols: usize, rows: Range<usize>) {
-        for column in (0..cols).step_by(LANES) {
-            let tile = Tile { row: rows.start, column, rows: rows.len(), cols: LANES.min(cols - column) };
-            // SAFETY: `apply` borrows C and the other matrices mutably and gives each row to one call.
-            unsafe { finish.tile(c.at(0), stride, tile) };
-        }
-    }
-}
-
-/// Applies an epilogue to all of C, as a separate pass.
-pub(super) fn apply<T: Real>(epilogue: Epilogue<'_, T>, c: ViewMut<'_, T>) {
-    let finish = epilogue.finish();
-    if matches!(finish, Finish::None) {
-        return;
-    }
-    let (data, stride, cols) = (Shared::new(c.data.as_mut_ptr()), c.row_stride, c.cols);
-    for_rows(c.rows, 4 * cols, (), |range, ()| finish_rows(finish, data, stride, cols, range));
 }

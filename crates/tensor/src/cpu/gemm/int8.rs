@@ -1,14 +1,20 @@
 //! Rounding to 8 bits, for products in [`Precision::Int8`](crate::Precision::Int8).
 //!
-//! A row `x` of activations or weights becomes integers `q` from -127 to 127 and one scale, `x = scale q`, chosen such that
-//! the largest magnitude is 127. A product is then the exact product of the integers, times both scales.
+//! A row `x` becomes integers `q` and one scale, `x = scale q`, chosen such that the largest magnitude is [`ACTIVATION`] or
+//! [`WEIGHT`]. A product is then the exact product of the integers, times both scales.
 
 use crate::cpu::lanes::max;
 use crate::cpu::simd::simd;
 
+/// The largest integer of activations.
+pub(super) const ACTIVATION: f32 = 127.0;
+/// The largest integer of weights. With one bit less than activations, the sum of two products fits into 16 bits, which doubles
+/// the speed of processors with AVX2 alone. Every processor rounds like this, so that all compute the same bits.
+pub(super) const WEIGHT: f32 = 64.0;
+
 simd! {
-    /// Rounds a row to integers and returns its scale, or NaN if an element is not finite.
-    pub(super) fn quantize(x: &[f32], q: &mut [i8]) -> f32 {
+    /// Rounds a row to integers up to `limit` and returns its scale, or NaN if an element is not finite.
+    pub(super) fn quantize(x: &[f32], limit: f32, q: &mut [i8]) -> f32 {
         let mut magnitudes = [0f32; 32];
         let mut taint = [0f32; 32];
         let (chunks, rest) = x.as_chunks::<32>();
@@ -24,21 +30,11 @@ simd! {
             *largest = largest.max(x.abs());
         }
         let largest = max(&magnitudes);
-        let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let factor = if largest > 0.0 { limit / largest } else { 0.0 };
         for (q, &x) in q.iter_mut().zip(x) {
             // Adding 1.5 * 2^23 rounds to an integer, whose lowest byte is then the lowest byte of the sum.
             *q = x.mul_add(factor, 12_582_912.0).to_bits() as i8;
         }
-        largest / 127.0 + taint.iter().sum::<f32>()
+        largest / limit + taint.iter().sum::<f32>()
     }
-}
-
-/// Returns `rows` rows of `k` elements, `stride` apart, after rounding: for processors that do not multiply int8.
-pub(super) fn rounded(x: &[f32], rows: usize, k: usize, stride: usize) -> Vec<f32> {
-    let (mut q, mut out) = (vec![0i8; k], Vec::with_capacity(rows * k));
-    for row in 0..rows {
-        let scale = quantize(&x[row * stride..][..k], &mut q);
-        out.extend(q.iter().map(|&q| scale * f32::from(q)));
-    }
-    out
 }

@@ -1,246 +1,312 @@
-//! Products by the crate `gemm`, for every processor, type and layout.
-//!
-//! Its kernels are called directly: the crate in front of them would also compile those for complex numbers. They
-//! compute f32 and f64, so operands are rounded beforehand if a smaller precision is asked for, and the epilogue and
-//! the row sums are separate passes.
+//! The kernels in plain Rust. They run on every processor, and LLVM vectorises them: on aarch64 for NEON, elsewhere for the
+//! instructions that the caller enables.
 
-use std::ops::Range;
+#![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
-use gemm_common::Parallelism;
-
-use super::epilogue::{self, Epilogue};
-use super::int8;
-use super::product::Gemm;
-use super::view::{View, ViewMut, extent};
-use crate::cpu::column_sums::column_sums;
-use crate::cpu::parallel::{RowsMut, for_rows};
+use super::epilogue::{Finish, Tile};
+use super::kernel::{Kernel, Multiply, Pack, Packing, SUMS, TOGETHER, TileStore};
+use super::operand::Operand;
 use crate::cpu::real::Real;
-use crate::cpu::simd::simd;
-use crate::cpu::target::Target;
+use crate::cpu::simd::prefetch;
 use crate::dtype::DType;
-use crate::memory::Scratch;
 use crate::precision::Precision;
 
-/// Computes a product that has elements.
-pub(super) fn run<T: Real>(gemm: Gemm<'_, T>, c: ViewMut<'_, T>) {
-    let Gemm { a, b, precision, accumulate, epilogue, row_sums, .. } = gemm;
+/// Whether the target always has fused multiply-adds. Where it does not, `mul_add` is a slow library call.
+const IS_FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+/// Rows of a tile. On aarch64, the sums of a tile take 24 of the 32 registers of 4 words, elsewhere 8 of 16.
+const MR: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
+/// Columns of a tile.
+const NR: usize = if cfg!(target_arch = "aarch64") { 12 } else { 8 };
+
+static F32: Kernel<f32> = kernel(pack::<f32, MR, 0>, pack::<f32, NR, 0>);
+static BF16: Kernel<f32> = kernel(pack::<f32, MR, 16>, pack::<f32, NR, 16>);
+static F16: Kernel<f32> = kernel(pack::<f32, MR, 13>, pack::<f32, NR, 13>);
+static INT8: Kernel<f32> = Kernel {
+    elements: 4,
+    packing: Packing::Quantize { is_offset: false },
+    multiply: multiply_int8::<MR, NR>,
+    ..kernel(pack::<f32, MR, 0>, pack::<f32, NR, 0>)
+};
+pub(super) static F64: Kernel<f64> = kernel(pack::<f64, MR, 0>, pack::<f64, NR, 0>);
+
+const fn kernel<T: Real>(a: Pack<T>, b: Pack<T>) -> Kernel<T> {
+    Kernel {
+        mr: MR,
+        nr: NR,
+        elements: 1,
+        packing: Packing::Convert { a, b },
+        streams: false,
+        multiply: multiply::<T, MR, NR, IS_FUSED> as Multiply<T>,
+        finish: finish::<T, NR>,
+    }
+}
+
+/// Returns the kernel for products in `precision`.
+pub(super) fn kernel_for(precision: Precision) -> &'static Kernel<f32> {
     match precision {
-        Precision::Bf16 | Precision::F16 if T::DTYPE == DType::F32 => {
-            let (mut a_data, mut b_data) = (rounded(a, precision), rounded(b, precision));
-            let (a, b) = (View { data: a_data.slice_mut(), ..a }, View { data: b_data.slice_mut(), ..b });
-            multiply(a, b, accumulate, c, epilogue);
-        }
-        Precision::Int8 if T::DTYPE == DType::F32 => {
-            assert!(a.col_stride == 1 && b.row_stride == 1, "the rows of A and the columns of B are contiguous");
-            let a_data = int8::rounded(a.cast::<f32>().data, a.rows, a.cols, a.row_stride);
-            let b_data = int8::rounded(b.cast::<f32>().data, b.cols, b.rows, b.col_stride);
-            let a = View::rows(&a_data, a.rows, a.cols).cast();
-            let b = View::rows(&b_data, b.cols, b.rows).transposed().cast();
-            multiply(a, b, accumulate, c, epilogue);
-        }
-        _ => multiply(a, b, accumulate, c, epilogue),
-    }
-    if let Some(sums) = row_sums {
-        sum_rows(a, sums);
+        Precision::F32 => &F32,
+        Precision::Bf16 => &BF16,
+        Precision::F16 => &F16,
+        Precision::Int8 => &INT8,
     }
 }
 
-/// Writes the sums of the rows of a column-major matrix.
-pub(super) fn sum_rows<T: Real>(a: View<'_, T>, sums: Target<'_, T>) {
-    column_sums(a.data, a.cols, a.col_stride, sums);
-}
-
-/// Copies the elements that a matrix reaches over; if they are f32, rounds them to `precision`, bf16 or f16.
-pub(super) fn rounded<T: Real>(matrix: View<'_, T>, precision: Precision) -> Scratch {
-    let View { data, rows, cols, row_stride, col_stride } = matrix;
-    let from = &data[..extent(rows, cols, row_stride, col_stride)];
-    let mut memory = Scratch::new(size_of_val(from));
-    if T::DTYPE == DType::F32 {
-        let pairs = memory.slice_mut::<f32>().iter_mut().zip(bytemuck::cast_slice::<T, f32>(from));
-        match precision {
-            Precision::F16 => pairs.for_each(|(to, &x)| *to = round::<13>(x)),
-            _ => pairs.for_each(|(to, &x)| *to = round::<16>(x)),
+/// A [`Pack`] function for panels of `P` rows or columns, which clears the lowest `BITS` bits of f32.
+///
+/// # Safety
+/// As for [`Pack`].
+#[inline(always)]
+pub(super) unsafe fn pack<T: Real, const P: usize, const BITS: u32>(
+    operand: Operand<T>,
+    count: usize,
+    from: usize,
+    units: usize,
+    to: *mut T,
+    sums: *mut T,
+) {
+    // SAFETY: both have the contract of this function.
+    unsafe {
+        if operand.outer == 1 {
+            pack_across::<T, P, BITS>(operand, count, from, units, to, sums);
+        } else {
+            for panel in 0..count.div_ceil(P) {
+                let (start, to) = (panel * P, to.add(panel * units * P));
+                pack_along::<T, P, BITS>(operand.from(start), P.min(count - start), from, 0..units, to);
+            }
         }
-    } else {
-        memory.slice_mut::<T>().copy_from_slice(from);
     }
-    memory
 }
 
-/// Clears the lowest `BITS` bits of `x`, rounding to the nearest, ties to even. NaN stays NaN.
-fn round<const BITS: u32>(x: f32) -> f32 {
+/// The prefetch distance in steps along k, for operands with contiguous rows (A) or columns (B).
+const AHEAD: usize = 24;
+
+/// Packs an operand with an `outer` stride of 1. The panels are packed side by side, so that they use whole cache lines: if
+/// the steps along k are a power of two apart in memory, a line is evicted before a second pass comes back for the rest of
+/// it.
+///
+/// # Safety
+/// As for [`Pack`].
+#[inline(always)]
+pub(super) unsafe fn pack_across<T: Real, const P: usize, const BITS: u32>(
+    operand: Operand<T>,
+    count: usize,
+    from: usize,
+    units: usize,
+    to: *mut T,
+    sums: *mut T,
+) {
+    debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= SUMS));
+    let mut totals = [[T::ZERO; P]; TOGETHER];
+    for unit in 0..units {
+        let row = operand.data.wrapping_add((from + unit) * operand.inner);
+        prefetch(row.wrapping_add(AHEAD * operand.inner));
+        prefetch(row.wrapping_add(AHEAD * operand.inner + count - 1));
+        for (panel, total) in totals.iter_mut().enumerate().take(count.div_ceil(P)) {
+            let width = P.min(count - panel * P);
+            // SAFETY: these are `width` elements of step `from + unit` along k, and the words of this unit of this panel; both
+            // are valid by this function's contract.
+            unsafe {
+                let (row, to) = (row.add(panel * P), to.add((panel * units + unit) * P).cast::<[T; P]>());
+                let mut words = [T::ZERO; P];
+                if width == P {
+                    words = row.cast::<[T; P]>().read();
+                } else {
+                    for i in 0..width {
+                        words[i] = *row.add(i);
+                    }
+                }
+                if !sums.is_null() {
+                    for i in 0..P {
+                        total[i] += words[i];
+                    }
+                }
+                for word in &mut words {
+                    *word = rounded::<T, BITS>(*word);
+                }
+                to.write(words);
+            }
+        }
+    }
+    if !sums.is_null() {
+        for (panel, total) in totals.iter().enumerate().take(count.div_ceil(P)) {
+            for i in 0..P {
+                // SAFETY: the panel has `SUMS` sums, at least `P`, by this function's contract.
+                unsafe { *sums.add(panel * SUMS + i) += total[i] };
+            }
+        }
+    }
+}
+
+/// Packs the given units of one panel of an operand with an `inner` stride of 1.
+///
+/// # Safety
+/// As for [`Pack`]; `to` is where the first unit of the panel begins, and `count` is at most `P`.
+#[inline(always)]
+pub(super) unsafe fn pack_along<T: Real, const P: usize, const BITS: u32>(
+    operand: Operand<T>,
+    count: usize,
+    from: usize,
+    units: std::ops::Range<usize>,
+    to: *mut T,
+) {
+    /// Steps along k that are transposed together.
+    const STEPS: usize = 4;
+    let mut first = units.start;
+    while first < units.end {
+        let steps = STEPS.min(units.end - first);
+        let mut block = [[T::ZERO; STEPS]; P];
+        for (i, row) in block.iter_mut().enumerate().take(count) {
+            // SAFETY: these are steps of a row or column of the operand, valid by this function's contract.
+            unsafe {
+                let at = operand.data.add(i * operand.outer + from + first);
+                if steps == STEPS {
+                    *row = at.cast::<[T; STEPS]>().read();
+                } else {
+                    for l in 0..steps {
+                        row[l] = *at.add(l);
+                    }
+                }
+            }
+        }
+        for l in 0..STEPS {
+            if l < steps {
+                let mut words = [T::ZERO; P];
+                for i in 0..P {
+                    words[i] = rounded::<T, BITS>(block[i][l]);
+                }
+                // SAFETY: this is a unit of the panel, valid by this function's contract.
+                unsafe { to.add((first + l) * P).cast::<[T; P]>().write(words) };
+            }
+        }
+        first += steps;
+    }
+}
+
+/// Clears the lowest `BITS` bits of an f32, rounding to the nearest, ties to even. NaN stays NaN.
+#[inline(always)]
+fn rounded<T: Real, const BITS: u32>(x: T) -> T {
+    if BITS == 0 || T::DTYPE != DType::F32 {
+        return x;
+    }
+    let x: f32 = bytemuck::cast(x);
     let bits = x.to_bits();
     let rounded = bits.wrapping_add((1 << (BITS - 1)) - 1 + (bits >> BITS & 1));
-    f32::from_bits(if x.is_nan() { bits } else { rounded >> BITS << BITS })
+    bytemuck::cast(if x.is_nan() { bits } else { rounded >> BITS << BITS })
 }
 
-/// The most bytes of A that are made contiguous along k at a time.
-const CONTIGUOUS: usize = 4 << 20;
-/// The widest part of C, in bytes of a row, for which the crate multiplies an A that is contiguous along k without packing
-/// it: 128 tiles of two AVX2 registers.
-const UNPACKED: usize = 128 * 64;
-/// Both dimensions of C are above this in products that are cut into parts. The crate computes smaller ones on other paths,
-/// which may differ in the last bits.
-const SMALL: usize = 64;
-
-/// Computes a product and applies its epilogue.
+/// A [`Multiply`] function for tiles of `M` rows and `N` columns.
 ///
-/// The crate packs A, if C is row-major, into memory that it allocates at each call and frees again. An allocator maps large
-/// blocks afresh each time: the gradient of a table of 30,522 embeddings then costs thousands of page faults. The crate does
-/// not pack an A that is contiguous along k if C is not too wide. So large products are cut into such parts, with a copy of A
-/// in memory of the pool if it is not contiguous. The crate reads the same numbers and adds them in the same order, because
-/// it chooses its blocks of k by k alone.
-fn multiply<T: Real>(
-    a: View<'_, T>,
-    b: View<'_, T>,
-    accumulate: bool,
-    mut c: ViewMut<'_, T>,
-    epilogue: Epilogue<'_, T>,
+/// # Safety
+/// As for [`Multiply`].
+#[inline(always)]
+pub(super) unsafe fn multiply<T: Real, const M: usize, const N: usize, const FUSED: bool>(
+    units: usize,
+    a: *const T,
+    b: *const T,
+    to: TileStore<T>,
 ) {
-    let is_cut = c.col_stride < c.row_stride && c.rows > SMALL && c.cols > SMALL;
-    // On other processors the crate packs in any case.
-    if !is_cut || !cfg!(target_arch = "x86_64") {
-        by_crate(a, b, accumulate, c.reborrow());
-    } else if a.col_stride == 1 {
-        by_columns(a, b, accumulate, c.reborrow());
-    } else {
-        // An odd number of cache lines from row to row, so that rows do not compete for the same sets of the caches.
-        let line = 64 / size_of::<T>();
-        let stride = (a.cols.div_ceil(line) | 1) * line;
-        let most = (CONTIGUOUS / (stride * size_of::<T>())).max(2 * SMALL);
-        let mut memory = Scratch::new(most.min(a.rows) * stride * size_of::<T>());
-        for rows in parts(a.rows, most) {
-            let copy = &mut memory.slice_mut::<T>()[..rows.len() * stride];
-            contiguous(a.row_range(rows.clone()), copy, stride);
-            let a = View::new(copy, rows.len(), a.cols, stride, 1);
-            by_columns(a, b, accumulate, c.row_range(rows));
+    // SAFETY: the contract is the same, and each call computes at least the rows of the tile.
+    unsafe {
+        match to.rows {
+            1 => multiply_rows::<T, 1, M, N, FUSED>(units, a, b, to),
+            2 => multiply_rows::<T, 2, M, N, FUSED>(units, a, b, to),
+            3 | 4 => multiply_rows::<T, 4, M, N, FUSED>(units, a, b, to),
+            _ => multiply_rows::<T, M, M, N, FUSED>(units, a, b, to),
         }
     }
-    epilogue::apply(epilogue, c);
 }
 
-/// Computes `C (+)= A B` in parts of columns that are narrow enough for the crate not to pack A.
-fn by_columns<T: Real>(a: View<'_, T>, b: View<'_, T>, accumulate: bool, mut c: ViewMut<'_, T>) {
-    for columns in parts(c.cols, UNPACKED / size_of::<T>()) {
-        by_crate(a, b.col_range(columns.clone()), accumulate, c.col_range(columns));
+/// Computes the first `R` rows of a tile, at least `to.rows` and at most `M`.
+///
+/// # Safety
+/// As for [`Multiply`].
+#[inline(always)]
+unsafe fn multiply_rows<T: Real, const R: usize, const M: usize, const N: usize, const FUSED: bool>(
+    units: usize,
+    a: *const T,
+    b: *const T,
+    to: TileStore<T>,
+) {
+    let mut sums = [[T::ZERO; N]; R];
+    for unit in 0..units {
+        // SAFETY: the panels have `units` units of `M` and `N` words.
+        let (a, b) = unsafe { (&*a.add(unit * M).cast::<[T; R]>(), &*b.add(unit * N).cast::<[T; N]>()) };
+        for i in 0..R {
+            for j in 0..N {
+                sums[i][j] = if FUSED { a[i].mul_add(b[j], sums[i][j]) } else { a[i] * b[j] + sums[i][j] };
+            }
+        }
     }
+    // SAFETY: the destination is valid by this function's contract.
+    unsafe { write(&sums, to) };
 }
 
-/// Cuts a dimension of `length` into parts of nearly equal size, at most `most`. Parts start at multiples of the crate's tiles.
-fn parts(length: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
-    const TILE: usize = 16;
-    // Rounding the bounds makes a part longer by up to `TILE - 1`.
-    let count = if length <= most { 1 } else { length.div_ceil(most - (TILE - 1)) };
-    let bound = move |part| if part == count { length } else { length * part / count / TILE * TILE };
-    (0..count).map(move |part| bound(part)..bound(part + 1))
-}
-
-/// Copies a matrix to rows that are contiguous and `stride` elements apart.
-fn contiguous<T: Real>(matrix: View<'_, T>, to: &mut [T], stride: usize) {
-    for_rows(matrix.rows, matrix.cols, RowsMut::new(to, stride), |rows, to| {
-        copy_rows(matrix.row_range(rows), to.data, stride);
-    });
-}
-
-/// Rows and columns that are copied together: 16 reads of a cache line, 16 writes of another.
-const BLOCK: usize = 16;
-
-simd! {
-    fn copy_rows<T: Real>(from: View<'_, T>, to: &mut [T], stride: usize) {
-        let View { data, rows, cols, row_stride, col_stride } = from;
-        for row in (0..rows).step_by(BLOCK) {
-            for col in (0..cols).step_by(BLOCK) {
-                let (height, width) = (BLOCK.min(rows - row), BLOCK.min(cols - col));
-                if row_stride == 1 && height == BLOCK {
-                    let mut block = [[T::ZERO; BLOCK]; BLOCK];
-                    for (j, column) in block.iter_mut().enumerate().take(width) {
-                        column.copy_from_slice(&data[row + (col + j) * col_stride..][..BLOCK]);
-                    }
-                    for i in 0..BLOCK {
-                        let to = &mut to[(row + i) * stride + col..][..width];
-                        for (to, column) in to.iter_mut().zip(&block) {
-                            *to = column[i];
-                        }
-                    }
-                } else {
-                    for i in row..row + height {
-                        for j in col..col + width {
-                            to[i * stride + j] = data[i * row_stride + j * col_stride];
-                        }
-                    }
+/// Writes the rows of a tile.
+///
+/// # Safety
+/// The destination must be valid as for [`Multiply`].
+#[inline(always)]
+unsafe fn write<T: Real, const R: usize, const N: usize>(sums: &[[T; N]; R], to: TileStore<T>) {
+    for i in 0..R {
+        if i >= to.rows {
+            continue;
+        }
+        // SAFETY: this is a row of the tile, of `cols` elements.
+        unsafe {
+            let row = to.c.add(i * to.stride);
+            if to.cols == N {
+                let row = &mut *row.cast::<[T; N]>();
+                for j in 0..N {
+                    row[j] = if to.accumulate { sums[i][j] + row[j] } else { sums[i][j] };
+                }
+            } else {
+                for j in 0..to.cols {
+                    *row.add(j) = if to.accumulate { sums[i][j] + *row.add(j) } else { sums[i][j] };
                 }
             }
         }
     }
 }
 
-/// Computes `C (+)= A B` with the kernels of the crate `gemm`.
-pub(super) fn by_crate<T: Real>(a: View<'_, T>, b: View<'_, T>, accumulate: bool, c: ViewMut<'_, T>) {
-    if T::DTYPE == DType::F32 {
-        let kernel = gemm_f32::gemm::f32::get_gemm_fn();
-        by_kernel::<f32>(kernel, a.cast(), b.cast(), accumulate, c.cast());
-    } else {
-        let kernel = gemm_f64::gemm::f64::get_gemm_fn();
-        by_kernel::<f64>(kernel, a.cast(), b.cast(), accumulate, c.cast());
+/// A [`Multiply`] function for int8 in quads, signed by signed.
+///
+/// # Safety
+/// As for [`Multiply`].
+unsafe fn multiply_int8<const M: usize, const N: usize>(
+    units: usize,
+    a: *const f32,
+    b: *const f32,
+    to: TileStore<f32>,
+) {
+    for i in 0..to.rows {
+        // SAFETY: the panels have `units` units of `M` and `N` words, the terms are valid for the tile, and this is a row of
+        // its destination.
+        unsafe {
+            let mut sums = to.int8.starts.cast::<[i32; N]>().read();
+            for unit in 0..units {
+                let a = &*a.add(unit * M + i).cast::<[i8; 4]>();
+                let b = &*b.add(unit * N).cast::<[[i8; 4]; N]>();
+                for j in 0..N {
+                    for l in 0..4 {
+                        sums[j] += i32::from(a[l]) * i32::from(b[j][l]);
+                    }
+                }
+            }
+            let scale = *to.int8.rows.add(i);
+            let mut row = [0.0; N];
+            for j in 0..N {
+                row[j] = sums[j] as f32 * (scale * *to.int8.columns.add(j));
+            }
+            write(&[row], TileStore { c: to.c.add(i * to.stride), rows: 1, ..to });
+        }
     }
 }
 
-/// A kernel of the crate: `C = scale C + factor A B`, with the strides of columns before those of rows. The flags
-/// conjugate complex numbers.
-type Kernel<T> = unsafe fn(
-    usize,
-    usize,
-    usize,
-    *mut T,
-    isize,
-    isize,
-    bool,
-    *const T,
-    isize,
-    isize,
-    *const T,
-    isize,
-    isize,
-    T,
-    T,
-    bool,
-    bool,
-    bool,
-    Parallelism,
-);
-
-fn by_kernel<T: Real>(kernel: Kernel<T>, a: View<'_, T>, b: View<'_, T>, accumulate: bool, c: ViewMut<'_, T>) {
-    let parallelism = match rayon::current_num_threads() {
-        1 => Parallelism::None,
-        threads => Parallelism::Rayon(threads),
-    };
-    // The kernels write columns of C. If its rows are contiguous, its transpose is computed: C' = B' A'.
-    let (a, b, c) =
-        if c.col_stride < c.row_stride { (b.transposed(), a.transposed(), c.transposed()) } else { (a, b, c) };
-    let scale = if accumulate { T::ONE } else { T::ZERO };
-    // SAFETY: `View::new` and `ViewMut::new` checked that the elements are within their slices and that no two elements
-    // of C coincide; C is borrowed mutably, so it overlaps neither A nor B.
-    unsafe {
-        kernel(
-            c.rows,
-            c.cols,
-            a.cols,
-            c.data.as_mut_ptr(),
-            c.col_stride as isize,
-            c.row_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            scale,
-            T::ONE,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
+/// A [`FinishTile`](super::kernel::FinishTile) function for tiles of `N` columns.
+///
+/// # Safety
+/// As for [`Finish::tile`].
+unsafe fn finish<T: Real, const N: usize>(finish: Finish<T>, c: *mut T, stride: usize, tile: Tile) {
+    // SAFETY: the contract is the same.
+    unsafe { finish.tile::<N>(c, stride, tile) };
 }

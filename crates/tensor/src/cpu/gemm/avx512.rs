@@ -1,39 +1,54 @@
-//! The innermost loops: the product of two packed panels, accumulated in registers.
-//!
-//! A panel is a sequence of units, one per step along k. A unit of A holds [`MR`] words of 32 bits, one per row; a unit of
-//! B holds [`NR`] words, one per column. A word is one f32, or two bf16 or four int8 that are consecutive along k, so one
-//! shape of tile serves all types.
+//! The kernels of AVX-512.
 //!
 //! A tile of 12 x 32 takes 24 of the 32 vector registers for sums. That is enough independent multiply-adds to hide their
 //! latency, and they need only 14 loads: two vectors of B and twelve broadcast words of A for 24 multiply-adds.
 
 #![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
+mod pack;
+
 use std::arch::x86_64::*;
 
-/// Rows of a tile.
-pub(super) const MR: usize = 12;
-/// Columns of a tile.
-pub(super) const NR: usize = 32;
+use self::pack::{pack_bf16, pack_bf16_as_f32, pack_f16_as_f32, pack_f32};
+use super::avx2;
+use super::epilogue::{Finish, Tile};
+use super::kernel::{Kernel, Multiply, Packing, TileStore};
+use crate::precision::Precision;
 
-/// The destination of a tile of C.
-#[derive(Clone, Copy)]
-pub(super) struct TileStore {
-    pub(super) c: *mut f32,
-    /// Elements from one row to the next.
-    pub(super) stride: usize,
-    pub(super) rows: usize,
-    pub(super) cols: usize,
-    /// Whether to add to the present elements.
-    pub(super) accumulate: bool,
-    /// Whether to bypass the caches, which then do not read the memory that is overwritten. Only for tiles of [`NR`]
-    /// columns that do not accumulate and are aligned to cache lines.
-    pub(super) stream: bool,
+/// Rows of a tile.
+const MR: usize = 12;
+/// Columns of a tile.
+const NR: usize = 32;
+
+static F32: Kernel<f32> = kernel(1, Packing::Convert { a: pack_f32::<MR>, b: pack_f32::<NR> }, f32_tile);
+/// For processors without products of bf16.
+static BF16_AS_F32: Kernel<f32> =
+    kernel(1, Packing::Convert { a: pack_bf16_as_f32::<MR>, b: pack_bf16_as_f32::<NR> }, f32_tile);
+static F16_AS_F32: Kernel<f32> =
+    kernel(1, Packing::Convert { a: pack_f16_as_f32::<MR>, b: pack_f16_as_f32::<NR> }, f32_tile);
+/// Pairs of bf16.
+static BF16: Kernel<f32> = kernel(2, Packing::Convert { a: pack_bf16::<MR>, b: pack_bf16::<NR> }, bf16_tile);
+static INT8: Kernel<f32> = kernel(4, Packing::Quantize { is_offset: true }, int8_tile);
+
+const fn kernel(elements: usize, packing: Packing<f32>, multiply: Multiply<f32>) -> Kernel<f32> {
+    Kernel { mr: MR, nr: NR, elements, packing, streams: true, multiply, finish }
+}
+
+/// Returns the kernel for products in `precision`, which this processor has the instructions of.
+pub(super) fn kernel_for(precision: Precision) -> &'static Kernel<f32> {
+    match precision {
+        Precision::F32 => &F32,
+        Precision::Bf16 if std::is_x86_feature_detected!("avx512bf16") => &BF16,
+        Precision::Bf16 => &BF16_AS_F32,
+        Precision::F16 => &F16_AS_F32,
+        Precision::Int8 if std::is_x86_feature_detected!("avx512vnni") => &INT8,
+        Precision::Int8 => avx2::kernel_for(precision),
+    }
 }
 
 /// Returns the mask of the first `n` of 16 lanes.
 #[inline(always)]
-pub(super) fn first(n: usize) -> __mmask16 {
+fn first(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
 }
 
@@ -42,10 +57,9 @@ macro_rules! kernel {
         $(#[$doc])*
         ///
         /// # Safety
-        /// The processor must have the features. `a` and `b` must be valid for reads of `units` units, the destination for
-        /// writes, and for reads if it accumulates.
+        /// As for [`Multiply`].
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name(units: usize, a: *const u32, b: *const u32, to: TileStore) {
+        unsafe fn $name(units: usize, a: *const f32, b: *const f32, to: TileStore<f32>) {
             // SAFETY: the contract of `$rows` is this one.
             unsafe {
                 match to.rows {
@@ -61,11 +75,10 @@ macro_rules! kernel {
         /// # Safety
         /// As above.
         #[target_feature(enable = $features)]
-        unsafe fn $rows<const R: usize>(units: usize, a: *const u32, b: *const u32, to: TileStore) {
+        unsafe fn $rows<const R: usize>(units: usize, mut a: *const f32, mut b: *const f32, to: TileStore<f32>) {
             // SAFETY: the panels are valid for `units` units of `MR` and `NR` words, and the destination for its rows and
             // columns, by the contract above; the row check and the masks keep accesses within them.
             unsafe {
-                let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
                 if !to.stream {
                     for i in 0..to.rows {
                         let row = to.c.wrapping_add(i * to.stride).cast::<i8>();
@@ -106,27 +119,18 @@ macro_rules! kernel {
     };
 }
 
-/// Computes a tile of a product of int8 in quads, unsigned by signed. The sums begin with `starts`; an element of C is its
-/// sum times the scales of its row and column.
+/// Computes a tile of a product of int8 in quads, unsigned by signed.
 ///
 /// # Safety
-/// As for [`f32_tile`]. There must be a scale for each row of the tile, and for each of [`NR`] columns.
+/// As for [`Multiply`].
 #[target_feature(enable = "avx512f,avx512vnni")]
-pub(super) unsafe fn int8_tile(
-    units: usize,
-    a: *const u32,
-    b: *const u32,
-    starts: &[i32; NR],
-    row_scales: *const f32,
-    column_scales: *const f32,
-    to: TileStore,
-) {
+unsafe fn int8_tile(units: usize, a: *const f32, b: *const f32, to: TileStore<f32>) {
     // SAFETY: the contract of `int8_rows` is this one.
     unsafe {
         match to.rows {
-            0..=4 => int8_rows::<4>(units, a, b, starts, row_scales, column_scales, to),
-            5..=8 => int8_rows::<8>(units, a, b, starts, row_scales, column_scales, to),
-            _ => int8_rows::<MR>(units, a, b, starts, row_scales, column_scales, to),
+            0..=4 => int8_rows::<4>(units, a, b, to),
+            5..=8 => int8_rows::<8>(units, a, b, to),
+            _ => int8_rows::<MR>(units, a, b, to),
         }
     }
 }
@@ -136,20 +140,12 @@ pub(super) unsafe fn int8_tile(
 /// # Safety
 /// As above.
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn int8_rows<const R: usize>(
-    units: usize,
-    a: *const u32,
-    b: *const u32,
-    starts: &[i32; NR],
-    row_scales: *const f32,
-    column_scales: *const f32,
-    to: TileStore,
-) {
-    // SAFETY: the panels and scales are valid for the sizes given by the contract above, and the destination for its rows
+unsafe fn int8_rows<const R: usize>(units: usize, a: *const f32, b: *const f32, to: TileStore<f32>) {
+    // SAFETY: the panels and terms are valid for the sizes given by the contract above, and the destination for its rows
     // and columns; the row check and the masks keep accesses within them.
     unsafe {
         let (mut a, mut b) = (a.cast::<i32>(), b.cast::<i32>());
-        let starts = starts.as_ptr();
+        let starts = to.int8.starts;
         let mut sums = [[_mm512_loadu_epi32(starts), _mm512_loadu_epi32(starts.add(16))]; R];
         for _ in 0..units {
             let (b0, b1) = (_mm512_loadu_epi32(b), _mm512_loadu_epi32(b.add(16)));
@@ -161,12 +157,12 @@ unsafe fn int8_rows<const R: usize>(
             a = a.add(MR);
             b = b.add(NR);
         }
-        let (s0, s1) = (_mm512_loadu_ps(column_scales), _mm512_loadu_ps(column_scales.add(16)));
+        let (s0, s1) = (_mm512_loadu_ps(to.int8.columns), _mm512_loadu_ps(to.int8.columns.add(16)));
         let (low, high) = (first(to.cols), first(to.cols.saturating_sub(16)));
         for i in 0..R {
             if i < to.rows {
                 let c = to.c.add(i * to.stride);
-                let scale = _mm512_set1_ps(*row_scales.add(i));
+                let scale = _mm512_set1_ps(*to.int8.rows.add(i));
                 let mut x0 = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][0]), _mm512_mul_ps(scale, s0));
                 let mut x1 = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[i][1]), _mm512_mul_ps(scale, s1));
                 if to.accumulate {
@@ -197,3 +193,13 @@ kernel!(
         _mm512_dpbf16_ps(sum, a, b)
     }
 );
+
+/// [`Finish::tile`] for AVX-512.
+///
+/// # Safety
+/// As for [`FinishTile`](super::kernel::FinishTile).
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+unsafe fn finish(finish: Finish<f32>, c: *mut f32, stride: usize, tile: Tile) {
+    // SAFETY: this function's contract includes that of `tile`.
+    unsafe { finish.tile::<NR>(c, stride, tile) };
+}

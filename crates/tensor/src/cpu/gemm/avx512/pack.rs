@@ -1,4 +1,4 @@
-//! Packing: copying strided matrices of f32 into panels (see [`super::kernels`]), rounding to a smaller type on the way.
+//! Packing: copying strided matrices of f32 into panels, rounding to a smaller type on the way.
 //!
 //! A product reads each operand here and nowhere else, so this is also where the rows of A are summed for the gradient of a
 //! bias, and where memory is prefetched: a panel reads from more places at a time than the hardware prefetchers follow.
@@ -10,73 +10,19 @@
 
 use std::arch::x86_64::*;
 
-use super::format::Format;
-use super::kernels::first;
-
-/// A strided operand. The element (i, l), for row i of A or column i of B and l along k, is at `i * outer + l * inner`; one
-/// of the strides is 1.
-#[derive(Clone, Copy)]
-pub(super) struct Operand {
-    pub(super) data: *const f32,
-    pub(super) outer: usize,
-    pub(super) inner: usize,
-    /// Length along k.
-    pub(super) k: usize,
-}
-
-// SAFETY: the data is only read, and the driver borrows the slice that it points into for as long as it uses the operand.
-unsafe impl Send for Operand {}
-// SAFETY: as above.
-unsafe impl Sync for Operand {}
+use super::super::kernel::{SUMS, TOGETHER};
+use super::super::operand::Operand;
+use super::first;
 
 /// The prefetch distance in steps along k, for operands with contiguous rows (A) or columns (B).
 const AHEAD: usize = 24;
-
-/// The most panels that one call packs.
-pub(super) const TOGETHER: usize = 4;
-
-impl Operand {
-    /// Packs the rows or columns `start..start + count`, `P` to a panel, into `to [panels, units, P]`: the `units` units from
-    /// unit `from` on, with zeros beyond `count` and k. There may be up to [`TOGETHER`] panels. Unless `sums [panels, 16]` is
-    /// null, adds the sums of the rows to it; that requires an `outer` stride of 1 and a `P` of at most 16.
-    ///
-    /// With an `outer` stride of 1 the panels are packed side by side, so that they use whole cache lines: if the steps along
-    /// k are a power of two apart in memory, a line is evicted before a second pass comes back for the rest of it.
-    ///
-    /// # Safety
-    /// The operand must be valid for reads at these rows or columns, `to` for writes, `sums` for reads and writes. The
-    /// processor must have AVX-512, and AVX512-BF16 for pairs of bf16.
-    pub(super) unsafe fn pack<const P: usize>(
-        self,
-        format: Format,
-        start: usize,
-        count: usize,
-        from: usize,
-        units: usize,
-        to: *mut u32,
-        sums: *mut f32,
-    ) {
-        debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= 16));
-        let operand = Operand { data: self.data.wrapping_add(start * self.outer), ..self };
-        // SAFETY: this function's contract is that of the functions for each format.
-        unsafe {
-            match format {
-                Format::F32 => pack_f32::<P>(operand, count, from, units, to, sums),
-                Format::Bf16AsF32 => pack_bf16_as_f32::<P>(operand, count, from, units, to, sums),
-                Format::F16AsF32 => pack_f16_as_f32::<P>(operand, count, from, units, to, sums),
-                Format::Bf16Pair => pack_bf16::<P>(operand, count, from, units, to, sums),
-                Format::Int8Quad => unreachable!("int8 is packed by pack_int8, which computes the scales first"),
-            }
-        }
-    }
-}
 
 /// Up to 16 rows or columns of a panel, which a vector holds.
 struct Group {
     /// The first row or column.
     start: usize,
     /// The address of its first word.
-    to: *mut u32,
+    to: *mut f32,
     /// The width of the group in the panel.
     width: usize,
     /// How many of its rows or columns exist.
@@ -84,7 +30,7 @@ struct Group {
 }
 
 /// The groups of `count` rows or columns that are packed into `to [panels, units, P]`.
-fn groups<const P: usize>(count: usize, units: usize, to: *mut u32) -> impl Iterator<Item = Group> {
+fn groups<const P: usize>(count: usize, units: usize, to: *mut f32) -> impl Iterator<Item = Group> {
     (0..count.div_ceil(P)).flat_map(move |panel| {
         (0..P).step_by(16).map(move |group| {
             let start = panel * P + group;
@@ -101,13 +47,19 @@ macro_rules! pack {
     ($name:ident, $along_name:ident, $features:literal, $elements:literal, $along:expr, $across:expr) => {
         /// Transposes 16 x 16 words at a time.
         #[target_feature(enable = $features)]
-        unsafe fn $along_name<const P: usize>(operand: Operand, count: usize, from: usize, units: usize, to: *mut u32) {
+        unsafe fn $along_name<const P: usize>(
+            operand: Operand<f32>,
+            count: usize,
+            from: usize,
+            units: usize,
+            to: *mut f32,
+        ) {
             let Operand { data, outer, k, .. } = operand;
             for Group { start, to, width, rows } in groups::<P>(count, units, to) {
                 for unit in (0..units).step_by(16) {
                     let l = (from + unit) * $elements;
                     let mut words = [_mm512_setzero_si512(); 16];
-                    // SAFETY: by the contract of `Operand::pack`; elements beyond k are masked out.
+                    // SAFETY: by the contract of `Pack`; elements beyond k are masked out.
                     unsafe {
                         for i in 0..rows {
                             let left = (k - l).min((units - unit) * $elements);
@@ -128,15 +80,22 @@ macro_rules! pack {
             }
         }
 
+        /// A [`Pack`](super::super::kernel::Pack) function. With an `outer` stride of 1 the panels are packed side by side, so
+        /// that they use whole cache lines: if the steps along k are a power of two apart in memory, a line is evicted before
+        /// a second pass comes back for the rest of it.
+        ///
+        /// # Safety
+        /// As for [`Pack`](super::super::kernel::Pack).
         #[target_feature(enable = $features)]
-        unsafe fn $name<const P: usize>(
-            operand: Operand,
+        pub(super) unsafe fn $name<const P: usize>(
+            operand: Operand<f32>,
             count: usize,
             from: usize,
             units: usize,
-            to: *mut u32,
+            to: *mut f32,
             sums: *mut f32,
         ) {
+            debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= SUMS));
             if operand.outer != 1 {
                 // SAFETY: the contract is the same.
                 return unsafe { $along_name::<P>(operand, count, from, units, to) };
@@ -149,7 +108,7 @@ macro_rules! pack {
                 used += 1;
             }
             let mut totals = [_mm512_setzero_ps(); 2 * TOGETHER];
-            // SAFETY: by the contract of `Operand::pack`; rows beyond `count` and elements beyond k are masked out.
+            // SAFETY: by the contract of `Pack`; rows beyond `count` and elements beyond k are masked out.
             unsafe {
                 for unit in 0..units {
                     let l = (from + unit) * $elements;
@@ -165,7 +124,7 @@ macro_rules! pack {
                 }
                 if !sums.is_null() {
                     for (panel, &total) in totals[..used].iter().enumerate() {
-                        let to = sums.add(16 * panel);
+                        let to = sums.add(SUMS * panel);
                         _mm512_storeu_ps(to, _mm512_add_ps(total, _mm512_loadu_ps(to)));
                     }
                 }

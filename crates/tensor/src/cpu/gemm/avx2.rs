@@ -1,0 +1,206 @@
+//! The kernels of AVX2 with FMA.
+//!
+//! A tile of 6 x 16 takes 12 of the 16 vector registers for sums; two more hold a unit of B and one a broadcast word of A.
+
+#![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
+
+mod int8;
+mod pack;
+
+use std::arch::x86_64::*;
+
+use self::pack::pack;
+use super::epilogue::{Finish, Tile};
+use super::kernel::{Ahead, Kernel, Multiply, Pack, Packing, TileStore};
+use super::portable;
+use crate::cpu::real::Real;
+use crate::cpu::simd::{Level, level, prefetch};
+use crate::precision::Precision;
+
+/// Rows of a tile.
+const MR: usize = 6;
+/// Columns of a tile.
+const NR: usize = 16;
+
+static F32: Kernel<f32> = kernel(pack::<MR, 0>, pack::<NR, 0>);
+static BF16: Kernel<f32> = kernel(pack::<MR, 16>, pack::<NR, 16>);
+static F16: Kernel<f32> = kernel(pack::<MR, 13>, pack::<NR, 13>);
+
+const fn kernel(a: Pack<f32>, b: Pack<f32>) -> Kernel<f32> {
+    let packing = Packing::Convert { a, b };
+    Kernel { mr: MR, nr: NR, elements: 1, packing, streams: true, multiply, finish: finish::<f32, NR> }
+}
+
+/// The portable kernel with a tile of 6 x 8: gradients are checked in f64, and nothing else is.
+pub(super) static F64: Kernel<f64> = Kernel {
+    mr: 6,
+    nr: 8,
+    elements: 1,
+    packing: Packing::Convert { a: pack_f64::<6>, b: pack_f64::<8> },
+    streams: false,
+    multiply: multiply_f64 as Multiply<f64>,
+    finish: finish::<f64, 8>,
+};
+
+/// Returns the kernel for products in `precision`, on a processor with AVX2 and FMA.
+pub(super) fn kernel_for(precision: Precision) -> &'static Kernel<f32> {
+    match precision {
+        Precision::F32 => &F32,
+        Precision::Bf16 => &BF16,
+        Precision::F16 => &F16,
+        Precision::Int8 => int8::kernel_for(level() >= Level::AvxVnni),
+    }
+}
+
+/// Computes a tile of f32.
+///
+/// # Safety
+/// As for [`Multiply`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn multiply(units: usize, a: *const f32, b: *const f32, to: TileStore<f32>) {
+    // SAFETY: the contract is the same.
+    unsafe {
+        match to.rows {
+            1 => multiply_rows::<1>(units, a, b, to),
+            2 => multiply_rows::<2>(units, a, b, to),
+            3 => multiply_rows::<3>(units, a, b, to),
+            4 => multiply_rows::<4>(units, a, b, to),
+            5 => multiply_rows::<5>(units, a, b, to),
+            _ => multiply_rows::<MR>(units, a, b, to),
+        }
+    }
+}
+
+/// Computes a tile of `R` rows.
+///
+/// # Safety
+/// As for [`Multiply`]; `to.rows` is `R`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn multiply_rows<const R: usize>(units: usize, mut a: *const f32, mut b: *const f32, to: TileStore<f32>) {
+    /// Units of one iteration: the counters and addresses of the loop take slots that multiply-adds need.
+    const UNROLLED: usize = Ahead::UNITS;
+    let mut ahead = to.ahead.start;
+    prefetch_rows(&to);
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    // SAFETY: the panels have `units` units of `MR` and `NR` words, and the destination is valid by this function's contract.
+    unsafe {
+        for _ in 0..units / UNROLLED {
+            for unit in 0..UNROLLED {
+                add_unit(&mut sums, a.add(unit * MR), b.add(unit * NR));
+            }
+            a = a.add(UNROLLED * MR);
+            b = b.add(UNROLLED * NR);
+            for _ in 0..to.ahead.lines {
+                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                ahead = ahead.wrapping_add(64);
+            }
+        }
+        for unit in 0..units % UNROLLED {
+            add_unit(&mut sums, a.add(unit * MR), b.add(unit * NR));
+        }
+        write(&sums, &to);
+    }
+}
+
+/// Adds the products of one unit of each panel.
+///
+/// # Safety
+/// The units must be valid for reads of `R` and `NR` words.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn add_unit<const R: usize>(sums: &mut [[__m256; 2]; R], a: *const f32, b: *const f32) {
+    // SAFETY: this function's contract.
+    unsafe {
+        let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+        for i in 0..R {
+            let a = _mm256_broadcast_ss(&*a.add(i));
+            sums[i][0] = _mm256_fmadd_ps(a, b0, sums[i][0]);
+            sums[i][1] = _mm256_fmadd_ps(a, b1, sums[i][1]);
+        }
+    }
+}
+
+/// Prefetches the rows of C that a tile is about to write.
+#[inline(always)]
+fn prefetch_rows(to: &TileStore<f32>) {
+    if !to.stream {
+        for i in 0..to.rows {
+            let row = to.c.wrapping_add(i * to.stride);
+            prefetch(row);
+            prefetch(row.wrapping_add(NR - 1));
+        }
+    }
+}
+
+/// Writes the rows of a tile.
+///
+/// # Safety
+/// The destination must be valid as for [`Multiply`].
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn write<const R: usize>(sums: &[[__m256; 2]; R], to: &TileStore<f32>) {
+    debug_assert!(to.rows <= R);
+    let is_whole = to.cols == NR;
+    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let masks = [0, 8].map(|from| _mm256_cmpgt_epi32(_mm256_set1_epi32(to.cols as i32 - from), lanes));
+    for i in 0..R {
+        if i >= to.rows {
+            break;
+        }
+        for half in 0..2 {
+            let sum = sums[i][half];
+            // SAFETY: this is half a row of the tile, valid by this function's contract; the masks keep accesses within its
+            // columns.
+            unsafe {
+                let c = to.c.wrapping_add(i * to.stride + 8 * half);
+                if to.stream {
+                    _mm256_stream_ps(c, sum);
+                } else if is_whole {
+                    let sum = if to.accumulate { _mm256_add_ps(sum, _mm256_loadu_ps(c)) } else { sum };
+                    _mm256_storeu_ps(c, sum);
+                } else {
+                    let before = if to.accumulate { _mm256_maskload_ps(c, masks[half]) } else { _mm256_setzero_ps() };
+                    let sum = if to.accumulate { _mm256_add_ps(sum, before) } else { sum };
+                    _mm256_maskstore_ps(c, masks[half], sum);
+                }
+            }
+        }
+    }
+}
+
+/// [`Finish::tile`] for AVX2.
+///
+/// # Safety
+/// As for [`FinishTile`](super::kernel::FinishTile).
+#[target_feature(enable = "avx2,fma")]
+unsafe fn finish<T: Real, const N: usize>(finish: Finish<T>, c: *mut T, stride: usize, tile: Tile) {
+    // SAFETY: this function's contract includes that of `tile`.
+    unsafe { finish.tile::<N>(c, stride, tile) };
+}
+
+/// Packs f64.
+///
+/// # Safety
+/// As for [`Pack`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn pack_f64<const P: usize>(
+    operand: super::operand::Operand<f64>,
+    count: usize,
+    from: usize,
+    units: usize,
+    to: *mut f64,
+    sums: *mut f64,
+) {
+    // SAFETY: the contract is the same.
+    unsafe { portable::pack::<f64, P, 0>(operand, count, from, units, to, sums) };
+}
+
+/// Computes a tile of f64.
+///
+/// # Safety
+/// As for [`Multiply`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn multiply_f64(units: usize, a: *const f64, b: *const f64, to: TileStore<f64>) {
+    // SAFETY: the contract is the same.
+    unsafe { portable::multiply::<f64, 6, 8, true>(units, a, b, to) };
+}
