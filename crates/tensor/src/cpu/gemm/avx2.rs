@@ -23,12 +23,21 @@ const MR: usize = 6;
 const NR: usize = 16;
 
 static F32: Kernel<f32> = kernel(pack::<MR, 0>, pack::<NR, 0>);
-static BF16: Kernel<f32> = kernel(pack::<MR, 16>, pack::<NR, 16>);
+static BF16: Kernel<f32> = Kernel { multiply_bf16: Some(multiply::<true>), ..kernel(pack::<MR, 16>, pack::<NR, 16>) };
 static F16: Kernel<f32> = kernel(pack::<MR, 13>, pack::<NR, 13>);
 
 const fn kernel(a: Pack<f32>, b: Pack<f32>) -> Kernel<f32> {
     let packing = Packing::Convert { a, b };
-    Kernel { mr: MR, nr: NR, elements: 1, packing, streams: true, multiply, finish: finish::<f32, NR> }
+    Kernel {
+        mr: MR,
+        nr: NR,
+        elements: 1,
+        packing,
+        multiply_bf16: None,
+        streams: true,
+        multiply: multiply::<false>,
+        finish: finish::<f32, NR>,
+    }
 }
 
 /// The portable kernel with a tile of 6 x 8: gradients are checked in f64, and nothing else is.
@@ -37,6 +46,7 @@ pub(super) static F64: Kernel<f64> = Kernel {
     nr: 8,
     elements: 1,
     packing: Packing::Convert { a: pack_f64::<6>, b: pack_f64::<8> },
+    multiply_bf16: None,
     streams: false,
     multiply: multiply_f64 as Multiply<f64>,
     finish: finish::<f64, 8>,
@@ -52,21 +62,21 @@ pub(super) fn kernel_for(precision: Precision) -> &'static Kernel<f32> {
     }
 }
 
-/// Computes a tile of f32.
+/// Computes a tile of f32. With `BF16`, the panel of B is bf16.
 ///
 /// # Safety
 /// As for [`Multiply`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply(units: usize, a: *const f32, b: *const f32, to: TileStore<f32>) {
+unsafe fn multiply<const BF16: bool>(units: usize, a: *const f32, b: *const f32, to: TileStore<f32>) {
     // SAFETY: the contract is the same.
     unsafe {
         match to.rows {
-            1 => multiply_rows::<1>(units, a, b, to),
-            2 => multiply_rows::<2>(units, a, b, to),
-            3 => multiply_rows::<3>(units, a, b, to),
-            4 => multiply_rows::<4>(units, a, b, to),
-            5 => multiply_rows::<5>(units, a, b, to),
-            _ => multiply_rows::<MR>(units, a, b, to),
+            1 => multiply_rows::<1, BF16>(units, a, b, to),
+            2 => multiply_rows::<2, BF16>(units, a, b, to),
+            3 => multiply_rows::<3, BF16>(units, a, b, to),
+            4 => multiply_rows::<4, BF16>(units, a, b, to),
+            5 => multiply_rows::<5, BF16>(units, a, b, to),
+            _ => multiply_rows::<MR, BF16>(units, a, b, to),
         }
     }
 }
@@ -76,7 +86,16 @@ unsafe fn multiply(units: usize, a: *const f32, b: *const f32, to: TileStore<f32
 /// # Safety
 /// As for [`Multiply`]; `to.rows` is `R`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply_rows<const R: usize>(units: usize, mut a: *const f32, mut b: *const f32, to: TileStore<f32>) {
+unsafe fn multiply_rows<const R: usize, const BF16: bool>(
+    units: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+    to: TileStore<f32>,
+) {
+    /// Words of f32 that a unit of B takes.
+    const fn width(is_bf16: bool) -> usize {
+        if is_bf16 { NR / 2 } else { NR }
+    }
     /// Units of one iteration: the counters and addresses of the loop take slots that multiply-adds need.
     const UNROLLED: usize = Ahead::UNITS;
     let mut ahead = to.ahead.start;
@@ -86,17 +105,17 @@ unsafe fn multiply_rows<const R: usize>(units: usize, mut a: *const f32, mut b: 
     unsafe {
         for _ in 0..units / UNROLLED {
             for unit in 0..UNROLLED {
-                add_unit(&mut sums, a.add(unit * MR), b.add(unit * NR));
+                add_unit::<R, BF16>(&mut sums, a.add(unit * MR), b.add(unit * width(BF16)));
             }
             a = a.add(UNROLLED * MR);
-            b = b.add(UNROLLED * NR);
+            b = b.add(UNROLLED * width(BF16));
             for _ in 0..to.ahead.lines {
                 _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                 ahead = ahead.wrapping_add(64);
             }
         }
         for unit in 0..units % UNROLLED {
-            add_unit(&mut sums, a.add(unit * MR), b.add(unit * NR));
+            add_unit::<R, BF16>(&mut sums, a.add(unit * MR), b.add(unit * width(BF16)));
         }
         write(&sums, &to);
     }
@@ -108,10 +127,16 @@ unsafe fn multiply_rows<const R: usize>(units: usize, mut a: *const f32, mut b: 
 /// The units must be valid for reads of `R` and `NR` words.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn add_unit<const R: usize>(sums: &mut [[__m256; 2]; R], a: *const f32, b: *const f32) {
+unsafe fn add_unit<const R: usize, const BF16: bool>(sums: &mut [[__m256; 2]; R], a: *const f32, b: *const f32) {
     // SAFETY: this function's contract.
     unsafe {
-        let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+        let (b0, b1) = if BF16 {
+            let halves = |at: *const f32| _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+            let widened = |at| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves(at)));
+            (widened(b), widened(b.add(4)))
+        } else {
+            (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)))
+        };
         for i in 0..R {
             let a = _mm256_broadcast_ss(&*a.add(i));
             sums[i][0] = _mm256_fmadd_ps(a, b0, sums[i][0]);
@@ -202,5 +227,5 @@ unsafe fn pack_f64<const P: usize>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn multiply_f64(units: usize, a: *const f64, b: *const f64, to: TileStore<f64>) {
     // SAFETY: the contract is the same.
-    unsafe { portable::multiply::<f64, 6, 8, true>(units, a, b, to) };
+    unsafe { portable::multiply::<f64, 6, 8, true, false>(units, a, b, to) };
 }

@@ -31,7 +31,7 @@ static BF16: Kernel<f32> = kernel(2, Packing::Convert { a: pack_bf16::<MR>, b: p
 static INT8: Kernel<f32> = kernel(4, Packing::Quantize { is_offset: true }, int8_tile);
 
 const fn kernel(elements: usize, packing: Packing<f32>, multiply: Multiply<f32>) -> Kernel<f32> {
-    Kernel { mr: MR, nr: NR, elements, packing, streams: true, multiply, finish }
+    Kernel { mr: MR, nr: NR, elements, packing, multiply_bf16: None, streams: true, multiply, finish }
 }
 
 /// Returns the kernel for products in `precision`, which this processor has the instructions of.

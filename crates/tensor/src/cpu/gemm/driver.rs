@@ -21,9 +21,9 @@
 
 use std::ops::Range;
 
-use super::blocks::{A_BLOCK, K_UNITS, PACKED_A, SLICE, blocks};
+use super::blocks::{A_BLOCK, DIRECT, K_UNITS, PACKED_A, SLICE, blocks};
 use super::epilogue::{Finish, Tile};
-use super::kernel::{Ahead, Int8Terms, Kernel, Pack, Packing, SUMS, TOGETHER, TileStore};
+use super::kernel::{Ahead, Int8Terms, Kernel, Multiply, Pack, Packing, SUMS, TOGETHER, TileStore};
 use super::operand::Operand;
 use super::pack_int8::pack_activations;
 use super::packed::PackedMatrix;
@@ -41,6 +41,7 @@ pub(super) fn run<T: Real>(gemm: Gemm<'_, T>, c: ViewMut<'_, T>, kernel: &'stati
     // A column of int8 is read twice, first for its scale, so B is packed as a whole beforehand.
     let packed_now;
     let b = match (packed, kernel.packing) {
+        (Some(packed), _) if packed.is_half() => Right::Halves(packed),
         (Some(packed), _) => Right::Packed(packed),
         (None, Packing::Convert { b, .. }) => Right::Strided(Operand::columns(gemm.b), b),
         (None, Packing::Quantize { .. }) => {
@@ -123,6 +124,8 @@ pub(super) unsafe fn run_serially<T: Real>(
 enum Right<'a, T> {
     Strided(Operand<T>, Pack<T>),
     Packed(&'a PackedMatrix),
+    /// Packed, and kept as bf16.
+    Halves(&'a PackedMatrix),
 }
 
 /// A product in the form that the threads share.
@@ -274,7 +277,7 @@ impl<'a, T: Real> Job<'a, T> {
         let parts = if columns >= wanted { 1 } else { wanted.div_ceil(columns).min(block.panels().div_ceil(2)) };
         let height = block.panels().div_ceil(parts);
         let longest = match self.b {
-            Right::Strided(..) => blocks(self.units).map(|(_, units)| units).max().unwrap_or(0),
+            Right::Strided(..) | Right::Halves(_) => blocks(self.units).map(|(_, units)| units).max().unwrap_or(0),
             Right::Packed(_) => 0,
         };
         let scratch = || Scratch::new(width * nr * longest * size_of::<T>());
@@ -296,40 +299,43 @@ impl<'a, T: Real> Job<'a, T> {
     /// panels of B.
     unsafe fn multiply_slice(&self, block: &RowBlock<T>, slice: Range<usize>, part: Range<usize>, space: *mut T) {
         let nr = self.kernel.nr;
+        let direct = self.kernel.multiply_bf16.filter(|_| part.len() <= DIRECT && matches!(self.b, Right::Halves(_)));
+        let multiply = direct.unwrap_or(self.kernel.multiply);
         let mut steps = blocks(self.units).enumerate().peekable();
         while let Some((number, (from, units))) = steps.next() {
-            let b = |panel: usize| match self.b {
-                Right::Strided(..) => space.wrapping_add((panel - slice.start) * nr * units),
-                Right::Packed(packed) => packed.panel(panel, from, units).cast(),
-            };
-            if let Right::Strided(operand, pack) = self.b {
-                for panel in slice.clone().step_by(TOGETHER) {
-                    let columns = panel * nr..((panel + TOGETHER).min(slice.end) * nr).min(self.cols);
-                    let operand = operand.from(columns.start);
-                    // SAFETY: the view of B was checked to be within its slice, and these are columns of B; `space` has room
-                    // for them by this function's contract.
-                    unsafe { pack(operand, columns.len(), from, units, b(panel), std::ptr::null_mut()) };
+            match self.b {
+                Right::Strided(operand, pack) => {
+                    for panel in slice.clone().step_by(TOGETHER) {
+                        let columns = panel * nr..((panel + TOGETHER).min(slice.end) * nr).min(self.cols);
+                        let (operand, to) =
+                            (operand.from(columns.start), space.wrapping_add((panel - slice.start) * nr * units));
+                        // SAFETY: the view of B was checked to be within its slice, and these are columns of B; `space` has
+                        // room for them by this function's contract.
+                        unsafe { pack(operand, columns.len(), from, units, to, std::ptr::null_mut()) };
+                    }
                 }
+                Right::Halves(packed) if direct.is_none() => {
+                    // SAFETY: `space` has room for these panels by this function's contract, and words of bf16 are f32.
+                    let to = unsafe { std::slice::from_raw_parts_mut(space.cast(), slice.len() * nr * units) };
+                    packed.widen(slice.clone(), from, units, to);
+                }
+                Right::Packed(_) | Right::Halves(_) => {}
             }
-            // The panel that is read after this one. One that was packed just now is in a cache.
-            let following = steps.peek().copied();
-            let next = |panel: usize| match (&self.b, following) {
-                (Right::Packed(_), _) if panel + 1 < slice.end => Some(b(panel + 1).cast_const()),
-                (Right::Packed(packed), Some((_, (from, units)))) => {
-                    Some(packed.panel(slice.start, from, units).cast_const().cast())
-                }
-                _ => None,
+            let b = |panel: usize| match self.b {
+                Right::Packed(packed) => packed.panel(panel, from, units).cast(),
+                Right::Halves(packed) if direct.is_some() => packed.half(panel, from, units).cast(),
+                Right::Strided(..) | Right::Halves(_) => space.wrapping_add((panel - slice.start) * nr * units),
             };
+            let following = steps.peek().map(|&(_, block)| block);
             for first in part.clone().step_by(A_BLOCK) {
                 let row_panels = first..(first + A_BLOCK).min(part.end);
                 for panel in slice.clone() {
-                    let next = next(panel).filter(|_| first == part.start);
                     for row_panel in row_panels.clone() {
                         let place = TileIndex { panel, row_panel, number, from, units };
-                        let (tile, tiles) = (row_panel - first, row_panels.len());
-                        let ahead = next.map_or(Ahead::NONE, |next| Ahead::new(next, (units, nr), tile, tiles));
+                        let share = (row_panel - part.start, row_panels.len());
+                        let ahead = self.ahead(place, &slice, following, direct.is_some(), share);
                         // SAFETY: both panels are packed, and nothing else accesses the tile by this function's contract.
-                        unsafe { self.tile(block, place, b(panel), ahead) };
+                        unsafe { self.tile(multiply, block, place, b(panel), ahead) };
                     }
                 }
             }
@@ -340,13 +346,42 @@ impl<'a, T: Real> Job<'a, T> {
         }
     }
 
+    /// Returns what a tile prefetches, number `share.0` of `share.1` with its panel: the panel of B that is read after this one.
+    /// One that was packed just now is in a cache.
+    fn ahead(
+        &self,
+        place: TileIndex,
+        slice: &Range<usize>,
+        following: Option<(usize, usize)>,
+        is_direct: bool,
+        share: (usize, usize),
+    ) -> Ahead {
+        let TileIndex { panel, from, units, .. } = place;
+        let in_slice = (panel + 1 < slice.end).then_some((panel + 1, from, units));
+        let in_next_block = |panel| following.map(|(from, units)| (panel, from, units));
+        match self.b {
+            Right::Strided(..) => Ahead::NONE,
+            Right::Packed(packed) => {
+                in_slice.or(in_next_block(slice.start)).map_or(Ahead::NONE, |(panel, from, units)| {
+                    Ahead::new(packed.panel(panel, from, units).cast_const(), units * self.kernel.nr, units, share)
+                })
+            }
+            Right::Halves(packed) => {
+                let next = if is_direct { in_slice.or(in_next_block(slice.start)) } else { in_next_block(panel) };
+                next.map_or(Ahead::NONE, |(panel, from, units)| {
+                    Ahead::new(packed.half(panel, from, units).cast_const(), units * self.kernel.nr, units, share)
+                })
+            }
+        }
+    }
+
     /// Adds the products of one block of k to a tile, and applies the epilogue after the last block.
     ///
     /// # Safety
     /// Both panels must be packed, that of B at `b`, and nothing else may access the tile.
     #[inline]
-    unsafe fn tile(&self, block: &RowBlock<T>, place: TileIndex, b: *const T, ahead: Ahead) {
-        let Kernel { mr, nr, multiply, finish, .. } = *self.kernel;
+    unsafe fn tile(&self, multiply: Multiply<T>, block: &RowBlock<T>, place: TileIndex, b: *const T, ahead: Ahead) {
+        let Kernel { mr, nr, finish, .. } = *self.kernel;
         let TileIndex { panel, row_panel, number, from, units } = place;
         let tile = Tile {
             row: block.first + row_panel * mr,
@@ -398,6 +433,7 @@ fn stream_fence() {
 }
 
 /// The position of a tile's partial sum.
+#[derive(Clone, Copy)]
 struct TileIndex {
     /// The panel of B.
     panel: usize,

@@ -33,6 +33,8 @@ pub(super) struct Kernel<T: 'static> {
     /// Elements along k in a word.
     pub(super) elements: usize,
     pub(super) packing: Packing<T>,
+    /// The same as `multiply` for a panel of B of bf16, if words are f32 that bf16 holds exactly: see [`super::packed`].
+    pub(super) multiply_bf16: Option<Multiply<T>>,
     /// Whether tiles can bypass the caches.
     pub(super) streams: bool,
     pub(super) multiply: Multiply<T>,
@@ -103,15 +105,16 @@ impl Ahead {
     pub(super) const NONE: Ahead = Ahead { start: std::ptr::null(), lines: 0 };
     pub(super) const UNITS: usize = 4;
 
-    /// Returns the part that tile number `tile` of `tiles` with this panel prefetches. The next panel has `units` units of `nr`
-    /// words. A single tile reads panels faster than they arrive in any case.
-    pub(super) fn new<T>(panel: *const T, (units, nr): (usize, usize), tile: usize, tiles: usize) -> Ahead {
-        let all = Ahead::UNITS * nr * size_of::<T>() / 64;
-        let lines = all.div_ceil(tiles);
-        if tiles == 1 || tile * lines >= all {
+    /// Returns the part of the next panel, of `words` words, that tile number `share.0` of the `share.1` tiles with this panel
+    /// of `units` units prefetches. A single tile reads panels faster than they arrive in any case.
+    pub(super) fn new<T>(panel: *const T, words: usize, units: usize, share: (usize, usize)) -> Ahead {
+        let (tile, tiles) = share;
+        let steps = units / Ahead::UNITS;
+        let lines = (words * size_of::<T>()).div_ceil(64 * steps.max(1) * tiles);
+        let start = tile * lines * steps * 64;
+        if tiles == 1 || start >= words * size_of::<T>() {
             return Ahead::NONE;
         }
-        let start = tile * lines * (units / Ahead::UNITS) * 64;
         Ahead { start: panel.cast::<u8>().wrapping_add(start), lines }
     }
 }

@@ -1,11 +1,18 @@
 //! The packed form of B: made once for weights that do not change.
+//!
+//! A product with few rows takes as long as it takes to read the weights. So those of a kernel that multiplies bf16 in f32 are
+//! kept as bf16, in half the memory. For a few rows, a tile widens them as it reads them; for more, they are widened once for
+//! all tiles of a slice.
 
-use super::blocks::blocks;
+use std::ops::Range;
+
+use super::blocks::{K_UNITS, blocks};
 use super::kernel::{Kernel, Packing};
 use super::operand::Operand;
 use super::pack_int8::pack_weights;
 use super::view::View;
 use crate::cpu::parallel::for_tasks;
+use crate::cpu::simd::simd;
 use crate::memory::Scratch;
 use crate::precision::Precision;
 
@@ -14,6 +21,7 @@ pub(crate) struct PackedMatrix {
     kernel: &'static Kernel<f32>,
     pub(super) n: usize,
     pub(super) k: usize,
+    /// Words of f32, or their upper halves.
     panels: Scratch,
     /// The scale of each column, for int8.
     pub(super) scales: Vec<f32>,
@@ -31,11 +39,12 @@ impl PackedMatrix {
     /// Packs a matrix with elements for `kernel`.
     pub(super) fn by(kernel: &'static Kernel<f32>, matrix: &[f32], n: usize, k: usize) -> PackedMatrix {
         let (units, panels) = (k.div_ceil(kernel.elements), n.div_ceil(kernel.nr));
+        let is_half = kernel.multiply_bf16.is_some();
         let mut packed = PackedMatrix {
             kernel,
             n,
             k,
-            panels: Scratch::new(panels * kernel.nr * units * 4),
+            panels: Scratch::new(panels * kernel.nr * units * if is_half { 2 } else { 4 }),
             scales: Vec::new(),
             starts: Vec::new(),
         };
@@ -48,20 +57,25 @@ impl PackedMatrix {
             }
         };
         let operand = Operand::rows(View::rows(matrix, n, k));
-        for_tasks(
-            panels,
-            n * k,
-            || (),
-            |(), panel| {
-                let (start, count) = (panel * kernel.nr, kernel.nr.min(n - panel * kernel.nr));
-                for (from, units) in blocks(units) {
-                    let to = packed.panel(panel, from, units);
-                    // SAFETY: these are rows of `matrix`, whose length was asserted; no other task has this panel; the
-                    // processor has the instructions of the kernel that `Kernel::of` chose.
-                    unsafe { pack(operand.from(start), count, from, units, to, std::ptr::null_mut()) };
+        let longest = if is_half { units.min(K_UNITS) * kernel.nr } else { 0 };
+        let words = || vec![0f32; longest];
+        for_tasks(panels, n * k, words, |words, panel| {
+            let (start, count) = (panel * kernel.nr, kernel.nr.min(n - panel * kernel.nr));
+            for (from, units) in blocks(units) {
+                let to = if is_half { words.as_mut_ptr() } else { packed.panel(panel, from, units) };
+                // SAFETY: these are rows of `matrix`, whose length was asserted; no other task has this panel, and `words` has
+                // room for it; the processor has the instructions of the kernel that `Kernel::of` chose.
+                unsafe { pack(operand.from(start), count, from, units, to, std::ptr::null_mut()) };
+                if is_half {
+                    // SAFETY: no other task has this panel.
+                    let halves =
+                        unsafe { std::slice::from_raw_parts_mut(packed.half(panel, from, units), units * kernel.nr) };
+                    for (half, word) in halves.iter_mut().zip(&*words) {
+                        *half = (word.to_bits() >> 16) as u16;
+                    }
                 }
-            },
-        );
+            }
+        });
         packed
     }
 
@@ -75,15 +89,48 @@ impl PackedMatrix {
         std::ptr::addr_eq(self.kernel, kernel)
     }
 
+    /// Whether the panels are kept as bf16.
+    pub(super) fn is_half(&self) -> bool {
+        self.kernel.multiply_bf16.is_some()
+    }
+
     /// The start of a panel in the block of k that begins at unit `from` and has `units` units.
     pub(super) fn panel(&self, panel: usize, from: usize, units: usize) -> *mut f32 {
+        debug_assert!(!self.is_half());
+        self.panels.pointer().cast::<f32>().as_ptr().wrapping_add(self.index(panel, from, units))
+    }
+
+    /// The same for panels that are kept as bf16.
+    pub(super) fn half(&self, panel: usize, from: usize, units: usize) -> *mut u16 {
+        debug_assert!(self.is_half());
+        self.panels.pointer().cast::<u16>().as_ptr().wrapping_add(self.index(panel, from, units))
+    }
+
+    fn index(&self, panel: usize, from: usize, units: usize) -> usize {
         let nr = self.kernel.nr;
-        self.panels.pointer().cast::<f32>().as_ptr().wrapping_add((from * self.n.div_ceil(nr) + panel * units) * nr)
+        (from * self.n.div_ceil(nr) + panel * units) * nr
+    }
+
+    /// Converts panels that are kept as bf16 to f32, `to [panels, units, nr]`.
+    pub(super) fn widen(&self, panels: Range<usize>, from: usize, units: usize, to: &mut [f32]) {
+        let (start, end) = (self.half(panels.start, from, units), self.half(panels.end, from, units));
+        // SAFETY: the panels of a block lie one after the other, and are only read once the matrix is packed.
+        let halves = unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) };
+        widen(halves, to);
     }
 
     /// The initial sums of a tile of int8 in block number `block` of k.
     pub(super) fn start(&self, block: usize, panel: usize) -> *const i32 {
         let nr = self.kernel.nr;
         self.starts[(block * self.n.div_ceil(nr) + panel) * nr..][..nr].as_ptr()
+    }
+}
+
+simd! {
+    /// Converts bf16 to f32.
+    fn widen(from: &[u16], to: &mut [f32]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = f32::from_bits(u32::from(from) << 16);
+        }
     }
 }

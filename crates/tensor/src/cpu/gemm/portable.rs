@@ -19,7 +19,10 @@ const MR: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 const NR: usize = if cfg!(target_arch = "aarch64") { 12 } else { 8 };
 
 static F32: Kernel<f32> = kernel(pack::<f32, MR, 0>, pack::<f32, NR, 0>);
-static BF16: Kernel<f32> = kernel(pack::<f32, MR, 16>, pack::<f32, NR, 16>);
+static BF16: Kernel<f32> = Kernel {
+    multiply_bf16: Some(multiply::<f32, MR, NR, IS_FUSED, true>),
+    ..kernel(pack::<f32, MR, 16>, pack::<f32, NR, 16>)
+};
 static F16: Kernel<f32> = kernel(pack::<f32, MR, 13>, pack::<f32, NR, 13>);
 static INT8: Kernel<f32> = Kernel {
     elements: 4,
@@ -35,8 +38,9 @@ const fn kernel<T: Real>(a: Pack<T>, b: Pack<T>) -> Kernel<T> {
         nr: NR,
         elements: 1,
         packing: Packing::Convert { a, b },
+        multiply_bf16: None,
         streams: false,
-        multiply: multiply::<T, MR, NR, IS_FUSED> as Multiply<T>,
+        multiply: multiply::<T, MR, NR, IS_FUSED, false> as Multiply<T>,
         finish: finish::<T, NR>,
     }
 }
@@ -194,12 +198,12 @@ fn rounded<T: Real, const BITS: u32>(x: T) -> T {
     bytemuck::cast(if x.is_nan() { bits } else { rounded >> BITS << BITS })
 }
 
-/// A [`Multiply`] function for tiles of `M` rows and `N` columns.
+/// A [`Multiply`] function for tiles of `M` rows and `N` columns. With `BF16`, the panel of B is bf16.
 ///
 /// # Safety
 /// As for [`Multiply`].
 #[inline(always)]
-pub(super) unsafe fn multiply<T: Real, const M: usize, const N: usize, const FUSED: bool>(
+pub(super) unsafe fn multiply<T: Real, const M: usize, const N: usize, const FUSED: bool, const BF16: bool>(
     units: usize,
     a: *const T,
     b: *const T,
@@ -208,10 +212,10 @@ pub(super) unsafe fn multiply<T: Real, const M: usize, const N: usize, const FUS
     // SAFETY: the contract is the same, and each call computes at least the rows of the tile.
     unsafe {
         match to.rows {
-            1 => multiply_rows::<T, 1, M, N, FUSED>(units, a, b, to),
-            2 => multiply_rows::<T, 2, M, N, FUSED>(units, a, b, to),
-            3 | 4 => multiply_rows::<T, 4, M, N, FUSED>(units, a, b, to),
-            _ => multiply_rows::<T, M, M, N, FUSED>(units, a, b, to),
+            1 => multiply_rows::<T, 1, M, N, FUSED, BF16>(units, a, b, to),
+            2 => multiply_rows::<T, 2, M, N, FUSED, BF16>(units, a, b, to),
+            3 | 4 => multiply_rows::<T, 4, M, N, FUSED, BF16>(units, a, b, to),
+            _ => multiply_rows::<T, M, M, N, FUSED, BF16>(units, a, b, to),
         }
     }
 }
@@ -221,7 +225,14 @@ pub(super) unsafe fn multiply<T: Real, const M: usize, const N: usize, const FUS
 /// # Safety
 /// As for [`Multiply`].
 #[inline(always)]
-unsafe fn multiply_rows<T: Real, const R: usize, const M: usize, const N: usize, const FUSED: bool>(
+unsafe fn multiply_rows<
+    T: Real,
+    const R: usize,
+    const M: usize,
+    const N: usize,
+    const FUSED: bool,
+    const BF16: bool,
+>(
     units: usize,
     a: *const T,
     b: *const T,
@@ -230,7 +241,15 @@ unsafe fn multiply_rows<T: Real, const R: usize, const M: usize, const N: usize,
     let mut sums = [[T::ZERO; N]; R];
     for unit in 0..units {
         // SAFETY: the panels have `units` units of `M` and `N` words.
-        let (a, b) = unsafe { (&*a.add(unit * M).cast::<[T; R]>(), &*b.add(unit * N).cast::<[T; N]>()) };
+        let a = unsafe { &*a.add(unit * M).cast::<[T; R]>() };
+        // SAFETY: as above; with `BF16` the words of B are halves.
+        let b = unsafe {
+            if BF16 {
+                widened(&*b.cast::<u16>().add(unit * N).cast::<[u16; N]>())
+            } else {
+                b.add(unit * N).cast::<[T; N]>().read()
+            }
+        };
         for i in 0..R {
             for j in 0..N {
                 sums[i][j] = if FUSED { a[i].mul_add(b[j], sums[i][j]) } else { a[i] * b[j] + sums[i][j] };
@@ -239,6 +258,18 @@ unsafe fn multiply_rows<T: Real, const R: usize, const M: usize, const N: usize,
     }
     // SAFETY: the destination is valid by this function's contract.
     unsafe { write(&sums, to) };
+}
+
+/// Converts bf16 to f32, which `T` is.
+#[inline(always)]
+fn widened<T: Real, const N: usize>(halves: &[u16; N]) -> [T; N] {
+    let mut words = [T::ZERO; N];
+    for (word, &half) in words.iter_mut().zip(halves) {
+        if T::DTYPE == DType::F32 {
+            *word = bytemuck::cast(u32::from(half) << 16);
+        }
+    }
+    words
 }
 
 /// Writes the rows of a tile.

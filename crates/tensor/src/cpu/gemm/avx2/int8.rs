@@ -20,7 +20,16 @@ static VNNI: Kernel<f32> = kernel(MR_VNNI, multiply_vnni);
 
 const fn kernel(mr: usize, multiply: Multiply<f32>) -> Kernel<f32> {
     let packing = Packing::Quantize { is_offset: true };
-    Kernel { mr, nr: NR, elements: 4, packing, streams: false, multiply, finish: finish::<f32, NR> }
+    Kernel {
+        mr,
+        nr: NR,
+        elements: 4,
+        packing,
+        multiply_bf16: None,
+        streams: false,
+        multiply,
+        finish: finish::<f32, NR>,
+    }
 }
 
 /// Returns the kernel for int8 on a processor with AVX2 and FMA.
