@@ -81,6 +81,7 @@ class Inference:
         self.contexts.enter_context(torch.no_grad())
         self.contexts.enter_context(torch.autocast("cpu", dtype=torch.bfloat16, enabled=ask["dtype"] == "bf16"))
         self.batches = [tensors(batch) for batch in json.load(open(ask["batches"]))]
+        self.parts = [singles(batch) if ask["unpadded"] else [batch] for batch in self.batches]
         self.runs = 0
 
     def check(self):
@@ -92,7 +93,8 @@ class Inference:
 
     def run(self):
         start = time.perf_counter()
-        self.forward(**self.batches[self.runs % len(self.batches)])
+        for part in self.parts[self.runs % len(self.parts)]:
+            self.forward(**part)
         self.runs += 1
         return time.perf_counter() - start
 
@@ -102,6 +104,12 @@ def tensors(batch):
 
     names = {"input_ids": "ids", "token_type_ids": "token_types", "attention_mask": "attention_mask"}
     return {name: torch.tensor(batch[field]).view(-1, batch["length"]) for name, field in names.items()}
+
+
+def singles(batch):
+    """Returns the sentences of a batch without padding."""
+    lengths = batch["attention_mask"].sum(1).tolist()
+    return [{name: batch[name][row : row + 1, :length] for name in batch} for row, length in enumerate(lengths)]
 
 
 def inference_model(task, folder):

@@ -22,10 +22,21 @@ pub enum Kind {
     Torch,
     /// PyTorch and transformers with `torch.compile`
     TorchCompile,
+    /// PyTorch and transformers with sentences one by one instead of padded batches
+    TorchUnpadded,
     /// ONNX Runtime
     Onnx,
+    /// OpenVINO, in its fastest form
+    Openvino,
     /// candle
     Candle,
+}
+
+/// A SIMD level below the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Simd {
+    /// AVX2 and FMA, for cloze, oneDNN (torch, OpenVINO) and MKL; ONNX Runtime and candle have no such setting
+    Avx2,
 }
 
 /// A library, and the data type that it computes in.
@@ -36,7 +47,16 @@ pub struct Contestant {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [Kind::Ours, Kind::Before, Kind::Torch, Kind::TorchCompile, Kind::Onnx, Kind::Candle];
+    pub const ALL: [Kind; 8] = [
+        Kind::Ours,
+        Kind::Before,
+        Kind::Torch,
+        Kind::TorchCompile,
+        Kind::TorchUnpadded,
+        Kind::Onnx,
+        Kind::Openvino,
+        Kind::Candle,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -44,7 +64,9 @@ impl Kind {
             Kind::Before => "cloze before",
             Kind::Torch => "torch eager",
             Kind::TorchCompile => "torch.compile",
+            Kind::TorchUnpadded => "torch one by one",
             Kind::Onnx => "ONNX Runtime",
+            Kind::Openvino => "OpenVINO",
             Kind::Candle => "candle",
         }
     }
@@ -52,9 +74,11 @@ impl Kind {
     /// Returns why it cannot run this task in this data type, or `None` if it can.
     pub fn lacks(self, task: Task, dtype: Dtype) -> Option<&'static str> {
         match (self, dtype) {
-            (Kind::Onnx | Kind::Candle, _) if task.trains() => Some("cannot train BERT"),
+            (Kind::Onnx | Kind::Openvino | Kind::Candle, _) if task.trains() => Some("cannot train BERT"),
             (Kind::Onnx | Kind::Candle, Dtype::Bf16) => Some("no bf16 products on a CPU"),
+            (Kind::Openvino, Dtype::Bf16) => Some("not measured"),
             (Kind::TorchCompile, Dtype::Int8) => Some("see torch eager"),
+            (Kind::TorchUnpadded, _) if task != Task::Embedding => Some("has no padding to leave out"),
             (Kind::Candle, Dtype::Int8) => Some("no int8 BERT"),
             _ => None,
         }
@@ -67,6 +91,8 @@ pub struct Programs {
     pub python: Result<PathBuf, String>,
     pub candle: Result<PathBuf, String>,
     pub threads: usize,
+    /// The SIMD level of all contestants, if not the best.
+    pub simd: Option<Simd>,
     /// Folder for their standard error.
     pub logs: PathBuf,
 }
@@ -84,8 +110,9 @@ impl Programs {
                 command.arg("ours");
                 command
             }
-            Kind::Torch | Kind::TorchCompile => self.script("torch_peer.py")?,
+            Kind::Torch | Kind::TorchCompile | Kind::TorchUnpadded => self.script("torch_peer.py")?,
             Kind::Onnx => self.script("onnx_peer.py")?,
+            Kind::Openvino => self.script("openvino_peer.py")?,
             Kind::Candle => Command::new(self.candle.clone()?),
         };
         self.limit(&mut command);
@@ -110,8 +137,15 @@ impl Programs {
         Ok(command)
     }
 
-    /// Gives all contestants the same number of threads.
+    /// Gives all contestants the same number of threads and the same instructions.
     fn limit(&self, command: &mut Command) {
+        if let Some(Simd::Avx2) = self.simd {
+            for (variable, level) in
+                [("CLOZE_SIMD", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("MKL_ENABLE_INSTRUCTIONS", "AVX2")]
+            {
+                command.env(variable, level);
+            }
+        }
         for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
             command.env(variable, self.threads.to_string());
         }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use contestants::{Contestant, Kind, Programs};
+use contestants::{Contestant, Kind, Programs, Simd};
 use machine::Machine;
 use protocol::Dtype;
 use race::Race;
@@ -50,6 +50,9 @@ struct Arguments {
     /// Number of threads of each contestant [default: one per core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Lowers the instructions that the contestants use
+    #[arg(long, value_enum)]
+    simd: Option<Simd>,
     /// Python with the packages of requirements.txt [default: create an environment and install them]
     #[arg(long)]
     python: Option<PathBuf>,
@@ -163,14 +166,17 @@ fn programs(arguments: &Arguments, folder: &Path, threads: usize) -> Result<Prog
     let python = match &arguments.python {
         Some(python) => Ok(python.clone()),
         None if arguments.smoke => Err("--python is missing".into()),
-        None if wanted(&[Kind::Torch, Kind::TorchCompile, Kind::Onnx]) => peers::python(folder),
+        None if wanted(&[Kind::Torch, Kind::TorchCompile, Kind::TorchUnpadded, Kind::Onnx, Kind::Openvino]) => {
+            peers::python(folder)
+        }
         None => Err("not selected".into()),
     };
     let candle = match wanted(&[Kind::Candle]) && !arguments.smoke && arguments.first_answer.is_none() {
         true => peers::candle(folder),
         false => Err("not selected".into()),
     };
-    Ok(Programs { before: arguments.before.clone(), python, candle, threads, logs: folder.join("logs") })
+    let (before, simd) = (arguments.before.clone(), arguments.simd);
+    Ok(Programs { before, python, candle, threads, simd, logs: folder.join("logs") })
 }
 
 /// Returns the contestants of a race.

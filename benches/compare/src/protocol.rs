@@ -79,6 +79,8 @@ pub struct Preparation {
     pub dtype: Dtype,
     /// Whether to use `torch.compile`.
     pub compile: bool,
+    /// Whether torch computes sentences one by one, without padding.
+    pub unpadded: bool,
     pub threads: usize,
     /// Learning rate of AdamW. Its other settings are PyTorch's defaults, and gradients are clipped to norm 1.
     pub learning_rate: f64,

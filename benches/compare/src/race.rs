@@ -101,6 +101,7 @@ pub fn ready(programs: &Programs, contestant: Contestant, workload: Workload, fi
         batches: files.batches.clone(),
         dtype: contestant.dtype,
         compile: contestant.kind == Kind::TorchCompile,
+        unpadded: contestant.kind == Kind::TorchUnpadded,
         threads: programs.threads,
         learning_rate: workload.learning_rate(),
     };

@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 /// optimizer are f32 in any case.
 ///
 /// On the CPU, operands are rounded on their way into a product, so no second copy of them exists. Processors with
-/// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32, and processors with
-/// AVX512-VNNI multiply int8 at up to four times the rate. On other processors the results are as accurate, but not faster.
+/// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32; others multiply it at
+/// the rate of f32, and read packed weights in half the time. int8 is multiplied at up to four times the rate of f32 with
+/// VNNI, and at nearly twice the rate with AVX2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -25,8 +26,8 @@ pub enum Precision {
     /// scaling; elements 2^39 times smaller than the largest one (2^24 times in attention) become zero. On the CPU, operands
     /// only have the precision of f16, and products are not faster than in f32.
     F16,
-    /// For inference only: linear layers round the weights of each output and the activations of each token to 8 bits with a
-    /// scale per row. Attention is f32.
+    /// For inference only: linear layers round the weights of each output to 129 levels and the activations of each token to
+    /// 255, with a scale per row. The sums are exact, so every processor computes the same bits. All other products are f32.
     Int8,
 }
 

@@ -97,16 +97,28 @@ fn best() -> Level {
     available_levels().next_back().map_or(Level::Baseline, |(level, _)| level)
 }
 
-/// Prefetches the cache line at an address, which need not be valid.
+/// Prefetches the cache line at an address, which need not be valid, into cache level `CACHE`, 1 or 2.
 #[inline(always)]
-pub(crate) fn prefetch<T>(address: *const T) {
+pub(crate) fn prefetch<const CACHE: u8, T>(address: *const T) {
+    // SAFETY: a prefetch of any address is allowed; it only affects the caches. Every x86-64 processor has SSE.
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has SSE, and a prefetch of any address is allowed; it only affects the caches.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match CACHE {
+            1 => _mm_prefetch::<_MM_HINT_T0>(address.cast()),
+            _ => _mm_prefetch::<_MM_HINT_T1>(address.cast()),
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        use std::arch::asm;
+        match CACHE {
+            1 => asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags)),
+            _ => asm!("prfm pldl2keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags)),
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
 }
 

@@ -58,7 +58,7 @@ pub(super) fn kernel_for(precision: Precision) -> &'static Kernel<f32> {
         Precision::F32 => &F32,
         Precision::Bf16 => &BF16,
         Precision::F16 => &F16,
-        Precision::Int8 => int8::kernel_for(level() >= Level::AvxVnni),
+        Precision::Int8 => int8::kernel_for(level() > Level::Avx2 && std::is_x86_feature_detected!("avxvnni")),
     }
 }
 
@@ -98,7 +98,7 @@ unsafe fn multiply_rows<const R: usize, const BF16: bool>(
     }
     /// Units of one iteration: the counters and addresses of the loop take slots that multiply-adds need.
     const UNROLLED: usize = Ahead::UNITS;
-    let mut ahead = to.ahead.start;
+    let mut ahead = to.ahead;
     prefetch_rows(&to);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     // SAFETY: the panels have `units` units of `MR` and `NR` words, and the destination is valid by this function's contract.
@@ -109,10 +109,7 @@ unsafe fn multiply_rows<const R: usize, const BF16: bool>(
             }
             a = a.add(UNROLLED * MR);
             b = b.add(UNROLLED * width(BF16));
-            for _ in 0..to.ahead.lines {
-                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                ahead = ahead.wrapping_add(64);
-            }
+            ahead.next();
         }
         for unit in 0..units % UNROLLED {
             add_unit::<R, BF16>(&mut sums, a.add(unit * MR), b.add(unit * width(BF16)));
@@ -151,8 +148,8 @@ fn prefetch_rows(to: &TileStore<f32>) {
     if !to.stream {
         for i in 0..to.rows {
             let row = to.c.wrapping_add(i * to.stride);
-            prefetch(row);
-            prefetch(row.wrapping_add(NR - 1));
+            prefetch::<1, _>(row);
+            prefetch::<1, _>(row.wrapping_add(NR - 1));
         }
     }
 }

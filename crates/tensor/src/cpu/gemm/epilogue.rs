@@ -149,7 +149,7 @@ impl<T: Real> Finish<T> {
             for matrix in both {
                 let start = matrix.wrapping_add(row * stride + tile.column);
                 for element in (0..tile.cols).step_by(64 / size_of::<T>()) {
-                    prefetch(start.wrapping_add(element));
+                    prefetch::<1, _>(start.wrapping_add(element));
                 }
             }
         }

@@ -16,6 +16,8 @@ use super::avx512;
 use super::epilogue::{Finish, Tile};
 use super::operand::Operand;
 use super::portable;
+use crate::cpu::simd::prefetch;
+#[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Level, level};
 use crate::precision::Precision;
 
@@ -96,9 +98,9 @@ pub(super) struct TileStore<T> {
 /// weights more than it computes, and the hardware does not prefetch past the end of a page.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
-    pub(super) start: *const u8,
+    start: *const u8,
     /// Cache lines for each [`Ahead::UNITS`] units of the tile.
-    pub(super) lines: usize,
+    lines: usize,
 }
 
 impl Ahead {
@@ -116,6 +118,15 @@ impl Ahead {
             return Ahead::NONE;
         }
         Ahead { start: panel.cast::<u8>().wrapping_add(start), lines }
+    }
+
+    /// Prefetches what belongs to the next [`Ahead::UNITS`] units of the tile.
+    #[inline(always)]
+    pub(super) fn next(&mut self) {
+        for _ in 0..self.lines {
+            prefetch::<2, _>(self.start);
+            self.start = self.start.wrapping_add(64);
+        }
     }
 }
 
@@ -138,23 +149,23 @@ impl Int8Terms {
 impl Kernel<f32> {
     /// Returns the kernel for products of f32 in `precision` at the current [`level`].
     pub(super) fn of(precision: Precision) -> &'static Kernel<f32> {
+        #[cfg(target_arch = "x86_64")]
         match level() {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => avx512::kernel_for(precision),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => avx2::kernel_for(precision),
-            _ => portable::kernel_for(precision),
+            Level::Avx512 => return avx512::kernel_for(precision),
+            Level::Avx2 | Level::AvxVnni => return avx2::kernel_for(precision),
+            Level::Baseline => {}
         }
+        portable::kernel_for(precision)
     }
 }
 
 impl Kernel<f64> {
     /// Returns the kernel for products of f64 at the current [`level`].
     pub(super) fn of_f64() -> &'static Kernel<f64> {
-        match level() {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx2 => &avx2::F64,
-            _ => &portable::F64,
+        #[cfg(target_arch = "x86_64")]
+        if level() > Level::Baseline {
+            return &avx2::F64;
         }
+        &portable::F64
     }
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
 use super::epilogue::{Finish, Tile};
-use super::kernel::{Kernel, Multiply, Pack, Packing, SUMS, TOGETHER, TileStore};
+use super::kernel::{Ahead, Kernel, Multiply, Pack, Packing, SUMS, TOGETHER, TileStore};
 use super::operand::Operand;
 use crate::cpu::real::Real;
 use crate::cpu::simd::prefetch;
@@ -68,6 +68,7 @@ pub(super) unsafe fn pack<T: Real, const P: usize, const BITS: u32>(
     to: *mut T,
     sums: *mut T,
 ) {
+    debug_assert!(from + units <= operand.k);
     // SAFETY: both have the contract of this function.
     unsafe {
         if operand.outer == 1 {
@@ -103,8 +104,8 @@ pub(super) unsafe fn pack_across<T: Real, const P: usize, const BITS: u32>(
     let mut totals = [[T::ZERO; P]; TOGETHER];
     for unit in 0..units {
         let row = operand.data.wrapping_add((from + unit) * operand.inner);
-        prefetch(row.wrapping_add(AHEAD * operand.inner));
-        prefetch(row.wrapping_add(AHEAD * operand.inner + count - 1));
+        prefetch::<1, _>(row.wrapping_add(AHEAD * operand.inner));
+        prefetch::<1, _>(row.wrapping_add(AHEAD * operand.inner + count - 1));
         for (panel, total) in totals.iter_mut().enumerate().take(count.div_ceil(P)) {
             let width = P.min(count - panel * P);
             // SAFETY: these are `width` elements of step `from + unit` along k, and the words of this unit of this panel; both
@@ -238,26 +239,49 @@ unsafe fn multiply_rows<
     b: *const T,
     to: TileStore<T>,
 ) {
-    let mut sums = [[T::ZERO; N]; R];
-    for unit in 0..units {
-        // SAFETY: the panels have `units` units of `M` and `N` words.
-        let a = unsafe { &*a.add(unit * M).cast::<[T; R]>() };
-        // SAFETY: as above; with `BF16` the words of B are halves.
-        let b = unsafe {
-            if BF16 {
-                widened(&*b.cast::<u16>().add(unit * N).cast::<[u16; N]>())
-            } else {
-                b.add(unit * N).cast::<[T; N]>().read()
-            }
-        };
-        for i in 0..R {
-            for j in 0..N {
-                sums[i][j] = if FUSED { a[i].mul_add(b[j], sums[i][j]) } else { a[i] * b[j] + sums[i][j] };
-            }
+    debug_assert!(!to.stream);
+    let (mut sums, mut ahead) = ([[T::ZERO; N]; R], to.ahead);
+    let whole = units / Ahead::UNITS * Ahead::UNITS;
+    for first in (0..whole).step_by(Ahead::UNITS) {
+        for unit in first..first + Ahead::UNITS {
+            // SAFETY: both panels have `units` units.
+            unsafe { add_unit::<T, R, M, N, FUSED, BF16>(&mut sums, unit, a, b) };
         }
+        ahead.next();
+    }
+    for unit in whole..units {
+        // SAFETY: as above.
+        unsafe { add_unit::<T, R, M, N, FUSED, BF16>(&mut sums, unit, a, b) };
     }
     // SAFETY: the destination is valid by this function's contract.
     unsafe { write(&sums, to) };
+}
+
+/// Adds the products of unit number `unit` of both panels.
+///
+/// # Safety
+/// The panels must have this unit, of `M` and `N` words; with `BF16` those of B are halves.
+#[inline(always)]
+unsafe fn add_unit<T: Real, const R: usize, const M: usize, const N: usize, const FUSED: bool, const BF16: bool>(
+    sums: &mut [[T; N]; R],
+    unit: usize,
+    a: *const T,
+    b: *const T,
+) {
+    // SAFETY: this function's contract.
+    let (a, b) = unsafe {
+        let a = &*a.add(unit * M).cast::<[T; R]>();
+        let b = match BF16 {
+            true => widened(&*b.cast::<u16>().add(unit * N).cast::<[u16; N]>()),
+            false => b.add(unit * N).cast::<[T; N]>().read(),
+        };
+        (a, b)
+    };
+    for i in 0..R {
+        for j in 0..N {
+            sums[i][j] = if FUSED { a[i].mul_add(b[j], sums[i][j]) } else { a[i] * b[j] + sums[i][j] };
+        }
+    }
 }
 
 /// Converts bf16 to f32, which `T` is.

@@ -67,8 +67,8 @@ unsafe fn transpose<const P: usize, const BITS: u32>(
             let high = if i + 4 < rows { unsafe { _mm_loadu_ps(row(i + 4)) } } else { _mm_setzero_ps() };
             quads[i] = round::<BITS>(_mm256_set_m128(high, low));
             // The next group, 8 rows further on.
-            prefetch(row(i + 8));
-            prefetch(row(i + 12));
+            prefetch::<1, _>(row(i + 8));
+            prefetch::<1, _>(row(i + 12));
         }
         let (low01, high01) = (_mm256_unpacklo_ps(quads[0], quads[1]), _mm256_unpackhi_ps(quads[0], quads[1]));
         let (low23, high23) = (_mm256_unpacklo_ps(quads[2], quads[3]), _mm256_unpackhi_ps(quads[2], quads[3]));
