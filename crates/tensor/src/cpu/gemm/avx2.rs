@@ -6,21 +6,19 @@
 
 mod int8;
 mod pack;
+mod store;
 
 use std::arch::x86_64::*;
 
 use self::pack::pack;
-use super::epilogue::{Finish, Tile};
+use self::store::{NR, finish, prefetch_rows, write};
 use super::kernel::{Ahead, Kernel, Multiply, Pack, Packing, TileStore};
 use super::portable;
-use crate::cpu::real::Real;
-use crate::cpu::simd::{Level, level, prefetch};
+use crate::cpu::simd::{Level, level};
 use crate::precision::Precision;
 
 /// Rows of a tile.
 const MR: usize = 6;
-/// Columns of a tile.
-const NR: usize = 16;
 
 static F32: Kernel<f32> = kernel(pack::<MR, 0>, pack::<NR, 0>);
 static BF16: Kernel<f32> = Kernel { multiply_bf16: Some(multiply::<true>), ..kernel(pack::<MR, 16>, pack::<NR, 16>) };
@@ -140,64 +138,6 @@ unsafe fn add_unit<const R: usize, const BF16: bool>(sums: &mut [[__m256; 2]; R]
             sums[i][1] = _mm256_fmadd_ps(a, b1, sums[i][1]);
         }
     }
-}
-
-/// Prefetches the rows of C that a tile is about to write.
-#[inline(always)]
-fn prefetch_rows(to: &TileStore<f32>) {
-    if !to.stream {
-        for i in 0..to.rows {
-            let row = to.c.wrapping_add(i * to.stride);
-            prefetch::<1, _>(row);
-            prefetch::<1, _>(row.wrapping_add(NR - 1));
-        }
-    }
-}
-
-/// Writes the rows of a tile.
-///
-/// # Safety
-/// The destination must be valid as for [`Multiply`].
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-unsafe fn write<const R: usize>(sums: &[[__m256; 2]; R], to: &TileStore<f32>) {
-    debug_assert!(to.rows <= R);
-    let is_whole = to.cols == NR;
-    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    let masks = [0, 8].map(|from| _mm256_cmpgt_epi32(_mm256_set1_epi32(to.cols as i32 - from), lanes));
-    for i in 0..R {
-        if i >= to.rows {
-            break;
-        }
-        for half in 0..2 {
-            let sum = sums[i][half];
-            // SAFETY: this is half a row of the tile, valid by this function's contract; the masks keep accesses within its
-            // columns.
-            unsafe {
-                let c = to.c.wrapping_add(i * to.stride + 8 * half);
-                if to.stream {
-                    _mm256_stream_ps(c, sum);
-                } else if is_whole {
-                    let sum = if to.accumulate { _mm256_add_ps(sum, _mm256_loadu_ps(c)) } else { sum };
-                    _mm256_storeu_ps(c, sum);
-                } else {
-                    let before = if to.accumulate { _mm256_maskload_ps(c, masks[half]) } else { _mm256_setzero_ps() };
-                    let sum = if to.accumulate { _mm256_add_ps(sum, before) } else { sum };
-                    _mm256_maskstore_ps(c, masks[half], sum);
-                }
-            }
-        }
-    }
-}
-
-/// [`Finish::tile`] for AVX2.
-///
-/// # Safety
-/// As for [`FinishTile`](super::kernel::FinishTile).
-#[target_feature(enable = "avx2,fma")]
-unsafe fn finish<T: Real, const N: usize>(finish: Finish<T>, c: *mut T, stride: usize, tile: Tile) {
-    // SAFETY: this function's contract includes that of `tile`.
-    unsafe { finish.tile::<N>(c, stride, tile) };
 }
 
 /// Packs f64.

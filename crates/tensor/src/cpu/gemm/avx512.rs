@@ -9,7 +9,7 @@ mod pack;
 
 use std::arch::x86_64::*;
 
-use self::pack::{pack_bf16, pack_bf16_as_f32, pack_f16_as_f32, pack_f32};
+use self::pack::{first, pack_bf16, pack_bf16_as_f32, pack_f16_as_f32, pack_f32};
 use super::avx2;
 use super::epilogue::{Finish, Tile};
 use super::kernel::{Kernel, Multiply, Packing, TileStore};
@@ -44,12 +44,6 @@ pub(super) fn kernel_for(precision: Precision) -> &'static Kernel<f32> {
         Precision::Int8 if std::is_x86_feature_detected!("avx512vnni") => &INT8,
         Precision::Int8 => avx2::kernel_for(precision),
     }
-}
-
-/// Returns the mask of the first `n` of 16 lanes.
-#[inline(always)]
-fn first(n: usize) -> __mmask16 {
-    if n >= 16 { !0 } else { (1 << n) - 1 }
 }
 
 macro_rules! kernel {

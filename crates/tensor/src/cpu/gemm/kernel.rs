@@ -9,17 +9,9 @@
 //! multiply-adds if the processor has them. So all processors that have them compute the same bits in f32, and all
 //! processors compute the same bits in int8, whose sums are exact.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
 use super::epilogue::{Finish, Tile};
 use super::operand::Operand;
-use super::portable;
 use crate::cpu::simd::prefetch;
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::simd::{Level, level};
-use crate::precision::Precision;
 
 /// The most panels that one call packs.
 pub(super) const TOGETHER: usize = 4;
@@ -144,28 +136,4 @@ pub(super) struct Int8Terms {
 impl Int8Terms {
     pub(super) const NONE: Int8Terms =
         Int8Terms { starts: std::ptr::null(), rows: std::ptr::null(), columns: std::ptr::null() };
-}
-
-impl Kernel<f32> {
-    /// Returns the kernel for products of f32 in `precision` at the current [`level`].
-    pub(super) fn of(precision: Precision) -> &'static Kernel<f32> {
-        #[cfg(target_arch = "x86_64")]
-        match level() {
-            Level::Avx512 => return avx512::kernel_for(precision),
-            Level::Avx2 | Level::AvxVnni => return avx2::kernel_for(precision),
-            Level::Baseline => {}
-        }
-        portable::kernel_for(precision)
-    }
-}
-
-impl Kernel<f64> {
-    /// Returns the kernel for products of f64 at the current [`level`].
-    pub(super) fn of_f64() -> &'static Kernel<f64> {
-        #[cfg(target_arch = "x86_64")]
-        if level() > Level::Baseline {
-            return &avx2::F64;
-        }
-        &portable::F64
-    }
 }

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::super::kernel::{Kernel, Multiply, Packing, TileStore};
-use super::{NR, finish, prefetch_rows, write};
+use super::store::{NR, finish, prefetch_rows, write};
 
 /// Rows of a tile without VNNI: 8 sums, so that intermediate products have registers too.
 const MR: usize = 4;

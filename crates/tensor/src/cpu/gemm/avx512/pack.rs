@@ -12,10 +12,15 @@ use std::arch::x86_64::*;
 
 use super::super::kernel::{SUMS, TOGETHER};
 use super::super::operand::Operand;
-use super::first;
 
 /// The prefetch distance in steps along k, for operands with contiguous rows (A) or columns (B).
 const AHEAD: usize = 24;
+
+/// Returns the mask of the first `n` of 16 lanes.
+#[inline(always)]
+pub(super) fn first(n: usize) -> __mmask16 {
+    if n >= 16 { !0 } else { (1 << n) - 1 }
+}
 
 /// Up to 16 rows or columns of a panel, which a vector holds.
 struct Group {
