@@ -10,15 +10,15 @@ mkdir -p "$1"
 folder="$(realpath "$1")"
 shift
 
+# Joined by &&, because `set -e` has no effect where the result is tested.
 packages() {
-  dpkg --add-architecture arm64
-  apt-get update -qq
-  apt-get install -qq -y --no-install-recommends gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-  mkdir -p "$folder/packages" "$folder/root"
-  cd "$folder/packages"
-  apt-get download -qq rustc-web libstd-rust-web-dev libstd-rust-web-1.96 libllvm22 libstd-rust-web-dev:arm64
-  local package
-  for package in *.deb; do dpkg -x "$package" "$folder/root"; done
+  dpkg --add-architecture arm64 &&
+    apt-get update -qq &&
+    apt-get install -qq -y --no-install-recommends gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user &&
+    mkdir -p "$folder/packages" "$folder/root" &&
+    cd "$folder/packages" &&
+    apt-get download -qq rustc-web libstd-rust-web-dev libstd-rust-web-1.96 libllvm22 libstd-rust-web-dev:arm64 &&
+    printf '%s\n' *.deb | xargs -I{} dpkg -x {} "$folder/root"
 }
 
 if [ ! -x "$folder/rustc" ]; then
