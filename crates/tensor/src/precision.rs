@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 ///
 /// On the CPU, operands are rounded on their way into a product, so no second copy of them exists. Processors with
 /// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32; others multiply it at
-/// the rate of f32, and read packed weights in half the time. int8 is multiplied at up to four times the rate of f32 with
+/// the rate of f32, and those without AVX-512 keep packed weights in half the memory. int8 is multiplied at up to four times the rate of f32 with
 /// VNNI, and at nearly twice the rate with AVX2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,7 +8,8 @@
 //! x86-64 has no fused multiply-add, so `mul_add` is a library call there: correct but slow. It serves processors from
 //! before 2013, and tests.
 //!
-//! Results are deterministic at a given level; between levels they differ in the last bits.
+//! Results are deterministic at a given level. Between levels they may differ in the last bits, except for matrix products at
+//! levels with fused multiply-adds.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 

@@ -3,8 +3,8 @@
 /// Most words along k in a block, the same for all kernels, so that they add in the same order. A slice of B takes 98 KB of
 /// f32 then. The smallest second-level caches have 256 KB; those of processors with AVX-512 have 1 MiB.
 pub(super) const K_UNITS: usize = 384;
-/// Panels of A that are multiplied with one panel of B after the other: with AVX-512 24 panels of 12 rows (442 KB), with AVX2
-/// of 6 rows (221 KB).
+/// Panels of A that are multiplied with one panel of B after the other. They take 442 KB with AVX-512 (12 rows each) and 221 KB
+/// with AVX2 (6 rows each).
 pub(super) const A_BLOCK: usize = 24;
 /// Columns of B in a task: two panels with AVX-512.
 pub(super) const SLICE: usize = 64;

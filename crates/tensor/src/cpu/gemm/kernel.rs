@@ -100,7 +100,7 @@ impl Ahead {
     pub(super) const UNITS: usize = 4;
 
     /// Returns the part of the next panel, of `words` words, that tile number `share.0` of the `share.1` tiles with this panel
-    /// of `units` units prefetches. A single tile reads panels faster than they arrive in any case.
+    /// of `units` units prefetches. A single tile per panel needs none: it waits for memory anyway.
     pub(super) fn new<T>(panel: *const T, words: usize, units: usize, share: (usize, usize)) -> Ahead {
         let (tile, tiles) = share;
         let steps = units / Ahead::UNITS;
@@ -122,7 +122,7 @@ impl Ahead {
     }
 }
 
-/// What turns the sums of an int8 tile into its elements: an element is its sum times the scales of its row and column.
+/// The initial sums and the scales of an int8 tile. An element is its sum times the scales of its row and column.
 #[derive(Clone, Copy)]
 pub(super) struct Int8Terms {
     /// The initial sums of `nr` columns.

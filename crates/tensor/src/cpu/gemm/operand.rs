@@ -2,8 +2,8 @@
 
 use super::view::View;
 
-/// A strided operand. The element (i, l), for row i of A or column i of B and l along k, is at `i * outer + l * inner`; one
-/// of the strides is 1.
+/// A strided operand. The element (i, l), for row i of A or column i of B and l along k, is at `i * outer + l * inner`; at
+/// least one of the strides is 1.
 #[derive(Clone, Copy)]
 pub(super) struct Operand<T> {
     pub(super) data: *const T,

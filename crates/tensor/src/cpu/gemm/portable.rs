@@ -85,9 +85,9 @@ pub(super) unsafe fn pack<T: Real, const P: usize, const BITS: u32>(
 /// The prefetch distance in steps along k, for operands with contiguous rows (A) or columns (B).
 const AHEAD: usize = 24;
 
-/// Packs an operand with an `outer` stride of 1. The panels are packed side by side, so that they use whole cache lines: if
-/// the steps along k are a power of two apart in memory, a line is evicted before a second pass comes back for the rest of
-/// it.
+/// Packs an operand with an `outer` stride of 1. The panels are packed side by side and use whole cache lines. Steps
+/// along k that lie a power of two apart in memory share a set of the cache, so a line would be evicted before a second pass
+/// reads the rest of it.
 ///
 /// # Safety
 /// As for [`Pack`].

@@ -85,9 +85,9 @@ macro_rules! pack {
             }
         }
 
-        /// A [`Pack`](super::super::kernel::Pack) function. With an `outer` stride of 1 the panels are packed side by side, so
-        /// that they use whole cache lines: if the steps along k are a power of two apart in memory, a line is evicted before
-        /// a second pass comes back for the rest of it.
+        /// A [`Pack`](super::super::kernel::Pack) function. With an `outer` stride of 1 the panels are packed side by side and
+        /// use whole cache lines. Steps along k that lie a power of two apart in memory share a set of the cache, so a line
+        /// would be evicted before a second pass reads the rest of it.
         ///
         /// # Safety
         /// As for [`Pack`](super::super::kernel::Pack).
