@@ -130,22 +130,6 @@ fn offset(layout: &Layout, batch: &[usize], index: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// int8 is for linear layers: other products have no scales, whatever the layout of their operands.
-    #[test]
-    fn int8_computes_other_products_in_f32() -> Result<()> {
-        let x = Tensor::new([[1f32, 2.0, 0.1], [3.0, 4.0, 0.7]], &Device::Cpu)?;
-        for (a, b) in [(x.t()?, x.clone()), (x.clone(), x.t()?)] {
-            let product = Precision::Int8.scope(|| a.matmul(&b))?;
-            assert_eq!(product.to_vec::<f32>()?, a.matmul(&b)?.to_vec::<f32>()?);
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
 pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     use crate::conformance::normal;
     cases.add("matmul", "3x4 4x5", [normal(&[3, 4]), normal(&[4, 5])], |x| x[0].matmul(&x[1]));
@@ -159,4 +143,20 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     cases.add("matmul", "batch, no inner", [normal(&[3, 2, 0]), normal(&[3, 0, 2])], |x| x[0].matmul(&x[1]));
     cases.add("matmul", "no rows", [normal(&[0, 3]), normal(&[3, 2])], |x| x[0].matmul(&x[1]));
     cases.add("matmul", "large", [normal(&[40, 70]), normal(&[70, 50])], |x| x[0].matmul(&x[1]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// int8 is for linear layers: other products have no scales, whatever the layout of their operands.
+    #[test]
+    fn int8_computes_other_products_in_f32() -> Result<()> {
+        let x = Tensor::new([[1f32, 2.0, 0.1], [3.0, 4.0, 0.7]], &Device::Cpu)?;
+        for (a, b) in [(x.t()?, x.clone()), (x.clone(), x.t()?)] {
+            let product = Precision::Int8.scope(|| a.matmul(&b))?;
+            assert_eq!(product.to_vec::<f32>()?, a.matmul(&b)?.to_vec::<f32>()?);
+        }
+        Ok(())
+    }
 }
