@@ -1,6 +1,6 @@
 """OpenVINO as a contestant for inference: answers the requests of the driver, one JSON object per line.
 
-It is used in its fastest form, found by trying: a padded batch, sentences one by one, or one by one in two streams. In int8, NNCF
+It is used in its fastest form: a padded batch, sentences one by one, or one by one in streams, one per thread. In int8, NNCF
 quantizes the model on the batches of the workload.
 """
 
@@ -9,8 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
+import forms
 import torch_peer
 
 
@@ -31,13 +31,11 @@ class Inference:
         self.names = [value.get_any_name() for value in self.one.inputs]
         self.queue = openvino.AsyncInferQueue(streams, ask["threads"])
         shutil.rmtree(folder)
-        self.batches = [padded(batch) for batch in json.load(open(ask["batches"]))]
+        self.batches = [forms.arrays(batch) for batch in json.load(open(ask["batches"]))]
         self.mask = self.batches[0]["attention_mask"].astype(bool)
-        self.batches = [(batch, singles(batch)) for batch in self.batches]
-        forms = {"padded": self.whole, "one by one": self.each, "one by one, in streams": self.streams}
-        seconds = {name: min(timed(form, self.batches[0]) for _ in range(3)) for name, form in forms.items()}
-        self.form = min(seconds, key=seconds.get)
-        self.forward = forms[self.form]
+        self.batches = [(batch, forms.groups(batch, 1)) for batch in self.batches]
+        choices = {"padded": self.whole, "one by one": self.each, "one by one, in streams": self.streams}
+        self.form, self.forward = forms.fastest(choices, self.batches[0])
         self.runs = 0
 
     def inputs(self, batch):
@@ -61,28 +59,9 @@ class Inference:
         return outputs.flatten().tolist()
 
     def run(self):
-        seconds = timed(self.forward, self.batches[self.runs % len(self.batches)])
+        seconds = forms.timed(self.forward, self.batches[self.runs % len(self.batches)])
         self.runs += 1
         return seconds
-
-
-def timed(forward, batch):
-    start = time.perf_counter()
-    forward(batch)
-    return time.perf_counter() - start
-
-
-def padded(batch):
-    import numpy
-
-    names = {"input_ids": "ids", "token_type_ids": "token_types", "attention_mask": "attention_mask"}
-    return {name: numpy.array(batch[field], numpy.int64).reshape(-1, batch["length"]) for name, field in names.items()}
-
-
-def singles(batch):
-    """Returns the sentences of a batch without padding, the shortest first, so that few lengths follow each other."""
-    lengths = batch["attention_mask"].sum(1)
-    return [{name: batch[name][row : row + 1, : lengths[row]].copy() for name in batch} for row in lengths.argsort()]
 
 
 def export(ask, path):
@@ -101,7 +80,7 @@ def export(ask, path):
 
         source = openvino.Core().read_model(path)
         names = [value.get_any_name() for value in source.inputs]
-        data = [{name: single[name] for name in names} for batch in batches[:4] for single in singles(padded(batch))]
+        data = [{name: single[name] for name in names} for batch in batches[:4] for single in forms.groups(forms.arrays(batch), 1)]
         settings = {"model_type": nncf.ModelType.TRANSFORMER, "preset": nncf.QuantizationPreset.MIXED}
         openvino.save_model(nncf.quantize(source, nncf.Dataset(data), **settings), path.replace("f32.onnx", "int8.xml"))
 

@@ -12,6 +12,8 @@ import os
 import sys
 import time
 
+import forms
+
 # Standard output is reserved for replies, so everything that a library prints goes to standard error.
 REPLIES = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
@@ -81,8 +83,15 @@ class Inference:
         self.contexts.enter_context(torch.no_grad())
         self.contexts.enter_context(torch.autocast("cpu", dtype=torch.bfloat16, enabled=ask["dtype"] == "bf16"))
         self.batches = [tensors(batch) for batch in json.load(open(ask["batches"]))]
-        self.parts = [singles(batch) if ask["unpadded"] else [batch] for batch in self.batches]
+        self.parts = [([batch], forms.groups(batch, 8), forms.groups(batch, 1)) for batch in self.batches]
+        choices = {"in groups of 8": lambda parts: self.each(parts[1]), "one by one": lambda parts: self.each(parts[2])}
+        padded = "padded", lambda parts: self.each(parts[0])
+        self.form, self.run_form = forms.fastest(choices, self.parts[0]) if ask["unpadded"] else padded
         self.runs = 0
+
+    def each(self, parts):
+        for part in parts:
+            self.forward(**part)
 
     def check(self):
         batch = self.batches[0]
@@ -92,11 +101,9 @@ class Inference:
         return outputs.flatten().tolist()
 
     def run(self):
-        start = time.perf_counter()
-        for part in self.parts[self.runs % len(self.parts)]:
-            self.forward(**part)
+        seconds = forms.timed(self.run_form, self.parts[self.runs % len(self.parts)])
         self.runs += 1
-        return time.perf_counter() - start
+        return seconds
 
 
 def tensors(batch):
@@ -104,12 +111,6 @@ def tensors(batch):
 
     names = {"input_ids": "ids", "token_type_ids": "token_types", "attention_mask": "attention_mask"}
     return {name: torch.tensor(batch[field]).view(-1, batch["length"]) for name, field in names.items()}
-
-
-def singles(batch):
-    """Returns the sentences of a batch without padding."""
-    lengths = batch["attention_mask"].sum(1).tolist()
-    return [{name: batch[name][row : row + 1, :length] for name in batch} for row, length in enumerate(lengths)]
 
 
 def inference_model(task, folder):
@@ -150,7 +151,8 @@ def prepare(ask):
     torch.manual_seed(7)
     trains = ask["task"] in ("pre_training", "classification")
     subject = Training(ask) if trains else Inference(ask)
-    return {"ready": {"torch": torch.__version__, "transformers": transformers.__version__}}, subject
+    version = f"{torch.__version__} ({subject.form})" if ask["unpadded"] else torch.__version__
+    return {"ready": {"torch": version, "transformers": transformers.__version__}}, subject
 
 
 def serve(prepare):

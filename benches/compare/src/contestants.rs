@@ -22,12 +22,14 @@ pub enum Kind {
     Torch,
     /// PyTorch and transformers with `torch.compile`
     TorchCompile,
-    /// PyTorch and transformers with sentences one by one instead of padded batches
+    /// PyTorch and transformers with sentences one by one or in groups of similar lengths, whichever is faster
     TorchUnpadded,
-    /// ONNX Runtime
+    /// ONNX Runtime, in its fastest form
     Onnx,
     /// OpenVINO, in its fastest form
     Openvino,
+    /// llama.cpp, in its fastest form; f16 weights in place of bf16, and Q8_0 in place of int8
+    Llama,
     /// candle
     Candle,
 }
@@ -35,7 +37,7 @@ pub enum Kind {
 /// A SIMD level below the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Simd {
-    /// AVX2 and FMA, for cloze, oneDNN (torch, OpenVINO) and MKL; ONNX Runtime and candle have no such setting
+    /// AVX2 and FMA, for cloze, oneDNN (torch, OpenVINO) and MKL; ONNX Runtime, llama.cpp and candle have no such setting
     Avx2,
 }
 
@@ -47,7 +49,7 @@ pub struct Contestant {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Ours,
         Kind::Before,
         Kind::Torch,
@@ -55,6 +57,7 @@ impl Kind {
         Kind::TorchUnpadded,
         Kind::Onnx,
         Kind::Openvino,
+        Kind::Llama,
         Kind::Candle,
     ];
 
@@ -64,9 +67,10 @@ impl Kind {
             Kind::Before => "cloze before",
             Kind::Torch => "torch eager",
             Kind::TorchCompile => "torch.compile",
-            Kind::TorchUnpadded => "torch one by one",
+            Kind::TorchUnpadded => "torch unpadded",
             Kind::Onnx => "ONNX Runtime",
             Kind::Openvino => "OpenVINO",
+            Kind::Llama => "llama.cpp",
             Kind::Candle => "candle",
         }
     }
@@ -74,10 +78,11 @@ impl Kind {
     /// Returns why it cannot run this task in this data type, or `None` if it can.
     pub fn lacks(self, task: Task, dtype: Dtype) -> Option<&'static str> {
         match (self, dtype) {
-            (Kind::Onnx | Kind::Openvino | Kind::Candle, _) if task.trains() => Some("cannot train BERT"),
+            (Kind::Onnx | Kind::Openvino | Kind::Llama | Kind::Candle, _) if task.trains() => Some("cannot train BERT"),
             (Kind::Onnx | Kind::Candle, Dtype::Bf16) => Some("no bf16 products on a CPU"),
             (Kind::Openvino, Dtype::Bf16) => Some("not measured"),
             (Kind::TorchCompile, Dtype::Int8) => Some("see torch eager"),
+            (Kind::Llama, _) if task != Task::Embedding => Some("has no head for it and no second token type"),
             (Kind::TorchUnpadded, _) if task != Task::Embedding => Some("has no padding to leave out"),
             (Kind::Candle, Dtype::Int8) => Some("no int8 BERT"),
             _ => None,
@@ -113,6 +118,7 @@ impl Programs {
             Kind::Torch | Kind::TorchCompile | Kind::TorchUnpadded => self.script("torch_peer.py")?,
             Kind::Onnx => self.script("onnx_peer.py")?,
             Kind::Openvino => self.script("openvino_peer.py")?,
+            Kind::Llama => self.script("llama_peer.py")?,
             Kind::Candle => Command::new(self.candle.clone()?),
         };
         self.limit(&mut command);

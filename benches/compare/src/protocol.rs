@@ -79,7 +79,7 @@ pub struct Preparation {
     pub dtype: Dtype,
     /// Whether to use `torch.compile`.
     pub compile: bool,
-    /// Whether torch computes sentences one by one, without padding.
+    /// Whether torch computes sentences one by one or in groups of similar lengths, instead of padded batches.
     pub unpadded: bool,
     pub threads: usize,
     /// Learning rate of AdamW. Its other settings are PyTorch's defaults, and gradients are clipped to norm 1.

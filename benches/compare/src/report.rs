@@ -7,11 +7,11 @@ use crate::workloads::{Tokens, Workload};
 /// How to read the first table.
 const TIMES: &str = "\
 In each round, all contestants run the same batch one after the other, in rotating order, and time a step or forwards
-after an untimed one. `x` is a peer's time divided by that of cloze in the same round (median over the rounds); the
-faster of the two torch variants is bold. *Of the matrix peak* is the share of the arithmetic ceiling that cloze reaches
-if only matrix products count as work; the ceiling (multiply-adds on registers, all threads) is measured in each round.
-Steps include dropout 0.1, clipping and AdamW. bf16 in torch is `torch.autocast`; int8 is dynamic quantization for all
-contestants.";
+after an untimed one. `x` is a peer's time divided by that of cloze in the same round (median over the rounds). *Of the
+matrix peak* is the share of the arithmetic ceiling that cloze reaches if only matrix products count as work; the ceiling
+(multiply-adds on registers, all threads) is measured in each round. Steps include dropout 0.1, clipping and AdamW. bf16
+in torch is `torch.autocast`, in llama.cpp f16 weights; int8 is static quantization in OpenVINO, Q8_0 in llama.cpp, and
+dynamic quantization otherwise. The versions name the form that was fastest for a peer.";
 
 /// How to read the second table.
 const CHECKS: &str = "\

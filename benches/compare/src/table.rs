@@ -34,10 +34,11 @@ fn peers(races: &[Race]) -> Vec<Kind> {
     Kind::ALL.into_iter().filter(|kind| *kind != Kind::Ours && there(kind)).collect()
 }
 
-/// Returns the table of times, with the ratio of each peer to cloze. The ratio of the faster torch variant is bold.
+/// Returns the table of times, with the ratio of each peer to cloze.
 pub fn times(races: &[Race]) -> String {
     let peers = peers(races);
-    let mut head: Vec<String> = ["workload", "type", "cloze", "of the matrix peak"].map(String::from).to_vec();
+    let mut head: Vec<String> =
+        ["workload", "type", "cloze", "of the matrix peak", "fastest peer"].map(String::from).to_vec();
     head.extend(peers.iter().map(|kind| kind.name().to_string()));
     let mut rows = vec![head];
     for race in races {
@@ -50,25 +51,22 @@ pub fn times(races: &[Race]) -> String {
         }
         let fraction =
             race.fraction_of_peak().map_or_else(|| "-".into(), |fraction| format!("{:.0} %", 100.0 * fraction));
-        let mut row = vec![race.workload.name().into(), race.dtype.name().into(), own, fraction];
-        let best = [Kind::Torch, Kind::TorchCompile]
-            .into_iter()
-            .filter_map(|kind| Some((kind, race.lane(kind, race.dtype)?.spread()?.median)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .map(|(kind, _)| kind);
+        let mut row = vec![race.workload.name().into(), race.dtype.name().into(), own, fraction, fastest(race, &peers)];
         row.extend(peers.iter().map(|&kind| match race.lane(kind, race.dtype) {
             None => why(race, kind),
-            Some(lane) => {
-                let ratio = race.ratio(lane).map_or_else(String::new, |ratio| match best == Some(kind) {
-                    true => format!(", **{ratio:.2}x**"),
-                    false => format!(", {ratio:.2}x"),
-                });
-                time(lane) + &ratio
-            }
+            Some(lane) => time(lane) + &race.ratio(lane).map_or_else(String::new, |ratio| format!(", {ratio:.2}x")),
         }));
         rows.push(row);
     }
     table(&rows)
+}
+
+/// Returns the name of the fastest peer, and its ratio to cloze.
+fn fastest(race: &Race, peers: &[Kind]) -> String {
+    let others = peers.iter().filter(|kind| **kind != Kind::Before).filter_map(|&kind| race.lane(kind, race.dtype));
+    let ratios = others.filter_map(|lane| Some((lane.contestant.kind.name(), race.ratio(lane)?)));
+    let least = ratios.min_by(|a, b| a.1.total_cmp(&b.1));
+    least.map_or_else(|| "-".into(), |(name, ratio)| format!("{name}, {ratio:.2}x"))
 }
 
 /// Formats the median and the range of a lane.

@@ -2,7 +2,7 @@
 //!
 //! One [`driver`] computes all of them: it reads each operand once, rounds it to a smaller type on the way if that is asked
 //! for, and applies the [`Epilogue`] to each element of the result while it is in the first-level cache. A [`kernel`] gives
-//! it the instructions of the processor: [`avx512`], [`avx2`], or plain Rust ([`portable`]), which is also NEON and f64.
+//! it the instructions of the processor: `avx512`, `avx2`, `neon`, or plain Rust ([`portable`]), which is also f32 for NEON.
 //!
 //! A product has the same bits for any number of threads.
 
@@ -16,6 +16,8 @@ mod driver;
 mod epilogue;
 mod int8;
 mod kernel;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod operand;
 mod pack_int8;
 mod packed;

@@ -4,9 +4,9 @@
 //! FMA and for the baseline of the target, and a call picks one of them. LLVM vectorises each, so there are no intrinsics
 //! to keep in step, and a plain `cargo build --release` is fast without `target-cpu=native`.
 //!
-//! On other targets than x86-64 only the baseline exists (on aarch64 it has NEON and fused multiply-add). The baseline of
-//! x86-64 has no fused multiply-add, so `mul_add` is a library call there: correct but slow. It serves processors from
-//! before 2013, and tests.
+//! Other targets have only the baseline of `simd!` (on aarch64 it has NEON and fused multiply-add); the levels of aarch64 are
+//! for matrix products. The baseline of x86-64 has no fused multiply-add, so `mul_add` is a library call there: correct but
+//! slow. It serves processors from before 2013, and tests.
 //!
 //! Results are deterministic at a given level. Between levels they may differ in the last bits, except for matrix products at
 //! levels with fused multiply-adds.
@@ -18,6 +18,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum Level {
     /// The baseline of the target: SSE2 on x86-64, NEON on aarch64.
     Baseline,
+    /// NEON with `sdot`, for products of int8.
+    DotProd,
+    /// The same, and `smmla` and `bfmmla`, for products of int8 and bf16.
+    I8mm,
     /// AVX2 and FMA.
     Avx2,
     /// The same, and VNNI on 256 bits, for products of int8.
@@ -27,14 +31,20 @@ pub enum Level {
 }
 
 /// All levels with their names, lowest first.
-const LEVELS: [(Level, &str); 4] =
-    [(Level::Baseline, "baseline"), (Level::Avx2, "avx2"), (Level::AvxVnni, "avxvnni"), (Level::Avx512, "avx512")];
+const LEVELS: [(Level, &str); 6] = [
+    (Level::Baseline, "baseline"),
+    (Level::DotProd, "dotprod"),
+    (Level::I8mm, "i8mm"),
+    (Level::Avx2, "avx2"),
+    (Level::AvxVnni, "avxvnni"),
+    (Level::Avx512, "avx512"),
+];
 const UNKNOWN: u8 = u8::MAX;
 static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Returns the level that kernels run at: the best that the processor supports, unless the environment variable
-/// `CLOZE_SIMD` (`baseline`, `avx2`, `avxvnni`, `avx512`) or a test sets another one. A value that cannot be used is reported
-/// on standard error, once.
+/// `CLOZE_SIMD` (`baseline`, `avx2`, `avxvnni`, `avx512`; on aarch64 `baseline`, `dotprod`, `i8mm`) or a test sets another one. A
+/// value that cannot be used is reported on standard error, once.
 #[inline]
 pub fn level() -> Level {
     match LEVELS.get(usize::from(LEVEL.load(Ordering::Relaxed))) {
@@ -73,6 +83,7 @@ fn is_supported(level: Level) -> bool {
         let avx2 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
         match level {
             Level::Baseline => true,
+            Level::DotProd | Level::I8mm => false,
             Level::Avx2 => avx2,
             Level::AvxVnni => avx2 && std::is_x86_feature_detected!("avxvnni"),
             Level::Avx512 => {
@@ -83,7 +94,18 @@ fn is_supported(level: Level) -> bool {
             }
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    {
+        use std::arch::is_aarch64_feature_detected;
+        let dotprod = is_aarch64_feature_detected!("dotprod");
+        match level {
+            Level::Baseline => true,
+            Level::DotProd => dotprod,
+            Level::I8mm => dotprod && is_aarch64_feature_detected!("i8mm") && is_aarch64_feature_detected!("bf16"),
+            Level::Avx2 | Level::AvxVnni | Level::Avx512 => false,
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     {
         level == Level::Baseline
     }

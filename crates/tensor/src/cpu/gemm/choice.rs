@@ -1,23 +1,26 @@
 //! The choice of a kernel.
 
 use super::kernel::Kernel;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-#[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Level, level};
 use crate::precision::Precision;
 
 impl Kernel<f32> {
     /// Returns the kernel for products of f32 in `precision` at the current [`level`].
     pub(super) fn of(precision: Precision) -> &'static Kernel<f32> {
-        #[cfg(target_arch = "x86_64")]
         match level() {
-            Level::Avx512 => return avx512::kernel_for(precision),
-            Level::Avx2 | Level::AvxVnni => return avx2::kernel_for(precision),
-            Level::Baseline => {}
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::kernel_for(precision),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => avx2::kernel_for(precision),
+            #[cfg(target_arch = "aarch64")]
+            level @ (Level::DotProd | Level::I8mm) => neon::kernel_for(precision, level == Level::I8mm),
+            _ => portable::kernel_for(precision),
         }
-        portable::kernel_for(precision)
     }
 }
 

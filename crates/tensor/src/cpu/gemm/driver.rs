@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use super::blocks::{A_BLOCK, DIRECT, K_UNITS, PACKED_A, SLICE, blocks};
 use super::epilogue::{Finish, Tile};
-use super::kernel::{Ahead, Int8Terms, Kernel, Multiply, Pack, Packing, SUMS, TOGETHER, TileStore};
+use super::kernel::{Ahead, Int8Terms, Kernel, Multiply, NextPanel, Pack, Packing, SUMS, TOGETHER, TileStore};
 use super::operand::Operand;
 use super::pack_int8::pack_activations;
 use super::packed::PackedMatrix;
@@ -301,6 +301,7 @@ impl<'a, T: Real> Job<'a, T> {
         let nr = self.kernel.nr;
         let direct = self.kernel.multiply_bf16.filter(|_| part.len() <= DIRECT && matches!(self.b, Right::Halves(_)));
         let multiply = direct.unwrap_or(self.kernel.multiply);
+        let widens = direct.is_none() && matches!(self.b, Right::Halves(_));
         let mut steps = blocks(self.units).enumerate().peekable();
         while let Some((number, (from, units))) = steps.next() {
             match self.b {
@@ -314,7 +315,7 @@ impl<'a, T: Real> Job<'a, T> {
                         unsafe { pack(operand, columns.len(), from, units, to, std::ptr::null_mut()) };
                     }
                 }
-                Right::Halves(packed) if direct.is_none() => {
+                Right::Halves(packed) if widens => {
                     // SAFETY: `space` has room for these panels by this function's contract, and words of bf16 are f32.
                     let to = unsafe { std::slice::from_raw_parts_mut(space.cast(), slice.len() * nr * units) };
                     packed.widen(slice.clone(), from, units, to);
@@ -323,17 +324,25 @@ impl<'a, T: Real> Job<'a, T> {
             }
             let b = |panel: usize| match self.b {
                 Right::Packed(packed) => packed.panel(panel, from, units).cast(),
-                Right::Halves(packed) if direct.is_some() => packed.half(panel, from, units).cast(),
+                Right::Halves(packed) if !widens => packed.half(panel, from, units).cast(),
                 Right::Strided(..) | Right::Halves(_) => space.wrapping_add((panel - slice.start) * nr * units),
             };
             let following = steps.peek().map(|&(_, block)| block);
             for first in part.clone().step_by(A_BLOCK) {
                 let row_panels = first..(first + A_BLOCK).min(part.end);
                 for panel in slice.clone() {
+                    let next = match following {
+                        _ if panel + 1 < slice.end && !widens => Some((panel + 1, from, units)),
+                        Some((from, units)) => Some((if widens { panel } else { slice.start }, from, units)),
+                        None => None,
+                    };
+                    let next = next.and_then(|(panel, from, units)| self.packed_bytes(panel, from, units));
+                    let next = next.map_or(NextPanel::NONE, |(start, bytes)| {
+                        NextPanel::new(start, bytes, units, row_panels.len())
+                    });
                     for row_panel in row_panels.clone() {
                         let place = TileIndex { panel, row_panel, number, from, units };
-                        let share = (row_panel - part.start, row_panels.len());
-                        let ahead = self.ahead(place, &slice, following, direct.is_some(), share);
+                        let ahead = next.of_tile(row_panel - part.start);
                         // SAFETY: both panels are packed, and nothing else accesses the tile by this function's contract.
                         unsafe { self.tile(multiply, block, place, b(panel), ahead) };
                     }
@@ -346,32 +355,13 @@ impl<'a, T: Real> Job<'a, T> {
         }
     }
 
-    /// Returns what a tile prefetches, number `share.0` of `share.1` with its panel: the panel of B that is read after this one.
-    /// One that was packed just now is in a cache.
-    fn ahead(
-        &self,
-        place: TileIndex,
-        slice: &Range<usize>,
-        following: Option<(usize, usize)>,
-        is_direct: bool,
-        share: (usize, usize),
-    ) -> Ahead {
-        let TileIndex { panel, from, units, .. } = place;
-        let in_slice = (panel + 1 < slice.end).then_some((panel + 1, from, units));
-        let in_next_block = |panel| following.map(|(from, units)| (panel, from, units));
+    /// Returns the address and the size in bytes of a panel of B for a block of k, if B came packed.
+    fn packed_bytes(&self, panel: usize, from: usize, units: usize) -> Option<(*const u8, usize)> {
+        let words = units * self.kernel.nr;
         match self.b {
-            Right::Strided(..) => Ahead::NONE,
-            Right::Packed(packed) => {
-                in_slice.or(in_next_block(slice.start)).map_or(Ahead::NONE, |(panel, from, units)| {
-                    Ahead::new(packed.panel(panel, from, units).cast_const(), units * self.kernel.nr, units, share)
-                })
-            }
-            Right::Halves(packed) => {
-                let next = if is_direct { in_slice.or(in_next_block(slice.start)) } else { in_next_block(panel) };
-                next.map_or(Ahead::NONE, |(panel, from, units)| {
-                    Ahead::new(packed.half(panel, from, units).cast_const(), units * self.kernel.nr, units, share)
-                })
-            }
+            Right::Strided(..) => None,
+            Right::Packed(packed) => Some((packed.panel(panel, from, units).cast(), words * size_of::<T>())),
+            Right::Halves(packed) => Some((packed.half(panel, from, units).cast(), words * size_of::<u16>())),
         }
     }
 

@@ -95,22 +95,41 @@ pub(super) struct Ahead {
     lines: usize,
 }
 
+/// The next panel of B, shared among the tiles of the present one.
+#[derive(Clone, Copy)]
+pub(super) struct NextPanel {
+    start: *const u8,
+    bytes: usize,
+    /// Cache lines for each [`Ahead::UNITS`] units of a tile.
+    lines: usize,
+    /// Bytes for each tile.
+    share: usize,
+}
+
+impl NextPanel {
+    pub(super) const NONE: NextPanel = NextPanel { start: std::ptr::null(), bytes: 0, lines: 0, share: 0 };
+
+    /// Shares a panel among `tiles` tiles of `units` units. A single tile per panel needs none: it waits for memory anyway.
+    pub(super) fn new(start: *const u8, bytes: usize, units: usize, tiles: usize) -> NextPanel {
+        if tiles == 1 {
+            return NextPanel::NONE;
+        }
+        let steps = (units / Ahead::UNITS).max(1);
+        let lines = bytes.div_ceil(64 * steps * tiles);
+        NextPanel { start, bytes, lines, share: 64 * lines * steps }
+    }
+
+    /// Returns what tile number `tile` prefetches.
+    #[inline]
+    pub(super) fn of_tile(self, tile: usize) -> Ahead {
+        let from = tile * self.share;
+        if from >= self.bytes { Ahead::NONE } else { Ahead { start: self.start.wrapping_add(from), lines: self.lines } }
+    }
+}
+
 impl Ahead {
     pub(super) const NONE: Ahead = Ahead { start: std::ptr::null(), lines: 0 };
     pub(super) const UNITS: usize = 4;
-
-    /// Returns the part of the next panel, of `words` words, that tile number `share.0` of the `share.1` tiles with this panel
-    /// of `units` units prefetches. A single tile per panel needs none: it waits for memory anyway.
-    pub(super) fn new<T>(panel: *const T, words: usize, units: usize, share: (usize, usize)) -> Ahead {
-        let (tile, tiles) = share;
-        let steps = units / Ahead::UNITS;
-        let lines = (words * size_of::<T>()).div_ceil(64 * steps.max(1) * tiles);
-        let start = tile * lines * steps * 64;
-        if tiles == 1 || start >= words * size_of::<T>() {
-            return Ahead::NONE;
-        }
-        Ahead { start: panel.cast::<u8>().wrapping_add(start), lines }
-    }
 
     /// Prefetches what belongs to the next [`Ahead::UNITS`] units of the tile.
     #[inline(always)]

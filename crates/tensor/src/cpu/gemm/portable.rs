@@ -14,9 +14,9 @@ use crate::precision::Precision;
 /// Whether the target always has fused multiply-adds. Where it does not, `mul_add` is a slow library call.
 const IS_FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 /// Rows of a tile. On aarch64, the sums of a tile take 24 of the 32 registers of 4 words, elsewhere 8 of 16.
-const MR: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
+pub(super) const MR: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 /// Columns of a tile.
-const NR: usize = if cfg!(target_arch = "aarch64") { 12 } else { 8 };
+pub(super) const NR: usize = if cfg!(target_arch = "aarch64") { 12 } else { 8 };
 
 static F32: Kernel<f32> = kernel(pack::<f32, MR, 0>, pack::<f32, NR, 0>);
 static BF16: Kernel<f32> = Kernel {
@@ -189,7 +189,7 @@ pub(super) unsafe fn pack_along<T: Real, const P: usize, const BITS: u32>(
 
 /// Clears the lowest `BITS` bits of an f32, rounding to the nearest, ties to even. NaN stays NaN.
 #[inline(always)]
-fn rounded<T: Real, const BITS: u32>(x: T) -> T {
+pub(super) fn rounded<T: Real, const BITS: u32>(x: T) -> T {
     if BITS == 0 || T::DTYPE != DType::F32 {
         return x;
     }
@@ -301,7 +301,7 @@ fn widened<T: Real, const N: usize>(halves: &[u16; N]) -> [T; N] {
 /// # Safety
 /// The destination must be valid as for [`Multiply`].
 #[inline(always)]
-unsafe fn write<T: Real, const R: usize, const N: usize>(sums: &[[T; N]; R], to: TileStore<T>) {
+pub(super) unsafe fn write<T: Real, const R: usize, const N: usize>(sums: &[[T; N]; R], to: TileStore<T>) {
     for i in 0..R {
         if i >= to.rows {
             continue;
@@ -361,7 +361,7 @@ unsafe fn multiply_int8<const M: usize, const N: usize>(
 ///
 /// # Safety
 /// As for [`Finish::tile`].
-unsafe fn finish<T: Real, const N: usize>(finish: Finish<T>, c: *mut T, stride: usize, tile: Tile) {
+pub(super) unsafe fn finish<T: Real, const N: usize>(finish: Finish<T>, c: *mut T, stride: usize, tile: Tile) {
     // SAFETY: the contract is the same.
     unsafe { finish.tile::<N>(c, stride, tile) };
 }
