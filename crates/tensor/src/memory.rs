@@ -165,6 +165,7 @@ impl Pool {
 
 enum Source {
     Pooled(Option<Block>),
+    #[cfg_attr(not(unix), expect(dead_code, reason = "keeps the file mapped"))]
     Mapped(Arc<memmap2::Mmap>),
 }
 

@@ -39,6 +39,9 @@ const LEVELS: [(Level, &str); 6] = [
     (Level::AvxVnni, "avxvnni"),
     (Level::Avx512, "avx512"),
 ];
+/// Whether the baseline of the target has fused multiply-adds. Where it does not, `mul_add` is a slow library call there, which
+/// some C libraries round twice.
+pub(crate) const BASELINE_IS_FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 const UNKNOWN: u8 = u8::MAX;
 static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
@@ -51,6 +54,12 @@ pub fn level() -> Level {
         Some((level, _)) => *level,
         None => choose(),
     }
+}
+
+/// Whether kernels at the current [`level`] have fused multiply-adds.
+#[inline]
+pub(crate) fn is_fused() -> bool {
+    BASELINE_IS_FUSED || level() >= Level::Avx2
 }
 
 #[cold]

@@ -6,7 +6,9 @@ use super::neon;
 use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use crate::cpu::simd::{Level, level};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::cpu::simd::Level;
+use crate::cpu::simd::level;
 use crate::precision::Precision;
 
 impl Kernel<f32> {

@@ -4,7 +4,7 @@
 //! [`WEIGHT`]. A product is then the exact product of the integers, times both scales.
 
 use crate::cpu::lanes::max;
-use crate::cpu::simd::simd;
+use crate::cpu::simd::{is_fused, simd};
 
 /// The largest integer of activations.
 pub(super) const ACTIVATION: f32 = 127.0;
@@ -31,9 +31,16 @@ simd! {
         }
         let largest = max(&magnitudes);
         let factor = if largest > 0.0 { limit / largest } else { 0.0 };
-        for (q, &x) in q.iter_mut().zip(x) {
-            // Adding 1.5 * 2^23 rounds to an integer, whose lowest byte is then the lowest byte of the sum.
-            *q = x.mul_add(factor, 12_582_912.0).to_bits() as i8;
+        // Adding 1.5 * 2^23 rounds to an integer, whose lowest byte is then the lowest byte of the sum.
+        if is_fused() {
+            for (q, &x) in q.iter_mut().zip(x) {
+                *q = x.mul_add(factor, 12_582_912.0).to_bits() as i8;
+            }
+        } else {
+            // The same in f64, where the product is exact, as in a fused multiply-add.
+            for (q, &x) in q.iter_mut().zip(x) {
+                *q = (f64::from(x) * f64::from(factor) + 6_755_399_441_055_744.0).to_bits() as i8;
+            }
         }
         largest / limit + taint.iter().sum::<f32>()
     }

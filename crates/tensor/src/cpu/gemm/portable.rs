@@ -7,12 +7,10 @@ use super::epilogue::{Finish, Tile};
 use super::kernel::{Ahead, Kernel, Multiply, Pack, Packing, SUMS, TOGETHER, TileStore};
 use super::operand::Operand;
 use crate::cpu::real::Real;
-use crate::cpu::simd::prefetch;
+use crate::cpu::simd::{BASELINE_IS_FUSED, prefetch};
 use crate::dtype::DType;
 use crate::precision::Precision;
 
-/// Whether the target always has fused multiply-adds. Where it does not, `mul_add` is a slow library call.
-const IS_FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
 /// Rows of a tile. On aarch64, the sums of a tile take 24 of the 32 registers of 4 words, elsewhere 8 of 16.
 pub(super) const MR: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 /// Columns of a tile.
@@ -20,7 +18,7 @@ pub(super) const NR: usize = if cfg!(target_arch = "aarch64") { 12 } else { 8 };
 
 static F32: Kernel<f32> = kernel(pack::<f32, MR, 0>, pack::<f32, NR, 0>);
 static BF16: Kernel<f32> = Kernel {
-    multiply_bf16: Some(multiply::<f32, MR, NR, IS_FUSED, true>),
+    multiply_bf16: Some(multiply::<f32, MR, NR, BASELINE_IS_FUSED, true>),
     ..kernel(pack::<f32, MR, 16>, pack::<f32, NR, 16>)
 };
 static F16: Kernel<f32> = kernel(pack::<f32, MR, 13>, pack::<f32, NR, 13>);
@@ -40,7 +38,7 @@ const fn kernel<T: Real>(a: Pack<T>, b: Pack<T>) -> Kernel<T> {
         packing: Packing::Convert { a, b },
         multiply_bf16: None,
         streams: false,
-        multiply: multiply::<T, MR, NR, IS_FUSED, false> as Multiply<T>,
+        multiply: multiply::<T, MR, NR, BASELINE_IS_FUSED, false> as Multiply<T>,
         finish: finish::<T, NR>,
     }
 }
