@@ -16,7 +16,9 @@ class Inference:
 
         self.llama = llama_cpp
         self.batches = [sentences(batch) for batch in json.load(open(ask["batches"]))]
-        tokens = max(sum(map(len, batch)) for batch in self.batches)
+        most = max(map(len, self.batches))
+        # llama.cpp wants a multiple of the number of sentences.
+        tokens = -(-max(sum(map(len, batch)) for batch in self.batches) // most) * most
         path = os.path.join(os.path.dirname(ask["batches"]), "model.gguf")
         weights, self.width = write_gguf(ask["model"], path, ask["dtype"])
         llama_cpp.llama_backend_init()
@@ -26,7 +28,7 @@ class Inference:
             raise RuntimeError("cannot load the model")
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = tokens
-        settings.n_seq_max = max(map(len, self.batches))
+        settings.n_seq_max = most
         settings.n_threads = settings.n_threads_batch = ask["threads"]
         settings.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_MEAN
         settings.embeddings = True
