@@ -13,6 +13,7 @@ use std::arch::x86_64::*;
 use self::pack::pack;
 use self::store::{NR, finish, prefetch_rows, write};
 use super::kernel::{Ahead, Kernel, Multiply, Pack, Packing, TileStore};
+use super::operand::Part;
 use super::portable;
 use crate::cpu::simd::{Level, level};
 use crate::precision::Precision;
@@ -145,16 +146,9 @@ unsafe fn add_unit<const R: usize, const BF16: bool>(sums: &mut [[__m256; 2]; R]
 /// # Safety
 /// As for [`Pack`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn pack_f64<const P: usize>(
-    operand: super::operand::Operand<f64>,
-    count: usize,
-    from: usize,
-    units: usize,
-    to: *mut f64,
-    sums: *mut f64,
-) {
+unsafe fn pack_f64<const P: usize>(part: Part<f64>, to: *mut f64, sums: *mut f64) {
     // SAFETY: the contract is the same.
-    unsafe { portable::pack::<f64, P, 0>(operand, count, from, units, to, sums) };
+    unsafe { portable::pack::<f64, P, 0>(part, to, sums) };
 }
 
 /// Computes a tile of f64.

@@ -24,7 +24,7 @@ use std::ops::Range;
 use super::blocks::{A_BLOCK, DIRECT, K_UNITS, PACKED_A, SLICE, blocks};
 use super::epilogue::{Finish, Tile};
 use super::kernel::{Ahead, Int8Terms, Kernel, Multiply, NextPanel, Pack, Packing, SUMS, TOGETHER, TileStore};
-use super::operand::Operand;
+use super::operand::{Operand, Part};
 use super::pack_int8::pack_activations;
 use super::packed::PackedMatrix;
 use super::product::Gemm;
@@ -244,7 +244,9 @@ impl<'a, T: Real> Job<'a, T> {
         for (from, units) in blocks(self.units) {
             // SAFETY: the view of A was checked to be within its slice, and these are rows of A; the panels and the sums are
             // valid by this function's contract. The processor has the instructions of the kernel that `Kernel::of` chose.
-            unsafe { pack(operand, rows.len(), from, units, block.panel(panels.start, from, units), sums) };
+            unsafe {
+                pack(Part { operand, count: rows.len(), from, units }, block.panel(panels.start, from, units), sums)
+            };
         }
     }
 
@@ -312,7 +314,7 @@ impl<'a, T: Real> Job<'a, T> {
                             (operand.from(columns.start), space.wrapping_add((panel - slice.start) * nr * units));
                         // SAFETY: the view of B was checked to be within its slice, and these are columns of B; `space` has
                         // room for them by this function's contract.
-                        unsafe { pack(operand, columns.len(), from, units, to, std::ptr::null_mut()) };
+                        unsafe { pack(Part { operand, count: columns.len(), from, units }, to, std::ptr::null_mut()) };
                     }
                 }
                 Right::Halves(packed) if widens => {

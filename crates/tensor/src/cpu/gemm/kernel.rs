@@ -10,7 +10,7 @@
 //! processors compute the same bits in int8, whose sums are exact.
 
 use super::epilogue::{Finish, Tile};
-use super::operand::Operand;
+use super::operand::Part;
 use crate::cpu::simd::prefetch;
 
 /// The most panels that one call packs.
@@ -48,15 +48,14 @@ pub(super) type Multiply<T> = unsafe fn(units: usize, a: *const T, b: *const T, 
 /// As for [`Finish::tile`]; the processor must have the kernel's instructions.
 pub(super) type FinishTile<T> = unsafe fn(finish: Finish<T>, c: *mut T, stride: usize, tile: Tile);
 
-/// Packs `count` rows of A or columns of B, from the operand's first on, into `to [panels, units, width]`, where `width` is
-/// `mr` or `nr`: the `units` units from unit `from` on, with zeros beyond `count` and k. There are at most [`TOGETHER`] panels.
-/// Unless `sums [panels, SUMS]` is null, adds the sums of the rows to it, which requires an `outer` stride of 1.
+/// Packs a part of an operand into `to [panels, units, width]`, where `width` is `mr` or `nr`, with zeros beyond its rows or
+/// columns and beyond k. There are at most [`TOGETHER`] panels. Unless `sums [panels, SUMS]` is null, adds the sums of the rows
+/// to it, which requires an `outer` stride of 1.
 ///
 /// # Safety
-/// The processor must have the kernel's instructions. The operand must be valid for reads at these rows or columns, `to` for
-/// writes, `sums` for reads and writes.
-pub(super) type Pack<T> =
-    unsafe fn(operand: Operand<T>, count: usize, from: usize, units: usize, to: *mut T, sums: *mut T);
+/// The processor must have the kernel's instructions. The part must be valid for reads, `to` for writes, `sums` for reads and
+/// writes.
+pub(super) type Pack<T> = unsafe fn(part: Part<T>, to: *mut T, sums: *mut T);
 
 /// How operands become panels.
 #[derive(Clone, Copy)]

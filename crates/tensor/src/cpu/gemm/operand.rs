@@ -13,6 +13,16 @@ pub(super) struct Operand<T> {
     pub(super) k: usize,
 }
 
+/// What a call packs: `count` rows of A or columns of B, from the operand's first on, and of each the `units` units along k from
+/// unit `from` on.
+#[derive(Clone, Copy)]
+pub(super) struct Part<T> {
+    pub(super) operand: Operand<T>,
+    pub(super) count: usize,
+    pub(super) from: usize,
+    pub(super) units: usize,
+}
+
 // SAFETY: the data is only read, and the driver borrows the slice that it points into for as long as it uses the operand.
 unsafe impl<T: Sync> Send for Operand<T> {}
 // SAFETY: as above.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::blocks::{K_UNITS, blocks};
 use super::kernel::{Kernel, Packing};
-use super::operand::Operand;
+use super::operand::{Operand, Part};
 use super::pack_int8::pack_weights;
 use super::view::View;
 use crate::cpu::parallel::for_tasks;
@@ -65,13 +65,13 @@ impl PackedMatrix {
                 let to = if is_half { words.as_mut_ptr() } else { packed.panel(panel, from, units) };
                 // SAFETY: these are rows of `matrix`, whose length was asserted; no other task has this panel, and `words` has
                 // room for it; the processor has the instructions of the kernel that `Kernel::of` chose.
-                unsafe { pack(operand.from(start), count, from, units, to, std::ptr::null_mut()) };
+                unsafe { pack(Part { operand: operand.from(start), count, from, units }, to, std::ptr::null_mut()) };
                 if is_half {
                     // SAFETY: no other task has this panel.
                     let halves =
                         unsafe { std::slice::from_raw_parts_mut(packed.half(panel, from, units), units * kernel.nr) };
                     for (half, word) in halves.iter_mut().zip(&*words) {
-                        *half = (word.to_bits() >> 16) as u16;
+                        *half = half::bf16::from_f32(*word).to_bits();
                     }
                 }
             }

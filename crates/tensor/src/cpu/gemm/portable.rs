@@ -5,7 +5,7 @@
 
 use super::epilogue::{Finish, Tile};
 use super::kernel::{Ahead, Kernel, Multiply, Pack, Packing, SUMS, TOGETHER, TileStore};
-use super::operand::Operand;
+use super::operand::{Operand, Part};
 use crate::cpu::real::Real;
 use crate::cpu::simd::{BASELINE_IS_FUSED, prefetch};
 use crate::dtype::DType;
@@ -58,19 +58,13 @@ pub(super) fn kernel_for(precision: Precision) -> &'static Kernel<f32> {
 /// # Safety
 /// As for [`Pack`].
 #[inline(always)]
-pub(super) unsafe fn pack<T: Real, const P: usize, const BITS: u32>(
-    operand: Operand<T>,
-    count: usize,
-    from: usize,
-    units: usize,
-    to: *mut T,
-    sums: *mut T,
-) {
+pub(super) unsafe fn pack<T: Real, const P: usize, const BITS: u32>(part: Part<T>, to: *mut T, sums: *mut T) {
+    let Part { operand, count, from, units } = part;
     debug_assert!(from + units <= operand.k);
     // SAFETY: both have the contract of this function.
     unsafe {
         if operand.outer == 1 {
-            pack_across::<T, P, BITS>(operand, count, from, units, to, sums);
+            pack_across::<T, P, BITS>(part, to, sums);
         } else {
             for panel in 0..count.div_ceil(P) {
                 let (start, to) = (panel * P, to.add(panel * units * P));
@@ -90,14 +84,8 @@ const AHEAD: usize = 24;
 /// # Safety
 /// As for [`Pack`].
 #[inline(always)]
-pub(super) unsafe fn pack_across<T: Real, const P: usize, const BITS: u32>(
-    operand: Operand<T>,
-    count: usize,
-    from: usize,
-    units: usize,
-    to: *mut T,
-    sums: *mut T,
-) {
+pub(super) unsafe fn pack_across<T: Real, const P: usize, const BITS: u32>(part: Part<T>, to: *mut T, sums: *mut T) {
+    let Part { operand, count, from, units } = part;
     debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= SUMS));
     let mut totals = [[T::ZERO; P]; TOGETHER];
     for unit in 0..units {

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::operand::Operand;
+use super::super::operand::{Operand, Part};
 use super::super::portable;
 use crate::cpu::simd::prefetch;
 
@@ -14,18 +14,12 @@ use crate::cpu::simd::prefetch;
 /// # Safety
 /// As for [`Pack`](super::super::kernel::Pack).
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn pack<const P: usize, const BITS: u32>(
-    operand: Operand<f32>,
-    count: usize,
-    from: usize,
-    units: usize,
-    to: *mut f32,
-    sums: *mut f32,
-) {
+pub(super) unsafe fn pack<const P: usize, const BITS: u32>(part: Part<f32>, to: *mut f32, sums: *mut f32) {
+    let Part { operand, count, from, units } = part;
     // SAFETY: the contracts are the same, or those of parts of this panel.
     unsafe {
         if operand.outer == 1 {
-            return portable::pack_across::<f32, P, BITS>(operand, count, from, units, to, sums);
+            return portable::pack_across::<f32, P, BITS>(part, to, sums);
         }
         let whole = units / 8 * 8;
         for start in (0..count).step_by(P) {

@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::super::kernel::{SUMS, TOGETHER};
-use super::super::operand::Operand;
+use super::super::operand::{Operand, Part};
 
 /// The prefetch distance in steps along k, for operands with contiguous rows (A) or columns (B).
 const AHEAD: usize = 24;
@@ -52,14 +52,8 @@ macro_rules! pack {
     ($name:ident, $along_name:ident, $features:literal, $elements:literal, $along:expr, $across:expr) => {
         /// Transposes 16 x 16 words at a time.
         #[target_feature(enable = $features)]
-        unsafe fn $along_name<const P: usize>(
-            operand: Operand<f32>,
-            count: usize,
-            from: usize,
-            units: usize,
-            to: *mut f32,
-        ) {
-            let Operand { data, outer, k, .. } = operand;
+        unsafe fn $along_name<const P: usize>(part: Part<f32>, to: *mut f32) {
+            let Part { operand: Operand { data, outer, k, .. }, count, from, units } = part;
             for Group { start, to, width, rows } in groups::<P>(count, units, to) {
                 for unit in (0..units).step_by(16) {
                     let l = (from + unit) * $elements;
@@ -92,20 +86,13 @@ macro_rules! pack {
         /// # Safety
         /// As for [`Pack`](super::super::kernel::Pack).
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<const P: usize>(
-            operand: Operand<f32>,
-            count: usize,
-            from: usize,
-            units: usize,
-            to: *mut f32,
-            sums: *mut f32,
-        ) {
+        pub(super) unsafe fn $name<const P: usize>(part: Part<f32>, to: *mut f32, sums: *mut f32) {
+            let Part { operand: Operand { data, outer, inner, k }, count, from, units } = part;
             debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= SUMS));
-            if operand.outer != 1 {
+            if outer != 1 {
                 // SAFETY: the contract is the same.
-                return unsafe { $along_name::<P>(operand, count, from, units, to) };
+                return unsafe { $along_name::<P>(part, to) };
             }
-            let Operand { data, inner, k, .. } = operand;
             let mut all = [(0, to, 0, 0); 2 * TOGETHER];
             let mut used = 0;
             for Group { start, to, width, rows } in groups::<P>(count, units, to) {

@@ -3,21 +3,15 @@
 #![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
 use super::super::kernel::{SUMS, TOGETHER};
-use super::super::operand::Operand;
+use super::super::operand::{Operand, Part};
 use super::super::portable::rounded;
 
 /// A [`Pack`](super::super::kernel::Pack) function for panels of `P` rows or columns.
 ///
 /// # Safety
 /// As for [`Pack`](super::super::kernel::Pack).
-pub(super) unsafe fn pack<const P: usize>(
-    operand: Operand<f32>,
-    count: usize,
-    from: usize,
-    units: usize,
-    to: *mut f32,
-    sums: *mut f32,
-) {
+pub(super) unsafe fn pack<const P: usize>(part: Part<f32>, to: *mut f32, sums: *mut f32) {
+    let Part { operand, count, from, units } = part;
     debug_assert!(count <= TOGETHER * P && (sums.is_null() || P <= SUMS));
     for (panel, start) in (0..count).step_by(P).enumerate() {
         let (operand, width) = (operand.from(start), P.min(count - start));
