@@ -108,11 +108,8 @@ pub(super) struct NextPanel {
 impl NextPanel {
     pub(super) const NONE: NextPanel = NextPanel { start: std::ptr::null(), bytes: 0, lines: 0, share: 0 };
 
-    /// Shares a panel among `tiles` tiles of `units` units. A single tile per panel needs none: it waits for memory anyway.
+    /// Shares a panel among `tiles` tiles of `units` units.
     pub(super) fn new(start: *const u8, bytes: usize, units: usize, tiles: usize) -> NextPanel {
-        if tiles == 1 {
-            return NextPanel::NONE;
-        }
         let steps = (units / Ahead::UNITS).max(1);
         let lines = bytes.div_ceil(64 * steps * tiles);
         NextPanel { start, bytes, lines, share: 64 * lines * steps }
