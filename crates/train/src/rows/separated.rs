@@ -80,7 +80,12 @@ impl Separated {
         self.is_read = false;
         // The position of a record includes the blank lines before it.
         let line = self.reader.get_mut().line_of(self.record.position().map_or(0, |position| position.byte()));
-        if let Some(why) = self.width.fault(&self.record) {
+        if let Some(mut why) = self.width.fault(&self.record) {
+            let start = self.record.position().map_or(0, |position| position.line());
+            let lines = self.reader.position().line().saturating_sub(start);
+            if lines > 1 {
+                why.push_str(&format!(" (the row spans {lines} lines: a quotation mark may not be closed)"));
+            }
             return Ok(Some(Row::malformed(line, why)));
         }
         let cell = |column: usize| self.record.get(column).unwrap_or_default();
@@ -217,6 +222,13 @@ mod tests {
         let read = csv(text, &Columns::numbered().text("6").second_text("7").label("5")).unwrap();
         let shown: Vec<String> = read.iter().map(|row| format!("{} {}", row.text, row.label)).collect();
         assert_eq!(shown, ["\"A \\\"b.\" 5.0", "\"E, f, g, h, i, j.\" 0.5"]);
+    }
+
+    #[test]
+    fn a_quotation_mark_that_is_not_closed_is_said() {
+        let rows = csv("text,label\na,1\n\"b,0\nc,1\nd,0\n", &Columns::new()).unwrap();
+        let why = "found 1 columns, but the header has 2 (the row spans 3 lines: a quotation mark may not be closed)";
+        assert_eq!(rows, [Row::new(2, "a", 1), Row::malformed(3, why)]);
     }
 
     #[test]
