@@ -100,15 +100,14 @@ impl TagNotation {
         let most = |positions: &[SpanPosition]| 2 * positions.len() >= tags.len();
         // What could be part of a name counts as a letter only in the company of others: `E_MAIL`, `VITAMIN-B`.
         let is_classic = |tag: &&str| tag.as_bytes().get(1) == Some(&b'-') && tag.as_bytes()[0].is_ascii_uppercase();
-        let is_scheme = tags.iter().any(is_classic)
-            || prefixes.iter().any(|position| matches!(position, SpanPosition::Begin | SpanPosition::Inside));
-        let letters: BTreeSet<&SpanPosition> = suffixes.iter().collect();
-        match () {
-            () if most(&prefixes) && (is_scheme || tags.is_empty()) && prefixes.len() >= suffixes.len() => {
-                TagNotation::Prefix
-            }
-            () if most(&suffixes) && letters.len() > 1 => TagNotation::Suffix,
-            () => TagNotation::Plain,
+        let starts_or_goes_on = |position| matches!(position, &SpanPosition::Begin | &SpanPosition::Inside);
+        let are_letters = tags.is_empty() || tags.iter().any(is_classic) || prefixes.iter().any(starts_or_goes_on);
+        let is_prefix = are_letters && most(&prefixes) && prefixes.len() >= suffixes.len();
+        let is_suffix = most(&suffixes) && suffixes.iter().collect::<BTreeSet<_>>().len() > 1;
+        match (is_prefix, is_suffix) {
+            (true, _) => TagNotation::Prefix,
+            (false, true) => TagNotation::Suffix,
+            (false, false) => TagNotation::Plain,
         }
     }
 
