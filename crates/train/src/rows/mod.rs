@@ -86,8 +86,8 @@ const LOOK_AHEAD: usize = 1000;
 ///   special meaning, as in GLUE's files. Otherwise, quoted columns may contain separators, line ends and doubled
 ///   quotation marks (RFC 4180).
 /// - `.jsonl`, `.ndjson`, `.json`: one JSON object per line, a list of objects, an object with a list of objects in
-/// `data`   or in a single other field, or an object with a list of values for each column. Python's `NaN`, `Infinity`
-/// and `-Infinity` are accepted. Missing keys are read as   `null`.
+///   `data` or in a single other field, or an object with a list of values for each column. Python's `NaN`, `Infinity`
+///   and `-Infinity` are accepted. Missing keys are read as `null`.
 /// - `.parquet`, with the cargo feature `parquet`: lists, structures and maps become JSON values.
 ///
 /// Blank lines are skipped. In TSV and CSV all columns are strings, except that labels that parse as numbers become
