@@ -11,7 +11,7 @@ use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::{PrecisionRecall, SpanMode};
-use cloze::train::{ConllFormat, TaggedSentence, TokenClassificationEvaluation, read_conll, tag_names};
+use cloze::train::{BadRows, ConllFormat, TaggedSentence, TokenClassificationEvaluation, read_conll, tag_names};
 use cloze_examples::{Recipe, Result, Table, TrainingArguments, built_in};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,12 +28,15 @@ struct Arguments {
     /// CoNLL file to evaluate on at the end
     #[arg(long, requires = "train")]
     test: Option<PathBuf>,
-    /// Column with the words, counted from 1
-    #[arg(long, default_value_t = 1)]
-    word_column: usize,
-    /// Column with the tags [default: the last]
+    /// Column with the words, counted from 1 [default: the first, or the second of CoNLL-U]
+    #[arg(long)]
+    word_column: Option<usize>,
+    /// Column with the tags [default: the last, or the fourth of CoNLL-U]
     #[arg(long)]
     tag_column: Option<usize>,
+    /// Drop sentences with a line that cannot be read, instead of failing at the first
+    #[arg(long)]
+    drop_bad: bool,
     /// Maximum number of tokens; longer sentences are truncated, and names in the rest count as not found
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
@@ -111,7 +114,9 @@ fn sentences(arguments: &Arguments) -> Result<(Sentences, Sentences, Sentences)>
         let mut invent = |count| (0..count).map(|_| built_in::tagged_sentence(&mut random)).collect();
         return Ok((invent(1500), invent(200), Vec::new()));
     };
-    let format = ConllFormat::new().word_column(arguments.word_column);
+    let bad = if arguments.drop_bad { BadRows::Drop } else { BadRows::Fail };
+    let format = ConllFormat::new().bad_rows(bad);
+    let format = arguments.word_column.map_or(format.clone(), |number| format.word_column(number));
     let format = arguments.tag_column.map_or(format.clone(), |number| format.tag_column(number));
     let read = |path: &Path| -> Result<Sentences> {
         let (sentences, report) = read_conll(path, &format)?;

@@ -20,7 +20,7 @@ use serde_json::{Map, json};
 /// Fine-tunes BERT to answer questions from a text.
 #[derive(Parser, Serialize)]
 struct Arguments {
-    /// SQuAD file to train on, JSON [default: questions about invented voyages]
+    /// SQuAD file to train on, JSON or JSON Lines [default: questions about invented voyages]
     #[arg(long)]
     train: Option<PathBuf>,
     /// SQuAD file to evaluate on

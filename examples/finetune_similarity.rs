@@ -32,6 +32,9 @@ struct Arguments {
     /// The files have no header; columns are named 1, 2, 3
     #[arg(long)]
     no_header: bool,
+    /// Character between the columns of .tsv and .csv files [default: found out]
+    #[arg(long, value_name = "CHARACTER")]
+    separator: Option<char>,
     /// Columns with the two sentences and the score [default: sentence1,sentence2,score, or 1,2,3 with --no-header]
     #[arg(long, value_delimiter = ',', num_args = 1..=3)]
     columns: Vec<String>,
@@ -193,7 +196,8 @@ fn rows(path: &Path, arguments: &Arguments) -> Result<Vec<Row>> {
         ([], false) => ["sentence1", "sentence2", "score"],
         (columns, _) => return Err(format!("--columns has {} names, it takes three", columns.len()).into()),
     };
-    Ok(read_rows(path, &columns.text(names[0]).second_text(names[1]).label(names[2]))?)
+    let columns = columns.text(names[0]).second_text(names[1]).label(names[2]);
+    cloze_examples::rows(path, columns, arguments.separator)
 }
 
 const WHO: [&str; 6] = ["The dog", "The cat", "Rosa", "The baker", "The boat", "The children"];

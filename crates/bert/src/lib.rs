@@ -9,6 +9,7 @@
 //! - [`Batch`]: packed sequences. Models only see real tokens; there is no padding and no mask.
 //! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
 //!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`].
+//! - [`tags`]: the tags of words, such as `B-PER`, in every scheme and notation, and the spans that they form.
 //!
 //! # Models by name
 //!
@@ -36,6 +37,7 @@ mod files;
 mod folder;
 mod model;
 mod pipelines;
+pub mod tags;
 pub mod tokenizer;
 mod weights;
 

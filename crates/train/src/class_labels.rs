@@ -5,43 +5,80 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::rows::{Cell, Row};
-use crate::{Error, ErrorKind, Result};
+use crate::sanitize::label_name;
+use crate::{Error, Result};
 
-/// The limit of integer labels. A larger one is taken for a mistake: every class up to it would need memory.
+/// The limit of classes. More different integers are taken for a mistake, such as scores or ids as labels.
 const MAX_CLASSES: usize = 1 << 16;
 
-/// Returns the class names of `rows`. If most labels are integers, the names run from `"0"` to the largest integer.
-/// Otherwise they are all string labels in alphabetical order. Missing labels are skipped.
+/// Returns the class names of `rows`. If most labels are integers, the names are the different integers in ascending
+/// order: `"0"`, `"1"`, or `"-1"`, `"0"`, `"1"`. Otherwise they are all string labels in alphabetical order. Missing
+/// labels are skipped, and so is `-` beside names, by which SNLI and MultiNLI mark rows without a gold label.
 ///
 /// # Errors
-/// Returns an error if no row has a label, or if an integer label is 65,536 or more.
+/// Returns an error if no row has a usable label, or if there are more than 65,536 different integers.
 pub fn label_names(rows: &[Row]) -> Result<Vec<String>> {
     let (mut names, mut with_name) = (BTreeSet::new(), 0usize);
-    let (mut largest, mut with_integer): (Option<(i64, usize)>, usize) = (None, 0);
+    let (mut integers, mut with_integer) = (BTreeSet::new(), 0usize);
     for row in rows {
         match (integer(&row.label), &row.label) {
             (Some(class), _) => {
                 with_integer += 1;
-                if class >= 0 && largest.is_none_or(|(largest, _)| class > largest) {
-                    largest = Some((class, row.line));
-                }
+                integers.insert(class);
             }
             (None, Cell::Json(Value::String(name))) if !name.trim().is_empty() => {
-                with_name += 1;
+                with_name += usize::from(!is_no_label(name));
                 names.insert(name.trim());
             }
             _ => {}
         }
     }
     if with_name > with_integer {
+        // Beside `+`, a `-` is a class.
+        let have_letters = names.iter().any(|name| name.contains(char::is_alphanumeric));
+        names.retain(|name| !have_letters || !is_no_label(name));
         return Ok(names.into_iter().map(str::to_string).collect());
     }
-    let (largest, line) = largest.ok_or_else(|| Error::data("labels", "no row has a usable label"))?;
-    if largest >= MAX_CLASSES as i64 {
-        let why = format!("{largest} is too large: integer labels must be below {MAX_CLASSES}");
-        return Err(ErrorKind::Data { what: "label", why, path: None, line: Some(line) }.into());
+    match integers.len() {
+        0 if rows.iter().any(|row| matches!(row.label, Cell::Json(Value::Array(_) | Value::Object(_)))) => {
+            let why = "the rows have lists of labels: read them with multi_label_names and sanitize_multi_label";
+            Err(Error::data("labels", why))
+        }
+        0 => Err(Error::data("labels", "no row has a usable label")),
+        count if count > MAX_CLASSES => {
+            let why =
+                format!("there are {count} different integers, more than {MAX_CLASSES} classes: are they scores?");
+            Err(Error::data("labels", why))
+        }
+        _ => Ok(integers.into_iter().map(|class| class.to_string()).collect()),
     }
-    Ok((0..=largest).map(|class| class.to_string()).collect())
+}
+
+/// Returns the names of the labels of `rows`, of which several may apply to a row, in alphabetical order. The label of
+/// a row is a list of names, a name, or an object with a value for each name, as
+/// [`Columns::labels`](crate::Columns::labels) reads them.
+///
+/// # Errors
+/// Returns an error if no row has a label.
+pub fn multi_label_names(rows: &[Row]) -> Result<Vec<String>> {
+    let mut names = BTreeSet::new();
+    for row in rows {
+        match &row.label {
+            Cell::Json(Value::Object(by_name)) => names.extend(by_name.keys().cloned()),
+            Cell::Json(Value::Array(given)) => names.extend(given.iter().filter_map(label_name)),
+            Cell::Json(name) => names.extend(label_name(name)),
+            _ => {}
+        }
+    }
+    match names.is_empty() {
+        true => Err(Error::data("labels", "no row has a usable label")),
+        false => Ok(names.into_iter().collect()),
+    }
+}
+
+/// Returns whether a label is a dash, which says that a row has no gold label.
+pub(crate) fn is_no_label(name: &str) -> bool {
+    matches!(name.trim(), "-" | "--" | "–" | "—")
 }
 
 /// Converts a label to an integer by the rules of Python's `int`: numbers are truncated, booleans become 0 or 1, and
@@ -135,20 +172,53 @@ mod tests {
     }
 
     #[test]
-    fn names_are_sorted_and_integers_counted() {
+    fn names_are_sorted() {
         let given = [json!("good"), json!(" bad"), json!(null), json!("good "), json!(3), json!("")];
         assert_eq!(names(&given).unwrap(), ["bad", "good"]);
-        let given = [json!("2"), json!(0), json!(-1), json!("x"), json!(1.5), json!(null)];
+        let given = [json!("2"), json!(0), json!("x"), json!(1.5), json!(null)];
         assert_eq!(names(&given).unwrap(), ["0", "1", "2"]);
+    }
+
+    /// Expected values from `Dataset.class_encode_column` of `datasets` 5.2, except that it sorts integers as strings.
+    #[test]
+    fn integers_are_names() {
+        assert_eq!(names(&[json!(1), json!(-1), json!(0), json!(1)]).unwrap(), ["-1", "0", "1"]);
+        assert_eq!(names(&[json!(3550308), json!("3304557")]).unwrap(), ["3304557", "3550308"]);
+        assert_eq!(names(&[json!(4), json!(0), json!(10)]).unwrap(), ["0", "4", "10"]);
+    }
+
+    #[test]
+    fn a_dash_beside_names_is_no_class() {
+        assert_eq!(
+            names(&["neutral", "-", "entailment", "-", "-"].map(Value::from)).unwrap(),
+            ["entailment", "neutral"]
+        );
+        assert_eq!(names(&["+", "-"].map(Value::from)).unwrap(), ["+", "-"]);
+        assert_eq!(names(&[json!("-"), json!(0), json!("-"), json!(1)]).unwrap(), ["0", "1"]);
+    }
+
+    #[test]
+    fn lists_have_names_too() {
+        let rows = |labels: &[Value]| -> Vec<Row> {
+            (1..).zip(labels).map(|(line, label)| Row::new(line, "a", label.clone())).collect()
+        };
+        let lists = rows(&[json!(["x", "y"]), json!([]), json!("z"), json!([3, null]), json!(null)]);
+        assert_eq!(multi_label_names(&lists).unwrap(), ["3", "x", "y", "z"]);
+        assert_eq!(multi_label_names(&rows(&[json!({"b": 0, "a": 1})])).unwrap(), ["a", "b"]);
+        let none = multi_label_names(&rows(&[json!(null), json!([])])).unwrap_err().to_string();
+        assert_eq!(none, "labels: no row has a usable label");
     }
 
     #[test]
     fn errors() {
-        for labels in [vec![], vec![json!(null), json!({})], vec![json!(-1)]] {
+        for labels in [vec![], vec![json!(null), json!("-")]] {
             assert_eq!(names(&labels).unwrap_err().to_string(), "labels: no row has a usable label");
         }
-        let error = names(&[json!(1), json!(65_536)]).unwrap_err().to_string();
-        assert_eq!(error, "line 2: label: 65536 is too large: integer labels must be below 65536");
-        assert_eq!(names(&[json!(65_535)]).unwrap().len(), MAX_CLASSES);
+        let lists = names(&[json!(["a", "b"]), json!([])]).unwrap_err().to_string();
+        assert!(lists.ends_with("read them with multi_label_names and sanitize_multi_label"), "{lists}");
+        let many: Vec<Value> = (0..=MAX_CLASSES).map(Value::from).collect();
+        let error = names(&many).unwrap_err().to_string();
+        assert_eq!(error, "labels: there are 65537 different integers, more than 65536 classes: are they scores?");
+        assert_eq!(names(&many[1..]).unwrap().len(), MAX_CLASSES);
     }
 }

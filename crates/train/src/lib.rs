@@ -27,13 +27,13 @@ mod sanitize;
 mod schedule;
 mod sentence_losses;
 mod squad;
-mod tag_scheme;
 mod token_evaluation;
 mod trainer;
 mod unigram;
 
-pub use class_labels::label_names;
+pub use class_labels::{label_names, multi_label_names};
 pub use classification::{ClassificationEvaluation, Classify};
+pub use cloze_bert::tags::TagScheme;
 pub use conll::{ConllFormat, ConllReport, read_conll};
 pub use corpus::{Corpus, CorpusFiles, TokenizedCorpus};
 pub use error::{Error, ErrorKind, Result};
@@ -51,12 +51,13 @@ pub use pretraining_data::PreTraining;
 pub use question_evaluation::QuestionAnsweringEvaluation;
 pub use regression::{Regress, RegressionEvaluation};
 pub use report::{Machine, RunReport};
-pub use rows::{Cell, Columns, Row, RowStream, read_rows, stream_rows};
+pub use rows::{Cell, Columns, Row, RowStream, declared_label_names, read_rows, stream_rows};
 pub use run_log::{EvaluationRecord, RunLog, RunRecord, StepRecord};
-pub use sanitize::{BadRows, DropReason, Dropped, DroppedRow, Sanitized, sanitize, sanitize_scores};
+pub use sanitize::{
+    BadRows, DropReason, Dropped, DroppedRow, Sanitized, sanitize, sanitize_multi_label, sanitize_scores,
+};
 pub use schedule::Schedule;
 pub use squad::{Squad, SquadExample, read_squad};
-pub use tag_scheme::TagScheme;
 pub use token_evaluation::TokenClassificationEvaluation;
 pub use trainer::{Budget, DataSet, Evaluation, Every, Learn, LossTerm, Size, Step, Stopped, Trainer, TrainingReport};
 pub use unigram::Unigram;

@@ -17,6 +17,6 @@ pub use exit::{Result, exit_code, program};
 pub use model::{DeviceArgument, ModelArgument, tiny_model};
 pub use output::{check_folder, check_json, write_json};
 pub use picture::{PictureArgument, default_page, is_svg};
-pub use reviews::{LabelledTexts, TextsArgument};
+pub use reviews::{LabelledTexts, TextsArgument, rows};
 pub use table::{Table, thousands};
 pub use training::{Epoch, Recipe, TrainingArguments, describe_dropout};

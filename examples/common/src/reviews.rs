@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
-use cloze::train::{Row, Sanitized};
+use cloze::train::{Row, Sanitized, declared_label_names, stream_rows};
 
 use crate::Result;
 
@@ -13,7 +13,7 @@ const VALIDATION: &str = include_str!("../../data/reviews-validation.tsv");
 /// The arguments `--train` and `--validation`, and which columns of the files to read.
 #[derive(clap::Args, serde::Serialize)]
 pub struct TextsArgument {
-    /// Rows to train on, .tsv, .csv or .jsonl [default: a few built-in reviews]
+    /// Rows to train on, .tsv, .csv, .jsonl, .json or .parquet [default: a few built-in reviews]
     #[arg(long, value_name = "FILE", requires = "validation")]
     train: Option<PathBuf>,
     /// Rows to evaluate on
@@ -25,6 +25,9 @@ pub struct TextsArgument {
     /// Column with the labels
     #[arg(long, value_name = "NAME", default_value = "label")]
     label_column: String,
+    /// Character between the columns of .tsv and .csv files [default: found out]
+    #[arg(long, value_name = "CHARACTER")]
+    separator: Option<char>,
     /// Names of classes 0, 1, ..., separated by commas [default: taken from the labels]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     labels: Vec<String>,
@@ -56,7 +59,7 @@ impl TextsArgument {
             _ => (built_in(TRAIN), built_in(VALIDATION)),
         };
         let labels = match self.labels.is_empty() {
-            true => label_names(&training).map_err(|error| format!("train: {error}"))?,
+            true => self.label_names(&training)?,
             false => self.labels.iter().map(|label| label.trim().to_string()).collect(),
         };
         check_labels(&labels)?;
@@ -64,14 +67,40 @@ impl TextsArgument {
         Ok(LabelledTexts { training, validation, labels })
     }
 
-    fn rows(&self, path: &Path) -> Result<Vec<Row>> {
+    /// Returns the names of the classes: those that the file declares, or else those that occur.
+    fn label_names(&self, training: &[Row]) -> Result<Vec<String>> {
+        let declared = match &self.train {
+            Some(path) => declared_label_names(path, &self.columns())?,
+            None => None,
+        };
+        Ok(declared.map_or_else(|| label_names(training), Ok).map_err(|error| format!("train: {error}"))?)
+    }
+
+    fn columns(&self) -> Columns {
         let columns = Columns::new().label(&self.label_column);
-        let columns = match &self.text_column {
+        match &self.text_column {
             Some(name) => columns.text(name),
             None => columns,
-        };
-        Ok(read_rows(path, &columns)?)
+        }
     }
+
+    fn rows(&self, path: &Path) -> Result<Vec<Row>> {
+        rows(path, self.columns(), self.separator)
+    }
+}
+
+/// Reads the rows of a file, and prints the separator of its columns if its name promises another.
+///
+/// # Errors
+/// Returns the errors of [`read_rows`].
+pub fn rows(path: &Path, columns: Columns, separator: Option<char>) -> Result<Vec<Row>> {
+    let columns = separator.map_or(columns.clone(), |separator| columns.separator(separator));
+    let usual =
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv")) { '\t' } else { ',' };
+    if let Some(found) = stream_rows(path, &columns)?.separator().filter(|&found| found != usual) {
+        println!("{}: the separator is {found:?}", path.display());
+    }
+    Ok(read_rows(path, &columns)?)
 }
 
 /// Rejects a single class: there is nothing to learn, and the library takes one label for regression.

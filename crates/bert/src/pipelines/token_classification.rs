@@ -8,6 +8,7 @@ use super::Pipeline;
 use super::characters::Characters;
 use super::output::{finite, largest, softmax};
 use super::runner::Runner;
+use crate::tags::{Tag, TagNotation, TagSpan};
 use crate::{
     BertForTokenClassification, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
 };
@@ -42,7 +43,7 @@ pub struct LabelledWord {
 /// Consecutive words that name one thing, such as a person or a place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entity {
-    /// The kind of entity: the label without `B-` or `I-`.
+    /// The kind of entity: the label without `B-`, `I-` or another letter for the position.
     pub label: String,
     /// The text from the first to the last word.
     pub text: String,
@@ -131,14 +132,16 @@ impl TokenClassification {
         Ok(words.into_iter().zip(texts).map(labelled).collect())
     }
 
-    /// Finds the entities of each text: spans of consecutive words of one kind. A `B-` starts a new span (IOB2), as
-    /// does an `I-` after another kind. Labels without a prefix form spans of equal labels.
+    /// Finds the entities of each text: spans of consecutive words of one kind. Labels may follow any
+    /// [scheme](crate::tags::TagScheme), in any [notation](TagNotation): a `B-` or `S-` starts a new span, as does an
+    /// `I-` after another kind. Labels without a letter for the position form spans of equal labels.
     ///
     /// # Errors
     /// Returns an error like [`words`](TokenClassification::words).
     pub fn entities(&self, texts: &[&str]) -> Result<Vec<Vec<Entity>>> {
         let words = self.words(texts)?;
-        Ok(words.iter().zip(texts).map(|(words, text)| entities(words, text)).collect())
+        let notation = TagNotation::of(self.labels().iter().map(String::as_str));
+        Ok(words.iter().zip(texts).map(|(words, text)| entities(words, notation, text)).collect())
     }
 
     fn labelled(&self, word: Word, text: &Characters) -> LabelledWord {
@@ -184,36 +187,17 @@ fn gather(encoding: &Encoding, probabilities: Vec<Vec<f64>>, words: &mut BTreeMa
     }
 }
 
-/// Splits a label into the position within the entity and the kind of entity.
-fn parts(label: &str) -> (char, &str) {
-    match label.split_once('-') {
-        Some((place @ ("B" | "I" | "E" | "S"), kind)) => (place.chars().next().unwrap_or('I'), kind),
-        _ => ('I', label),
-    }
-}
-
-fn entities(words: &[LabelledWord], text: &str) -> Vec<Entity> {
-    let mut spans: Vec<(&str, Vec<&LabelledWord>)> = Vec::new();
-    let mut open = false;
-    for word in words {
-        let (place, kind) = parts(&word.label);
-        if kind == "O" {
-            open = false;
-            continue;
-        }
-        match spans.last_mut() {
-            Some((last, words)) if open && *last == kind && matches!(place, 'I' | 'E') => words.push(word),
-            _ => spans.push((kind, vec![word])),
-        }
-        open = matches!(place, 'B' | 'I');
-    }
+/// Finds the spans of words whose labels, written in `notation`, belong together.
+fn entities(words: &[LabelledWord], notation: TagNotation, text: &str) -> Vec<Entity> {
+    let tags: Vec<Tag> = words.iter().map(|word| notation.parse(&word.label)).collect();
     let text = Characters::new(text);
-    let entity = |(kind, words): (&str, Vec<&LabelledWord>)| {
-        let (start, end) = (words[0].start, words[words.len() - 1].end);
+    let entity = |TagSpan { start, end, kind }: TagSpan| {
+        let words = &words[start..end];
         let score = words.iter().map(|word| word.score).sum::<f64>() / words.len() as f64;
-        Entity { label: kind.to_string(), text: text.part(start, end).to_string(), start, end, score }
+        let (start, end) = (words[0].start, words[words.len() - 1].end);
+        Entity { label: kind, text: text.part(start, end).to_string(), start, end, score }
     };
-    spans.into_iter().map(entity).collect()
+    TagSpan::of_tags(&tags).into_iter().map(entity).collect()
 }
 
 #[cfg(test)]
@@ -239,7 +223,8 @@ mod tests {
                 word
             })
             .collect();
-        entities(&words, &whole).into_iter().map(|entity| (entity.label, entity.text)).collect()
+        let notation = TagNotation::of(labels.iter().copied());
+        entities(&words, notation, &whole).into_iter().map(|entity| (entity.label, entity.text)).collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -252,10 +237,14 @@ mod tests {
         assert_eq!(found(&["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC"]), both);
         assert_eq!(found(&["I-PER", "I-PER", "O", "O", "I-LOC", "I-LOC"]), both, "IOB1");
         assert_eq!(found(&["B-PER", "E-PER", "O", "O", "B-LOC", "E-LOC"]), both, "BIOES");
+        assert_eq!(found(&["B-PER", "L-PER", "O", "O", "B-LOC", "L-LOC"]), both, "BILOU");
+        assert_eq!(found(&["PER-B", "PER-I", "o", "o", "LOC-B", "LOC-I"]), both, "letters behind");
+        assert_eq!(found(&["b_PER", "i_PER", "0", "0", "b_LOC", "i_LOC"]), both, "underscores");
         assert_eq!(found(&["PER", "PER", "O", "O", "LOC", "LOC"]), both, "without a scheme");
         let apart = pairs(&[("PER", "Ana"), ("PER", "Luz"), ("LOC", "Rio"), ("PER", "Claro")]);
         assert_eq!(found(&["B-PER", "B-PER", "O", "O", "B-LOC", "I-PER"]), apart);
         assert_eq!(found(&["S-PER", "S-PER", "O", "O", "S-LOC", "S-PER"]), apart);
+        assert_eq!(found(&["U-PER", "U-PER", "O", "O", "U-LOC", "U-PER"]), apart);
         assert_eq!(found(&["O"; 6]), []);
     }
 }

@@ -4,16 +4,18 @@ mod classification;
 mod correlation;
 mod perplexity;
 mod precision_recall;
+mod seqeval;
 mod spans;
 mod squad;
 #[cfg(test)]
 mod test_stream;
 
 pub use classification::{Average, accuracy, confusion_matrix, f1, matthews};
+pub use cloze_bert::tags::TagSpan;
 pub use correlation::{pearson, spearman};
 pub use perplexity::perplexity;
 pub use precision_recall::{PrecisionRecall, precision_recall};
-pub use spans::{SpanMode, SpanScores, TagSpan, span_scores, spans};
+pub use spans::{SpanMode, SpanScores, span_scores, spans};
 pub use squad::{SquadScores, SquadVersion, squad_exact_match, squad_f1, squad_normalize};
 
 use crate::{Error, Result};

@@ -2,32 +2,28 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::PrecisionRecall;
-use crate::tag_scheme::{SpanPosition, Tag};
+use cloze_bert::tags::{SpanPosition, Tag, TagNotation, TagSpan};
+
+use super::{PrecisionRecall, seqeval};
 use crate::{Error, Result};
 
 /// How tags are grouped into spans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SpanMode {
-    /// The rule of `conlleval` and seqeval's default: any tag that cannot continue the previous span begins a new one,
-    /// such as an `I-PER` after `O`. Tags of every scheme are accepted.
+    /// The rule of `conlleval`: any tag that cannot continue the previous span begins a new one, such as an `I-PER`
+    /// after `O`. Tags of every [scheme](crate::TagScheme) and [notation](TagNotation) are accepted; tags without a
+    /// letter for the position form spans of equal tags. For tags `O`, `B-`, `I-`, `E-` and `S-`, the results are those
+    /// of [`Seqeval`](SpanMode::Seqeval).
     #[default]
     Lenient,
+    /// Exactly what seqeval does by default with any tag. It takes the first character for the position, so `ORG ORG`
+    /// is no span, and `BRAND BRAND` are two spans of kind `RAND`: use it only to compare with numbers of seqeval.
+    Seqeval,
     /// Seqeval's `mode="strict", scheme=IOB2`: a span begins with `B`.
     StrictIob2,
     /// Seqeval's `mode="strict", scheme=IOBES`: a span is one `S`, or begins with `B` and ends with `E`.
     StrictBioes,
-}
-
-/// The span of words `start..end` of a sentence.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TagSpan {
-    /// Index of the first word.
-    pub start: usize,
-    /// Index of the word after the last.
-    pub end: usize,
-    /// The kind of span, such as `PER`.
-    pub kind: String,
 }
 
 /// Scores of predicted spans. A span is correct if its first word, last word and kind all match.
@@ -49,11 +45,23 @@ pub struct SpanScores {
 /// # Errors
 /// Returns an error that names the tag if the mode is strict and a tag does not belong to its scheme.
 pub fn spans<S: AsRef<str>>(given: &[S], mode: SpanMode) -> Result<Vec<TagSpan>> {
-    let tags: Vec<Tag> = given.iter().map(|tag| Tag::parse(tag.as_ref())).collect();
+    spans_in(given, TagNotation::of(given.iter().map(AsRef::as_ref)), mode)
+}
+
+fn spans_in<S: AsRef<str>>(given: &[S], notation: TagNotation, mode: SpanMode) -> Result<Vec<TagSpan>> {
+    let tags: Vec<Tag> = given.iter().map(|tag| notation.parse(tag.as_ref())).collect();
+    match mode {
+        SpanMode::Lenient => Ok(TagSpan::of_tags(&tags)),
+        SpanMode::Seqeval => Ok(seqeval::spans(given)),
+        SpanMode::StrictIob2 | SpanMode::StrictBioes => strict(given, &tags, mode),
+    }
+}
+
+/// Returns the spans of a sentence in a strict mode: those that have no tag out of place.
+fn strict<S: AsRef<str>>(given: &[S], tags: &[Tag], mode: SpanMode) -> Result<Vec<TagSpan>> {
     let known = |position: SpanPosition| match mode {
-        SpanMode::Lenient => true,
         SpanMode::StrictIob2 => matches!(position, SpanPosition::Outside | SpanPosition::Begin | SpanPosition::Inside),
-        SpanMode::StrictBioes => position != SpanPosition::Unknown,
+        _ => position != SpanPosition::Unknown,
     };
     if let Some(at) = tags.iter().position(|tag| !known(tag.position)) {
         let scheme = if mode == SpanMode::StrictIob2 { "IOB2 (O, B-, I-)" } else { "BIOES (O, B-, I-, E-, S-)" };
@@ -61,24 +69,20 @@ pub fn spans<S: AsRef<str>>(given: &[S], mode: SpanMode) -> Result<Vec<TagSpan>>
         return Err(Error::data("tags", why));
     }
     let mut found = Vec::new();
-    let (mut at, mut previous) = (0, Tag::OUTSIDE);
+    let mut at = 0;
     while let Some(first) = tags.get(at) {
-        let begins = match mode {
-            SpanMode::Lenient => first.begins_after(&previous),
-            _ => matches!(first.position, SpanPosition::Begin | SpanPosition::Single),
-        };
-        if !begins {
-            (at, previous) = (at + 1, *first);
+        let start = at;
+        at += 1;
+        if !matches!(first.position, SpanPosition::Begin | SpanPosition::Single) {
             continue;
         }
-        let start = at;
-        (at, previous) = (at + 1, *first);
         while let Some(next) = tags.get(at)
-            && continues(&previous, next, mode)
+            && continues(&tags[at - 1], next)
         {
-            (at, previous) = (at + 1, *next);
+            at += 1;
         }
-        if mode != SpanMode::StrictBioes || matches!(previous.position, SpanPosition::End | SpanPosition::Single) {
+        let ended = matches!(tags[at - 1].position, SpanPosition::End | SpanPosition::Single);
+        if mode == SpanMode::StrictIob2 || ended {
             found.push(TagSpan { start, end: at, kind: first.kind.to_string() });
         }
     }
@@ -86,17 +90,15 @@ pub fn spans<S: AsRef<str>>(given: &[S], mode: SpanMode) -> Result<Vec<TagSpan>>
 }
 
 /// Returns whether `tag` continues the span that `previous` is in.
-fn continues(previous: &Tag, tag: &Tag, mode: SpanMode) -> bool {
+fn continues(previous: &Tag, tag: &Tag) -> bool {
     let ended = matches!(previous.position, SpanPosition::End | SpanPosition::Single);
-    match mode {
-        SpanMode::Lenient => tag.position != SpanPosition::Outside && !tag.begins_after(previous),
-        _ => !ended && matches!(tag.position, SpanPosition::Inside | SpanPosition::End) && tag.kind == previous.kind,
-    }
+    !ended && matches!(tag.position, SpanPosition::Inside | SpanPosition::End) && tag.kind == previous.kind
 }
 
 /// Scores the spans formed by predicted tags against those formed by the true tags. Each element is a sentence.
 ///
-/// The results equal seqeval's with `zero_division=0`.
+/// Where the letter for the position is written is recognized from all tags together. For tags `O`, `B-`, `I-`, `E-`
+/// and `S-`, the results equal seqeval's with `zero_division=0`; [`SpanMode::Seqeval`] equals it for all tags.
 ///
 /// Source: E. F. Tjong Kim Sang, F. De Meulder, "Introduction to the CoNLL-2003 shared task", 2003, and its script
 /// `conlleval`.
@@ -106,16 +108,25 @@ fn continues(previous: &Tag, tag: &Tag, mode: SpanMode) -> bool {
 /// sentence), or if the mode is strict and a tag does not belong to its scheme.
 pub fn span_scores<S: AsRef<str>>(predictions: &[Vec<S>], labels: &[Vec<S>], mode: SpanMode) -> Result<SpanScores> {
     super::check(predictions.len(), labels.len())?;
-    // True positives, predictions and labels of each kind.
-    let mut counts: BTreeMap<String, [usize; 3]> = BTreeMap::new();
     for (number, (predicted, labelled)) in predictions.iter().zip(labels).enumerate() {
         if predicted.len() != labelled.len() {
             let why = format!("{} predicted tags for {} words", predicted.len(), labelled.len());
             return Err(Error::data("metric", format!("sentence {number}: {why}")));
         }
+    }
+    let (predictions, labels) = match mode {
+        SpanMode::Seqeval => (vec![seqeval::joined(predictions)], vec![seqeval::joined(labels)]),
+        _ => (borrowed(predictions), borrowed(labels)),
+    };
+    let notation = TagNotation::of(predictions.iter().chain(&labels).flatten().copied());
+    // True positives, predictions and labels of each kind.
+    let mut counts: BTreeMap<String, [usize; 3]> = BTreeMap::new();
+    for (number, (predicted, labelled)) in predictions.iter().zip(&labels).enumerate() {
         let inside = |error: Error| Error::data("metric", format!("sentence {number}: {error}"));
-        let predicted = spans(predicted, mode).map_err(inside)?;
-        let labelled: HashSet<TagSpan> = spans(labelled, mode).map_err(inside)?.into_iter().collect();
+        let set = |tags: &[&str]| -> Result<HashSet<TagSpan>> {
+            Ok(spans_in(tags, notation, mode).map_err(inside)?.into_iter().collect())
+        };
+        let (predicted, labelled) = (set(predicted)?, set(labelled)?);
         for span in &labelled {
             counts.entry(span.kind.clone()).or_default()[2] += 1;
         }
@@ -139,166 +150,9 @@ pub fn span_scores<S: AsRef<str>>(predictions: &[Vec<S>], labels: &[Vec<S>], mod
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::test_stream::Lcg;
-    use super::*;
-
-    fn tags(text: &str) -> Vec<String> {
-        text.split_whitespace().map(str::to_string).collect()
-    }
-
-    /// Returns predictions and labels for 200 sentences of 1 to 9 random tags. Three in ten predictions are random.
-    fn sentences(letters: &str) -> (Vec<Vec<String>>, Vec<Vec<String>>) {
-        let letters: Vec<char> = letters.chars().collect();
-        let mut random = Lcg(7);
-        let tag = |random: &mut Lcg| {
-            let (letter, kind) = (letters[random.below(letters.len())], ["X", "Y", "Z"][random.below(3)]);
-            if letter == 'O' { "O".to_string() } else { format!("{letter}-{kind}") }
-        };
-        let (mut predictions, mut labels) = (Vec::new(), Vec::new());
-        for _ in 0..200 {
-            let length = 1 + random.below(9);
-            let label: Vec<String> = (0..length).map(|_| tag(&mut random)).collect();
-            let mut predict = |label: &String| {
-                let other = tag(&mut random);
-                if random.below(10) < 7 { label.clone() } else { other }
-            };
-            predictions.push(label.iter().map(&mut predict).collect());
-            labels.push(label);
-        }
-        (predictions, labels)
-    }
-
-    /// Precision, recall and F1 of X, Y, Z, micro, macro and weighted average; then the supports of X, Y and Z.
-    type Expected = ([[f64; 3]; 6], [usize; 3]);
-
-    /// The letters that tags are made of, and the expected scores from seqeval 1.2.2:
-    /// `classification_report(labels, predictions, output_dict=True, zero_division=0)`, strict modes with
-    /// `mode="strict", scheme=IOB2` or `IOBES`.
-    const SEQEVAL: [(&str, SpanMode, Expected); 4] = [
-        (
-            "OBI",
-            SpanMode::Lenient,
-            (
-                [
-                    [0.7184466019417476, 0.6915887850467289, 0.7047619047619048],
-                    [0.7415730337078652, 0.7021276595744681, 0.7213114754098361],
-                    [0.663594470046083, 0.7024390243902439, 0.6824644549763034],
-                    [0.7054908485856906, 0.6985172981878089, 0.7019867549668874],
-                    [0.7078713685652319, 0.6987184896704802, 0.702845945049348],
-                    [0.7070842990313997, 0.6985172981878089, 0.702357196484743],
-                ],
-                [214, 188, 205],
-            ),
-        ),
-        (
-            "OBIES",
-            SpanMode::Lenient,
-            (
-                [
-                    [0.751937984496124, 0.7432950191570882, 0.7475915221579961],
-                    [0.7869565217391304, 0.70703125, 0.7448559670781892],
-                    [0.7148014440433214, 0.7471698113207547, 0.7306273062730627],
-                    [0.7490196078431373, 0.7327365728900256, 0.7407886231415642],
-                    [0.7512319834261919, 0.7324986934926142, 0.7410249318364159],
-                    [0.7508172201920535, 0.7327365728900256, 0.7409472519406841],
-                ],
-                [261, 256, 265],
-            ),
-        ),
-        (
-            "OBI",
-            SpanMode::StrictIob2,
-            (
-                [
-                    [0.7346938775510204, 0.6666666666666666, 0.6990291262135923],
-                    [0.6923076923076923, 0.65625, 0.6737967914438503],
-                    [0.6310679611650486, 0.6989247311827957, 0.663265306122449],
-                    [0.684931506849315, 0.6734006734006734, 0.6791171477079796],
-                    [0.6860231770079205, 0.6739471326164873, 0.6786970745932973],
-                    [0.6885447731494888, 0.6734006734006734, 0.6796744480776612],
-                ],
-                [108, 96, 93],
-            ),
-        ),
-        (
-            "OBIES",
-            SpanMode::StrictBioes,
-            (
-                [
-                    [0.734375, 0.6438356164383562, 0.6861313868613139],
-                    [0.660377358490566, 0.5223880597014925, 0.5833333333333333],
-                    [0.6470588235294118, 0.7457627118644068, 0.6929133858267716],
-                    [0.6810810810810811, 0.6331658291457286, 0.65625],
-                    [0.6806037273399926, 0.6373287960014185, 0.654126035340473],
-                    [0.6835735105884584, 0.6331658291457286, 0.6535317303416521],
-                ],
-                [73, 67, 59],
-            ),
-        ),
-    ];
-
-    #[test]
-    fn as_seqeval() {
-        for (letters, mode, (numbers, supports)) in SEQEVAL {
-            let (predictions, labels) = sentences(letters);
-            let found = span_scores(&predictions, &labels, mode).unwrap();
-            let kinds: Vec<&PrecisionRecall> = found.by_kind.values().collect();
-            assert_eq!(kinds.iter().map(|kind| kind.support).collect::<Vec<_>>(), supports);
-            let averages = [&found.micro, &found.macro_average, &found.weighted];
-            assert!(averages.iter().all(|average| average.support == supports.iter().sum::<usize>()));
-            for (found, expected) in kinds.into_iter().chain(averages).zip(numbers) {
-                let close = [found.precision, found.recall, found.f1]
-                    .into_iter()
-                    .zip(expected)
-                    .all(|(a, b)| (a - b).abs() < 1e-12);
-                assert!(close, "{letters} {mode:?}: {found:?}, not {expected:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn spans_by_mode() {
-        let found = |text: &str, mode| {
-            let spans = spans(&tags(text), mode).unwrap().into_iter();
-            spans.map(|TagSpan { start, end, kind }| format!("{start}..{end} {kind}")).collect::<Vec<_>>()
-        };
-        let text = "I-X I-X O B-Y I-Z I-Z B-Z";
-        assert_eq!(found(text, SpanMode::Lenient), ["0..2 X", "3..4 Y", "4..6 Z", "6..7 Z"]);
-        assert_eq!(found(text, SpanMode::StrictIob2), ["3..4 Y", "6..7 Z"]);
-        let text = "B-X E-X B-X O S-X E-Y B-X I-X B-X E-X I-X";
-        assert_eq!(found(text, SpanMode::StrictBioes), ["0..2 X", "4..5 X", "8..10 X"]);
-        assert_eq!(found("NOUN NOUN VERB O", SpanMode::Lenient), ["0..2 NOUN", "2..3 VERB"]);
-    }
-
-    #[test]
-    fn nothing_to_divide_by_is_zero() {
-        let none = span_scores(&[tags("O O")], &[tags("O O")], SpanMode::Lenient).unwrap();
-        assert_eq!(
-            (none.by_kind.len(), none.micro, none.weighted),
-            (0, PrecisionRecall::default(), PrecisionRecall::default())
-        );
-        let missed = span_scores(&[tags("O B-Y")], &[tags("B-X O")], SpanMode::Lenient).unwrap();
-        assert_eq!((missed.micro.f1, missed.by_kind["X"].support, missed.by_kind["Y"].support), (0.0, 1, 0));
-    }
-
-    #[test]
-    fn errors_name_the_sentence() {
-        let said = |predictions: &[&str], labels: &[&str], mode| {
-            let of = |texts: &[&str]| texts.iter().map(|text| tags(text)).collect::<Vec<_>>();
-            span_scores(&of(predictions), &of(labels), mode).unwrap_err().to_string()
-        };
-        assert_eq!(said(&[], &[], SpanMode::Lenient), "metric: no predictions");
-        let uneven = "metric: the number of predictions (1) differs from the number of labels (0)";
-        assert_eq!(said(&["O"], &[], SpanMode::Lenient), uneven);
-        assert_eq!(
-            said(&["O", "O"], &["O", "O O"], SpanMode::Lenient),
-            "metric: sentence 1: 1 predicted tags for 2 words"
-        );
-        let why = "metric: sentence 1: tags: tag \"E-X\" of word 1 does not belong to IOB2 (O, B-, I-)";
-        assert_eq!(said(&["O", "B-X E-X"], &["O", "O O"], SpanMode::StrictIob2), why);
-        let why = "metric: sentence 0: tags: tag \"NOUN\" of word 0 does not belong to BIOES (O, B-, I-, E-, S-)";
-        assert_eq!(said(&["NOUN"], &["O"], SpanMode::StrictBioes), why);
-    }
+fn borrowed<S: AsRef<str>>(sentences: &[Vec<S>]) -> Vec<Vec<&str>> {
+    sentences.iter().map(|tags| tags.iter().map(AsRef::as_ref).collect()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,15 @@ use std::fmt;
 
 use serde_json::{Number, Value};
 
-/// The value of a row in one column: any JSON value, or one of the numbers that JSON cannot express.
+/// The value of a row in one column: any JSON value, or what JSON cannot express.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
     /// A JSON value.
     Json(Value),
     /// NaN or an infinity.
     NonFinite(f64),
+    /// The text of a row that could not be read, and why: a line with another number of columns, or of invalid JSON.
+    Malformed(String),
 }
 
 impl<T: Into<Value>> From<T> for Cell {
@@ -33,6 +35,7 @@ impl fmt::Display for Cell {
             Cell::Json(value) => value.fmt(f),
             Cell::NonFinite(value) if value.is_nan() => f.write_str("nan"),
             Cell::NonFinite(value) => value.fmt(f),
+            Cell::Malformed(why) => f.write_str(why),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! The columns to read.
 
+use serde_json::{Map, Value};
+
+use super::{Cell, Row};
+
 /// Default names of the text column, in order of preference.
 const TEXT: &[&str] = &["sentence", "text", "content"];
 const LABEL: &[&str] = &["label"];
@@ -20,15 +24,52 @@ pub struct Columns {
     text: Option<String>,
     second_text: Option<String>,
     label: Option<String>,
+    labels: Vec<String>,
     numbered: bool,
+    separator: Option<char>,
 }
 
 /// The indices of the wanted columns among those of a file.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ColumnIndices {
     pub(super) text: usize,
     pub(super) second_text: Option<usize>,
-    pub(super) label: usize,
+    pub(super) label: LabelColumns,
+}
+
+/// The column of the label, or a column for each label with its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LabelColumns {
+    One(usize),
+    Each(Vec<(String, usize)>),
+}
+
+impl ColumnIndices {
+    /// Returns the indices, each at least once.
+    #[cfg(feature = "parquet")]
+    pub(super) fn all(&self) -> Vec<usize> {
+        let labels = match &self.label {
+            LabelColumns::One(column) => vec![*column],
+            LabelColumns::Each(columns) => columns.iter().map(|(_, column)| *column).collect(),
+        };
+        [vec![self.text], self.second_text.into_iter().collect(), labels].concat()
+    }
+
+    /// Makes a row of the cells of its columns.
+    pub(super) fn row(&self, line: usize, cell: impl Fn(usize) -> Cell, label: impl Fn(usize) -> Cell) -> Row {
+        let value = |column: usize| match label(column) {
+            Cell::Json(value) => value,
+            Cell::NonFinite(_) | Cell::Malformed(_) => Value::Null,
+        };
+        let label = match &self.label {
+            LabelColumns::One(column) => label(*column),
+            LabelColumns::Each(columns) => {
+                let by_name: Map<_, _> = columns.iter().map(|(name, column)| (name.clone(), value(*column))).collect();
+                Value::Object(by_name).into()
+            }
+        };
+        Row { line, text: cell(self.text), second_text: self.second_text.map(&cell), label }
+    }
 }
 
 impl Columns {
@@ -63,6 +104,42 @@ impl Columns {
         Columns { label: Some(name.into()), ..self }
     }
 
+    /// Sets a column for each of several labels, which has 1 in the rows to which the label applies and 0 in the
+    /// others. The label of a row becomes an object with these values by name, for
+    /// [`sanitize_multi_label`](crate::sanitize_multi_label).
+    ///
+    /// ```
+    /// use cloze_train::{Columns, multi_label_names, read_rows, sanitize_multi_label};
+    /// let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("train.csv");
+    /// std::fs::write(&path, "text,rude,toxic\na,0,1\nb,1,1\n")?;
+    /// let rows = read_rows(&path, &Columns::new().labels(["rude", "toxic"]))?;
+    /// let clean = sanitize_multi_label("train", rows, &["rude".into(), "toxic".into()]);
+    /// assert_eq!(clean.labels, [[false, true], [true, true]]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn labels<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Columns {
+        Columns { labels: names.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Sets the character between the columns of TSV and CSV files. By default, it is found out from the file. Between
+    /// tabs, quotation marks have no special meaning.
+    pub fn separator(self, separator: char) -> Columns {
+        Columns { separator: Some(separator), ..self }
+    }
+
+    pub(super) fn chosen_separator(&self) -> Option<char> {
+        self.separator
+    }
+
+    /// Returns the largest number among the named columns, and whether the label is named too, so that it is not in the
+    /// last column, whichever that is.
+    pub(super) fn width(&self) -> (usize, bool) {
+        let names = [&self.text, &self.second_text, &self.label].into_iter().flatten().chain(&self.labels);
+        let largest = names.filter_map(|name| name.parse().ok()).max().unwrap_or(1);
+        (largest, self.label.is_some() || !self.labels.is_empty())
+    }
+
     /// Finds the wanted columns among those of a file. The error names the missing column and those that exist.
     pub(super) fn find(&self, there: &[impl AsRef<str>]) -> Result<ColumnIndices, String> {
         let find = |name: &Option<String>, defaults: &[&str]| {
@@ -77,10 +154,14 @@ impl Columns {
         };
         let last = there.len().to_string();
         let (text, label) = if self.numbered { (&["1"][..], &[last.as_str()][..]) } else { (TEXT, LABEL) };
+        let each = |name: &String| Ok((name.clone(), find(&Some(name.clone()), &[])?));
         Ok(ColumnIndices {
             text: find(&self.text, text)?,
             second_text: self.second_text.is_some().then(|| find(&self.second_text, &[])).transpose()?,
-            label: find(&self.label, label)?,
+            label: match self.labels.is_empty() {
+                true => LabelColumns::One(find(&self.label, label)?),
+                false => LabelColumns::Each(self.labels.iter().map(each).collect::<Result<_, String>>()?),
+            },
         })
     }
 }
@@ -107,12 +188,15 @@ mod tests {
 
     #[test]
     fn defaults_and_names() {
-        let found = |text, second_text, label| Ok(ColumnIndices { text, second_text, label });
+        let found = |text, second_text, label| Ok(ColumnIndices { text, second_text, label: LabelColumns::One(label) });
         assert_eq!(Columns::new().find(&["label", "content", "text"]), found(2, None, 0));
         assert_eq!(Columns::new().find(&["text", "sentence", "label"]), found(1, None, 2));
         let pairs = Columns::new().text("b").second_text("a").label("c");
         assert_eq!(pairs.find(&["a", "b", "c", "label", "text"]), found(1, Some(0), 2));
         assert_eq!(Columns::numbered().find(&["1", "2", "3"]), found(0, None, 2));
+        let each = LabelColumns::Each(vec![("c".into(), 2), ("b".into(), 1)]);
+        let several = Columns::new().labels(["c", "b"]).find(&["text", "b", "c"]);
+        assert_eq!(several, Ok(ColumnIndices { text: 0, second_text: None, label: each }));
         assert_eq!(Columns::numbered().second_text("3").label("2").find(&["1", "2", "3"]), found(0, Some(2), 1));
     }
 

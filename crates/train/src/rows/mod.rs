@@ -1,14 +1,15 @@
 //! Rows of texts and labels, with one reader for each file format.
 //!
-//! Readers return cells as the file has them. A malformed line is an error, but a value that is not a text or a label
-//! is returned like any other: [`sanitize`](crate::sanitize) decides what to do with it.
+//! Readers return cells as the file has them, also those that are not a text or a label, and a row for each malformed
+//! line: [`sanitize`](crate::sanitize) decides what to do with them.
 
 mod cell;
 mod columns;
-mod json_lines;
+mod json;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod separated;
+mod separator;
 mod utf8;
 
 use std::path::Path;
@@ -40,10 +41,25 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Makes the row of a line that could not be read. [`sanitize`](crate::sanitize) drops it, and says why.
+    pub fn malformed(line: usize, why: impl Into<String>) -> Row {
+        Row::new(line, Cell::Malformed(why.into()), serde_json::Value::Null)
+    }
+}
+
 /// An iterator over the rows of a file, returned by [`stream_rows`]. It ends after the first error.
 pub struct RowStream {
     rows: Box<dyn Iterator<Item = Result<Row>> + Send>,
+    separator: Option<char>,
     ended: bool,
+}
+
+impl RowStream {
+    /// Returns the character between the columns of a TSV or CSV file.
+    pub fn separator(&self) -> Option<char> {
+        self.separator
+    }
 }
 
 impl Iterator for RowStream {
@@ -64,21 +80,26 @@ const LOOK_AHEAD: usize = 1000;
 
 /// Reads all rows of a file. The extension of its name decides the format:
 ///
-/// - `.tsv`: a header, then one row per line, with tabs between columns. Quotation marks have no special meaning, as in
-///   GLUE's files.
-/// - `.csv`: a header, then rows with commas between columns. Quoted columns may contain commas, line ends and doubled
+/// - `.tsv`, `.csv`: a header, then rows of columns. The separator is a tab in `.tsv` files and a comma in `.csv` files
+///   if it gives the file the wanted columns, otherwise a comma, semicolon, tab or vertical bar that does;
+///   [`Columns::separator`] chooses one, and [`RowStream::separator`] returns it. Between tabs, quotation marks have no
+///   special meaning, as in GLUE's files. Otherwise, quoted columns may contain separators, line ends and doubled
 ///   quotation marks (RFC 4180).
-/// - `.jsonl`, `.ndjson`, `.json`: one JSON object per line. Python's `NaN`, `Infinity` and `-Infinity` are accepted.
-///   Missing keys are read as `null`.
+/// - `.jsonl`, `.ndjson`, `.json`: one JSON object per line, a list of objects, an object with a list of objects in
+///   `data` or in a single other field, or an object with a list of values for each column. Python's `NaN`, `Infinity`
+///   and `-Infinity` are accepted. Missing keys are read as `null`.
 /// - `.parquet`, with the cargo feature `parquet`: lists, structures and maps become JSON values.
 ///
 /// Blank lines are skipped. In TSV and CSV all columns are strings, except that labels that parse as numbers become
 /// numbers. For files without a header, see [`Columns::numbered`].
 ///
+/// A line whose number of columns differs from the header's, or that is not a JSON object, becomes a
+/// [malformed](Row::malformed) row, so that [`BadRows`](crate::BadRows) decides about it. Without a header, rows may
+/// have different numbers of columns if the label column is chosen.
+///
 /// # Errors
 /// Returns an error if the file cannot be read, is not UTF-8, has another extension, lacks a column (lists those it
-/// has) or has no rows. Returns an error that names the line if its number of columns differs from the header's, or if
-/// it is not a JSON object.
+/// has) or has no rows.
 pub fn read_rows(path: impl AsRef<Path>, columns: &Columns) -> Result<Vec<Row>> {
     let path = path.as_ref();
     let rows = stream(path, columns, usize::MAX)?.collect::<Result<Vec<Row>>>()?;
@@ -89,7 +110,7 @@ pub fn read_rows(path: impl AsRef<Path>, columns: &Columns) -> Result<Vec<Row>> 
 }
 
 /// Reads the rows of a file one by one, for files that are larger than memory. The formats are those of [`read_rows`].
-/// In JSON Lines, columns are looked for in the first 1,000 rows only.
+/// In JSON Lines, columns are looked for in the first 1,000 rows only. JSON in other forms is read as a whole.
 ///
 /// ```
 /// use cloze_train::{Columns, stream_rows};
@@ -109,13 +130,38 @@ pub fn stream_rows(path: impl AsRef<Path>, columns: &Columns) -> Result<RowStrea
     stream(path.as_ref(), columns, LOOK_AHEAD)
 }
 
+/// Returns the names of the classes that a file declares for its label column, or `None` if it declares none. Only
+/// Parquet files of `datasets` do: those whose label is a `ClassLabel`. Their labels are indices of the names, and -1
+/// is no label, which is what [`sanitize`](crate::sanitize) takes with these names.
+///
+/// # Errors
+/// Returns an error if a Parquet file cannot be read, also for want of the cargo feature, or lacks a column.
+pub fn declared_label_names(path: impl AsRef<Path>, columns: &Columns) -> Result<Option<Vec<String>>> {
+    let path = path.as_ref();
+    match extension(path).as_deref() {
+        #[cfg(feature = "parquet")]
+        Some("parquet") => parquet::declared_label_names(path, columns),
+        #[cfg(not(feature = "parquet"))]
+        Some("parquet") => stream(path, columns, 0).map(|_| None),
+        _ => Ok(None),
+    }
+}
+
+fn extension(path: &Path) -> Option<String> {
+    path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase())
+}
+
 fn stream(path: &Path, columns: &Columns, ahead: usize) -> Result<RowStream> {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    let rows: Box<dyn Iterator<Item = Result<Row>> + Send> = match extension.as_deref() {
-        Some("tsv") => Box::new(separated::tsv(path, Utf8Reader::open(path)?, columns)?),
-        Some("csv") => Box::new(separated::csv(path, Utf8Reader::open(path)?, columns)?),
+    let mut separator = None;
+    let rows: Box<dyn Iterator<Item = Result<Row>> + Send> = match extension(path).as_deref() {
+        Some(extension @ ("tsv" | "csv")) => {
+            let usual = if extension == "tsv" { '\t' } else { ',' };
+            let rows = separated::Separated::new(path, Utf8Reader::open(path)?, columns, usual)?;
+            separator = Some(rows.separator());
+            Box::new(rows)
+        }
         Some("jsonl" | "ndjson" | "json") => {
-            Box::new(json_lines::JsonLines::new(path, Utf8Reader::open(path)?, columns, ahead))
+            Box::new(json::JsonRows::new(path, Utf8Reader::open(path)?, columns, ahead))
         }
         #[cfg(feature = "parquet")]
         Some("parquet") => Box::new(parquet::rows(path, columns)?),
@@ -129,7 +175,7 @@ fn stream(path: &Path, columns: &Columns, ahead: usize) -> Result<RowStream> {
             return Err(Error::data_in(path, "rows", why));
         }
     };
-    Ok(RowStream { rows, ended: false })
+    Ok(RowStream { rows, separator, ended: false })
 }
 
 #[cfg(test)]
@@ -176,9 +222,12 @@ mod tests {
     fn a_stream_ends_with_its_first_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
-        fs::write(&path, "text\tlabel\na\t1\nb\nc\t2\n").unwrap();
-        let rows: Vec<Result<Row>> = stream_rows(&path, &Columns::new()).unwrap().collect();
-        assert_eq!((rows.len(), rows[0].is_ok(), rows[1].is_ok()), (2, true, false));
+        let lines = "a;1\n".repeat(1 << 15);
+        fs::write(&path, [b"text;label\n", lines.as_bytes(), b"\xff;1\nb;1\n"].concat()).unwrap();
+        let stream = stream_rows(&path, &Columns::new()).unwrap();
+        assert_eq!(stream.separator(), Some(';'));
+        let rows: Vec<Result<Row>> = stream.collect();
+        assert_eq!((rows.iter().filter(|row| row.is_err()).count(), rows.last().unwrap().is_err()), (1, true));
         fs::write(&path, "text\tlabel\n").unwrap();
         assert_eq!(stream_rows(&path, &Columns::new()).unwrap().count(), 0);
     }

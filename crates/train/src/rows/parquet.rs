@@ -11,6 +11,7 @@ use parquet::record::{Field, Row as Record};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
+use super::columns::{ColumnIndices, LabelColumns};
 use super::{Cell, Columns, Row};
 use crate::{Error, Result};
 
@@ -22,25 +23,39 @@ pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
     let names: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
     let found = columns.find(&names).map_err(|why| Error::data_in(path, "columns", why))?;
     // Read only the wanted columns, and each only once even if it serves twice.
-    let mut wanted = vec![found.text, found.label];
-    wanted.extend(found.second_text);
+    let mut wanted = found.all();
     wanted.sort_unstable();
     wanted.dedup();
-    let place = |column: usize| wanted.iter().position(|&other| other == column).unwrap_or_default();
-    let places = (place(found.text), found.second_text.map(place), place(found.label));
     let fields: Vec<Arc<Type>> = wanted.iter().map(|&column| schema.get_fields()[column].clone()).collect();
     let records = guarded(path, || {
         let projection = Type::group_type_builder(schema.name()).with_fields(fields).build()?;
         RowIter::from_file_into(Box::new(reader)).project(Some(projection))
     })?;
-    Ok(ParquetRows { path: path.into(), records, places, number: 0 })
+    Ok(ParquetRows { path: path.into(), records, found, wanted, number: 0 })
+}
+
+/// Returns the names of the classes that `datasets` writes into a file (`ClassLabel`) for the label column.
+pub(super) fn declared_label_names(path: &Path, columns: &Columns) -> Result<Option<Vec<String>>> {
+    let file = File::open(path).map_err(|source| Error::io(path, "cannot read", source))?;
+    let reader = guarded(path, || SerializedFileReader::new(file))?;
+    let metadata = reader.metadata().file_metadata();
+    let fields: Vec<&str> = metadata.schema().get_fields().iter().map(|field| field.name()).collect();
+    let found = columns.find(&fields).map_err(|why| Error::data_in(path, "columns", why))?;
+    let LabelColumns::One(label) = found.label else { return Ok(None) };
+    let written = metadata.key_value_metadata().into_iter().flatten().find(|entry| entry.key == "huggingface");
+    let written: Option<Value> = written.and_then(|entry| serde_json::from_str(entry.value.as_deref()?).ok());
+    let names =
+        written.as_ref().and_then(|written| written.get("info")?.get("features")?.get(fields[label])?.get("names"));
+    let name = |name: &Value| name.as_str().map(str::to_string);
+    Ok(names.and_then(|names| names.as_array()?.iter().map(name).collect()))
 }
 
 pub(super) struct ParquetRows {
     path: PathBuf,
     records: RowIter<'static>,
-    /// Indices of text, second text and label among the columns that are read.
-    places: (usize, Option<usize>, usize),
+    found: ColumnIndices,
+    /// The columns that are read, in order.
+    wanted: Vec<usize>,
     number: usize,
 }
 
@@ -54,9 +69,9 @@ impl Iterator for ParquetRows {
         };
         self.number += 1;
         let cells: Vec<Cell> = record.get_column_iter().map(|(_, field)| cell(field)).collect();
-        let cell = |place: usize| cells.get(place).cloned().unwrap_or(Value::Null.into());
-        let (text, second_text, label) = self.places;
-        Some(Ok(Row { line: self.number, text: cell(text), second_text: second_text.map(cell), label: cell(label) }))
+        let place = |column: usize| self.wanted.iter().position(|&other| other == column);
+        let cell = |column: usize| place(column).and_then(|at| cells.get(at).cloned()).unwrap_or(Value::Null.into());
+        Some(Ok(self.found.row(self.number, cell, cell)))
     }
 }
 
@@ -74,6 +89,7 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) ->
 
 fn cell(field: &Field) -> Cell {
     match *field {
+        Field::Float16(value) => Cell::number(shortest(value.to_f32())),
         Field::Float(value) => Cell::number(shortest(value)),
         Field::Double(value) => Cell::number(value),
         _ => value(field).into(),
@@ -98,6 +114,7 @@ fn value(field: &Field) -> Value {
         Field::UShort(value) => (*value).into(),
         Field::UInt(value) => (*value).into(),
         Field::ULong(value) => (*value).into(),
+        Field::Float16(value) => shortest(value.to_f32()).into(),
         Field::Float(value) => shortest(*value).into(),
         Field::Double(value) => (*value).into(),
         Field::Str(text) => text.as_str().into(),
@@ -107,7 +124,7 @@ fn value(field: &Field) -> Value {
         Field::MapInternal(map) => {
             map.entries().iter().map(|(key, of)| (key_of(key), value(of))).collect::<Map<_, _>>().into()
         }
-        // Dates, times, decimals and half precision, as the `parquet` crate formats them.
+        // Dates, times and decimals, as the `parquet` crate formats them.
         other => other.to_string().into(),
     }
 }
@@ -126,7 +143,11 @@ fn key_of(field: &Field) -> String {
 #[cfg(test)]
 mod tests {
     use parquet::basic::{Compression, ZstdLevel};
-    use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type};
+    use parquet::data_type::{
+        BoolType, ByteArray, ByteArrayType, DoubleType, FixedLenByteArray, FixedLenByteArrayType, FloatType, Int32Type,
+        Int64Type,
+    };
+    use parquet::file::metadata::KeyValue;
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
@@ -143,7 +164,13 @@ mod tests {
         required boolean yes;
         optional group tags (LIST) { repeated group list { optional binary element (UTF8); } }
         required group at { required int32 x; }
+        required fixed_len_byte_array(2) half (FLOAT16);
     }";
+
+    /// As `datasets` 5.2 writes them.
+    const FEATURES: &str = r#"{"info": {"features": {
+        "text": {"dtype": "string", "_type": "Value"}, "label": {"names": ["world", "sports"], "_type": "ClassLabel"}
+    }}}"#;
 
     fn strings(texts: &[&str]) -> Vec<ByteArray> {
         texts.iter().map(|&text| ByteArray::from(text)).collect()
@@ -152,7 +179,9 @@ mod tests {
     /// Writes a file of two row groups with three rows each.
     fn write(path: &Path, compression: Compression) {
         let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
-        let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+        let properties = WriterProperties::builder().set_compression(compression);
+        let features = KeyValue { key: "huggingface".into(), value: Some(FEATURES.into()) };
+        let properties = Arc::new(properties.set_key_value_metadata(Some(vec![features])).build());
         let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, properties).unwrap();
         for _ in 0..2 {
             let mut group = writer.next_row_group().unwrap();
@@ -169,7 +198,13 @@ mod tests {
                         let column = column.typed::<ByteArrayType>();
                         column.write_batch(&strings(&["x"]), Some(&[3, 2, 1, 0]), Some(&[0, 1, 0, 0]))
                     }
-                    _ => column.typed::<Int32Type>().write_batch(&[7, 8, 9], None, None),
+                    6 => column.typed::<Int32Type>().write_batch(&[7, 8, 9], None, None),
+                    // 0.5, -2 and infinity.
+                    _ => {
+                        let halves =
+                            [[0u8, 0x38], [0, 0xc0], [0, 0x7c]].map(|half| FixedLenByteArray::from(half.to_vec()));
+                        column.typed::<FixedLenByteArrayType>().write_batch(&halves, None, None)
+                    }
                 };
                 written.unwrap();
                 column.close().unwrap();
@@ -178,6 +213,16 @@ mod tests {
             group.close().unwrap();
         }
         writer.close().unwrap();
+    }
+
+    #[test]
+    fn class_labels_have_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, Compression::SNAPPY);
+        let names = |columns: Columns| crate::declared_label_names(&path, &columns).unwrap();
+        assert_eq!(names(Columns::new()).unwrap(), ["world", "sports"]);
+        assert_eq!((names(Columns::new().label("score")), names(Columns::new().labels(["label"]))), (None, None));
     }
 
     #[test]
@@ -210,6 +255,9 @@ mod tests {
             let expected = [["0.1", "true", "0.1"], ["2.0", "false", "2.0"], ["inf", "true", "inf"]];
             assert_eq!(found, expected.map(|row| row.map(String::from)));
         }
+        let rows = read_rows(&path, &Columns::new().text("text").label("half")).unwrap();
+        let halves: Vec<String> = rows.iter().take(3).map(|row| row.label.to_string()).collect();
+        assert_eq!(halves, ["0.5", "-2.0", "inf"]);
         assert_eq!(cell(&Field::Bytes(ByteArray::from("a"))), json!("a").into());
     }
 
@@ -219,7 +267,7 @@ mod tests {
         let path = folder.path().join("a.parquet");
         write(&path, Compression::SNAPPY);
         let error = read_rows(&path, &Columns::new().label("stars")).unwrap_err().to_string();
-        let why = "no column stars: the file has text, label, score, share, yes, tags, at";
+        let why = "no column stars: the file has text, label, score, share, yes, tags, at, half";
         assert!(error.ends_with(&format!("a.parquet: columns: {why}")), "{error}");
         let bytes = std::fs::read(&path).unwrap();
         // Truncated files are errors.

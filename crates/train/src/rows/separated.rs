@@ -2,48 +2,75 @@
 
 use std::path::{Path, PathBuf};
 
-use csv::{ReaderBuilder, StringRecord};
+use csv::StringRecord;
 use serde_json::{Number, Value};
 
 use super::columns::ColumnIndices;
+use super::separator::{LOOK_AHEAD, Separator};
 use super::utf8::{Utf8Reader, read_error};
 use super::{Cell, Columns, Row};
-use crate::{Error, ErrorKind, Result};
-
-pub(super) fn tsv(path: &Path, source: Utf8Reader, columns: &Columns) -> Result<Separated> {
-    Separated::new(path, source, columns, ReaderBuilder::new().delimiter(b'\t').quoting(false))
-}
-
-pub(super) fn csv(path: &Path, source: Utf8Reader, columns: &Columns) -> Result<Separated> {
-    Separated::new(path, source, columns, &mut ReaderBuilder::new())
-}
+use crate::{Error, Result};
 
 /// An iterator over the rows of a file.
 pub(super) struct Separated {
     path: PathBuf,
     reader: csv::Reader<Utf8Reader>,
-    /// The name, in errors, of the line that decides the number of columns: `the header` or `the first row`.
-    first: &'static str,
-    width: usize,
+    separator: char,
+    width: Width,
     found: ColumnIndices,
     record: StringRecord,
     /// Whether `record` already holds the next row: the first row of a file without a header.
     is_read: bool,
 }
 
+/// The number of columns that a row must have.
+enum Width {
+    /// As many as the line of this name: `the header` or `the first row`.
+    Of(&'static str, usize),
+    /// At least so many.
+    AtLeast(usize),
+}
+
+impl Width {
+    /// Returns what is wrong with a row. Empty columns at its end do not matter.
+    fn fault(&self, record: &StringRecord) -> Option<String> {
+        let count = record.len();
+        match *self {
+            Width::Of(_, width) if count >= width && record.iter().skip(width).all(str::is_empty) => None,
+            Width::Of(first, width) => Some(format!("found {count} columns, but {first} has {width}")),
+            Width::AtLeast(width) if count >= width => None,
+            Width::AtLeast(width) => Some(format!("found {count} columns, but column {width} is wanted")),
+        }
+    }
+}
+
 impl Separated {
-    fn new(path: &Path, source: Utf8Reader, columns: &Columns, form: &mut ReaderBuilder) -> Result<Separated> {
-        // `flexible`: `row` compares the number of columns itself, to name the line where it differs.
-        let mut reader = form.flexible(true).has_headers(false).from_reader(source);
+    pub(super) fn new(path: &Path, mut source: Utf8Reader, columns: &Columns, usual: char) -> Result<Separated> {
+        let head = source.peek(LOOK_AHEAD).map_err(|error| read_error(path, error))?;
+        if let Some(other) = columns.chosen_separator().filter(|separator| !separator.is_ascii()) {
+            return Err(Error::invalid("separator", format!("{other:?}"), "an ASCII character"));
+        }
+        let separator = Separator::of(&String::from_utf8_lossy(&head), columns, usual);
+        let mut reader = Separator::reader(separator.character).from_reader(source);
         let mut record = StringRecord::new();
-        let is_read = reader.read_record(&mut record).map_err(|error| wrong(path, error))?;
-        let (first, names) = match columns.has_header() {
-            true => ("the header", record.iter().map(str::to_string).collect::<Vec<_>>()),
-            false => ("the first row", (1..=record.len()).map(|number| number.to_string()).collect()),
+        let mut read = || reader.read_record(&mut record).map_err(|error| wrong(path, error));
+        let is_read = (!separator.has_line || read()?) && read()?;
+        let names: Vec<String> = match columns.has_header() {
+            true => record.iter().map(str::to_string).collect(),
+            false => (1..=record.len()).map(|number| number.to_string()).collect(),
         };
         let found = columns.find(&names).map_err(|why| Error::data_in(path, "columns", why))?;
+        let width = match (columns.has_header(), columns.width()) {
+            (true, _) => Width::Of("the header", names.len()),
+            (false, (_, false)) => Width::Of("the first row", names.len()),
+            (false, (least, true)) => Width::AtLeast(least),
+        };
         let is_read = is_read && !columns.has_header();
-        Ok(Separated { path: path.into(), reader, first, width: names.len(), found, record, is_read })
+        Ok(Separated { path: path.into(), reader, separator: separator.character, width, found, record, is_read })
+    }
+
+    pub(super) fn separator(&self) -> char {
+        self.separator
     }
 
     fn row(&mut self) -> Result<Option<Row>> {
@@ -53,17 +80,16 @@ impl Separated {
         self.is_read = false;
         // The position of a record includes the blank lines before it.
         let line = self.reader.get_mut().line_of(self.record.position().map_or(0, |position| position.byte()));
-        if self.record.len() != self.width {
-            let why = format!("found {} columns, but {} has {}", self.record.len(), self.first, self.width);
-            return Err(ErrorKind::Data { what: "row", why, path: Some(self.path.clone()), line: Some(line) }.into());
+        if let Some(mut why) = self.width.fault(&self.record) {
+            let start = self.record.position().map_or(0, |position| position.line());
+            let lines = self.reader.position().line().saturating_sub(start);
+            if lines > 1 {
+                why.push_str(&format!(" (the row spans {lines} lines: a quotation mark may not be closed)"));
+            }
+            return Ok(Some(Row::malformed(line, why)));
         }
         let cell = |column: usize| self.record.get(column).unwrap_or_default();
-        Ok(Some(Row {
-            line,
-            text: cell(self.found.text).into(),
-            second_text: self.found.second_text.map(|column| cell(column).into()),
-            label: label(cell(self.found.label)),
-        }))
+        Ok(Some(self.found.row(line, |column| cell(column).into(), |column| label(cell(column)))))
     }
 }
 
@@ -99,19 +125,18 @@ mod tests {
 
     use super::*;
 
-    type Form = fn(&Path, Utf8Reader, &Columns) -> Result<Separated>;
-
-    fn read(form: Form, name: &str, text: &str, columns: &Columns) -> Result<Vec<Row>> {
+    fn read(text: &str, columns: &Columns, usual: char) -> Result<Vec<Row>> {
         let source = Utf8Reader::new(Cursor::new(text.to_string().into_bytes())).unwrap();
-        form(Path::new(name), source, columns)?.collect()
+        let name = if usual == ',' { "a.csv" } else { "a.tsv" };
+        Separated::new(Path::new(name), source, columns, usual)?.collect()
     }
 
     fn tsv(text: &str, columns: &Columns) -> Result<Vec<Row>> {
-        read(super::tsv, "a.tsv", text, columns)
+        read(text, columns, '\t')
     }
 
     fn csv(text: &str, columns: &Columns) -> Result<Vec<Row>> {
-        read(super::csv, "a.csv", text, columns)
+        read(text, columns, ',')
     }
 
     fn cells(rows: &[Row]) -> Vec<(usize, String, String)> {
@@ -155,20 +180,65 @@ mod tests {
         assert_eq!(rows[1].second_text, Some("A dog.".into()));
         let said = |text: &str| tsv(text, &Columns::numbered().label("3")).unwrap_err().to_string();
         assert_eq!(said("a\tb\n"), "a.tsv: columns: no column 3: the file has 1, 2");
-        assert_eq!(said("a\tb\t1\nc\t1\n"), "a.tsv:2: row: found 2 columns, but the first row has 3");
         assert_eq!(said(""), "a.tsv: columns: no column 1: the file has none");
     }
 
     #[test]
-    fn errors_name_the_line_with_a_wrong_number_of_columns() {
-        for (text, what) in [
-            ("sentence\tlabel\na\t1\nb\n", "a.tsv:3: row: found 1 columns, but the header has 2"),
-            ("sentence\tlabel\na\tb\t1\n", "a.tsv:2: row: found 3 columns, but the header has 2"),
-        ] {
-            assert_eq!(tsv(text, &Columns::new()).unwrap_err().to_string(), what);
-        }
-        let error = csv("review,stars\na,1\n", &Columns::new()).unwrap_err().to_string();
+    fn rows_with_another_number_of_columns_are_malformed() {
+        let header = Columns::new();
+        let text = "id\tsentence\tlabel\n1\ta\t1\n\"\tb\t\n2\tc\n3\td\te\t1\n4\tf\t0\t\t\n";
+        let malformed = |line, why: &str| Row::malformed(line, why);
+        let expected = [
+            Row::new(2, "a", 1),
+            Row::new(3, "b", ""),
+            malformed(4, "found 2 columns, but the header has 3"),
+            malformed(5, "found 4 columns, but the header has 3"),
+            Row::new(6, "f", 0),
+        ];
+        assert_eq!(tsv(text, &header).unwrap(), expected);
+        let uneven = "a\tb\t1\nc\t1\nd\te\t0\tsource\n";
+        let last = tsv(uneven, &Columns::numbered()).unwrap();
+        assert_eq!(last[1], malformed(2, "found 2 columns, but the first row has 3"));
+        assert_eq!(last[2], malformed(3, "found 4 columns, but the first row has 3"));
+        let third = tsv(uneven, &Columns::numbered().label("3")).unwrap();
+        assert_eq!(third[1..], [malformed(2, "found 2 columns, but column 3 is wanted"), Row::new(3, "d", 0)]);
+        let error = csv("review,stars\na,1\n", &header).unwrap_err().to_string();
         assert_eq!(error, "a.csv: columns: no column sentence, text or content: the file has review, stars");
+    }
+
+    #[test]
+    fn any_separator_is_found() {
+        let rows = [Row::new(2, "no, yes; \"so\"", 1), Row::new(3, "b", 0)];
+        let text = "text;label\n\"no, yes; \"\"so\"\"\";1\nb;0\n";
+        assert_eq!(csv(text, &Columns::new()).unwrap(), rows);
+        assert_eq!(tsv(text, &Columns::new()).unwrap(), rows);
+        assert_eq!(csv("text\tlabel\nno, yes; \"so\"\t1\nb\t0\n", &Columns::new()).unwrap(), rows);
+        let chosen = csv(text, &Columns::new().separator('；')).unwrap_err().to_string();
+        assert_eq!(chosen, "separator is '；', must be an ASCII character");
+        let named = csv(&format!("sep=;\n{text}"), &Columns::new()).unwrap();
+        assert_eq!(named.iter().map(|row| row.line).collect::<Vec<_>>(), [3, 4]);
+        // STS benchmark: tabs, no header, quotation marks that are not closed, 7 to 9 columns.
+        let text = "m\tf\t12\t01\t5.0\tA \"b.\tC, d.\nm\tf\t12\t02\t0.5\tE, f, g, h, i, j.\t\"K\tsource\tother\n";
+        let read = csv(text, &Columns::numbered().text("6").second_text("7").label("5")).unwrap();
+        let shown: Vec<String> = read.iter().map(|row| format!("{} {}", row.text, row.label)).collect();
+        assert_eq!(shown, ["\"A \\\"b.\" 5.0", "\"E, f, g, h, i, j.\" 0.5"]);
+    }
+
+    #[test]
+    fn a_quotation_mark_that_is_not_closed_is_said() {
+        let rows = csv("text,label\na,1\n\"b,0\nc,1\nd,0\n", &Columns::new()).unwrap();
+        let why = "found 1 columns, but the header has 2 (the row spans 3 lines: a quotation mark may not be closed)";
+        assert_eq!(rows, [Row::new(2, "a", 1), Row::malformed(3, why)]);
+    }
+
+    #[test]
+    fn a_column_for_each_label() {
+        let columns = Columns::new().labels(["toxic", "rude"]);
+        let rows = csv("text,toxic,rude\na,1,0\nb,x,1\n", &columns).unwrap();
+        let labels: Vec<String> = rows.iter().map(|row| row.label.to_string()).collect();
+        assert_eq!(labels, [r#"{"rude":0,"toxic":1}"#, r#"{"rude":1,"toxic":"x"}"#]);
+        let missing = csv("text,toxic\na,1\n", &columns).unwrap_err().to_string();
+        assert_eq!(missing, "a.csv: columns: no column rude: the file has text, toxic");
     }
 
     proptest! {

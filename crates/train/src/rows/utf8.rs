@@ -52,6 +52,15 @@ impl Utf8Reader {
         })
     }
 
+    /// Returns the first bytes, at most `length`, which are still to be read. Must be called before anything is read.
+    pub(super) fn peek(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        let mut first = Vec::new();
+        self.source.by_ref().take(length).read_to_end(&mut first)?;
+        let rest = std::mem::replace(&mut self.source, Box::new(io::empty()));
+        self.source = Box::new(Cursor::new(first.clone()).chain(rest));
+        Ok(first)
+    }
+
     /// Returns the line, from 1, of the first byte at or after `offset` that is not a line end. Offsets must not
     /// decrease from call to call.
     pub(super) fn line_of(&mut self, offset: u64) -> usize {

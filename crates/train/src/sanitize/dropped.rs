@@ -22,6 +22,8 @@ pub enum BadRows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
+    /// The reader could not make a row of the line, such as one with another number of columns.
+    Malformed,
     /// The text is `null`, or its column is missing.
     Null,
     /// The text is NaN.
@@ -32,6 +34,8 @@ pub enum DropReason {
     Blank,
     /// The label is neither an integer nor a name; or, if labels are numbers, not a finite number.
     BadLabel,
+    /// The label, `-` or -1, says that the row has no gold label.
+    NoLabel,
     /// The label is an integer or a name, but not of a known class.
     UnknownClass,
     /// The answer is missing, blank or not at its stated position in the context.
@@ -41,11 +45,13 @@ pub enum DropReason {
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            DropReason::Malformed => "malformed row",
             DropReason::Null => "null",
             DropReason::NaN => "NaN",
             DropReason::NoText => "no text",
             DropReason::Blank => "blank",
             DropReason::BadLabel => "bad label",
+            DropReason::NoLabel => "no gold label",
             DropReason::UnknownClass => "unknown class",
             DropReason::Misplaced => "answer not found",
         })

@@ -3,24 +3,24 @@
 //! Anything that can be read as text is. The rest is dropped, and reported.
 
 mod dropped;
+mod label;
 mod text;
 
-use std::collections::HashMap;
-
 use cloze_bert::Tokenizer;
-use serde_json::Value;
 
 pub use dropped::{BadRows, DropReason, Dropped, DroppedRow};
+pub(crate) use label::label_name;
 
-use crate::class_labels::integer;
 use crate::rows::{Cell, Row};
 use crate::{EncodingReport, LabelledData, Result};
+use label::{Classes, applying, score};
 use text::text;
 
 /// Number of characters of a text or a label shown in a sample.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// Rows that passed the checks. Labels are classes (`i64`) or numbers (`f32`).
+/// Rows that passed the checks. Labels are classes (`i64`), numbers (`f32`) or the labels that apply
+/// (`Vec<bool>`).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sanitized<L = i64> {
@@ -79,7 +79,10 @@ impl<L> Sanitized<L> {
 ///
 /// A label is the name of a class in `label_names`, or an integer by the rules of Python's `int`: `1`, `1.0`, `1.5`,
 /// `"1"` and `true` are 1, while `"1.0"`, `"x"`, `null` and NaN are not integers. With `label_names`, an integer must
-/// be the index of one of them; without, any integer is accepted.
+/// be the name of a class, or, if the names are not integers, the index of one; without, any integer is accepted.
+/// Labels `-` and -1 that are not names of classes are reported as no gold label, as SNLI and MultiNLI use them.
+///
+/// Rows that the reader found [malformed](Cell::Malformed) are dropped too.
 ///
 /// ```
 /// use cloze_train::{Row, sanitize};
@@ -94,9 +97,8 @@ impl<L> Sanitized<L> {
 /// );
 /// ```
 pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Option<&[String]>) -> Sanitized {
-    let by_name: Option<HashMap<&str, i64>> =
-        label_names.map(|names| names.iter().map(String::as_str).zip(0..).collect());
-    sanitize_by(name, rows, |label| class(label, by_name.as_ref()))
+    let classes = label_names.map(Classes::new);
+    sanitize_by(name, rows, |label| label::class(label, classes.as_ref()))
 }
 
 /// Like [`sanitize`], for rows whose labels are numbers, such as the scores of STS-B. Numbers and strings that parse as
@@ -110,6 +112,29 @@ pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Op
 /// ```
 pub fn sanitize_scores(name: &str, rows: impl IntoIterator<Item = Row>) -> Sanitized<f32> {
     sanitize_by(name, rows, score)
+}
+
+/// Like [`sanitize`], for rows to which several labels may apply. The label of a row is a list of names of
+/// `label_names`, a single name, or an object with a 0 or 1 for each name, as
+/// [`Columns::labels`](crate::Columns::labels) reads them. Rows with an unknown label, or with neither 0 nor 1 where
+/// one is expected, are dropped.
+///
+/// ```
+/// use cloze_train::{Row, multi_label_names, sanitize_multi_label};
+/// use serde_json::json;
+/// let rows = [Row::new(1, "a", json!(["rude", "toxic"])), Row::new(2, "b", json!({"rude": 0, "toxic": 1}))];
+/// let names = multi_label_names(&rows)?;
+/// assert_eq!(names, ["rude", "toxic"]);
+/// let clean = sanitize_multi_label("train", rows, &names);
+/// assert_eq!(clean.labels, [vec![true, true], vec![false, true]]);
+/// # Ok::<(), cloze_train::Error>(())
+/// ```
+pub fn sanitize_multi_label(
+    name: &str,
+    rows: impl IntoIterator<Item = Row>,
+    label_names: &[String],
+) -> Sanitized<Vec<bool>> {
+    sanitize_by(name, rows, |label| applying(label, label_names))
 }
 
 fn sanitize_by<L>(
@@ -146,37 +171,6 @@ fn sanitize_by<L>(
     clean
 }
 
-fn class(label: &Cell, names: Option<&HashMap<&str, i64>>) -> Result<i64, DropReason> {
-    let Some(names) = names else { return integer(label).ok_or(DropReason::BadLabel) };
-    let named = match label {
-        Cell::Json(Value::String(name)) => names.get(name.trim()),
-        Cell::Json(Value::Number(number)) => names.get(number.to_string().as_str()),
-        _ => None,
-    };
-    if let Some(class) = named {
-        return Ok(*class);
-    }
-    let is_name = matches!(label, Cell::Json(Value::String(name)) if !name.trim().is_empty());
-    let Some(class) = integer(label) else {
-        return Err(if is_name { DropReason::UnknownClass } else { DropReason::BadLabel });
-    };
-    match usize::try_from(class).is_ok_and(|class| class < names.len()) {
-        true => Ok(class),
-        false => Err(DropReason::UnknownClass),
-    }
-}
-
-/// Reads a label as a finite number.
-fn score(label: &Cell) -> Result<f32, DropReason> {
-    let number = match label {
-        Cell::Json(Value::Number(number)) => number.as_f64(),
-        Cell::Json(Value::String(text)) => text.trim().parse().ok(),
-        _ => None,
-    };
-    let number = number.map(|number| number as f32);
-    number.filter(|number| number.is_finite()).ok_or(DropReason::BadLabel)
-}
-
 /// Formats a cell, cut after [`SHOWN_CHARACTERS`] characters.
 fn shortened(cell: &Cell) -> String {
     let whole = cell.to_string();
@@ -187,146 +181,4 @@ fn shortened(cell: &Cell) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn rows<T: Into<Cell>, L: Into<Cell>>(rows: impl IntoIterator<Item = (T, L)>) -> Vec<Row> {
-        (1..).zip(rows).map(|(line, (text, label))| Row::new(line, text, label)).collect()
-    }
-
-    #[test]
-    fn labels_without_names_and_with_them() {
-        let labels = [json!(1), json!("good"), json!(" bad "), json!(2), json!(-1), json!("1.0"), json!(null)];
-        let plain = sanitize("a", rows(labels.clone().map(|label| ("a", label))), None);
-        assert_eq!(plain.labels, [1, 2, -1]);
-        assert_eq!(plain.dropped.counts, BTreeMap::from([(DropReason::BadLabel, 4)]));
-
-        let names = ["bad", "good"].map(String::from);
-        let named = sanitize("a", rows(labels.map(|label| ("a", label))), Some(&names));
-        assert_eq!(named.labels, [1, 1, 0]);
-        assert_eq!(named.dropped.counts, BTreeMap::from([(DropReason::BadLabel, 1), (DropReason::UnknownClass, 3)]));
-
-        // Names take precedence over indices.
-        let numbers = ["2", "1"].map(String::from);
-        assert_eq!(sanitize("a", rows([("a", 1), ("a", 0), ("a", 2)]), Some(&numbers)).labels, [1, 0, 0]);
-    }
-
-    #[test]
-    fn a_pair_needs_both_texts() {
-        let pair = |line, second: Value| Row { second_text: Some(second.into()), ..Row::new(line, "a", 0) };
-        let clean = sanitize("a", [pair(1, json!(["b"])), pair(2, json!(" ")), pair(3, json!(3))], None);
-        assert_eq!(clean.texts, ["a", "a"]);
-        assert_eq!(clean.second_texts, ["b", "3"]);
-        let dropped = DroppedRow { line: 2, reason: DropReason::Blank, sample: "\" \"".into() };
-        assert_eq!(clean.dropped.first, [dropped]);
-    }
-
-    #[test]
-    fn numbers_of_pairs() {
-        let pair = |line, label: Cell| Row { second_text: Some("b".into()), ..Row::new(line, "a", label) };
-        let labels =
-            [json!(4.5).into(), json!("-1e1").into(), json!(true).into(), json!(1e39).into(), json!("nan").into()];
-        let labels = labels.into_iter().chain([Cell::NonFinite(f64::NAN), json!(null).into()]);
-        let clean = sanitize_scores("train", (1..).zip(labels).map(|(line, label)| pair(line, label)));
-        assert_eq!((clean.labels.as_slice(), clean.second_texts.len()), (&[4.5, -10.0][..], 2));
-        assert_eq!(clean.dropped.counts, BTreeMap::from([(DropReason::BadLabel, 5)]));
-
-        let tokenizer = Tokenizer::train(["a b"], 30, &cloze_bert::TrainOptions::new()).unwrap();
-        let (data, _) = clean.encode(&tokenizer, 9).unwrap();
-        assert_eq!((data.labels(), data.sequences()[0].token_types.last()), (&[4.5, -10.0][..], Some(&1)));
-        let (data, _) = sanitize("train", rows([("a", 1)]), None).encode(&tokenizer, 9).unwrap();
-        assert_eq!((data.labels(), data.sequences()[0].token_types.last()), (&[1][..], Some(&0)));
-    }
-
-    #[test]
-    fn what_is_left_must_do() {
-        let names = ["bad", "good"].map(String::from);
-        let said = |rows: Vec<Row>, bad| match sanitize("validation", rows, Some(&names)).check(bad) {
-            Ok(clean) => format!("{} left", clean.texts.len()),
-            Err(error) => error.to_string(),
-        };
-        let some = rows([("a", "good"), ("b", "mixed")]);
-        assert_eq!(said(some.clone(), BadRows::Drop), "1 left");
-        let why = "1 of 2 cannot be used, the first because of: unknown class: (\"b\", \"mixed\")";
-        assert_eq!(said(some, BadRows::Fail), format!("line 2: rows: validation: {why}"));
-        assert_eq!(said(vec![], BadRows::Drop), "rows: validation: no rows");
-        let none = said(rows([("b", "mixed"), (" ", "bad")]), BadRows::Drop);
-        assert_eq!(none, "rows: validation: all 2 were dropped: blank 1, unknown class 1");
-    }
-
-    #[test]
-    fn the_report_is_readable() {
-        let nothing = sanitize("val", rows([("a", 1)]), None).dropped;
-        assert_eq!((nothing.total(), nothing.to_string()), (0, "[val] 0 sample(s) dropped as invalid.".to_string()));
-
-        let long = "é".repeat(100);
-        let given = [
-            Row::new(3, Cell::NonFinite(f64::NAN), 1),
-            Row::new(5, "two\nlines\u{7}", "x"),
-            Row::new(8, long, Value::Null),
-            Row::new(9, " ", 1),
-            Row::new(11, json!([null, []]), 1),
-            Row::new(12, Value::Null, 1),
-            Row::new(13, Cell::NonFinite(f64::NAN), 1),
-        ];
-        let expected = format!(
-            "[train] 7 sample(s) dropped as invalid.
-  #1 reason=NaN  sample=nan  line=3
-  #2 reason=bad label  sample=(\"two\\nlines\\u0007\", \"x\")  line=5
-  #3 reason=bad label  sample=(\"{}..., null)  line=8
-  #4 reason=blank  sample=\" \"  line=9
-  #5 reason=no text  sample=[null,[]]  line=11
-  and 2 more; in total: null 1, NaN 2, no text 1, blank 1, bad label 2",
-            "é".repeat(79)
-        );
-        assert_eq!(sanitize("train", given, None).dropped.to_string(), expected);
-    }
-
-    fn any_json() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            any::<f64>().prop_map(Value::from),
-            "[ a-cé1_+-]{0,5}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(4, 24, 4, |inner| {
-            let key = prop_oneof![Just("text"), Just("sentence"), Just("content"), Just("k")].prop_map(String::from);
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map(key, inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn any_value_is_kept_or_dropped(given in prop::collection::vec((any_json(), any_json(), any_json()), 0..8)) {
-            let count = given.len();
-            let names = ["a", "b"].map(String::from);
-            for names in [None, Some(&names[..])] {
-                let rows = (1..).zip(given.clone()).map(|(line, (text, second, label))| Row {
-                    second_text: Some(second.into()),
-                    ..Row::new(line, text, label)
-                });
-                let clean = sanitize("any", rows, names);
-                prop_assert_eq!(clean.texts.len() + clean.dropped.total(), count);
-                prop_assert_eq!(clean.texts.len(), clean.labels.len());
-                prop_assert_eq!(clean.texts.len(), clean.second_texts.len());
-                let texts = clean.texts.iter().chain(&clean.second_texts);
-                prop_assert!(texts.into_iter().all(|text| !text.is_empty() && text.trim() == text));
-                if let Some(names) = names {
-                    prop_assert!(clean.labels.iter().all(|&label| (0..names.len() as i64).contains(&label)));
-                }
-                prop_assert_eq!(clean.dropped.first.len(), clean.dropped.total().min(dropped::SHOWN));
-                prop_assert_eq!(clean.dropped.to_string().lines().count(),
-                    1 + clean.dropped.first.len() + usize::from(clean.dropped.total() > dropped::SHOWN));
-            }
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ const TEXT_KEYS: &[&str] = &["text", "sentence", "content"];
 pub(super) fn text(cell: &Cell) -> Result<String, DropReason> {
     let value = match cell {
         Cell::NonFinite(number) if number.is_nan() => return Err(DropReason::NaN),
+        Cell::Malformed(_) => return Err(DropReason::Malformed),
         Cell::NonFinite(_) => return Ok(cell.to_string()),
         Cell::Json(value) => value,
     };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::{NO_KIND, SpanPosition, Tag, TagNotation};
+
 /// A tagging scheme. A tag is either `O`, outside of all spans, or a letter and the kind of span, such as `B-PER`.
 ///
 /// Source: E. F. Tjong Kim Sang, J. Veenstra, "Representing text chunks", 1999.
@@ -12,7 +14,7 @@ pub enum TagScheme {
     /// `B` marks the first word of a span, `I` the others.
     Iob2,
     /// `B`, `I` and `E` mark the first, inner and last words of a span, `S` a span of one word. BILOU, which writes `L`
-    /// for `E` and `U` for `S`, is read as BIOES.
+    /// for `E` and `U` for `S`, and BMES, which writes `M` for `I`, are read as BIOES.
     Bioes,
 }
 
@@ -26,74 +28,38 @@ impl fmt::Display for TagScheme {
     }
 }
 
-/// The position of a word in a span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SpanPosition {
-    Outside,
-    Begin,
-    Inside,
-    End,
-    Single,
-    /// The tag belongs to no scheme, such as `NOUN`.
-    Unknown,
-}
-
-/// A parsed tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tag<'t> {
-    pub(crate) position: SpanPosition,
-    /// The kind of span, such as `PER`; `_` for a bare letter, and the whole tag if it belongs to no scheme.
-    pub(crate) kind: &'t str,
-}
-
-impl<'t> Tag<'t> {
-    pub(crate) const OUTSIDE: Tag<'static> = Tag { position: SpanPosition::Outside, kind: "" };
-
-    pub(crate) fn parse(tag: &'t str) -> Tag<'t> {
-        if tag == "O" {
-            return Tag::OUTSIDE;
-        }
-        let (letter, kind) = tag.split_once('-').unwrap_or((tag, "_"));
-        let position = match letter {
-            "B" => SpanPosition::Begin,
-            "I" => SpanPosition::Inside,
-            "E" | "L" => SpanPosition::End,
-            "S" | "U" => SpanPosition::Single,
-            _ => return Tag { position: SpanPosition::Unknown, kind: tag },
-        };
-        Tag { position, kind }
-    }
-
-    /// Returns whether a span begins at this tag by the lenient rule of `conlleval` and seqeval.
-    pub(crate) fn begins_after(&self, previous: &Tag) -> bool {
-        let ended = matches!(previous.position, SpanPosition::Outside | SpanPosition::End | SpanPosition::Single);
-        match self.position {
-            SpanPosition::Outside => false,
-            SpanPosition::Begin | SpanPosition::Single => true,
-            _ => ended || previous.kind != self.kind,
-        }
-    }
-}
-
-/// The scheme detected in tagged sentences, and the tags that violate it.
+/// The notation and the scheme detected in tagged sentences, and the tags that violate the scheme.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Detected {
+#[non_exhaustive]
+pub struct DetectedScheme {
+    /// Where the tags have the letter for the position.
+    pub notation: TagNotation,
     /// `None` if a tag belongs to no scheme.
-    pub(crate) scheme: Option<TagScheme>,
+    pub scheme: Option<TagScheme>,
     /// Sentence and word of each tag that violates the scheme.
-    pub(crate) irregular: Vec<(usize, usize)>,
+    pub irregular: Vec<(usize, usize)>,
 }
 
-/// Detects the scheme that the fewest tags violate, preferring IOB2 to IOB1 on a tie. Any `E` or `S` means BIOES.
-pub(crate) fn detect<S: AsRef<str>>(sentences: &[impl AsRef<[S]>]) -> Detected {
+impl DetectedScheme {
+    /// Detects the scheme that the fewest tags violate, preferring IOB2 to IOB1 on a tie. Any `E` or `S` means BIOES.
+    pub fn of<S: AsRef<str>>(sentences: &[impl AsRef<[S]>]) -> DetectedScheme {
+        let notation = TagNotation::of(sentences.iter().flat_map(AsRef::as_ref).map(AsRef::as_ref));
+        let parsed =
+            sentences.iter().map(|tags| tags.as_ref().iter().map(|tag| notation.parse(tag.as_ref())).collect());
+        let (scheme, irregular) = detect(parsed);
+        DetectedScheme { notation, scheme, irregular }
+    }
+}
+
+/// Returns the scheme, unless a tag belongs to none, and the places of the tags that violate it.
+fn detect<'t>(sentences: impl Iterator<Item = Vec<Tag<'t>>>) -> (Option<TagScheme>, Vec<(usize, usize)>) {
     let (mut iob1, mut iob2, mut bioes) = (Vec::new(), Vec::new(), Vec::new());
     let mut ends = false;
-    for (number, tags) in sentences.iter().enumerate() {
-        let tags: Vec<Tag> = tags.as_ref().iter().map(|tag| Tag::parse(tag.as_ref())).collect();
+    for (number, tags) in sentences.enumerate() {
         let mut previous = Tag::OUTSIDE;
         for (at, tag) in tags.iter().enumerate() {
             if tag.position == SpanPosition::Unknown {
-                return Detected::default();
+                return (None, Vec::new());
             }
             ends |= matches!(tag.position, SpanPosition::End | SpanPosition::Single);
             let begins = tag.begins_after(&previous);
@@ -113,31 +79,33 @@ pub(crate) fn detect<S: AsRef<str>>(sentences: &[impl AsRef<[S]>]) -> Detected {
             previous = *tag;
         }
     }
-    let (scheme, irregular) = match ends {
-        true => (TagScheme::Bioes, bioes),
-        false if iob1.len() < iob2.len() => (TagScheme::Iob1, iob1),
-        false => (TagScheme::Iob2, iob2),
-    };
-    Detected { scheme: Some(scheme), irregular }
+    match ends {
+        true => (Some(TagScheme::Bioes), bioes),
+        false if iob1.len() < iob2.len() => (Some(TagScheme::Iob1), iob1),
+        false => (Some(TagScheme::Iob2), iob2),
+    }
 }
 
-/// Converts the tags of a sentence from any scheme to IOB2 and returns how many changed. Tags that belong to no scheme
-/// are kept.
-pub(crate) fn to_iob2(tags: &mut [String]) -> usize {
-    let mut changed = 0;
-    let mut previous = "O".to_string();
-    for tag in tags {
-        let parsed = Tag::parse(tag);
-        let letter = if parsed.begins_after(&Tag::parse(&previous)) { 'B' } else { 'I' };
-        let iob2 = match parsed.position {
-            SpanPosition::Outside | SpanPosition::Unknown => tag.clone(),
-            _ if tag.contains('-') => format!("{letter}-{}", parsed.kind),
-            _ => letter.to_string(),
-        };
-        changed += usize::from(iob2 != *tag);
-        previous = std::mem::replace(tag, iob2);
+impl TagNotation {
+    /// Converts the tags of a sentence from any scheme to IOB2, written `O`, `B-PER` and `I-PER`, and returns how many
+    /// changed. Tags without a letter are kept.
+    pub fn to_iob2(self, tags: &mut [String]) -> usize {
+        let mut changed = 0;
+        let mut previous = "O".to_string();
+        for tag in tags {
+            let parsed = self.parse(tag);
+            let letter = if parsed.begins_after(&self.parse(&previous)) { 'B' } else { 'I' };
+            let iob2 = match (parsed.position, parsed.kind) {
+                (SpanPosition::Outside, _) => "O".to_string(),
+                (SpanPosition::Unknown, _) => tag.clone(),
+                (_, NO_KIND) => letter.to_string(),
+                (_, kind) => format!("{letter}-{kind}"),
+            };
+            changed += usize::from(iob2 != *tag);
+            previous = std::mem::replace(tag, iob2);
+        }
+        changed
     }
-    changed
 }
 
 #[cfg(test)]
@@ -150,17 +118,27 @@ mod tests {
         text.split_whitespace().map(str::to_string).collect()
     }
 
+    fn iob2(tags: &mut [String]) -> usize {
+        TagNotation::of(tags.iter().map(String::as_str)).to_iob2(tags)
+    }
+
     fn detected(text: &str) -> (Option<TagScheme>, usize) {
-        let found = detect(&text.split('|').map(tags).collect::<Vec<_>>());
+        let found = DetectedScheme::of(&text.split('|').map(tags).collect::<Vec<_>>());
         (found.scheme, found.irregular.len())
     }
 
     /// The spans 0..2 X, 2..3 X and 4..5 Y in each scheme.
-    const SCHEMES: [(&str, TagScheme); 4] = [
+    const SCHEMES: [(&str, TagScheme); 10] = [
         ("I-X I-X B-X O I-Y", TagScheme::Iob1),
         ("B-X I-X B-X O B-Y", TagScheme::Iob2),
         ("B-X E-X S-X O S-Y", TagScheme::Bioes),
         ("B-X L-X U-X O U-Y", TagScheme::Bioes),
+        ("B_X E_X S_X 0 S_Y", TagScheme::Bioes),
+        ("b-X i-X b-X o b-Y", TagScheme::Iob2),
+        ("B_X I_X B_X O B_Y", TagScheme::Iob2),
+        ("X-I X-I X-B O Y-I", TagScheme::Iob1),
+        ("X-B X-I X-B o Y-B", TagScheme::Iob2),
+        ("X_B X_L X_U O Y_U", TagScheme::Bioes),
     ];
 
     #[test]
@@ -168,14 +146,14 @@ mod tests {
         for (text, scheme) in SCHEMES {
             assert_eq!(detected(text), (Some(scheme), 0), "{text}");
             let mut given = tags(text);
-            let changed = to_iob2(&mut given);
+            let changed = iob2(&mut given);
             assert_eq!(given, tags(SCHEMES[1].0), "{text}");
             assert_eq!(changed, given.iter().zip(tags(text)).filter(|(a, b)| **a != *b).count());
         }
         assert_eq!(detected("O O|O"), (Some(TagScheme::Iob2), 0));
         assert_eq!(detected("NOUN VERB|O"), (None, 0));
         let mut bare = tags("O B I I E O S NOUN B-a-b E-a-b");
-        to_iob2(&mut bare);
+        iob2(&mut bare);
         assert_eq!(bare, tags("O B I I I O B NOUN B-a-b I-a-b"));
     }
 
@@ -185,7 +163,7 @@ mod tests {
         assert_eq!(detected("I-X I-X O|B-X O I-Y"), (Some(TagScheme::Iob1), 1));
         // `B-X` has no end; the first `I-Y` and the last `E-Y` have no beginning.
         assert_eq!(detected("B-X O S-X|I-Y E-Y|E-Y"), (Some(TagScheme::Bioes), 3));
-        let found = detect(&[tags("O O"), tags("B-X O I-X")]);
+        let found = DetectedScheme::of(&[tags("O O"), tags("B-X O I-X")]);
         assert_eq!(found.irregular, [(1, 2)]);
     }
 
@@ -198,9 +176,10 @@ mod tests {
                 given.push(format!("B-{kind}"));
                 given.extend(std::iter::repeat_n(format!("I-{kind}"), length - 1));
             }
-            prop_assert_eq!(detect(&[&given]), Detected { scheme: Some(TagScheme::Iob2), irregular: vec![] });
+            let expected = DetectedScheme { scheme: Some(TagScheme::Iob2), ..DetectedScheme::default() };
+            prop_assert_eq!(DetectedScheme::of(&[&given]), expected);
             let before = given.clone();
-            prop_assert_eq!(to_iob2(&mut given), 0);
+            prop_assert_eq!(iob2(&mut given), 0);
             prop_assert_eq!(given, before);
         }
     }
