@@ -85,10 +85,13 @@ pub(super) fn open_folder<M>(
     options: &OpenOptions,
     build: impl FnOnce(Weights<'_>, &BertConfig) -> Result<M>,
 ) -> Result<(M, LoadReport)> {
-    let config = options.apply(BertConfig::in_folder(folder)?);
+    let mut config = options.apply(BertConfig::in_folder(folder)?);
     let in_file = |error: Error| error.in_file(&folder.path().join(CONFIG_FILE));
     config.validate().map_err(in_file)?;
-    let checkpoint = Checkpoint::open(folder, config.model_type, options.fresh_head)?;
+    let checkpoint = Checkpoint::open(folder, &config, options.fresh_head)?;
+    if checkpoint.is_untied() {
+        config = config.with_tie_word_embeddings(false);
+    }
     // Names and shapes are checked before a value is read or drawn: with an invalid file, the configuration must not
     // decide how much memory is allocated.
     let body = |weights: Weights<'_>| BertModel::without_pooler(weights.at("bert"), &config);
