@@ -33,6 +33,9 @@ pub struct LoadReport {
     pub mismatched: Vec<String>,
     /// Tensors of the file that are not parameters of the model.
     pub unexpected: Vec<String>,
+    /// What two files of a tokenizer in the folder say differently, and which of them counts
+    /// ([`Tokenizer::conflicts`](crate::Tokenizer::conflicts)).
+    pub conflicts: Vec<String>,
 }
 
 impl fmt::Display for LoadReport {
@@ -48,7 +51,7 @@ impl fmt::Display for LoadReport {
                 write!(f, "; {} {what}: {}", names.len(), names.join(", "))?;
             }
         }
-        Ok(())
+        self.conflicts.iter().try_for_each(|conflict| write!(f, "; {conflict}"))
     }
 }
 
@@ -238,6 +241,6 @@ impl Checkpoint {
         };
         let unexpected = self.names.iter().filter_map(unexpected).collect();
         let loaded = self.taken.len() - self.mismatched.len();
-        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected }
+        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected, conflicts: Vec::new() }
     }
 }

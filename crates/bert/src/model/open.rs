@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::config::CONFIG_FILE;
 use crate::folder::Folder;
 use crate::weights::{Source, Weights};
-use crate::{BertConfig, ClassifierPooling, Error, Result};
+use crate::{BertConfig, ClassifierPooling, Error, Result, tokenizer};
 
 /// Options for opening a model.
 ///
@@ -99,5 +99,10 @@ pub(super) fn open_folder<M>(
     checkpoint.as_ref().map_or(Ok(()), Checkpoint::check_missing)?;
     let build = |weights: Weights<'_>| build(weights, &config).map_err(in_file);
     let (model, checkpoint) = Source::new(checkpoint, &config, device, options.seed).build(build)?;
-    Ok((model, checkpoint.map(Checkpoint::report).unwrap_or_default()))
+    let mut report = checkpoint.map(Checkpoint::report).unwrap_or_default();
+    // Opening a model downloads no tokenizer.
+    if folder.is_on_disk() {
+        report.conflicts = tokenizer::Settings::conflicts_in(folder);
+    }
+    Ok((model, report))
 }
