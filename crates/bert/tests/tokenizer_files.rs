@@ -244,5 +244,10 @@ fn tokenizer_config_takes_precedence_and_the_conflict_is_said() {
     let path = dir.path().join("tokenizer.json");
     let layout = r#""post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}"#;
     fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"post_processor\": null", layout)).unwrap();
-    assert_eq!(config(class), (unknown, vec![format!("{differs}: tokenizer.json counts")]));
+    assert_eq!(config(class), (unknown.clone(), vec![format!("{differs}: tokenizer.json counts")]));
+    // Saving keeps the class, and no conflict.
+    Tokenizer::open(dir.path()).unwrap().save(dir.path()).unwrap();
+    let saved = fs::read_to_string(dir.path().join("tokenizer_config.json")).unwrap();
+    assert!(saved.contains(r#""tokenizer_class": "PreTrainedTokenizerFast""#), "{saved}");
+    assert_eq!(config(&saved), (unknown, vec![]));
 }

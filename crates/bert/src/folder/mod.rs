@@ -63,9 +63,10 @@ impl Folder {
     /// Returns whether this is a folder on disk, so that no file is downloaded.
     pub(crate) fn is_on_disk(&self) -> bool {
         #[cfg(feature = "hub")]
-        return self.repository.is_none();
+        let on_disk = self.repository.is_none();
         #[cfg(not(feature = "hub"))]
-        true
+        let on_disk = true;
+        on_disk
     }
 
     /// Returns the path of the file `name`, or `None` if it does not exist.

@@ -12,6 +12,16 @@ pub(super) enum Class {
     Stored,
 }
 
+impl Class {
+    /// Returns the name of a class that makes its tokens so.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Class::Bert => "BertTokenizer",
+            Class::Stored => "PreTrainedTokenizerFast",
+        }
+    }
+}
+
 /// The classes of `transformers` with BERT's pipeline, without the suffix `Fast`.
 const BERT: [&str; 14] = [
     "BertTokenizer",

@@ -116,7 +116,7 @@ impl Tokenizer {
         let ordinary = names.all().into_iter().filter(|name| !pipeline.added().is_special(name));
         let ordinary: Vec<_> = ordinary.map(|name| (None, AddedToken::new(name, true))).collect();
         pipeline.add(ordinary)?;
-        let inner = Inner { conflicts, ..Inner::new(pipeline, names, own)? };
+        let inner = Inner { class, conflicts, ..Inner::new(pipeline, names, own)? };
         Ok(Tokenizer::from_inner(inner, max_length))
     }
 
@@ -145,7 +145,8 @@ impl Tokenizer {
         let mut pipeline = inner.pipeline.clone();
         pipeline.add(added)?;
         let own = pipeline.end();
-        Ok(Tokenizer::from_inner(Inner::new(pipeline, inner.names.clone(), own)?, self.max_length()))
+        let inner = Inner { class: inner.class, ..Inner::new(pipeline, inner.names.clone(), own)? };
+        Ok(Tokenizer::from_inner(inner, self.max_length()))
     }
 
     /// Returns the text of `tokenizer.json`, which has the vocabulary and all settings that ids depend on.
@@ -174,7 +175,7 @@ impl Tokenizer {
             config.insert("additional_special_tokens".to_string(), json!(others));
         }
         config.extend([
-            ("tokenizer_class".to_string(), json!("BertTokenizer")),
+            ("tokenizer_class".to_string(), json!(inner.class.name())),
             ("model_max_length".to_string(), json!(self.max_length())),
         ]);
         if let Some(normalizer) = inner.pipeline.bert_normalizer() {

@@ -26,6 +26,7 @@ pub use encoding::{EncodeOptions, Encoding, Truncation};
 pub use options::{TokenizerOptions, TrainOptions};
 
 use crate::{BertConfig, Error, Result};
+use class::Class;
 use encoding::Frame;
 use pipeline::Pipeline;
 use special::{Ids, Names};
@@ -65,6 +66,7 @@ struct Inner {
     continues: Vec<bool>,
     /// Splits texts into words fast, if the pipeline is BERT's.
     words: Option<Words>,
+    class: Class,
     conflicts: Vec<String>,
 }
 
@@ -88,8 +90,8 @@ impl Inner {
             .map(|(token, &special)| !special && token.strip_prefix(prefix).is_some_and(|piece| !piece.is_empty()))
             .collect();
         let words = pipeline.plain_bert().map(Words::new);
-        let conflicts = Vec::new();
-        Ok(Inner { tokens, own, special, continues, words, names, ids, pipeline, conflicts })
+        let (class, conflicts) = (Class::Bert, Vec::new());
+        Ok(Inner { tokens, own, special, continues, words, names, ids, pipeline, class, conflicts })
     }
 
     /// Returns the pipeline as it is written.

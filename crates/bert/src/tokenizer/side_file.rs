@@ -160,10 +160,9 @@ impl SideFile {
     /// Checks a field that has no meaning of its own here.
     pub(super) fn check_other(&self, field: &str, value: &Value) -> Result<()> {
         if let Some((_, only)) = ONLY.iter().find(|(name, _)| *name == field) {
-            return match value.to_string() == *only {
-                true => Ok(()),
-                false => Err(self.wrong(field, value, &format!("must be {only} or absent"))),
-            };
+            let given = value.to_string();
+            let wrong = || self.wrong(field, value, &format!("must be {only} or absent"));
+            return if given == *only { Ok(()) } else { Err(wrong()) };
         }
         if HARMLESS.contains(&field) || field.starts_with('_') || field.ends_with("_token_id") {
             return Ok(());
