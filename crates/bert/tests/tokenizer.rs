@@ -225,6 +225,10 @@ fn bad_json_is_refused() {
     assert!(message(Tokenizer::open(dir.path())).contains("must be below"));
     fs::write(&path, good.replace("\"[PAD]\": 0", "\"[PAD]\": 1")).unwrap();
     assert!(message(Tokenizer::open(dir.path())).contains("\"[PAD]\" and \"[UNK]\" both have the id 1"));
+    for field in ["\"model\": {", "{"] {
+        fs::write(&path, good.replacen(field, &format!("{field} \"dropout\": 0.1,"), 1)).unwrap();
+        assert!(message(Tokenizer::open(dir.path())).contains("unknown field `dropout`"));
+    }
     fs::write(&path, &good).unwrap();
     fs::write(dir.path().join("tokenizer_config.json"), "{").unwrap();
     assert!(message(Tokenizer::open(dir.path())).contains("tokenizer_config.json: not JSON"));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde::de::IgnoredAny;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -10,10 +11,16 @@ use crate::{Error, Result};
 
 const VERSION: &str = "1.0";
 
-/// The fields of a `tokenizer.json`. Truncation and padding are left to [`EncodeOptions`](super::EncodeOptions).
+/// The fields of a `tokenizer.json`; another one is an error. Truncation and padding are left to
+/// [`EncodeOptions`](crate::EncodeOptions), as `transformers` leaves them to the caller.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Stored {
     version: Option<String>,
+    #[serde(rename = "truncation")]
+    _truncation: Option<IgnoredAny>,
+    #[serde(rename = "padding")]
+    _padding: Option<IgnoredAny>,
     #[serde(default)]
     added_tokens: Vec<WithId>,
     normalizer: Option<Normalizer>,
@@ -43,6 +50,7 @@ struct ModelKind {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct StoredModel {
     #[serde(rename = "type")]
     kind: Option<String>,
