@@ -11,10 +11,15 @@ use serde_json::{Value, json};
 
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// A `tokenizer.json` of these parts.
+/// A `tokenizer.json` of these parts. Added tokens get the ids behind `tokens`.
 fn description(normalizer: &Value, pre_tokenizer: &Value, added: &[Value], tokens: &[String]) -> String {
     let mut added_tokens: Vec<Value> = (0..5).map(|id| token(id, SPECIAL[id], [false; 4], true)).collect();
-    added_tokens.extend(added.iter().cloned());
+    // The crate counts these ids itself, whatever the file says.
+    added_tokens.extend(added.iter().zip(tokens.len()..).map(|(token, id)| {
+        let mut token = token.clone();
+        token["id"] = json!(id);
+        token
+    }));
     let vocabulary: serde_json::Map<String, Value> =
         tokens.iter().zip(0..).map(|(token, id)| (token.clone(), json!(id))).collect();
     json!({
@@ -197,7 +202,7 @@ fn added() -> impl Strategy<Value = Vec<Value>> {
     options.prop_map(|options| {
         let contents = ["<tag>", "Ünit", "window", "t>a", " un"];
         let with = contents.into_iter().zip(options).filter(|(_, (_, _, present))| *present);
-        with.map(|(content, (options, special, _))| token(99, content, options, special)).collect()
+        with.map(|(content, (options, special, _))| token(0, content, options, special)).collect()
     })
 }
 

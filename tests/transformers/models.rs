@@ -121,8 +121,9 @@ fn saved_models_open_in_transformers() -> Result {
         ..BertConfig::tiny(43)
     };
     let tanh = BertConfig { hidden_act: HiddenAct::GeluNew, ..bert.clone() };
+    let silu = BertConfig { hidden_act: HiddenAct::Silu, ..bert.clone() }.with_tie_word_embeddings(false);
     let distilbert = BertConfig { model_type: ModelType::DistilBert, type_vocab_size: 0, ..bert.clone() };
-    for (family, config) in [("bert", bert), ("tanh", tanh), ("distilbert", distilbert.clone())] {
+    for (family, config) in [("bert", bert), ("tanh", tanh), ("silu", silu), ("distilbert", distilbert.clone())] {
         for (architecture, _, write) in HEADS {
             let config = match *architecture {
                 "BertForPreTraining" | "BertForNextSentencePrediction" if family == "distilbert" => continue,

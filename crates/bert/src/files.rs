@@ -42,6 +42,12 @@ pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
+/// Returns a value, shortened to fit on one line.
+pub(crate) fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 { text } else { format!("{}...", text.chars().take(57).collect::<String>()) }
+}
+
 /// Creates the folder `dir` and its parents if they do not exist.
 ///
 /// # Errors

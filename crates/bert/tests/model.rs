@@ -277,3 +277,15 @@ fn a_classifier_can_read_the_mean() -> Result {
     assert_eq!(again.forward(&batch, Mode::Eval)?.to_vec::<f32>()?, logits);
     Ok(())
 }
+
+/// Masks are drawn with multiples of 1/256, which matters only where dropout does something.
+#[test]
+fn a_dropout_that_is_too_small_only_stops_training() -> Result {
+    let config = BertConfig { hidden_dropout_prob: 0.0005, ..small() };
+    let model = BertForPreTraining::new(&config, &Device::Cpu, 0)?;
+    let batch = Batch::new(&[(vec![1, 2, 3], vec![0, 0, 1])])?;
+    model.bert.forward(&batch, Mode::Eval)?;
+    let said = model.bert.forward(&batch, Mode::Train { seed: 1, step: 1 }).err().ok_or("it trains")?.to_string();
+    assert!(said.contains("dropout: probability 0.0005 would be rounded to 0: train with 0, or with 1/256"), "{said}");
+    Ok(())
+}

@@ -10,7 +10,7 @@ use cloze_tensor::{DType, Device, Tensor, TensorFile};
 
 use crate::config::ModelType;
 use crate::folder::Folder;
-use crate::{Error, Result};
+use crate::{BertConfig, Error, Result};
 
 pub use save::SaveOptions;
 pub(crate) use save::save;
@@ -33,6 +33,9 @@ pub struct LoadReport {
     pub mismatched: Vec<String>,
     /// Tensors of the file that are not parameters of the model.
     pub unexpected: Vec<String>,
+    /// What two files of a tokenizer in the folder say differently, and which of them counts
+    /// ([`Tokenizer::conflicts`](crate::Tokenizer::conflicts)).
+    pub conflicts: Vec<String>,
 }
 
 impl fmt::Display for LoadReport {
@@ -48,7 +51,7 @@ impl fmt::Display for LoadReport {
                 write!(f, "; {} {what}: {}", names.len(), names.join(", "))?;
             }
         }
-        Ok(())
+        self.conflicts.iter().try_for_each(|conflict| write!(f, "; {conflict}"))
     }
 }
 
@@ -90,12 +93,14 @@ pub(crate) struct Checkpoint {
     taken: BTreeSet<String>,
     missing: Vec<String>,
     mismatched: Vec<String>,
-    /// The reason why the decoder is not tied to the word embeddings, if it is not.
-    untied: Option<String>,
+    /// Whether the decoder is not the table of word embeddings.
+    untied: bool,
 }
 
 impl Checkpoint {
-    pub(crate) fn open(folder: &Folder, model_type: ModelType, fresh_head: bool) -> Result<Checkpoint> {
+    /// Opens the weights in a folder for a model with this configuration, which may say that the decoder is not tied.
+    pub(crate) fn open(folder: &Folder, config: &BertConfig, fresh_head: bool) -> Result<Checkpoint> {
+        let model_type = config.model_type;
         let file = open_weights(folder)?;
         let mut names = BTreeMap::new();
         for name in file.names() {
@@ -112,32 +117,55 @@ impl Checkpoint {
             taken: BTreeSet::new(),
             missing: Vec::new(),
             mismatched: Vec::new(),
-            untied: None,
+            untied: !config.tie_word_embeddings(),
         };
-        for (name, copy) in names::TIED {
-            checkpoint.tie(name, copy)?;
-        }
+        checkpoint.tie_decoder()?;
         Ok(checkpoint)
     }
 
-    /// Removes the tied `copy` of parameter `name`, which must have the same values. If only the copy exists, it
-    /// becomes the parameter.
-    fn tie(&mut self, name: &str, copy: &str) -> Result<()> {
-        let Some(copy) = self.names.remove(copy) else { return Ok(()) };
-        let Some(stored) = self.names.get(name) else {
-            self.names.insert(name.to_string(), copy);
-            return Ok(());
-        };
-        let [a, b] = [stored, &copy].map(|name| self.file.tensor(name, &Device::Cpu));
-        let (a, b) = (a?.to_dtype(DType::F32)?, b?.to_dtype(DType::F32)?);
-        let mut same = a.shape() == b.shape();
-        for (a, b) in parts(&a)?.zip(parts(&b)?) {
-            same = same && a? == b?;
+    /// Returns whether the decoder is not the table of word embeddings: the configuration says so, or the file has both
+    /// with different values.
+    pub(crate) fn is_untied(&self) -> bool {
+        self.untied
+    }
+
+    /// Leaves one name for each parameter of the decoder. As in `transformers`, two different tensors are not tied.
+    fn tie_decoder(&mut self) -> Result<()> {
+        let [weight, bias] = names::TIED;
+        if !self.untied && !self.tie(weight.0, weight.1)? {
+            self.untied = true;
         }
-        if !same {
-            self.untied = Some(format!("{copy} differs from {stored}: an untied decoder is not supported"));
+        if !self.tie(bias.0, bias.1)? {
+            // The decoder adds its own bias; the other one is not used.
+            if let Some(stored) = self.names.remove(bias.1)
+                && let Some(unused) = self.names.insert(bias.0.to_string(), stored)
+            {
+                self.names.insert(bias.1.to_string(), unused);
+            }
         }
         Ok(())
+    }
+
+    /// Removes the `copy` of parameter `name`, and returns true, if it has the same values. If only the copy exists, it
+    /// becomes the parameter.
+    fn tie(&mut self, name: &str, copy: &str) -> Result<bool> {
+        let Some(stored_copy) = self.names.get(copy).cloned() else { return Ok(true) };
+        if let Some(stored) = self.names.get(name) {
+            let [a, b] = [stored, &stored_copy].map(|name| self.file.tensor(name, &Device::Cpu));
+            let (a, b) = (a?.to_dtype(DType::F32)?, b?.to_dtype(DType::F32)?);
+            if a.shape() != b.shape() {
+                return Ok(false);
+            }
+            for (a, b) in parts(&a)?.zip(parts(&b)?) {
+                if a? != b? {
+                    return Ok(false);
+                }
+            }
+        } else {
+            self.names.insert(name.to_string(), stored_copy);
+        }
+        self.names.remove(copy);
+        Ok(true)
     }
 
     /// Returns the tensor of parameter `name` as stored. Returns `None`, and records the parameter as missing, if the
@@ -171,11 +199,6 @@ impl Checkpoint {
     /// have it.
     pub(crate) fn take(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Option<Tensor>> {
         let name = names::canonical(name, ModelType::Bert);
-        if let Some(reason) = &self.untied
-            && name.starts_with("cls.predictions.")
-        {
-            return Err(Error::format(self.file.path(), reason.clone()));
-        }
         let Some(tensor) = self.find(&name, shape, device)? else { return Ok(None) };
         let tensor = tensor.to_dtype(DType::F32)?;
         let mut position = 0;
@@ -218,6 +241,6 @@ impl Checkpoint {
         };
         let unexpected = self.names.iter().filter_map(unexpected).collect();
         let loaded = self.taken.len() - self.mismatched.len();
-        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected }
+        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected, conflicts: Vec::new() }
     }
 }

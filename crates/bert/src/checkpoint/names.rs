@@ -37,7 +37,8 @@ const DISTILBERT_MODULES: [(&str, &str); 8] = [
 /// The positions 0, 1, 2, ..., which older files store although they are implied.
 pub(super) const POSITION_IDS: &str = "bert.embeddings.position_ids";
 
-/// Tied parameters, which a file may store under either name or both.
+/// Parameters that are usually tied, which a file may store under either name or both: the weight of the decoder and
+/// its bias.
 pub(super) const TIED: [(&str, &str); 2] = [
     ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
     ("cls.predictions.bias", "cls.predictions.decoder.bias"),

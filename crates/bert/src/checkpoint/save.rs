@@ -9,7 +9,7 @@ use cloze_tensor::{DType, Module, Tensor, save_safetensors};
 use serde_json::{Value, json};
 
 use super::{WEIGHTS_FILE, WEIGHTS_INDEX_FILE, names};
-use crate::{BertConfig, Error, Result, files};
+use crate::{BertConfig, Error, ModelType, Result, files};
 
 /// Options for saving a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,14 @@ pub(crate) fn save(
     let stored = |(name, tensor): (String, Tensor)| {
         Ok((names::stored(&name, config.model_type), tensor.detach().to_dtype(options.dtype)?))
     };
-    let tensors = model.named_parameters().into_iter().map(stored).collect::<Result<Vec<_>>>()?;
+    let mut parameters = model.named_parameters();
+    // Without ties, `transformers` reads the bias of the decoder under this name only.
+    let [(_, weight), (bias, copy)] = names::TIED;
+    if config.model_type == ModelType::Bert && parameters.iter().any(|(name, _)| name == weight) {
+        let bias = parameters.iter().find(|(name, _)| name == bias).map(|(_, bias)| bias.clone());
+        parameters.extend(bias.map(|bias| (copy.to_string(), bias)));
+    }
+    let tensors = parameters.into_iter().map(stored).collect::<Result<Vec<_>>>()?;
     // Weights are written first: a folder with only a configuration would look like a model.
     match options.max_shard_bytes {
         None => save_safetensors(dir.join(WEIGHTS_FILE), tensors, &METADATA)?,

@@ -16,7 +16,7 @@ pub struct ParameterCounts {
     pub encoder: u64,
     /// The pooler: H² + H, 0 in a DistilBERT.
     pub pooler: u64,
-    /// The masked-language-model head: H² + H + 2 H + V. The matrix of its decoder is the table of word embeddings.
+    /// The masked-language-model head: H² + H + 2 H + V, and V H for a decoder that is not tied to the word embeddings.
     pub mlm_head: u64,
     /// The next-sentence head: 2 H + 2, 0 in a DistilBERT.
     pub nsp_head: u64,
@@ -59,7 +59,7 @@ impl BertConfig {
             layer,
             encoder: layer.saturating_mul(layers),
             pooler: of_bert(square),
-            mlm_head: sum(&[square, norm, v]),
+            mlm_head: sum(&[square, norm, v, if self.tie_word_embeddings() { 0 } else { v.saturating_mul(h) }]),
             nsp_head: of_bert(linear(h, 2)),
         }
     }

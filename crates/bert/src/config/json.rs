@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{BertConfig, HiddenAct, MAX_LABELS, ModelType, numbered_labels};
+use super::{BertConfig, HiddenAct, ModelType, TIE_WORD_EMBEDDINGS, labels, numbered_labels};
+use crate::files::short;
 use crate::folder::Folder;
 use crate::{Error, Result, files};
 
@@ -93,8 +94,14 @@ impl BertConfig {
 
     /// Returns an error if a field that is otherwise ignored describes another architecture than BERT.
     pub(super) fn check_extra(&self) -> Result<()> {
-        let only = [("position_embedding_type", json!("absolute")), ("is_decoder", json!(false))];
-        for (field, expected) in only.into_iter().chain([("add_cross_attention", json!(false))]) {
+        let only = [
+            ("position_embedding_type", json!("absolute")),
+            ("is_decoder", json!(false)),
+            ("add_cross_attention", json!(false)),
+            ("pruned_heads", json!({})),
+            ("quantization_config", Value::Null),
+        ];
+        for (field, expected) in only {
             match self.extra.get(field) {
                 None | Some(Value::Null) => {}
                 Some(value) if *value == expected => {}
@@ -103,7 +110,13 @@ impl BertConfig {
                 }
             }
         }
-        Ok(())
+        match self.extra.get(TIE_WORD_EMBEDDINGS) {
+            None | Some(Value::Null | Value::Bool(_)) => Ok(()),
+            Some(value) => {
+                let value = short(value);
+                Err(Error::config(format!("{TIE_WORD_EMBEDDINGS} is {value}: must be true, false or absent")))
+            }
+        }
     }
 }
 
@@ -158,25 +171,30 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
         layer_norm_eps: fields.number("layer_norm_eps")?.unwrap_or(default.layer_norm_eps),
         pad_token_id,
         classifier_dropout: fields.number("classifier_dropout")?.or(default.classifier_dropout),
-        labels: fields.labels()?,
+        labels: labels::read(&mut fields)?,
         architectures,
         extra: fields.0,
     })
 }
 
 /// The fields of a `config.json` that have not been read yet.
-struct Fields(Map<String, Value>);
+pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Removes and returns a field. `null` counts as missing.
-    fn take(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
     }
 
     fn size(&mut self, name: &str, default: usize) -> Result<usize> {
-        let Some(value) = self.take(name) else { return Ok(default) };
+        Ok(self.optional_size(name)?.unwrap_or(default))
+    }
+
+    pub(super) fn optional_size(&mut self, name: &str) -> Result<Option<usize>> {
+        let Some(value) = self.take(name) else { return Ok(None) };
         let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-        size.ok_or_else(|| Error::config(format!("{name} is {}: must be an integer, 0 or more", short(&value))))
+        size.map(Some)
+            .ok_or_else(|| Error::config(format!("{name} is {}: must be an integer, 0 or more", short(&value))))
     }
 
     fn number(&mut self, name: &str) -> Result<Option<f64>> {
@@ -184,49 +202,6 @@ impl Fields {
         let number = value.as_f64();
         number.map(Some).ok_or_else(|| Error::config(format!("{name} is {}: must be a number", short(&value))))
     }
-
-    /// Returns the label names by id, from `id2label`, or else `label2id`, or else `num_labels`.
-    fn labels(&mut self) -> Result<Vec<String>> {
-        let by_id = self.take("id2label");
-        let by_label = self.take("label2id");
-        let count = self.size("num_labels", 2)?;
-        let (field, pairs): (_, Vec<(Option<usize>, Option<String>)>) = match (by_id, by_label) {
-            (Some(Value::Object(map)), _) => {
-                let pair = |(id, label): (String, Value)| (id.parse().ok(), label.as_str().map(str::to_string));
-                ("id2label", map.into_iter().map(pair).collect())
-            }
-            (Some(_), _) => return Err(Error::config("id2label is not an object that maps ids to label names")),
-            (None, Some(Value::Object(map))) => {
-                let pair = |(label, id): (String, Value)| (id.as_u64().map(|id| id as usize), Some(label));
-                ("label2id", map.into_iter().map(pair).collect())
-            }
-            (None, Some(_)) => return Err(Error::config("label2id is not an object that maps label names to ids")),
-            (None, None) if count > MAX_LABELS => {
-                return Err(Error::config(format!("num_labels is {count}: must be from 1 to {MAX_LABELS}")));
-            }
-            (None, None) => return Ok(numbered_labels(count)),
-        };
-        let mut labels = vec![None; pairs.len()];
-        for (id, label) in pairs {
-            let slot = id.and_then(|id| labels.get_mut(id));
-            let (Some(slot), Some(label)) = (slot, label) else {
-                let count = labels.len();
-                return Err(Error::config(format!(
-                    "{field} has {count} entries: must name the labels 0 to {count} - 1"
-                )));
-            };
-            *slot = Some(label);
-        }
-        let count = labels.len();
-        let named: Option<Vec<String>> = labels.into_iter().collect();
-        named.ok_or_else(|| Error::config(format!("{field} has {count} entries, two of them with the same id")))
-    }
-}
-
-/// Returns a value, shortened to fit on one line.
-fn short(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() <= 60 { text } else { format!("{}...", text.chars().take(57).collect::<String>()) }
 }
 
 #[cfg(test)]
@@ -294,22 +269,6 @@ mod tests {
     }
 
     #[test]
-    fn labels_from_each_field() {
-        let labels = |text| BertConfig::from_json(text).map(|config| config.labels).map_err(|error| error.to_string());
-        assert_eq!(labels(r#"{"label2id": {"b": 0, "a": 1}}"#).unwrap(), ["b", "a"]);
-        assert_eq!(labels(r#"{"num_labels": 3}"#).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
-        assert_eq!(
-            labels(r#"{"id2label": {"0": "a", "2": "b"}}"#).unwrap_err(),
-            "id2label has 2 entries: must name the labels 0 to 2 - 1"
-        );
-        assert_eq!(
-            labels(r#"{"label2id": {"a": 0, "b": 0}}"#).unwrap_err(),
-            "label2id has 2 entries, two of them with the same id"
-        );
-        assert!(labels(r#"{"num_labels": 1000000000000}"#).is_err());
-    }
-
-    #[test]
     fn errors_name_file_field_and_value() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("config.json");
@@ -321,11 +280,17 @@ mod tests {
             (r#"{"hidden_size": 1e30}"#, "hidden_size is 1e+30: must be an integer, 0 or more"),
             (r#"{"hidden_size": "768"}"#, "hidden_size is \"768\": must be an integer, 0 or more"),
             (r#"{"layer_norm_eps": "small"}"#, "layer_norm_eps is \"small\": must be a number"),
-            (r#"{"hidden_act": "relu6"}"#, "hidden_act is \"relu6\": must be one of gelu, gelu_new, gelu_pytorch_tanh"),
+            (
+                r#"{"hidden_act": "relu6"}"#,
+                "hidden_act is \"relu6\": must be one of gelu, gelu_python, gelu_new, gelu_pytorch_tanh, \
+                 gelu_python_tanh, gelu_fast, gelu_accurate, quick_gelu, relu, silu, swish, tanh",
+            ),
             (
                 r#"{"position_embedding_type": "relative_key"}"#,
                 "position_embedding_type is \"relative_key\": must be \"absolute\" or absent",
             ),
+            (r#"{"pruned_heads": {"0": [1]}}"#, "pruned_heads is {\"0\":[1]}: must be {} or absent"),
+            (r#"{"tie_word_embeddings": "no"}"#, "tie_word_embeddings is \"no\": must be true, false or absent"),
             (r#"{"is_decoder": true}"#, "is_decoder is true: must be false or absent"),
             (r#"{"architectures": "Bert"}"#, "architectures is \"Bert\": must be a list of names"),
             (r#"{"num_hidden_layers": 0}"#, "num_hidden_layers is 0: must be from 1 to 16384"),

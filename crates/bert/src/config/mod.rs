@@ -4,6 +4,7 @@ mod classifier_pooling;
 mod count;
 mod hidden_act;
 mod json;
+mod labels;
 mod model_type;
 mod problem_type;
 
@@ -42,9 +43,10 @@ pub struct BertConfig {
     pub intermediate_size: usize,
     /// The activation of the feed-forward networks and of the masked-language-model head.
     pub hidden_act: HiddenAct,
-    /// The dropout of embeddings and of the output of each block: 0, or in [1/256, 255/256].
+    /// The dropout of embeddings and of the output of each block, in [0, 1). Training refuses one between 0 and
+    /// 1/256, or above 255/256: dropouts are rounded to multiples of 1/256.
     pub hidden_dropout_prob: f64,
-    /// The dropout of attention probabilities: 0, or in [1/256, 255/256].
+    /// The dropout of attention probabilities, like `hidden_dropout_prob`.
     pub attention_probs_dropout_prob: f64,
     /// The number of position embeddings, which is the maximum length of a sequence, special tokens included.
     pub max_position_embeddings: usize,
@@ -179,6 +181,18 @@ impl BertConfig {
         self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
     }
 
+    /// Returns whether the decoder of masked tokens is the table of word embeddings: `tie_word_embeddings`, true by
+    /// default.
+    pub fn tie_word_embeddings(&self) -> bool {
+        self.extra.get(TIE_WORD_EMBEDDINGS).and_then(Value::as_bool).unwrap_or(true)
+    }
+
+    /// Sets whether the decoder of masked tokens is the table of word embeddings.
+    pub fn with_tie_word_embeddings(mut self, tie: bool) -> BertConfig {
+        self.extra.insert(TIE_WORD_EMBEDDINGS.into(), tie.into());
+        self
+    }
+
     /// Returns the dropout before the question-answering head: 0 in BERT, `qa_dropout` (0.1 by default) in DistilBERT.
     pub fn qa_dropout_prob(&self) -> f64 {
         match self.model_type {
@@ -224,8 +238,8 @@ impl BertConfig {
             ("qa_dropout", self.qa_dropout_prob()),
         ];
         for (field, value) in dropouts {
-            if value != 0.0 && !(1.0 / 256.0..=255.0 / 256.0).contains(&value) {
-                return Err(Error::config(format!("{field} is {value}: must be 0 or in [1/256, 255/256]")));
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::config(format!("{field} is {value}: must be at least 0 and below 1")));
             }
         }
         for (field, value) in [("initializer_range", self.initializer_range), ("layer_norm_eps", self.layer_norm_eps)] {
@@ -242,6 +256,9 @@ impl BertConfig {
         self.check_extra()
     }
 }
+
+/// The field that says whether the decoder is tied, stored in [`BertConfig::extra`].
+const TIE_WORD_EMBEDDINGS: &str = "tie_word_embeddings";
 
 /// The maximum number of labels, low enough that an invalid file cannot fill the memory.
 const MAX_LABELS: usize = 1 << 20;
@@ -281,15 +298,15 @@ mod tests {
             ),
             (
                 BertConfig { hidden_dropout_prob: 1.0, ..base() },
-                "hidden_dropout_prob is 1: must be 0 or in [1/256, 255/256]",
+                "hidden_dropout_prob is 1: must be at least 0 and below 1",
             ),
             (
-                BertConfig { attention_probs_dropout_prob: 0.001, ..base() },
-                "attention_probs_dropout_prob is 0.001: must be 0 or in [1/256, 255/256]",
+                BertConfig { attention_probs_dropout_prob: -0.1, ..base() },
+                "attention_probs_dropout_prob is -0.1: must be at least 0 and below 1",
             ),
             (
                 BertConfig { classifier_dropout: Some(f64::NAN), ..base() },
-                "classifier_dropout is NaN: must be 0 or in [1/256, 255/256]",
+                "classifier_dropout is NaN: must be at least 0 and below 1",
             ),
             (BertConfig { layer_norm_eps: 0.0, ..base() }, "layer_norm_eps is 0: must be above 0 and at most 1"),
             (BertConfig { pad_token_id: 40_000, ..base() }, "pad_token_id is 40000: must be below vocab_size, 30522"),

@@ -60,6 +60,15 @@ impl Folder {
         Err(Error::io(place, "cannot read", std::io::Error::new(ErrorKind::NotFound, reason)))
     }
 
+    /// Returns whether this is a folder on disk, so that no file is downloaded.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        #[cfg(feature = "hub")]
+        let on_disk = self.repository.is_none();
+        #[cfg(not(feature = "hub"))]
+        let on_disk = true;
+        on_disk
+    }
+
     /// Returns the path of the file `name`, or `None` if it does not exist.
     ///
     /// # Errors

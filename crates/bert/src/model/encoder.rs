@@ -1,11 +1,11 @@
 //! The encoder: a stack of layers, each an attention block and a feed-forward network.
 
-use cloze_tensor::{Gelu, Inside as _, Sequences, Tensor, module, recompute};
+use cloze_tensor::{Inside as _, Sequences, Tensor, module, recompute};
 
 use super::layers::{LayerNorm, Linear, feed_forward};
 use super::{AttentionBlock, Mode, Rows};
 use crate::weights::Weights;
-use crate::{BertConfig, Result};
+use crate::{BertConfig, HiddenAct, Result};
 
 /// `intermediate`: the first half of the feed-forward network.
 #[derive(Clone)]
@@ -30,11 +30,11 @@ module!(Output { dense, layer_norm: "LayerNorm" });
 pub struct Layer {
     /// Lets every token attend to every token of its sequence.
     pub attention: AttentionBlock,
-    /// Widens each token from H to I, with GELU.
+    /// Widens each token from H to I, with the activation.
     pub intermediate: Intermediate,
     /// Narrows each token back to H.
     pub output: Output,
-    gelu: Gelu,
+    act: HiddenAct,
     dropout: f64,
     site: u32,
 }
@@ -52,7 +52,7 @@ impl Layer {
                 dense: Linear::new(output.at("dense"), inner, hidden)?,
                 layer_norm: LayerNorm::new(output.at("LayerNorm"), hidden, config.layer_norm_eps)?,
             },
-            gelu: config.hidden_act.into(),
+            act: config.hidden_act,
             dropout: config.hidden_dropout_prob,
             site: site + 2,
         })
@@ -66,7 +66,7 @@ impl Layer {
     pub fn forward(&self, x: &Tensor, sequences: &Sequences, rows: &Rows<'_>, mode: Mode) -> Result<Tensor> {
         let x = self.attention.forward(x, sequences, rows, mode).inside("attention")?; // [R, H]
         let dropout = mode.dropout(self.dropout, self.site)?;
-        let y = feed_forward(&self.intermediate.dense, &self.output.dense, self.gelu, &x)?;
+        let y = feed_forward(&self.intermediate.dense, &self.output.dense, self.act, &x)?;
         self.output.layer_norm.residual(&y, &x, &dropout, rows.coordinates()).inside("output")
     }
 

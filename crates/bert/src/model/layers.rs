@@ -4,10 +4,10 @@
 //! A linear layer with an adapter computes x Wᵀ + b + s (x Aᵀ) Bᵀ. Only this file evaluates adapters: the rest of the
 //! model calls [`Linear::forward`], [`projections`] and [`feed_forward`], which fuse what they can without adapters.
 
-use cloze_tensor::{Dropout, Gelu, Module, RowCoordinate, Tensor, join_name, module};
+use cloze_tensor::{Dropout, Module, RowCoordinate, Tensor, join_name, module};
 
-use crate::Result;
 use crate::weights::{Init, Weights};
+use crate::{HiddenAct, Result};
 
 /// A linear layer, y = x Wᵀ + b.
 #[derive(Clone)]
@@ -56,14 +56,14 @@ impl Linear {
         })
     }
 
-    /// Computes GELU of [`forward`](Linear::forward).
+    /// Computes an activation of [`forward`](Linear::forward).
     ///
     /// # Errors
     /// Returns an error if the shapes do not match.
-    pub fn forward_gelu(&self, x: &Tensor, gelu: Gelu) -> Result<Tensor> {
-        match &self.adapter {
-            Some(_) => Ok(self.forward(x)?.gelu(gelu)?),
-            None => Ok(x.linear_gelu(&self.weight, &self.bias, gelu)?),
+    pub fn forward_act(&self, x: &Tensor, act: HiddenAct) -> Result<Tensor> {
+        match (&self.adapter, act.gelu()) {
+            (None, Some(gelu)) => Ok(x.linear_gelu(&self.weight, &self.bias, gelu)?),
+            _ => act.forward(&self.forward(x)?),
         }
     }
 }
@@ -107,11 +107,13 @@ pub(super) fn projections(layers: [&Linear; 3], x: &Tensor) -> Result<Tensor> {
     Ok(qkv.add(&Tensor::concat(&corrections.iter().collect::<Vec<_>>(), x.rank() - 1)?)?)
 }
 
-/// Computes the feed-forward network, `outer(gelu(inner(x)))`: `[R, H]` to `[R, H]`.
-pub(super) fn feed_forward(inner: &Linear, outer: &Linear, gelu: Gelu, x: &Tensor) -> Result<Tensor> {
-    match (&inner.adapter, &outer.adapter) {
-        (None, None) => Ok(x.feed_forward((&inner.weight, &inner.bias), gelu, (&outer.weight, &outer.bias))?),
-        _ => outer.forward(&inner.forward_gelu(x, gelu)?),
+/// Computes the feed-forward network, `outer(act(inner(x)))`: `[R, H]` to `[R, H]`.
+pub(super) fn feed_forward(inner: &Linear, outer: &Linear, act: HiddenAct, x: &Tensor) -> Result<Tensor> {
+    match (&inner.adapter, &outer.adapter, act.gelu()) {
+        (None, None, Some(gelu)) => {
+            Ok(x.feed_forward((&inner.weight, &inner.bias), gelu, (&outer.weight, &outer.bias))?)
+        }
+        _ => outer.forward(&inner.forward_act(x, act)?),
     }
 }
 

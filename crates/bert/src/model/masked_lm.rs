@@ -1,63 +1,64 @@
 //! Masked-language modelling: predicting the tokens that were masked (J. Devlin, M.-W. Chang, K. Lee, K. Toutanova,
 //! "BERT", 2018).
 
-use cloze_tensor::{Gelu, Inside as _, Tensor, module};
+use cloze_tensor::{Inside as _, Tensor, module};
 
 use super::{BertModel, LayerNorm, Linear, Mode, PreTrainedModel, Rows};
 use crate::weights::{Init, Weights};
-use crate::{Batch, BertConfig, Error, Result};
+use crate::{Batch, BertConfig, HiddenAct, Result};
 
 /// `cls.predictions.transform`
 #[derive(Clone)]
 pub struct Transform {
-    /// `[H, H]`, with GELU
+    /// `[H, H]`, with the activation of the model
     pub dense: Linear,
     /// Normalises the result.
     pub layer_norm: LayerNorm,
-    gelu: Gelu,
+    act: HiddenAct,
 }
 module!(Transform { dense, layer_norm: "LayerNorm" });
 
-/// `cls.predictions`: the masked-language-model head. Its decoder is the table of word embeddings.
+/// `cls.predictions`: the masked-language-model head. Its decoder is the table of word embeddings, unless the
+/// configuration says otherwise (`tie_word_embeddings`).
 #[derive(Clone)]
 pub struct LmPredictionHead {
     /// The transformation before the decoder.
     pub transform: Transform,
     /// The bias of the decoder, `[V]`.
     pub bias: Tensor,
+    /// The matrix of a decoder that is not tied to the word embeddings, `[V, H]`.
+    pub decoder: Option<Tensor>,
 }
-module!(LmPredictionHead { transform, bias });
+module!(LmPredictionHead { transform, bias, decoder: "decoder.weight" });
 
 impl LmPredictionHead {
     /// # Errors
-    /// Returns an error if the weights do not fit the configuration, or if it says that the decoder is not tied.
+    /// Returns an error if the weights do not fit the configuration.
     pub(super) fn new(weights: Weights<'_>, config: &BertConfig) -> Result<LmPredictionHead> {
-        if config.extra.get("tie_word_embeddings").and_then(serde_json::Value::as_bool) == Some(false) {
-            let reason =
-                "tie_word_embeddings is false: must be true or absent, the decoder is tied to the word embeddings";
-            return Err(Error::config(reason));
-        }
         let (hidden, transform) = (config.hidden_size, weights.at("transform"));
+        let table = [config.vocab_size, hidden];
+        let decoder = || weights.at("decoder").parameter("weight", &table, Init::Normal);
         Ok(LmPredictionHead {
             transform: Transform {
                 dense: Linear::new(transform.at("dense"), hidden, hidden)?,
                 layer_norm: LayerNorm::new(transform.at("LayerNorm"), hidden, config.layer_norm_eps)?,
-                gelu: config.hidden_act.into(),
+                act: config.hidden_act,
             },
             bias: weights.parameter("bias", &[config.vocab_size], Init::Zeros)?,
+            decoder: if config.tie_word_embeddings() { None } else { Some(decoder()?) },
         })
     }
 
-    /// Computes logits over the vocabulary, `[M, V]`, from hidden states `[M, H]` and the word embeddings `[V, H]` as
-    /// decoder.
+    /// Computes logits over the vocabulary, `[M, V]`, from hidden states `[M, H]`. The word embeddings `[V, H]` are the
+    /// decoder, unless it is not tied to them.
     ///
     /// # Errors
     /// Returns an error if the shapes do not match.
     pub fn forward(&self, hidden: &Tensor, word_embeddings: &Tensor) -> Result<Tensor> {
         let run = || -> Result<Tensor> {
-            let transformed = self.transform.dense.forward_gelu(hidden, self.transform.gelu)?;
+            let transformed = self.transform.dense.forward_act(hidden, self.transform.act)?;
             let normalised = self.transform.layer_norm.forward(&transformed)?;
-            Ok(normalised.linear(word_embeddings, &self.bias)?)
+            Ok(normalised.linear(self.decoder.as_ref().unwrap_or(word_embeddings), &self.bias)?)
         };
         run().inside("cls.predictions")
     }

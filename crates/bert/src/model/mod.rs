@@ -22,6 +22,7 @@
 //! The file is listed twice below, as `mod` and as `pub use`. Creating, opening, saving and adapters come with
 //! [`PreTrainedModel`]; `cloze_train::Learn` makes the head trainable.
 
+mod activation;
 mod attention;
 mod bert;
 mod embeddings;

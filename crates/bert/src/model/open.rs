@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::config::CONFIG_FILE;
 use crate::folder::Folder;
 use crate::weights::{Source, Weights};
-use crate::{BertConfig, ClassifierPooling, Error, Result};
+use crate::{BertConfig, ClassifierPooling, Error, Result, tokenizer};
 
 /// Options for opening a model.
 ///
@@ -85,10 +85,13 @@ pub(super) fn open_folder<M>(
     options: &OpenOptions,
     build: impl FnOnce(Weights<'_>, &BertConfig) -> Result<M>,
 ) -> Result<(M, LoadReport)> {
-    let config = options.apply(BertConfig::in_folder(folder)?);
+    let mut config = options.apply(BertConfig::in_folder(folder)?);
     let in_file = |error: Error| error.in_file(&folder.path().join(CONFIG_FILE));
     config.validate().map_err(in_file)?;
-    let checkpoint = Checkpoint::open(folder, config.model_type, options.fresh_head)?;
+    let checkpoint = Checkpoint::open(folder, &config, options.fresh_head)?;
+    if checkpoint.is_untied() {
+        config = config.with_tie_word_embeddings(false);
+    }
     // Names and shapes are checked before a value is read or drawn: with an invalid file, the configuration must not
     // decide how much memory is allocated.
     let body = |weights: Weights<'_>| BertModel::without_pooler(weights.at("bert"), &config);
@@ -96,5 +99,10 @@ pub(super) fn open_folder<M>(
     checkpoint.as_ref().map_or(Ok(()), Checkpoint::check_missing)?;
     let build = |weights: Weights<'_>| build(weights, &config).map_err(in_file);
     let (model, checkpoint) = Source::new(checkpoint, &config, device, options.seed).build(build)?;
-    Ok((model, checkpoint.map(Checkpoint::report).unwrap_or_default()))
+    let mut report = checkpoint.map(Checkpoint::report).unwrap_or_default();
+    // Opening a model downloads no tokenizer.
+    if folder.is_on_disk() {
+        report.conflicts = tokenizer::Settings::conflicts_in(folder);
+    }
+    Ok((model, report))
 }

@@ -165,7 +165,7 @@ pub trait PreTrainedModel: Module + Sized {
         Ok(())
     }
 
-    /// Resizes the word embeddings, and the bias of a decoder tied to them, to `vocab_size` rows, after tokens were
+    /// Resizes the word embeddings, and the decoder of masked tokens, to `vocab_size` rows, after tokens were
     /// [added](crate::Tokenizer::add_tokens) to the tokenizer. Existing rows keep their values. New rows are initialised
     /// from `seed` as in [`new`](PreTrainedModel::new), new biases to 0. Rows beyond `vocab_size` are removed.
     ///
@@ -181,6 +181,7 @@ pub trait PreTrainedModel: Module + Sized {
             let std = match name {
                 _ if resized.is_err() => return,
                 _ if name.ends_with("embeddings.word_embeddings.weight") => config.initializer_range,
+                "cls.predictions.decoder.weight" => config.initializer_range,
                 "cls.predictions.bias" => 0.0,
                 _ => return,
             };

@@ -5,7 +5,7 @@ use cloze_tensor::Precision;
 use super::Pipeline;
 use super::output::check_finite;
 use super::runner::Runner;
-use crate::{BertForMaskedLM, Encoding, Error, Mode, Result, Tokenizer};
+use crate::{BertForMaskedLM, Encoding, Error, Mode, PreTrainedModel as _, Result, Tokenizer};
 
 /// A token predicted for a mask.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,10 @@ impl Pipeline for FillMask {
     type Model = BertForMaskedLM;
 
     fn new(model: BertForMaskedLM, tokenizer: Tokenizer) -> Result<FillMask> {
+        if !tokenizer.has_mask() && tokenizer.mask_id() as usize >= model.config().vocab_size {
+            let mask = tokenizer.token(tokenizer.mask_id()).unwrap_or_default();
+            return Err(Error::tokenizer(format!("the vocabulary has no {mask}, whose token FillMask predicts")));
+        }
         Ok(FillMask { runner: Runner::new(model, tokenizer)? })
     }
 

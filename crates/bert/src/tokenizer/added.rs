@@ -5,9 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::normalizer::Normalizer;
 use super::pre_tokenizer::is_word;
+
+/// The limit of ids, low enough that an invalid file cannot fill the memory with the tokens below them.
+pub(super) const MAX_ID: u32 = 1 << 22;
 
 /// A token that is found wherever it is written, as `tokenizer.json` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,21 @@ impl AddedToken {
         let content = content.to_string();
         AddedToken { content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special }
     }
+
+    /// Reads a token from its properties in a side file. `special` holds even if the file says otherwise. Returns
+    /// `None` if it has no content, or a property of another type than expected.
+    pub(super) fn from_properties(properties: &Map<String, Value>, special: bool) -> Option<AddedToken> {
+        let flag = |name: &str, default| properties.get(name).map_or(Some(default), Value::as_bool);
+        let special = flag("special", special)? || special;
+        Some(AddedToken {
+            content: properties.get("content")?.as_str()?.to_string(),
+            single_word: flag("single_word", false)?,
+            lstrip: flag("lstrip", false)?,
+            rstrip: flag("rstrip", false)?,
+            normalized: flag("normalized", !special)?,
+            special,
+        })
+    }
 }
 
 /// The added tokens of a tokenizer.
@@ -47,20 +66,35 @@ pub(super) struct Added {
 }
 
 impl Added {
-    /// Adds tokens. A token that is in the vocabulary keeps its id; the others get the next free ids, from `vocabulary`, its
-    /// size.
+    /// Adds tokens. A token that is in the vocabulary keeps its id; another one gets the id that is given with it, or
+    /// else the next free id, from `vocabulary`, its size.
+    ///
+    /// # Errors
+    /// Returns the reason if the id that a token is given with belongs to another token.
     pub(super) fn add(
         &mut self,
-        tokens: impl IntoIterator<Item = AddedToken>,
+        tokens: impl IntoIterator<Item = (Option<u32>, AddedToken)>,
         normalizer: Option<&Normalizer>,
-        vocabulary: usize,
+        vocabulary: &[Option<String>],
         id: impl Fn(&str) -> Option<u32>,
-    ) {
-        let mut next = self.tokens.last().map_or(0, |(last, _)| last + 1).max(vocabulary as u32);
-        for token in tokens.into_iter().filter(|token| !token.content.is_empty()) {
+    ) -> Result<(), String> {
+        let size = vocabulary.len() as u32;
+        for (given, token) in tokens.into_iter().filter(|(_, token)| !token.content.is_empty()) {
+            let next = self.end().max(size);
             let known = self.ids.get(&token.content).copied().or_else(|| id(&token.content));
-            let id = known.unwrap_or(next);
-            next += u32::from(known.is_none());
+            let id = known.or(given).unwrap_or(next);
+            if known.is_none() {
+                let in_vocabulary = vocabulary.get(id as usize).and_then(Option::as_deref);
+                if let Some(other) = in_vocabulary.or_else(|| Some(&self.get(id)?.content)) {
+                    return Err(format!(
+                        "the added token {:?} has the id {id}, which is that of {other:?}",
+                        token.content
+                    ));
+                }
+                if id >= MAX_ID {
+                    return Err(format!("the added token {:?} has the id {id}: must be below {MAX_ID}", token.content));
+                }
+            }
             if token.normalized
                 && let Some(form) = normalizer.map(|normalizer| normalizer.apply(&token.content))
                 && form != token.content
@@ -68,9 +102,10 @@ impl Added {
                 self.normalized.insert(id, form);
             }
             self.ids.insert(token.content.clone(), id);
-            if token.special {
-                self.special.insert(token.content.clone());
-            }
+            match token.special {
+                true => self.special.insert(token.content.clone()),
+                false => self.special.remove(&token.content),
+            };
             match self.tokens.binary_search_by_key(&id, |(id, _)| *id) {
                 Ok(at) => self.tokens[at].1 = token,
                 Err(at) => self.tokens.insert(at, (id, token)),
@@ -81,6 +116,17 @@ impl Added {
             tokens.map(|(id, token)| (self.form(*id, token), *id))
         };
         (self.in_text, self.in_normalized) = (Patterns::new(of(false)), Patterns::new(of(true)));
+        Ok(())
+    }
+
+    /// The id behind the last one.
+    pub(super) fn end(&self) -> u32 {
+        self.tokens.last().map_or(0, |(last, _)| last + 1)
+    }
+
+    /// Removes the tokens with the id `end` or a greater one.
+    pub(super) fn truncate(&mut self, end: u32) {
+        self.tokens.retain(|(id, _)| *id < end);
     }
 
     fn form<'a>(&'a self, id: u32, token: &'a AddedToken) -> &'a str {
@@ -97,7 +143,8 @@ impl Added {
         self.ids.get(content).copied()
     }
 
-    fn get(&self, id: u32) -> Option<&AddedToken> {
+    /// Returns the token with this id.
+    pub(super) fn get(&self, id: u32) -> Option<&AddedToken> {
         let at = self.tokens.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         Some(&self.tokens[at].1)
     }
@@ -195,7 +242,8 @@ mod tests {
 
     fn cut(tokens: &[AddedToken], text: &str) -> Vec<(Option<u32>, String)> {
         let mut added = Added::default();
-        added.add(tokens.iter().cloned(), None, 10, |_| None);
+        let tokens = tokens.iter().cloned().map(|token| (None, token));
+        added.add(tokens, None, &vec![None; 10], |_| None).unwrap();
         added.cut(text, false).into_iter().map(|(id, part)| (id, text[part].to_string())).collect()
     }
 

@@ -1,87 +1,79 @@
-//! The files of a tokenizer: `vocab.txt`, `tokenizer.json`, `tokenizer_config.json`, `special_tokens_map.json`.
+//! The files of a tokenizer: `vocab.txt` or `tokenizer.json`, and the settings beside it.
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::added::AddedToken;
+use super::class::Class;
 use super::normalizer::BertNormalizer;
 use super::options::{MAX_CHARS, TokenizerOptions};
 use super::pipeline::Pipeline;
+use super::settings::{CONFIG, SPECIAL, Settings, TOKENIZER};
 use super::special::Names;
 use super::{Inner, Tokenizer};
-use crate::files::{read_object, read_text, replace};
+use crate::files::{read_text, replace};
 use crate::folder::Folder;
 use crate::{Error, Result};
 
 const VOCAB: &str = "vocab.txt";
-const TOKENIZER: &str = "tokenizer.json";
-const CONFIG: &str = "tokenizer_config.json";
-const SPECIAL: &str = "special_tokens_map.json";
-
-/// A `model_max_length` of at least this number means no limit; `transformers` writes 10^30.
-const NO_MAX_LENGTH: f64 = 1e9;
 
 impl Tokenizer {
     /// Opens the tokenizer in the folder `place`, or [of this name](crate#models-by-name): `tokenizer.json`, or else
-    /// `vocab.txt`, with the settings in `tokenizer_config.json` and `special_tokens_map.json` if they exist. Without
-    /// `tokenizer_config.json`, `vocab.txt` is uncased.
+    /// `vocab.txt`, with the settings in `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` if
+    /// they exist. Without `tokenizer_config.json`, `vocab.txt` is uncased.
+    ///
+    /// [`conflicts`](Tokenizer::conflicts) lists where two files differ.
     ///
     /// # Errors
-    /// Returns an error if a file is missing, cannot be read, is not UTF-8 or not JSON; if the vocabulary is empty, has
-    /// a token twice or lacks a special token; or if the tokenizer is not a WordPiece.
+    /// Returns an error if a file is missing, cannot be read, is not UTF-8 or not JSON; if the vocabulary is empty or
+    /// lacks the unknown token; if a field is unknown or has a value that is not supported; or if the tokenizer is not
+    /// a WordPiece.
     pub fn open(place: impl AsRef<Path>) -> Result<Tokenizer> {
         Tokenizer::in_folder(&Folder::at(place.as_ref())?)
     }
 
     /// Opens the tokenizer in a model folder.
     pub(crate) fn in_folder(folder: &Folder) -> Result<Tokenizer> {
-        let (mut names, mut options) = (Names::default(), TokenizerOptions::default());
-        let object = |name: &str| folder.find(name)?.map_or_else(|| Ok(Map::new()), |path| read_object(&path));
-        names.read(&object(SPECIAL)?);
-        let config = object(CONFIG)?;
-        names.read(&config);
-        let flag = |name: &str| config.get(name).and_then(Value::as_bool);
-        options.lowercase = flag("do_lower_case").unwrap_or(options.lowercase);
-        options.strip_accents = flag("strip_accents");
-        options.chinese_chars = flag("tokenize_chinese_chars").unwrap_or(options.chinese_chars);
-        if let Some(length) = config.get("model_max_length").and_then(Value::as_f64)
-            && (1.0..NO_MAX_LENGTH).contains(&length)
-        {
-            options.max_length = length as usize;
+        let mut settings = Settings::read(folder)?;
+        if let Some(path) = folder.find(TOKENIZER)? {
+            let pipeline = Pipeline::from_json(&read_text(&path)?, |normalizer| settings.adjust(normalizer));
+            let tokenizer = pipeline.and_then(|pipeline| Tokenizer::from_settings(pipeline, settings));
+            return tokenizer.map_err(|error| error.in_file(&path));
         }
-
-        let Some(path) = folder.find(TOKENIZER)? else {
-            let neither = || folder.lacking(&format!("has neither {TOKENIZER} nor {VOCAB}"));
-            return open_vocab(&folder.find(VOCAB)?.ok_or_else(neither)?, &names, &options);
-        };
-        let text = read_text(&path)?;
-        // As in `transformers`, explicit settings take precedence over `tokenizer.json`.
-        let pipeline = Pipeline::from_json(&text, |normalizer| {
-            normalizer.lowercase = flag("do_lower_case").unwrap_or(normalizer.lowercase);
-            normalizer.strip_accents = options.strip_accents.or(normalizer.strip_accents);
-            normalizer.handle_chinese_chars = flag("tokenize_chinese_chars").unwrap_or(normalizer.handle_chinese_chars);
+        if settings.class == Class::Stored {
+            return Err(folder.lacking(&format!("has no {TOKENIZER}, which its tokenizer_class needs")));
+        }
+        let neither = || folder.lacking(&format!("has neither {TOKENIZER} nor {VOCAB}"));
+        let path = folder.find(VOCAB)?.ok_or_else(neither)?;
+        let tokenizer = read_vocab(&path).and_then(|tokens| {
+            let pipeline = bert_pipeline(tokens, &settings.names, &settings.options())?;
+            Tokenizer::from_settings(pipeline, settings)
         });
-        let tokenizer = pipeline.and_then(|pipeline| Tokenizer::from_pipeline(pipeline, names, options.max_length));
         tokenizer.map_err(|error| error.in_file(&path))
     }
 
-    /// Opens a `vocab.txt`: one token per line, whose id is the number of the line, from 0.
+    /// Opens a `vocab.txt`: one token per line, whose id is the number of the line, from 0. A token that is repeated has
+    /// its last id.
     ///
     /// # Errors
     /// Returns an error like [`open`](Tokenizer::open).
     pub fn from_vocab_file(path: impl AsRef<Path>, options: &TokenizerOptions) -> Result<Tokenizer> {
-        open_vocab(path.as_ref(), &Names::default(), options)
+        let path = path.as_ref();
+        let tokenizer = read_vocab(path).and_then(|tokens| Tokenizer::from_tokens(tokens, &Names::default(), options));
+        tokenizer.map_err(|error| error.in_file(path))
     }
 
     /// Creates a tokenizer from its tokens, ordered by id.
     pub(super) fn from_tokens(tokens: Vec<String>, names: &Names, options: &TokenizerOptions) -> Result<Tokenizer> {
-        let special = [&names.unk, &names.cls, &names.sep].map(String::as_str);
-        let pipeline = Pipeline::bert(tokens, special, normalizer(options), MAX_CHARS)?;
-        Tokenizer::from_pipeline(pipeline, names.clone(), options.max_length)
+        let settings = Settings { max_length: Some(options.max_length), ..Settings::of(names.clone()) };
+        Tokenizer::from_settings(bert_pipeline(tokens, names, options)?, settings)
     }
 
-    fn from_pipeline(mut pipeline: Pipeline, names: Names, max_length: usize) -> Result<Tokenizer> {
+    /// Adds the tokens of the settings to a pipeline.
+    fn from_settings(mut pipeline: Pipeline, settings: Settings) -> Result<Tokenizer> {
+        let max_length = settings.options().max_length;
+        let Settings { class, names, added, mut conflicts, replaces, .. } = settings;
         let unknown = &pipeline.model().unknown;
         if *unknown != names.unk {
             return Err(Error::tokenizer(format!(
@@ -89,16 +81,43 @@ impl Tokenizer {
                 names.unk
             )));
         }
-        for name in names.all() {
-            if pipeline.id(name).is_none() {
-                return Err(Error::tokenizer(format!("the vocabulary has no {name}")));
+        let layout = pipeline.lays_out_like_bert(&names.cls, &names.sep);
+        if class == Class::Stored && layout != Some(true) {
+            let reason = "post_processor is not that of BERT, [CLS] A [SEP] B [SEP], the only one that is supported";
+            return Err(Error::tokenizer(reason));
+        }
+        if layout == Some(false) {
+            conflicts.push(format!("post_processor of {TOKENIZER} is not that of a BertTokenizer, which counts"));
+        }
+        for (given, token) in &added {
+            if let (Some(given), Some(id)) = (given, pipeline.id(&token.content))
+                && *given != id
+            {
+                let token = &token.content;
+                conflicts
+                    .push(format!("the added token {token:?} has the id {given}, in the vocabulary {id}: {id} counts"));
             }
         }
-        // Tokens that are already special keep their stored options.
-        let missing = names.all().into_iter().filter(|name| !pipeline.added().is_special(name));
-        let missing: Vec<_> = missing.map(|name| AddedToken::new(name, true)).collect();
-        pipeline.add(missing);
-        Ok(Tokenizer::from_inner(Inner::new(pipeline, names)?, max_length))
+        // Stored properties of a token are kept, unless `added_tokens_decoder` gives others.
+        let missing = |(id, token): &(Option<u32>, AddedToken)| {
+            let stored = pipeline.added().id(&token.content).is_some();
+            !stored || (replaces && id.is_some())
+        };
+        let (mut with_id, mut without_id): (Vec<_>, Vec<_>) =
+            added.into_iter().filter(missing).partition(|(id, _)| id.is_some());
+        let is_name = |token: &AddedToken| names.all().contains(&token.content.as_str());
+        for (_, token) in with_id.iter_mut().chain(&mut without_id).filter(|(_, token)| is_name(token)) {
+            token.special = true;
+        }
+        pipeline.add(with_id)?;
+        let own = pipeline.end();
+        pipeline.add(without_id)?;
+        // Names that `tokenizer.json` has as ordinary tokens.
+        let ordinary = names.all().into_iter().filter(|name| !pipeline.added().is_special(name));
+        let ordinary: Vec<_> = ordinary.map(|name| (None, AddedToken::new(name, true))).collect();
+        pipeline.add(ordinary)?;
+        let inner = Inner { class, conflicts, ..Inner::new(pipeline, names, own)? };
+        Ok(Tokenizer::from_inner(inner, max_length))
     }
 
     /// Returns the tokenizer with additional tokens, which get the next ids and are matched anywhere in a text before
@@ -120,12 +139,14 @@ impl Tokenizer {
                 return Err(Error::tokenizer(reason));
             }
             if inner.pipeline.id(token).is_none() {
-                added.push(AddedToken::new(token, false));
+                added.push((None, AddedToken::new(token, false)));
             }
         }
         let mut pipeline = inner.pipeline.clone();
-        pipeline.add(added);
-        Ok(Tokenizer::from_inner(Inner::new(pipeline, inner.names.clone())?, self.max_length()))
+        pipeline.add(added)?;
+        let own = pipeline.end();
+        let inner = Inner { class: inner.class, ..Inner::new(pipeline, inner.names.clone(), own)? };
+        Ok(Tokenizer::from_inner(inner, self.max_length()))
     }
 
     /// Returns the text of `tokenizer.json`, which has the vocabulary and all settings that ids depend on.
@@ -133,7 +154,7 @@ impl Tokenizer {
     /// # Errors
     /// Returns an error only if serialization fails, which no tokenizer is known to cause.
     pub fn to_json(&self) -> Result<String> {
-        self.inner().pipeline.to_json(false)
+        self.inner().stored().to_json(false)
     }
 
     /// Writes `vocab.txt`, `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` in the format of
@@ -143,12 +164,18 @@ impl Tokenizer {
     /// Returns an error if a file cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         let (dir, inner) = (dir.as_ref(), self.inner());
-        let vocab: String = inner.tokens.iter().flat_map(|token| [token, "\n"]).collect();
-        let stored = inner.pipeline.to_json(true)?;
+        let (own, implied) = inner.tokens.split_at(inner.own as usize);
+        let vocab: String = own.iter().flat_map(|token| [token.as_deref().unwrap_or_default(), "\n"]).collect();
+        let stored = inner.stored().to_json(true)?;
         let special = inner.names.to_map();
         let mut config = special.clone();
+        let others = implied.iter().flatten().filter(|token| !inner.names.all().contains(&token.as_str()));
+        let others: Vec<&String> = others.collect();
+        if !others.is_empty() {
+            config.insert("additional_special_tokens".to_string(), json!(others));
+        }
         config.extend([
-            ("tokenizer_class".to_string(), json!("BertTokenizer")),
+            ("tokenizer_class".to_string(), json!(inner.class.name())),
             ("model_max_length".to_string(), json!(self.max_length())),
         ]);
         if let Some(normalizer) = inner.pipeline.bert_normalizer() {
@@ -175,11 +202,19 @@ pub(super) fn normalizer(options: &TokenizerOptions) -> BertNormalizer {
     }
 }
 
-fn open_vocab(path: &Path, names: &Names, options: &TokenizerOptions) -> Result<Tokenizer> {
+/// Creates BERT's pipeline with these tokens, ordered by id.
+fn bert_pipeline(tokens: Vec<String>, names: &Names, options: &TokenizerOptions) -> Result<Pipeline> {
+    let special = [&names.unk, &names.cls, &names.sep].map(String::as_str);
+    Pipeline::bert(tokens, special, normalizer(options), MAX_CHARS)
+}
+
+/// Reads a `vocab.txt`. Every line is a token, even one that no text has because it is blank; as in `transformers`,
+/// blanks at the end of another token do not belong to it.
+fn read_vocab(path: &Path) -> Result<Vec<String>> {
     let text = read_text(path)?;
-    let tokens: Vec<String> = text.trim_end_matches(['\n', '\r']).lines().map(str::to_string).collect();
-    if let Some(line) = tokens.iter().position(|token| token.trim().is_empty()) {
-        return Err(Error::format(path, format!("line {} is blank: each line is a token", line + 1)));
-    }
-    Tokenizer::from_tokens(tokens, names, options).map_err(|error| error.in_file(path))
+    let token = |line: &str| {
+        let token = line.trim_end();
+        if token.is_empty() { line.to_string() } else { token.to_string() }
+    };
+    Ok(text.lines().map(token).collect())
 }

@@ -5,6 +5,7 @@
 //! corpus.
 
 mod added;
+mod class;
 mod encoding;
 mod files;
 mod normalizer;
@@ -12,6 +13,8 @@ mod options;
 mod pieces;
 mod pipeline;
 mod pre_tokenizer;
+mod settings;
+mod side_file;
 mod special;
 mod train;
 mod words;
@@ -23,10 +26,13 @@ pub use encoding::{EncodeOptions, Encoding, Truncation};
 pub use options::{TokenizerOptions, TrainOptions};
 
 use crate::{BertConfig, Error, Result};
+use class::Class;
 use encoding::Frame;
 use pipeline::Pipeline;
 use special::{Ids, Names};
 use words::Words;
+
+pub(crate) use settings::Settings;
 
 /// A BERT tokenizer. It is cheap to clone and can be shared between threads.
 ///
@@ -49,18 +55,23 @@ struct Inner {
     pipeline: Pipeline,
     names: Names,
     ids: Ids,
-    /// The tokens by id.
-    tokens: Vec<String>,
+    /// The tokens by id. An id may have none.
+    tokens: Vec<Option<String>>,
+    /// The end of the ids that the files have. Special tokens without an id in any file are beyond it: a model need
+    /// not know them until a text has them, and they are not written.
+    own: u32,
     /// Whether the token with this id is special.
     special: Vec<bool>,
     /// Whether the token with this id continues a word.
     continues: Vec<bool>,
     /// Splits texts into words fast, if the pipeline is BERT's.
     words: Option<Words>,
+    class: Class,
+    conflicts: Vec<String>,
 }
 
 impl Inner {
-    fn new(pipeline: Pipeline, names: Names) -> Result<Inner> {
+    fn new(pipeline: Pipeline, names: Names, own: u32) -> Result<Inner> {
         let tokens = pipeline.tokens();
         let id =
             |name: &str| pipeline.id(name).ok_or_else(|| Error::tokenizer(format!("the vocabulary has no {name}")));
@@ -71,15 +82,23 @@ impl Inner {
             sep: id(&names.sep)?,
             mask: id(&names.mask)?,
         };
-        let special: Vec<bool> = tokens.iter().map(|token| pipeline.added().is_special(token)).collect();
+        let texts = || tokens.iter().map(|token| token.as_deref().unwrap_or_default());
+        let special: Vec<bool> = texts().map(|token| pipeline.added().is_special(token)).collect();
         let prefix = pipeline.model().prefix.as_str();
-        let continues = tokens
-            .iter()
+        let continues = texts()
             .zip(&special)
             .map(|(token, &special)| !special && token.strip_prefix(prefix).is_some_and(|piece| !piece.is_empty()))
             .collect();
         let words = pipeline.plain_bert().map(Words::new);
-        Ok(Inner { tokens, special, continues, words, names, ids, pipeline })
+        let (class, conflicts) = (Class::Bert, Vec::new());
+        Ok(Inner { tokens, own, special, continues, words, names, ids, pipeline, class, conflicts })
+    }
+
+    /// Returns the pipeline as it is written.
+    fn stored(&self) -> Pipeline {
+        let mut pipeline = self.pipeline.clone();
+        pipeline.truncate(self.own);
+        pipeline
     }
 }
 
@@ -189,14 +208,19 @@ impl Tokenizer {
         Ok(self.inner.pipeline.decode(ids, skip_special))
     }
 
-    /// Returns the number of tokens in the vocabulary, added tokens included.
+    /// Returns what two files of the tokenizer say differently, and which of them counts, a line for each.
+    pub fn conflicts(&self) -> &[String] {
+        &self.inner.conflicts
+    }
+
+    /// Returns the number of ids in the vocabulary, those of added tokens and those without a token included.
     pub fn vocab_size(&self) -> usize {
         self.inner.tokens.len()
     }
 
-    /// Returns the token with this id.
+    /// Returns the token with this id, or `None` if the id is out of range or has no token.
     pub fn token(&self, id: u32) -> Option<&str> {
-        self.inner.tokens.get(id as usize).map(String::as_str)
+        self.inner.tokens.get(id as usize)?.as_deref()
     }
 
     /// Returns the id of a token, spelled as in the vocabulary.
@@ -212,6 +236,12 @@ impl Tokenizer {
     /// Returns the id of `[SEP]`.
     pub fn sep_id(&self) -> u32 {
         self.inner.ids.sep
+    }
+
+    /// Returns whether the vocabulary has `[MASK]`. Otherwise [`mask_id`](Tokenizer::mask_id) is an id behind all others,
+    /// which a model has no embedding for.
+    pub fn has_mask(&self) -> bool {
+        self.inner.ids.mask < self.inner.own
     }
 
     /// Returns the id of `[MASK]`.
@@ -241,13 +271,17 @@ impl Tokenizer {
         self.inner.continues.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// Checks that a model with this configuration has an embedding for every token. More embeddings than tokens are
-    /// common and allowed.
+    /// Checks that a model with this configuration has an embedding for every token of the files, `[CLS]` and `[SEP]`.
+    /// More embeddings than tokens are common and allowed.
     ///
     /// # Errors
     /// Returns an error with both numbers if the model has fewer embeddings.
     pub fn check_vocab_size(&self, config: &BertConfig) -> Result<()> {
-        let (model, own) = (config.vocab_size, self.vocab_size());
+        let Inner { tokens, own, ids, .. } = &*self.inner;
+        // Blank lines at the end of a `vocab.txt` are no tokens of any text.
+        let blank = |token: &&Option<String>| token.as_ref().is_none_or(|token| token.trim().is_empty());
+        let own = *own as usize - tokens[..*own as usize].iter().rev().take_while(blank).count();
+        let (model, own) = (config.vocab_size, own.max(ids.cls.max(ids.sep) as usize + 1));
         if own > model {
             return Err(Error::config(format!(
                 "vocab_size is {model}: must be at least {own}, the number of tokens of the tokenizer"

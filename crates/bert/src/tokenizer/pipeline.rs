@@ -8,15 +8,17 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::added::{Added, AddedToken};
+use super::added::{Added, AddedToken, MAX_ID};
 use super::normalizer::{Aligned, BertNormalizer, Normalizer, aligned};
 use super::pieces::Pieces;
 use super::pre_tokenizer::PreTokenizer;
 use crate::{Error, Result};
 
 mod json;
+mod post_processor;
+
+use post_processor::PostProcessor;
 
 /// The tokens of a text, without special tokens around them.
 #[derive(Debug, Default)]
@@ -26,30 +28,6 @@ pub(super) struct Encoded {
     /// In characters of the text.
     pub(super) offsets: Vec<(usize, usize)>,
     pub(super) words: Vec<u32>,
-}
-
-/// The layout of special tokens, which [`encoding`](super::encoding) has its own code for. It is read to be saved again.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "type")]
-#[allow(clippy::enum_variant_names, reason = "the names of tokenizer.json")]
-enum PostProcessor {
-    BertProcessing {
-        sep: (String, u32),
-        cls: (String, u32),
-    },
-    RobertaProcessing {
-        sep: (String, u32),
-        cls: (String, u32),
-        trim_offsets: bool,
-        add_prefix_space: bool,
-    },
-    TemplateProcessing {
-        single: Vec<Value>,
-        pair: Vec<Value>,
-        special_tokens: Value,
-    },
-    #[serde(untagged)]
-    Other(Value),
 }
 
 /// Tokens back to text.
@@ -65,8 +43,8 @@ pub(super) struct Model {
     pub(super) unknown: String,
     pub(super) prefix: String,
     max_chars: usize,
-    /// By id.
-    tokens: Vec<String>,
+    /// By id. An id may have no token: a row of the model that nothing uses.
+    tokens: Vec<Option<String>>,
     pub(super) pieces: Pieces,
 }
 
@@ -80,24 +58,28 @@ impl Model {
         };
         let pieces = vocabulary.iter().map(|(token, &id)| (token.as_str(), id));
         let pieces = Pieces::new(pieces, &prefix, unknown_id, max_chars);
-        let count = vocabulary.len();
-        let mut tokens: Vec<Option<String>> = vec![None; count];
-        for (token, id) in vocabulary {
-            if let Some(place) = tokens.get_mut(id as usize) {
-                *place = Some(token);
+        let mut by_id: Vec<(u32, String)> = vocabulary.into_iter().map(|(token, id)| (id, token)).collect();
+        by_id.sort_unstable();
+        let mut tokens = Vec::with_capacity(by_id.len());
+        for (id, token) in by_id {
+            if id >= MAX_ID {
+                return Err(Error::tokenizer(format!("{token:?} has the id {id}: must be below {MAX_ID}")));
             }
+            if let Some(Some(other)) = tokens.get(id as usize) {
+                return Err(Error::tokenizer(format!("{other:?} and {token:?} both have the id {id}")));
+            }
+            tokens.resize(id as usize, None);
+            tokens.push(Some(token));
         }
-        if let Some(missing) = tokens.iter().position(Option::is_none) {
-            return Err(Error::tokenizer(format!(
-                "the vocabulary has {count} tokens, but none with the id {missing}: ids must be 0 to {}",
-                count - 1
-            )));
-        }
-        Ok(Model { unknown, prefix, max_chars, tokens: tokens.into_iter().flatten().collect(), pieces })
+        Ok(Model { unknown, prefix, max_chars, tokens, pieces })
     }
 
     fn id(&self, token: &str) -> Option<u32> {
         self.pieces.id(token)
+    }
+
+    fn token(&self, id: u32) -> Option<&str> {
+        self.tokens.get(id as usize)?.as_deref()
     }
 }
 
@@ -113,20 +95,14 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// BERT's own pipeline with this vocabulary, given by id.
+    /// BERT's own pipeline with this vocabulary, given by id. A token that is repeated has its last id.
     pub(super) fn bert(
         tokens: Vec<String>,
         [unk, cls, sep]: [&str; 3],
         normalizer: BertNormalizer,
         max_chars: usize,
     ) -> Result<Pipeline> {
-        let mut vocabulary = HashMap::with_capacity(tokens.len());
-        for (id, token) in (0..).zip(tokens) {
-            if let Some(first) = vocabulary.get(&token) {
-                return Err(Error::tokenizer(format!("lines {} and {} are both {token:?}", first + 1, id + 1)));
-            }
-            vocabulary.insert(token, id);
-        }
+        let vocabulary = tokens.into_iter().zip(0..).collect();
         let model = Model::new(vocabulary, unk.to_string(), "##".to_string(), max_chars)?;
         let special = |name: &str| (name.to_string(), model.id(name).unwrap_or(0));
         Ok(Pipeline {
@@ -139,10 +115,28 @@ impl Pipeline {
         })
     }
 
-    /// Adds tokens behind those that are there.
-    pub(super) fn add(&mut self, tokens: impl IntoIterator<Item = AddedToken>) {
+    /// Adds tokens: with the id that is given with one, or else behind those that are there.
+    ///
+    /// # Errors
+    /// Returns an error if such an id belongs to another token.
+    pub(super) fn add(&mut self, tokens: impl IntoIterator<Item = (Option<u32>, AddedToken)>) -> Result<()> {
         let Pipeline { added, model, normalizer, .. } = self;
-        added.add(tokens, normalizer.as_ref(), model.tokens.len(), |token| model.id(token));
+        added.add(tokens, normalizer.as_ref(), &model.tokens, |token| model.id(token)).map_err(Error::tokenizer)
+    }
+
+    /// Removes the added tokens with the id `end` or a greater one.
+    pub(super) fn truncate(&mut self, end: u32) {
+        self.added.truncate(end);
+    }
+
+    /// The id behind the last one in use.
+    pub(super) fn end(&self) -> u32 {
+        self.added.end().max(self.model.tokens.len() as u32)
+    }
+
+    /// Whether special tokens stand around a text and a pair of texts as BERT has them. `None` if nothing is said.
+    pub(super) fn lays_out_like_bert(&self, cls: &str, sep: &str) -> Option<bool> {
+        self.post_processor.as_ref().map(|layout| layout.is_bert(cls, sep))
     }
 
     pub(super) fn added(&self) -> &Added {
@@ -168,15 +162,12 @@ impl Pipeline {
         plain.then_some(*normalizer)
     }
 
-    /// All tokens by id, added ones included.
-    pub(super) fn tokens(&self) -> Vec<String> {
+    /// All tokens by id, added ones included. An id may have none.
+    pub(super) fn tokens(&self) -> Vec<Option<String>> {
         let mut tokens = self.model.tokens.clone();
-        for (id, _) in self.added.iter() {
-            let token = self.added.token(id).unwrap_or_default().to_string();
-            match tokens.get_mut(id as usize) {
-                Some(known) => *known = token,
-                None => tokens.push(token),
-            }
+        for (id, token) in self.added.iter() {
+            tokens.resize(tokens.len().max(id as usize + 1), None);
+            tokens[id as usize] = Some(token.content.clone());
         }
         tokens
     }
@@ -257,7 +248,12 @@ impl Pipeline {
             let (mut start, mut at) = (0, 0);
             for &(id, end) in &pieces {
                 let length = text[start..end].chars().count();
-                encoded.push(id, self.model.tokens[id as usize].clone(), &letters[at..at + length], *word);
+                encoded.push(
+                    id,
+                    self.model.token(id).unwrap_or_default().to_string(),
+                    &letters[at..at + length],
+                    *word,
+                );
                 (start, at) = (end, at + length);
             }
             *word += 1;
@@ -266,7 +262,7 @@ impl Pipeline {
 
     /// The text of these ids. Ids that no token has are left out.
     pub(super) fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        let token = |id: u32| self.added.token(id).or_else(|| self.model.tokens.get(id as usize).map(String::as_str));
+        let token = |id: u32| self.added.token(id).or_else(|| self.model.token(id));
         let tokens = ids.iter().filter_map(|&id| token(id));
         let tokens = tokens.filter(|token| !skip_special || !self.added.is_special(token));
         let Some(Decoder::WordPiece { prefix, cleanup }) = &self.decoder else {

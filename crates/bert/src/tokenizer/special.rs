@@ -20,21 +20,15 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Reads the names in `tokenizer_config.json` or `special_tokens_map.json`, which are strings or objects with a
-    /// `content`.
-    pub(super) fn read(&mut self, map: &Map<String, Value>) {
-        let fields = [
-            ("pad_token", &mut self.pad),
-            ("unk_token", &mut self.unk),
-            ("cls_token", &mut self.cls),
-            ("sep_token", &mut self.sep),
-            ("mask_token", &mut self.mask),
-        ];
-        for (field, name) in fields {
-            let given = map.get(field).and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
-            if let Some(given) = given.filter(|given| !given.is_empty()) {
-                *name = given.to_string();
-            }
+    /// Returns the name that `tokenizer_config.json` and `special_tokens_map.json` store in this field.
+    pub(super) fn field(&mut self, field: &str) -> Option<&mut String> {
+        match field {
+            "pad_token" => Some(&mut self.pad),
+            "unk_token" => Some(&mut self.unk),
+            "cls_token" => Some(&mut self.cls),
+            "sep_token" => Some(&mut self.sep),
+            "mask_token" => Some(&mut self.mask),
+            _ => None,
         }
     }
 

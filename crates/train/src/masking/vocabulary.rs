@@ -20,10 +20,17 @@ impl VocabularyTable {
     /// Builds the table of a tokenizer.
     ///
     /// # Errors
-    /// Returns an error if the vocabulary only has special tokens.
+    /// Returns an error if the vocabulary only has special tokens, or no `[MASK]`.
     pub fn new(tokenizer: &Tokenizer) -> Result<VocabularyTable> {
+        if !tokenizer.has_mask() {
+            let mask = tokenizer.token(tokenizer.mask_id()).unwrap_or_default();
+            let reason = format!("has no {mask}: add it with Tokenizer::add_tokens, and resize the embeddings");
+            return Err(Error::data("vocabulary", reason));
+        }
         let ids = 0..tokenizer.vocab_size() as u32;
-        let ordinary: Vec<u32> = ids.clone().filter(|&id| !tokenizer.is_special(id)).collect();
+        // An id may have no token, or one that is blank: no text has it.
+        let occurs = |id: u32| tokenizer.token(id).is_some_and(|token| !token.trim().is_empty());
+        let ordinary: Vec<u32> = ids.clone().filter(|&id| !tokenizer.is_special(id) && occurs(id)).collect();
         if ordinary.is_empty() {
             return Err(Error::data("vocabulary", "only has special tokens"));
         }
@@ -128,5 +135,17 @@ mod tests {
         assert_eq!(ordinary, (0..size).filter(|&id| !tokenizer.is_special(id)).collect::<Vec<_>>());
         assert_eq!(ordinary.len(), size as usize - 5);
         assert!(table.check(&[0, size - 1]).is_ok() && table.check(&[size]).is_err());
+    }
+
+    #[test]
+    fn masking_needs_a_mask_and_draws_no_blank_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vocab.txt");
+        std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n\nb\n").unwrap();
+        let tokenizer = Tokenizer::from_vocab_file(path, &cloze_bert::TokenizerOptions::uncased()).unwrap();
+        let error = VocabularyTable::new(&tokenizer).unwrap_err().to_string();
+        assert!(error.contains("has no [MASK]: add it with Tokenizer::add_tokens"), "{error}");
+        let table = VocabularyTable::new(&tokenizer.add_tokens(["[MASK]"]).unwrap()).unwrap();
+        assert_eq!((table.ordinary.as_slice(), table.mask_id()), ([4, 6].as_slice(), 7));
     }
 }

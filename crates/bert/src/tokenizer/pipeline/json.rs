@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde::de::IgnoredAny;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -10,17 +11,30 @@ use crate::{Error, Result};
 
 const VERSION: &str = "1.0";
 
-/// The fields of a `tokenizer.json`. Truncation and padding are left to [`EncodeOptions`](super::EncodeOptions).
+/// The fields of a `tokenizer.json`; another one is an error. Truncation and padding are left to
+/// [`EncodeOptions`](crate::EncodeOptions), as `transformers` leaves them to the caller.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Stored {
     version: Option<String>,
+    #[serde(rename = "truncation")]
+    _truncation: Option<IgnoredAny>,
+    #[serde(rename = "padding")]
+    _padding: Option<IgnoredAny>,
     #[serde(default)]
-    added_tokens: Vec<AddedToken>,
+    added_tokens: Vec<WithId>,
     normalizer: Option<Normalizer>,
     pre_tokenizer: Option<PreTokenizer>,
     post_processor: Option<PostProcessor>,
     decoder: Option<Decoder>,
     model: StoredModel,
+}
+
+#[derive(Deserialize)]
+struct WithId {
+    id: Option<u32>,
+    #[serde(flatten)]
+    token: AddedToken,
 }
 
 /// The kind of model alone.
@@ -36,6 +50,7 @@ struct ModelKind {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct StoredModel {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -85,8 +100,19 @@ impl Pipeline {
             model,
             added: Added::default(),
         };
-        pipeline.add(stored.added_tokens);
+        pipeline.add(stored.added_tokens.into_iter().map(|WithId { id, token }| (id, token)))?;
         Ok(pipeline)
+    }
+
+    /// Calls `see` with the BERT normalizer of a `tokenizer.json`, if it has one, without reading the rest.
+    pub(in super::super) fn normalizer_of(text: &str, see: impl FnOnce(&mut BertNormalizer)) {
+        #[derive(Deserialize)]
+        struct Part {
+            normalizer: Option<Normalizer>,
+        }
+        if let Ok(Part { normalizer: Some(Normalizer::BertNormalizer(mut bert)) }) = serde_json::from_str(text) {
+            see(&mut bert);
+        }
     }
 
     pub(in super::super) fn to_json(&self, pretty: bool) -> Result<String> {
@@ -130,10 +156,11 @@ impl Serialize for Added {
 
 impl Serialize for Model {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        struct Vocabulary<'a>(&'a [String]);
+        struct Vocabulary<'a>(&'a [Option<String>]);
         impl Serialize for Vocabulary<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-                serializer.collect_map(self.0.iter().zip(0u32..))
+                let tokens = self.0.iter().zip(0u32..);
+                serializer.collect_map(tokens.filter_map(|(token, id)| Some((token.as_ref()?, id))))
             }
         }
         let mut map = serializer.serialize_map(Some(5))?;

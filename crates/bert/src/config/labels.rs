@@ -1,0 +1,111 @@
+//! The labels of a classifier: `id2label`, `label2id` and `num_labels` of `config.json`.
+
+use serde_json::Value;
+
+use super::json::Fields;
+use super::{MAX_LABELS, numbered_labels};
+use crate::files::short;
+use crate::{Error, Result};
+
+/// Returns the label names by id, from `id2label`, or else `label2id`. As in `transformers`, labels are numbered if
+/// `num_labels` differs from the number of names, and there are two if no field says anything.
+pub(super) fn read(fields: &mut Fields) -> Result<Vec<String>> {
+    let (by_id, by_label) = (fields.take("id2label"), fields.take("label2id"));
+    let count = fields.optional_size("num_labels")?;
+    let named = match (by_id, by_label) {
+        (Some(Value::Object(map)), _) => {
+            let pairs = map.into_iter().map(|(id, label)| (Value::from(id), label));
+            Some(by_ids("id2label", pairs)?)
+        }
+        (Some(_), _) => return Err(Error::config("id2label is not an object that maps ids to label names")),
+        (None, Some(Value::Object(map))) => {
+            let pairs = map.into_iter().map(|(label, id)| (id, Value::from(label)));
+            Some(by_ids("label2id", pairs)?)
+        }
+        (None, Some(_)) => return Err(Error::config("label2id is not an object that maps label names to ids")),
+        (None, None) => None,
+    };
+    match (named, count) {
+        (_, Some(count)) if count > MAX_LABELS => {
+            Err(Error::config(format!("num_labels is {count}: must be from 1 to {MAX_LABELS}")))
+        }
+        (Some(named), Some(count)) if named.len() == count => Ok(named),
+        (_, Some(count)) => Ok(numbered_labels(count)),
+        (named, None) => Ok(named.unwrap_or_else(|| numbered_labels(2))),
+    }
+}
+
+/// Returns labels in the order of their ids, which must be 0, 1, 2, ... Ids and labels may be strings or numbers.
+fn by_ids(field: &str, pairs: impl ExactSizeIterator<Item = (Value, Value)>) -> Result<Vec<String>> {
+    let count = pairs.len();
+    let mut labels = vec![None; count];
+    for (id, label) in pairs {
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+            _ => None,
+        };
+        let Some(name) = text(&label) else {
+            return Err(Error::config(format!(
+                "{field} gives {} the label {}: must be a name",
+                short(&id),
+                short(&label)
+            )));
+        };
+        let place = text(&id).and_then(|id| id.trim().parse::<usize>().ok());
+        let Some(slot) = place.and_then(|place| labels.get_mut(place)) else {
+            let reason = format!("{field} gives {name:?} the id {}: {count} labels have the ids 0 to", short(&id));
+            return Err(Error::config(format!("{reason} {}", count - 1)));
+        };
+        if let Some(other) = slot {
+            let reason = format!("{field} gives the id {} to {other:?} and {name:?}: must differ", short(&id));
+            return Err(Error::config(reason));
+        }
+        *slot = Some(name);
+    }
+    Ok(labels.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::BertConfig;
+
+    fn labels(text: &str) -> Result<Vec<String>, String> {
+        BertConfig::from_json(text).map(|config| config.labels).map_err(|error| error.to_string())
+    }
+
+    /// The numbers of labels, and the names in `id2label`, are those of `transformers` 5.23.
+    #[test]
+    fn labels_from_each_field() {
+        let cases: [(&str, &[&str]); 10] = [
+            (r#"{}"#, &["LABEL_0", "LABEL_1"]),
+            (r#"{"num_labels": 3}"#, &["LABEL_0", "LABEL_1", "LABEL_2"]),
+            (r#"{"id2label": {"1": "good", "0": "bad"}}"#, &["bad", "good"]),
+            (r#"{"id2label": {"0": 0, "1": 1}, "label2id": {"0": 0, "1": 1}}"#, &["0", "1"]),
+            (r#"{"id2label": {"0": 0.5, "1": true}}"#, &["0.5", "true"]),
+            (r#"{"label2id": {"b": 0, "a": 1}}"#, &["b", "a"]),
+            (r#"{"label2id": {"neg": "0", "pos": "1"}}"#, &["neg", "pos"]),
+            (r#"{"label2id": {"neg": "0", "pos": "1"}, "num_labels": 2}"#, &["neg", "pos"]),
+            (r#"{"id2label": {"0": "a", "1": "b"}, "num_labels": 3}"#, &["LABEL_0", "LABEL_1", "LABEL_2"]),
+            (r#"{"id2label": {"0": "a", "1": "b"}, "num_labels": 1}"#, &["LABEL_0"]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(labels(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_field_id_and_label() {
+        let cases = [
+            (r#"{"id2label": {"0": "a", "2": "b"}}"#, r#"id2label gives "b" the id "2": 2 labels have the ids 0 to 1"#),
+            (r#"{"id2label": {"0": null}}"#, r#"id2label gives "0" the label null: must be a name"#),
+            (r#"{"label2id": {"a": 0, "b": 0}}"#, r#"label2id gives the id 0 to "a" and "b": must differ"#),
+            (r#"{"label2id": {"a": -1}}"#, r#"label2id gives "a" the id -1: 1 labels have the ids 0 to 0"#),
+            (r#"{"num_labels": 1000000000000}"#, "num_labels is 1000000000000: must be from 1 to 1048576"),
+            (r#"{"id2label": {}}"#, "num_labels is 0: must be from 1 to 1048576"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(labels(text).unwrap_err(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What the files beside a vocabulary say: `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
+//!
+//! Every field is read, is known to be harmless, or is an error that names it ([`SideFile`]). The rules of precedence
+//! are those of `transformers` 5: with `added_tokens_decoder` in `tokenizer_config.json`, the two other files do not
+//! count; otherwise `special_tokens_map.json` takes precedence over it.
+
+use super::added::AddedToken;
+use super::class::{self, Class};
+use super::normalizer::BertNormalizer;
+use super::options::TokenizerOptions;
+use super::pipeline::Pipeline;
+use super::side_file::{Named, SideFile};
+use super::special::Names;
+use crate::Result;
+use crate::config::CONFIG_FILE;
+use crate::files::read_text;
+use crate::folder::Folder;
+
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const CONFIG: &str = "tokenizer_config.json";
+pub(super) const SPECIAL: &str = "special_tokens_map.json";
+const ADDED: &str = "added_tokens.json";
+
+/// The fields of special tokens in the order in which `transformers` adds those that a vocabulary lacks.
+const ORDER: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// The settings of a tokenizer.
+#[derive(Default)]
+pub(crate) struct Settings {
+    pub(super) class: Class,
+    pub(super) names: Names,
+    pub(super) lowercase: Option<bool>,
+    pub(super) strip_accents: Option<bool>,
+    pub(super) chinese_chars: Option<bool>,
+    pub(super) max_length: Option<usize>,
+    /// The tokens to add to the vocabulary, in this order, with the id that a file gives them.
+    pub(super) added: Vec<(Option<u32>, AddedToken)>,
+    /// Whether the properties of tokens with an id take precedence over those in `tokenizer.json`.
+    pub(super) replaces: bool,
+    /// What two files say differently, and which of them counts.
+    pub(super) conflicts: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the files of a folder. Files that do not exist have no fields.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read, or a field is unknown or has a value that is not supported.
+    pub(super) fn read(folder: &Folder) -> Result<Settings> {
+        let config = SideFile::find(folder, CONFIG)?;
+        let mut settings = Settings { class: class(folder, &config)?, ..Settings::default() };
+        let (mut named, mut specific, mut others, mut decoder) = (Named::new(), Named::new(), Vec::new(), None);
+        for (field, value) in config.fields.iter().filter(|(_, value)| !value.is_null()) {
+            match field.as_str() {
+                "do_lower_case" => settings.lowercase = Some(config.flag(field, value)?),
+                "strip_accents" => settings.strip_accents = Some(config.flag(field, value)?),
+                "tokenize_chinese_chars" => settings.chinese_chars = Some(config.flag(field, value)?),
+                "model_max_length" => settings.max_length = config.length(field, value)?,
+                // The name before `transformers` 3.
+                "max_len" if !config.fields.contains_key("model_max_length") => {
+                    settings.max_length = config.length(field, value)?;
+                }
+                "added_tokens_decoder" => decoder = Some(config.decoder(value)?),
+                "additional_special_tokens" | "extra_special_tokens" => {
+                    config.special(field, value, &mut specific, &mut others)?;
+                }
+                "tokenizer_class" | "auto_map" | "max_len" => {}
+                _ if field.ends_with("_token") => named.push((field.clone(), config.token(field, value)?)),
+                _ => config.check_other(field, value)?,
+            }
+        }
+        named.extend(specific);
+        let special: Vec<String> = others.iter().map(|token: &AddedToken| token.content.clone()).collect();
+        let (map_named, map_others) = special_tokens_map(folder)?;
+        settings.compare(&named, &map_named, decoder.is_some());
+        let added = SideFile::find(folder, ADDED)?;
+        match decoder {
+            Some(decoder) => {
+                settings.compare_added(&decoder, &added)?;
+                settings.added.extend(decoder);
+                settings.replaces = true;
+            }
+            None => {
+                named.retain(|(field, _)| map_named.iter().all(|(other, _)| other != field));
+                named.extend(map_named);
+                others.extend(map_others);
+                let special = |content: &String| {
+                    special.contains(content) || named.iter().any(|(_, token)| token.content == *content)
+                };
+                for (id, content) in added.ids()? {
+                    settings.added.push((Some(id), AddedToken::new(content, special(content))));
+                }
+                settings.added.sort_by_key(|(id, _)| *id);
+            }
+        }
+        settings.add(named, others);
+        Ok(settings)
+    }
+
+    /// Returns what the files of a folder say differently, without reading the vocabulary. A folder that cannot be read
+    /// has no conflicts: opening the tokenizer says what is wrong with it.
+    pub(crate) fn conflicts_in(folder: &Folder) -> Vec<String> {
+        let read = || -> Result<Vec<String>> {
+            let mut settings = Settings::read(folder)?;
+            if let Some(path) = folder.find(TOKENIZER)? {
+                Pipeline::normalizer_of(&read_text(&path)?, |normalizer| settings.adjust(normalizer));
+            }
+            Ok(settings.conflicts)
+        };
+        read().unwrap_or_default()
+    }
+
+    /// Returns settings with these special tokens only.
+    pub(super) fn of(names: Names) -> Settings {
+        let mut settings = Settings { names, ..Settings::default() };
+        settings.add(Vec::new(), Vec::new());
+        settings
+    }
+
+    /// Returns the options for a vocabulary without a pipeline of its own.
+    pub(super) fn options(&self) -> TokenizerOptions {
+        let default = TokenizerOptions::default();
+        TokenizerOptions {
+            lowercase: self.lowercase.unwrap_or(default.lowercase),
+            strip_accents: self.strip_accents,
+            chinese_chars: self.chinese_chars.unwrap_or(default.chinese_chars),
+            max_length: self.max_length.unwrap_or(default.max_length),
+        }
+    }
+
+    /// Changes the normalizer of a `tokenizer.json` to what `tokenizer_config.json` says, and records where they differ.
+    /// As in `transformers`, an explicit setting takes precedence, but not for a class that stores all of it.
+    pub(super) fn adjust(&mut self, normalizer: &mut BertNormalizer) {
+        let (accents, normalizer_lowercase) = (normalizer.strip_accents, normalizer.lowercase);
+        let strip = (self.strip_accents, accents == self.strip_accents);
+        let settings = [
+            ("do_lower_case", self.lowercase, &mut normalizer.lowercase),
+            ("tokenize_chinese_chars", self.chinese_chars, &mut normalizer.handle_chinese_chars),
+        ];
+        let (stored, mut differ) = (self.class == Class::Stored, Vec::new());
+        if self.lowercase.is_none() && !stored && !normalizer_lowercase {
+            self.conflicts.push(format!(
+                "{TOKENIZER} keeps case, {CONFIG} has no do_lower_case, for which transformers takes true: \
+                 {TOKENIZER} counts"
+            ));
+        }
+        for (field, given, own) in settings {
+            if let Some(given) = given.filter(|given| given != own) {
+                differ.push(format!("{field} is {given} in {CONFIG}, {own} in {TOKENIZER}"));
+                *own = if stored { *own } else { given };
+            }
+        }
+        if let (Some(given), false) = strip {
+            let own = accents.map_or("null".to_string(), |own| own.to_string());
+            differ.push(format!("strip_accents is {given} in {CONFIG}, {own} in {TOKENIZER}"));
+            normalizer.strip_accents = if stored { accents } else { Some(given) };
+        }
+        let winner = if stored { TOKENIZER } else { CONFIG };
+        self.conflicts.extend(differ.into_iter().map(|what| format!("{what}: {winner} counts")));
+    }
+
+    /// Takes the names of BERT's special tokens, and adds the tokens that the vocabulary may lack in the order of
+    /// `transformers`.
+    fn add(&mut self, mut named: Named, others: Vec<AddedToken>) {
+        for (field, token) in &named {
+            if let Some(name) = self.names.field(field) {
+                name.clone_from(&token.content);
+            }
+        }
+        let mut tokens = Vec::new();
+        for field in ORDER {
+            match (named.iter().position(|(name, _)| name == field), self.names.field(field)) {
+                (Some(at), _) => tokens.push(named.remove(at).1),
+                (None, Some(name)) => tokens.push(AddedToken::new(name, true)),
+                (None, None) => {}
+            }
+        }
+        tokens.extend(named.into_iter().map(|(_, token)| token));
+        tokens.extend(others);
+        for token in tokens {
+            if self.added.iter().all(|(_, other)| other.content != token.content) {
+                self.added.push((None, token));
+            }
+        }
+    }
+
+    /// Records the special tokens that the two files name differently.
+    fn compare(&mut self, config: &Named, map: &Named, config_counts: bool) {
+        let winner = if config_counts { CONFIG } else { SPECIAL };
+        for (field, token) in config {
+            let other = map.iter().find(|(name, other)| name == field && other.content != token.content);
+            if let Some((_, other)) = other {
+                let (ours, theirs) = (&token.content, &other.content);
+                self.conflicts
+                    .push(format!("{field} is {ours:?} in {CONFIG}, {theirs:?} in {SPECIAL}: {winner} counts"));
+            }
+        }
+    }
+
+    /// Records the tokens of `added_tokens.json` that `added_tokens_decoder` does not have with the same id.
+    fn compare_added(&mut self, decoder: &[(Option<u32>, AddedToken)], added: &SideFile) -> Result<()> {
+        for (id, content) in added.ids()? {
+            if decoder.iter().all(|(other, token)| (*other, &token.content) != (Some(id), content)) {
+                self.conflicts.push(format!(
+                    "{content:?} has the id {id} in {ADDED}, but not in added_tokens_decoder of {CONFIG}, which counts"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns the tokens of `special_tokens_map.json`: those in fields of their own, and the lists.
+fn special_tokens_map(folder: &Folder) -> Result<(Named, Vec<AddedToken>)> {
+    let map = SideFile::find(folder, SPECIAL)?;
+    let (mut named, mut others) = (Named::new(), Vec::new());
+    for (field, value) in map.fields.iter().filter(|(_, value)| !value.is_null()) {
+        match field.as_str() {
+            "additional_special_tokens" | "extra_special_tokens" => {
+                map.special(field, value, &mut named, &mut others)?
+            }
+            _ if field.ends_with("_token") => named.push((field.clone(), map.token(field, value)?)),
+            _ => return Err(map.wrong(field, value, "no token: must be absent")),
+        }
+    }
+    Ok((named, others))
+}
+
+/// Returns the class in `tokenizer_config.json` or, if it has none, in `config.json`.
+fn class(folder: &Folder, config: &SideFile) -> Result<Class> {
+    if let Some(code) =
+        config.fields.get("auto_map").and_then(|map| if map.is_array() { Some(map) } else { map.get("AutoTokenizer") })
+    {
+        return Err(config.wrong("auto_map", code, "code that comes with the model: no tokenizer of this library"));
+    }
+    let named = |file: &SideFile| file.fields.get("tokenizer_class").filter(|value| !value.is_null()).cloned();
+    if let Some(class) = named(config) {
+        return class::of(&class).map_err(|reason| config.error(reason));
+    }
+    let model = SideFile::find(folder, CONFIG_FILE)?;
+    named(&model).map_or(Ok(Class::Bert), |class| class::of(&class).map_err(|reason| model.error(reason)))
+}
