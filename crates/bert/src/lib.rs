@@ -8,7 +8,7 @@
 //!   for sentence embeddings.
 //! - [`Batch`]: packed sequences. Models only see real tokens; there is no padding and no mask.
 //! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
-//!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`].
+//!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`], [`CrossEncoder`].
 //!
 //! # Models by name
 //!
@@ -36,6 +36,7 @@ mod files;
 mod folder;
 mod model;
 mod pipelines;
+mod side_file;
 pub mod tokenizer;
 mod weights;
 
