@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::pattern::Pattern;
 use crate::side_file::{Kind, SideFile};
 use crate::{Error, Result};
 
@@ -37,8 +38,8 @@ const METHODS: [&str; 15] = [
 pub(super) struct Scales {
     path: PathBuf,
     alpha: f64,
-    /// Alphas of layers, by the end of their names.
-    pattern: Vec<(String, f64)>,
+    /// Alphas of layers, by their names.
+    alphas: Vec<(Pattern, f64)>,
     /// Whether to divide by √r instead of r (D. Kalajdzievski, "Rank Stabilized LoRA", 2023).
     rank_stabilized: bool,
 }
@@ -52,7 +53,8 @@ impl Scales {
         required(lora, "peft_type")?;
         required(file.size("r")?.map(|rank| rank as f64), "r")?;
         let alpha = required(file.read("lora_alpha", "must be a number", Value::as_f64)?, "lora_alpha")?;
-        let pattern = file.read("alpha_pattern", "must map the ends of module names to numbers", pattern)?;
+        let must = "must map names of modules, or simple regular expressions, to numbers";
+        let alphas = file.read("alpha_pattern", must, alphas)?.unwrap_or_default();
         let rank_stabilized = file.flag("use_rslora")?.unwrap_or(false);
         file.only("bias", &json!("none"))?;
         file.read("init_lora_weights", INITS_MUST, |value| {
@@ -65,7 +67,7 @@ impl Scales {
             })?;
         }
         file.finish()?;
-        Ok(Scales { path: path.to_path_buf(), alpha, pattern: pattern.unwrap_or_default(), rank_stabilized })
+        Ok(Scales { path: path.to_path_buf(), alpha, alphas, rank_stabilized })
     }
 
     /// Returns the scale of the layer that `peft` calls `name`, whose adapter has this rank.
@@ -73,13 +75,13 @@ impl Scales {
     /// # Errors
     /// Returns an error if the file has two alphas for the layer: which one applies depends on their order.
     pub(super) fn of(&self, name: &str, rank: usize) -> Result<f64> {
-        let own: Vec<&(String, f64)> = self.pattern.iter().filter(|(pattern, _)| matches(pattern, name)).collect();
-        if let Some(other) = own.iter().find(|other| other.1 != own[0].1) {
-            let (first, other) = (&own[0].0, &other.0);
-            let reason = format!("alpha_pattern has two alphas for {name}, by {first:?} and {other:?}: must have one");
+        let own: Vec<f64> =
+            self.alphas.iter().filter(|(pattern, _)| pattern.matches(name)).map(|(_, alpha)| *alpha).collect();
+        if let Some(other) = own.iter().find(|other| **other != own[0]) {
+            let reason = format!("alpha_pattern has {} and {other} for {name}: must have one alpha", own[0]);
             return Err(Error::format(&self.path, reason));
         }
-        let alpha = own.first().map_or(self.alpha, |own| own.1);
+        let alpha = own.first().copied().unwrap_or(self.alpha);
         Ok(alpha / if self.rank_stabilized { (rank as f64).sqrt() } else { rank as f64 })
     }
 }
@@ -89,22 +91,12 @@ fn file_error(path: &Path, name: &str) -> Error {
     Error::format(path, format!("{name} is missing"))
 }
 
-/// Returns alphas by pattern. Patterns are regular expressions in `peft`; those that are more than names are refused.
-fn pattern(value: &Value) -> Option<Vec<(String, f64)>> {
+/// Returns alphas by pattern, which matches the end of a name.
+fn alphas(value: &Value) -> Option<Vec<(Pattern, f64)>> {
     let entry = |(pattern, alpha): (&String, &Value)| {
-        let plain = pattern.replace("\\.", ".");
-        let is_name = plain.trim_start_matches('^').chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-        Some((plain, alpha.as_f64()?)).filter(|_| is_name)
+        Some((Pattern::parse(&format!(r"(.*\.)?({pattern})$"))?, alpha.as_f64()?))
     };
     value.as_object()?.iter().map(entry).collect()
-}
-
-/// Whether `pattern` is the end of the module `name` or, with `^`, all of it.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_prefix('^') {
-        Some(whole) => name == whole,
-        None => name.strip_suffix(pattern).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')),
-    }
 }
 
 /// The settings of adapters, as they are written.

@@ -132,7 +132,10 @@ pub(super) fn load<M: PreTrainedModel>(model: &mut M, folder: &Folder) -> Result
         }
     });
     result?;
-    if let Some(name) = tensors.names.values().next() {
+    // A model without a pooler does not need that part of an encoder.
+    let pooled = model.bert().pooler.is_some();
+    let mut unknown = tensors.names.iter().filter(|(name, _)| pooled || !name.starts_with("bert.pooler."));
+    if let Some((_, name)) = unknown.next() {
         return Err(Error::format(file.path(), format!("{name} is not a parameter of this model")));
     }
     lora::freeze_base(model, |name| replaced.contains(&canonical(name, ModelType::Bert)));

@@ -35,6 +35,7 @@ mod mode;
 mod multiple_choice;
 mod next_sentence;
 mod open;
+mod pattern;
 mod pre_trained;
 mod pre_training;
 mod question_answering;
