@@ -20,6 +20,9 @@ struct Arguments {
     /// Precision of matrix products: f32, bf16 or int8, from most accurate to fastest
     #[arg(long, default_value_t = Precision::F32)]
     precision: Precision,
+    /// The sentences are queries: put the model's prompt for queries before them instead of its default prompt
+    #[arg(long)]
+    query: bool,
     /// Read one sentence per line from this file, or from standard input if it is -
     #[arg(long, value_name = "FILE", conflicts_with = "sentences")]
     input: Option<PathBuf>,
@@ -56,7 +59,7 @@ fn run(arguments: &Arguments) -> Result {
         false => lines.lines().collect(),
     };
     let model = arguments.model.pipeline::<SentenceEmbedder>()?.precision(arguments.precision);
-    let vectors = model.embed(&sentences)?;
+    let vectors = if arguments.query { model.query(&sentences)? } else { model.embed(&sentences)? };
 
     let mut text = String::new();
     for (sentence, vector) in sentences.iter().zip(&vectors) {

@@ -94,7 +94,7 @@ fn run(arguments: &Arguments) -> Result {
 
 /// Trains a model that reads both sentences together and predicts the score.
 fn regression(arguments: &Arguments, training: Pairs, validation: Pairs) -> Result<Option<Vec<Epoch>>> {
-    let options = arguments.training.open_options().labels(["similarity"]);
+    let options = arguments.training.open_options().labels(["similarity"]).problem_type(ProblemType::Regression);
     let model: BertForSequenceClassification = arguments.training.open(&options)?;
     let tokenizer = Tokenizer::open(arguments.training.model.place())?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);

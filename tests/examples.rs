@@ -159,6 +159,24 @@ fn similarity() -> Result {
 }
 
 /// Both formats contain the same numbers.
+/// The scores are those of the pipeline, whatever the weights of the head.
+#[test]
+fn rerank() -> Result {
+    let (folder, documents) = (tempfile::tempdir()?, ["The dog barked at the postman.", "A frog sits on the bank."]);
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    let options = OpenOptions::new().labels(["relevant"]).fresh_head().seed(1);
+    BertForSequenceClassification::open_with(&tiny, &Device::Cpu, &options)?.0.save(&folder)?;
+    Tokenizer::open(&tiny)?.save(&folder)?;
+    let (place, json) = (folder.path().to_string_lossy(), folder.path().join("report.json"));
+    let given = ["--model", &place, "--top", "1", "--json", &json.to_string_lossy(), "Who barked?"];
+    let said = printed("rerank", &[&given[..], &documents].concat())?;
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    let ranked = CrossEncoder::open(&folder)?.rank("Who barked?", &documents, 1)?;
+    assert_eq!(report["ranked"][0]["document"], documents[ranked[0].0]);
+    assert!((number(&report["ranked"][0]["score"])? - ranked[0].1).abs() < 1e-9 && said.lines().count() == 1);
+    Ok(())
+}
+
 #[test]
 fn embed() -> Result {
     let sentences = ["o gato dormiu", "o\tgato"];

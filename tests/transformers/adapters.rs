@@ -67,3 +67,62 @@ fn adapters_are_exchanged_with_peft() -> Result {
     }
     Ok(())
 }
+
+/// Opens adapters of every form that peft writes, and gives them back to it.
+#[test]
+fn every_form_of_adapter_is_exchanged_with_peft() -> Result {
+    let Some(python) = Python::of("every_form_of_adapter_is_exchanged_with_peft") else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
+    let config = BertConfig {
+        num_attention_heads: 3,
+        hidden_size: 48,
+        intermediate_size: 80,
+        initializer_range: 0.1,
+        ..BertConfig::tiny(43)
+    };
+    let classifier = config.clone().with_labels(["no", "maybe", "yes"]);
+    BertForSequenceClassification::new(&classifier, &Device::Cpu, 11)?.save(dir.path().join("classifier"))?;
+    BertModel::new(&config, &Device::Cpu, 11)?.save(dir.path().join("encoder"))?;
+    let sequences = [vec![2, 9, 4, 17, 3], vec![2], vec![2, 5, 5, 30, 3, 7, 3], vec![2, 28, 3]];
+    let lengths = sequences.iter().map(|ids| ids.len() as i64).collect();
+    let batch = Batch::new(&sequences.map(|ids: Vec<u32>| (ids.clone(), vec![0; ids.len()])))?;
+    let integers = |values: Vec<i64>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);
+    let tensors = vec![
+        ("ids".to_string(), integers(batch.ids().iter().map(|&id| id.into()).collect())?),
+        ("token_types".to_string(), integers(vec![0; batch.tokens()])?),
+        ("lengths".to_string(), integers(lengths)?),
+    ];
+    save_safetensors(dir.path().join("outputs.safetensors"), tensors, &[])?;
+    let run = |action: &str| python.run("adapter_forms.py", &[action.as_ref(), dir.path().as_os_str()]);
+    run("write")?;
+
+    let mut compared = 0;
+    for entry in std::fs::read_dir(dir.path())? {
+        let folder = entry?.path();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !folder.join("adapter_config.json").is_file() || name.ends_with("-again") {
+            continue;
+        }
+        let again = dir.path().join(format!("{name}-again"));
+        let ours: Vec<f32> = if name.starts_with("encoder") {
+            let (mut model, _) = BertModel::open(dir.path().join("encoder"), &Device::Cpu)?;
+            model.load_adapters(&folder)?;
+            model.save_adapters(again)?;
+            [model.forward(&batch, Mode::Eval)?.to_vec::<f32>()?, model.pooled(&batch, Mode::Eval)?.to_vec()?].concat()
+        } else {
+            // The folder names its model.
+            let (model, _) = BertForSequenceClassification::open(&folder, &Device::Cpu)?;
+            model.save_adapters(again)?;
+            model.forward(&batch, Mode::Eval)?.to_vec()?
+        };
+        let theirs =
+            TensorFile::open(dir.path().join(format!("{name}.safetensors")))?.tensor("adapted", &Device::Cpu)?;
+        let theirs: Vec<f32> = theirs.to_vec()?;
+        let largest = ours.iter().zip(&theirs).fold(0.0f32, |largest, (a, b)| largest.max((a - b).abs()));
+        println!("{name}: {largest:.1e}");
+        assert!(ours.len() == theirs.len() && largest <= 1e-5, "{name}: outputs differ by {largest:.1e}");
+        compared += 1;
+    }
+    assert_eq!(compared, 9);
+    run("read")
+}

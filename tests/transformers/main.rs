@@ -6,6 +6,7 @@ mod adapters;
 mod models;
 mod python;
 mod sentences;
+mod settings;
 mod tokenizers;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

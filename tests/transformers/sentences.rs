@@ -80,9 +80,9 @@ fn sentence_encoders_are_exchanged() -> Result {
     let dir = tempfile::tempdir()?;
     let (mut arguments, mut vectors) = (vec![dir.path().join("texts.json")], Vec::new());
     fs::write(&arguments[0], serde_json::to_string(&texts)?)?;
-    let [cls, max, mean, root] = SentencePooling::ALL;
-    let kinds = [(vec![cls], true), (vec![max], false), (vec![mean], true), (vec![root], false)];
-    for (index, (poolings, normalize)) in kinds.into_iter().chain([(vec![cls, max, mean, root], true)]).enumerate() {
+    let each = SentencePooling::ALL.map(|pooling| (vec![pooling], pooling == SentencePooling::Mean));
+    let kinds = each.into_iter().chain([(SentencePooling::ALL.to_vec(), true)]);
+    for (index, (poolings, normalize)) in kinds.enumerate() {
         let folder = dir.path().join(index.to_string());
         let encoder = SentenceEncoder::new(&config, &Device::Cpu, 3)?.pooled_by(&poolings)?.normalized(normalize);
         encoder.save(&folder)?;

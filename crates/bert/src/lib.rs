@@ -8,7 +8,7 @@
 //!   for sentence embeddings.
 //! - [`Batch`]: packed sequences. Models only see real tokens; there is no padding and no mask.
 //! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
-//!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`].
+//!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`], [`CrossEncoder`].
 //! - [`tags`]: the tags of words, such as `B-PER`, in every scheme and notation, and the spans that they form.
 //!
 //! # Models by name
@@ -37,6 +37,7 @@ mod files;
 mod folder;
 mod model;
 mod pipelines;
+mod side_file;
 pub mod tags;
 pub mod tokenizer;
 mod weights;

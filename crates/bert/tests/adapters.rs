@@ -1,8 +1,12 @@
 //! Low-rank adapters: outputs, gradients, freezing and files.
 
-use cloze_bert::{Batch, BertConfig, BertForSequenceClassification, LoraConfig, Mode, PreTrainedModel, SequenceLabels};
+use cloze_bert::{
+    Batch, BertConfig, BertForSequenceClassification, BertModel, LoraConfig, Mode, ModelType, PreTrainedModel,
+    SentenceEncoder, SequenceLabels,
+};
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{Device, Module, Sequences, Tensor};
+use cloze_tensor::{Device, Module, Sequences, Tensor, save_safetensors};
+use serde_json::{Value, json};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -166,7 +170,13 @@ fn adapters_that_do_not_fit_are_errors() -> Result {
         ("r", "0", "r is 0"),
         ("use_dora", "true", "use_dora is true"),
         ("bias", "\"all\"", "bias is \"all\""),
-        ("target_modules", "\"all-linear\"", "target_modules is \"all-linear\""),
+        ("use_dora", "true", "this method is not supported: must be false or absent"),
+        ("init_lora_weights", "\"pissa\"", "init_lora_weights is \"pissa\": must be true, false, gaussian"),
+        ("init_lora_weights", "\"olora\"", "init_lora_weights is \"olora\""),
+        ("alpha_pattern", "{\"a{2}\": 2}", "alpha_pattern is {\"a{2}\":2}: must map names of modules"),
+        ("trainable_token_indices", "[3]", "trainable_token_indices is [3]"),
+        ("layer_replication", "[[0, 1]]", "layer_replication is [[0,1]]"),
+        ("use_something", "true", "use_something is true: this field is not supported"),
     ] {
         let mut config = serde_json::json!({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["query"]});
         config[key] = serde_json::from_str(value)?;
@@ -174,5 +184,181 @@ fn adapters_that_do_not_fit_are_errors() -> Result {
         let error = said(model.load_adapters(folder.path()));
         assert!(error.contains(what), "{error}");
     }
+    Ok(())
+}
+
+/// Writes adapters for the modules of these names, with random numbers.
+struct Adapters {
+    tensors: Vec<(String, Tensor)>,
+    stream: Stream,
+}
+
+impl Adapters {
+    fn new() -> Adapters {
+        Adapters { tensors: Vec::new(), stream: Stream::new(9, Purpose::User, 0, 0, 0) }
+    }
+
+    fn add(&mut self, name: String, shape: &[usize]) -> Result<Tensor> {
+        let tensor = Tensor::randn(shape, 0.5, &mut self.stream, &Device::Cpu)?;
+        self.tensors.push((format!("base_model.model.{name}"), tensor.clone()));
+        Ok(tensor)
+    }
+
+    /// Adds an adapter, and its correction to the weight in `weights`.
+    fn adapt(&mut self, weights: &mut Weights, name: &str, rank: usize, scale: f64, shape: [usize; 2]) -> Result {
+        let b = self.add(format!("{name}.lora_B.weight"), &[shape[0], rank])?;
+        let a = self.add(format!("{name}.lora_A.weight"), &[rank, shape[1]])?;
+        weights.push((format!("{name}.weight"), b.matmul(&a)?.mul_scalar(scale)?));
+        Ok(())
+    }
+
+    fn write(self, folder: &std::path::Path, config: &Value) -> Result {
+        save_safetensors(folder.join("adapter_model.safetensors"), self.tensors, &[])?;
+        Ok(std::fs::write(folder.join("adapter_config.json"), config.to_string())?)
+    }
+}
+
+/// The sums that are added to parameters, by name.
+type Weights = Vec<(String, Tensor)>;
+
+/// Adds to the parameters of a model, each of whose names is `prefix` and a name in `weights`.
+fn corrected(model: &mut impl Module, weights: &Weights, prefix: &str) -> Result {
+    let mut found = 0;
+    model.visit_mut("", &mut |name, parameter| {
+        for (_, sum) in weights.iter().filter(|(own, _)| name == format!("{prefix}{own}")) {
+            found += 1;
+            if let Ok(tensor) = parameter.detach().add(sum) {
+                *parameter = tensor;
+            }
+        }
+    });
+    assert_eq!(found, weights.len());
+    Ok(())
+}
+
+#[test]
+fn every_form_of_adapter_is_its_formula() -> Result {
+    let (folder, mut adapters, mut sums) = (tempfile::tempdir()?, Adapters::new(), Vec::new());
+    let layer = |index: usize, name: &str| format!("bert.encoder.layer.{index}.{name}");
+    // alpha 6, stabilised: 6 / √3; an alpha of its own and another rank: 5 / √2, 8 / √1.
+    let root = |rank: f64| rank.sqrt();
+    adapters.adapt(&mut sums, &layer(0, "attention.self.query"), 3, 6.0 / root(3.0), [16, 16])?;
+    adapters.adapt(&mut sums, &layer(1, "attention.self.query"), 2, 5.0 / root(2.0), [16, 16])?;
+    adapters.adapt(&mut sums, &layer(1, "intermediate.dense"), 1, 8.0, [24, 16])?;
+    adapters.adapt(&mut sums, "bert.pooler.dense", 3, 6.0 / root(3.0), [16, 16])?;
+    adapters.adapt(&mut sums, "classifier", 3, 6.0 / root(3.0), [2, 16])?;
+    let bias = adapters.add(layer(1, "attention.self.query.lora_B.bias"), &[16])?;
+    sums.push((layer(1, "attention.self.query.bias"), bias.mul_scalar(5.0 / root(2.0))?));
+    // A module stored as a whole: its values are those of the file, so the difference is added below.
+    let norm = adapters.add(layer(0, "output.LayerNorm.bias"), &[16])?;
+    sums.push((layer(0, "output.LayerNorm.bias"), norm)); // it is 0 in a new model
+    adapters.write(
+        folder.path(),
+        &json!({"peft_type": "LORA", "r": 3, "lora_alpha": 6, "use_rslora": true, "target_modules": "all-linear",
+            "alpha_pattern": {"layer.1.*(query|key)": 5, "^bert\\.encoder.layer.1.intermediate.dense": 8},
+            "rank_pattern": {"x": 2}, "layers_to_transform": [0, 1], "lora_bias": true,
+            "modules_to_save": ["LayerNorm"],
+            "init_lora_weights": "gaussian", "peft_version": "0.21.2", "loftq_config": {}, "use_dora": false}),
+    )?;
+    let (mut found, mut expected) = (model()?, model()?);
+    found.load_adapters(folder.path())?;
+    corrected(&mut expected, &sums, "")?;
+    assert!(distance(&logits(&model()?)?, &logits(&expected)?) > 1e-2);
+    assert!(distance(&logits(&found)?, &logits(&expected)?) < 1e-5);
+
+    // Written and read again, with the same layers; the module stored as a whole still is.
+    let again = tempfile::tempdir()?;
+    found.save_adapters(again.path())?;
+    let config: Value = serde_json::from_str(&std::fs::read_to_string(again.path().join("adapter_config.json"))?)?;
+    assert_eq!(config["modules_to_save"], json!(["bert.encoder.layer.0.output.LayerNorm", "classifier"]));
+    let mut read = model()?;
+    read.load_adapters(again.path())?;
+    assert!(distance(&logits(&read)?, &logits(&found)?) < 1e-5);
+    found.merge_adapters()?;
+    assert!(distance(&logits(&found)?, &logits(&expected)?) < 1e-5);
+    Ok(())
+}
+
+/// `peft` writes the adapters of a bare encoder without the prefix `bert.`, and those of a DistilBERT under its own
+/// names.
+#[test]
+fn names_are_those_of_the_model() -> Result {
+    let bare = BertConfig { hidden_size: 16, num_attention_heads: 2, intermediate_size: 24, ..BertConfig::tiny(50) };
+    let distil = BertConfig { model_type: ModelType::DistilBert, type_vocab_size: 0, ..bare.clone() };
+    let first = |folder: &std::path::Path| -> Result<(String, String)> {
+        let config: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("adapter_config.json"))?)?;
+        let names = cloze_tensor::TensorFile::open(folder.join("adapter_model.safetensors"))?.names();
+        let name = names.into_iter().find(|name| name.contains("lora_A")).ok_or("there is no adapter")?;
+        Ok((name, config["target_modules"][0].as_str().unwrap_or_default().to_string()))
+    };
+    let lora = LoraConfig::new(2).targets(["query", "q_lin"]);
+    for (config, module) in
+        [(&bare, "encoder.layer.0.attention.self.query"), (&distil, "transformer.layer.0.attention.q_lin")]
+    {
+        let folder = tempfile::tempdir()?;
+        let mut encoder = SentenceEncoder::new(config, &Device::Cpu, 1)?;
+        encoder.add_adapters(&lora, 2)?;
+        encoder.save_adapters(folder.path())?;
+        let expected = (format!("base_model.model.{module}.lora_A.weight"), module.to_string());
+        assert_eq!(first(folder.path())?, expected);
+        BertModel::new(config, &Device::Cpu, 1)?.load_adapters(folder.path())?;
+        SentenceEncoder::new(config, &Device::Cpu, 1)?.load_adapters(folder.path())?;
+    }
+    let folder = tempfile::tempdir()?;
+    let mut classifier = BertForSequenceClassification::new(&distil, &Device::Cpu, 1)?;
+    classifier.add_adapters(&lora, 2)?;
+    classifier.save_adapters(folder.path())?;
+    assert_eq!(first(folder.path())?.1, "distilbert.transformer.layer.0.attention.q_lin");
+    // Only the adapters of a bare model train.
+    let mut model = BertModel::new(&bare, &Device::Cpu, 1)?;
+    model.add_adapters(&lora, 2)?;
+    let trained = model.named_parameters().into_iter().filter(|(_, tensor)| !tensor.is_frozen());
+    assert!(trained.map(|(name, _)| name).all(|name| name.contains(".lora_")));
+    Ok(())
+}
+
+/// The folder of a classifier or of a sentence encoder may hold only adapters, and name their model.
+#[test]
+fn folders_of_adapters_are_opened_on_their_model() -> Result {
+    let (base, folder) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let mut model = model()?;
+    model.save(base.path())?;
+    let plain = {
+        let encoder = SentenceEncoder::open(base.path(), &Device::Cpu)?.0;
+        encoder.forward(&batch()?, Mode::Eval)?.to_vec::<f32>()?
+    };
+    model.add_adapters(&LoraConfig::new(2).alpha(5.0), 2)?;
+    drawn(&mut model)?;
+    model.save_adapters(folder.path())?;
+    let path = folder.path().join("adapter_config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    let refused = BertForSequenceClassification::open(folder.path(), &Device::Cpu).err().ok_or("it was opened")?;
+    assert!(refused.to_string().contains("base_model_name_or_path is null: must be the folder"), "{refused}");
+    config["base_model_name_or_path"] = json!(base.path());
+    std::fs::write(&path, config.to_string())?;
+    let (opened, report) = BertForSequenceClassification::open(folder.path(), &Device::Cpu)?;
+    assert_eq!(logits(&opened)?, logits(&model)?);
+    assert!(report.missing.is_empty());
+
+    let folder = tempfile::tempdir()?;
+    let mut encoder = SentenceEncoder::open(base.path(), &Device::Cpu)?.0;
+    encoder.add_adapters(&LoraConfig::new(2).targets(["dense"]), 2)?;
+    let mut stream = Stream::new(4, Purpose::User, 0, 0, 0);
+    encoder.visit_mut("", &mut |name, tensor| {
+        if name.ends_with("lora_B.weight")
+            && let Ok(random) = Tensor::randn(tensor.shape(), 1.0, &mut stream, &Device::Cpu)
+        {
+            *tensor = random;
+        }
+    });
+    encoder.save_adapters(folder.path())?;
+    let path = folder.path().join("adapter_config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    config["base_model_name_or_path"] = json!(base.path());
+    std::fs::write(&path, config.to_string())?;
+    let opened = SentenceEncoder::open(folder.path(), &Device::Cpu)?.0;
+    let (found, expected) = (opened.forward(&batch()?, Mode::Eval)?, encoder.forward(&batch()?, Mode::Eval)?);
+    assert_eq!(found.to_vec::<f32>()?, expected.to_vec::<f32>()?);
+    assert!(distance(&found.to_vec::<f32>()?, &plain) > 1e-3);
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use cloze_bert::{
     Aggregation, Batch, BertConfig, BertForMaskedLM, BertForNextSentencePrediction, BertForQuestionAnswering,
-    BertForSequenceClassification, BertForTokenClassification, Encoding, FillMask, Mode, NextSentence, Pipeline,
-    PreTrainedModel, ProblemType, QuestionAnswering, SentenceEmbedder, SentenceEncoder, SentencePooling, Similarity,
-    TextClassification, TokenClassification, Tokenizer, TrainOptions, cosine_similarity,
+    BertForSequenceClassification, BertForTokenClassification, CrossEncoder, Encoding, FillMask, Mode, NextSentence,
+    OpenOptions, Pipeline, PreTrainedModel, ProblemType, QuestionAnswering, SentenceEmbedder, SentenceEncoder,
+    SentencePooling, Similarity, TextClassification, TokenClassification, Tokenizer, TrainOptions, cosine_similarity,
 };
 use cloze_tensor::{Device, Module, Tensor};
 
@@ -73,6 +73,73 @@ fn classes_labels_and_values_are_those_of_the_head() -> Result {
             assert_eq!((found.label, expected[found.id]), (format!("label {}", found.id), best));
         }
     }
+    Ok(())
+}
+
+/// A model of one label is a binary classifier, unless it says that it is a regression.
+#[test]
+fn one_label_has_a_probability() -> Result {
+    let tokenizer = tokenizer()?;
+    for problem in [None, Some(ProblemType::Regression)] {
+        let dir = tempfile::tempdir()?;
+        let options = problem.map_or(OpenOptions::new(), |problem| OpenOptions::new().problem_type(problem));
+        let model = model::<BertForSequenceClassification>(1, 1)?;
+        model.save(dir.path())?;
+        BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?.0.save(dir.path())?;
+        tokenizer.save(dir.path())?;
+        let score = |logit: f32| if problem.is_none() { 1.0 / (1.0 + (-logit).exp()) } else { logit };
+
+        let found = TextClassification::open(dir.path())?.classify(&TEXTS)?;
+        for (text, found) in TEXTS.iter().zip(found) {
+            let logits: Vec<f32> = model.forward(&one(&tokenizer.encode(text)?)?, Mode::Eval)?.to_vec()?;
+            near(found.score, score(logits[0]));
+        }
+        let cross = CrossEncoder::open(dir.path())?;
+        let pairs: Vec<_> = TEXTS.iter().map(|text| ("a cat", *text)).chain([("a cat", "")]).collect();
+        let scores = cross.predict(&pairs)?.concat();
+        for ((first, second), found) in pairs.iter().zip(&scores) {
+            let encoding = tokenizer.encode_pair(first, second)?;
+            let logits: Vec<f32> = model.forward(&one(&encoding)?, Mode::Eval)?.to_vec()?;
+            near(*found, score(logits[0]));
+        }
+        let ranked = cross.rank("a cat", &TEXTS, 3)?;
+        assert!(ranked.len() == 3 && ranked.is_sorted_by(|a, b| a.1 >= b.1));
+        ranked.iter().for_each(|(index, score)| assert!((score - scores[*index]).abs() < 1e-6));
+        assert!(scores[..TEXTS.len()].iter().all(|score| *score <= ranked[0].1 + 1e-6));
+    }
+    let said = CrossEncoder::new(model(2, 1)?, tokenizer)?.rank("a", &["b"], 1).err().ok_or("it ranked")?.to_string();
+    assert_eq!(said, "the model has 2 labels: ranking needs one score per pair; use predict()");
+    Ok(())
+}
+
+/// The folders that version 6 of `sentence-transformers` writes name the activation and the prompt.
+#[test]
+fn settings_of_cross_encoders_are_read() -> Result {
+    let dir = tempfile::tempdir()?;
+    model::<BertForSequenceClassification>(1, 1)?.save(dir.path())?;
+    tokenizer()?.save(dir.path())?;
+    let plain = CrossEncoder::open(dir.path())?.predict(&[("it a cat", "mat"), ("a cat", "mat")])?.concat();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text);
+    write(
+        "config_sentence_transformers.json",
+        r#"{"model_type": "CrossEncoder", "prompts": {"q": "it "},
+        "default_prompt_name": "q", "activation_fn": "torch.nn.modules.linear.Identity"}"#,
+    )?;
+    near(CrossEncoder::open(dir.path())?.predict(&[("a cat", "mat")])?[0][0], plain[1] as f32);
+    write("modules.json", r#"[{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]"#)?;
+    let logit = CrossEncoder::open(dir.path())?.predict(&[("a cat", "mat")])?[0][0];
+    near(1.0 / (1.0 + (-logit).exp()), plain[0] as f32);
+    let said = || CrossEncoder::open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
+    write("config_sentence_transformers.json", r#"{"model_type": "SentenceTransformer"}"#)?;
+    assert!(said().contains("model_type is \"SentenceTransformer\": must be \"CrossEncoder\""), "{}", said());
+    write("config_sentence_transformers.json", r#"{"activation_fn": "torch.nn.modules.activation.Tanh"}"#)?;
+    assert!(
+        said().contains(
+            "config_sentence_transformers.json: activation_fn is \"torch.nn.modules.activation.Tanh\": must be"
+        ),
+        "{}",
+        said()
+    );
     Ok(())
 }
 
@@ -276,19 +343,24 @@ fn batches_do_not_change_answers() -> Result {
 fn poolings_are_computed_saved_and_opened() -> Result {
     let tokenizer = tokenizer()?;
     let encoder = model::<SentenceEncoder>(2, 8)?;
-    let all = [SentencePooling::Cls, SentencePooling::Max, SentencePooling::Mean, SentencePooling::MeanSqrtLen];
     let batch = Batch::from_encodings(&[tokenizer.encode(TEXTS[0])?, tokenizer.encode(TEXTS[1])?])?;
     let hidden = encoder.bert.forward(&batch, Mode::Eval)?;
     let (first, length) = (hidden.narrow(0, 0, batch.sequences().cu_seqlens()[1] as usize)?, 24);
     let rows: Vec<Vec<f32>> = first.to_vec::<f32>()?.chunks(length).map(<[f32]>::to_vec).collect();
     let column = |c: usize| rows.iter().map(move |row| row[c]);
+    let weighted = |column: Vec<f32>| {
+        let weights = (1..=column.len()).map(|n| n as f32);
+        weights.clone().zip(&column).map(|(weight, x)| weight * x).sum::<f32>() / weights.sum::<f32>()
+    };
     let expected: Vec<f32> = (0..length)
         .map(|c| rows[0][c])
         .chain((0..length).map(|c| column(c).fold(f32::MIN, f32::max)))
         .chain((0..length).map(|c| column(c).sum::<f32>() / rows.len() as f32))
         .chain((0..length).map(|c| column(c).sum::<f32>() / (rows.len() as f32).sqrt()))
+        .chain((0..length).map(|c| weighted(column(c).collect())))
+        .chain((0..length).map(|c| rows[rows.len() - 1][c]))
         .collect();
-    let encoder = encoder.pooled_by(&all)?;
+    let encoder = encoder.pooled_by(&SentencePooling::ALL)?;
     let vectors = encoder.forward(&batch, Mode::Eval)?.to_vec::<f32>()?;
     assert_eq!(vectors.len(), 2 * encoder.dimension());
     vectors.iter().zip(&expected).for_each(|(a, b)| near((*a).into(), *b));
@@ -303,10 +375,10 @@ fn poolings_are_computed_saved_and_opened() -> Result {
 
     let pooling = dir.path().join("1_Pooling/config.json");
     let said = || SentenceEmbedder::open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
-    std::fs::write(&pooling, r#"{"pooling_mode": "lasttoken"}"#)?;
-    assert!(said().contains("config.json: pooling_mode \"lasttoken\" is not supported"), "{}", said());
-    std::fs::write(&pooling, r#"{"pooling_mode_weightedmean_tokens": true}"#)?;
-    assert!(said().contains("pooling_mode_weightedmean_tokens is not supported"), "{}", said());
+    std::fs::write(&pooling, r#"{"pooling_mode": "median"}"#)?;
+    assert!(said().contains("config.json: pooling_mode is \"median\": must be one of cls, max, mean"), "{}", said());
+    std::fs::write(&pooling, r#"{"pooling_mode_median": true}"#)?;
+    assert!(said().contains("pooling_mode_median is true: this field is not supported"), "{}", said());
     std::fs::write(&pooling, r#"{"pooling_mode": ["cls", "mean"]}"#)?;
     assert_eq!(SentenceEmbedder::open(dir.path())?.dimension(), 48);
     // Poolings are concatenated in the given order.
@@ -317,13 +389,24 @@ fn poolings_are_computed_saved_and_opened() -> Result {
     let both = [reversed.forward(&batch, Mode::Eval)?, again.forward(&batch, Mode::Eval)?];
     assert_eq!(both[0].to_vec::<f32>()?, both[1].to_vec::<f32>()?);
     let modules = dir.path().join("modules.json");
-    std::fs::write(
-        &modules,
-        r#"[{"path": "../x", "type": "a.Transformer"}, {"path": "1_Pooling", "type": "b.Pooling"}]"#,
-    )?;
+    let list = |path: &str, second: &str| {
+        let entry = |path, class| serde_json::json!({"path": path, "type": class});
+        let first = entry(path, "sentence_transformers.models.Transformer");
+        std::fs::write(&modules, serde_json::json!([first, entry("1_Pooling", second)]).to_string())
+    };
+    list("../x", "sentence_transformers.models.Pooling")?;
     assert!(said().contains("../x is not a folder inside it"), "{}", said());
-    std::fs::write(&modules, r#"[{"path": "", "type": "a.Transformer"}, {"path": "2_Dense", "type": "b.Dense"}]"#)?;
-    assert!(said().contains("modules.json: module 1 is \"b.Dense\""), "{}", said());
+    for (second, why) in [
+        ("sentence_transformers.models.CNN", "module 1 must be one of Pooling, Dense, Normalize"),
+        ("mine.Pooling", "type is \"mine.Pooling\": module 1 must be one of Pooling"),
+        ("sentence_transformers.models.Dense", "module 1 must be a Pooling"),
+    ] {
+        list("", second)?;
+        assert!(said().contains(why), "{}", said());
+    }
+    // The packages of version 6.
+    list("", "sentence_transformers.sentence_transformer.modules.pooling.Pooling")?;
+    assert_eq!(SentenceEmbedder::open(dir.path())?.dimension(), 48);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Model folders as `transformers` reads and writes them: the weights, and the names of parameters in them.
 
-mod names;
+pub(crate) mod names;
 mod save;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,7 @@ impl fmt::Display for LoadReport {
 const WEIGHTS: [&str; 4] = [WEIGHTS_FILE, WEIGHTS_INDEX_FILE, "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Opens the weights in a folder, in any supported format.
-fn open_weights(folder: &Folder) -> Result<TensorFile> {
+pub(crate) fn open_weights(folder: &Folder) -> Result<TensorFile> {
     for name in WEIGHTS {
         if let Some(path) = folder.find(name)? {
             return TensorFile::open_with(path, |shard| folder.get(shard));

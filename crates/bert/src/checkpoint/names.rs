@@ -45,7 +45,7 @@ pub(super) const TIED: [(&str, &str); 2] = [
 ];
 
 /// Returns the canonical name of a parameter that a file or a module calls `name`.
-pub(super) fn canonical(name: &str, model_type: ModelType) -> String {
+pub(crate) fn canonical(name: &str, model_type: ModelType) -> String {
     let mut name = match model_type {
         ModelType::Bert => name.to_string(),
         ModelType::DistilBert => in_layer(with_prefix(name, &DISTILBERT), DISTILBERT_LAYERS, &DISTILBERT_MODULES),
@@ -57,7 +57,7 @@ pub(super) fn canonical(name: &str, model_type: ModelType) -> String {
 }
 
 /// Returns the name under which a file stores the parameter that a module calls `name`.
-pub(super) fn stored(name: &str, model_type: ModelType) -> String {
+pub(crate) fn stored(name: &str, model_type: ModelType) -> String {
     let swapped = |(theirs, ours)| (ours, theirs);
     match model_type {
         ModelType::Bert => name.to_string(),

@@ -34,11 +34,17 @@ impl ProblemType {
 
 impl BertConfig {
     /// Returns the task of the classifier. If the configuration does not name one, it is regression with one label and
-    /// single-label classification with several, as in `transformers`.
+    /// single-label classification with several, as in the training of `transformers`. Scores depend on whether it is
+    /// [named](BertConfig::named_problem_type).
     pub fn problem_type(&self) -> ProblemType {
+        let single = || if self.num_labels() == 1 { ProblemType::Regression } else { ProblemType::SingleLabel };
+        self.named_problem_type().unwrap_or_else(single)
+    }
+
+    /// Returns the task that the configuration names.
+    pub fn named_problem_type(&self) -> Option<ProblemType> {
         let name = self.extra.get(FIELD).and_then(Value::as_str);
-        let named = ProblemType::ALL.into_iter().find(|problem| Some(problem.name()) == name);
-        named.unwrap_or(if self.num_labels() == 1 { ProblemType::Regression } else { ProblemType::SingleLabel })
+        ProblemType::ALL.into_iter().find(|problem| Some(problem.name()) == name)
     }
 
     /// Sets the task of the classifier.

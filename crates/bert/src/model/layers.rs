@@ -1,8 +1,9 @@
 //! The layers that every part of the model consists of: linear layers with their low-rank adapters, LayerNorm,
 //! embedding tables.
 //!
-//! A linear layer with an adapter computes x Wᵀ + b + s (x Aᵀ) Bᵀ. Only this file evaluates adapters: the rest of the
-//! model calls [`Linear::forward`], [`projections`] and [`feed_forward`], which fuse what they can without adapters.
+//! A linear layer with an adapter computes x Wᵀ + b + s (x Aᵀ) Bᵀ, and adds s times the bias of B where it has one.
+//! Only this file evaluates adapters: the rest of the model calls [`Linear::forward`], [`projections`] and
+//! [`feed_forward`], which fuse what they can without adapters.
 
 use cloze_tensor::{Dropout, Module, RowCoordinate, Tensor, join_name, module};
 
@@ -76,15 +77,22 @@ pub struct Adapter {
     pub lora_a: Tensor,
     /// B, `[outputs, r]`
     pub lora_b: Tensor,
+    /// The bias of B, `[outputs]`, which is scaled like it, in adapters that have one (`lora_bias` in `peft`).
+    pub bias: Option<Tensor>,
     /// s = alpha / r
     pub scale: f64,
 }
-module!(Adapter { lora_a: "lora_A.weight", lora_b: "lora_B.weight" });
+module!(Adapter { lora_a: "lora_A.weight", lora_b: "lora_B.weight", bias: "lora_B.bias" });
 
 impl Adapter {
     /// Computes the correction of the output, `[.., outputs]`, from `[.., inputs]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.lora_a.t()?)?.matmul(&self.lora_b.t()?)?.mul_scalar(self.scale)?)
+        let low = x.matmul(&self.lora_a.t()?)?; // [.., r]
+        let correction = match &self.bias {
+            Some(bias) => low.linear(&self.lora_b, bias)?,
+            None => low.matmul(&self.lora_b.t()?)?,
+        };
+        Ok(correction.mul_scalar(self.scale)?)
     }
 
     /// Computes the correction of the weight, s B A: `[outputs, inputs]`.

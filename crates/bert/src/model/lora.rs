@@ -1,28 +1,21 @@
 //! Low-rank adapters: each adapted linear layer keeps its weight W and learns a correction s B A of rank r
 //! (E. J. Hu, Y. Shen, P. Wallis, Z. Allen-Zhu, Y. Li, S. Wang, L. Wang, W. Chen, "LoRA", 2021).
 //!
-//! This file adds, merges, saves and loads adapters; [`layers`](super::layers) computes with them. The files have
-//! the format of the Python package `peft`: `adapter_config.json` and `adapter_model.safetensors`.
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+//! This file adds and merges adapters; [`lora_files`](super::lora_files) reads and writes them, and
+//! [`layers`](super::layers) computes with them.
 
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{DType, Module, Tensor, TensorFile, save_safetensors};
-use serde_json::{Map, Value, json};
+use cloze_tensor::{DType, Module, Tensor};
 
-use super::Encoder;
+use super::BertModel;
 use super::layers::{Adapter, Linear};
-use crate::{Error, Result, files};
+use crate::checkpoint::names::{canonical, stored};
+use crate::{Error, ModelType, Result};
 
-const CONFIG_FILE: &str = "adapter_config.json";
-const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// The prefix of all names in a file of `peft`.
-const PREFIX: &str = "base_model.model.";
 /// The site at which `Purpose::Init` draws adapters.
 const SITE: u32 = u32::MAX;
 
-/// The rank of adapters, and the linear layers of the encoder that get one.
+/// The rank of adapters, and the linear layers of the encoder and the pooler that get one.
 ///
 /// ```
 /// use cloze_bert::{BertConfig, BertForSequenceClassification, LoraConfig, PreTrainedModel};
@@ -53,7 +46,7 @@ impl LoraConfig {
     }
 
     /// Sets the linear layers that get an adapter, by the end of their names: `query`, `attention.output.dense`, or
-    /// `dense` for all layers of that name.
+    /// `dense` for all layers of that name, the pooler included. Names are those of the state dict.
     pub fn targets<S: Into<String>>(self, targets: impl IntoIterator<Item = S>) -> LoraConfig {
         LoraConfig { targets: targets.into_iter().map(Into::into).collect(), ..self }
     }
@@ -63,66 +56,30 @@ impl LoraConfig {
             .iter()
             .any(|target| name.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
     }
-
-    /// Reads `adapter_config.json`.
-    fn read(path: &Path) -> Result<LoraConfig> {
-        let map = files::read_object(path)?;
-        let wrong = |key: &str, value: &Value| Error::format(path, format!("{key} is {value}"));
-        let get = |key: &str| map.get(key).ok_or_else(|| Error::format(path, format!("{key} is missing")));
-        check_supported(path, get("peft_type")?, &map)?;
-        let rank = get("r")?;
-        let rank = rank.as_u64().filter(|&rank| rank > 0).ok_or_else(|| wrong("r", rank))? as usize;
-        let alpha = get("lora_alpha")?;
-        let alpha = alpha.as_f64().ok_or_else(|| wrong("lora_alpha", alpha))?;
-        let targets = get("target_modules")?;
-        let names = targets.as_array().map(|names| names.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-        let names = names.flatten().ok_or_else(|| wrong("target_modules", targets))?;
-        Ok(LoraConfig::new(rank).alpha(alpha).targets(names))
-    }
-
-    fn to_json(&self, heads: &[String]) -> Value {
-        json!({
-            "peft_type": "LORA", "r": self.rank, "lora_alpha": self.alpha, "target_modules": self.targets,
-            "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
-            "modules_to_save": heads, "task_type": null, "base_model_name_or_path": null,
-        })
-    }
-}
-
-/// Returns an error if `adapter_config.json` describes another method than plain LoRA.
-fn check_supported(path: &Path, kind: &Value, map: &Map<String, Value>) -> Result<()> {
-    if kind != "LORA" {
-        return Err(Error::format(path, format!("peft_type is {kind}: only \"LORA\" is supported")));
-    }
-    for key in ["use_rslora", "use_dora", "fan_in_fan_out"] {
-        if let Some(value @ Value::Bool(true)) = map.get(key) {
-            return Err(Error::format(path, format!("{key} is {value}: only false is supported")));
-        }
-    }
-    match map.get("bias").filter(|value| *value != "none") {
-        Some(value) => Err(Error::format(path, format!("bias is {value}: only \"none\" is supported"))),
-        None => Ok(()),
-    }
 }
 
 /// Whether the parameter `name` belongs to an adapter.
-fn is_adapter(name: &str) -> bool {
+pub(super) fn is_adapter(name: &str) -> bool {
     name.contains(".lora_")
 }
 
-/// Whether the parameter `name` trains in a model with adapters: these and the head do.
-fn trains(name: &str) -> bool {
-    is_adapter(name) || !name.starts_with("bert.")
+/// Whether the parameter `name` trains in every model with adapters: these and the head do.
+pub(super) fn trains(name: &str) -> bool {
+    let name = canonical(name, ModelType::Bert);
+    is_adapter(&name) || !(name.starts_with("bert.") || name.starts_with("modules."))
 }
 
-/// Adds adapters to linear layers of the encoder.
-pub(super) fn add(encoder: &mut Encoder, config: &LoraConfig, seed: u64) -> Result<()> {
+/// Adds adapters to linear layers of the bare model.
+pub(super) fn add(bert: &mut BertModel, config: &LoraConfig, seed: u64) -> Result<()> {
     if config.rank == 0 {
         return Err(Error::config("the rank of adapters is 0: must be at least 1"));
     }
     let mut count = 0;
-    each_linear(encoder, |name, linear| {
-        if !config.is_target(name) {
+    let model_type = bert.config.model_type;
+    each_linear(bert, |name, linear| {
+        // The name in the state dict of `transformers`.
+        let theirs = stored(&format!("{name}."), model_type);
+        if !config.is_target(name) && !config.is_target(theirs.trim_end_matches('.')) {
             return Ok(());
         }
         let (outputs, inputs) = (linear.weight.shape()[0], linear.weight.shape()[1]);
@@ -133,6 +90,7 @@ pub(super) fn add(encoder: &mut Encoder, config: &LoraConfig, seed: u64) -> Resu
             lora_a: Tensor::randn(&[config.rank, inputs], 1.0 / config.rank as f64, &mut stream, &device)?
                 .requires_grad(),
             lora_b: Tensor::zeros(&[outputs, config.rank], DType::F32, &device)?.requires_grad(),
+            bias: None,
             scale: config.alpha / config.rank as f64,
         });
         Ok(())
@@ -143,10 +101,10 @@ pub(super) fn add(encoder: &mut Encoder, config: &LoraConfig, seed: u64) -> Resu
     }
 }
 
-/// Freezes all parameters except the adapters and the head.
-pub(super) fn freeze_base(model: &mut impl Module) {
+/// Freezes all parameters except the adapters, the head, and those that `keep` names.
+pub(super) fn freeze_base(model: &mut impl Module, keep: impl Fn(&str) -> bool) {
     model.visit_mut("", &mut |name, parameter| {
-        if !trains(name) {
+        if !trains(name) && !keep(name) {
             *parameter = parameter.clone().freeze();
         }
     });
@@ -169,98 +127,27 @@ pub(super) fn is_adapted(model: &impl Module) -> bool {
 }
 
 /// Adds the corrections to the weights and removes the adapters.
-pub(super) fn merge(encoder: &mut Encoder) -> Result<()> {
-    each_linear(encoder, |_, linear| {
+pub(super) fn merge(bert: &mut BertModel) -> Result<()> {
+    each_linear(bert, |_, linear| {
         if let Some(adapter) = linear.adapter.take() {
             linear.weight = linear.weight.detach().add(&adapter.product()?)?.requires_grad();
+            if let Some(bias) = &adapter.bias {
+                let correction = bias.detach().mul_scalar(adapter.scale)?;
+                linear.bias = linear.bias.detach().add(&correction)?.requires_grad();
+            }
         }
         Ok(())
     })
 }
 
-/// Writes the adapters and the head of `model`, whose encoder is `encoder`, into folder `dir`.
-pub(super) fn save(model: &impl Module, encoder: &Encoder, dir: &Path) -> Result<()> {
-    let config = config_of(encoder)?;
-    let (mut tensors, mut heads) = (Vec::new(), Vec::new());
-    model.visit("", &mut |name, tensor| {
-        if trains(name) {
-            tensors.push((format!("{PREFIX}{name}"), tensor.detach()));
-            let head = name.split('.').next().unwrap_or(name).to_string();
-            if !is_adapter(name) && !heads.contains(&head) {
-                heads.push(head);
-            }
-        }
-    });
-    files::create_folder(dir)?;
-    save_safetensors(dir.join(WEIGHTS_FILE), tensors, &[("format", "pt")])?;
-    files::replace(&dir.join(CONFIG_FILE), format!("{:#}\n", config.to_json(&heads)).as_bytes())
-}
-
-/// Returns the configuration that the adapters of an encoder have.
-fn config_of(encoder: &Encoder) -> Result<LoraConfig> {
-    let mut config: Option<LoraConfig> = None;
-    let mut targets = BTreeSet::new();
-    // A copy of the handles, because `each_linear` gives mutable access.
-    each_linear(&mut encoder.clone(), |name, linear| {
-        if let Some(adapter) = &linear.adapter {
-            let rank = adapter.lora_a.shape()[0];
-            config = Some(LoraConfig::new(rank).alpha(adapter.scale * rank as f64));
-            targets.insert(name.to_string());
-        }
-        Ok(())
-    })?;
-    let config = config.ok_or_else(|| Error::config("the model has no adapters: add some with add_adapters()"))?;
-    Ok(config.targets(targets))
-}
-
-/// Reads the configuration of the adapters in folder `dir`.
-pub(super) fn read_config(dir: &Path) -> Result<LoraConfig> {
-    LoraConfig::read(&dir.join(CONFIG_FILE))
-}
-
-/// Reads the values of the adapters of `model`, and of its head if the file has one, from folder `dir`.
-pub(super) fn read_values(model: &mut impl Module, dir: &Path) -> Result<()> {
-    let file = TensorFile::open(dir.join(WEIGHTS_FILE))?;
-    let own = |stored: String| (stored.strip_prefix(PREFIX).unwrap_or(&stored).to_string(), stored);
-    let mut names: BTreeMap<String, String> = file.names().into_iter().map(own).collect();
-    let wrong = |reason| Err(Error::format(file.path(), reason));
-    let mut result = Ok(());
-    model.visit_mut("", &mut |name, parameter| {
-        if result.is_err() {
-            return;
-        }
-        result = match names.remove(name) {
-            Some(stored) => read_value(&file, &stored, parameter),
-            None if is_adapter(name) => wrong(format!("{PREFIX}{name} is missing")),
-            None => Ok(()),
-        };
-    });
-    result?;
-    match names.values().next() {
-        Some(name) => wrong(format!("{name} is not a parameter of this model")),
-        None => Ok(()),
-    }
-}
-
-/// Replaces a parameter by the tensor `stored` of a file.
-fn read_value(file: &TensorFile, stored: &str, parameter: &mut Tensor) -> Result<()> {
-    let tensor = file.tensor(stored, &parameter.device())?;
-    if tensor.shape() != parameter.shape() {
-        let reason = format!("{stored} has shape {:?}, the model has {:?}", tensor.shape(), parameter.shape());
-        return Err(Error::format(file.path(), reason));
-    }
-    *parameter = tensor.to_dtype(DType::F32)?.requires_grad();
-    Ok(())
-}
-
-/// Calls `change` with the name of every linear layer of the encoder, relative to its encoder layer, and the layer.
-fn each_linear(encoder: &mut Encoder, mut change: impl FnMut(&str, &mut Linear) -> Result<()>) -> Result<()> {
-    for layer in &mut encoder.layer {
+/// Calls `change` with the canonical name of every linear layer of the encoder and the pooler, and the layer.
+pub(super) fn each_linear(bert: &mut BertModel, mut change: impl FnMut(&str, &mut Linear) -> Result<()>) -> Result<()> {
+    for (index, layer) in bert.encoder.layer.iter_mut().enumerate() {
         for (name, linear) in layer.linears_mut() {
-            change(name, linear)?;
+            change(&format!("bert.encoder.layer.{index}.{name}"), linear)?;
         }
     }
-    Ok(())
+    bert.pooler.as_mut().map_or(Ok(()), |pooler| change("bert.pooler.dense", &mut pooler.dense))
 }
 
 /// Returns an error if a model has adapters, because its weights alone are then not the whole model.

@@ -2,12 +2,13 @@
 
 use cloze_tensor::Device;
 
-use super::BertModel;
+use super::{BertModel, PreTrainedModel, lora_files};
+use crate::checkpoint::names::canonical;
 use crate::checkpoint::{Checkpoint, LoadReport};
 use crate::config::CONFIG_FILE;
 use crate::folder::Folder;
 use crate::weights::{Source, Weights};
-use crate::{BertConfig, ClassifierPooling, Error, Result, tokenizer};
+use crate::{BertConfig, ClassifierPooling, Error, ProblemType, Result, tokenizer};
 
 /// Options for opening a model.
 ///
@@ -24,6 +25,7 @@ use crate::{BertConfig, ClassifierPooling, Error, Result, tokenizer};
 pub struct OpenOptions {
     labels: Option<Vec<String>>,
     classifier_pooling: Option<ClassifierPooling>,
+    problem_type: Option<ProblemType>,
     dropout: Option<f64>,
     seed: u64,
     fresh_head: bool,
@@ -43,6 +45,12 @@ impl OpenOptions {
     /// Sets the pooling of a classifier of sequences. `None` keeps that of the folder.
     pub fn classifier_pooling(self, pooling: impl Into<Option<ClassifierPooling>>) -> OpenOptions {
         OpenOptions { classifier_pooling: pooling.into(), ..self }
+    }
+
+    /// Sets the task of a classifier of sequences. With one label, only [`ProblemType::Regression`] makes its scores
+    /// plain numbers; otherwise they are probabilities.
+    pub fn problem_type(self, problem: ProblemType) -> OpenOptions {
+        OpenOptions { problem_type: Some(problem), ..self }
     }
 
     /// Sets the dropout of hidden states and of attention. `None` keeps that of the folder. A classifier whose dropout
@@ -71,11 +79,30 @@ impl OpenOptions {
         if let Some(pooling) = self.classifier_pooling {
             config = config.with_classifier_pooling(pooling);
         }
+        if let Some(problem) = self.problem_type {
+            config = config.with_problem_type(problem);
+        }
         if let Some(p) = self.dropout {
             (config.hidden_dropout_prob, config.attention_probs_dropout_prob) = (p, p);
         }
         config
     }
+}
+
+/// Opens the model in a folder or, in a folder of adapters, the model that they belong to, with them.
+pub(super) fn open_adapted<M: PreTrainedModel>(
+    folder: &Folder,
+    device: &Device,
+    options: &OpenOptions,
+) -> Result<(M, LoadReport)> {
+    let Some(path) = folder.find(lora_files::CONFIG_FILE)? else {
+        return open_folder(folder, device, options, M::build);
+    };
+    let (mut model, mut report) = open_folder(&lora_files::base(&path)?, device, options, M::build)?;
+    let replaced = lora_files::load(&mut model, folder)?;
+    let model_type = model.config().model_type;
+    report.missing.retain(|name| !replaced.contains(&canonical(name, model_type)));
+    Ok((model, report))
 }
 
 /// Builds a model from the weights in a folder; parameters of the head that are missing are drawn.

@@ -7,7 +7,8 @@ use cloze_tensor::{Device, Module, Tensor};
 
 use super::BertModel;
 use super::lora::{self, LoraConfig};
-use super::open::{OpenOptions, open_folder};
+use super::lora_files;
+use super::open::{OpenOptions, open_adapted};
 use crate::checkpoint::{self, LoadReport, SaveOptions};
 use crate::folder::Folder;
 use crate::weights::{Source, Weights};
@@ -81,6 +82,7 @@ pub trait PreTrainedModel: Module + Sized {
 
     /// Opens the model in the folder `place`, written by `transformers` or [`save`](PreTrainedModel::save), or
     /// [of this name](crate#models-by-name). Initialises a missing head; the report lists the parameters concerned.
+    /// In a folder of adapters, opens the model that they belong to and [loads](PreTrainedModel::load_adapters) them.
     ///
     /// Weights stored as f32 are views of the memory-mapped file, so a model that only answers needs no second copy
     /// of them.
@@ -98,7 +100,7 @@ pub trait PreTrainedModel: Module + Sized {
     /// # Errors
     /// Returns an error like [`open`](PreTrainedModel::open).
     fn open_with(place: impl AsRef<Path>, device: &Device, options: &OpenOptions) -> Result<(Self, LoadReport)> {
-        open_folder(&Folder::at(place.as_ref())?, device, options, Self::build)
+        open_adapted(&Folder::at(place.as_ref())?, device, options)
     }
 
     /// Writes `config.json` and `model.safetensors` into the folder `dir`, creating it if necessary.
@@ -118,14 +120,14 @@ pub trait PreTrainedModel: Module + Sized {
         save_folder(dir.as_ref(), self, self.config(), Self::ARCHITECTURE, options)
     }
 
-    /// Adds low-rank adapters to linear layers of the encoder and freezes all other parameters of the bare model. Only the
-    /// adapters and the head are trained. Outputs do not change until then.
+    /// Adds low-rank adapters to linear layers of the encoder or the pooler and freezes all other parameters of the bare
+    /// model. Only the adapters and the head are trained. Outputs do not change until then.
     ///
     /// # Errors
     /// Returns an error if the rank is 0 or no layer is a target.
     fn add_adapters(&mut self, config: &LoraConfig, seed: u64) -> Result<()> {
-        lora::add(&mut self.bert_mut().encoder, config, seed)?;
-        lora::freeze_base(self);
+        lora::add(self.bert_mut(), config, seed)?;
+        lora::freeze_base(self, |_| false);
         Ok(())
     }
 
@@ -134,20 +136,17 @@ pub trait PreTrainedModel: Module + Sized {
     /// # Errors
     /// Returns an error if the model has no adapters or a file cannot be written.
     fn save_adapters(&self, dir: impl AsRef<Path>) -> Result<()> {
-        lora::save(self, &self.bert().encoder, dir.as_ref())
+        lora_files::save(self, dir.as_ref())
     }
 
     /// Adds the adapters in the folder `dir`, written by `peft` or [`save_adapters`](PreTrainedModel::save_adapters),
-    /// loads the head stored with them, and freezes all other parameters as
+    /// loads the head and the other modules stored with them, and freezes all other parameters as
     /// [`add_adapters`](PreTrainedModel::add_adapters) does.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, describes another kind of adapter or does not fit the model.
     fn load_adapters(&mut self, dir: impl AsRef<Path>) -> Result<()> {
-        let config = lora::read_config(dir.as_ref())?;
-        lora::add(&mut self.bert_mut().encoder, &config, 0)?;
-        lora::read_values(self, dir.as_ref())?;
-        lora::freeze_base(self);
+        lora_files::load(self, &Folder::at(dir.as_ref())?)?;
         Ok(())
     }
 
@@ -159,7 +158,7 @@ pub trait PreTrainedModel: Module + Sized {
     /// Returns an error if memory runs out.
     fn merge_adapters(&mut self) -> Result<()> {
         if lora::is_adapted(self) {
-            lora::merge(&mut self.bert_mut().encoder)?;
+            lora::merge(self.bert_mut())?;
             lora::unfreeze(self);
         }
         Ok(())

@@ -1,17 +1,16 @@
 //! Sentence embeddings (N. Reimers, I. Gurevych, "Sentence-BERT", 2019): the encoder, a pooling of its hidden states,
-//! and optional normalisation. The folders have the format of `sentence-transformers`.
+//! and the modules after it. The folders have the format of `sentence-transformers`.
 
 use std::path::Path;
 
-use cloze_tensor::{Device, Pooling, Sequences, Tensor, module};
-use serde_json::{Map, Value};
+use cloze_tensor::{Device, Tensor, module};
 
-use super::open::open_folder;
+use super::open::open_adapted;
 use super::pre_trained::save_folder;
-use super::sentence_modules::{Modules, SentencePooling};
-use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows};
+use super::sentence_modules::{After, Modules, normalized, read_entries};
+use super::sentence_settings::{Settings, SimilarityFunction, Task, open_tokenizer};
+use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows, SentencePooling};
 use crate::checkpoint::{LoadReport, SaveOptions};
-use crate::files::read_object;
 use crate::folder::Folder;
 use crate::weights::Weights;
 use crate::{Batch, BertConfig, Error, Result, Tokenizer};
@@ -23,15 +22,17 @@ pub struct SentenceEncoder {
     /// The bare model, without a pooler.
     pub bert: BertModel,
     modules: Modules,
+    pub(crate) settings: Settings,
 }
-module!(SentenceEncoder { bert });
+module!(SentenceEncoder { bert, modules });
 
 impl PreTrainedModel for SentenceEncoder {
     const ARCHITECTURE: &'static str = "BertModel";
 
     /// Builds an encoder with mean pooling.
     fn build(weights: Weights<'_>, config: &BertConfig) -> Result<SentenceEncoder> {
-        Ok(SentenceEncoder { bert: BertModel::without_pooler(weights, config)?, modules: Modules::default() })
+        let bert = BertModel::without_pooler(weights, config)?;
+        Ok(SentenceEncoder { bert, modules: Modules::default(), settings: Settings::default() })
     }
 
     fn bert(&self) -> &BertModel {
@@ -48,17 +49,20 @@ impl PreTrainedModel for SentenceEncoder {
         options: &OpenOptions,
     ) -> Result<(SentenceEncoder, LoadReport)> {
         let folder = Folder::at(place.as_ref())?;
-        let modules = Modules::read(&folder)?;
-        let (model, report) =
-            open_folder(&folder.inside(&modules.transformer)?, device, options, SentenceEncoder::build)?;
-        Ok((SentenceEncoder { modules, ..model }, report))
+        let open = |folder: &Folder| open_adapted::<SentenceEncoder>(folder, device, options);
+        let Some((transformer, entries)) = read_entries(&folder)? else { return open(&folder) };
+        let settings = Settings::read(&folder, Task::Encoder)?;
+        let (model, report) = open(&folder.inside(&transformer)?)?;
+        let modules = Modules::open(&folder, &entries, model.config().hidden_size, device)?;
+        Ok((SentenceEncoder { modules, settings, ..model }, report))
     }
 
-    /// Writes the encoder, `modules.json` and the settings of the pooling, so that `sentence-transformers` can open the
-    /// folder.
+    /// Writes the encoder, `modules.json`, the modules that it names and the prompts, so that `sentence-transformers`
+    /// can open the folder.
     fn save_with(&self, dir: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let dir = dir.as_ref();
         save_folder(dir, &self.bert, self.config(), Self::ARCHITECTURE, options)?;
+        self.settings.write(dir)?;
         self.modules.write(dir, self.config().hidden_size)
     }
 }
@@ -67,39 +71,67 @@ impl SentenceEncoder {
     /// Sets the poolings, whose vectors are concatenated.
     ///
     /// # Errors
-    /// Returns an error if `poolings` is empty.
-    pub fn pooled_by(self, poolings: &[SentencePooling]) -> Result<SentenceEncoder> {
-        match poolings.is_empty() {
-            true => Err(Error::config("no pooling given: a sentence encoder needs at least one")),
-            false => Ok(SentenceEncoder { modules: Modules { poolings: poolings.to_vec(), ..self.modules }, ..self }),
+    /// Returns an error if `poolings` is empty, or if a dense layer after the pooling needs another number of them.
+    pub fn pooled_by(mut self, poolings: &[SentencePooling]) -> Result<SentenceEncoder> {
+        if poolings.is_empty() {
+            return Err(Error::config("no pooling given: a sentence encoder needs at least one"));
         }
+        let count = self.modules.pooling.poolings.len();
+        let dense = self.modules.after.iter().any(|module| matches!(module, After::Dense(_)));
+        if dense && poolings.len() != count {
+            let given = poolings.len();
+            return Err(Error::config(format!("{given} poolings given: the dense layer after them needs {count}")));
+        }
+        self.modules.pooling.poolings = poolings.to_vec();
+        Ok(self)
     }
 
-    /// Sets whether vectors are normalised to norm 1.
-    pub fn normalized(self, normalize: bool) -> SentenceEncoder {
-        SentenceEncoder { modules: Modules { normalize, ..self.modules }, ..self }
+    /// Sets whether vectors are normalised to norm 1, after all other modules.
+    pub fn normalized(mut self, normalize: bool) -> SentenceEncoder {
+        while matches!(self.modules.after.last(), Some(After::Normalize)) {
+            self.modules.after.pop();
+        }
+        self.modules.after.extend(normalize.then_some(After::Normalize));
+        self
     }
 
-    /// Opens the tokenizer of the encoder in the folder `place`, or [of this name](crate#models-by-name), limited to
-    /// the length in `sentence_bert_config.json`.
+    /// Sets the prompt of this name, a text that is put before each sentence. Its tokens are pooled with the others.
+    pub fn with_prompt(mut self, name: impl Into<String>, prompt: impl Into<String>) -> SentenceEncoder {
+        self.settings.prompts.insert(name.into(), prompt.into());
+        self
+    }
+
+    /// Sets the name of the prompt that applies if no other is chosen.
+    ///
+    /// # Errors
+    /// Returns an error if there is no prompt of this name.
+    pub fn with_default_prompt(mut self, name: impl Into<String>) -> Result<SentenceEncoder> {
+        self.settings.default_prompt = Some(name.into());
+        self.settings.prompt(None)?;
+        Ok(self)
+    }
+
+    /// Returns the measure by which vectors are compared: `similarity_fn_name` of the folder, or else the cosine.
+    pub fn similarity_function(&self) -> SimilarityFunction {
+        self.settings.similarity
+    }
+
+    /// Opens the tokenizer of the encoder in the folder `place`, or [of this name](crate#models-by-name), with the
+    /// length and the case in `sentence_bert_config.json` or one of its older names, which take precedence.
     ///
     /// # Errors
     /// Returns an error like [`Tokenizer::open`], and if a settings file is invalid.
     pub fn tokenizer(place: impl AsRef<Path>) -> Result<Tokenizer> {
         let folder = Folder::at(place.as_ref())?;
-        let folder = folder.inside(&Modules::read(&folder)?.transformer)?;
-        let tokenizer = Tokenizer::in_folder(&folder)?;
-        let settings =
-            folder.find("sentence_bert_config.json")?.map_or_else(|| Ok(Map::new()), |path| read_object(&path))?;
-        let limit =
-            settings.get("max_seq_length").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
-        let max_length = limit.map_or(tokenizer.max_length(), |limit| limit.min(tokenizer.max_length()));
-        Ok(tokenizer.with_max_length(max_length))
+        match read_entries(&folder)? {
+            Some((transformer, _)) => open_tokenizer(&folder.inside(&transformer)?, Task::Encoder),
+            None => Tokenizer::in_folder(&folder),
+        }
     }
 
     /// Returns the dimension D of the vectors.
     pub fn dimension(&self) -> usize {
-        self.modules.poolings.len() * self.config().hidden_size
+        self.modules.dimension(self.config().hidden_size)
     }
 
     /// Computes a vector per sequence: `[B, D]`.
@@ -107,38 +139,26 @@ impl SentenceEncoder {
     /// # Errors
     /// Returns an error if the batch does not fit the model.
     pub fn forward(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        let pooled = self.pooled(batch, mode)?;
-        if !self.modules.normalize {
-            return Ok(pooled);
-        }
-        // The added number keeps a vector of zeros, and its gradient, finite.
-        let norms = pooled.mul(&pooled)?.sum_keep(&[1])?.add_scalar(1e-24)?.sqrt()?; // [B, 1]
-        Ok(pooled.div(&norms)?)
+        self.forward_prompted(batch, 0, mode)
     }
 
-    fn pooled(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
-        let sequences = batch.sequences();
-        if self.modules.poolings == [SentencePooling::Cls] {
-            return self.bert.forward_rows(batch, &Rows::cls(sequences), mode);
-        }
-        let hidden = self.bert.forward(batch, mode)?; // [T, H]
-        let pooled = self.modules.poolings.iter().map(|pooling| pool(&hidden, sequences, *pooling));
-        let pooled = pooled.collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::concat(&pooled.iter().collect::<Vec<_>>(), 1)?)
+    /// Computes a vector per sequence, `[B, D]`, of which the first `prompt` tokens are `[CLS]` and a prompt. They are
+    /// pooled or not, as the folder says.
+    pub(crate) fn forward_prompted(&self, batch: &Batch, prompt: usize, mode: Mode) -> Result<Tensor> {
+        let pooling = &self.modules.pooling;
+        let skipped = if pooling.include_prompt { 0 } else { prompt };
+        let pooled = if skipped == 0 && pooling.poolings == [SentencePooling::Cls] {
+            self.bert.forward_rows(batch, &Rows::cls(batch.sequences()), mode)?
+        } else {
+            pooling.forward(&self.bert.forward(batch, mode)?, batch, skipped)?
+        };
+        self.modules.finish(pooled)
     }
 }
 
-/// Combines the hidden states of each sequence, `[T, H]`, into one vector: `[B, H]`.
-fn pool(hidden: &Tensor, sequences: &Sequences, pooling: SentencePooling) -> Result<Tensor> {
-    Ok(match pooling {
-        SentencePooling::Cls => hidden.gather_rows(sequences.starts())?,
-        SentencePooling::Max => hidden.pool(sequences, Pooling::Max)?,
-        SentencePooling::Mean => hidden.pool(sequences, Pooling::Mean)?,
-        SentencePooling::MeanSqrtLen => {
-            let length = |ends: &[u32]| ((ends[1] - ends[0]) as f32).sqrt();
-            let lengths: Vec<f32> = sequences.cu_seqlens().windows(2).map(length).collect();
-            let lengths = Tensor::from_vec(lengths, &[sequences.len(), 1], &hidden.device())?;
-            hidden.pool(sequences, Pooling::Mean)?.mul(&lengths)?
-        }
-    })
+/// Cuts vectors to their first `dimension` elements and normalises them, as asked: `[B, D]`.
+pub(crate) fn shorten(vectors: &Tensor, dimension: Option<usize>, normalize: bool) -> Result<Tensor> {
+    let width = vectors.shape()[1];
+    let vectors = vectors.narrow(1, 0, dimension.unwrap_or(width).min(width))?;
+    if normalize { normalized(&vectors) } else { Ok(vectors) }
 }

@@ -1,156 +1,172 @@
-//! The modules after the encoder in a folder of `sentence-transformers`: `modules.json` and the settings that it names.
+//! The list of modules in a folder of `sentence-transformers`, `modules.json`, and the modules after the pooling.
 
 use std::path::Path;
 
+use cloze_tensor::{Device, Module, Tensor, join_name};
 use serde_json::{Map, Value, json};
 
-use crate::files::{read_object, replace};
+use super::sentence_dense::{Dense, check_features};
+use super::sentence_pooling::PoolingModule;
+use crate::files::{read_text, replace};
 use crate::folder::Folder;
+use crate::side_file::{Kind, SideFile};
 use crate::{Error, Result};
-
-/// The way in which the hidden states of a sentence are combined into one vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SentencePooling {
-    /// The hidden state of `[CLS]`.
-    Cls,
-    /// The maximum of each column over all tokens.
-    Max,
-    /// The mean over all tokens, special tokens included.
-    Mean,
-    /// The sum over all tokens, divided by the square root of their number.
-    MeanSqrtLen,
-}
-
-impl SentencePooling {
-    /// All values, in the order in which `sentence-transformers` concatenates them.
-    pub const ALL: [SentencePooling; 4] =
-        [SentencePooling::Cls, SentencePooling::Max, SentencePooling::Mean, SentencePooling::MeanSqrtLen];
-
-    /// Returns the name in `1_Pooling/config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            SentencePooling::Cls => "cls",
-            SentencePooling::Max => "max",
-            SentencePooling::Mean => "mean",
-            SentencePooling::MeanSqrtLen => "mean_sqrt_len_tokens",
-        }
-    }
-
-    /// Returns the flag that older versions use instead of the name.
-    fn flag(self) -> &'static str {
-        match self {
-            SentencePooling::Cls => "pooling_mode_cls_token",
-            SentencePooling::Max => "pooling_mode_max_tokens",
-            SentencePooling::Mean => "pooling_mode_mean_tokens",
-            SentencePooling::MeanSqrtLen => "pooling_mode_mean_sqrt_len_tokens",
-        }
-    }
-}
-
-/// The modules after the encoder, as described by `modules.json` and the files that it names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Modules {
-    /// The folder of the encoder within the model folder.
-    pub(super) transformer: String,
-    pub(super) poolings: Vec<SentencePooling>,
-    pub(super) normalize: bool,
-}
 
 /// The name of the file that lists the modules.
 const MODULES: &str = "modules.json";
-/// The folder that the settings of the pooling are written to.
-const POOLING: &str = "1_Pooling";
 
-/// Mean pooling, which `sentence-transformers` uses for a folder without `modules.json`.
-impl Default for Modules {
-    fn default() -> Modules {
-        Modules { transformer: String::new(), poolings: vec![SentencePooling::Mean], normalize: false }
+/// An entry of `modules.json`.
+pub(super) struct Entry {
+    /// The name of the class, without its package, which depends on the version.
+    class: String,
+    /// The folder of the module within the model folder.
+    path: String,
+}
+
+/// Reads the folder of the encoder, and the modules after it, from `modules.json`. Returns `None` if there is no such
+/// file: the folder is then that of a bare encoder.
+pub(super) fn read_entries(folder: &Folder) -> Result<Option<(String, Vec<Entry>)>> {
+    let Some(path) = folder.find(MODULES)? else { return Ok(None) };
+    let listed: Vec<Map<String, Value>> = serde_json::from_str(&read_text(&path)?)
+        .map_err(|error| Error::format(&path, format!("not a list of modules: {error}")))?;
+    let mut entries = Vec::with_capacity(listed.len());
+    for (index, fields) in listed.into_iter().enumerate() {
+        let mut file = SideFile::new(&path, Kind::Module, fields);
+        let class = file.text("type")?.unwrap_or_default();
+        let own = class.strip_prefix("sentence_transformers.").and_then(|class| class.rsplit('.').next());
+        let allowed: &[&str] = if index == 0 { &["Transformer"] } else { &["Pooling", "Dense", "Normalize"] };
+        let Some(own) = own.filter(|own| allowed.contains(own)) else {
+            let works = allowed.join(", ");
+            return Err(file.refuse("type", format!("{class:?}"), &format!("module {index} must be one of {works}")));
+        };
+        entries.push(Entry { class: own.to_string(), path: file.text("path")?.unwrap_or_default() });
+        file.finish()?;
+    }
+    match entries.is_empty() {
+        true => Err(Error::format(path, "lists no modules: the first must be a Transformer")),
+        false => Ok(Some((entries.remove(0).path, entries))),
+    }
+}
+
+/// Returns whether a folder has a list of modules.
+///
+/// # Errors
+/// Returns an error if it lists another module than an encoder in the folder itself.
+pub(crate) fn lists_only_encoder(folder: &Folder) -> Result<bool> {
+    match read_entries(folder)? {
+        None => Ok(false),
+        Some((transformer, after)) if transformer.is_empty() && after.is_empty() => Ok(true),
+        Some(_) => {
+            let reason = "must list one Transformer, whose path is \"\": other modules are not supported here";
+            Err(Error::format(folder.path().join(MODULES), reason))
+        }
+    }
+}
+
+/// The modules after the encoder.
+#[derive(Clone, Default)]
+pub(super) struct Modules {
+    pub(super) pooling: PoolingModule,
+    pub(super) after: Vec<After>,
+}
+
+/// A module after the pooling.
+#[derive(Clone)]
+pub(super) enum After {
+    Dense(Dense),
+    Normalize,
+}
+
+impl Module for Modules {
+    fn visit(&self, name: &str, visitor: &mut dyn FnMut(&str, &Tensor)) {
+        for (index, module) in self.after.iter().enumerate() {
+            if let After::Dense(dense) = module {
+                dense.visit(&join_name(name, &format!("{index}.linear")), visitor);
+            }
+        }
+    }
+
+    fn visit_mut(&mut self, name: &str, visitor: &mut dyn FnMut(&str, &mut Tensor)) {
+        for (index, module) in self.after.iter_mut().enumerate() {
+            if let After::Dense(dense) = module {
+                dense.visit_mut(&join_name(name, &format!("{index}.linear")), visitor);
+            }
+        }
     }
 }
 
 impl Modules {
-    pub(super) fn read(folder: &Folder) -> Result<Modules> {
-        let Some(path) = folder.find(MODULES)? else { return Ok(Modules::default()) };
-        let text = crate::files::read_text(&path)?;
-        let listed: Vec<Map<String, Value>> = serde_json::from_str(&text)
-            .map_err(|error| Error::format(&path, format!("not a list of modules: {error}")))?;
-        let mut modules = Modules { poolings: Vec::new(), ..Modules::default() };
-        for (index, module) in listed.iter().enumerate() {
-            let field = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default();
-            // The package before the class depends on the version.
-            match field("type").rsplit('.').next().unwrap_or_default() {
-                "Transformer" if index == 0 => modules.transformer = field("path").to_string(),
-                "Pooling" => modules.poolings = read_pooling(folder, field("path"))?,
-                "Normalize" => modules.normalize = true,
-                _ => {
-                    let reason = format!(
-                        "module {index} is {:?}: only Transformer, Pooling and Normalize are supported",
-                        field("type")
-                    );
-                    return Err(Error::format(path, reason));
+    /// Opens the modules of `entries` after an encoder with this hidden size.
+    pub(super) fn open(folder: &Folder, entries: &[Entry], hidden_size: usize, device: &Device) -> Result<Modules> {
+        let wrong = |reason: String| Error::format(folder.path().join(MODULES), reason);
+        let Some((first, rest)) = entries.split_first().filter(|(first, _)| first.class == "Pooling") else {
+            return Err(wrong("module 1 must be a Pooling: a sentence encoder needs one".to_string()));
+        };
+        let pooling = PoolingModule::read(&folder.inside(&first.path)?, hidden_size)?;
+        let mut modules = Modules { pooling, after: Vec::new() };
+        for entry in rest {
+            let own = folder.inside(&entry.path)?;
+            modules.after.push(match entry.class.as_str() {
+                "Dense" => After::Dense(Dense::open(&own, modules.dimension(hidden_size), device)?),
+                "Normalize" => {
+                    // Older versions write no file, or none but an empty folder.
+                    if let Some(path) = own.find("config.json")?.filter(|_| !entry.path.is_empty()) {
+                        let mut file = SideFile::open(&path, Kind::Normalize)?;
+                        check_features(&mut file)?;
+                        file.finish()?;
+                    }
+                    After::Normalize
                 }
-            }
+                class => return Err(wrong(format!("has a {class} after the pooling: must be Dense or Normalize"))),
+            });
         }
-        match modules.poolings.is_empty() {
-            true => Err(Error::format(path, "has no Pooling module: a sentence encoder needs one")),
-            false => Ok(modules),
-        }
+        Ok(modules)
     }
 
-    /// Writes `modules.json` and the files that it names into the folder `dir` of an encoder with this hidden size.
+    /// Returns the dimension of the vectors of an encoder with this hidden size.
+    pub(super) fn dimension(&self, hidden_size: usize) -> usize {
+        let dense = self.after.iter().rev().find_map(|module| match module {
+            After::Dense(dense) => Some(dense.outputs()),
+            After::Normalize => None,
+        });
+        dense.unwrap_or(self.pooling.poolings.len() * hidden_size)
+    }
+
+    /// Applies the modules after the pooling: `[B, pooled]` to `[B, D]`.
+    pub(super) fn finish(&self, pooled: Tensor) -> Result<Tensor> {
+        self.after.iter().try_fold(pooled, |x, module| match module {
+            After::Dense(dense) => dense.forward(&x),
+            After::Normalize => normalized(&x),
+        })
+    }
+
+    /// Writes `modules.json` and the folders that it names into the folder `dir` of an encoder with this hidden size.
     pub(super) fn write(&self, dir: &Path, hidden_size: usize) -> Result<()> {
-        let mut modules = vec![("", "Transformer"), (POOLING, "Pooling")];
-        if self.normalize {
-            modules.push(("2_Normalize", "Normalize"));
+        let mut listed = vec![(String::new(), "Transformer"), ("1_Pooling".to_string(), "Pooling")];
+        self.pooling.write(&dir.join("1_Pooling"), hidden_size)?;
+        for module in &self.after {
+            let class = match module {
+                After::Dense(_) => "Dense",
+                After::Normalize => "Normalize",
+            };
+            let path = format!("{}_{class}", listed.len());
+            if let After::Dense(dense) = module {
+                dense.write(&dir.join(&path))?;
+            }
+            listed.push((path, class));
         }
-        let listed = modules.iter().enumerate().map(|(index, (path, class))| {
+        let entry = |(index, (path, class)): (usize, &(String, &str))| {
             let class = format!("sentence_transformers.models.{class}");
             json!({"idx": index, "name": index.to_string(), "path": path, "type": class})
-        });
-        let mut pooling = Map::from_iter([("word_embedding_dimension".into(), hidden_size.into())]);
-        let in_order = SentencePooling::ALL.into_iter().filter(|pooling| self.poolings.contains(pooling));
-        if in_order.eq(self.poolings.iter().copied()) {
-            pooling.extend(SentencePooling::ALL.map(|kind| (kind.flag().into(), self.poolings.contains(&kind).into())));
-        } else {
-            // Flags have no order. Names do, but only newer versions read them.
-            let names: Value = self.poolings.iter().map(|pooling| pooling.name()).collect();
-            pooling.insert("pooling_mode".into(), names);
-        }
-        let write = |path: &Path, value: Value| replace(path, format!("{value:#}\n").as_bytes());
-        write(&dir.join(POOLING).join("config.json"), Value::Object(pooling))?;
-        write(&dir.join(MODULES), listed.collect())
+        };
+        let listed: Value = listed.iter().enumerate().map(entry).collect();
+        replace(&dir.join(MODULES), format!("{listed:#}\n").as_bytes())
     }
 }
 
-fn read_pooling(folder: &Folder, inside: &str) -> Result<Vec<SentencePooling>> {
-    let path = folder.inside(inside)?.get("config.json")?;
-    let config = read_object(&path)?;
-    let named: Vec<&str> = match config.get("pooling_mode") {
-        Some(Value::String(name)) => vec![name],
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
-        _ => {
-            let on = config.iter().filter(|(name, value)| name.starts_with("pooling_mode_") && **value == true);
-            let flags: Vec<&str> = on.map(|(name, _)| name.as_str()).collect();
-            if let Some(unknown) = flags.iter().find(|flag| SentencePooling::ALL.iter().all(|p| p.flag() != **flag)) {
-                return Err(Error::format(path, format!("{unknown} is not supported: must be one of {}", known())));
-            }
-            let known = SentencePooling::ALL.into_iter().filter(|pooling| flags.contains(&pooling.flag()));
-            known.map(SentencePooling::name).collect()
-        }
-    };
-    let pooling = |name: &&str| SentencePooling::ALL.into_iter().find(|pooling| pooling.name() == *name);
-    if let Some(unknown) = named.iter().find(|name| pooling(name).is_none()) {
-        return Err(Error::format(
-            path,
-            format!("pooling_mode {unknown:?} is not supported: must be one of {}", known()),
-        ));
-    }
-    match named.is_empty() {
-        true => Err(Error::format(path, format!("names no pooling: must be one of {}", known()))),
-        false => Ok(named.iter().filter_map(pooling).collect()),
-    }
-}
-
-fn known() -> String {
-    SentencePooling::ALL.map(SentencePooling::name).join(", ")
+/// Divides each row by its norm: `[B, D]` to `[B, D]`.
+pub(super) fn normalized(x: &Tensor) -> Result<Tensor> {
+    // The added number keeps a vector of zeros, and its gradient, finite.
+    let norms = x.mul(x)?.sum_keep(&[1])?.add_scalar(1e-24)?.sqrt()?; // [B, 1]
+    Ok(x.div(&norms)?)
 }

@@ -35,18 +35,23 @@ pub trait Pipeline: Sized {
     /// Returns an error like [`open`](Pipeline::open).
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let place = place.as_ref();
-        let (model, report) = Self::Model::open(place, device)?;
-        if !report.missing.is_empty() {
-            let (missing, architecture) = (report.missing.join(", "), Self::Model::ARCHITECTURE);
-            let reason = format!("has no weights for {missing}, which {architecture} needs: train that head first");
-            return Err(Error::format(place, reason));
-        }
-        check_head::<Self::Model>(place, model.config())?;
-        Self::new(model, Tokenizer::open(place)?)
+        Self::new(open_trained(place, device)?, Tokenizer::open(place)?)
     }
 
     /// Sets the precision of matrix products, f32 by default.
     fn precision(self, precision: Precision) -> Self;
+}
+
+/// Opens a model that a folder has all weights of.
+pub(super) fn open_trained<M: PreTrainedModel>(place: &Path, device: &Device) -> Result<M> {
+    let (model, report) = M::open(place, device)?;
+    if !report.missing.is_empty() {
+        let (missing, architecture) = (report.missing.join(", "), M::ARCHITECTURE);
+        let reason = format!("has no weights for {missing}, which {architecture} needs: train that head first");
+        return Err(Error::format(place, reason));
+    }
+    check_head::<M>(place, model.config())?;
+    Ok(model)
 }
 
 /// The models whose head is called `classifier`. Their names and shapes do not tell them apart.

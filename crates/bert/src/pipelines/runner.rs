@@ -44,6 +44,11 @@ impl<M: PreTrainedModel> Runner<M> {
         texts.enumerate().map(encode).collect()
     }
 
+    /// Encodes a text, or a pair of texts, that may be blank. The end of one that is too long is removed.
+    pub(super) fn encode_any(&self, text: &str, second: Option<&str>) -> Result<Encoding> {
+        self.tokenizer.encode_with(text, second, &EncodeOptions::new().truncation(Truncation::LongestFirst))
+    }
+
     /// Calls `run` with batches of about [`BATCH_TOKENS`] tokens, without recording a graph.
     pub(super) fn in_batches(
         &self,

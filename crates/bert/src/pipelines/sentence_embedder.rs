@@ -7,10 +7,11 @@ use cloze_tensor::{Device, Precision};
 use super::Pipeline;
 use super::output::finite;
 use super::runner::Runner;
-use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
+use crate::model::shorten;
+use crate::{Error, Mode, PreTrainedModel, Result, SentenceEncoder, SimilarityFunction, Tokenizer};
 
-/// A pipeline that computes sentence embeddings, whose cosine measures similarity. Sentences that are too long are
-/// truncated, as in `sentence-transformers`.
+/// A pipeline that computes sentence embeddings, whose cosine measures similarity. As in `sentence-transformers`,
+/// sentences that are too long are truncated, and a blank one has the embedding of `[CLS]` and `[SEP]`.
 ///
 /// ```no_run
 /// use cloze_bert::{Pipeline, SentenceEmbedder};
@@ -21,13 +22,16 @@ use crate::{Mode, PreTrainedModel, Result, SentenceEncoder, Tokenizer};
 /// ```
 pub struct SentenceEmbedder {
     runner: Runner<SentenceEncoder>,
+    dimension: Option<usize>,
+    normalize: bool,
 }
 
 impl Pipeline for SentenceEmbedder {
     type Model = SentenceEncoder;
 
     fn new(model: SentenceEncoder, tokenizer: Tokenizer) -> Result<SentenceEmbedder> {
-        Ok(SentenceEmbedder { runner: Runner::new(model, tokenizer)? })
+        let dimension = model.settings.dimension;
+        Ok(SentenceEmbedder { runner: Runner::new(model, tokenizer)?, dimension, normalize: false })
     }
 
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<SentenceEmbedder> {
@@ -42,16 +46,68 @@ impl Pipeline for SentenceEmbedder {
 }
 
 impl SentenceEmbedder {
-    /// Computes the embedding of each sentence.
+    /// Cuts embeddings to their first `dimension` elements, for models that were trained for it (A. Kusupati et al.,
+    /// "Matryoshka Representation Learning", 2022). They are then no longer of norm 1, unless
+    /// [`normalized`](SentenceEmbedder::normalized) again.
     ///
     /// # Errors
-    /// Returns an error if a sentence is blank.
+    /// Returns an error if `dimension` is 0 or above that of the model.
+    pub fn truncated(self, dimension: usize) -> Result<SentenceEmbedder> {
+        let most = self.runner.model.dimension();
+        match (1..=most).contains(&dimension) {
+            true => Ok(SentenceEmbedder { dimension: Some(dimension), ..self }),
+            false => Err(Error::config(format!("dimension is {dimension}: must be from 1 to {most}"))),
+        }
+    }
+
+    /// Sets whether embeddings are normalised to norm 1 at the end, after truncation. Models that normalise them by
+    /// themselves do so in any case.
+    pub fn normalized(self, normalize: bool) -> SentenceEmbedder {
+        SentenceEmbedder { normalize, ..self }
+    }
+
+    /// Computes the embedding of each sentence, behind the default prompt of the model if it has one.
+    ///
+    /// # Errors
+    /// Returns an error if the model computes a number that is not finite.
     pub fn embed(&self, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let encodings = self.runner.encode(sentences.iter().map(|sentence| (*sentence, None)), true)?;
+        self.run(self.runner.model.settings.prompt(None)?, sentences)
+    }
+
+    /// Computes the embedding of each query, behind the prompt `query` of the model if it has one.
+    ///
+    /// # Errors
+    /// Returns an error like [`embed`](SentenceEmbedder::embed).
+    pub fn query(&self, queries: &[&str]) -> Result<Vec<Vec<f32>>> {
+        self.prompted("query", queries)
+    }
+
+    /// Computes the embedding of each document, behind the prompt `document` of the model if it has one.
+    ///
+    /// # Errors
+    /// Returns an error like [`embed`](SentenceEmbedder::embed).
+    pub fn document(&self, documents: &[&str]) -> Result<Vec<Vec<f32>>> {
+        self.prompted("document", documents)
+    }
+
+    /// Computes the embedding of each sentence, behind the prompt of this name.
+    ///
+    /// # Errors
+    /// Returns an error like [`embed`](SentenceEmbedder::embed), and if the model has no prompt of this name.
+    pub fn prompted(&self, name: &str, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
+        self.run(self.runner.model.settings.prompt(Some(name))?, sentences)
+    }
+
+    fn run(&self, prompt: &str, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
+        let encode = |sentence: &&str| self.runner.encode_any(&format!("{prompt}{sentence}"), None);
+        let encodings = sentences.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        // [CLS] and the prompt, without [SEP].
+        let prompt = if prompt.is_empty() { 0 } else { self.runner.encode_any(prompt, None)?.len() - 1 };
         let mut vectors = Vec::with_capacity(sentences.len());
         self.runner.in_batches(&encodings, |model, batch, _| {
-            let values = finite(&model.forward(batch, Mode::Eval)?)?; // [B, D]
-            vectors.extend(values.chunks_exact(model.dimension()).map(<[f32]>::to_vec));
+            let computed = model.forward_prompted(batch, prompt, Mode::Eval)?; // [B, D]
+            let values = finite(&shorten(&computed, self.dimension, self.normalize)?)?;
+            vectors.extend(values.chunks_exact(self.dimension()).map(<[f32]>::to_vec));
             Ok(())
         })?;
         Ok(vectors)
@@ -59,6 +115,12 @@ impl SentenceEmbedder {
 
     /// Returns the dimension of the embeddings.
     pub fn dimension(&self) -> usize {
-        self.runner.model.dimension()
+        let most = self.runner.model.dimension();
+        self.dimension.unwrap_or(most).min(most)
+    }
+
+    /// Returns the measure by which the embeddings are compared.
+    pub fn similarity_function(&self) -> SimilarityFunction {
+        self.runner.model.similarity_function()
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use cloze_tensor::{Device, Precision};
 
 use super::{Pipeline, SentenceEmbedder};
-use crate::{Result, SentenceEncoder, Tokenizer};
+use crate::{Result, SentenceEncoder, SimilarityFunction, Tokenizer};
 
 /// Returns the cosine of the angle between two vectors, in [-1, 1], or 0 if one is zero.
 pub fn cosine_similarity(a: &[f32], b: &[f32]) -> f64 {
@@ -14,7 +14,21 @@ pub fn cosine_similarity(a: &[f32], b: &[f32]) -> f64 {
     if norms > 0.0 { (dot(a, b) / norms).clamp(-1.0, 1.0) } else { 0.0 }
 }
 
-/// A pipeline that compares sentences by the cosine of their embeddings.
+impl SimilarityFunction {
+    /// Compares two vectors. A larger number means more similar.
+    pub fn compare(self, a: &[f32], b: &[f32]) -> f64 {
+        let pairs = || a.iter().zip(b).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+        match self {
+            SimilarityFunction::Cosine => cosine_similarity(a, b),
+            SimilarityFunction::Dot => pairs().map(|(a, b)| a * b).sum(),
+            SimilarityFunction::Euclidean => -pairs().map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt(),
+            SimilarityFunction::Manhattan => -pairs().map(|(a, b)| (a - b).abs()).sum::<f64>(),
+        }
+    }
+}
+
+/// A pipeline that compares sentences by their embeddings: by the cosine, or by another
+/// [`SimilarityFunction`] if the folder of the model names one.
 pub struct Similarity {
     embedder: SentenceEmbedder,
 }
@@ -36,10 +50,10 @@ impl Pipeline for Similarity {
 }
 
 impl Similarity {
-    /// Returns the similarity of two sentences, in [-1, 1].
+    /// Returns the similarity of two sentences, a cosine in [-1, 1] by default.
     ///
     /// # Errors
-    /// Returns an error if a sentence is blank.
+    /// Returns an error if the model computes a number that is not finite.
     pub fn score(&self, a: &str, b: &str) -> Result<f64> {
         Ok(self.matrix(&[a], &[b])?[0][0])
     }
@@ -47,17 +61,18 @@ impl Similarity {
     /// Returns the similarity of each of `a` to each of `b`.
     ///
     /// # Errors
-    /// Returns an error if a sentence is blank.
+    /// Returns an error if the model computes a number that is not finite.
     pub fn matrix(&self, a: &[&str], b: &[&str]) -> Result<Vec<Vec<f64>>> {
         let vectors = self.embedder.embed(&[a, b].concat())?;
         let (a, b) = vectors.split_at(a.len());
-        Ok(a.iter().map(|a| b.iter().map(|b| cosine_similarity(a, b)).collect()).collect())
+        let function = self.embedder.similarity_function();
+        Ok(a.iter().map(|a| b.iter().map(|b| function.compare(a, b)).collect()).collect())
     }
 
     /// Returns the indices and similarities of the `k` candidates that are most similar to `query`, most similar first.
     ///
     /// # Errors
-    /// Returns an error if a sentence is blank.
+    /// Returns an error if the model computes a number that is not finite.
     pub fn most_similar(&self, query: &str, candidates: &[&str], k: usize) -> Result<Vec<(usize, f64)>> {
         let mut ranked: Vec<(usize, f64)> =
             self.matrix(&[query], candidates)?.concat().into_iter().enumerate().collect();

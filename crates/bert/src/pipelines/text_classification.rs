@@ -3,9 +3,9 @@
 use cloze_tensor::Precision;
 
 use super::Pipeline;
-use super::output::{finite, largest, softmax};
+use super::output::{finite, largest};
 use super::runner::Runner;
-use crate::config::ProblemType;
+use super::score_function::ScoreFunction;
 use crate::{BertForSequenceClassification, Mode, PreTrainedModel, Result, Tokenizer};
 
 /// The classification of a text.
@@ -17,15 +17,16 @@ pub struct Classification {
     pub id: usize,
     /// The score of the label.
     pub score: f64,
-    /// The score of each label, by id. Probabilities that sum to 1 for a single label, independent probabilities for
-    /// several labels, and values for regression.
+    /// The score of each label, by id: probabilities that sum to 1, independent probabilities, or values.
     pub scores: Vec<f64>,
 }
 
-/// A pipeline that classifies texts. The [`problem_type`](crate::BertConfig::problem_type) of the model decides between
-/// one class, several labels and numbers.
+/// A pipeline that classifies texts. As in `transformers`, the scores are values if the
+/// [problem type](crate::BertConfig::named_problem_type) is regression, independent probabilities if it is multi-label
+/// classification or the model has one label, and otherwise probabilities that sum to 1.
 pub struct TextClassification {
     runner: Runner<BertForSequenceClassification>,
+    scores: ScoreFunction,
     truncate: bool,
 }
 
@@ -33,7 +34,8 @@ impl Pipeline for TextClassification {
     type Model = BertForSequenceClassification;
 
     fn new(model: BertForSequenceClassification, tokenizer: Tokenizer) -> Result<TextClassification> {
-        Ok(TextClassification { runner: Runner::new(model, tokenizer)?, truncate: false })
+        let scores = ScoreFunction::of_classifier(model.config())?;
+        Ok(TextClassification { runner: Runner::new(model, tokenizer)?, scores, truncate: false })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
@@ -72,21 +74,16 @@ impl TextClassification {
     fn run<'t>(&self, texts: impl Iterator<Item = (&'t str, Option<&'t str>)>) -> Result<Vec<Classification>> {
         let encodings = self.runner.encode(texts, self.truncate)?;
         let mut found = Vec::with_capacity(encodings.len());
-        let problem = self.runner.model.config().problem_type();
         self.runner.in_batches(&encodings, |model, batch, _| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, C]
-            found.extend(logits.chunks_exact(self.labels().len()).map(|row| self.classification(row, problem)));
+            found.extend(logits.chunks_exact(self.labels().len()).map(|row| self.classification(row)));
             Ok(())
         })?;
         Ok(found)
     }
 
-    fn classification(&self, logits: &[f32], problem: ProblemType) -> Classification {
-        let scores = match problem {
-            ProblemType::SingleLabel => softmax(logits),
-            ProblemType::MultiLabel => logits.iter().map(|&x| 1.0 / (1.0 + f64::from(-x).exp())).collect(),
-            ProblemType::Regression => logits.iter().map(|&x| x.into()).collect(),
-        };
+    fn classification(&self, logits: &[f32]) -> Classification {
+        let scores = self.scores.apply(logits);
         let id = largest(&scores);
         Classification { label: self.labels()[id].clone(), id, score: scores[id], scores }
     }

@@ -149,6 +149,15 @@ impl Tokenizer {
         Ok(Tokenizer::from_inner(inner, self.max_length()))
     }
 
+    /// Returns the tokenizer of texts in lower case: `do_lower_case` of `sentence-transformers`, which keeps accents.
+    pub(crate) fn lowercased(&self) -> Result<Tokenizer> {
+        let inner = self.inner();
+        let mut pipeline = inner.pipeline.clone();
+        pipeline.lowercase();
+        let inner = Inner { class: inner.class, ..Inner::new(pipeline, inner.names.clone(), inner.own)? };
+        Ok(Tokenizer::from_inner(inner, self.max_length()))
+    }
+
     /// Returns the text of `tokenizer.json`, which has the vocabulary and all settings that ids depend on.
     ///
     /// # Errors

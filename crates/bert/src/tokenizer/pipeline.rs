@@ -154,6 +154,19 @@ impl Pipeline {
         }
     }
 
+    /// Lowers the case of texts before everything else. Unlike an uncased BERT, this keeps accents.
+    pub(super) fn lowercase(&mut self) {
+        self.normalizer = Some(match self.normalizer.take() {
+            Some(Normalizer::BertNormalizer(bert)) => Normalizer::BertNormalizer(BertNormalizer {
+                strip_accents: Some(bert.strip_accents.unwrap_or(bert.lowercase)),
+                lowercase: true,
+                ..bert
+            }),
+            Some(other) => Normalizer::Sequence { normalizers: vec![Normalizer::Lowercase, other] },
+            None => Normalizer::Lowercase,
+        });
+    }
+
     /// The normalizer, if a text without added tokens is split into words as BERT's own pipeline does it.
     pub(super) fn plain_bert(&self) -> Option<BertNormalizer> {
         let normalizer = self.bert_normalizer().filter(|normalizer| normalizer.clean_text)?;

@@ -1,0 +1,110 @@
+//! Scores of pairs of texts, such as a query and a document that may answer it.
+
+use std::path::Path;
+
+use cloze_tensor::{Device, Precision};
+
+use super::Pipeline;
+use super::output::finite;
+use super::pipeline::open_trained;
+use super::runner::Runner;
+use super::score_function::ScoreFunction;
+use crate::config::CONFIG_FILE;
+use crate::folder::Folder;
+use crate::model::{Settings, Task, lists_only_encoder, open_tokenizer};
+use crate::{BertForSequenceClassification, Error, Mode, PreTrainedModel, Result, Tokenizer};
+
+/// A pipeline that reads two texts together and scores them. It is slower than comparing embeddings, and more exact:
+/// find a few hundred candidates with a [`SentenceEmbedder`](crate::SentenceEmbedder), and re-rank them with this (R.
+/// Nogueira, K. Cho, "Passage Re-ranking with BERT", 2019).
+///
+/// The score is the sigmoid of the logit, unless the folder names the identity, or regression as its
+/// [problem type](crate::BertConfig::named_problem_type). Pairs that are too long are truncated, as in
+/// `sentence-transformers`.
+///
+/// ```no_run
+/// use cloze_bert::{CrossEncoder, Pipeline};
+/// let model = CrossEncoder::open("models/ms-marco-MiniLM-L6-v2")?;
+/// for (document, score) in model.rank("where is the cat?", &["The dog barked.", "The cat sat on the mat."], 1)? {
+///     println!("document {document}: {score:.3}");
+/// }
+/// # Ok::<(), cloze_bert::Error>(())
+/// ```
+pub struct CrossEncoder {
+    runner: Runner<BertForSequenceClassification>,
+    scores: ScoreFunction,
+    /// A text that is put before the first of a pair.
+    prompt: String,
+}
+
+impl Pipeline for CrossEncoder {
+    type Model = BertForSequenceClassification;
+
+    fn new(model: BertForSequenceClassification, tokenizer: Tokenizer) -> Result<CrossEncoder> {
+        CrossEncoder::with_settings(model, tokenizer, &Settings::default())
+    }
+
+    fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<CrossEncoder> {
+        let place = place.as_ref();
+        let folder = Folder::at(place)?;
+        // Only a folder with a list of modules has settings of `sentence-transformers`.
+        let (settings, tokenizer) = match lists_only_encoder(&folder)? {
+            true => (Settings::read(&folder, Task::CrossEncoder)?, open_tokenizer(&folder, Task::CrossEncoder)?),
+            false => (Settings::default(), Tokenizer::in_folder(&folder)?),
+        };
+        let in_file = |error: Error| error.in_file(&folder.path().join(CONFIG_FILE));
+        CrossEncoder::with_settings(open_trained(place, device)?, tokenizer, &settings).map_err(in_file)
+    }
+
+    fn precision(mut self, precision: Precision) -> Self {
+        self.runner.precision = precision;
+        self
+    }
+}
+
+impl CrossEncoder {
+    fn with_settings(
+        model: BertForSequenceClassification,
+        tokenizer: Tokenizer,
+        settings: &Settings,
+    ) -> Result<CrossEncoder> {
+        let scores = ScoreFunction::of_cross_encoder(model.config(), settings.activation)?;
+        let prompt = settings.prompt(None)?.to_string();
+        Ok(CrossEncoder { runner: Runner::new(model, tokenizer)?, scores, prompt })
+    }
+
+    /// Returns the scores of each pair of texts, one per label of the model.
+    ///
+    /// # Errors
+    /// Returns an error if the model computes a number that is not finite.
+    pub fn predict(&self, pairs: &[(&str, &str)]) -> Result<Vec<Vec<f64>>> {
+        let encode =
+            |(first, second): &(&str, &str)| self.runner.encode_any(&format!("{}{first}", self.prompt), Some(second));
+        let encodings = pairs.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        let labels = self.runner.model.config().num_labels();
+        let mut scores = Vec::with_capacity(pairs.len());
+        self.runner.in_batches(&encodings, |model, batch, _| {
+            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, C]
+            scores.extend(logits.chunks_exact(labels).map(|row| self.scores.apply(row)));
+            Ok(())
+        })?;
+        Ok(scores)
+    }
+
+    /// Returns the indices and scores of the `k` documents with the highest scores for `query`, highest first.
+    ///
+    /// # Errors
+    /// Returns an error like [`predict`](CrossEncoder::predict), and if the model has several labels.
+    pub fn rank(&self, query: &str, documents: &[&str], k: usize) -> Result<Vec<(usize, f64)>> {
+        let labels = self.runner.model.config().num_labels();
+        if labels != 1 {
+            let reason = format!("the model has {labels} labels: ranking needs one score per pair; use predict()");
+            return Err(Error::config(reason));
+        }
+        let pairs: Vec<_> = documents.iter().map(|document| (query, *document)).collect();
+        let mut ranked: Vec<_> = self.predict(&pairs)?.concat().into_iter().enumerate().collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+        ranked.truncate(k);
+        Ok(ranked)
+    }
+}

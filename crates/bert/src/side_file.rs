@@ -1,0 +1,201 @@
+//! The small JSON files beside a model's weights. Every field of theirs is read, known to change no answer, or refused
+//! by name, so that a setting that is not supported never goes unnoticed.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::files::read_object;
+use crate::{Error, Result};
+
+/// The kinds of side files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An entry of `modules.json`.
+    Module,
+    /// `sentence_bert_config.json` and its older names.
+    Transformer,
+    /// `config.json` of a pooling.
+    Pooling,
+    /// `config.json` of a dense layer.
+    Dense,
+    /// `config.json` of a normalisation.
+    Normalize,
+    /// `config_sentence_transformers.json`.
+    Sentence,
+    /// `adapter_config.json`.
+    Adapter,
+}
+
+impl Kind {
+    /// Returns the fields that change no answer: names, versions, and how other programs run the model.
+    fn harmless(self) -> &'static [&'static str] {
+        match self {
+            Kind::Module => &["idx", "name", "kwargs"],
+            Kind::Transformer => &["unpad_inputs"],
+            Kind::Pooling | Kind::Dense | Kind::Normalize => &[],
+            Kind::Sentence => &["__version__", "requirements", "keep_in_fp32_modules"],
+            // The tensors say which layers are adapted, with which rank and bias. Dropout is for training.
+            Kind::Adapter => &[
+                "auto_mapping",
+                "base_model_name_or_path",
+                "corda_config",
+                "eva_config",
+                "exclude_modules",
+                "inference_mode",
+                "layers_pattern",
+                "layers_to_transform",
+                "loftq_config",
+                "lora_bias",
+                "lora_dropout",
+                "megatron_core",
+                "modules_to_save",
+                "peft_version",
+                "qalora_group_size",
+                "rank_pattern",
+                "revision",
+                "runtime_config",
+                "target_modules",
+                "task_type",
+            ],
+        }
+    }
+}
+
+/// A JSON object of which fields are taken one by one.
+pub(crate) struct SideFile {
+    path: PathBuf,
+    kind: Kind,
+    fields: Map<String, Value>,
+}
+
+impl SideFile {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be read or is not a JSON object.
+    pub(crate) fn open(path: &Path, kind: Kind) -> Result<SideFile> {
+        Ok(SideFile::new(path, kind, read_object(path)?))
+    }
+
+    /// Creates a reader of an object that is a part of the file `path`.
+    pub(crate) fn new(path: &Path, kind: Kind, fields: Map<String, Value>) -> SideFile {
+        SideFile { path: path.to_path_buf(), kind, fields }
+    }
+
+    /// Removes and returns a field. `null` counts as missing.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.fields.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Removes and returns a field that `read` understands; `must` says what it would understand.
+    ///
+    /// # Errors
+    /// Returns an error with the field, its value and `must` if `read` returns `None`.
+    pub(crate) fn read<T>(
+        &mut self,
+        name: &str,
+        must: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        read(&value).map(Some).ok_or_else(|| self.refuse(name, &value, must))
+    }
+
+    /// Removes and returns a field that is true or false.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>> {
+        self.read(name, "must be true or false", Value::as_bool)
+    }
+
+    /// Removes and returns a field that is a text.
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>> {
+        self.read(name, "must be a text", |value| value.as_str().map(str::to_string))
+    }
+
+    /// Removes and returns a field that is an integer above 0.
+    pub(crate) fn size(&mut self, name: &str) -> Result<Option<usize>> {
+        let size = |value: &Value| value.as_u64().filter(|&size| size > 0).and_then(|size| usize::try_from(size).ok());
+        self.read(name, "must be an integer above 0", size)
+    }
+
+    /// Removes a field that may only have the value `expected`.
+    pub(crate) fn only(&mut self, name: &str, expected: &Value) -> Result<()> {
+        self.read(name, &format!("must be {expected} or absent"), |value| (value == expected).then_some(()))?;
+        Ok(())
+    }
+
+    /// Removes an object whose fields, except for `harmless`, must be absent or null.
+    pub(crate) fn only_harmless(&mut self, name: &str, harmless: &[&str]) -> Result<()> {
+        let Some(value) = self.take(name) else { return Ok(()) };
+        let empty = |map: &Map<String, Value>| {
+            map.iter().all(|(name, value)| value.is_null() || harmless.contains(&name.as_str()))
+        };
+        match value.as_object().is_some_and(empty) {
+            true => Ok(()),
+            false => Err(self.refuse(name, &value, "must be {} or absent")),
+        }
+    }
+
+    /// Returns an error about a field.
+    pub(crate) fn refuse(&self, name: &str, value: impl Display, must: &str) -> Error {
+        self.wrong(format!("{name} is {}: {must}", shortened(&value.to_string())))
+    }
+
+    /// Returns an error about the file.
+    pub(crate) fn wrong(&self, reason: impl Into<String>) -> Error {
+        Error::format(&self.path, reason)
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// Returns an error with the first field that was not taken and is not harmless.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let fields = std::mem::take(&mut self.fields);
+        let unknown =
+            |(name, value): &(&String, &Value)| !value.is_null() && !self.kind.harmless().contains(&name.as_str());
+        match fields.iter().find(unknown) {
+            Some((name, value)) => Err(self.refuse(name, value, "this field is not supported: must be absent")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns a value, shortened to fit on one line.
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= 60 {
+        text.to_string()
+    } else {
+        format!("{}...", text.chars().take(57).collect::<String>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_harmless_or_refused() {
+        let file = |text: &str| match serde_json::from_str(text) {
+            Ok(Value::Object(fields)) => SideFile::new(Path::new("f.json"), Kind::Sentence, fields),
+            _ => panic!("not an object"),
+        };
+        let mut good = file(r#"{"a": true, "b": 3, "c": {"x": 1, "y": null}, "d": null, "__version__": {}}"#);
+        assert_eq!(
+            (good.flag("a").unwrap(), good.size("b").unwrap(), good.size("z").unwrap()),
+            (Some(true), Some(3), None)
+        );
+        good.only_harmless("c", &["x"]).unwrap();
+        good.finish().unwrap();
+        let said = |result: Result<()>| result.unwrap_err().to_string();
+        assert_eq!(
+            said(file(r#"{"new": [1]}"#).finish()),
+            "f.json: new is [1]: this field is not supported: must be absent"
+        );
+        assert_eq!(said(file(r#"{"b": 0}"#).size("b").map(|_| ())), "f.json: b is 0: must be an integer above 0");
+        assert_eq!(said(file(r#"{"b": 2}"#).only("b", &1.into())), "f.json: b is 2: must be 1 or absent");
+        let nested = said(file(r#"{"c": {"z": 1}}"#).only_harmless("c", &["x"]));
+        assert_eq!(nested, "f.json: c is {\"z\":1}: must be {} or absent");
+    }
+}
