@@ -43,6 +43,17 @@ fn main() -> Result {
             });
         }
     }
+    // One query: it takes as long as it takes to read the weights.
+    let large = BertConfig { num_hidden_layers: layers(4), ..BertConfig::large() };
+    for tokens in [4, 8, 16] {
+        let query = [words(&tokenizer, &mut Texts::new(), tokens - 2)?];
+        for precision in PRECISIONS {
+            let work = work(precision, &large, &[tokens]).of(1, "queries");
+            suite.bench(format!("query/{tokens} tokens/{precision}"), work, || {
+                embed(opened::<SentenceEmbedder>(&large, &tokenizer)?.precision(precision), &query)
+            });
+        }
+    }
     suite.finish();
     Ok(())
 }
@@ -75,18 +86,19 @@ fn answer(asked: QuestionAnswering, question: &str, context: &str) -> Result<imp
 /// Returns a question and a context with this many tokens in total, including the special tokens.
 fn question(tokenizer: &Tokenizer, tokens: usize) -> Result<(String, String)> {
     let mut texts = Texts::new();
-    // Only words of a single token, so that the number of tokens is known.
-    let mut words = |count: usize| -> Result<String> {
-        let mut words = Vec::new();
-        while words.len() < count {
-            let word = texts.word();
-            if tokenizer.ids(word)?.len() == 1 {
-                words.push(word.to_string());
-            }
-        }
-        Ok(words.join(" "))
-    };
-    let (question, context) = (words(9)?, words(tokens - 12)?);
+    let (question, context) = (words(tokenizer, &mut texts, 9)?, words(tokenizer, &mut texts, tokens - 12)?);
     assert_eq!(tokenizer.encode_pair(&question, &context)?.len(), tokens);
     Ok((question, context))
+}
+
+/// Returns words of a single token each, so that the number of tokens is known.
+fn words(tokenizer: &Tokenizer, texts: &mut Texts, count: usize) -> Result<String> {
+    let mut words = Vec::new();
+    while words.len() < count {
+        let word = texts.word();
+        if tokenizer.ids(word)?.len() == 1 {
+            words.push(word.to_string());
+        }
+    }
+    Ok(words.join(" "))
 }

@@ -18,9 +18,8 @@ use crate::{BertForSequenceClassification, Error, Mode, PreTrainedModel, Result,
 /// find a few hundred candidates with a [`SentenceEmbedder`](crate::SentenceEmbedder), and re-rank them with this (R.
 /// Nogueira, K. Cho, "Passage Re-ranking with BERT", 2019).
 ///
-/// The score is the sigmoid of the logit, unless the folder names the identity, or regression as its
-/// [problem type](crate::BertConfig::named_problem_type). Pairs that are too long are truncated, as in
-/// `sentence-transformers`.
+/// With one label, the score is the sigmoid of the logit unless the folder names the identity. Pairs that are too long are
+/// truncated, as in `sentence-transformers`.
 ///
 /// ```no_run
 /// use cloze_bert::{CrossEncoder, Pipeline};

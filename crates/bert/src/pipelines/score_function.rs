@@ -26,14 +26,13 @@ impl ScoreFunction {
     }
 
     /// Returns the function of a cross-encoder: `activation` or the one that the configuration [names](named), or else the
-    /// sigmoid for a single label that is no regression.
+    /// sigmoid for a single label, also that of a regression, as in `sentence-transformers`.
     pub(super) fn of_cross_encoder(config: &BertConfig, activation: Option<Activation>) -> Result<ScoreFunction> {
         let named = match activation {
             Some(activation) => Some(activation.into()),
             None => named(config)?,
         };
-        let regression = config.named_problem_type() == Some(ProblemType::Regression);
-        let single = config.num_labels() == 1 && !regression;
+        let single = config.num_labels() == 1;
         Ok(named.unwrap_or(if single { ScoreFunction::Sigmoid } else { ScoreFunction::Identity }))
     }
 
@@ -91,7 +90,7 @@ mod tests {
         for (labels, fields, classifier, cross) in [
             (1, json!({}), Sigmoid, Sigmoid),
             (3, json!({}), Softmax, Identity),
-            (1, json!({"problem_type": "regression"}), Identity, Identity),
+            (1, json!({"problem_type": "regression"}), Identity, Sigmoid),
             (1, json!({"problem_type": "single_label_classification"}), Sigmoid, Sigmoid),
             (2, json!({"problem_type": "multi_label_classification"}), Sigmoid, Identity),
             (1, json!({"sentence_transformers": {"activation_fn": identity}}), Identity, Identity),
