@@ -87,20 +87,21 @@ fn one_label_has_a_probability() -> Result {
         model.save(dir.path())?;
         BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?.0.save(dir.path())?;
         tokenizer.save(dir.path())?;
-        let score = |logit: f32| if problem.is_none() { 1.0 / (1.0 + (-logit).exp()) } else { logit };
+        let probability = |logit: f32| 1.0 / (1.0 + (-logit).exp());
 
         let found = TextClassification::open(dir.path())?.classify(&TEXTS)?;
         for (text, found) in TEXTS.iter().zip(found) {
             let logits: Vec<f32> = model.forward(&one(&tokenizer.encode(text)?)?, Mode::Eval)?.to_vec()?;
-            near(found.score, score(logits[0]));
+            near(found.score, if problem.is_none() { probability(logits[0]) } else { logits[0] });
         }
+        // A cross-encoder gives a probability for a regression, too.
         let cross = CrossEncoder::open(dir.path())?;
         let pairs: Vec<_> = TEXTS.iter().map(|text| ("a cat", *text)).chain([("a cat", "")]).collect();
         let scores = cross.predict(&pairs)?.concat();
         for ((first, second), found) in pairs.iter().zip(&scores) {
             let encoding = tokenizer.encode_pair(first, second)?;
             let logits: Vec<f32> = model.forward(&one(&encoding)?, Mode::Eval)?.to_vec()?;
-            near(*found, score(logits[0]));
+            near(*found, probability(logits[0]));
         }
         let ranked = cross.rank("a cat", &TEXTS, 3)?;
         assert!(ranked.len() == 3 && ranked.is_sorted_by(|a, b| a.1 >= b.1));
