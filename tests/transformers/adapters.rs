@@ -7,6 +7,30 @@ use cloze::tensor::{TensorFile, save_safetensors};
 use crate::Result;
 use crate::python::Python;
 
+fn config() -> BertConfig {
+    BertConfig {
+        num_attention_heads: 3,
+        hidden_size: 48,
+        intermediate_size: 80,
+        initializer_range: 0.1,
+        ..BertConfig::tiny(43)
+    }
+}
+
+/// Returns a batch of four sequences, and the tensors that describe it to Python.
+fn batch() -> Result<(Batch, Vec<(String, Tensor)>)> {
+    let sequences = [vec![2, 9, 4, 17, 3], vec![2], vec![2, 5, 5, 30, 3, 7, 3], vec![2, 28, 3]];
+    let lengths = sequences.iter().map(|ids| ids.len() as i64).collect();
+    let batch = Batch::new(&sequences.map(|ids: Vec<u32>| (ids.clone(), vec![0; ids.len()])))?;
+    let integers = |values: Vec<i64>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);
+    let tensors = vec![
+        ("ids".to_string(), integers(batch.ids().iter().map(|&id| id.into()).collect())?),
+        ("token_types".to_string(), integers(vec![0; batch.tokens()])?),
+        ("lengths".to_string(), integers(lengths)?),
+    ];
+    Ok((batch, tensors))
+}
+
 /// Draws random adapters, because B is zero before training.
 fn draw(model: &mut BertForSequenceClassification) -> Result {
     let mut stream = Stream::new(3, Purpose::User, 0, 0, 0);
@@ -26,29 +50,16 @@ fn draw(model: &mut BertForSequenceClassification) -> Result {
 fn adapters_are_exchanged_with_peft() -> Result {
     let Some(python) = Python::of("adapters_are_exchanged_with_peft") else { return Ok(()) };
     let dir = tempfile::tempdir()?;
-    let config = BertConfig {
-        num_attention_heads: 3,
-        hidden_size: 48,
-        intermediate_size: 80,
-        initializer_range: 0.1,
-        ..BertConfig::tiny(43)
-    };
-    let mut model = BertForSequenceClassification::new(&config.with_labels(["no", "maybe", "yes"]), &Device::Cpu, 11)?;
+    let mut model =
+        BertForSequenceClassification::new(&config().with_labels(["no", "maybe", "yes"]), &Device::Cpu, 11)?;
     model.save(dir.path().join("model"))?;
     model.add_adapters(&LoraConfig::new(4).alpha(6.0).targets(["query", "value", "output.dense"]), 2)?;
     draw(&mut model)?;
     model.save_adapters(dir.path().join("ours"))?;
 
-    let sequences = [vec![2, 9, 4, 17, 3], vec![2], vec![2, 5, 5, 30, 3, 7, 3], vec![2, 28, 3]];
-    let batch = Batch::new(&sequences.map(|ids: Vec<u32>| (ids.clone(), vec![0; ids.len()])))?;
+    let (batch, mut tensors) = batch()?;
     let adapted: Vec<f32> = model.forward(&batch, Mode::Eval)?.to_vec()?;
-    let integers = |values: Vec<i64>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);
-    let tensors = vec![
-        ("ids".to_string(), integers(batch.ids().iter().map(|&id| id.into()).collect())?),
-        ("token_types".to_string(), integers(vec![0; batch.tokens()])?),
-        ("lengths".to_string(), integers(vec![5, 1, 7, 3])?),
-        ("adapted".to_string(), Tensor::from_slice(&adapted, &[adapted.len()], &Device::Cpu)?),
-    ];
+    tensors.push(("adapted".to_string(), Tensor::from_slice(&adapted, &[adapted.len()], &Device::Cpu)?));
     save_safetensors(dir.path().join("outputs.safetensors"), tensors, &[])?;
     python.run("adapters.py", &[dir.path()])?;
 
@@ -73,25 +84,10 @@ fn adapters_are_exchanged_with_peft() -> Result {
 fn every_form_of_adapter_is_exchanged_with_peft() -> Result {
     let Some(python) = Python::of("every_form_of_adapter_is_exchanged_with_peft") else { return Ok(()) };
     let dir = tempfile::tempdir()?;
-    let config = BertConfig {
-        num_attention_heads: 3,
-        hidden_size: 48,
-        intermediate_size: 80,
-        initializer_range: 0.1,
-        ..BertConfig::tiny(43)
-    };
-    let classifier = config.clone().with_labels(["no", "maybe", "yes"]);
+    let classifier = config().with_labels(["no", "maybe", "yes"]);
     BertForSequenceClassification::new(&classifier, &Device::Cpu, 11)?.save(dir.path().join("classifier"))?;
-    BertModel::new(&config, &Device::Cpu, 11)?.save(dir.path().join("encoder"))?;
-    let sequences = [vec![2, 9, 4, 17, 3], vec![2], vec![2, 5, 5, 30, 3, 7, 3], vec![2, 28, 3]];
-    let lengths = sequences.iter().map(|ids| ids.len() as i64).collect();
-    let batch = Batch::new(&sequences.map(|ids: Vec<u32>| (ids.clone(), vec![0; ids.len()])))?;
-    let integers = |values: Vec<i64>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);
-    let tensors = vec![
-        ("ids".to_string(), integers(batch.ids().iter().map(|&id| id.into()).collect())?),
-        ("token_types".to_string(), integers(vec![0; batch.tokens()])?),
-        ("lengths".to_string(), integers(lengths)?),
-    ];
+    BertModel::new(&config(), &Device::Cpu, 11)?.save(dir.path().join("encoder"))?;
+    let (batch, tensors) = batch()?;
     save_safetensors(dir.path().join("outputs.safetensors"), tensors, &[])?;
     let run = |action: &str| python.run("adapter_forms.py", &[action.as_ref(), dir.path().as_os_str()]);
     run("write")?;

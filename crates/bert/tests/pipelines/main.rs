@@ -1,5 +1,8 @@
 //! Pipelines: an answer equals the output of the head on the encoded text, independent of the batch and the thread.
 
+mod classification;
+mod vectors;
+
 use cloze_bert::{
     Aggregation, Batch, BertConfig, BertForMaskedLM, BertForNextSentencePrediction, BertForQuestionAnswering,
     BertForSequenceClassification, BertForTokenClassification, CrossEncoder, Encoding, FillMask, Mode, NextSentence,
@@ -45,103 +48,6 @@ fn softmax(logits: &Tensor) -> Result<Vec<f32>> {
 
 fn near(a: f64, b: f32) {
     assert!((a - f64::from(b)).abs() < 1e-5, "{a} against {b}");
-}
-
-#[test]
-fn classes_labels_and_values_are_those_of_the_head() -> Result {
-    let tokenizer = tokenizer()?;
-    for problem in [None, Some(ProblemType::MultiLabel), Some(ProblemType::Regression)] {
-        let dir = tempfile::tempdir()?;
-        model::<BertForSequenceClassification>(3, 1)?.save(dir.path())?;
-        let stored = BertConfig::open(dir.path())?;
-        problem.map_or(stored.clone(), |problem| stored.with_problem_type(problem)).save(dir.path())?;
-        tokenizer.save(dir.path())?;
-        let pipeline = TextClassification::open(dir.path())?;
-        let model = model::<BertForSequenceClassification>(3, 1)?;
-        for (text, found) in TEXTS.iter().zip(pipeline.classify(&TEXTS)?) {
-            let logits = model.forward(&one(&tokenizer.encode(text)?)?, Mode::Eval)?;
-            let expected: Vec<f32> = match problem {
-                None => softmax(&logits)?,
-                Some(ProblemType::MultiLabel) => {
-                    logits.to_vec::<f32>()?.into_iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect()
-                }
-                _ => logits.to_vec()?,
-            };
-            found.scores.iter().zip(&expected).for_each(|(a, b)| near(*a, *b));
-            let best = expected.iter().copied().fold(f32::MIN, f32::max);
-            near(found.score, best);
-            assert_eq!((found.label, expected[found.id]), (format!("label {}", found.id), best));
-        }
-    }
-    Ok(())
-}
-
-/// A model of one label is a binary classifier, unless it says that it is a regression.
-#[test]
-fn one_label_has_a_probability() -> Result {
-    let tokenizer = tokenizer()?;
-    for problem in [None, Some(ProblemType::Regression)] {
-        let dir = tempfile::tempdir()?;
-        let options = problem.map_or(OpenOptions::new(), |problem| OpenOptions::new().problem_type(problem));
-        let model = model::<BertForSequenceClassification>(1, 1)?;
-        model.save(dir.path())?;
-        BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?.0.save(dir.path())?;
-        tokenizer.save(dir.path())?;
-        let probability = |logit: f32| 1.0 / (1.0 + (-logit).exp());
-
-        let found = TextClassification::open(dir.path())?.classify(&TEXTS)?;
-        for (text, found) in TEXTS.iter().zip(found) {
-            let logits: Vec<f32> = model.forward(&one(&tokenizer.encode(text)?)?, Mode::Eval)?.to_vec()?;
-            near(found.score, if problem.is_none() { probability(logits[0]) } else { logits[0] });
-        }
-        // A cross-encoder gives a probability for a regression, too.
-        let cross = CrossEncoder::open(dir.path())?;
-        let pairs: Vec<_> = TEXTS.iter().map(|text| ("a cat", *text)).chain([("a cat", "")]).collect();
-        let scores = cross.predict(&pairs)?.concat();
-        for ((first, second), found) in pairs.iter().zip(&scores) {
-            let encoding = tokenizer.encode_pair(first, second)?;
-            let logits: Vec<f32> = model.forward(&one(&encoding)?, Mode::Eval)?.to_vec()?;
-            near(*found, probability(logits[0]));
-        }
-        let ranked = cross.rank("a cat", &TEXTS, 3)?;
-        assert!(ranked.len() == 3 && ranked.is_sorted_by(|a, b| a.1 >= b.1));
-        ranked.iter().for_each(|(index, score)| assert!((score - scores[*index]).abs() < 1e-6));
-        assert!(scores[..TEXTS.len()].iter().all(|score| *score <= ranked[0].1 + 1e-6));
-    }
-    let said = CrossEncoder::new(model(2, 1)?, tokenizer)?.rank("a", &["b"], 1).err().ok_or("it ranked")?.to_string();
-    assert_eq!(said, "the model has 2 labels: ranking needs one score per pair; use predict()");
-    Ok(())
-}
-
-/// The folders that version 6 of `sentence-transformers` writes name the activation and the prompt.
-#[test]
-fn settings_of_cross_encoders_are_read() -> Result {
-    let dir = tempfile::tempdir()?;
-    model::<BertForSequenceClassification>(1, 1)?.save(dir.path())?;
-    tokenizer()?.save(dir.path())?;
-    let plain = CrossEncoder::open(dir.path())?.predict(&[("it a cat", "mat"), ("a cat", "mat")])?.concat();
-    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text);
-    write(
-        "config_sentence_transformers.json",
-        r#"{"model_type": "CrossEncoder", "prompts": {"q": "it "},
-        "default_prompt_name": "q", "activation_fn": "torch.nn.modules.linear.Identity"}"#,
-    )?;
-    near(CrossEncoder::open(dir.path())?.predict(&[("a cat", "mat")])?[0][0], plain[1] as f32);
-    write("modules.json", r#"[{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]"#)?;
-    let logit = CrossEncoder::open(dir.path())?.predict(&[("a cat", "mat")])?[0][0];
-    near(1.0 / (1.0 + (-logit).exp()), plain[0] as f32);
-    let said = || CrossEncoder::open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
-    write("config_sentence_transformers.json", r#"{"model_type": "SentenceTransformer"}"#)?;
-    assert!(said().contains("model_type is \"SentenceTransformer\": must be \"CrossEncoder\""), "{}", said());
-    write("config_sentence_transformers.json", r#"{"activation_fn": "torch.nn.modules.activation.Tanh"}"#)?;
-    assert!(
-        said().contains(
-            "config_sentence_transformers.json: activation_fn is \"torch.nn.modules.activation.Tanh\": must be"
-        ),
-        "{}",
-        said()
-    );
-    Ok(())
 }
 
 #[test]
@@ -341,97 +247,6 @@ fn batches_do_not_change_answers() -> Result {
 }
 
 #[test]
-fn poolings_are_computed_saved_and_opened() -> Result {
-    let tokenizer = tokenizer()?;
-    let encoder = model::<SentenceEncoder>(2, 8)?;
-    let batch = Batch::from_encodings(&[tokenizer.encode(TEXTS[0])?, tokenizer.encode(TEXTS[1])?])?;
-    let hidden = encoder.bert.forward(&batch, Mode::Eval)?;
-    let (first, length) = (hidden.narrow(0, 0, batch.sequences().cu_seqlens()[1] as usize)?, 24);
-    let rows: Vec<Vec<f32>> = first.to_vec::<f32>()?.chunks(length).map(<[f32]>::to_vec).collect();
-    let column = |c: usize| rows.iter().map(move |row| row[c]);
-    let weighted = |column: Vec<f32>| {
-        let weights = (1..=column.len()).map(|n| n as f32);
-        weights.clone().zip(&column).map(|(weight, x)| weight * x).sum::<f32>() / weights.sum::<f32>()
-    };
-    let expected: Vec<f32> = (0..length)
-        .map(|c| rows[0][c])
-        .chain((0..length).map(|c| column(c).fold(f32::MIN, f32::max)))
-        .chain((0..length).map(|c| column(c).sum::<f32>() / rows.len() as f32))
-        .chain((0..length).map(|c| column(c).sum::<f32>() / (rows.len() as f32).sqrt()))
-        .chain((0..length).map(|c| weighted(column(c).collect())))
-        .chain((0..length).map(|c| rows[rows.len() - 1][c]))
-        .collect();
-    let encoder = encoder.pooled_by(&SentencePooling::ALL)?;
-    let vectors = encoder.forward(&batch, Mode::Eval)?.to_vec::<f32>()?;
-    assert_eq!(vectors.len(), 2 * encoder.dimension());
-    vectors.iter().zip(&expected).for_each(|(a, b)| near((*a).into(), *b));
-
-    let dir = tempfile::tempdir()?;
-    encoder.normalized(true).save(dir.path())?;
-    tokenizer.save(dir.path())?;
-    let embedder = SentenceEmbedder::open(dir.path())?;
-    let vector = embedder.embed(&TEXTS[..2])?.remove(0);
-    let norm = expected.iter().map(|x| x * x).sum::<f32>().sqrt();
-    vector.iter().zip(&expected).for_each(|(a, b)| near((*a).into(), b / norm));
-
-    let pooling = dir.path().join("1_Pooling/config.json");
-    let said = || SentenceEmbedder::open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
-    std::fs::write(&pooling, r#"{"pooling_mode": "median"}"#)?;
-    assert!(said().contains("config.json: pooling_mode is \"median\": must be one of cls, max, mean"), "{}", said());
-    std::fs::write(&pooling, r#"{"pooling_mode_median": true}"#)?;
-    assert!(said().contains("pooling_mode_median is true: this field is not supported"), "{}", said());
-    std::fs::write(&pooling, r#"{"pooling_mode": ["cls", "mean"]}"#)?;
-    assert_eq!(SentenceEmbedder::open(dir.path())?.dimension(), 48);
-    // Poolings are concatenated in the given order.
-    let other = tempfile::tempdir()?;
-    let reversed = model::<SentenceEncoder>(2, 8)?.pooled_by(&[SentencePooling::Mean, SentencePooling::Cls])?;
-    reversed.save(other.path())?;
-    let (again, _) = SentenceEncoder::open(other.path(), &Device::Cpu)?;
-    let both = [reversed.forward(&batch, Mode::Eval)?, again.forward(&batch, Mode::Eval)?];
-    assert_eq!(both[0].to_vec::<f32>()?, both[1].to_vec::<f32>()?);
-    let modules = dir.path().join("modules.json");
-    let list = |path: &str, second: &str| {
-        let entry = |path, class| serde_json::json!({"path": path, "type": class});
-        let first = entry(path, "sentence_transformers.models.Transformer");
-        std::fs::write(&modules, serde_json::json!([first, entry("1_Pooling", second)]).to_string())
-    };
-    list("../x", "sentence_transformers.models.Pooling")?;
-    assert!(said().contains("../x is not a folder inside it"), "{}", said());
-    for (second, why) in [
-        ("sentence_transformers.models.CNN", "module 1 must be one of Pooling, Dense, Normalize"),
-        ("mine.Pooling", "type is \"mine.Pooling\": module 1 must be one of Pooling"),
-        ("sentence_transformers.models.Dense", "module 1 must be a Pooling"),
-    ] {
-        list("", second)?;
-        assert!(said().contains(why), "{}", said());
-    }
-    // The packages of version 6.
-    list("", "sentence_transformers.sentence_transformer.modules.pooling.Pooling")?;
-    assert_eq!(SentenceEmbedder::open(dir.path())?.dimension(), 48);
-    Ok(())
-}
-
-#[test]
-fn similarities_are_cosines() -> Result {
-    let similarity = Similarity::new(model(2, 9)?, tokenizer()?)?;
-    let embedder = SentenceEmbedder::new(model(2, 9)?, tokenizer()?)?;
-    let vectors = embedder.embed(&TEXTS)?;
-    let matrix = similarity.matrix(&TEXTS[..2], &TEXTS)?;
-    for (i, row) in matrix.iter().enumerate() {
-        for (j, found) in row.iter().enumerate() {
-            assert!((found - cosine_similarity(&vectors[i], &vectors[j])).abs() < 1e-5);
-        }
-    }
-    assert!((similarity.score(TEXTS[0], TEXTS[0])? - 1.0).abs() < 1e-6);
-    let ranked = similarity.most_similar(TEXTS[0], &TEXTS, 3)?;
-    assert_eq!((ranked.len(), ranked[0].0), (3, 0));
-    assert!(ranked.is_sorted_by(|a, b| a.1 >= b.1));
-    assert_eq!(cosine_similarity(&[0.0, 0.0], &[1.0, 2.0]), 0.0);
-    assert_eq!(cosine_similarity(&[3.0, 4.0], &[-6.0, -8.0]), -1.0);
-    Ok(())
-}
-
-#[test]
 fn invalid_inputs_are_named() -> Result {
     let blank = |texts: &[&str]| -> Result<String> {
         let pipeline = TextClassification::new(model(2, 1)?, tokenizer()?)?;
@@ -464,23 +279,6 @@ fn invalid_inputs_are_named() -> Result {
     assert!(said.contains("vocab_size is") && said.contains("the number of tokens of the tokenizer"), "{said}");
     let said = FillMask::open(dir.path().join("none")).err().ok_or("it was opened")?.to_string();
     assert!(said.contains("none: cannot read: no such folder"), "{said}");
-    Ok(())
-}
-
-/// Both heads are called `classifier`.
-#[test]
-fn a_classifier_of_texts_is_not_opened_as_one_of_words() -> Result {
-    let dir = tempfile::tempdir()?;
-    model::<BertForSequenceClassification>(3, 1)?.save(dir.path())?;
-    tokenizer()?.save(dir.path())?;
-    let said = TokenClassification::open(dir.path()).err().ok_or("it was opened")?.to_string();
-    let reason = "has a BertForSequenceClassification, whose classifier does not fit a BertForTokenClassification: open it as that model";
-    assert_eq!(said, format!("{}: {reason}", dir.path().display()));
-    TextClassification::open(dir.path())?;
-    // Without an architecture there is nothing to compare.
-    let unsaid = BertConfig { architectures: Vec::new(), ..BertConfig::open(dir.path())? };
-    unsaid.save(dir.path())?;
-    TokenClassification::open(dir.path())?;
     Ok(())
 }
 
