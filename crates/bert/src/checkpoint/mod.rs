@@ -33,7 +33,7 @@ pub struct LoadReport {
     pub mismatched: Vec<String>,
     /// Tensors of the file that are not parameters of the model.
     pub unexpected: Vec<String>,
-    /// What two files of a tokenizer in the folder say differently, and which of them counts
+    /// Contradictions between the files of the tokenizer in the folder, each with the file that takes precedence
     /// ([`Tokenizer::conflicts`](crate::Tokenizer::conflicts)).
     pub conflicts: Vec<String>,
 }

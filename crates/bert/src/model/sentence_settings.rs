@@ -36,7 +36,7 @@ const HARMLESS_ARGUMENTS: [&str; 7] = [
     "use_cache",
 ];
 
-/// What the folder of a model is for.
+/// The task that a model folder is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// Sentence embeddings.

@@ -11,8 +11,8 @@ pub struct Int8Ranges {
 }
 
 impl Int8Ranges {
-    /// Measures the range of each element in a sample of embeddings, such as all documents. Queries must use the ranges
-    /// of the documents.
+    /// Measures the range of each element over a sample of embeddings, such as those of all documents. Quantize queries
+    /// with the same ranges.
     ///
     /// # Errors
     /// Returns an error if there are no embeddings or their lengths differ.

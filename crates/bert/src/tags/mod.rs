@@ -98,7 +98,8 @@ impl TagNotation {
         };
         let (prefixes, suffixes) = (positions(prefix), positions(suffix));
         let most = |positions: &[SpanPosition]| 2 * positions.len() >= tags.len();
-        // What could be part of a name counts as a letter only in the company of others: `E_MAIL`, `VITAMIN-B`.
+        // A single letter may be part of a name, as in `E_MAIL` and `VITAMIN-B`, so other tags must confirm that it is a
+        // position.
         let is_classic = |tag: &&str| tag.as_bytes().get(1) == Some(&b'-') && tag.as_bytes()[0].is_ascii_uppercase();
         let starts_or_goes_on = |position| matches!(position, &SpanPosition::Begin | &SpanPosition::Inside);
         let are_letters = tags.is_empty() || tags.iter().any(is_classic) || prefixes.iter().any(starts_or_goes_on);

@@ -134,7 +134,7 @@ unsafe fn mmla_rows<const R: usize, const PAIRS: usize, const IS_BF16: bool>(
         let columns = unsafe { vld1_s32(to.int8.starts.add(2 * pair)) };
         vcombine_s32(columns, columns)
     };
-    // Of 2 rows by 2 columns each: (0, 0), (0, 1), (1, 0), (1, 1).
+    // Each vector holds the sums of 2 rows and 2 columns, in row-major order.
     let mut sums = [std::array::from_fn::<_, { NR / 2 }, _>(start); PAIRS];
     for unit in (0..units).step_by(2) {
         let has_second = unit + 1 < units;

@@ -13,8 +13,8 @@ pub(super) struct Operand<T> {
     pub(super) k: usize,
 }
 
-/// What a call packs: `count` rows of A or columns of B, from the operand's first on, and of each the `units` units along k from
-/// unit `from` on.
+/// The part of an operand that one call packs: its first `count` rows (of A) or columns (of B), and of each the units `from` to
+/// `from + units` along k.
 #[derive(Clone, Copy)]
 pub(super) struct Part<T> {
     pub(super) operand: Operand<T>,
