@@ -145,7 +145,7 @@ fn fields_are_read_or_harmless_or_refused_by_name() {
         (r#"{"truncation_side": "left"}"#, r#"truncation_side is "left": must be "right" or absent"#),
         (r#"{"never_split": ["a"]}"#, r#"never_split is ["a"]: must be [] or absent"#),
         (r#"{"model_max_length": "9"}"#, r#"model_max_length is "9": must be a number of at least 1, or absent"#),
-        (r#"{"subword_type": "x"}"#, r#"subword_type is "x": an unknown field"#),
+        (r#"{"subword_type": "x"}"#, r#"subword_type is "x": this field is not supported: must be absent"#),
         (r#"{"mask_token": 4}"#, "mask_token is 4: must be a token"),
         (r#"{"auto_map": {"AutoTokenizer": ["own.Tokenizer", null]}}"#, "auto_map is "),
     ] {

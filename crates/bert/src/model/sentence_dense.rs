@@ -48,7 +48,7 @@ impl Dense {
         if stored != inputs {
             return Err(file.refuse(
                 "in_features",
-                stored,
+                &stored.into(),
                 &format!("must be {inputs}, as the modules before it compute"),
             ));
         }
@@ -58,7 +58,7 @@ impl Dense {
         let residual = file.flag("use_residual")?.unwrap_or(false);
         if residual && inputs != outputs {
             let must = "must be false where in_features and out_features differ";
-            return Err(file.refuse("use_residual", true, must));
+            return Err(file.refuse("use_residual", &true.into(), must));
         }
         file.finish()?;
 
@@ -151,7 +151,7 @@ impl Activation {
         Activation::ALL.into_iter().find(same).filter(|_| module.starts_with("torch."))
     }
 
-    /// What a file must say where [`of_scores`](Activation::of_scores) reads it.
+    /// The values that [`of_scores`](Activation::of_scores) accepts, for an error message.
     pub(crate) const OF_SCORES: &str =
         "must be torch.nn.modules.linear.Identity or torch.nn.modules.activation.Sigmoid";
 

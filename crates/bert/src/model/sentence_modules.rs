@@ -37,7 +37,7 @@ pub(super) fn read_entries(folder: &Folder) -> Result<Option<(String, Vec<Entry>
         let allowed: &[&str] = if index == 0 { &["Transformer"] } else { &["Pooling", "Dense", "Normalize"] };
         let Some(own) = own.filter(|own| allowed.contains(own)) else {
             let works = allowed.join(", ");
-            return Err(file.refuse("type", format!("{class:?}"), &format!("module {index} must be one of {works}")));
+            return Err(file.refuse("type", &class.into(), &format!("module {index} must be one of {works}")));
         };
         entries.push(Entry { class: own.to_string(), path: file.text("path")?.unwrap_or_default() });
         file.finish()?;

@@ -1,67 +1,17 @@
-//! The small JSON files beside a model's weights. Every field of theirs is read, known to change no answer, or refused
+//! The small JSON files beside a model's weights and its vocabulary. Every field of theirs is read, known to change no answer, or refused
 //! by name, so that a setting that is not supported never goes unnoticed.
 
-use std::fmt::Display;
+mod kind;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::files::read_object;
+use crate::files::{read_object, short};
+use crate::folder::Folder;
 use crate::{Error, Result};
 
-/// The kinds of side files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// An entry of `modules.json`.
-    Module,
-    /// `sentence_bert_config.json` and its older names.
-    Transformer,
-    /// `config.json` of a pooling.
-    Pooling,
-    /// `config.json` of a dense layer.
-    Dense,
-    /// `config.json` of a normalisation.
-    Normalize,
-    /// `config_sentence_transformers.json`.
-    Sentence,
-    /// `adapter_config.json`.
-    Adapter,
-}
-
-impl Kind {
-    /// Returns the fields that change no answer: names, versions, and how other programs run the model.
-    fn harmless(self) -> &'static [&'static str] {
-        match self {
-            Kind::Module => &["idx", "name", "kwargs"],
-            Kind::Transformer => &["unpad_inputs"],
-            Kind::Pooling | Kind::Dense | Kind::Normalize => &[],
-            Kind::Sentence => &["__version__", "requirements", "keep_in_fp32_modules"],
-            // The tensors say which layers are adapted, with which rank and bias. Dropout is for training.
-            Kind::Adapter => &[
-                "auto_mapping",
-                "base_model_name_or_path",
-                "corda_config",
-                "eva_config",
-                "exclude_modules",
-                "inference_mode",
-                "layers_pattern",
-                "layers_to_transform",
-                "loftq_config",
-                "lora_bias",
-                "lora_dropout",
-                "megatron_core",
-                "modules_to_save",
-                "peft_version",
-                "qalora_group_size",
-                "rank_pattern",
-                "revision",
-                "runtime_config",
-                "target_modules",
-                "task_type",
-            ],
-        }
-    }
-}
+pub(crate) use kind::Kind;
 
 /// A JSON object of which fields are taken one by one.
 pub(crate) struct SideFile {
@@ -71,6 +21,17 @@ pub(crate) struct SideFile {
 }
 
 impl SideFile {
+    /// Opens the file `name` of a folder. If there is none, it has no fields.
+    ///
+    /// # Errors
+    /// Returns an error like [`open`](SideFile::open).
+    pub(crate) fn find(folder: &Folder, name: &str, kind: Kind) -> Result<SideFile> {
+        match folder.find(name)? {
+            Some(path) => SideFile::open(&path, kind),
+            None => Ok(SideFile::new(Path::new(name), kind, Map::new())),
+        }
+    }
+
     /// Opens a file.
     ///
     /// # Errors
@@ -82,6 +43,19 @@ impl SideFile {
     /// Creates a reader of an object that is a part of the file `path`.
     pub(crate) fn new(path: &Path, kind: Kind, fields: Map<String, Value>) -> SideFile {
         SideFile { path: path.to_path_buf(), kind, fields }
+    }
+
+    /// Returns whether a field exists, even if it is `null`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
+    /// Removes and returns all fields whose names end in `suffix`, except for those that are `null`.
+    pub(crate) fn take_all(&mut self, suffix: &str) -> Vec<(String, Value)> {
+        let fields = std::mem::take(&mut self.fields).into_iter();
+        let (taken, left): (Vec<_>, Vec<_>) = fields.partition(|(name, _)| name.ends_with(suffix));
+        self.fields = left.into_iter().collect();
+        taken.into_iter().filter(|(_, value)| !value.is_null()).collect()
     }
 
     /// Removes and returns a field. `null` counts as missing.
@@ -105,7 +79,7 @@ impl SideFile {
 
     /// Removes and returns a field that is true or false.
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>> {
-        self.read(name, "must be true or false", Value::as_bool)
+        self.read(name, "must be true, false or absent", Value::as_bool)
     }
 
     /// Removes and returns a field that is a text.
@@ -138,8 +112,8 @@ impl SideFile {
     }
 
     /// Returns an error about a field.
-    pub(crate) fn refuse(&self, name: &str, value: impl Display, must: &str) -> Error {
-        self.wrong(format!("{name} is {}: {must}", shortened(&value.to_string())))
+    pub(crate) fn refuse(&self, name: &str, value: &Value, must: &str) -> Error {
+        self.wrong(format!("{name} is {}: {must}", short(value)))
     }
 
     /// Returns an error about the file.
@@ -153,21 +127,11 @@ impl SideFile {
     /// Returns an error with the first field that was not taken and is not harmless.
     pub(crate) fn finish(mut self) -> Result<()> {
         let fields = std::mem::take(&mut self.fields);
-        let unknown =
-            |(name, value): &(&String, &Value)| !value.is_null() && !self.kind.harmless().contains(&name.as_str());
+        let unknown = |(name, value): &(&String, &Value)| !value.is_null() && !self.kind.is_harmless(name);
         match fields.iter().find(unknown) {
             Some((name, value)) => Err(self.refuse(name, value, "this field is not supported: must be absent")),
             None => Ok(()),
         }
-    }
-}
-
-/// Returns a value, shortened to fit on one line.
-fn shortened(text: &str) -> String {
-    if text.chars().count() <= 60 {
-        text.to_string()
-    } else {
-        format!("{}...", text.chars().take(57).collect::<String>())
     }
 }
 

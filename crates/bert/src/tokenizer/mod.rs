@@ -14,8 +14,8 @@ mod pieces;
 mod pipeline;
 mod pre_tokenizer;
 mod settings;
-mod side_file;
 mod special;
+mod token_fields;
 mod train;
 mod words;
 
@@ -208,7 +208,7 @@ impl Tokenizer {
         Ok(self.inner.pipeline.decode(ids, skip_special))
     }
 
-    /// Returns what two files of the tokenizer say differently, and which of them counts, a line for each.
+    /// Returns a line for each contradiction between two files of the tokenizer, with the file that takes precedence.
     pub fn conflicts(&self) -> &[String] {
         &self.inner.conflicts
     }

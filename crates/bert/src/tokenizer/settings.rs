@@ -1,25 +1,30 @@
 //! What the files beside a vocabulary say: `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
 //!
-//! Every field is read, is known to be harmless, or is an error that names it ([`SideFile`]). The rules of precedence
+//! Every field is read, is known to be harmless, or is an error that names it (see [`SideFile`]). The rules of precedence
 //! are those of `transformers` 5: with `added_tokens_decoder` in `tokenizer_config.json`, the two other files do not
 //! count; otherwise `special_tokens_map.json` takes precedence over it.
+
+use serde_json::{Value, json};
 
 use super::added::AddedToken;
 use super::class::{self, Class};
 use super::normalizer::BertNormalizer;
 use super::options::TokenizerOptions;
 use super::pipeline::Pipeline;
-use super::side_file::{Named, SideFile};
 use super::special::Names;
+use super::token_fields::{self, Named, WithIds};
 use crate::Result;
 use crate::config::CONFIG_FILE;
 use crate::files::read_text;
 use crate::folder::Folder;
+use crate::side_file::{Kind, SideFile};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const SPECIAL: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
+/// A `model_max_length` of at least this number means no limit; `transformers` writes 10^30.
+const NO_MAX_LENGTH: f64 = 1e9;
 
 /// The fields of special tokens in the order in which `transformers` adds those that a vocabulary lacks.
 const ORDER: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -34,10 +39,10 @@ pub(crate) struct Settings {
     pub(super) chinese_chars: Option<bool>,
     pub(super) max_length: Option<usize>,
     /// The tokens to add to the vocabulary, in this order, with the id that a file gives them.
-    pub(super) added: Vec<(Option<u32>, AddedToken)>,
+    pub(super) added: WithIds,
     /// Whether the properties of tokens with an id take precedence over those in `tokenizer.json`.
     pub(super) replaces: bool,
-    /// What two files say differently, and which of them counts.
+    /// Contradictions between two files, each with the file that takes precedence.
     pub(super) conflicts: Vec<String>,
 }
 
@@ -47,36 +52,29 @@ impl Settings {
     /// # Errors
     /// Returns an error if a file cannot be read, or a field is unknown or has a value that is not supported.
     pub(super) fn read(folder: &Folder) -> Result<Settings> {
-        let config = SideFile::find(folder, CONFIG)?;
-        let mut settings = Settings { class: class(folder, &config)?, ..Settings::default() };
-        let (mut named, mut specific, mut others, mut decoder) = (Named::new(), Named::new(), Vec::new(), None);
-        for (field, value) in config.fields.iter().filter(|(_, value)| !value.is_null()) {
-            match field.as_str() {
-                "do_lower_case" => settings.lowercase = Some(config.flag(field, value)?),
-                "strip_accents" => settings.strip_accents = Some(config.flag(field, value)?),
-                "tokenize_chinese_chars" => settings.chinese_chars = Some(config.flag(field, value)?),
-                "model_max_length" => settings.max_length = config.length(field, value)?,
-                // The name before `transformers` 3.
-                "max_len" if !config.fields.contains_key("model_max_length") => {
-                    settings.max_length = config.length(field, value)?;
-                }
-                "added_tokens_decoder" => decoder = Some(config.decoder(value)?),
-                "additional_special_tokens" | "extra_special_tokens" => {
-                    config.special(field, value, &mut specific, &mut others)?;
-                }
-                "tokenizer_class" | "auto_map" | "max_len" => {}
-                _ if field.ends_with("_token") => named.push((field.clone(), config.token(field, value)?)),
-                _ => config.check_other(field, value)?,
-            }
+        let mut config = SideFile::find(folder, CONFIG, Kind::Tokenizer)?;
+        let mut settings = Settings {
+            class: class(folder, &mut config)?,
+            lowercase: config.flag("do_lower_case")?,
+            strip_accents: config.flag("strip_accents")?,
+            chinese_chars: config.flag("tokenize_chinese_chars")?,
+            max_length: max_length(&mut config)?,
+            ..Settings::default()
+        };
+        let decoder = token_fields::decoder(&mut config)?;
+        let (mut named, specific, mut others) = token_fields::special(&mut config)?;
+        for (field, only) in only() {
+            config.only(field, &only)?;
         }
+        config.finish()?;
         named.extend(specific);
-        let special: Vec<String> = others.iter().map(|token: &AddedToken| token.content.clone()).collect();
+        let special: Vec<String> = others.iter().map(|token| token.content.clone()).collect();
         let (map_named, map_others) = special_tokens_map(folder)?;
         settings.compare(&named, &map_named, decoder.is_some());
-        let added = SideFile::find(folder, ADDED)?;
+        let added = token_fields::ids(&mut SideFile::find(folder, ADDED, Kind::Tokens)?)?;
         match decoder {
             Some(decoder) => {
-                settings.compare_added(&decoder, &added)?;
+                settings.compare_added(&decoder, &added);
                 settings.added.extend(decoder);
                 settings.replaces = true;
             }
@@ -87,8 +85,8 @@ impl Settings {
                 let special = |content: &String| {
                     special.contains(content) || named.iter().any(|(_, token)| token.content == *content)
                 };
-                for (id, content) in added.ids()? {
-                    settings.added.push((Some(id), AddedToken::new(content, special(content))));
+                for (id, content) in &added {
+                    settings.added.push((Some(*id), AddedToken::new(content, special(content))));
                 }
                 settings.added.sort_by_key(|(id, _)| *id);
             }
@@ -97,7 +95,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Returns what the files of a folder say differently, without reading the vocabulary. A folder that cannot be read
+    /// Returns the contradictions between the files of a folder, without reading the vocabulary. A folder that cannot be read
     /// has no conflicts: opening the tokenizer says what is wrong with it.
     pub(crate) fn conflicts_in(folder: &Folder) -> Vec<String> {
         let read = || -> Result<Vec<String>> {
@@ -198,45 +196,63 @@ impl Settings {
     }
 
     /// Records the tokens of `added_tokens.json` that `added_tokens_decoder` does not have with the same id.
-    fn compare_added(&mut self, decoder: &[(Option<u32>, AddedToken)], added: &SideFile) -> Result<()> {
-        for (id, content) in added.ids()? {
-            if decoder.iter().all(|(other, token)| (*other, &token.content) != (Some(id), content)) {
+    fn compare_added(&mut self, decoder: &[(Option<u32>, AddedToken)], added: &[(u32, String)]) {
+        for (id, content) in added {
+            if decoder.iter().all(|(other, token)| (*other, &token.content) != (Some(*id), content)) {
                 self.conflicts.push(format!(
                     "{content:?} has the id {id} in {ADDED}, but not in added_tokens_decoder of {CONFIG}, which counts"
                 ));
             }
         }
-        Ok(())
     }
 }
 
-/// Returns the tokens of `special_tokens_map.json`: those in fields of their own, and the lists.
+/// Fields of `tokenizer_config.json` that change ids, and the only value that is supported.
+fn only() -> [(&'static str, Value); 7] {
+    [
+        ("clean_text", json!(true)),
+        ("do_basic_tokenize", json!(true)),
+        ("fast_tokenizer_files", json!([])),
+        ("never_split", json!([])),
+        ("split_special_tokens", json!(false)),
+        ("truncation_side", json!("right")),
+        ("wordpieces_prefix", json!("##")),
+    ]
+}
+
+/// Takes the maximum length. `None` means no limit.
+fn max_length(config: &mut SideFile) -> Result<Option<usize>> {
+    let length = |value: &Value| match value.as_f64() {
+        Some(length) if length >= NO_MAX_LENGTH => Some(None),
+        Some(length) if length >= 1.0 => Some(Some(length as usize)),
+        _ => None,
+    };
+    let has_new_name = config.has("model_max_length");
+    // The name before `transformers` 3.
+    let old = config.read("max_len", "must be a number of at least 1, or absent", length)?;
+    let new = config.read("model_max_length", "must be a number of at least 1, or absent", length)?;
+    Ok(if has_new_name { new.flatten() } else { old.flatten() })
+}
+
+/// Returns the tokens of `special_tokens_map.json`: those with names, and the lists.
 fn special_tokens_map(folder: &Folder) -> Result<(Named, Vec<AddedToken>)> {
-    let map = SideFile::find(folder, SPECIAL)?;
-    let (mut named, mut others) = (Named::new(), Vec::new());
-    for (field, value) in map.fields.iter().filter(|(_, value)| !value.is_null()) {
-        match field.as_str() {
-            "additional_special_tokens" | "extra_special_tokens" => {
-                map.special(field, value, &mut named, &mut others)?
-            }
-            _ if field.ends_with("_token") => named.push((field.clone(), map.token(field, value)?)),
-            _ => return Err(map.wrong(field, value, "no token: must be absent")),
-        }
-    }
+    let mut map = SideFile::find(folder, SPECIAL, Kind::Tokens)?;
+    let (mut named, specific, others) = token_fields::special(&mut map)?;
+    map.finish()?;
+    named.extend(specific);
     Ok((named, others))
 }
 
-/// Returns the class in `tokenizer_config.json` or, if it has none, in `config.json`.
-fn class(folder: &Folder, config: &SideFile) -> Result<Class> {
-    if let Some(code) =
-        config.fields.get("auto_map").and_then(|map| if map.is_array() { Some(map) } else { map.get("AutoTokenizer") })
-    {
-        return Err(config.wrong("auto_map", code, "code that comes with the model: no tokenizer of this library"));
+/// Takes the class from `tokenizer_config.json` or, if it has none, from `config.json`.
+fn class(folder: &Folder, config: &mut SideFile) -> Result<Class> {
+    let code = |map: &Value| if map.is_array() { Some(map.clone()) } else { map.get("AutoTokenizer").cloned() };
+    if let Some(code) = config.take("auto_map").as_ref().and_then(code) {
+        return Err(config.refuse("auto_map", &code, "code that comes with the model: no tokenizer of this library"));
     }
-    let named = |file: &SideFile| file.fields.get("tokenizer_class").filter(|value| !value.is_null()).cloned();
-    if let Some(class) = named(config) {
-        return class::of(&class).map_err(|reason| config.error(reason));
+    if let Some(class) = config.take("tokenizer_class") {
+        return class::of(&class).map_err(|reason| config.wrong(reason));
     }
-    let model = SideFile::find(folder, CONFIG_FILE)?;
-    named(&model).map_or(Ok(Class::Bert), |class| class::of(&class).map_err(|reason| model.error(reason)))
+    let mut model = SideFile::find(folder, CONFIG_FILE, Kind::Tokenizer)?;
+    let class = model.take("tokenizer_class");
+    class.map_or(Ok(Class::Bert), |class| class::of(&class).map_err(|reason| model.wrong(reason)))
 }
