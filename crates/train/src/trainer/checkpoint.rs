@@ -20,7 +20,7 @@ const TENSORS: &str = "state.safetensors";
 /// The prefix of parameter names in the file, which keeps them apart from other tensors.
 const PARAMETER: &str = "parameter.";
 const LOSSES: &str = "losses";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The state of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

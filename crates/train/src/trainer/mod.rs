@@ -3,6 +3,7 @@
 mod batching;
 mod budget;
 mod checkpoint;
+mod checksums;
 mod data_set;
 mod directory;
 mod evaluation;
@@ -14,6 +15,7 @@ mod signals;
 mod step;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,6 +74,22 @@ pub enum Stopped {
     BySignal,
 }
 
+/// The checkpoint that a run continued from. `Display` says so, and why not from a later one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// The step of the checkpoint.
+    pub step: u32,
+    /// What is wrong with later checkpoints: the file that is damaged, missing or incomplete.
+    pub damages: Vec<String>,
+}
+
+impl fmt::Display for Resumed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "resumed from step {}", self.step)?;
+        self.damages.iter().try_for_each(|damage| write!(f, "; {damage}"))
+    }
+}
+
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -86,6 +104,8 @@ pub struct TrainingReport {
     pub elapsed: Duration,
     /// The step of the best evaluation, and the evaluation.
     pub best: Option<(u32, Evaluation)>,
+    /// The checkpoint that the run continued from, if it did.
+    pub resumed: Option<Resumed>,
     /// The reason why the run ended before its last step, if it did.
     pub stopped: Option<Stopped>,
 }
@@ -297,7 +317,8 @@ impl<'m, M: Module> Trainer<'m, M> {
     }
 
     /// Resumes from the last checkpoint of the run directory, if there is one; the result is bit-identical to that of an
-    /// uninterrupted run. Otherwise, a directory with a checkpoint is an error.
+    /// uninterrupted run. Checkpoints have checksums; instead of a damaged one, the one before is taken, which
+    /// [`TrainingReport::resumed`] says. Without `resume`, a directory with a checkpoint is an error.
     pub fn resume(self, resume: bool) -> Trainer<'m, M> {
         Trainer { resume, ..self }
     }

@@ -8,13 +8,13 @@ use cloze_tensor::{Module, Tensor};
 use super::batching::Steps;
 use super::budget::{budget_steps, epoch_steps};
 use super::checkpoint::{self, State};
-use super::directory::RunDirectory;
+use super::directory::{RunDirectory, WholeCheckpoint};
 use super::evaluation::Best;
 use super::progress::RunProgress;
 use super::settings::settings;
 use super::signals::Signals;
 use super::step::optimizer_step;
-use super::{Budget, DataSet, Learn, Step, Stopped, Trainer, TrainingReport};
+use super::{Budget, DataSet, Learn, Resumed, Step, Stopped, Trainer, TrainingReport};
 use crate::optimizer::check_clip_norm;
 use crate::{Error, EvaluationRecord, Optimizer, Result, RunLog, RunRecord, RunReport, StepRecord};
 
@@ -77,6 +77,7 @@ struct Run<'r, 'm, M> {
     /// The record for the report of a run without a directory, which has no log to read it from.
     record: RunRecord,
     state: State,
+    resumed: Option<Resumed>,
     /// The best parameters of a run without a directory.
     best: Option<Tensor>,
     stopped: Option<Stopped>,
@@ -96,7 +97,10 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         M: Learn<D::Batch>,
     {
         let directory = trainer.directory.as_deref().map(RunDirectory::open).transpose()?;
-        let state = first_state(trainer, data, optimizer, directory.as_ref())?;
+        let (state, resumed) = first_state(trainer, data, optimizer, directory.as_ref())?;
+        if let Some(resumed) = resumed.as_ref().filter(|resumed| trainer.progress && !resumed.damages.is_empty()) {
+            eprintln!("{resumed}");
+        }
         let log = directory.as_ref().map(|directory| RunLog::resume(directory.path(), state.step)).transpose()?;
         Ok(Run {
             trainer,
@@ -106,6 +110,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             record: RunRecord::default(),
             elapsed_before: state.elapsed(),
             state,
+            resumed,
             best: None,
             stopped: None,
             start: Instant::now(),
@@ -242,7 +247,10 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
 
     fn save(&self) -> Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
-        let write = |folder: &Path| self.state.save(folder, self.trainer.model, self.optimizer);
+        let write = |folder: &Path| {
+            self.state.save(folder, self.trainer.model, self.optimizer)?;
+            directory.add_best(folder)
+        };
         directory.add(self.state.step, self.trainer.keep_checkpoints, write)?;
         Ok(())
     }
@@ -274,6 +282,9 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         if let Some(best) = &self.state.best {
             report = report.note(format!("The best evaluation was after step {}: {}.", best.step, best.evaluation));
         }
+        if let Some(resumed) = self.resumed.as_ref().filter(|resumed| !resumed.damages.is_empty()) {
+            report = report.note(format!("The run {resumed}."));
+        }
         if let Some((labels, counts)) = &self.state.confusion {
             report = report.confusion(labels, counts);
         }
@@ -302,27 +313,30 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             elapsed: state.elapsed(),
             best: state.best.map(|best| (best.step, best.evaluation)),
             losses: state.losses,
+            resumed: self.resumed,
             stopped: self.stopped,
         })
     }
 }
 
-/// Returns the state that the run starts from: its last checkpoint if it resumes, or that of a new run.
+/// Returns the state that the run starts from: its last whole checkpoint if it resumes, or that of a new run.
 fn first_state<D: DataSet, M: Learn<D::Batch>>(
     trainer: &mut Trainer<'_, M>,
     data: &D,
     optimizer: &mut Optimizer,
     directory: Option<&RunDirectory>,
-) -> Result<State> {
+) -> Result<(State, Option<Resumed>)> {
     let settings = settings(trainer, data);
-    let Some((step, folder)) = directory.map_or(Ok(None), RunDirectory::last_checkpoint)? else {
-        return Ok(State::new(budget_steps(trainer, data, optimizer)?, settings));
+    let Some((directory, checkpoint)) = with_checkpoint(directory)? else {
+        return Ok((State::new(budget_steps(trainer, data, optimizer)?, settings), None));
     };
+    let WholeCheckpoint { step, folder, damages } = checkpoint;
     if !trainer.resume {
         let why = format!("the directory has a run already, at step {step}: resume it or choose another directory");
         return Err(Error::data_in(folder, "run", why));
     }
     let state = State::restore(&folder, &settings, trainer.model, optimizer)?;
+    directory.restore_best(&folder)?;
     if !matches!(trainer.budget, Budget::Time(_)) {
         let steps = budget_steps(trainer, data, optimizer)?;
         if steps != state.steps {
@@ -330,5 +344,12 @@ fn first_state<D: DataSet, M: Learn<D::Batch>>(
             return Err(Error::data_in(folder, "resume", why));
         }
     }
-    Ok(state)
+    let damages = damages.iter().map(Error::to_string).collect();
+    Ok((state, Some(Resumed { step, damages })))
+}
+
+/// Returns a run directory with its last whole checkpoint, if it has checkpoints.
+fn with_checkpoint(directory: Option<&RunDirectory>) -> Result<Option<(&RunDirectory, WholeCheckpoint)>> {
+    let Some(directory) = directory else { return Ok(None) };
+    Ok(directory.last_whole_checkpoint()?.map(|checkpoint| (directory, checkpoint)))
 }
