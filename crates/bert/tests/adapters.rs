@@ -256,7 +256,7 @@ fn every_form_of_adapter_is_its_formula() -> Result {
         folder.path(),
         &json!({"peft_type": "LORA", "r": 3, "lora_alpha": 6, "use_rslora": true, "target_modules": "all-linear",
             "alpha_pattern": {"layer.1.*(query|key)": 5, "^bert\\.encoder.layer.1.intermediate.dense": 8},
-            "rank_pattern": {"x": 2}, "layers_to_transform": [0, 1], "lora_bias": true,
+            "rank_pattern": {"layer.1.attention.self.query": 2, "intermediate.dense": 1}, "layers_to_transform": [0, 1], "lora_bias": true,
             "modules_to_save": ["LayerNorm"],
             "init_lora_weights": "gaussian", "peft_version": "0.21.2", "loftq_config": {}, "use_dora": false}),
     )?;

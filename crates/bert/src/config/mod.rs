@@ -2,6 +2,7 @@
 
 mod classifier_pooling;
 mod count;
+mod fields;
 mod hidden_act;
 mod json;
 mod labels;
@@ -14,6 +15,7 @@ use crate::{Error, Result};
 pub use classifier_pooling::ClassifierPooling;
 pub use count::ParameterCounts;
 pub use hidden_act::HiddenAct;
+pub(crate) use fields::Remarks;
 pub(crate) use json::FILE as CONFIG_FILE;
 pub use model_type::ModelType;
 pub use problem_type::ProblemType;

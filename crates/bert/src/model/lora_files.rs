@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::layers::Adapter;
 use super::lora::{self, each_linear, is_adapter};
-use super::lora_config::{Scales, Written};
+use super::lora_config::{AdapterConfig, Written};
 use super::{BertModel, PreTrainedModel};
 use crate::checkpoint::names::{canonical, stored};
 use crate::folder::Folder;
@@ -97,19 +97,18 @@ pub(super) fn base(path: &Path) -> Result<Folder> {
 /// Adds the adapters in a folder to `model`, replaces the parameters that are stored as a whole, and freezes all
 /// others. Returns the canonical names of the parameters that were replaced.
 pub(super) fn load<M: PreTrainedModel>(model: &mut M, folder: &Folder) -> Result<BTreeSet<String>> {
-    let scales = Scales::read(&folder.get(CONFIG_FILE)?)?;
+    let config = AdapterConfig::read(&folder.get(CONFIG_FILE)?)?;
     let old = folder.find("adapter_model.bin")?;
     let path = folder.find(WEIGHTS_FILE)?.or(old).map_or_else(|| folder.get(WEIGHTS_FILE), Ok)?;
     let file = TensorFile::open_with(path, |shard| folder.get(shard))?;
     let naming = Naming::of(model);
     let own = |stored: String| (canonical(stored.strip_prefix(PREFIX).unwrap_or(&stored), naming.model_type), stored);
     let names = file.names().into_iter().map(own).collect();
-    let mut tensors = Tensors { file: &file, names };
-    let scale = |module: &str, rank: usize| scales.of(&naming.module(module), rank);
+    let mut tensors = Tensors { file: &file, names, config: &config, naming };
 
     let mut adapted = 0;
     each_linear(model.bert_mut(), |name, linear| {
-        linear.adapter = tensors.adapter(name, &linear.weight, |rank| scale(name, rank))?;
+        linear.adapter = tensors.adapter(name, &linear.weight)?;
         adapted += usize::from(linear.adapter.is_some());
         Ok(())
     })?;
@@ -121,7 +120,7 @@ pub(super) fn load<M: PreTrainedModel>(model: &mut M, folder: &Folder) -> Result
     model.visit_mut("", &mut |name, parameter| {
         let name = canonical(name, ModelType::Bert);
         if result.is_ok() && !is_adapter(&name) {
-            match tensors.replacement(&name, parameter, scale) {
+            match tensors.replacement(&name, parameter) {
                 Ok(Some(tensor)) => {
                     *parameter = tensor;
                     replaced.insert(name);
@@ -147,6 +146,8 @@ struct Tensors<'a> {
     file: &'a TensorFile,
     /// Maps each canonical name to the name in the file.
     names: BTreeMap<String, String>,
+    config: &'a AdapterConfig,
+    naming: Naming,
 }
 
 impl Tensors<'_> {
@@ -159,17 +160,13 @@ impl Tensors<'_> {
 
     /// Returns what replaces a parameter: a tensor of its own or, for the weight of an adapted layer of the head, which
     /// has no adapters here, the sum of both.
-    fn replacement(
-        &mut self,
-        name: &str,
-        parameter: &Tensor,
-        scale: impl FnOnce(&str, usize) -> Result<f64>,
-    ) -> Result<Option<Tensor>> {
+    fn replacement(&mut self, name: &str, parameter: &Tensor) -> Result<Option<Tensor>> {
         if let Some(found) = self.take(name)? {
+            self.config.check_whole(&self.naming.stored(name))?;
             return self.fitting(found, parameter.shape(), parameter).map(Some);
         }
         let Some(module) = name.strip_suffix(".weight").filter(|module| lora::trains(module)) else { return Ok(None) };
-        let adapter = self.adapter(module, parameter, |rank| scale(module, rank))?;
+        let adapter = self.adapter(module, parameter)?;
         match adapter {
             Some(Adapter { bias: Some(_), .. }) => {
                 let reason = format!("{module} is a head with a bias in its adapter (lora_bias): merge it with peft");
@@ -190,12 +187,7 @@ impl Tensors<'_> {
     }
 
     /// Reads the adapter of the linear layer `module` with this weight, if it has one.
-    fn adapter(
-        &mut self,
-        module: &str,
-        weight: &Tensor,
-        scale: impl FnOnce(usize) -> Result<f64>,
-    ) -> Result<Option<Adapter>> {
+    fn adapter(&mut self, module: &str, weight: &Tensor) -> Result<Option<Adapter>> {
         let Some(lora_a) = self.take(&format!("{module}.lora_A.weight"))? else { return Ok(None) };
         let &[outputs, inputs] = weight.shape() else { return Ok(None) };
         let rank = lora_a.1.shape().first().copied().unwrap_or(0);
@@ -203,11 +195,12 @@ impl Tensors<'_> {
         let lora_b = self.take(&format!("{module}.lora_B.weight"))?;
         let lora_b = lora_b.ok_or_else(|| Error::format(self.file.path(), missing))?;
         let bias = self.take(&format!("{module}.lora_B.bias"))?;
+        let scale = self.config.scale(&self.naming.module(module), rank, bias.is_some())?;
         Ok(Some(Adapter {
             lora_a: self.fitting(lora_a, &[rank, inputs], weight)?,
             lora_b: self.fitting(lora_b, &[outputs, rank], weight)?,
             bias: bias.map(|bias| self.fitting(bias, &[outputs], weight)).transpose()?,
-            scale: scale(rank)?,
+            scale,
         }))
     }
 }

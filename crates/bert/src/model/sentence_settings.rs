@@ -12,7 +12,7 @@ use crate::folder::Folder;
 use crate::side_file::{Kind, SideFile};
 use crate::{Error, Result, Tokenizer};
 
-/// The names of the settings of the encoder. The first that exists applies.
+/// The names of the settings of the encoder. The first that has any applies.
 const TRANSFORMER: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -60,6 +60,9 @@ pub(crate) fn open_tokenizer(folder: &Folder, task: Task) -> Result<Tokenizer> {
     for name in TRANSFORMER {
         let Some(path) = folder.find(name)? else { continue };
         let mut file = SideFile::open(&path, Kind::Transformer)?;
+        if file.is_empty() {
+            continue;
+        }
         // As in `sentence-transformers`, the length here takes precedence over that of the tokenizer.
         if let Some(length) = file.size("max_seq_length")? {
             tokenizer = tokenizer.with_max_length(length);

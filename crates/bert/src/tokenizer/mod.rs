@@ -25,14 +25,13 @@ use std::sync::Arc;
 pub use encoding::{EncodeOptions, Encoding, Truncation};
 pub use options::{TokenizerOptions, TrainOptions};
 
+use crate::config::CONFIG_FILE;
 use crate::{BertConfig, Error, Result};
 use class::Class;
 use encoding::Frame;
 use pipeline::Pipeline;
 use special::{Ids, Names};
 use words::Words;
-
-pub(crate) use settings::Settings;
 
 /// A BERT tokenizer. It is cheap to clone and can be shared between threads.
 ///
@@ -211,6 +210,20 @@ impl Tokenizer {
     /// Returns a line for each contradiction between two files of the tokenizer, with the file that takes precedence.
     pub fn conflicts(&self) -> &[String] {
         &self.inner.conflicts
+    }
+
+    /// Returns a line for each contradiction between the tokenizer and the `config.json` of a model.
+    pub(crate) fn conflicts_with(&self, config: &BertConfig) -> Vec<String> {
+        let (pad, padding) = (config.pad_token_id, self.pad_id());
+        let (length, positions) = (self.max_length, config.max_position_embeddings);
+        let conflicts = [
+            (pad != padding).then(|| format!("pad_token_id is {pad} in {CONFIG_FILE}, the tokenizer has {padding}: the tokenizer counts")),
+            (length > positions && length != usize::MAX).then(|| {
+                format!("model_max_length is {length}, max_position_embeddings in {CONFIG_FILE} {positions}: {positions} counts")
+            }),
+            self.check_vocab_size(config).err().map(|error| format!("{CONFIG_FILE} and the tokenizer differ: {error}")),
+        ];
+        conflicts.into_iter().flatten().collect()
     }
 
     /// Returns the number of ids in the vocabulary, those of added tokens and those without a token included.

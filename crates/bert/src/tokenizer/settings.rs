@@ -10,12 +10,10 @@ use super::added::AddedToken;
 use super::class::{self, Class};
 use super::normalizer::BertNormalizer;
 use super::options::TokenizerOptions;
-use super::pipeline::Pipeline;
 use super::special::Names;
 use super::token_fields::{self, Named, WithIds};
 use crate::Result;
 use crate::config::CONFIG_FILE;
-use crate::files::read_text;
 use crate::folder::Folder;
 use crate::side_file::{Kind, SideFile};
 
@@ -31,7 +29,7 @@ const ORDER: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "p
 
 /// The settings of a tokenizer.
 #[derive(Default)]
-pub(crate) struct Settings {
+pub(super) struct Settings {
     pub(super) class: Class,
     pub(super) names: Names,
     pub(super) lowercase: Option<bool>,
@@ -53,12 +51,15 @@ impl Settings {
     /// Returns an error if a file cannot be read, or a field is unknown or has a value that is not supported.
     pub(super) fn read(folder: &Folder) -> Result<Settings> {
         let mut config = SideFile::find(folder, CONFIG, Kind::Tokenizer)?;
+        let mut model = SideFile::find(folder, CONFIG_FILE, Kind::Config)?;
+        let (class, conflict) = class(&mut config, &mut model)?;
         let mut settings = Settings {
-            class: class(folder, &mut config)?,
+            class,
             lowercase: config.flag("do_lower_case")?,
             strip_accents: config.flag("strip_accents")?,
             chinese_chars: config.flag("tokenize_chinese_chars")?,
-            max_length: max_length(&mut config)?,
+            max_length: max_length(&mut config)?.or(model.size("max_position_embeddings")?),
+            conflicts: conflict.into_iter().collect(),
             ..Settings::default()
         };
         let decoder = token_fields::decoder(&mut config)?;
@@ -93,19 +94,6 @@ impl Settings {
         }
         settings.add(named, others);
         Ok(settings)
-    }
-
-    /// Returns the contradictions between the files of a folder, without reading the vocabulary. A folder that cannot be read
-    /// has no conflicts: opening the tokenizer says what is wrong with it.
-    pub(crate) fn conflicts_in(folder: &Folder) -> Vec<String> {
-        let read = || -> Result<Vec<String>> {
-            let mut settings = Settings::read(folder)?;
-            if let Some(path) = folder.find(TOKENIZER)? {
-                Pipeline::normalizer_of(&read_text(&path)?, |normalizer| settings.adjust(normalizer));
-            }
-            Ok(settings.conflicts)
-        };
-        read().unwrap_or_default()
     }
 
     /// Returns settings with these special tokens only.
@@ -243,16 +231,22 @@ fn special_tokens_map(folder: &Folder) -> Result<(Named, Vec<AddedToken>)> {
     Ok((named, others))
 }
 
-/// Takes the class from `tokenizer_config.json` or, if it has none, from `config.json`.
-fn class(folder: &Folder, config: &mut SideFile) -> Result<Class> {
+/// Takes the class, from `tokenizer_config.json` or else from `model`, the `config.json`, and the contradiction between them.
+fn class(config: &mut SideFile, model: &mut SideFile) -> Result<(Class, Option<String>)> {
     let code = |map: &Value| if map.is_array() { Some(map.clone()) } else { map.get("AutoTokenizer").cloned() };
     if let Some(code) = config.take("auto_map").as_ref().and_then(code) {
         return Err(config.refuse("auto_map", &code, "code that comes with the model: no tokenizer of this library"));
     }
-    if let Some(class) = config.take("tokenizer_class") {
-        return class::of(&class).map_err(|reason| config.wrong(reason));
+    let (given, other) = (config.take("tokenizer_class"), model.take("tokenizer_class"));
+    match (given, other) {
+        (Some(given), other) => {
+            let class = class::of(&given).map_err(|reason| config.wrong(reason))?;
+            let other = other.filter(|other| class::of(other) != Ok(class));
+            let conflict =
+                |other| format!("tokenizer_class is {given} in {CONFIG}, {other} in {CONFIG_FILE}: {CONFIG} counts");
+            Ok((class, other.map(conflict)))
+        }
+        (None, Some(other)) => class::of(&other).map(|class| (class, None)).map_err(|reason| model.wrong(reason)),
+        (None, None) => Ok((Class::Bert, None)),
     }
-    let mut model = SideFile::find(folder, CONFIG_FILE, Kind::Tokenizer)?;
-    let class = model.take("tokenizer_class");
-    class.map_or(Ok(Class::Bert), |class| class::of(&class).map_err(|reason| model.wrong(reason)))
 }
