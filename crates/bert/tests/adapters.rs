@@ -5,7 +5,7 @@ use cloze_bert::{
     SentenceEncoder, SequenceLabels,
 };
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{Device, Module, Sequences, Tensor, save_safetensors};
+use cloze_tensor::{DType, Device, Module, Sequences, Tensor, save_safetensors};
 use serde_json::{Value, json};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -250,6 +250,10 @@ fn every_form_of_adapter_is_its_formula() -> Result {
     let bias = adapters.add(layer(1, "attention.self.query.lora_B.bias"), &[16])?;
     sums.push((layer(1, "attention.self.query.bias"), bias.mul_scalar(5.0 / root(2.0))?));
     // A module stored as a whole: its values are those of the file, so the difference is added below.
+    adapters.tensors.push((
+        format!("base_model.model.{}", layer(0, "output.LayerNorm.weight")),
+        Tensor::ones(&[16], DType::F32, &Device::Cpu)?,
+    ));
     let norm = adapters.add(layer(0, "output.LayerNorm.bias"), &[16])?;
     sums.push((layer(0, "output.LayerNorm.bias"), norm)); // it is 0 in a new model
     adapters.write(
@@ -257,7 +261,7 @@ fn every_form_of_adapter_is_its_formula() -> Result {
         &json!({"peft_type": "LORA", "r": 3, "lora_alpha": 6, "use_rslora": true, "target_modules": "all-linear",
             "alpha_pattern": {"layer.1.*(query|key)": 5, "^bert\\.encoder.layer.1.intermediate.dense": 8},
             "rank_pattern": {"layer.1.attention.self.query": 2, "intermediate.dense": 1}, "layers_to_transform": [0, 1], "lora_bias": true,
-            "modules_to_save": ["LayerNorm"],
+            "modules_to_save": ["layer.0.output.LayerNorm"],
             "init_lora_weights": "gaussian", "peft_version": "0.21.2", "loftq_config": {}, "use_dora": false}),
     )?;
     let (mut found, mut expected) = (model()?, model()?);

@@ -245,12 +245,6 @@ impl Checkpoint {
         };
         let unexpected = self.names.iter().filter_map(unexpected).collect();
         let loaded = self.taken.len() - self.mismatched.len();
-        LoadReport {
-            loaded,
-            missing: self.missing,
-            mismatched: self.mismatched,
-            unexpected,
-            ..LoadReport::default()
-        }
+        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected, ..LoadReport::default() }
     }
 }

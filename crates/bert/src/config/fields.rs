@@ -131,7 +131,9 @@ mod tests {
     #[test]
     fn contradicting_labels_are_said() {
         let of = |text: &str| remarks(text).conflicts;
-        assert!(of(r#"{"id2label": {"0": "a", "1": "b"}, "label2id": {"a": "0", "b": 1}, "num_labels": 2}"#).is_empty());
+        assert!(
+            of(r#"{"id2label": {"0": "a", "1": "b"}, "label2id": {"a": "0", "b": 1}, "num_labels": 2}"#).is_empty()
+        );
         for (text, said) in [
             (
                 r#"{"id2label": {"0": "a", "1": "b"}, "num_labels": 3}"#,

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::CONFIG_FILE;
 use super::json::Fields;
 use super::{MAX_LABELS, numbered_labels};
-use super::CONFIG_FILE;
 use crate::files::short;
 use crate::{Error, Result};
 
@@ -52,7 +52,9 @@ pub(super) fn conflicts(fields: &Map<String, Value>) -> Vec<String> {
     let differs = |(label, id): (&String, &Value)| {
         let other = text(by_id?.get(&text(id)?)?)?;
         (other != *label).then(|| {
-            format!("label2id gives {label:?} the id {id} in {CONFIG_FILE}, id2label calls it {other:?}: id2label counts")
+            format!(
+                "label2id gives {label:?} the id {id} in {CONFIG_FILE}, id2label calls it {other:?}: id2label counts"
+            )
         })
     };
     // One line, because often all labels of one field are generic.

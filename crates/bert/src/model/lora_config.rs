@@ -70,8 +70,7 @@ impl AdapterConfig {
         })?;
         for name in METHODS {
             file.read(name, "this method is not supported: must be false or absent", |value| {
-                let unused = *value == json!(false) || value.as_array().is_some_and(Vec::is_empty);
-                (unused || value.as_object().is_some_and(Map::is_empty)).then_some(())
+                (*value == json!(false) || *value == json!([])).then_some(())
             })?;
         }
         file.finish()?;
@@ -91,7 +90,9 @@ impl AdapterConfig {
         let stored = rank as f64;
         if own.unwrap_or(self.rank) != stored {
             let (field, own) = own.map_or(("r", self.rank), |own| ("rank_pattern", own));
-            return Err(self.wrong(format!("{field} is {own} for {name}, whose adapter has the rank {rank}: must agree")));
+            return Err(
+                self.wrong(format!("{field} is {own} for {name}, whose adapter has the rank {rank}: must agree"))
+            );
         }
         if has_bias && !self.has_bias {
             return Err(self.wrong(format!("lora_bias is false, but the adapter of {name} has a bias: must agree")));
@@ -110,11 +111,13 @@ impl AdapterConfig {
         }
     }
 
-    /// Checks that the parameter that `peft` calls `name` is stored as a whole.
-    pub(super) fn check_whole(&self, name: &str) -> Result<()> {
+    /// Returns an error about a parameter that is missing, if the file says that it is stored as a whole.
+    pub(super) fn check_missing(&self, name: &str) -> Result<()> {
         match self.targets.stores(name) {
-            true => Ok(()),
-            false => Err(self.wrong(format!("modules_to_save does not have the module of {name}, which is stored: must agree"))),
+            true => {
+                Err(self.wrong(format!("modules_to_save has the module of {name}, which is missing in the tensors")))
+            }
+            false => Ok(()),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cloze_tensor::{DType, Tensor, TensorFile, save_safetensors};
+use cloze_tensor::{DType, Module, Tensor, TensorFile, save_safetensors};
 use serde_json::Value;
 
 use super::layers::Adapter;
@@ -64,23 +64,36 @@ pub(super) fn save<M: PreTrainedModel>(model: &M, dir: &Path) -> Result<()> {
     if layers.is_empty() {
         return Err(Error::config("the model has no adapters: add some with add_adapters()"));
     }
-    let (mut tensors, mut whole) = (Vec::new(), BTreeSet::new());
+    let whole = whole_modules(model, naming);
+    let is_whole = |own: &str| {
+        whole.iter().any(|module| {
+            own.strip_prefix(module.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    let mut tensors = Vec::new();
     model.visit("", &mut |name, tensor| {
-        if lora::trains(name) || !tensor.is_frozen() {
-            let own = naming.stored(name);
+        let own = naming.stored(name);
+        if is_adapter(name) || is_whole(&own) {
             tensors.push((format!("{PREFIX}{own}"), tensor.detach()));
-            if !is_adapter(name) {
-                // A head as a whole, or one module of the bare model.
-                let module = if lora::trains(name) { own.split_once('.') } else { own.rsplit_once('.') };
-                whole.insert(module.map_or_else(|| own.clone(), |(module, _)| module.to_string()));
-            }
         }
     });
     files::create_folder(dir)?;
     save_safetensors(dir.join(WEIGHTS_FILE), tensors, &[("format", "pt")])?;
-    let whole: Vec<String> = whole.into_iter().collect();
     let config = Written { layers: &layers, whole: &whole, has_bias }.to_json();
     files::replace(&dir.join(CONFIG_FILE), format!("{config:#}\n").as_bytes())
+}
+
+/// Returns the modules that train besides the adapters: heads, and single modules of the bare model.
+fn whole_modules(model: &impl Module, naming: Naming) -> Vec<String> {
+    let mut whole = BTreeSet::new();
+    model.visit("", &mut |name, tensor| {
+        if !is_adapter(name) && (lora::trains(name) || !tensor.is_frozen()) {
+            let own = naming.stored(name);
+            let module = if lora::trains(name) { own.split_once('.') } else { own.rsplit_once('.') };
+            whole.insert(module.map_or_else(|| own.clone(), |(module, _)| module.to_string()));
+        }
+    });
+    whole.into_iter().collect()
 }
 
 /// Returns the folder of the model that the adapters with this configuration were trained on.
@@ -162,18 +175,16 @@ impl Tensors<'_> {
     /// has no adapters here, the sum of both.
     fn replacement(&mut self, name: &str, parameter: &Tensor) -> Result<Option<Tensor>> {
         if let Some(found) = self.take(name)? {
-            self.config.check_whole(&self.naming.stored(name))?;
             return self.fitting(found, parameter.shape(), parameter).map(Some);
         }
-        let Some(module) = name.strip_suffix(".weight").filter(|module| lora::trains(module)) else { return Ok(None) };
-        let adapter = self.adapter(module, parameter)?;
-        match adapter {
+        let head = name.strip_suffix(".weight").filter(|module| lora::trains(module));
+        match head.map(|module| self.adapter(module, parameter)).transpose()?.flatten() {
             Some(Adapter { bias: Some(_), .. }) => {
-                let reason = format!("{module} is a head with a bias in its adapter (lora_bias): merge it with peft");
+                let reason = format!("{name} is a head with a bias in its adapter (lora_bias): merge it with peft");
                 Err(Error::format(self.file.path(), reason))
             }
             Some(adapter) => Ok(Some(parameter.detach().add(&adapter.product()?)?.requires_grad())),
-            None => Ok(None),
+            None => self.config.check_missing(&self.naming.stored(name)).map(|()| None),
         }
     }
 

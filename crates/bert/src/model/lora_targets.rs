@@ -1,18 +1,11 @@
-//! The modules that an `adapter_config.json` says are adapted or stored as a whole. `peft` leaves out the tensors of all others,
-//! so a file that has some contradicts its settings.
+//! The modules that an `adapter_config.json` says are adapted or stored as a whole. `peft` leaves out adapters of all others, so
+//! a file that has some contradicts its settings.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pattern::Pattern;
 use crate::Result;
 use crate::side_file::SideFile;
-
-/// The head that `peft` stores as a whole for each task.
-const HEADS: [(&str, &[&str]); 3] = [
-    ("SEQ_CLS", &["classifier", "score"]),
-    ("TOKEN_CLS", &["classifier", "score"]),
-    ("QUESTION_ANS", &["qa_outputs"]),
-];
 
 /// A choice of modules.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,17 +54,17 @@ impl Targets {
     /// Takes the fields that choose modules.
     pub(super) fn take(file: &mut SideFile) -> Result<Targets> {
         let adapted = file.read("target_modules", Modules::MUST, Modules::read)?;
-        let mut whole = file.read("modules_to_save", "must be a list of names", names)?.unwrap_or_default();
-        if let Some(task) = file.text("task_type")? {
-            let head = HEADS.iter().find(|(name, _)| *name == task).map_or(&[][..], |(_, head)| head);
-            whole.extend(head.iter().map(|name| name.to_string()));
+        let layers = file.read("layers_to_transform", "must be a number or a list of numbers", numbers)?;
+        let lists = file.read("layers_pattern", "must be a name or a list of names", names)?;
+        if let (None, Some(lists)) = (&layers, &lists) {
+            return Err(file.refuse("layers_pattern", &json!(lists), "must be absent without layers_to_transform"));
         }
         Ok(Targets {
             adapted: adapted.unwrap_or(Modules::Names(Vec::new())),
             excluded: file.read("exclude_modules", Modules::MUST, Modules::read)?,
-            layers: file.read("layers_to_transform", "must be a number or a list of numbers", numbers)?.unwrap_or_default(),
-            lists: file.read("layers_pattern", "must be a name or a list of names", names)?.unwrap_or_default(),
-            whole,
+            layers: layers.unwrap_or_default(),
+            lists: lists.unwrap_or_default(),
+            whole: file.read("modules_to_save", "must be a list of names", names)?.unwrap_or_default(),
         })
     }
 
@@ -125,8 +118,6 @@ fn numbers(value: &Value) -> Option<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use serde_json::json;
 
     use super::*;
     use crate::side_file::Kind;

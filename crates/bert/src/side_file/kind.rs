@@ -30,7 +30,7 @@ impl Kind {
     fn harmless(self) -> &'static [&'static str] {
         match self {
             Kind::Config => &CONFIG,
-            Kind::Module => &["idx", "name", "kwargs"],
+            Kind::Module => &["idx", "name"],
             Kind::Transformer => &["unpad_inputs"],
             Kind::Pooling | Kind::Dense | Kind::Normalize | Kind::Tokens => &[],
             Kind::Sentence => &["__version__", "requirements", "keep_in_fp32_modules"],
@@ -48,6 +48,7 @@ impl Kind {
                 "qalora_group_size",
                 "revision",
                 "runtime_config",
+                "task_type",
             ],
             // Where the tokenizer came from, and what callers of `transformers` get by default, such as padding, which a
             // packed batch does not have.
@@ -68,7 +69,6 @@ impl Kind {
                 "legacy",
                 "local_files_only",
                 "max_length",
-                "model_input_names",
                 "model_type",
                 "name_or_path",
                 "pad_to_multiple_of",
@@ -98,7 +98,7 @@ impl Kind {
 }
 
 /// The fields of `config.json` that change no answer.
-const CONFIG: [&str; 79] = [
+const CONFIG: [&str; 85] = [
     // Where the model came from, and how it is stored and run.
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -110,9 +110,11 @@ const CONFIG: [&str; 79] = [
     "allow_global_per_layer_attribute_access",
     "attn_implementation",
     "chunk_size_feed_forward",
+    "distributed_config",
     "dtype",
     "experts_implementation",
     "finetuning_task",
+    "fusion_config",
     "gradient_checkpointing",
     "name_or_path",
     "output_attentions",
@@ -140,11 +142,15 @@ const CONFIG: [&str; 79] = [
     "cross_attention_hidden_size",
     "directionality",
     "is_encoder_decoder",
+    "layer_types",
     "pooler_fc_size",
     "pooler_num_attention_heads",
     "pooler_num_fc_layers",
     "pooler_size_per_head",
     "pooler_type",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
     "tie_encoder_decoder",
     // Other programs' settings of tasks.
     "prefix",

@@ -41,7 +41,7 @@ impl Tokenizer {
             let tokenizer = pipeline.and_then(|pipeline| Tokenizer::from_settings(pipeline, settings));
             return tokenizer.map_err(|error| error.in_file(&path));
         }
-        if settings.class == Class::Stored {
+        if settings.source.class == Class::Stored {
             return Err(folder.lacking(&format!("has no {TOKENIZER}, which its tokenizer_class needs")));
         }
         let neither = || folder.lacking(&format!("has neither {TOKENIZER} nor {VOCAB}"));
@@ -73,7 +73,7 @@ impl Tokenizer {
     /// Adds the tokens of the settings to a pipeline.
     fn from_settings(mut pipeline: Pipeline, settings: Settings) -> Result<Tokenizer> {
         let max_length = settings.options().max_length;
-        let Settings { class, names, added, mut conflicts, replaces, .. } = settings;
+        let Settings { mut source, names, added, replaces, .. } = settings;
         let unknown = &pipeline.model().unknown;
         if *unknown != names.unk {
             return Err(Error::tokenizer(format!(
@@ -82,19 +82,22 @@ impl Tokenizer {
             )));
         }
         let layout = pipeline.lays_out_like_bert(&names.cls, &names.sep);
-        if class == Class::Stored && layout != Some(true) {
+        if source.class == Class::Stored && layout != Some(true) {
             let reason = "post_processor is not that of BERT, [CLS] A [SEP] B [SEP], the only one that is supported";
             return Err(Error::tokenizer(reason));
         }
         if layout == Some(false) {
-            conflicts.push(format!("post_processor of {TOKENIZER} is not that of a BertTokenizer, which counts"));
+            source
+                .conflicts
+                .push(format!("post_processor of {TOKENIZER} is not that of a BertTokenizer, which counts"));
         }
         for (given, token) in &added {
             if let (Some(given), Some(id)) = (given, pipeline.id(&token.content))
                 && *given != id
             {
                 let token = &token.content;
-                conflicts
+                source
+                    .conflicts
                     .push(format!("the added token {token:?} has the id {given}, in the vocabulary {id}: {id} counts"));
             }
         }
@@ -116,8 +119,7 @@ impl Tokenizer {
         let ordinary = names.all().into_iter().filter(|name| !pipeline.added().is_special(name));
         let ordinary: Vec<_> = ordinary.map(|name| (None, AddedToken::new(name, true))).collect();
         pipeline.add(ordinary)?;
-        let inner = Inner { class, conflicts, ..Inner::new(pipeline, names, own)? };
-        Ok(Tokenizer::from_inner(inner, max_length))
+        Ok(Tokenizer::from_inner(Inner::new(pipeline, names, own, source)?, max_length))
     }
 
     /// Returns the tokenizer with additional tokens, which get the next ids and are matched anywhere in a text before
@@ -145,7 +147,7 @@ impl Tokenizer {
         let mut pipeline = inner.pipeline.clone();
         pipeline.add(added)?;
         let own = pipeline.end();
-        let inner = Inner { class: inner.class, ..Inner::new(pipeline, inner.names.clone(), own)? };
+        let inner = Inner::new(pipeline, inner.names.clone(), own, inner.source.clone())?;
         Ok(Tokenizer::from_inner(inner, self.max_length()))
     }
 
@@ -154,7 +156,7 @@ impl Tokenizer {
         let inner = self.inner();
         let mut pipeline = inner.pipeline.clone();
         pipeline.lowercase();
-        let inner = Inner { class: inner.class, ..Inner::new(pipeline, inner.names.clone(), inner.own)? };
+        let inner = Inner::new(pipeline, inner.names.clone(), inner.own, inner.source.clone())?;
         Ok(Tokenizer::from_inner(inner, self.max_length()))
     }
 
@@ -184,9 +186,17 @@ impl Tokenizer {
             config.insert("additional_special_tokens".to_string(), json!(others));
         }
         config.extend([
-            ("tokenizer_class".to_string(), json!(inner.class.name())),
+            ("tokenizer_class".to_string(), json!(inner.source.class.name())),
             ("model_max_length".to_string(), json!(self.max_length())),
         ]);
+        if let Some(typed) = inner.source.token_types {
+            let names = if typed {
+                &["input_ids", "token_type_ids", "attention_mask"][..]
+            } else {
+                &["input_ids", "attention_mask"]
+            };
+            config.insert("model_input_names".to_string(), json!(names));
+        }
         if let Some(normalizer) = inner.pipeline.bert_normalizer() {
             config.extend([
                 ("do_lower_case".to_string(), json!(normalizer.lowercase)),

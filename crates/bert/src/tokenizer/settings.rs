@@ -27,10 +27,27 @@ const NO_MAX_LENGTH: f64 = 1e9;
 /// The fields of special tokens in the order in which `transformers` adds those that a vocabulary lacks.
 const ORDER: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// What is known of a tokenizer besides how it makes tokens.
+#[derive(Clone, Default)]
+pub(super) struct Source {
+    pub(super) class: Class,
+    /// Whether `model_input_names` lists token types. `None` stands for what the class has.
+    pub(super) token_types: Option<bool>,
+    /// Contradictions between two files, each with the file that takes precedence.
+    pub(super) conflicts: Vec<String>,
+}
+
+impl Source {
+    /// Returns whether the second text of a pair has another token type than the first.
+    pub(super) fn has_token_types(&self) -> bool {
+        self.token_types.unwrap_or(self.class.has_token_types())
+    }
+}
+
 /// The settings of a tokenizer.
 #[derive(Default)]
 pub(super) struct Settings {
-    pub(super) class: Class,
+    pub(super) source: Source,
     pub(super) names: Names,
     pub(super) lowercase: Option<bool>,
     pub(super) strip_accents: Option<bool>,
@@ -40,8 +57,6 @@ pub(super) struct Settings {
     pub(super) added: WithIds,
     /// Whether the properties of tokens with an id take precedence over those in `tokenizer.json`.
     pub(super) replaces: bool,
-    /// Contradictions between two files, each with the file that takes precedence.
-    pub(super) conflicts: Vec<String>,
 }
 
 impl Settings {
@@ -53,13 +68,14 @@ impl Settings {
         let mut config = SideFile::find(folder, CONFIG, Kind::Tokenizer)?;
         let mut model = SideFile::find(folder, CONFIG_FILE, Kind::Config)?;
         let (class, conflict) = class(&mut config, &mut model)?;
+        let names = config.read("model_input_names", "must be a list of names", |names| names.as_array().cloned())?;
+        let token_types = names.map(|names| names.iter().any(|name| name == "token_type_ids"));
         let mut settings = Settings {
-            class,
+            source: Source { class, token_types, conflicts: conflict.into_iter().collect() },
             lowercase: config.flag("do_lower_case")?,
             strip_accents: config.flag("strip_accents")?,
             chinese_chars: config.flag("tokenize_chinese_chars")?,
             max_length: max_length(&mut config)?.or(model.size("max_position_embeddings")?),
-            conflicts: conflict.into_iter().collect(),
             ..Settings::default()
         };
         let decoder = token_fields::decoder(&mut config)?;
@@ -123,9 +139,9 @@ impl Settings {
             ("do_lower_case", self.lowercase, &mut normalizer.lowercase),
             ("tokenize_chinese_chars", self.chinese_chars, &mut normalizer.handle_chinese_chars),
         ];
-        let (stored, mut differ) = (self.class == Class::Stored, Vec::new());
+        let (stored, mut differ) = (self.source.class == Class::Stored, Vec::new());
         if self.lowercase.is_none() && !stored && !normalizer_lowercase {
-            self.conflicts.push(format!(
+            self.source.conflicts.push(format!(
                 "{TOKENIZER} keeps case, {CONFIG} has no do_lower_case, for which transformers takes true: \
                  {TOKENIZER} counts"
             ));
@@ -142,7 +158,7 @@ impl Settings {
             normalizer.strip_accents = if stored { accents } else { Some(given) };
         }
         let winner = if stored { TOKENIZER } else { CONFIG };
-        self.conflicts.extend(differ.into_iter().map(|what| format!("{what}: {winner} counts")));
+        self.source.conflicts.extend(differ.into_iter().map(|what| format!("{what}: {winner} counts")));
     }
 
     /// Takes the names of BERT's special tokens, and adds the tokens that the vocabulary may lack in the order of
@@ -177,7 +193,8 @@ impl Settings {
             let other = map.iter().find(|(name, other)| name == field && other.content != token.content);
             if let Some((_, other)) = other {
                 let (ours, theirs) = (&token.content, &other.content);
-                self.conflicts
+                self.source
+                    .conflicts
                     .push(format!("{field} is {ours:?} in {CONFIG}, {theirs:?} in {SPECIAL}: {winner} counts"));
             }
         }
@@ -187,7 +204,7 @@ impl Settings {
     fn compare_added(&mut self, decoder: &[(Option<u32>, AddedToken)], added: &[(u32, String)]) {
         for (id, content) in added {
             if decoder.iter().all(|(other, token)| (*other, &token.content) != (Some(*id), content)) {
-                self.conflicts.push(format!(
+                self.source.conflicts.push(format!(
                     "{content:?} has the id {id} in {ADDED}, but not in added_tokens_decoder of {CONFIG}, which counts"
                 ));
             }
