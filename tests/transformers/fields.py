@@ -95,7 +95,7 @@ VALUES = {
         "post_processor": [{}], "tokenizer_padding": [{}], "tokenizer_truncation": [{}], "merges": [[]], "unk_id": [3], "gguf_file": ["x"],
         "tokenizer": ["x"], "fix_mistral_regex": [True], "vocab_file": ["x"], "tokenizer_file": ["x"], "files_loaded": [["x"]],
         "add_bos_token": [True], "add_eos_token": [True], "add_generation_prompt": [True], "add_prefix_space": [True],
-        "added_tokens_decoder": [{"26": {"content": "[X]", "special": True, "normalized": False, "lstrip": True, "rstrip": False, "single_word": False}}],
+        "added_tokens_decoder": [{"27": {"content": "[X]", "special": True, "normalized": False, "lstrip": True, "rstrip": False, "single_word": False}}],
         "additional_special_tokens": [["[X]", "sat"]], "extra_special_tokens": [["[X]"], {"b_token": "[X]", "a_token": "cat"}],
         "model_specific_special_tokens": [{"x_token": "[X]"}],
         "auto_map": [{"AutoTokenizer": ["own.Tokenizer", None]}], "backend": ["x"], "chat_control_tokens": [["x"]], "chat_template": ["x"],
@@ -114,7 +114,7 @@ VALUES = {
         "cls_token": ["sat"], "sep_token": ["cat"], "unk_token": ["sat"], "bos_token": ["[X]"], "additional_special_tokens": [["[X]"]],
         "x_token": ["[X]"],
     },
-    "added_tokens.json": {"[X]": [26, 27], "cat": [6, 26], "Query": [26]},
+    "added_tokens.json": {"[X]": [26, 27, 30], "cat": [6, 27], "Query": [27]},
     "adapter_config.json": {
         "alora_invocation_tokens": [[3], []], "alpha_pattern": [{"query": 3}, {"layer.1.attention.self.value": 3}, {"uery": 3}, {}],
         "arrow_config": [{"top_k": 2}], "auto_mapping": [{"base_model_class": "x"}], "base_model_name_or_path": ["x"],
@@ -245,7 +245,7 @@ def tokens(folder):
         numbers += encoding["input_ids"] + types
         texts.append(own.decode(encoding["input_ids"], skip_special_tokens=True))
     pair = own(*TEXTS[1:])
-    return numbers + pair["input_ids"] + pair.get("token_type_ids", []), texts
+    return numbers + pair["input_ids"] + pair.get("token_type_ids", [0] * len(pair["input_ids"])), texts
 
 
 def embeddings(folder):

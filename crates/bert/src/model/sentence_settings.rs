@@ -165,7 +165,8 @@ impl Settings {
             }
         }
         file.finish()?;
-        settings.prompt(None).map_err(|error| error.in_file(&path))?;
+        let unknown = |error: Error| Error::format(&path, format!("default_prompt_name: {error}"));
+        settings.prompt(None).map_err(unknown)?;
         Ok(settings)
     }
 

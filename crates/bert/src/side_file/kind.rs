@@ -53,6 +53,8 @@ impl Kind {
             // Where the tokenizer came from, and what callers of `transformers` get by default, such as padding, which a
             // packed batch does not have.
             Kind::Tokenizer => &[
+                "_commit_hash",
+                "_name_or_path",
                 "add_bos_token",
                 "add_eos_token",
                 "add_prefix_space",
@@ -92,7 +94,7 @@ impl Kind {
 
     /// Returns whether a field changes no answer.
     pub(crate) fn is_harmless(self, name: &str) -> bool {
-        let is_id = self == Kind::Tokenizer && (name.starts_with('_') || name.ends_with("_token_id"));
+        let is_id = self == Kind::Tokenizer && name.ends_with("_token_id");
         is_id || self.harmless().contains(&name)
     }
 }

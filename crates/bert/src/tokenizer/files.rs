@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::added::AddedToken;
 use super::class::Class;
@@ -178,10 +178,15 @@ impl Tokenizer {
         let (own, implied) = inner.tokens.split_at(inner.own as usize);
         let vocab: String = own.iter().flat_map(|token| [token.as_deref().unwrap_or_default(), "\n"]).collect();
         let stored = inner.stored().to_json(true)?;
-        let special = inner.names.to_map();
+        let value = |token: &str| {
+            let id = inner.pipeline.added().id(token);
+            id.and_then(|id| inner.pipeline.added().get(id)).map_or_else(|| json!(token), AddedToken::to_value)
+        };
+        let special: Map<String, Value> =
+            inner.names.fields().into_iter().map(|(field, name)| (field.to_string(), value(name))).collect();
         let mut config = special.clone();
         let others = implied.iter().flatten().filter(|token| !inner.names.all().contains(&token.as_str()));
-        let others: Vec<&String> = others.collect();
+        let others: Vec<Value> = others.map(|token| value(token)).collect();
         if !others.is_empty() {
             config.insert("additional_special_tokens".to_string(), json!(others));
         }
