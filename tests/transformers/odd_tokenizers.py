@@ -94,8 +94,8 @@ FOLDERS = {
     "other-names": vocab(["<pad>", "<unk>", "<s>", "</s>", "<mask>", *WORDS], unk_token="<unk>", sep_token="</s>", cls_token="<s>",
                          pad_token="<pad>", mask_token=dict(__type="AddedToken", content="<mask>", **properties | dict(lstrip=True))),
     "strips": vocab(added_tokens_decoder={
-        str(SIZE): added("<x>", lstrip=True, rstrip=True, normalized=False), str(SIZE + 1): added("xyz", single_word=True),
-        str(SIZE + 2): added("Cats", normalized=True), str(SIZE + 3): added("[E]", special=True, normalized=True),
+        str(SIZE): added("<x>", lstrip=True, rstrip=True, normalized=False), str(VOCABULARY.index("xyz")): added("xyz", single_word=True),
+        str(SIZE + 1): added("Cats", normalized=True), str(SIZE + 2): added("[E]", special=True, normalized=True),
     }),
     "electra": vocab(tokenizer_class="ElectraTokenizer"),
     "distilbert": vocab(tokenizer_class="DistilBertTokenizerFast", do_lower_case=False),
@@ -135,7 +135,8 @@ def main(root):
             continue
         tokenizer = AutoTokenizer.from_pretrained(folder)
         texts = [encode(tokenizer, text) for text in TEXTS]
-        pairs = [encode(tokenizer, *pair) for pair in zip(TEXTS, TEXTS[1:])]
+        # An empty second text makes no pair there.
+        pairs = [encode(tokenizer, *pair) for pair in zip(TEXTS, TEXTS[1:]) if all(pair)]
         length = min(tokenizer.model_max_length, 512)
         expected = dict(encodings=texts + pairs, max_length=length)
         (folder / "expected.json").write_text(json.dumps(expected))

@@ -76,6 +76,11 @@ impl OpenOptions {
         OpenOptions { quiet: true, ..self }
     }
 
+    /// Returns whether the report leaves out side files.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Returns `config` with the fields that these options set.
     fn apply(&self, config: BertConfig) -> BertConfig {
         let mut config = match &self.labels {

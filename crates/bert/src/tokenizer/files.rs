@@ -1,5 +1,6 @@
 //! The files of a tokenizer: `vocab.txt` or `tokenizer.json`, and the settings beside it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -38,7 +39,10 @@ impl Tokenizer {
         let mut settings = Settings::read(folder)?;
         if let Some(path) = folder.find(TOKENIZER)? {
             let pipeline = Pipeline::from_json(&read_text(&path)?, |normalizer| settings.adjust(normalizer));
-            let tokenizer = pipeline.and_then(|pipeline| Tokenizer::from_settings(pipeline, settings));
+            let tokenizer = pipeline.and_then(|pipeline| {
+                settings.source.conflicts.extend(vocabulary_conflict(folder, &pipeline)?);
+                Tokenizer::from_settings(pipeline, settings)
+            });
             return tokenizer.map_err(|error| error.in_file(&path));
         }
         if settings.source.class == Class::Stored {
@@ -230,6 +234,21 @@ pub(super) fn normalizer(options: &TokenizerOptions) -> BertNormalizer {
 fn bert_pipeline(tokens: Vec<String>, names: &Names, options: &TokenizerOptions) -> Result<Pipeline> {
     let special = [&names.unk, &names.cls, &names.sep].map(String::as_str);
     Pipeline::bert(tokens, special, normalizer(options), MAX_CHARS)
+}
+
+/// Returns a line about the first token whose id in a `vocab.txt` is not that of a `tokenizer.json`. Nothing is downloaded.
+fn vocabulary_conflict(folder: &Folder, pipeline: &Pipeline) -> Result<Option<String>> {
+    if !folder.is_on_disk() {
+        return Ok(None);
+    }
+    let Some(path) = folder.find(VOCAB)? else { return Ok(None) };
+    let Ok(tokens) = read_vocab(&path) else { return Ok(None) };
+    let ids: HashMap<String, u32> = tokens.into_iter().zip(0..).collect();
+    let differing = ids.into_iter().filter(|(token, id)| pipeline.id(token) != Some(*id) && !token.trim().is_empty());
+    Ok(differing.min_by_key(|(_, id)| *id).map(|(token, id)| {
+        let other = pipeline.id(&token).map_or("none".to_string(), |id| id.to_string());
+        format!("{token:?} has the id {id} in {VOCAB}, {other} in {TOKENIZER}: {TOKENIZER} counts")
+    }))
 }
 
 /// Reads a `vocab.txt`. Every line is a token, even one that no text has because it is blank; as in `transformers`,

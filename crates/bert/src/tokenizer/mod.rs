@@ -33,6 +33,8 @@ use settings::Source;
 use special::{Ids, Names};
 use words::Words;
 
+pub(crate) use settings::CONFIG;
+
 /// A BERT tokenizer. It is cheap to clone and can be shared between threads.
 ///
 /// ```

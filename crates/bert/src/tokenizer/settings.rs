@@ -18,7 +18,7 @@ use crate::folder::Folder;
 use crate::side_file::{Kind, SideFile};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
-pub(super) const CONFIG: &str = "tokenizer_config.json";
+pub(crate) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const SPECIAL: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 /// A `model_max_length` of at least this number means no limit; `transformers` writes 10^30.
