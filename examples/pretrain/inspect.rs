@@ -65,7 +65,7 @@ fn inspect(
     tokenizer: &Tokenizer,
     pair: &Pair,
 ) -> Result<Inspected> {
-    let is_next = next_sentence.probability(&pair.a, &pair.b)?;
+    let is_next = cloze_examples::print_report(next_sentence.probability(&pair.a, &pair.b)?);
     let mut encoding = tokenizer.encode_pair(&pair.a, &pair.b)?;
     let mut original = None;
     if !encoding.ids.contains(&tokenizer.mask_id()) {
