@@ -69,8 +69,9 @@ fn run(arguments: &Arguments) -> Result {
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
     let data = |clean: &Sanitized| LabelledData::of_texts(&clean.texts, clean.labels.clone(), &tokenizer, max_length);
     let (training, report) = data(&training)?;
-    println!("{report}");
-    let (validation, _) = data(&validation)?;
+    println!("training: {report}");
+    let (validation, report) = data(&validation)?;
+    println!("validation: {report}");
 
     let recipe = Recipe {
         epochs: if is_built_in { 30 } else { 2 },
@@ -98,7 +99,7 @@ fn classify<'a>(
     labels: &[String],
     sentences: &[&'a str],
 ) -> Result<Vec<(&'a str, String, Vec<f64>)>> {
-    let found = classifier.truncate(true).classify(sentences)?;
+    let found = cloze_examples::print_report(classifier.classify(sentences)?);
     println!("\n=== Predictions ===");
     for (sentence, found) in sentences.iter().zip(&found) {
         let probabilities = labels.iter().zip(&found.scores).map(|(label, p)| format!("{label} {p:.4}"));

@@ -10,9 +10,10 @@ pub mod prelude {
     pub use cloze_bert::{
         Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
         BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, CrossEncoder,
-        EncodeOptions, Encoding, FillMask, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline, PreTrainedModel,
-        ProblemType, QuestionAnswering, SaveOptions, SentenceEmbedder, SentenceEncoder, SequenceLabels, Similarity,
-        TextClassification, TokenClassification, Tokenizer, TokenizerOptions, TrainOptions, Truncation,
+        EncodeOptions, Encoding, FillMask, LongText, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline,
+        PreTrainedModel, ProblemType, QuestionAnswering, Reported, SaveOptions, SentenceEmbedder, SentenceEncoder,
+        SequenceLabels, Similarity, TextClassification, TokenClassification, Tokenizer, TokenizerOptions, TrainOptions,
+        Truncation,
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
     pub use cloze_train::{

@@ -242,6 +242,20 @@ fn embed() -> Result {
     Ok(())
 }
 
+#[test]
+fn texts_that_are_too_long_are_reported() -> Result {
+    let long = "The boat is on the river. ".repeat(90);
+    for (arguments, expected) in [
+        (vec!["A boat.", &long], "1 of 2 texts did not fit in 512 tokens: 120 tokens were cut\n"),
+        (vec!["--windows", "A boat.", &long], "1 of 2 texts did not fit in 512 tokens: read in 2 windows\n"),
+        (vec!["A boat."], ""),
+    ] {
+        let output = Command::new(program("embed")?).args(arguments).output()?;
+        assert_eq!(String::from_utf8(output.stderr)?, expected);
+    }
+    Ok(())
+}
+
 /// Rows of attention are probabilities, and the page contains a map for each head of each layer.
 #[test]
 fn attention_map() -> Result {

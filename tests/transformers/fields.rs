@@ -104,7 +104,8 @@ fn tokens(folder: &Path) -> Result<Output> {
 
 fn embeddings(folder: &Path) -> Result<Output> {
     let embedder = SentenceEmbedder::open(folder)?;
-    let vectors = [embedder.embed(&TEXTS)?, embedder.query(&TEXTS)?, embedder.document(&TEXTS)?].concat().concat();
+    let vectors = [embedder.embed(&TEXTS)?, embedder.query(&TEXTS)?, embedder.document(&TEXTS)?];
+    let vectors = vectors.map(|vectors| vectors.value).concat().concat();
     Ok(Output { numbers: vectors.into_iter().map(f64::from).collect(), ..Output::default() })
 }
 

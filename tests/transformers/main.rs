@@ -4,6 +4,7 @@
 
 mod adapters;
 mod fields;
+mod long_texts;
 mod models;
 mod python;
 mod sentences;

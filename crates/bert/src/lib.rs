@@ -9,6 +9,7 @@
 //! - [`Batch`]: packed sequences. Models only see real tokens; there is no padding and no mask.
 //! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
 //!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`], [`CrossEncoder`].
+//!   Texts that are too long are cut, refused or read in windows ([`LongText`]), and [`Reported`].
 //! - [`tags`]: the tags of words, such as `B-PER`, in every scheme and notation, and the spans that they form.
 //!
 //! # Models by name

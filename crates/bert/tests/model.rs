@@ -2,7 +2,7 @@
 
 use cloze_bert::{
     Batch, BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel,
-    ClassifierPooling, ErrorKind, FillMask, Mode, OpenOptions, Pipeline, PreTrainedModel, PreTrainingTargets,
+    ClassifierPooling, ErrorKind, FillMask, LongText, Mode, OpenOptions, Pipeline, PreTrainedModel, PreTrainingTargets,
     Tokenizer, TrainOptions,
 };
 use cloze_tensor::{DType, Device, Module, Tensor};
@@ -184,8 +184,10 @@ fn fill_mask_returns_k_guesses() -> Result {
 fn a_text_that_is_too_long_is_an_error_with_the_smaller_limit() -> Result {
     let text = "the [MASK] ".repeat(7); // 14 tokens, and 2 special tokens
     for (max_length, expected) in [(512, 12), (5, 5)] {
-        let error = fill_mask(max_length)?.top_k(&text, 3).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::TooLong { tokens: 16, limit } if *limit == expected), "{error}");
+        let error = fill_mask(max_length)?.long_texts(LongText::Refuse).top_k(&text, 3).unwrap_err();
+        let found =
+            matches!(error.kind(), ErrorKind::TooLong { text: Some(0), tokens: 16, limit } if *limit == expected);
+        assert!(found, "{error}");
     }
     Ok(())
 }
