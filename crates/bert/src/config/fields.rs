@@ -1,5 +1,5 @@
-//! The fields of `config.json` that are not in [`BertConfig`]: those that are refused, those that nobody knows, and those that
-//! contradict others.
+//! The fields of `config.json` that are not in [`BertConfig`]: those that are refused, those that nobody knows, and
+//! those that contradict others.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! The modules that an `adapter_config.json` says are adapted or stored as a whole. `peft` leaves out adapters of all others, so
-//! a file that has some contradicts its settings.
+//! The modules that an `adapter_config.json` says are adapted or stored as a whole. `peft` leaves out adapters of all
+//! others, so a file that has some contradicts its settings.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,8 @@ enum Modules {
 impl Modules {
     const MUST: &'static str = "must be a list of names, a regular expression, or \"all-linear\"";
 
-    /// Returns the choice, or `Some(None)` for a regular expression that is not known here: the tensors alone then count.
+    /// Returns the choice, or `Some(None)` for a regular expression that is not known here: the tensors alone then
+    /// count.
     fn read(value: &Value) -> Option<Option<Modules>> {
         match value {
             Value::String(all) if all.eq_ignore_ascii_case("all-linear") => Some(Some(Modules::All)),

@@ -34,7 +34,8 @@ impl Kind {
             Kind::Transformer => &["unpad_inputs"],
             Kind::Pooling | Kind::Dense | Kind::Normalize | Kind::Tokens => &[],
             Kind::Sentence => &["__version__", "requirements", "keep_in_fp32_modules"],
-            // Where adapters came from, and settings of methods that are refused if they are used. Dropout is for training.
+            // Where adapters came from, and settings of methods that are refused if they are used. Dropout is for
+            // training.
             Kind::Adapter => &[
                 "auto_mapping",
                 "base_model_name_or_path",
@@ -50,8 +51,8 @@ impl Kind {
                 "runtime_config",
                 "task_type",
             ],
-            // Where the tokenizer came from, and what callers of `transformers` get by default, such as padding, which a
-            // packed batch does not have.
+            // Where the tokenizer came from, and what callers of `transformers` get by default, such as padding, which
+            // a packed batch does not have.
             Kind::Tokenizer => &[
                 "_commit_hash",
                 "_name_or_path",
@@ -143,7 +144,8 @@ const CONFIG: [&str; 88] = [
     "eos_token_id",
     "eos_token_ids",
     "sep_token_id",
-    // Parts that a BERT of `transformers` does not have. Multilingual and Chinese models describe their pooler, which is the usual one.
+    // Parts that a BERT of `transformers` does not have. Multilingual models describe their pooler, which is the usual
+    // one.
     "cross_attention_hidden_size",
     "directionality",
     "is_encoder_decoder",
