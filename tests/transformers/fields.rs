@@ -1,5 +1,5 @@
-//! Every field of every settings file that the Python packages know, with changed values: the result changes as theirs, or
-//! the file is refused by name, or neither result changes. What differs on purpose is listed here.
+//! Every field of every settings file that the Python packages know, with changed values: the result changes as theirs,
+//! or the file is refused by name, or neither result changes. What differs on purpose is listed here.
 
 use std::fs;
 use std::path::Path;

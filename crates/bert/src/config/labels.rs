@@ -2,9 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::CONFIG_FILE;
 use super::unread_fields::UnreadFields;
-use super::{MAX_LABELS, numbered_labels};
+use super::{CONFIG_FILE, MAX_LABELS, numbered_labels};
 use crate::files::short;
 use crate::{Error, Result};
 
