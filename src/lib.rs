@@ -16,9 +16,9 @@ pub mod prelude {
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
     pub use cloze_train::{
-        AdamW, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking, MaskingRate,
-        MaskingUnit, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names,
-        read_rows, sanitize,
+        AdamW, BatchRamp, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking,
+        MaskingRate, MaskingUnit, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,
+        label_names, read_rows, sanitize,
     };
 }
 

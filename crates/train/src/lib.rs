@@ -59,5 +59,7 @@ pub use sanitize::{
 pub use schedule::Schedule;
 pub use squad::{Squad, SquadExample, read_squad};
 pub use token_evaluation::TokenClassificationEvaluation;
-pub use trainer::{Budget, DataSet, Evaluation, Every, Learn, LossTerm, Size, Step, Stopped, Trainer, TrainingReport};
+pub use trainer::{
+    BatchRamp, Budget, DataSet, Evaluation, Every, Learn, LossTerm, Size, Step, Stopped, Trainer, TrainingReport,
+};
 pub use unigram::Unigram;

@@ -8,6 +8,7 @@ mod directory;
 mod evaluation;
 mod learn;
 mod progress;
+mod ramp;
 mod run;
 mod settings;
 mod signals;
@@ -25,6 +26,7 @@ pub(crate) use checkpoint::Fingerprint;
 pub use data_set::{DataSet, Size};
 pub use evaluation::{Evaluation, Every};
 pub use learn::{Learn, LossTerm};
+pub use ramp::BatchRamp;
 
 /// The length of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -156,7 +158,7 @@ impl<'m, M: Module> Trainer<'m, M> {
             schedule: Schedule::default(),
             clip_norm: Some(1.0),
             precision: Precision::F32,
-            batching: Batching { limit: Limit::Examples(32), by_length: false, accumulate: 1 },
+            batching: Batching { limit: Limit::Examples(32), by_length: false, accumulate: 1, ramp: None },
             budget: Budget::Epochs(1),
             seed: 0,
             average: None,
@@ -219,6 +221,14 @@ impl<'m, M: Module> Trainer<'m, M> {
     /// equals one with a single batch of all their examples. The last step of an epoch may have fewer batches.
     pub fn accumulate(mut self, batches: usize) -> Trainer<'m, M> {
         self.batching.accumulate = batches;
+        self
+    }
+
+    /// Makes the first steps smaller: the number of examples or tokens of a step, over all its batches, grows to the full
+    /// number. A step then has fewer batches, and its last one may be smaller. Not with
+    /// [`group_by_length`](Trainer::group_by_length).
+    pub fn batch_ramp(mut self, ramp: BatchRamp) -> Trainer<'m, M> {
+        self.batching.ramp = Some(ramp);
         self
     }
 

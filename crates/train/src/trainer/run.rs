@@ -51,7 +51,7 @@ fn make_optimizer<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, 
     if trainer.keep_best && trainer.evaluate.is_none() {
         return Err(Error::invalid("evaluate", "not set", "set to keep the best model"));
     }
-    let first = epoch_steps(trainer, data, 0)?.next()?;
+    let first = epoch_steps(trainer, data, 0, 0, 0)?.next()?;
     let batch = data.batch(&first[0], 0, 0)?;
     let is_frozen = |name: &str| trainer.frozen.as_ref().is_some_and(|is_frozen| is_frozen(name));
     let mut trainable = Vec::new();
@@ -151,8 +151,10 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
 
     /// Returns the steps of the current epoch that are not made yet.
     fn rest_of_epoch<'d, D: DataSet>(&self, data: &'d D) -> Result<Steps<'d, D>> {
-        let mut steps = epoch_steps(self.trainer, data, self.state.epoch)?;
-        steps.skip(self.state.in_epoch)?;
+        let State { step, steps, epoch, in_epoch, .. } = self.state;
+        let ramp_steps = self.trainer.batching.ramp_steps(steps);
+        let mut steps = epoch_steps(self.trainer, data, epoch, step - in_epoch, ramp_steps)?;
+        steps.skip(in_epoch)?;
         Ok(steps)
     }
 
