@@ -35,6 +35,7 @@ mod book {
         getting_started: "getting-started.md",
         course: "course.md",
         fine_tune: "how-to/fine-tune.md",
+        pre_train: "how-to/pre-train.md",
         embed_and_search: "how-to/embed-and-search.md",
         long_texts: "how-to/long-texts.md",
         threads: "how-to/threads.md",
