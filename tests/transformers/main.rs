@@ -5,6 +5,7 @@
 mod adapters;
 mod models;
 mod python;
+mod padding;
 mod sentences;
 mod settings;
 mod tokenizers;
