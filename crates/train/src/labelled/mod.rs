@@ -4,18 +4,20 @@ mod answers;
 mod choices;
 mod classes;
 mod report;
+mod retag;
 mod tags;
 mod texts;
 
 use cloze_bert::{Batch, Encoding};
 use cloze_tensor::random::{Purpose, Stream};
-
 use cloze_tensor::{CrossEntropy, Sequences};
+
 pub(crate) use answers::answer_span;
 pub use answers::{AnswerSpan, QuestionExample};
 pub use choices::ChoiceExample;
-pub use report::EncodingReport;
 pub use classes::{ClassLabel, balanced_class_weights};
+pub use report::EncodingReport;
+pub(crate) use retag::in_scheme_of;
 pub use tags::{TaggedSentence, tag_names};
 pub(crate) use tags::{classes, encode_sentences};
 
@@ -70,9 +72,9 @@ pub struct LabelledData<L> {
     sequences: Vec<Sequence>,
     labels: Vec<L>,
     seed: u64,
+    loss: CrossEntropy,
 }
 
-    loss: CrossEntropy,
 /// A batch with its labels.
 #[derive(Clone, Debug)]
 pub struct LabelledBatch<L> {
@@ -80,10 +82,10 @@ pub struct LabelledBatch<L> {
     pub batch: Batch,
     /// One label per example: B, or B divided by the number of choices.
     pub labels: Vec<L>,
-}
-
     /// The class weights and the label smoothing of the data; only labels that are classes have them.
     pub loss: CrossEntropy,
+}
+
 impl<L> LabelledBatch<L> {
     /// Returns the number of sequences per example.
     pub fn choices(&self) -> usize {
@@ -208,12 +210,12 @@ impl<L: Clone> DataSet for LabelledData<L> {
     fn fingerprint(&self) -> Option<u64> {
         let mut print = Fingerprint::new();
         print.add(&self.seed.to_le_bytes());
-        for sequence in &self.sequences {
-            print.add(&(sequence.ids.len() as u64).to_le_bytes());
         if self.loss != CrossEntropy::default() {
             self.loss.class_weights.iter().flatten().for_each(|weight| print.add(&weight.to_le_bytes()));
             print.add(&self.loss.label_smoothing.to_le_bytes());
         }
+        for sequence in &self.sequences {
+            print.add(&(sequence.ids.len() as u64).to_le_bytes());
             sequence.ids.iter().chain(&sequence.token_types).for_each(|id| print.add(&id.to_le_bytes()));
         }
         Some(print.finish())
@@ -276,8 +278,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn errors() {
     /// A run that is resumed with another loss is refused.
     #[test]
     fn the_loss_is_part_of_the_fingerprint() {
@@ -289,6 +289,8 @@ mod tests {
         assert_eq!(data.clone().label_smoothing(0.0).fingerprint(), data.fingerprint());
     }
 
+    #[test]
+    fn errors() {
         let one = Sequence { ids: vec![1], token_types: vec![0] };
         let error = |sequences: &[Sequence], labels: usize| {
             LabelledData::new(sequences.to_vec(), vec![0i64; labels]).unwrap_err().to_string()
