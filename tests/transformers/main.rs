@@ -6,6 +6,7 @@ mod adapters;
 mod fields;
 mod long_texts;
 mod models;
+mod padding;
 mod python;
 mod sentences;
 mod settings;
