@@ -104,14 +104,13 @@ impl<M: PreTrainedModel> Runner<M> {
     /// Encodes a text.
     fn read_one(&self, text: &str, second: Option<&str>, prompt: usize) -> Result<Windows> {
         let limit = self.tokenizer.max_length();
-        let encoding = match self.long_texts {
-            LongText::Truncate => {
-                let options = EncodeOptions::new().truncation(Truncation::LongestFirst);
-                self.tokenizer.encode_with(text, second, &options)?
-            }
-            _ => self.whole(text, second)?,
-        };
-        if encoding.len() <= limit && encoding.truncated == 0 {
+        if self.long_texts == LongText::Truncate {
+            // Even the end of a prompt, as in `sentence-transformers`.
+            let options = EncodeOptions::new().truncation(Truncation::LongestFirst);
+            return Ok(self.tokenizer.encode_with(text, second, &options)?.into());
+        }
+        let encoding = self.whole(text, second)?;
+        if encoding.len() <= limit {
             return Ok(encoding.into());
         }
         let special = encoding.special_tokens_mask.iter().filter(|&&special| special).count();
@@ -121,9 +120,8 @@ impl<M: PreTrainedModel> Runner<M> {
             )));
         }
         match self.long_texts {
-            LongText::Truncate => Ok(encoding.into()),
             LongText::Refuse => Err(ErrorKind::TooLong { text: None, tokens: encoding.len(), limit }.into()),
-            LongText::Windows | LongText::WindowsWithStride(_) => self.windows(text, second, &encoding, prompt),
+            _ => self.windows(text, second, &encoding, prompt),
         }
     }
 

@@ -237,9 +237,12 @@ fn windows_without_room_are_refused() -> Result {
     assert!(strided(9)?.classify_pairs(&[(&pair.0, &pair.1)])?.report.windows[0] > 50);
 
     let prompt = of_length(64) + " ";
-    for long_texts in [LongText::Truncate, LongText::Windows] {
+    for long_texts in [LongText::Refuse, LongText::Windows] {
         let encoder = model::<SentenceEncoder>(2, 6)?.with_prompt("query", &prompt);
-        let embedder = SentenceEmbedder::new(encoder, tokenizer()?)?.long_texts(long_texts);
+        let embedder = SentenceEmbedder::new(encoder, tokenizer()?)?;
+        // As in `sentence-transformers`, truncation leaves only the prompt.
+        assert_eq!(*embedder.query(&["a cat"])?, *embedder.query(&["a dog"])?);
+        let embedder = embedder.long_texts(long_texts);
         let expected = "text 0: the prompt has 62 tokens: it leaves no room for a text, 64 fit with 2 special tokens";
         assert_eq!(said(embedder.query(&["a cat"])), expected);
         assert!(embedder.document(&["a cat", ""])?.report.all_fit());
