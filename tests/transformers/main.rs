@@ -4,6 +4,7 @@
 
 mod adapters;
 mod models;
+mod padding;
 mod python;
 mod sentences;
 mod settings;
