@@ -39,8 +39,8 @@ pub use corpus::{Corpus, CorpusFiles, TokenizedCorpus};
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::PreTrainingEvaluation;
 pub use labelled::{
-    AnswerSpan, ChoiceExample, EncodingReport, LabelledBatch, LabelledData, QuestionExample, Sequence, TaggedSentence,
-    tag_names,
+    AnswerSpan, ChoiceExample, ClassLabel, EncodingReport, LabelledBatch, LabelledData, QuestionExample, Sequence,
+    TaggedSentence, balanced_class_weights, tag_names,
 };
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};

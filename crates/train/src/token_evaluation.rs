@@ -59,7 +59,7 @@ impl TokenClassificationEvaluation {
             let words = word_of_each_token(&in_batch, &batch.labels);
             let class = |word: &Option<(usize, usize)>| word.map_or(sum.ignore_index, |(s, at)| classes[s][at]);
             let targets: Vec<i64> = words.iter().map(class).collect();
-            evaluation.loss += no_grad(|| logits.cross_entropy_with(&targets, sum))?.item()?;
+            evaluation.loss += no_grad(|| logits.cross_entropy_with(&targets, &sum))?.item()?;
             for (class, word) in logits.argmax()?.into_iter().zip(words) {
                 if let Some((sentence, at)) = word {
                     evaluation.predictions[sentence][at].clone_from(&names[class]);

@@ -54,8 +54,8 @@ impl Watched {
 }
 
 impl Learn<PreTrainingBatch> for Watched {
-    fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
-        Learn::counts(&self.model, batch)
+    fn total_weights(&self, batch: &PreTrainingBatch) -> Vec<f64> {
+        Learn::total_weights(&self.model, batch)
     }
 
     fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> cloze_train::Result<Vec<LossTerm>> {

@@ -20,7 +20,7 @@ pub(super) struct StepResult {
 struct StepBatch<'e, D: DataSet> {
     examples: &'e [D::Example],
     batch: D::Batch,
-    counts: Vec<usize>,
+    weights: Vec<f64>,
 }
 
 /// Runs forward and backward on every batch of a step, then updates the parameters.
@@ -35,8 +35,8 @@ pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     let (mut batches, tokens) = step_batches(&*trainer.model, data, examples, step)?;
     let of_step = totals(&batches);
     // A batch without predictions has no part in a step that has some.
-    if batches.len() > 1 && of_step.iter().any(|&count| count > 0) {
-        batches.retain(|batch| batch.counts.iter().any(|&count| count > 0));
+    if batches.len() > 1 && of_step.iter().any(|&weight| weight > 0.0) {
+        batches.retain(|batch| batch.weights.iter().any(|&weight| weight > 0.0));
     }
     let (mode, precision) = (Mode::Train { seed: trainer.seed, step }, trainer.precision);
     let device = optimizer.device().clone();
@@ -76,8 +76,8 @@ fn step_batches<'e, D: DataSet, M: Learn<D::Batch>>(
     let (mut batches, mut sequences, mut tokens) = (Vec::with_capacity(examples.len()), 0u32, 0);
     for examples in examples {
         let batch = data.batch(examples, step, sequences)?;
-        let counts = model.counts(&batch);
-        batches.push(StepBatch { examples, batch, counts });
+        let weights = model.total_weights(&batch);
+        batches.push(StepBatch { examples, batch, weights });
         for size in examples.iter().map(|example| data.size(example)) {
             sequences = sequences.wrapping_add(size.sequences as u32);
             tokens += size.tokens;
@@ -86,26 +86,26 @@ fn step_batches<'e, D: DataSet, M: Learn<D::Batch>>(
     Ok((batches, tokens))
 }
 
-/// Returns the number of predictions in all batches, per term of the loss.
-fn totals<D: DataSet>(batches: &[StepBatch<'_, D>]) -> Vec<usize> {
-    let terms = batches.iter().map(|batch| batch.counts.len()).max().unwrap_or(0);
-    (0..terms).map(|term| batches.iter().filter_map(|batch| batch.counts.get(term)).sum()).collect()
+/// Returns the weight of the predictions of all batches, per term of the loss.
+fn totals<D: DataSet>(batches: &[StepBatch<'_, D>]) -> Vec<f64> {
+    let terms = batches.iter().map(|batch| batch.weights.len()).max().unwrap_or(0);
+    (0..terms).map(|term| batches.iter().filter_map(|batch| batch.weights.get(term)).sum()).collect()
 }
 
 /// Runs the forward pass of a batch and returns its share of the loss of the step.
 fn loss_share<D: DataSet, M: Learn<D::Batch>>(
     model: &M,
     batch: &StepBatch<'_, D>,
-    of_step: &[usize],
+    of_step: &[f64],
     mode: Mode,
 ) -> Result<Tensor> {
     let terms = model.loss_terms(&batch.batch, mode)?;
-    if terms.len() != batch.counts.len() {
-        let why = format!("the model returned {} loss terms but {} counts", terms.len(), batch.counts.len());
+    if terms.len() != batch.weights.len() {
+        let why = format!("the model returned {} loss terms but {} weights", terms.len(), batch.weights.len());
         return Err(Error::data("loss", why));
     }
     let mut share: Option<Tensor> = None;
-    for ((term, &own), &of_step) in terms.into_iter().zip(&batch.counts).zip(of_step) {
+    for ((term, &own), &of_step) in terms.into_iter().zip(&batch.weights).zip(of_step) {
         let term = term.per_step(own, of_step)?;
         share = Some(match share {
             Some(share) => share.add(&term)?,
