@@ -4,6 +4,7 @@ mod answers;
 mod choices;
 mod classes;
 mod report;
+mod retag;
 mod tags;
 mod texts;
 
@@ -16,6 +17,7 @@ pub use answers::{AnswerSpan, QuestionExample};
 pub use choices::ChoiceExample;
 pub use classes::{ClassLabel, balanced_class_weights};
 pub use report::EncodingReport;
+pub(crate) use retag::in_scheme_of;
 pub use tags::{TaggedSentence, tag_names};
 pub(crate) use tags::{classes, encode_sentences};
 
