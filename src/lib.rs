@@ -16,8 +16,9 @@ pub mod prelude {
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
     pub use cloze_train::{
-        AdamW, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking, PairSampler,
-        PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,
+        AdamW, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking,
+        MultiLabelEvaluation, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,
+        balanced_class_weights, label_names, read_rows, sanitize,
     };
 }
 
@@ -35,6 +36,7 @@ mod book {
         course: "course.md",
         fine_tune: "how-to/fine-tune.md",
         embed_and_search: "how-to/embed-and-search.md",
+        rerank: "how-to/rerank.md",
         long_texts: "how-to/long-texts.md",
         threads: "how-to/threads.md",
         choose_a_precision: "how-to/precision.md",
