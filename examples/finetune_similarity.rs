@@ -16,7 +16,7 @@ use clap::{Parser, ValueEnum};
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::{BadRows, LabelledBatch, Learn, Regress, RegressionEvaluation, Row, Sanitized, sanitize_scores};
-use cloze_examples::{Epoch, Recipe, Result, TrainingArguments};
+use cloze_examples::{Epoch, Recipe, Result, TrainingArguments, say_decimal_commas};
 use serde::Serialize;
 use serde_json::json;
 
@@ -179,6 +179,7 @@ fn recipe(arguments: &Arguments) -> Recipe {
 fn scaled(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Pairs> {
     let bad = if arguments.drop_bad { BadRows::Drop } else { BadRows::Fail };
     let mut clean = sanitize_scores(name, rows).check(bad)?;
+    say_decimal_commas(&clean);
     if clean.dropped.total() > 0 {
         println!("{}", clean.dropped);
     }

@@ -3,6 +3,7 @@
 //! they print that they are skipped.
 
 mod adapters;
+mod cross_encoders;
 mod fields;
 mod long_texts;
 mod models;

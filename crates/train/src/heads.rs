@@ -2,8 +2,8 @@
 
 use cloze_bert::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
-    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, Mode, SentenceEncoder,
-    SequenceLabels,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, Mode, PreTrainedModel,
+    ProblemType, SentenceEncoder, SequenceLabels,
 };
 use cloze_tensor::{CrossEntropy, Tensor};
 
@@ -74,14 +74,19 @@ impl Learn<LabelledBatch<i64>> for BertForSequenceClassification {
     }
 }
 
-/// A number per sequence: mean squared error.
+/// A number per sequence: mean squared error. If the problem type of the model is multi-label classification, it is the
+/// probability that a label applies, and the loss is binary cross-entropy, as in `transformers`.
 impl Learn<LabelledBatch<f32>> for BertForSequenceClassification {
     fn total_weights(&self, batch: &LabelledBatch<f32>) -> Vec<f64> {
         vec![batch.labels.len() as f64]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<f32>, mode: Mode) -> Result<Vec<LossTerm>> {
-        let labels = SequenceLabels::Values(batch.labels.clone());
+        let labels = batch.labels.clone();
+        let labels = match self.config().named_problem_type() {
+            Some(ProblemType::MultiLabel) => SequenceLabels::MultiLabel(labels),
+            _ => SequenceLabels::Values(labels),
+        };
         Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &labels, mode)?)])
     }
 }

@@ -12,6 +12,7 @@ mod labelled;
 mod length_warmup;
 mod masking;
 pub mod metrics;
+mod multi_label;
 mod optimizer;
 mod pairs;
 pub mod plot;
@@ -44,6 +45,7 @@ pub use labelled::{
 };
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, MaskingRate, MaskingUnit, Selection, Target, TargetKind, VocabularyTable};
+pub use multi_label::MultiLabelEvaluation;
 pub use optimizer::{AdamW, Optimizer, ParameterGroup};
 pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_batch::{MaskedExample, PreTrainingBatch};

@@ -16,8 +16,8 @@ pub enum Reduction {
     Divide(f64),
 }
 
-/// Settings of [`Tensor::cross_entropy_with`], those of `torch.nn.CrossEntropyLoss`. The default ignores targets of -100 and
-/// takes the mean, without class weights and label smoothing.
+/// Settings of [`Tensor::cross_entropy_with`](crate::Tensor::cross_entropy_with), those of `torch.nn.CrossEntropyLoss`. The
+/// default ignores targets of -100 and takes the mean, without class weights and label smoothing.
 ///
 /// ```
 /// use cloze_tensor::{CrossEntropy, Device, Tensor};
