@@ -196,29 +196,11 @@ fn parse(path: &Path, text: &str, format: &ConllFormat) -> Result<(Vec<TaggedSen
             }
         }
     }
-    let Sentences { mut sentences, numbers, dropped, .. } = found;
-    if sentences.is_empty() {
+    if found.sentences.is_empty() {
         return Err(Error::data_in(path, "sentences", "the file has none"));
     }
-    let found = DetectedScheme::of(&sentences.iter().map(|sentence| &sentence.tags).collect::<Vec<_>>());
-    let tags = sentences.iter().zip(&numbers).flat_map(|(sentence, numbers)| numbers.iter().zip(&sentence.tags));
-    let mut of_no_scheme = tags.filter(|(_, tag)| found.notation.parse(tag).position == SpanPosition::Unknown);
-    let first_of_no_scheme = of_no_scheme.next().map(|(line, tag)| (*line, tag.clone()));
-    let converted = sentences.iter_mut().map(|sentence| found.notation.to_iob2(&mut sentence.tags)).sum();
-    let first = found.irregular.first();
-    let report = ConllReport {
-        sentences: sentences.len(),
-        words: numbers.iter().map(Vec::len).sum(),
-        is_conllu,
-        comments: comments.len(),
-        scheme: found.scheme,
-        first_of_no_scheme,
-        converted,
-        irregular: found.irregular.len(),
-        first_irregular: first.and_then(|&(sentence, word)| numbers.get(sentence)?.get(word).copied()),
-        dropped,
-    };
-    Ok((sentences, report))
+    let report = ConllReport { is_conllu, comments: comments.len(), ..found.convert() };
+    Ok((found.sentences, report))
 }
 
 /// The sentences read so far.
@@ -252,6 +234,27 @@ impl Sentences {
             sentence.words.push(word.to_string());
             sentence.tags.push(tag.to_string());
             numbers.push(number);
+        }
+    }
+
+    /// Converts the tags to IOB2, and reports what was found.
+    fn convert(&mut self) -> ConllReport {
+        let Sentences { sentences, numbers, dropped, .. } = self;
+        let found = DetectedScheme::of(&sentences.iter().map(|sentence| &sentence.tags).collect::<Vec<_>>());
+        let tags = sentences.iter().zip(&*numbers).flat_map(|(sentence, numbers)| numbers.iter().zip(&sentence.tags));
+        let mut of_no_scheme = tags.filter(|(_, tag)| found.notation.parse(tag).position == SpanPosition::Unknown);
+        let first_of_no_scheme = of_no_scheme.next().map(|(line, tag)| (*line, tag.clone()));
+        let first = found.irregular.first();
+        ConllReport {
+            sentences: sentences.len(),
+            words: numbers.iter().map(Vec::len).sum(),
+            scheme: found.scheme,
+            first_of_no_scheme,
+            converted: sentences.iter_mut().map(|sentence| found.notation.to_iob2(&mut sentence.tags)).sum(),
+            irregular: found.irregular.len(),
+            first_irregular: first.and_then(|&(sentence, word)| numbers.get(sentence)?.get(word).copied()),
+            dropped: std::mem::take(dropped),
+            ..ConllReport::default()
         }
     }
 
