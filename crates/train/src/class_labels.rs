@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::rows::{Cell, Row};
-use crate::sanitize::label_name;
 use crate::{Error, Result};
 
 /// The limit of classes. More different integers are taken for a mistake, such as scores or ids as labels.
@@ -17,10 +16,12 @@ const MAX_CLASSES: usize = 1 << 16;
 /// beside all integers from 0 to at least 2, as in `datasets`. (-1, 0 and 1 are three classes.)
 ///
 /// # Errors
-/// Returns an error if no row has a usable label, or if there are more than 65,536 different integers.
+/// Returns an error if no row has a usable label, if most are numbers with a fraction, or if there are more than 65,536
+/// different integers.
 pub fn label_names(rows: &[Row]) -> Result<Vec<String>> {
     let (mut names, mut with_name) = (BTreeSet::new(), 0usize);
     let (mut integers, mut with_integer) = (BTreeSet::new(), 0usize);
+    let mut fractions = rows.iter().filter(|row| has_fraction(&row.label)).peekable();
     for row in rows {
         match (integer(&row.label), &row.label) {
             (Some(class), _) => {
@@ -39,6 +40,14 @@ pub fn label_names(rows: &[Row]) -> Result<Vec<String>> {
         let have_letters = names.iter().any(|name| name.contains(char::is_alphanumeric));
         names.retain(|name| !have_letters || !is_no_label(name));
         return Ok(names.into_iter().map(str::to_string).collect());
+    }
+    if let Some(&Row { line, label, .. }) = fractions.peek()
+        && 2 * fractions.count() > with_integer
+    {
+        let why = format!(
+            "most are numbers with a fraction, such as {label} on line {line}: scores are read with sanitize_scores"
+        );
+        return Err(Error::data("labels", why));
     }
     match integers.len() {
         0 if rows.iter().any(|row| matches!(row.label, Cell::Json(Value::Array(_) | Value::Object(_)))) => {
@@ -64,8 +73,13 @@ pub fn label_names(rows: &[Row]) -> Result<Vec<String>> {
 /// [`Columns::labels`](crate::Columns::labels) reads them.
 ///
 /// # Errors
-/// Returns an error if no row has a label.
+/// Returns an error if no row has a label, or if the labels are lists of a 0 or 1 for each name, which they do not give.
 pub fn multi_label_names(rows: &[Row]) -> Result<Vec<String>> {
+    if are_flags(rows) {
+        let why = "the lists have a 0 or 1 for each label, but no names: write the names of those that apply, or a \
+                   column for each label (Columns::labels)";
+        return Err(Error::data("labels", why));
+    }
     let mut names = BTreeSet::new();
     for row in rows {
         match &row.label {
@@ -78,6 +92,32 @@ pub fn multi_label_names(rows: &[Row]) -> Result<Vec<String>> {
     match names.is_empty() {
         true => Err(Error::data("labels", "no row has a usable label")),
         false => Ok(names.into_iter().collect()),
+    }
+}
+
+/// Returns whether labels are lists of the same number of zeros and ones. Names occur once in a list, so that there must
+/// be one with two zeros or two ones.
+fn are_flags(rows: &[Row]) -> bool {
+    let mut lists = rows.iter().filter_map(|row| match &row.label {
+        Cell::Json(Value::Array(list)) => Some(list.iter().map(Value::as_f64).collect::<Vec<_>>()),
+        _ => None,
+    });
+    let Some(first) = lists.next() else { return false };
+    let is_flag = |value: &Option<f64>| matches!(value, Some(0.0 | 1.0));
+    let repeats = |list: &[Option<f64>]| {
+        [0.0, 1.0].iter().any(|flag| list.iter().flatten().filter(|value| *value == flag).count() > 1)
+    };
+    let lists: Vec<_> = std::iter::once(first.clone()).chain(lists).collect();
+    lists.iter().all(|list| list.len() == first.len() && list.iter().all(is_flag))
+        && lists.iter().any(|list| repeats(list))
+}
+
+/// Returns the name of a label in a list: a string, or an integer.
+pub(crate) fn label_name(value: &Value) -> Option<String> {
+    match value {
+        Value::String(name) if !name.trim().is_empty() => Some(name.trim().to_string()),
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+        _ => None,
     }
 }
 
@@ -105,6 +145,10 @@ pub(crate) fn integer(label: &Cell) -> Option<i64> {
         Value::String(text) => integer_of_text(text),
         _ => None,
     }
+}
+
+fn has_fraction(label: &Cell) -> bool {
+    matches!(label, Cell::Json(Value::Number(number)) if number.as_f64().is_some_and(|number| number.fract() != 0.0))
 }
 
 fn truncated(value: f64) -> Option<i64> {
@@ -227,6 +271,23 @@ mod tests {
         assert_eq!(multi_label_names(&rows(&[json!({"b": 0, "a": 1})])).unwrap(), ["a", "b"]);
         let none = multi_label_names(&rows(&[json!(null), json!([])])).unwrap_err().to_string();
         assert_eq!(none, "labels: no row has a usable label");
+    }
+
+    #[test]
+    fn flags_and_scores_are_refused() {
+        let rows = |labels: &[Value]| -> Vec<Row> {
+            (1..).zip(labels).map(|(line, label)| Row::new(line, "a", label.clone())).collect()
+        };
+        for flags in [json!([1, 0, 1]), json!([0.0, 0.0, 1.0])] {
+            let error = multi_label_names(&rows(&[json!([1, 0, 0]), flags])).unwrap_err().to_string();
+            assert!(error.starts_with("labels: the lists have a 0 or 1 for each label, but no names"), "{error}");
+        }
+        for indices in [[json!([1, 0]), json!([0, 1])], [json!([0, 1, 2]), json!([1, 0, 0])]] {
+            assert!(multi_label_names(&rows(&indices)).is_ok(), "{indices:?}");
+        }
+        let scores = names(&[json!(3.0), json!(0.5), json!(4.25)]).unwrap_err().to_string();
+        let why = "such as 0.5 on line 2: scores are read with sanitize_scores";
+        assert_eq!(scores, format!("labels: most are numbers with a fraction, {why}"));
     }
 
     #[test]

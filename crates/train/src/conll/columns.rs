@@ -42,11 +42,11 @@ impl Division {
 }
 
 /// Returns whether lines are those of CoNLL-U: except for comments, they begin with the id of a word, and there are ten
-/// columns or the words are in another column than the first.
+/// columns, or the words are in another column than the first, or the ids of several columns count from 1.
 pub(super) fn is_conllu<'l>(lines: impl Iterator<Item = &'l str> + Clone, word_column: Option<usize>) -> bool {
     let mut lines = lines.filter(|line| !line.starts_with('#')).peekable();
     let may_be = match word_column {
-        None => lines.peek().is_some_and(|line| has_conllu_width(line)),
+        None => lines.peek().is_some_and(|line| has_conllu_width(line)) || count_words(lines.clone()),
         Some(column) => column > 1,
     };
     may_be && lines.peek().is_some() && lines.all(|line| is_id(first_column(line)))
@@ -54,7 +54,21 @@ pub(super) fn is_conllu<'l>(lines: impl Iterator<Item = &'l str> + Clone, word_c
 
 /// Returns whether a line has the columns of CoNLL-U.
 pub(super) fn has_conllu_width(line: &str) -> bool {
-    line.split('\t').count() == CONLLU_WIDTH
+    let division = if line.contains('\t') { Division::Tabs } else { Division::Blanks };
+    division.split(line).len() == CONLLU_WIDTH
+}
+
+/// Returns whether the first of at least three columns counts from 1 to at least 2, again and again.
+fn count_words<'l>(lines: impl Iterator<Item = &'l str>) -> bool {
+    let (mut last, mut largest) = (0usize, 0);
+    for line in lines.filter(|line| is_word_id(line)) {
+        let Ok(id) = first_column(line).parse::<usize>() else { return false };
+        if Division::Blanks.split(line).len() < 3 || (id != 1 && id != last + 1) {
+            return false;
+        }
+        (last, largest) = (id, largest.max(id));
+    }
+    largest > 1
 }
 
 /// Returns whether the line of a CoNLL-U file is a word, rather than a comment, a multi-word token or an empty node.

@@ -1,15 +1,19 @@
 //! CoNLL files, with a word and its tag on each line and blank lines between sentences.
 
 mod columns;
+mod comments;
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use cloze_bert::tags::{DetectedScheme, TagScheme};
+use cloze_bert::tags::{DetectedScheme, SpanPosition, TagScheme};
 
 use crate::files::read_text;
 use crate::{BadRows, DropReason, Dropped, Error, ErrorKind, Result, TaggedSentence};
 use columns::{Division, has_conllu_width, is_conllu, is_word_id};
+use comments::comments;
 
 /// The first word of the lines that separate documents in CoNLL-2003.
 const DOCUMENT: &str = "-DOCSTART-";
@@ -43,7 +47,9 @@ impl ConllFormat {
         ConllFormat { tag: Some(number), ..self }
     }
 
-    /// Skips lines that begin with `start`, such as `"# "`. By default no line is a comment, as `#` may be a word.
+    /// Skips lines that begin with `start`, such as `"# "`. By default, as `#` may be a word, only those lines at the
+    /// beginning of sentences that begin with `#` and have another number of columns than the words are comments, and
+    /// those of a lone `#` if all sentences have one and no word has its tag.
     pub fn comment(self, start: impl Into<String>) -> ConllFormat {
         ConllFormat { comment: Some(start.into()), ..self }
     }
@@ -63,10 +69,14 @@ pub struct ConllReport {
     pub sentences: usize,
     /// Number of words.
     pub words: usize,
-    /// Whether the file is CoNLL-U.
+    /// Whether the file is CoNLL-U, or has the ids of words as CoNLL-U does.
     pub is_conllu: bool,
+    /// Number of lines that begin with `#` and were taken for comments, except in CoNLL-U.
+    pub comments: usize,
     /// The scheme of the tags in the file; `None` if they belong to no scheme, like parts of speech.
     pub scheme: Option<TagScheme>,
+    /// If the tags belong to no scheme, the line and the first tag for which that is so.
+    pub first_of_no_scheme: Option<(usize, String)>,
     /// Number of tags that were changed to convert them to IOB2.
     pub converted: usize,
     /// Number of tags that violate the scheme, such as an `I-PER` after `O` in IOB2. They are read like `conlleval`
@@ -84,9 +94,15 @@ impl fmt::Display for ConllReport {
         if self.is_conllu {
             write!(f, ", CoNLL-U")?;
         }
+        if self.comments > 0 {
+            write!(f, ", {} comment(s)", self.comments)?;
+        }
         match self.scheme {
             Some(scheme) => write!(f, ", tags in {scheme}")?,
             None => write!(f, ", tags in no known scheme")?,
+        }
+        if let Some((line, tag)) = &self.first_of_no_scheme {
+            write!(f, " (the first is {tag:?} on line {line})")?;
         }
         match (self.converted, self.scheme) {
             (0, _) => {}
@@ -109,8 +125,9 @@ impl fmt::Display for ConllReport {
 /// Other white space, such as a no-break space, is part of a word. Tabs at the ends of lines are ignored.
 ///
 /// A file of ten columns whose first has the ids of words is read as CoNLL-U, as is any file whose first column has
-/// them if [`word_column`](ConllFormat::word_column) names another: lines that begin with `#` are comments, and lines
-/// of multi-word tokens (`1-2`) and empty nodes (`1.1`) are skipped.
+/// them if [`word_column`](ConllFormat::word_column) names another, and any of at least three columns whose first
+/// counts the words of each sentence: lines that begin with `#` are comments, and lines of multi-word tokens (`1-2`) and
+/// empty nodes (`1.1`) are skipped.
 ///
 /// Tags of any [scheme](TagScheme) are converted to IOB2, whether the letter is in front (`B-PER`, `b_PER`) or behind
 /// (`PER-B`), and `o` and `0` to `O`. Tags without a letter, such as parts of speech, are kept. The report names the
@@ -143,15 +160,21 @@ fn parse(path: &Path, text: &str, format: &ConllFormat) -> Result<(Vec<TaggedSen
             return Err(Error::invalid(what, 0, "at least 1: columns are counted from 1"));
         }
     }
+    // Line ends of old Macs.
+    let text = if text.contains('\n') { Cow::Borrowed(text) } else { Cow::Owned(text.replace('\r', "\n")) };
     let is_comment = |line: &str| format.comment.as_ref().is_some_and(|comment| line.starts_with(comment));
     let is_end = |line: &str| line.trim().is_empty() || line.split_whitespace().next() == Some(DOCUMENT);
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !is_comment(line));
     let words = lines.clone().map(|(_, line)| line).filter(|line| !is_end(line));
     let is_conllu = is_conllu(words.clone(), format.word);
     let has_upos = is_conllu && words.clone().any(has_conllu_width);
-    let lines = lines.filter(|(_, line)| !is_conllu || is_end(line) || is_word_id(line));
+    let is_found = !is_conllu && format.comment.is_none();
+    let all: Vec<_> = lines.clone().map(|(number, line)| (number, line, is_end(line))).collect();
+    let comments = if is_found { comments(&all, format.tag) } else { BTreeSet::new() };
+    let lines =
+        lines.filter(|(number, line)| !comments.contains(number) && (!is_conllu || is_end(line) || is_word_id(line)));
     let mut reader = Columns {
-        division: Division::of(words.filter(|line| !is_conllu || is_word_id(line))),
+        division: Division::of(lines.clone().map(|(_, line)| line).filter(|line| !is_end(line))),
         word: format.word.unwrap_or(if is_conllu { CONLLU_COLUMNS.0 } else { 1 }),
         tag: format.tag.or(has_upos.then_some(CONLLU_COLUMNS.1)),
         first: None,
@@ -173,24 +196,11 @@ fn parse(path: &Path, text: &str, format: &ConllFormat) -> Result<(Vec<TaggedSen
             }
         }
     }
-    let Sentences { mut sentences, numbers, dropped, .. } = found;
-    if sentences.is_empty() {
+    if found.sentences.is_empty() {
         return Err(Error::data_in(path, "sentences", "the file has none"));
     }
-    let found = DetectedScheme::of(&sentences.iter().map(|sentence| &sentence.tags).collect::<Vec<_>>());
-    let converted = sentences.iter_mut().map(|sentence| found.notation.to_iob2(&mut sentence.tags)).sum();
-    let first = found.irregular.first();
-    let report = ConllReport {
-        sentences: sentences.len(),
-        words: numbers.iter().map(Vec::len).sum(),
-        is_conllu,
-        scheme: found.scheme,
-        converted,
-        irregular: found.irregular.len(),
-        first_irregular: first.and_then(|&(sentence, word)| numbers.get(sentence)?.get(word).copied()),
-        dropped,
-    };
-    Ok((sentences, report))
+    let report = ConllReport { is_conllu, comments: comments.len(), ..found.convert() };
+    Ok((found.sentences, report))
 }
 
 /// The sentences read so far.
@@ -224,6 +234,27 @@ impl Sentences {
             sentence.words.push(word.to_string());
             sentence.tags.push(tag.to_string());
             numbers.push(number);
+        }
+    }
+
+    /// Converts the tags to IOB2, and reports what was found.
+    fn convert(&mut self) -> ConllReport {
+        let Sentences { sentences, numbers, dropped, .. } = self;
+        let found = DetectedScheme::of(&sentences.iter().map(|sentence| &sentence.tags).collect::<Vec<_>>());
+        let tags = sentences.iter().zip(&*numbers).flat_map(|(sentence, numbers)| numbers.iter().zip(&sentence.tags));
+        let mut of_no_scheme = tags.filter(|(_, tag)| found.notation.parse(tag).position == SpanPosition::Unknown);
+        let first_of_no_scheme = of_no_scheme.next().map(|(line, tag)| (*line, tag.clone()));
+        let first = found.irregular.first();
+        ConllReport {
+            sentences: sentences.len(),
+            words: numbers.iter().map(Vec::len).sum(),
+            scheme: found.scheme,
+            first_of_no_scheme,
+            converted: sentences.iter_mut().map(|sentence| found.notation.to_iob2(&mut sentence.tags)).sum(),
+            irregular: found.irregular.len(),
+            first_irregular: first.and_then(|&(sentence, word)| numbers.get(sentence)?.get(word).copied()),
+            dropped: std::mem::take(dropped),
+            ..ConllReport::default()
         }
     }
 
@@ -261,10 +292,11 @@ impl Columns {
         if self.tag.is_none() && columns.len() == 1 {
             return Err(format!("found only {line:?}, expected a word and a tag"));
         }
-        let tag = column(self.tag.unwrap_or(columns.len()))?;
-        match tag.is_empty() {
-            true => Err("the tag is empty".to_string()),
-            false => Ok((column(self.word)?, tag)),
+        let (word, tag) = (column(self.word)?, column(self.tag.unwrap_or(columns.len()))?);
+        match (word.is_empty(), tag.is_empty()) {
+            (true, _) => Err("the word is empty".to_string()),
+            (false, true) => Err("the tag is empty".to_string()),
+            (false, false) => Ok((word, tag)),
         }
     }
 }

@@ -123,7 +123,7 @@ impl Columns {
     }
 
     /// Sets the character between the columns of TSV and CSV files. By default, it is found out from the file. Between
-    /// tabs, quotation marks have no special meaning.
+    /// tabs, quotation marks have no special meaning, unless all names in the header are quoted.
     pub fn separator(self, separator: char) -> Columns {
         Columns { separator: Some(separator), ..self }
     }
@@ -144,7 +144,9 @@ impl Columns {
     pub(super) fn find(&self, there: &[impl AsRef<str>]) -> Result<ColumnIndices, String> {
         let find = |name: &Option<String>, defaults: &[&str]| {
             let wanted = name.as_ref().map_or_else(|| defaults.to_vec(), |name| vec![name.as_str()]);
-            let places = |name: &str| (0..there.len()).filter(|&at| there[at].as_ref() == name).collect::<Vec<_>>();
+            let places = |name: &str| {
+                (0..there.len()).filter(|&at| there[at].as_ref().trim() == name.trim()).collect::<Vec<_>>()
+            };
             let found = wanted.iter().map(|name| (*name, places(name))).find(|(_, places)| !places.is_empty());
             match found {
                 Some((_, places)) if places.len() == 1 => Ok(places[0]),
@@ -207,6 +209,8 @@ mod tests {
         assert_eq!(said(Columns::new(), &there), "no column label: the file has id, text");
         let why = "no column sentence, text or content: the file has id";
         assert_eq!(said(Columns::new(), &there[..1]), why);
+        let blanks = ColumnIndices { text: 1, second_text: None, label: LabelColumns::One(0) };
+        assert_eq!(Columns::new().text("tweet ").find(&["label ", " tweet"]), Ok(blanks));
         let twice = ["label", "text", "other", "other", "label"].map(String::from);
         assert_eq!(said(Columns::new(), &twice), "2 columns are named label: rename all but one");
         assert_eq!(said(Columns::new().text("tweet"), &there), "no column tweet: the file has id, text");

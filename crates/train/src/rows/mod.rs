@@ -83,8 +83,8 @@ const LOOK_AHEAD: usize = 1000;
 /// - `.tsv`, `.csv`: a header, then rows of columns. The separator is a tab in `.tsv` files and a comma in `.csv` files
 ///   if it gives the file the wanted columns, otherwise a comma, semicolon, tab or vertical bar that does;
 ///   [`Columns::separator`] chooses one, and [`RowStream::separator`] returns it. Between tabs, quotation marks have no
-///   special meaning, as in GLUE's files. Otherwise, quoted columns may contain separators, line ends and doubled
-///   quotation marks (RFC 4180).
+///   special meaning, as in GLUE's files, unless all names in the header are quoted. Otherwise, quoted columns may
+///   contain separators, line ends and doubled quotation marks (RFC 4180). White space around names does not matter.
 /// - `.jsonl`, `.ndjson`, `.json`: one JSON object per line, a list of objects, an object with a list of objects in
 ///   `data` or in a single other field, or an object with a list of values for each column. Python's `NaN`, `Infinity`
 ///   and `-Infinity` are accepted. Missing keys are read as `null`.

@@ -51,7 +51,7 @@ impl Separated {
             return Err(Error::invalid("separator", format!("{other:?}"), "an ASCII character"));
         }
         let separator = Separator::of(&String::from_utf8_lossy(&head), columns, usual);
-        let mut reader = Separator::reader(separator.character).from_reader(source);
+        let mut reader = separator.reader().from_reader(source);
         let mut record = StringRecord::new();
         let mut read = || reader.read_record(&mut record).map_err(|error| wrong(path, error));
         let is_read = (!separator.has_line || read()?) && read()?;

@@ -19,6 +19,8 @@ pub(super) struct Separator {
     pub(super) character: char,
     /// Whether the first line only names the separator.
     pub(super) has_line: bool,
+    /// Whether quotation marks around a column are not part of it.
+    pub(super) is_quoted: bool,
 }
 
 impl Separator {
@@ -32,15 +34,27 @@ impl Separator {
             true => by_header(head, columns, usual),
             false => by_widths(head, columns, usual),
         };
-        Separator { character: chosen.unwrap_or_else(found), has_line: named.is_some() }
+        let character = chosen.unwrap_or_else(found);
+        let header = head.lines().nth(usize::from(named.is_some())).filter(|_| columns.has_header());
+        Separator { character, has_line: named.is_some(), is_quoted: is_quoted(character, header.unwrap_or_default()) }
     }
 
     /// Returns a reader for files with this separator. Rows may have any number of columns.
-    pub(super) fn reader(character: char) -> ReaderBuilder {
-        let mut form = ReaderBuilder::new();
-        form.delimiter(character as u8).quoting(character != '\t').flexible(true).has_headers(false);
-        form
+    pub(super) fn reader(&self) -> ReaderBuilder {
+        reader(self.character, self.is_quoted)
     }
+}
+
+fn reader(character: char, is_quoted: bool) -> ReaderBuilder {
+    let mut form = ReaderBuilder::new();
+    form.delimiter(character as u8).quoting(is_quoted).flexible(true).has_headers(false);
+    form
+}
+
+/// Returns whether quotation marks quote: between tabs, only if they do so in the whole header.
+fn is_quoted(character: char, header: &str) -> bool {
+    let quotes = |name: &str| name.len() > 1 && name.starts_with('"') && name.ends_with('"');
+    character != '\t' || header.split('\t').map(str::trim_end).all(quotes)
 }
 
 /// Returns the separators to try, in order.
@@ -49,8 +63,8 @@ fn candidates(usual: char) -> Vec<char> {
     std::iter::once(usual).chain(others).collect()
 }
 
-fn records(head: &str, character: char) -> impl Iterator<Item = StringRecord> {
-    Separator::reader(character).from_reader(head.as_bytes()).into_records().map_while(Result::ok)
+fn records(head: &str, character: char, is_quoted: bool) -> impl Iterator<Item = StringRecord> {
+    reader(character, is_quoted).from_reader(head.as_bytes()).into_records().map_while(Result::ok)
 }
 
 /// Returns the first candidate for which `measure` is largest.
@@ -61,7 +75,8 @@ fn first_largest<T: Ord>(candidates: Vec<char>, usual: char, measure: impl Fn(ch
 /// Returns the first separator by which the header has the wanted columns, or else the most columns.
 fn by_header(head: &str, columns: &Columns, usual: char) -> char {
     first_largest(candidates(usual), usual, |character| {
-        let header = records(head, character).next().unwrap_or_default();
+        let is_quoted = is_quoted(character, head.lines().next().unwrap_or_default());
+        let header = records(head, character, is_quoted).next().unwrap_or_default();
         let fits = columns.find(&header.iter().collect::<Vec<_>>()).is_ok();
         (fits, if fits { 0 } else { header.len() })
     })
@@ -72,7 +87,8 @@ fn by_header(head: &str, columns: &Columns, usual: char) -> char {
 fn by_widths(head: &str, columns: &Columns, usual: char) -> char {
     let (needed, _) = columns.width();
     first_largest(candidates(usual), usual, |character| {
-        let widths: Vec<usize> = records(head, character).map(|record| record.len()).collect();
+        let widths: Vec<usize> =
+            records(head, character, is_quoted(character, "")).map(|record| record.len()).collect();
         let is_cut = head.len() as u64 >= LOOK_AHEAD && widths.len() > 1;
         let widths = &widths[..widths.len() - usize::from(is_cut)];
         let least = widths.iter().min().copied().unwrap_or_default();
@@ -104,8 +120,20 @@ mod tests {
         assert_eq!((found("review\n", '\t'), found("", '\t')), ('\t', '\t'));
         let chosen = Columns::new().separator(':');
         assert_eq!(Separator::of("text,label:text:label\n", &chosen, ',').character, ':');
-        let named = Separator { character: ';', has_line: true };
+        let named = Separator { character: ';', has_line: true, is_quoted: true };
         assert_eq!(Separator::of("sep=;\r\ntext;label\n", &Columns::new(), ','), named);
+    }
+
+    #[test]
+    fn between_tabs_a_quoted_header_tells_of_quotation_marks() {
+        let found = |head: &str, columns: &Columns| {
+            let Separator { character, is_quoted, .. } = Separator::of(head, columns, '\t');
+            (character, is_quoted)
+        };
+        assert_eq!(found("\"text\"\t\"label\"\r\n\"a\tb\"\t1\n", &Columns::new()), ('\t', true));
+        assert_eq!(found("sep=\t\n\"text\"\t\"label\"\n", &Columns::new()), ('\t', true));
+        assert_eq!(found("text\t\"label\"\n\"a\"\t1\n", &Columns::new().label("\"label\"")), ('\t', false));
+        assert_eq!(found("\"a\"\t\"b\"\n", &Columns::numbered()), ('\t', false));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::dropped::DropReason;
-use crate::class_labels::{NO_CLASS, integer, is_no_label};
+use crate::class_labels::{NO_CLASS, integer, is_no_label, label_name};
 use crate::rows::Cell;
 
 /// The names of the classes.
@@ -91,15 +91,6 @@ pub(super) fn applying(label: &Cell, names: &[String]) -> Result<Vec<bool>, Drop
         applying[known] = true;
     }
     Ok(applying)
-}
-
-/// Returns the name of a label in a list: a string, or an integer.
-pub(crate) fn label_name(value: &Value) -> Option<String> {
-    match value {
-        Value::String(name) if !name.trim().is_empty() => Some(name.trim().to_string()),
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 /// Returns whether a label applies: 0 or 1, as a number, a string or a boolean.

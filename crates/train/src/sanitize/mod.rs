@@ -9,7 +9,6 @@ mod text;
 use cloze_bert::Tokenizer;
 
 pub use dropped::{BadRows, DropReason, Dropped, DroppedRow};
-pub(crate) use label::label_name;
 
 use crate::rows::{Cell, Row};
 use crate::{EncodingReport, LabelledData, Result};

@@ -20,7 +20,7 @@ type Object = Map<String, Value>;
 /// - articles with paragraphs, in `data` or as a list;
 /// - a list of paragraphs with `context` and `qas`;
 /// - a row for each question with `context`, `question` and `answers`, in a list or as JSON Lines, as `datasets` writes
-///   SQuAD. A row with empty `answers` is impossible to answer.
+///   SQuAD. A row with empty `answers` is impossible to answer, as is any such question in a file of version 2.0.
 ///
 /// `answers` may be a list of answers, or an object with lists `text` and `answer_start`. Ids may be strings or
 /// numbers; a question without one gets its number. Answers of impossible questions are ignored. A question that cannot
@@ -50,7 +50,7 @@ pub fn read_squad(path: impl AsRef<Path>) -> Result<Squad> {
         Value::Array(items) => ("", items.as_slice()),
         Value::Object(object) => match object.get("data") {
             Some(Value::Array(items)) => {
-                reader.says_impossible = version_of(object).trim_start_matches(['v', 'V']).starts_with('2');
+                reader.is_version_2 = version_of(object).trim_start_matches(['v', 'V']).starts_with('2');
                 ("data", items.as_slice())
             }
             Some(_) => return Err(wrong("`data` is not a list".to_string())),
@@ -62,11 +62,11 @@ pub fn read_squad(path: impl AsRef<Path>) -> Result<Squad> {
     for (at, item) in items.iter().enumerate() {
         reader.item(item, &format!("{place}[{at}]")).map_err(wrong)?;
     }
-    let Reader { mut squad, says_impossible, .. } = reader;
+    let Reader { mut squad, is_version_2, says_impossible } = reader;
     if squad.examples.is_empty() {
         return Err(Error::data_in(path, "SQuAD", "the file has no questions"));
     }
-    if says_impossible {
+    if is_version_2 || says_impossible {
         squad.version = SquadVersion::V2_0;
     }
     Ok(squad)
@@ -111,6 +111,14 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
+/// Returns a text that must not be a list or an object.
+fn single_text(object: &Object, key: &str, place: &str) -> Result<String, String> {
+    match object.get(key) {
+        Some(Value::Array(_) | Value::Object(_)) => Err(format!("{place}.{key} is not a text")),
+        _ => Ok(text(object, key)),
+    }
+}
+
 /// Returns a text, which is empty if there is none.
 fn text(object: &Object, key: &str) -> String {
     object.get(key).and_then(text_of).unwrap_or_default()
@@ -128,6 +136,9 @@ fn list<'v>(object: &'v Object, key: &str, place: &str) -> Result<&'v [Value], S
 #[derive(Default)]
 struct Reader {
     squad: Squad,
+    /// Whether the file says that it has version 2.0.
+    is_version_2: bool,
+    /// Whether any question says whether it is impossible.
     says_impossible: bool,
 }
 
@@ -152,13 +163,13 @@ impl Reader {
         }
         match item.contains_key("qas") {
             true => self.paragraph(&Value::Object(item.clone()), place),
-            false => self.question(item, self.context(item), place),
+            false => self.question(item, self.context(item, place)?, place),
         }
     }
 
     fn paragraph(&mut self, paragraph: &Value, place: &str) -> Result<(), String> {
         let Value::Object(paragraph) = paragraph else { return Err(format!("{place} is not an object")) };
-        let context = self.context(paragraph);
+        let context = self.context(paragraph, place)?;
         for (at, question) in list(paragraph, "qas", place)?.iter().enumerate() {
             let place = format!("{place}.qas[{at}]");
             let Value::Object(question) = question else { return Err(format!("{place} is not an object")) };
@@ -168,20 +179,22 @@ impl Reader {
     }
 
     /// Returns the context of a paragraph or a row, which it shares with the question before if it is the same.
-    fn context(&self, object: &Object) -> Arc<str> {
-        let context = text(object, "context");
-        match self.squad.examples.last() {
+    fn context(&self, object: &Object, place: &str) -> Result<Arc<str>, String> {
+        let context = single_text(object, "context", place)?;
+        Ok(match self.squad.examples.last() {
             Some(last) if *last.context == context => last.context.clone(),
             _ => context.into(),
-        }
+        })
     }
 
     fn question(&mut self, question: &Object, context: Arc<str>, place: &str) -> Result<(), String> {
         let marked = question.get("is_impossible").and_then(flag);
         let (given, is_columns) = answers(question.get("answers"), place)?;
-        // `datasets` has no mark: a row without answers is impossible. Neither had BERT's scripts: the start is -1.
+        // `datasets` has no mark, and the script of SQuAD 2.0 does not look at it: a question without answers is
+        // impossible. In BERT's scripts, the start is -1.
         let is_nowhere = |answer: &Answer| answer.text.is_empty() && answer.start == Some(NOWHERE);
-        let has_none = (is_columns && given.is_empty()) || (!given.is_empty() && given.iter().all(is_nowhere));
+        let is_empty = given.is_empty() && (is_columns || (self.is_version_2 && question.contains_key("answers")));
+        let has_none = is_empty || (!given.is_empty() && given.iter().all(is_nowhere));
         let is_impossible = marked.unwrap_or(has_none);
         self.says_impossible |= marked.is_some() || is_impossible;
         let given = if is_impossible { Vec::new() } else { given };
@@ -193,7 +206,7 @@ impl Reader {
         self.squad.examples.push(SquadExample {
             id: question.get("id").and_then(text_of).unwrap_or_else(|| self.squad.examples.len().to_string()),
             article: self.squad.titles.len() - 1,
-            question: text(question, "question"),
+            question: single_text(question, "question", place)?,
             context,
             answers: given.into_iter().map(span).collect(),
             is_impossible,
@@ -219,7 +232,12 @@ struct Answer {
 
 impl Answer {
     fn new(text: Option<&Value>, start: Option<&Value>) -> Answer {
-        let integer = |start: &Value| start.as_i64().or_else(|| start.as_f64().map(|start| start as i64));
+        let integer = |start: &Value| match start {
+            Value::String(digits) => digits.trim().parse().ok(),
+            _ => {
+                start.as_i64().or_else(|| start.as_f64().filter(|start| start.fract() == 0.0).map(|start| start as i64))
+            }
+        };
         Answer { text: text.and_then(text_of).unwrap_or_default(), start: start.and_then(integer) }
     }
 

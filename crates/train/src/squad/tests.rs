@@ -42,6 +42,27 @@ fn both_versions() {
     }
 }
 
+/// The script of SQuAD 2.0 takes a question for impossible if its answers are empty.
+#[test]
+fn empty_answers_are_impossible_in_version_2() {
+    let questions = json!([{"id": "a", "question": "who", "answers": []}, {"id": "b", "question": "who"}]);
+    for (version, expected) in [("v2.0", [true, false]), ("1.1", [false, false])] {
+        let squad = read(&file(version, questions.clone())).unwrap();
+        assert_eq!([0, 1].map(|at: usize| squad.examples[at].is_impossible), expected);
+    }
+}
+
+#[test]
+fn starts_may_be_strings() {
+    let start = |start: Value| {
+        let answers = json!([{"text": "cat", "answer_start": start}]);
+        let squad = read(&file("1.1", json!([{"id": "a", "question": "who", "answers": answers}]))).unwrap();
+        (squad.examples[0].answers[0].start, squad.examples[0].fault.is_some())
+    };
+    assert_eq!([json!("9"), json!(9.0)].map(start), [(9, false); 2]);
+    assert!([json!("x"), json!(9.5)].map(start).iter().all(|(_, is_fault)| *is_fault));
+}
+
 #[test]
 fn articles_stay_together() {
     let squad = read(&file("1.1", json!([{"id": "a", "question": "who"}, {"id": "b", "question": "who"}]))).unwrap();
@@ -172,6 +193,8 @@ fn errors_name_the_place() {
         ("[{\"context\": \"a\", \"qas\": [2]}]", "[0].qas[0] is not an object"),
         ("[{\"context\": \"a\", \"answers\": 2}]", "[0].answers is neither a list nor an object"),
         ("[{\"context\": \"a\", \"answers\": [2]}]", "[0].answers[0] is not an object"),
+        ("{\"context\": [\"a\"], \"question\": [\"b\"]}", "[0].context is not a text"),
+        ("[{\"context\": \"a\", \"question\": {}}]", "[0].question is not a text"),
         ("{\"context\": \"a\"}\n{\"context\": \n", "EOF while parsing a value at line 2 column 12"),
     ] {
         let expected = format!("a.json: SQuAD: not in SQuAD's JSON format: {why}");

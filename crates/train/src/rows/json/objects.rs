@@ -87,8 +87,8 @@ impl Objects {
     }
 
     /// Returns the objects of a document that begins on line `line`: a list, an object that contains a list, a table by
-    /// its columns (whose rows have no lines, only numbers), or objects one after the other. Returns `None` if it is
-    /// none of these.
+    /// its columns (whose rows have no lines, only numbers), or objects one after the other, also with commas between
+    /// them. Returns `None` if it is none of these.
     fn document(&self, text: &str, line: usize) -> Option<VecDeque<Numbered>> {
         let start = text.len() - text.trim_start().len();
         let whole = &text[start..];
@@ -114,7 +114,10 @@ impl Objects {
         while let Some(length) = length(&text[at..]) {
             objects.push_back((lines.line_of(at), object(&text[at..at + length])));
             at += length;
-            at += text[at..].len() - text[at..].trim_start().len();
+            at += text[at..].len() - text[at..].trim_start_matches(|c: char| c.is_whitespace() || c == ',').len();
+            if !text[at..].starts_with('{') && at < text.len() {
+                return None;
+            }
         }
         if at < text.len() {
             objects.push_back((lines.line_of(at), Err("invalid JSON: the file ends inside an object".to_string())));

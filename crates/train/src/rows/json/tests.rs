@@ -82,6 +82,17 @@ fn lists_of_objects_are_rows() {
 
 /// As `json.dump(dataset.to_dict(), ..)` and `DataFrame.to_json(..)` write a table.
 #[test]
+fn commas_may_follow_objects() {
+    let text = "{\"text\": \"a\", \"label\": 1},\n{\"text\": \"b\", \"label\": 0},\n";
+    assert_eq!(rows(text, &Columns::new()).unwrap(), [Row::new(1, "a", 1), Row::new(2, "b", 0)]);
+    // Other text makes its own line malformed, and no other.
+    let text = "{\"text\": \"a\", \"label\": 1} x\n{\"text\": \"b\", \"label\": 0}\n";
+    let read = rows(text, &Columns::new()).unwrap();
+    assert!(matches!(read[0].text, Cell::Malformed(_)), "{read:?}");
+    assert_eq!(read[1..], [Row::new(2, "b", 0)]);
+}
+
+#[test]
 fn columns_are_rows() {
     let expected = [Row::new(1, "a", 1), Row::new(2, "b", 0)];
     let text = r#"{"text": ["a", "b"], "label": [1, 0], "id": ["x", "y"]}"#;
