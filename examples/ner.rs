@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result {
     cloze_examples::check_json(arguments.json.as_deref())?;
     let pipeline = match &arguments.model {
-        Some(place) => TokenClassification::open_on(place, &arguments.device.device)?,
+        Some(place) => arguments.device.pipeline(place)?,
         None => small(arguments)?,
     };
     let pipeline = pipeline.aggregation(match arguments.aggregation {

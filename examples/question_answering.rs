@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> Result {
     cloze_examples::check_json(arguments.json.as_deref())?;
     let asked = question(arguments)?;
     let pipeline = match &arguments.model {
-        Some(place) => QuestionAnswering::open_on(place, &arguments.device.device)?,
+        Some(place) => arguments.device.pipeline(place)?,
         None => small(arguments)?,
     };
     let pipeline = pipeline

@@ -1,4 +1,7 @@
 //! Re-ranking: a cross-encoder reads a query together with each document, and sorts the documents by its scores.
+//!
+//! Without `--model`, the small model of this repository scores how likely each document follows the query, which it
+//! learned in pre-training. With `--model DIR_OR_NAME`, uses a real model.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,14 +14,15 @@ use serde_json::json;
 /// Sorts documents by how well they answer a query.
 #[derive(Parser)]
 struct Arguments {
-    /// Query
-    query: String,
+    /// Query [default: a built-in sentence, and documents to go with it]
+    #[arg(requires = "documents")]
+    query: Option<String>,
     /// Documents
-    #[arg(required = true)]
     documents: Vec<String>,
-    /// Folder of a cross-encoder, or its name on the Hugging Face Hub
+    /// Cross-encoder, a folder or a name on the Hugging Face Hub [default: the next-sentence head of
+    /// models/tiny in this repository]
     #[arg(long, value_name = "DIR_OR_NAME")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgument,
     /// Read documents that are too long in overlapping windows, and average their scores, instead of cutting the end
@@ -32,20 +36,49 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
+const QUERY: &str = "Tom is a baker and he makes bread.";
+
+const DOCUMENTS: [&str; 4] = [
+    "The red boat is on the river.",
+    "He makes the bread at night.",
+    "The rain falls on the river and on the boat.",
+    "The old dog sleeps at the door.",
+];
+
 fn main() -> ExitCode {
     cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
-    let model = CrossEncoder::open_on(&arguments.model, &arguments.device.device)?;
-    let model = if arguments.windows { model.long_texts(LongText::Windows) } else { model };
-    let documents: Vec<&str> = arguments.documents.iter().map(String::as_str).collect();
-    let ranked = model.rank(&arguments.query, &documents, arguments.top.unwrap_or(documents.len()))?;
+    cloze_examples::check_json(arguments.json.as_deref())?;
+    let model = match &arguments.model {
+        Some(place) => arguments.device.pipeline(place)?,
+        None => next_sentence(arguments)?,
+    };
+    let model: CrossEncoder = if arguments.windows { model.long_texts(LongText::Windows) } else { model };
+    let query = arguments.query.as_deref().unwrap_or(QUERY);
+    let documents = cloze_examples::texts(&arguments.documents, &DOCUMENTS);
+    let ranked = model.rank(query, &documents, arguments.top.unwrap_or(documents.len()))?;
     let ranked = cloze_examples::print_report(ranked);
+    println!("{query}");
     for (index, score) in &ranked {
         println!("{score:>8.4}  {}", documents[*index]);
     }
     let ranked: Vec<_> =
         ranked.iter().map(|(index, score)| json!({"document": documents[*index], "score": score})).collect();
-    cloze_examples::write_json(arguments.json.as_deref(), &json!({"query": arguments.query, "ranked": ranked}))
+    cloze_examples::write_json(arguments.json.as_deref(), &json!({"query": query, "ranked": ranked}))
+}
+
+/// Returns a cross-encoder whose score is the probability that the document follows the query. The sigmoid of the
+/// difference of two logits is their softmax, so the difference of the two rows of the next-sentence head is its head.
+fn next_sentence(arguments: &Arguments) -> Result<CrossEncoder> {
+    let (place, device) = (cloze_examples::tiny_model(), &arguments.device.device);
+    println!("No --model: scoring with the next-sentence head of models/tiny\n");
+    let (next, _) = BertForNextSentencePrediction::open(&place, device)?;
+    let options = OpenOptions::new().labels(["follows"]).fresh_head();
+    let (mut model, _) = BertForSequenceClassification::open_with(&place, device, &options)?;
+    let head = next.cls.seq_relationship;
+    model.classifier.weight = head.weight.narrow(0, 0, 1)?.sub(&head.weight.narrow(0, 1, 1)?)?;
+    model.classifier.bias = head.bias.narrow(0, 0, 1)?.sub(&head.bias.narrow(0, 1, 1)?)?;
+    Ok(CrossEncoder::new(model, Tokenizer::open(&place)?)?)
 }

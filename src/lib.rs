@@ -10,7 +10,7 @@ pub mod prelude {
     pub use cloze_bert::{
         Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
         BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, CrossEncoder,
-        EncodeOptions, Encoding, FillMask, LongText, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline,
+        EncodeOptions, Encoding, FillMask, LoadReport, LongText, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline,
         PreTrainedModel, ProblemType, QuestionAnswering, Reported, SaveOptions, SentenceEmbedder, SentenceEncoder,
         SequenceLabels, Similarity, TextClassification, TokenClassification, Tokenizer, TokenizerOptions, TrainOptions,
         Truncation,

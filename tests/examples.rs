@@ -205,7 +205,7 @@ fn similarity() -> Result {
     Ok(())
 }
 
-/// The scores are those of the pipeline, whatever the weights of the head.
+/// The scores are those of the pipeline, whatever the weights of the head. Contradictions in the folder are reported.
 #[test]
 fn rerank() -> Result {
     let (folder, documents) = (tempfile::tempdir()?, ["The dog barked at the postman.", "A frog sits on the bank."]);
@@ -219,7 +219,16 @@ fn rerank() -> Result {
     let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
     let ranked = CrossEncoder::open(&folder)?.rank("Who barked?", &documents, 1)?;
     assert_eq!(report["ranked"][0]["document"], documents[ranked[0].0]);
-    assert!((number(&report["ranked"][0]["score"])? - ranked[0].1).abs() < 1e-9 && said.lines().count() == 1);
+    assert!((number(&report["ranked"][0]["score"])? - ranked[0].1).abs() < 1e-9 && said.lines().count() == 2);
+
+    let settings = folder.path().join("tokenizer_config.json");
+    let changed = std::fs::read_to_string(&settings)?.replace("\"do_lower_case\": true", "\"do_lower_case\": false");
+    std::fs::write(&settings, changed)?;
+    let output = Command::new(program("rerank")?).args(["--model", &place, "Who barked?", "A dog."]).output()?;
+    let said = String::from_utf8(output.stderr)?;
+    let differs =
+        "do_lower_case is false in tokenizer_config.json, true in tokenizer.json: tokenizer_config.json counts";
+    assert_eq!(said, format!("{place}: {differs}\n"));
     Ok(())
 }
 
@@ -274,6 +283,24 @@ fn finetune_of_every_kind_of_label() -> Result {
     Ok(())
 }
 
+/// Without a model, the scores are the probabilities of the next-sentence head.
+#[test]
+fn rerank_by_next_sentences() -> Result {
+    let json = tempfile::NamedTempFile::new()?;
+    printed("rerank", &["--json", &json.path().to_string_lossy()])?;
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json.path())?)?;
+    let query = report["query"].as_str().ok_or("the query is missing")?;
+    let model = NextSentence::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny"))?;
+    for ranked in list(&report["ranked"])? {
+        let document = ranked["document"].as_str().ok_or("the document is missing")?;
+        let expected = model.probability(query, document)?.value;
+        assert!((number(&ranked["score"])? - expected).abs() < 1e-5, "{document}: {expected}");
+    }
+    assert_eq!(report["ranked"][0]["document"], "He makes the bread at night.");
+    Ok(())
+}
+
+/// Both formats contain the same numbers.
 #[test]
 fn embed() -> Result {
     let sentences = ["o gato dormiu", "o\tgato"];

@@ -159,9 +159,11 @@ fn settings_of_the_encoder_take_precedence() -> Result {
     let said_twice = [
         "max_seq_length is 40 in sentence_bert_config.json, max_seq_length 7 in sentence_xlnet_config.json: 40 counts",
         "max_seq_length is 40 in sentence_bert_config.json, model_max_length 16 in tokenizer_config.json: 40 counts",
-        "max_seq_length is 40 in sentence_bert_config.json, max_position_embeddings 32 in config.json: 32 counts",
+        "the maximum length of the tokenizer is 40, max_position_embeddings in config.json 32: 32 counts",
     ];
     assert_eq!(report.conflicts, said_twice);
+    assert_eq!(SentenceEmbedder::open_with_report(dir.path(), &Device::Cpu)?.1, report);
+    assert_eq!(Similarity::open_with_report(dir.path(), &Device::Cpu)?.1, report);
     // An empty file does not count.
     fs::write(dir.path().join("sentence_bert_config.json"), "{}")?;
     same(&SentenceEmbedder::open(dir.path())?.embed(&TEXTS)?, &plain(&TEXTS, 7)?);

@@ -292,9 +292,12 @@ fn tokenizer_config_takes_precedence_and_the_conflict_is_said() {
         "num_labels is 3 in config.json, id2label has 1 labels: num_labels counts, and the names do not",
         "\"cat\" has the id 8 in vocab.txt, 9 in tokenizer.json: tokenizer.json counts",
         "pad_token_id is 5 in config.json, the tokenizer has 0: the tokenizer counts",
-        "model_max_length is 600, max_position_embeddings in config.json 512: 512 counts",
+        "the maximum length of the tokenizer is 600, max_position_embeddings in config.json 512: 512 counts",
     ];
     assert_eq!(report.conflicts, expected);
+    // A pipeline gives the same report.
+    let (_, of_pipeline) = FillMask::open_with_report(dir.path(), &Device::Cpu).unwrap();
+    assert_eq!(of_pipeline, report);
     fs::remove_file(dir.path().join("vocab.txt")).unwrap();
     fs::remove_file(path).unwrap();
     // Without a layout, a tokenizer of this class adds no special tokens.

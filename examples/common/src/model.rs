@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
 
-use crate::Result;
+use crate::{Result, print_remarks};
 
 /// Returns the folder of the small model in this repository, which examples use without `--model`.
 pub fn tiny_model() -> PathBuf {
@@ -34,6 +34,18 @@ pub struct DeviceArgument {
     pub device: Device,
 }
 
+impl DeviceArgument {
+    /// Opens the model in a folder or of a name in a pipeline, on this device.
+    ///
+    /// # Errors
+    /// Returns an error if the model cannot be opened or lacks the head of the pipeline.
+    pub fn pipeline<P: Pipeline>(&self, place: &Path) -> Result<P> {
+        let (pipeline, report) = P::open_with_report(place, &self.device)?;
+        print_remarks(place, &report);
+        Ok(pipeline)
+    }
+}
+
 fn by_name<S: serde::Serializer>(device: &Device, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_str(device)
 }
@@ -60,12 +72,12 @@ impl ModelArgument {
         &self.device.device
     }
 
-    /// Opens the model in a pipeline.
+    /// Opens the model in a pipeline, and prints on standard error which of its files contradict each other.
     ///
     /// # Errors
     /// Returns an error if the model cannot be opened or lacks the head of the pipeline.
     pub fn pipeline<P: Pipeline>(&self) -> Result<P> {
-        Ok(P::open_on(self.place(), self.device())?)
+        self.device.pipeline(&self.place())
     }
 
     /// Opens the model without a head, and its tokenizer.
@@ -73,7 +85,8 @@ impl ModelArgument {
     /// # Errors
     /// Returns an error if either cannot be opened or they do not belong together.
     pub fn open(&self) -> Result<(BertModel, Tokenizer)> {
-        let (model, _) = BertModel::open(self.place(), self.device())?;
+        let (model, report) = BertModel::open(self.place(), self.device())?;
+        print_remarks(&self.place(), &report);
         let tokenizer = Tokenizer::open(self.place())?;
         tokenizer.check_vocab_size(model.config())?;
         Ok((model, tokenizer))

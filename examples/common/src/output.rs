@@ -51,6 +51,16 @@ pub fn print_report<T>(answer: Reported<T>) -> T {
     answer.value
 }
 
+/// Prints on standard error what the files of a model say that is not read, or that contradicts itself.
+pub fn print_remarks(place: &Path, report: &LoadReport) {
+    if !report.unknown_fields.is_empty() {
+        eprintln!("{}: fields of config.json that are not read: {}", place.display(), report.unknown_fields.join(", "));
+    }
+    for conflict in &report.conflicts {
+        eprintln!("{}: {conflict}", place.display());
+    }
+}
+
 /// Writes a value to a file as JSON, if one is given.
 ///
 /// # Errors

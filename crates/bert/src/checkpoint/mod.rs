@@ -10,7 +10,7 @@ use cloze_tensor::{DType, Device, Tensor, TensorFile};
 
 use crate::config::ModelType;
 use crate::folder::Folder;
-use crate::{BertConfig, Error, Result};
+use crate::{BertConfig, Error, Result, Tokenizer};
 
 pub use save::SaveOptions;
 pub(crate) use save::save;
@@ -36,9 +36,17 @@ pub struct LoadReport {
     /// Fields of `config.json` that are neither read nor known to be harmless. `transformers` ignores such fields, too;
     /// [`BertConfig::extra`] keeps them.
     pub unknown_fields: Vec<String>,
-    /// Contradictions within `config.json`, and between the files of the folder, each with what takes precedence. Those
-    /// of the tokenizer alone are in [`Tokenizer::conflicts`](crate::Tokenizer::conflicts).
+    /// Contradictions within `config.json`, and between the files of the folder, each with what takes precedence, those
+    /// of its tokenizer included.
     pub conflicts: Vec<String>,
+}
+
+impl LoadReport {
+    /// Adds the contradictions between the files of a tokenizer, and between it and the configuration of the model.
+    pub(crate) fn add_tokenizer(&mut self, tokenizer: &Tokenizer, config: &BertConfig) {
+        self.conflicts.extend_from_slice(tokenizer.conflicts());
+        self.conflicts.extend(tokenizer.conflicts_with(config));
+    }
 }
 
 impl fmt::Display for LoadReport {

@@ -70,6 +70,6 @@ pub use sentence_encoder::SentenceEncoder;
 pub(crate) use sentence_modules::lists_only_encoder;
 pub use sentence_pooling::SentencePooling;
 pub use sentence_settings::SimilarityFunction;
-pub(crate) use sentence_settings::{Settings, Task, open_tokenizer};
+pub(crate) use sentence_settings::{Settings, Task, length_conflicts, open_tokenizer};
 pub use sequence_classification::{BertForSequenceClassification, SequenceLabels};
 pub use token_classification::BertForTokenClassification;

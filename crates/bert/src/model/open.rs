@@ -29,7 +29,7 @@ pub struct OpenOptions {
     dropout: Option<f64>,
     seed: u64,
     fresh_head: bool,
-    quiet: bool,
+    without_tokenizer: bool,
 }
 
 impl OpenOptions {
@@ -71,14 +71,14 @@ impl OpenOptions {
         OpenOptions { fresh_head: true, ..self }
     }
 
-    /// Leaves out what the report says about side files, for which the tokenizer is read.
-    pub(crate) fn quiet(self) -> OpenOptions {
-        OpenOptions { quiet: true, ..self }
+    /// Does not read the tokenizer for the report: the caller does, and [adds](LoadReport::add_tokenizer) it.
+    pub(crate) fn without_tokenizer(self) -> OpenOptions {
+        OpenOptions { without_tokenizer: true, ..self }
     }
 
-    /// Returns whether the report leaves out side files.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.quiet
+    /// Returns whether the tokenizer is read for the report.
+    pub(super) fn reads_tokenizer(&self) -> bool {
+        !self.without_tokenizer
     }
 
     /// Returns `config` with the fields that these options set.
@@ -123,6 +123,26 @@ pub(super) fn open_folder<M>(
     options: &OpenOptions,
     build: impl FnOnce(Weights<'_>, &BertConfig) -> Result<M>,
 ) -> Result<(M, LoadReport)> {
+    std::thread::scope(|threads| {
+        // Opening a model downloads no tokenizer. If this one cannot be opened, opening it says why. It is read while the
+        // weights are, since large vocabularies take some milliseconds.
+        let tokenizer = options.reads_tokenizer() && folder.is_on_disk();
+        let tokenizer = tokenizer.then(|| threads.spawn(|| Tokenizer::in_folder(folder).ok()));
+        let (model, config, mut report) = open_weights_of(folder, device, options, build)?;
+        if let Some(tokenizer) = tokenizer.and_then(|thread| thread.join().ok().flatten()) {
+            report.add_tokenizer(&tokenizer, &config);
+        }
+        Ok((model, report))
+    })
+}
+
+/// Builds a model from the weights and the configuration in a folder.
+fn open_weights_of<M>(
+    folder: &Folder,
+    device: &Device,
+    options: &OpenOptions,
+    build: impl FnOnce(Weights<'_>, &BertConfig) -> Result<M>,
+) -> Result<(M, BertConfig, LoadReport)> {
     let mut config = options.apply(BertConfig::in_folder(folder)?);
     let in_file = |error: Error| error.in_file(&folder.path().join(CONFIG_FILE));
     config.validate().map_err(in_file)?;
@@ -138,21 +158,7 @@ pub(super) fn open_folder<M>(
     let build = |weights: Weights<'_>| build(weights, &config).map_err(in_file);
     let (model, checkpoint) = Source::new(checkpoint, &config, device, options.seed).build(build)?;
     let mut report = checkpoint.map(Checkpoint::report).unwrap_or_default();
-    if !options.quiet {
-        Remarks { unknown_fields: report.unknown_fields, conflicts: report.conflicts } = remarks(folder, &config)?;
-    }
-    Ok((model, report))
-}
-
-/// Returns what is unknown or contradictory in the side files of a folder.
-fn remarks(folder: &Folder, config: &BertConfig) -> Result<Remarks> {
-    let mut remarks = Remarks::in_folder(folder, config)?;
-    // Opening a model downloads no tokenizer. If this one cannot be opened, opening it says why.
-    if folder.is_on_disk()
-        && let Ok(tokenizer) = Tokenizer::in_folder(folder)
-    {
-        remarks.conflicts.extend_from_slice(tokenizer.conflicts());
-        remarks.conflicts.extend(tokenizer.conflicts_with(config));
-    }
-    Ok(remarks)
+    let remarks = Remarks::in_folder(folder, &config)?;
+    (report.unknown_fields, report.conflicts) = (remarks.unknown_fields, remarks.conflicts);
+    Ok((model, config, report))
 }

@@ -8,7 +8,7 @@ use cloze_tensor::{Device, Tensor, module};
 use super::open::open_adapted;
 use super::pre_trained::save_folder;
 use super::sentence_modules::{After, Modules, read_entries};
-use super::sentence_settings::{Settings, SimilarityFunction, Task, conflicts as sentence_conflicts, open_tokenizer};
+use super::sentence_settings::{Settings, SimilarityFunction, Task, length_conflicts, open_tokenizer};
 use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows, SentencePooling};
 use crate::checkpoint::{LoadReport, SaveOptions};
 use crate::folder::Folder;
@@ -49,13 +49,20 @@ impl PreTrainedModel for SentenceEncoder {
         options: &OpenOptions,
     ) -> Result<(SentenceEncoder, LoadReport)> {
         let folder = Folder::at(place.as_ref())?;
-        let open = |folder: &Folder| open_adapted::<SentenceEncoder>(folder, device, options);
-        let Some((transformer, entries)) = read_entries(&folder)? else { return open(&folder) };
+        let Some((transformer, entries)) = read_entries(&folder)? else {
+            return open_adapted(&folder, device, options);
+        };
         let settings = Settings::read(&folder, Task::Encoder)?;
         let inside = folder.inside(&transformer)?;
-        let (model, mut report) = open(&inside)?;
-        if !options.is_quiet() {
-            report.conflicts.extend(sentence_conflicts(&inside, model.config().max_position_embeddings)?);
+        let (model, mut report) =
+            open_adapted::<SentenceEncoder>(&inside, device, &options.clone().without_tokenizer())?;
+        report.conflicts.extend(length_conflicts(&inside));
+        // As in `open_folder`.
+        if options.reads_tokenizer()
+            && inside.is_on_disk()
+            && let Ok(tokenizer) = open_tokenizer(&inside, Task::Encoder)
+        {
+            report.add_tokenizer(&tokenizer, model.config());
         }
         let modules = Modules::open(&folder, &entries, model.config().hidden_size, device)?;
         Ok((SentenceEncoder { modules, settings, ..model }, report))

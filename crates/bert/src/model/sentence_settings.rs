@@ -7,7 +7,6 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::sentence_dense::Activation;
-use crate::config::CONFIG_FILE;
 use crate::files::replace;
 use crate::folder::Folder;
 use crate::side_file::{Kind, SideFile};
@@ -79,34 +78,34 @@ pub(crate) fn open_tokenizer(folder: &Folder, task: Task) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Returns the contradictions between the files in the folder of an encoder, whose model has this number of positions,
-/// about the length of a text.
-pub(crate) fn conflicts(folder: &Folder, positions: usize) -> Result<Vec<String>> {
+/// Returns the contradictions between the files in the folder of an encoder about the length of a text. Files that do not
+/// apply may be invalid.
+pub(crate) fn length_conflicts(folder: &Folder) -> Vec<String> {
     let mut lengths = Vec::new();
     for name in TRANSFORMER {
-        let mut file = SideFile::find(folder, name, Kind::Transformer)?;
+        let Ok(mut file) = SideFile::find(folder, name, Kind::Transformer) else { continue };
         let is_empty = file.is_empty();
-        match file.size("max_seq_length")? {
+        match file.size("max_seq_length").ok().flatten() {
             Some(length) => lengths.push((name, "max_seq_length", length)),
             // The first file counts, even if it says nothing about lengths.
-            None if lengths.is_empty() && !is_empty => return Ok(Vec::new()),
+            None if lengths.is_empty() && !is_empty => return Vec::new(),
             None => {}
         }
+        // No file that does not count is downloaded.
+        if !lengths.is_empty() && !folder.is_on_disk() {
+            break;
+        }
     }
-    let Some(&(first, _, length)) = lengths.first() else { return Ok(Vec::new()) };
-    let tokenizer = SideFile::find(folder, TOKENIZER_CONFIG, Kind::Tokenizer)?.take("model_max_length");
-    let limit = tokenizer.and_then(|length| length.as_u64()).and_then(|length| usize::try_from(length).ok());
+    let Some(&(first, _, length)) = lengths.first() else { return Vec::new() };
+    let tokenizer = SideFile::find(folder, TOKENIZER_CONFIG, Kind::Tokenizer).ok();
+    let limit = tokenizer.and_then(|mut file| file.take("model_max_length")?.as_u64());
+    let limit = limit.and_then(|length| usize::try_from(length).ok());
     lengths.extend(limit.map(|length| (TOKENIZER_CONFIG, "model_max_length", length)));
     let differs = lengths[1..].iter().filter(|(.., other)| *other != length);
     let said = |(file, field, other): &(&str, &str, usize)| {
         format!("max_seq_length is {length} in {first}, {field} {other} in {file}: {length} counts")
     };
-    let mut conflicts: Vec<String> = differs.map(said).collect();
-    if length > positions {
-        let other = format!("max_position_embeddings {positions} in {CONFIG_FILE}");
-        conflicts.push(format!("max_seq_length is {length} in {first}, {other}: {positions} counts"));
-    }
-    Ok(conflicts)
+    differs.map(said).collect()
 }
 
 /// Returns an error if the settings of an encoder describe another model than text in, hidden states or logits out.

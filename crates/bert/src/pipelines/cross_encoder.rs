@@ -12,8 +12,8 @@ use super::runner::Runner;
 use super::score_function::ScoreFunction;
 use crate::config::CONFIG_FILE;
 use crate::folder::Folder;
-use crate::model::{Settings, Task, lists_only_encoder, open_tokenizer};
-use crate::{BertForSequenceClassification, Error, Mode, PreTrainedModel, Result, Tokenizer};
+use crate::model::{Settings, Task, length_conflicts, lists_only_encoder, open_tokenizer};
+use crate::{BertForSequenceClassification, Error, LoadReport, Mode, PreTrainedModel, Result, Tokenizer};
 
 /// A pipeline that reads two texts together and scores them. It is slower than comparing embeddings, and more exact:
 /// find a few hundred candidates with a [`SentenceEmbedder`](crate::SentenceEmbedder), and re-rank them with this (R.
@@ -44,16 +44,22 @@ impl Pipeline for CrossEncoder {
         CrossEncoder::with_settings(model, tokenizer, &Settings::default())
     }
 
-    fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<CrossEncoder> {
+    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(CrossEncoder, LoadReport)> {
         let place = place.as_ref();
         let folder = Folder::at(place)?;
         // Only a folder with a list of modules has settings of `sentence-transformers`.
-        let (settings, tokenizer) = match lists_only_encoder(&folder)? {
-            true => (Settings::read(&folder, Task::CrossEncoder)?, open_tokenizer(&folder, Task::CrossEncoder)?),
-            false => (Settings::default(), Tokenizer::in_folder(&folder)?),
+        let (settings, tokenizer, conflicts) = match lists_only_encoder(&folder)? {
+            true => {
+                let settings = Settings::read(&folder, Task::CrossEncoder)?;
+                (settings, open_tokenizer(&folder, Task::CrossEncoder)?, length_conflicts(&folder))
+            }
+            false => (Settings::default(), Tokenizer::in_folder(&folder)?, Vec::new()),
         };
         let in_file = |error: Error| error.in_file(&folder.path().join(CONFIG_FILE));
-        CrossEncoder::with_settings(open_trained(place, device)?, tokenizer, &settings).map_err(in_file)
+        let (model, mut report) = open_trained::<BertForSequenceClassification>(place, device)?;
+        report.conflicts.extend(conflicts);
+        report.add_tokenizer(&tokenizer, model.config());
+        Ok((CrossEncoder::with_settings(model, tokenizer, &settings).map_err(in_file)?, report))
     }
 
     fn precision(mut self, precision: Precision) -> Self {

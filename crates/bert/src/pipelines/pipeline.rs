@@ -5,8 +5,8 @@ use std::path::Path;
 use cloze_tensor::{Device, Precision};
 
 use crate::{
-    BertConfig, BertForMultipleChoice, BertForSequenceClassification, BertForTokenClassification, Error, OpenOptions,
-    PreTrainedModel, Result, Tokenizer,
+    BertConfig, BertForMultipleChoice, BertForSequenceClassification, BertForTokenClassification, Error, LoadReport,
+    OpenOptions, PreTrainedModel, Result, Tokenizer,
 };
 
 /// A model with its tokenizer, which answers from text.
@@ -34,24 +34,36 @@ pub trait Pipeline: Sized {
     /// # Errors
     /// Returns an error like [`open`](Pipeline::open).
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Ok(Self::open_with_report(place, device)?.0)
+    }
+
+    /// Opens a pipeline like [`open_on`](Pipeline::open_on). The report has the fields of `config.json` that are not
+    /// read, and the contradictions between the files of the folder.
+    ///
+    /// # Errors
+    /// Returns an error like [`open`](Pipeline::open).
+    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(Self, LoadReport)> {
         let place = place.as_ref();
-        Self::new(open_trained(place, device)?, Tokenizer::open(place)?)
+        let (model, mut report) = open_trained::<Self::Model>(place, device)?;
+        let tokenizer = Tokenizer::open(place)?;
+        report.add_tokenizer(&tokenizer, model.config());
+        Ok((Self::new(model, tokenizer)?, report))
     }
 
     /// Sets the precision of matrix products, f32 by default.
     fn precision(self, precision: Precision) -> Self;
 }
 
-/// Opens a model that a folder has all weights of.
-pub(super) fn open_trained<M: PreTrainedModel>(place: &Path, device: &Device) -> Result<M> {
-    let (model, report) = M::open_with(place, device, &OpenOptions::new().quiet())?;
+/// Opens a model that a folder has all weights of. The report says nothing about the tokenizer.
+pub(super) fn open_trained<M: PreTrainedModel>(place: &Path, device: &Device) -> Result<(M, LoadReport)> {
+    let (model, report) = M::open_with(place, device, &OpenOptions::new().without_tokenizer())?;
     if !report.missing.is_empty() {
         let (missing, architecture) = (report.missing.join(", "), M::ARCHITECTURE);
         let reason = format!("has no weights for {missing}, which {architecture} needs: train that head first");
         return Err(Error::format(place, reason));
     }
     check_head::<M>(place, model.config())?;
-    Ok(model)
+    Ok((model, report))
 }
 
 /// The models whose head is called `classifier`. Their names and shapes do not tell them apart.

@@ -7,7 +7,9 @@ use cloze_tensor::{Device, Precision};
 use super::Pipeline;
 use super::long_text::{LongText, Reported};
 use super::runner::Runner;
-use crate::{Error, Mode, OpenOptions, PreTrainedModel, Result, SentenceEncoder, SimilarityFunction, Tokenizer};
+use crate::{
+    Error, LoadReport, Mode, OpenOptions, PreTrainedModel, Result, SentenceEncoder, SimilarityFunction, Tokenizer,
+};
 
 /// A pipeline that computes sentence embeddings, whose cosine measures similarity. As in `sentence-transformers`,
 /// sentences that are too long are truncated, unless [`long_texts`](SentenceEmbedder::long_texts) says otherwise, and a
@@ -34,9 +36,11 @@ impl Pipeline for SentenceEmbedder {
         Ok(SentenceEmbedder { runner: Runner::new(model, tokenizer, LongText::Truncate)?, dimension, normalize: false })
     }
 
-    fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<SentenceEmbedder> {
-        let (model, _) = SentenceEncoder::open_with(&place, device, &OpenOptions::new().quiet())?;
-        SentenceEmbedder::new(model, SentenceEncoder::tokenizer(place)?)
+    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(SentenceEmbedder, LoadReport)> {
+        let (model, mut report) = SentenceEncoder::open_with(&place, device, &OpenOptions::new().without_tokenizer())?;
+        let tokenizer = SentenceEncoder::tokenizer(place)?;
+        report.add_tokenizer(&tokenizer, model.config());
+        Ok((SentenceEmbedder::new(model, tokenizer)?, report))
     }
 
     fn precision(mut self, precision: Precision) -> Self {

@@ -7,7 +7,7 @@ use cloze_tensor::{Device, Precision};
 use super::long_text::{LongText, Reported};
 use super::output::best;
 use super::{Pipeline, SentenceEmbedder};
-use crate::{Result, SentenceEncoder, SimilarityFunction, Tokenizer};
+use crate::{LoadReport, Result, SentenceEncoder, SimilarityFunction, Tokenizer};
 
 /// Returns the cosine of the angle between two vectors, in [-1, 1], or 0 if one is zero.
 pub fn cosine_similarity(a: &[f32], b: &[f32]) -> f64 {
@@ -42,8 +42,9 @@ impl Pipeline for Similarity {
         Ok(Similarity { embedder: SentenceEmbedder::new(model, tokenizer)? })
     }
 
-    fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<Similarity> {
-        Ok(Similarity { embedder: SentenceEmbedder::open_on(place, device)? })
+    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(Similarity, LoadReport)> {
+        let (embedder, report) = SentenceEmbedder::open_with_report(place, device)?;
+        Ok((Similarity { embedder }, report))
     }
 
     fn precision(self, precision: Precision) -> Similarity {

@@ -1,6 +1,5 @@
 //! The files of a tokenizer: `vocab.txt` or `tokenizer.json`, and the settings beside it.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -245,10 +244,14 @@ fn vocabulary_conflict(folder: &Folder, pipeline: &Pipeline) -> Result<Option<St
     }
     let Some(path) = folder.find(VOCAB)? else { return Ok(None) };
     let Ok(tokens) = read_vocab(&path) else { return Ok(None) };
-    let ids: HashMap<String, u32> = tokens.into_iter().zip(0..).collect();
-    let differing = ids.into_iter().filter(|(token, id)| pipeline.id(token) != Some(*id) && !token.trim().is_empty());
-    Ok(differing.min_by_key(|(_, id)| *id).map(|(token, id)| {
-        let other = pipeline.id(&token).map_or("none".to_string(), |id| id.to_string());
+    // Of a token that is repeated, the last line counts.
+    let differs = |(id, token): &(usize, &String)| {
+        pipeline.id(token).is_none_or(|other| other as usize != *id)
+            && !token.trim().is_empty()
+            && !tokens[id + 1..].contains(token)
+    };
+    Ok(tokens.iter().enumerate().find(differs).map(|(id, token)| {
+        let other = pipeline.id(token).map_or("none".to_string(), |id| id.to_string());
         format!("{token:?} has the id {id} in {VOCAB}, {other} in {TOKENIZER}: {TOKENIZER} counts")
     }))
 }

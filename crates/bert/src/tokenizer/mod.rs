@@ -222,7 +222,7 @@ impl Tokenizer {
         let conflicts = [
             (pad != padding).then(|| format!("pad_token_id is {pad} in {CONFIG_FILE}, the tokenizer has {padding}: the tokenizer counts")),
             (length > positions && length != usize::MAX).then(|| {
-                format!("model_max_length is {length}, max_position_embeddings in {CONFIG_FILE} {positions}: {positions} counts")
+                format!("the maximum length of the tokenizer is {length}, max_position_embeddings in {CONFIG_FILE} {positions}: {positions} counts")
             }),
             self.check_vocab_size(config).err().map(|error| format!("{CONFIG_FILE} and the tokenizer differ: {error}")),
         ];
