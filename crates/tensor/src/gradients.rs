@@ -86,6 +86,18 @@ impl Entry {
         }
     }
 
+    /// Makes a gradient that has a place zero.
+    fn fill_with_zeros(&mut self) -> Result<()> {
+        if self.place.is_some() {
+            let value = self.allocate(self.place.as_ref())?;
+            if self.rows.is_none() {
+                value.clear()?;
+            }
+            self.value = Some(value);
+        }
+        Ok(())
+    }
+
     /// Returns the ranges of the flat buffer that hold the gradient; the rest of its place is zero.
     fn ranges(&self) -> Vec<Range<usize>> {
         let (Some(value), Some((_, start))) = (&self.value, &self.place) else { return Vec::new() };
@@ -200,6 +212,19 @@ impl Gradients {
     /// Returns whether `leaf` has a gradient.
     pub fn contains(&self, leaf: &Tensor) -> bool {
         self.entries.get(&leaf.id()).is_some_and(|entry| entry.value.is_some())
+    }
+
+    /// Returns whether no tensor has a gradient.
+    pub fn is_empty(&self) -> bool {
+        self.entries.values().all(|entry| entry.value.is_none())
+    }
+
+    /// Gives each parameter of the arena that has no gradient one of zeros, as if the loss did not depend on it.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub fn fill_with_zeros(&mut self) -> Result<()> {
+        self.entries.values_mut().filter(|entry| entry.value.is_none()).try_for_each(Entry::fill_with_zeros)
     }
 
     /// Clears the gradients and keeps flat memory for the next step.
@@ -350,6 +375,21 @@ mod tests {
         assert_eq!(gradients.norm()?, 0.0);
         halves(&model.a)?.backward_into(&mut gradients)?;
         assert_eq!(gradients.norm()?, 5.0);
+        Ok(())
+    }
+
+    #[test]
+    fn missing_gradients_become_zeros() -> Result<()> {
+        let mut model = two()?;
+        let mut gradients = arena(&mut model)?.gradients()?;
+        assert!(gradients.is_empty());
+        model.a.mul(&model.a)?.sum_all()?.backward_into(&mut gradients)?;
+        gradients.clear();
+        assert!(gradients.is_empty());
+        model.b.mul(&model.b)?.sum_all()?.backward_into(&mut gradients)?;
+        gradients.fill_with_zeros()?;
+        assert_eq!(gradients.get(&model.a).expect("filled").to_vec::<f32>()?, [0.0, 0.0]);
+        assert_eq!(gradients.get(&model.b).expect("wanted").to_vec::<f32>()?, [24.0]);
         Ok(())
     }
 

@@ -90,8 +90,7 @@ impl State {
             let why = format!("has {} losses for {} steps", losses.len(), state.step);
             return Err(Error::data_in(file.path(), "checkpoint", why));
         }
-        optimizer.set_parameters(model, &file, PARAMETER)?;
-        optimizer.restore(&file, state.step)?;
+        optimizer.restore(model, Some(&file), PARAMETER, state.step)?;
         Ok(State { losses, ..state })
     }
 
