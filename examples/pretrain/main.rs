@@ -51,6 +51,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result {
+    arguments.ranks.join()?;
     cloze_examples::set_threads(arguments.threads)?;
     cloze_examples::check_json(arguments.json.as_deref())?;
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;
@@ -60,7 +61,8 @@ fn run(arguments: &Arguments) -> Result {
     let (parameters, threads) = (model.parameter_count(), rayon::current_num_threads());
     println!("{} BERT: {parameters} parameters, {threads} threads", arguments.name());
     let trained = train(arguments, &mut model, training, &held_out, (batch, budget))?;
-    if trained.stopped == Some(Stopped::BySignal) {
+    // Rank 0 does the rest alone.
+    if trained.stopped == Some(Stopped::BySignal) || cloze_examples::ranks().rank() > 0 {
         return Ok(());
     }
     let held_out = held_out.evaluate_finally(&model)?;
@@ -102,7 +104,9 @@ fn train(
         .precision(arguments.precision)
         .batch_size(batch)
         .budget(budget)
-        .seed(arguments.seed);
+        .seed(arguments.seed)
+        .communicator(cloze_examples::ranks())
+        .reduce_dtype(arguments.ranks.reduce_dtype());
     let steps = trainer.count_steps(&training)?;
     if let Budget::Time(time) = budget {
         println!("{steps} steps fit into {:.1} minutes; --steps {steps} repeats this run", time.as_secs_f64() / 60.0);
@@ -111,7 +115,7 @@ fn train(
     if let Some(every) = held_out.every(steps) {
         trainer = trainer.evaluate(every, |model| held_out.evaluate(model));
     }
-    if let Some(path) = &arguments.write_batches {
+    if let (Some(path), 0) = (&arguments.write_batches, cloze_examples::ranks().rank()) {
         batches::write(path, &training, (steps, batch), held_out)?;
     }
     let page = match &arguments.out {

@@ -245,6 +245,18 @@ impl Optimizer {
     /// [`ParameterArena::update`]), or if the gradients are not finite, which clears them. Returns an error if another rank
     /// has left the job.
     pub fn step(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
+        let norm = self.update(model, learning_rate, clip_norm)?;
+        self.check_norm(model, norm)?;
+        Ok(norm)
+    }
+
+    /// Makes one step as [`step`](Optimizer::step) does. If the norm is not finite, it is returned, and nothing has changed.
+    pub(crate) fn update(
+        &mut self,
+        model: &mut impl Module,
+        learning_rate: f64,
+        clip_norm: Option<f64>,
+    ) -> Result<f64> {
         check_learning_rate(learning_rate)?;
         check_clip_norm(clip_norm)?;
         let (adamw, treatments, steps) = (&self.adamw, &self.treatments, self.steps + 1);
@@ -273,10 +285,7 @@ impl Optimizer {
             }
         };
         if !norm.is_finite() {
-            let place = self.first_not_finite(model);
-            let why = format!("their norm is {norm} in optimizer step {steps}{place}: lower the learning rate");
-            self.gradients.clear();
-            return Err(Error::data("gradients", why));
+            return Ok(norm);
         }
         if let Some(average) = &mut self.average {
             self.arena.move_average(model, &mut average.values, if steps == 1 { 0.0 } else { average.decay })?;
@@ -286,13 +295,29 @@ impl Optimizer {
         Ok(norm)
     }
 
-    /// Names the parameter that backward reaches first with a gradient that is not finite: the last one of the model.
-    fn first_not_finite(&self, model: &impl Module) -> String {
-        let mut last = String::new();
+    /// Checks the norm of the gradients, and clears them if it is not finite.
+    ///
+    /// # Errors
+    /// Returns an error if it is not finite.
+    pub(crate) fn check_norm(&mut self, model: &impl Module, norm: f64) -> Result<()> {
+        if norm.is_finite() {
+            return Ok(());
+        }
+        let (place, step) = (self.first_not_finite(model), self.steps + 1);
+        let place = place.map_or(String::new(), |name| format!(", first at {name}"));
+        self.gradients.clear();
+        let why = format!("their norm is {norm} in optimizer step {step}{place}: lower the learning rate");
+        Err(Error::data("gradients", why))
+    }
+
+    /// Names the parameter that backward reaches first with a gradient that is not finite: the last one of the model. With
+    /// several ranks, only the gradients of this one count.
+    pub(crate) fn first_not_finite(&self, model: &impl Module) -> Option<String> {
+        let mut last = None;
         model.visit("", &mut |name, parameter| {
             let gradient = self.gradients.get(parameter).and_then(|gradient| gradient.to_vec::<f32>().ok());
             if gradient.is_some_and(|gradient| gradient.iter().any(|x| !x.is_finite())) {
-                last = format!(", first at {name}");
+                last = Some(name.to_string());
             }
         });
         last
