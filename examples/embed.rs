@@ -1,7 +1,7 @@
 //! Sentence embeddings for other programs, as JSON Lines or tab-separated values.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -77,10 +77,7 @@ fn run(arguments: &Arguments) -> Result {
         Some(path) => {
             std::fs::write(path, text).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
         }
-        None => {
-            let written = std::io::stdout().write_all(text.as_bytes());
-            written.map_err(|error| format!("standard output: cannot write: {error}"))?;
-        }
+        None => print!("{text}"),
     }
     Ok(())
 }

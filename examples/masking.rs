@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{Selection, Target, TargetKind, VocabularyTable};
+use cloze::train::{MaskingUnit, Selection, Target, TargetKind, VocabularyTable};
 use cloze_examples::{ModelArgument, Result, Table, thousands};
 use serde::Serialize;
 use serde_json::json;
@@ -120,14 +120,14 @@ fn run(arguments: &Arguments) -> Result {
     let tokenizer = Tokenizer::open(arguments.model.place())?;
     let vocabulary = VocabularyTable::new(&tokenizer)?;
     let selection = if arguments.course { Selection::Bernoulli } else { Selection::Fixed };
-    let masking =
-        Masking::bert().probability(arguments.probability).selection(selection).whole_word(arguments.whole_word);
+    let unit = if arguments.whole_word { MaskingUnit::WholeWord } else { MaskingUnit::Token };
+    let masking = Masking::bert().rate(arguments.probability).selection(selection).unit(unit);
     let texts = cloze_examples::texts(&arguments.texts, &TEXTS);
     let encodings = texts.iter().map(|text| tokenizer.encode(text)).collect::<cloze::bert::Result<Vec<Encoding>>>()?;
     let mask = |index: usize, draw: u32, ids: &mut Vec<u32>| -> Result<Vec<Target>> {
         ids.clone_from(&encodings[index].ids);
         let mut stream = Stream::new(arguments.seed, Purpose::Masking, 0, draw, index as u32);
-        Ok(masking.mask(ids, &vocabulary, &mut stream)?)
+        Ok(masking.mask(ids, &vocabulary, draw, &mut stream)?)
     };
 
     let mut ids = Vec::new();

@@ -16,8 +16,9 @@ pub mod prelude {
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
     pub use cloze_train::{
-        AdamW, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking, PairSampler,
-        PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram, label_names, read_rows, sanitize,
+        AdamW, BatchRamp, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking,
+        MaskingRate, MaskingUnit, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,
+        label_names, read_rows, sanitize,
     };
 }
 
@@ -34,6 +35,7 @@ mod book {
         getting_started: "getting-started.md",
         course: "course.md",
         fine_tune: "how-to/fine-tune.md",
+        pre_train: "how-to/pre-train.md",
         embed_and_search: "how-to/embed-and-search.md",
         long_texts: "how-to/long-texts.md",
         threads: "how-to/threads.md",

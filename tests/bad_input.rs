@@ -53,6 +53,7 @@ fn corpora() -> Result {
     let one = folder.file("one.txt", b"the cat sat.\nit slept.\n")?;
     assert!(refused(&["--corpus", &one, "--pairs", "10"])?.contains("two documents"));
     assert!(refused(&["--corpus", &one])?.contains("1 document(s): at least 4"));
+    assert!(refused(&["--corpus", &one, "--no-nsp"])?.contains("1 document(s): at least 2"));
     let latin1 = folder.file("latin1.txt", b"ol\xe1 mundo.\n\nsegundo.\n")?;
     let said = refused(&["--corpus", &latin1])?;
     assert!(said.contains("latin1.txt") && said.contains("offset 2"), "{said}");
@@ -72,6 +73,13 @@ fn settings() -> Result {
     assert!(refused_with(&["--config", "huge"])?.contains("huge"));
     assert!(refused_with(&["--lr", "NaN"])?.contains("learning rate"));
     assert!(refused_with(&["--batch", "0"])?.contains("batch size is 0"));
+    assert!(refused_with(&["--batch-ramp", "2"])?.contains("from of the batch ramp is 2"));
+    assert!(refused_with(&["--masking-rate", "0"])?.contains("masking rate is 0"));
+    assert!(refused_with(&["--final-masking-rate", "1.5"])?.contains("masking rate is 1.5"));
+    assert!(refused_with(&["--weight-decay=-1"])?.contains("weight decay is -1"));
+    assert!(refused_with(&["--warmup", "2"])?.contains("warmup is 2"));
+    assert!(refused_with(&["--hidden", "100", "--heads", "3"])?.contains("hidden_size is 100"));
+    assert!(refused_with(&["--config", "/no/such/config.json"])?.contains("/no/such/config.json"));
     assert!(refused_with(&["--vocab-size", "4"])?.contains('4'));
     assert!(refused_with(&["--vocab", "/no/such/vocab.txt"])?.contains("/no/such/vocab.txt"));
     assert!(refused_with(&["--model", "/no/such/model"])?.contains("/no/such/model"));

@@ -34,6 +34,51 @@ fn pretrain_continues_from_a_model() -> Result {
     Ok(())
 }
 
+/// Without next sentences, the model is a masked-language model that reads single segments, and can be continued.
+#[test]
+fn pretrain_without_next_sentences() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (out, batches, json) = (path("out"), path("batches.jsonl"), path("report.json"));
+    let recipe = "--no-nsp --layers 3 --hidden 64 --heads 2 --vocab-size 300 --seq-len 32 --steps 12 --batch 8 --batch-ramp 0.25 \
+                  --masking-unit word --masking-rate 0.3 --final-masking-rate 0.15 --schedule cosine --weight-decay 0.1";
+    let files = ["--out", &out, "--write-batches", &batches, "--json", &json];
+    let said = printed("pretrain", &[&recipe.split_whitespace().collect::<Vec<_>>()[..], &files].concat())?;
+    assert!(said.contains("the five most probable") && !said.contains("P(IsNext)"), "{said}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    assert_eq!(list(&report["losses"])?.len(), 12);
+    assert!(report["held_out"]["nsp_loss"].is_null() && report["inspected"][0]["is_next"].is_null());
+
+    // The batches that were trained on: of two sequences (four short ones in place of each), then more.
+    let mut trained = Vec::new();
+    for line in std::fs::read_to_string(&batches)?.lines() {
+        let batch: Value = serde_json::from_str(line)?;
+        assert!(list(&batch["token_types"])?.iter().all(|kind| kind == 0) && list(&batch["next_sentence"])?.is_empty());
+        if batch["kind"] == "step" {
+            let share = list(&batch["target_ids"])?.len() as f64 / list(&batch["ids"])?.len() as f64;
+            trained.push((list(&batch["starts"])?.len() - 1, share));
+        }
+    }
+    // A quarter of eight is two, and the ramp ends after three steps; so do the shortest sequences, four to a place.
+    assert_eq!(trained.iter().map(|(count, _)| *count).take(4).collect::<Vec<_>>(), [8, 16, 24, 16]);
+    // The special tokens, which are many in short sequences, are no targets.
+    assert!(trained[0].1 > trained[11].1, "{trained:?}");
+
+    let config = BertConfig::open(&out)?;
+    assert_eq!((config.num_hidden_layers, config.hidden_size, config.num_attention_heads), (3, 64, 2));
+    assert_eq!((config.intermediate_size, config.architectures), (256, vec!["BertForMaskedLM".to_string()]));
+    let (model, loaded) = BertForMaskedLM::open(&out, &Device::Cpu)?;
+    assert!(model.bert.pooler.is_none() && loaded.missing.is_empty() && loaded.unexpected.is_empty(), "{loaded}");
+    // With a learning rate of 0, the weights stay those of the given model.
+    let continued = path("continued");
+    printed("pretrain", &["--no-nsp", "--model", &out, "--lr", "0", "--steps", "1", "--out", &continued])?;
+    let (after, _) = BertForMaskedLM::open(&continued, &Device::Cpu)?;
+    for ((name, before), (_, after)) in model.named_parameters().iter().zip(after.named_parameters()) {
+        assert_eq!(before.to_vec::<f32>()?, after.to_vec::<f32>()?, "{name}");
+    }
+    Ok(())
+}
+
 /// Returns what an example writes with `--json`.
 fn report(example: &str) -> Result<Value> {
     let folder = tempfile::tempdir()?;

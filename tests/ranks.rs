@@ -232,7 +232,7 @@ fn jobs_that_cannot_work_are_refused() -> Result {
     command.arg(program("pretrain")?).args(["--steps", "5", "--seed", "1", ":"]);
     command.args(["-n", "1"]).arg(program("pretrain")?).args(["--steps", "5", "--seed", "2"]);
     let said = failed(command.spawn()?, "seeds")?;
-    assert!(said.contains(" is ") && said.contains("on rank 1 on ") && said.contains("start all ranks"), "{said}");
+    assert!(said.contains("error: ranks: seed is 2 on rank 1 on ") && said.contains(" but 1 on rank 0 on "), "{said}");
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
 
     let said = failed(example("pretrain", 3, "--steps 5 --batch 2")?.spawn()?, "batch")?;

@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 
 use crate::held_out::HeldOutText;
 
-/// Writes the batches of `steps` optimizer steps, then those of the final evaluation, as JSON Lines.
+/// Writes the batches of `steps` optimizer steps, then those of the final evaluation, as JSON Lines. `batch_size` returns the
+/// number of sequences in a step.
 pub fn write(
     path: &Path,
     training: &LengthWarmup,
-    (steps, batch_size): (u32, usize),
+    steps: u32,
+    batch_size: impl Fn(u32) -> usize,
     held_out: &HeldOutText,
 ) -> Result {
     let file = std::fs::File::create(path).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
@@ -22,7 +24,7 @@ pub fn write(
     while step < steps {
         let mut examples = training.epoch(epoch)?;
         while step < steps {
-            let batch = examples.by_ref().take(batch_size).collect::<cloze::train::Result<Vec<_>>>()?;
+            let batch = examples.by_ref().take(batch_size(step)).collect::<cloze::train::Result<Vec<_>>>()?;
             if batch.is_empty() {
                 break;
             }

@@ -1,9 +1,11 @@
-//! Evaluation on held-out text.
+//! Evaluation on held-out text, always masked by BERT's rule, so that the losses of different runs can be compared.
 
 use cloze::prelude::*;
 use cloze::train::PairExample;
 use cloze_examples::Result;
 use serde::Serialize;
+
+use crate::model::Pretrained;
 
 /// Evaluations in a run, before the final one.
 const EVALUATIONS: u32 = 5;
@@ -53,7 +55,7 @@ impl HeldOutText {
     }
 
     /// Evaluates during training, on the first examples.
-    pub fn evaluate(&self, model: &BertForPreTraining) -> cloze::train::Result<Evaluation> {
+    pub fn evaluate(&self, model: &impl Pretrained) -> cloze::train::Result<Evaluation> {
         let found = self.run(model, EXAMPLES)?;
         Ok(Evaluation::minimize(MASKED, found.masked_loss)
             .and(UNIGRAM, found.unigram_loss)
@@ -62,7 +64,7 @@ impl HeldOutText {
     }
 
     /// Evaluates after training and prints the result. Returns `None` if nothing is held out.
-    pub fn evaluate_finally(&self, model: &BertForPreTraining) -> Result<Option<HeldOut>> {
+    pub fn evaluate_finally(&self, model: &impl Pretrained) -> Result<Option<HeldOut>> {
         if self.examples.is_empty() {
             return Ok(None);
         }
@@ -97,7 +99,7 @@ impl HeldOutText {
         Ok(())
     }
 
-    fn run(&self, model: &BertForPreTraining, examples: usize) -> cloze::train::Result<PreTrainingEvaluation> {
+    fn run(&self, model: &impl Pretrained, examples: usize) -> cloze::train::Result<PreTrainingEvaluation> {
         PreTrainingEvaluation::run(model, &self.data, self.first(examples), &self.unigram, BATCH)
     }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use cloze_examples::Result;
 
+use crate::model::Pretrained;
+
 /// Two sentences, one of which may contain `[MASK]`.
 #[derive(Deserialize)]
 pub struct Pair {
@@ -22,8 +24,8 @@ pub struct Inspected {
     masked_position: usize,
     original: Option<String>,
     top_5: Vec<(String, f64)>,
-    is_next: f64,
-    not_next: f64,
+    is_next: Option<f64>,
+    not_next: Option<f64>,
 }
 
 /// Pairs from the built-in corpus.
@@ -37,11 +39,12 @@ pub fn pairs(path: Option<&Path>) -> Result<Vec<Pair>> {
 }
 
 /// Prints, for each pair, the five most probable tokens for its `[MASK]`, and the probability that the second sentence
-/// follows the first. In a pair without `[MASK]`, the first token of the second sentence is masked.
-pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) -> Result<Vec<Inspected>> {
-    let fill_mask = FillMask::new(model.into(), tokenizer.clone())?;
-    let next_sentence = NextSentence::new(model.into(), tokenizer.clone())?;
-    let inspect = |pair| inspect(&fill_mask, &next_sentence, tokenizer, pair);
+/// follows the first. In a pair without `[MASK]`, the first token of the second sentence is masked. A model that is trained
+/// without next sentences reads the pair as one segment, as in training.
+pub fn run(model: &impl Pretrained, tokenizer: &Tokenizer, pairs: &[Pair]) -> Result<Vec<Inspected>> {
+    let fill_mask = FillMask::new(model.masked_lm(), tokenizer.clone())?;
+    let next_sentence = model.next_sentence().map(|model| NextSentence::new(model, tokenizer.clone())).transpose()?;
+    let inspect = |pair| inspect(&fill_mask, next_sentence.as_ref(), tokenizer, pair);
     let inspected = pairs.iter().map(inspect).collect::<Result<Vec<_>>>()?;
     println!("\n=== Masked words: the five most probable ===");
     for pair in &inspected {
@@ -51,25 +54,36 @@ pub fn run(model: &BertForPreTraining, tokenizer: &Tokenizer, pairs: &[Pair]) ->
         }
         pair.top_5.iter().for_each(|(token, probability)| println!("   -> {token:<12} p={probability:.4}"));
     }
-    println!("\n=== Does the second sentence follow the first? ===");
+    if next_sentence.is_some() {
+        println!("\n=== Does the second sentence follow the first? ===");
+    }
     for pair in &inspected {
-        println!("\nA: {}\nB: {}", pair.a, pair.b);
-        println!("  P(IsNext)={:.3}  |  P(NotNext)={:.3}", pair.is_next, pair.not_next);
+        if let (Some(is_next), Some(not_next)) = (pair.is_next, pair.not_next) {
+            println!("\nA: {}\nB: {}", pair.a, pair.b);
+            println!("  P(IsNext)={is_next:.3}  |  P(NotNext)={not_next:.3}");
+        }
     }
     Ok(inspected)
 }
 
 fn inspect(
     fill_mask: &FillMask,
-    next_sentence: &NextSentence,
+    next_sentence: Option<&NextSentence>,
     tokenizer: &Tokenizer,
     pair: &Pair,
 ) -> Result<Inspected> {
-    let is_next = next_sentence.probability(&pair.a, &pair.b)?;
-    let mut encoding = tokenizer.encode_pair(&pair.a, &pair.b)?;
+    let is_next = next_sentence.map(|model| model.probability(&pair.a, &pair.b)).transpose()?;
+    let mut encoding = match next_sentence {
+        Some(_) => tokenizer.encode_pair(&pair.a, &pair.b)?,
+        None => tokenizer.encode(&format!("{} {}", pair.a, pair.b))?,
+    };
     let mut original = None;
     if !encoding.ids.contains(&tokenizer.mask_id()) {
-        let first_of_b = encoding.sequence_ids.iter().position(|&sequence| sequence == Some(1));
+        let first_of_b = match next_sentence {
+            Some(_) => encoding.sequence_ids.iter().position(|&sequence| sequence == Some(1)),
+            // After `[CLS]` and the first sentence.
+            None => Some(tokenizer.encode(&pair.a)?.len() - 1).filter(|position| position + 1 < encoding.len()),
+        };
         let position = first_of_b.ok_or_else(|| format!("no token to mask in {:?}", pair.b))?;
         original = Some(encoding.tokens[position].clone());
         encoding.ids[position] = tokenizer.mask_id();
@@ -82,6 +96,6 @@ fn inspect(
         original,
         top_5: mask.guesses.into_iter().map(|guess| (guess.token, guess.probability)).collect(),
         is_next,
-        not_next: 1.0 - is_next,
+        not_next: is_next.map(|is_next| 1.0 - is_next),
     })
 }

@@ -1,4 +1,4 @@
-//! Pre-trains BERT on raw text: masked words and next sentences (section 5.4 of the course).
+//! Pre-trains BERT on raw text: masked words and, by default, next sentences (section 5.4 of the course).
 //!
 //! Without arguments, trains a tiny model from scratch on a small corpus of English and Portuguese sentences. To train
 //! on your own text, use `--corpus FILE` (a sentence per line, a blank line between documents) or `--corpus FOLDER`
@@ -10,6 +10,7 @@ mod batches;
 mod held_out;
 mod inspect;
 mod log;
+mod model;
 mod setup;
 
 use std::path::Path;
@@ -23,10 +24,8 @@ use serde::Serialize;
 
 use arguments::Arguments;
 use held_out::HeldOutText;
+use model::Pretrained;
 use setup::Setup;
-
-/// Fraction of the steps over which the learning rate warms up.
-const WARMUP: f64 = 0.02;
 
 /// Fractions of the steps, at the start, with sequences of a quarter of the length and then of half of it.
 const QUARTER_LENGTH: f64 = 0.25;
@@ -47,20 +46,24 @@ struct Report<'a> {
 }
 
 fn main() -> ExitCode {
-    cloze_examples::exit_code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| {
+        let arguments = Arguments::parse();
+        if arguments.no_nsp { run::<BertForMaskedLM>(&arguments) } else { run::<BertForPreTraining>(&arguments) }
+    })
 }
 
-fn run(arguments: &Arguments) -> Result {
+fn run<M: Pretrained>(arguments: &Arguments) -> Result {
     arguments.ranks.join()?;
     cloze_examples::set_threads(arguments.threads)?;
     cloze_examples::check_json(arguments.json.as_deref())?;
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;
     arguments.out.as_deref().map_or(Ok(()), cloze_examples::check_folder)?;
+    arguments.masking.masking(1).check()?;
 
-    let Setup { tokenizer, mut model, training, held_out, batch, budget } = Setup::new(arguments)?;
+    let Setup::<M> { tokenizer, mut model, training, held_out, budget } = Setup::new(arguments)?;
     let (parameters, threads) = (model.parameter_count(), rayon::current_num_threads());
     println!("{} BERT: {parameters} parameters, {threads} threads", arguments.name());
-    let trained = train(arguments, &mut model, training, &held_out, (batch, budget))?;
+    let trained = train(arguments, &mut model, training, &held_out, budget)?;
     // Rank 0 does the rest alone.
     if trained.stopped == Some(Stopped::BySignal) || cloze_examples::ranks().rank() > 0 {
         return Ok(());
@@ -90,33 +93,24 @@ fn run(arguments: &Arguments) -> Result {
 /// Trains the model, and prints how it went.
 fn train(
     arguments: &Arguments,
-    model: &mut BertForPreTraining,
+    model: &mut impl Pretrained,
     training: PreTraining,
     held_out: &HeldOutText,
-    (batch, budget): (usize, Budget),
+    budget: Budget,
 ) -> Result<TrainingReport> {
-    let dropout = cloze_examples::describe_dropout(model.config());
-    let mut trainer = Trainer::new(model)
-        .setting("dropout", dropout)
-        .optimizer(AdamW::new(arguments.learning_rate()))
-        .schedule(Schedule::Linear { warmup: WARMUP })
-        .clip_norm(1.0)
-        .precision(arguments.precision)
-        .batch_size(batch)
-        .budget(budget)
-        .seed(arguments.seed)
-        .communicator(cloze_examples::ranks())
-        .reduce_dtype(arguments.ranks.reduce_dtype());
+    let mut trainer = trainer(arguments, model).budget(budget);
     let steps = trainer.count_steps(&training)?;
     if let Budget::Time(time) = budget {
         println!("{steps} steps fit into {:.1} minutes; --steps {steps} repeats this run", time.as_secs_f64() / 60.0);
     }
-    let training = length_warmup(arguments, training, steps, batch);
+    let masking = arguments.masking.masking(steps);
+    trainer = trainer.setting("masking", &masking);
+    let training = length_warmup(arguments, training.masking(masking), steps);
     if let Some(every) = held_out.every(steps) {
         trainer = trainer.evaluate(every, |model| held_out.evaluate(model));
     }
     if let (Some(path), 0) = (&arguments.write_batches, cloze_examples::ranks().rank()) {
-        batches::write(path, &training, (steps, batch), held_out)?;
+        batches::write(path, &training, steps, |step| arguments.batch_of_step(step, steps), held_out)?;
     }
     let page = match &arguments.out {
         Some(out) => {
@@ -145,12 +139,36 @@ fn train(
     Ok(trained)
 }
 
+/// Returns a trainer with the settings of the command line.
+fn trainer<'m, M: Pretrained>(arguments: &Arguments, model: &'m mut M) -> Trainer<'m, M> {
+    let dropout = cloze_examples::describe_dropout(model.config());
+    let adamw = AdamW::new(arguments.learning_rate(model.config())).weight_decay(arguments.weight_decay);
+    let trainer = Trainer::new(model)
+        .setting("dropout", dropout)
+        .optimizer(adamw)
+        .schedule(arguments.schedule())
+        .clip_norm(1.0)
+        .precision(arguments.precision)
+        .batch_size(arguments.batch())
+        .seed(arguments.seed)
+        .communicator(cloze_examples::ranks())
+        .reduce_dtype(arguments.ranks.reduce_dtype());
+    match arguments.batch_ramp() {
+        Some(ramp) => trainer.batch_ramp(ramp),
+        None => trainer,
+    }
+}
+
 /// Shortens the sequences of the first steps. Pairs of sentences are short anyway, and an existing model has already
 /// learned what short sequences teach.
-fn length_warmup(arguments: &Arguments, training: PreTraining, steps: u32, batch: usize) -> LengthWarmup {
-    let is_short_first = arguments.pairs().is_none() && arguments.model.is_none();
-    let examples = |part: f64| if is_short_first { (part * f64::from(steps)) as usize * batch } else { 0 };
-    LengthWarmup::new(training, examples(QUARTER_LENGTH), examples(HALF_LENGTH))
+fn length_warmup(arguments: &Arguments, training: PreTraining, steps: u32) -> LengthWarmup {
+    if arguments.pairs().is_some() || arguments.model.is_some() {
+        return LengthWarmup::new(training, 0, 0);
+    }
+    let part = |fraction: f64| (fraction * f64::from(steps)) as u32;
+    let (quarter, half) = (part(QUARTER_LENGTH), part(HALF_LENGTH));
+    let examples = |range: std::ops::Range<u32>| range.map(|step| arguments.batch_of_step(step, steps)).sum();
+    LengthWarmup::new(training, examples(0..quarter), examples(quarter..quarter + half))
 }
 
 fn print_end(trained: &TrainingReport, profile: Option<cloze::tensor::Profile>, page: &Path) {

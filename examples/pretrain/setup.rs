@@ -15,24 +15,23 @@ const HELD_OUT_DOCUMENTS: f64 = 0.05;
 const HELD_OUT_PAIRS: f64 = 0.1;
 
 /// Everything that training needs.
-pub struct Setup {
+pub struct Setup<M> {
     pub tokenizer: Tokenizer,
-    pub model: BertForPreTraining,
+    pub model: M,
     pub training: PreTraining,
     pub held_out: HeldOutText,
-    pub batch: usize,
     pub budget: Budget,
 }
 
-impl Setup {
+impl<M: PreTrainedModel> Setup<M> {
     /// Reads and tokenizes the corpus, draws the data, and creates or opens the model. Prints sizes and times.
-    pub fn new(arguments: &Arguments) -> Result<Setup> {
+    pub fn new(arguments: &Arguments) -> Result<Setup<M>> {
         let start = Instant::now();
         let text = text(arguments)?;
         let read = start.elapsed();
         let tokenizer = tokenizer(arguments, text.as_ref())?;
         let trained = start.elapsed();
-        let model = model(arguments, &tokenizer)?;
+        let model: M = model(arguments, &tokenizer)?;
         let corpus = tokenized(arguments, text.as_ref(), &tokenizer)?;
         drop(text);
         let [documents, sentences, tokens] = [corpus.document_count(), corpus.sentence_count(), corpus.token_count()];
@@ -45,8 +44,7 @@ impl Setup {
             trained - read,
             start.elapsed() - trained,
         );
-        let batch = arguments.batch.unwrap_or(if arguments.pairs().is_some() { 8 } else { 16 });
-        Ok(Setup { tokenizer, model, training, held_out, batch, budget: budget(arguments)? })
+        Ok(Setup { tokenizer, model, training, held_out, budget: budget(arguments)? })
     }
 }
 
@@ -73,22 +71,38 @@ fn tokenizer(arguments: &Arguments, text: Option<&Corpus>) -> Result<Tokenizer> 
 }
 
 /// Opens the model of `--model`, or creates a new one.
-fn model(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<BertForPreTraining> {
+fn model<M: PreTrainedModel>(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<M> {
     let (device, seed) = (&arguments.device.device, arguments.seed);
     if let Some(place) = &arguments.model {
         let options = OpenOptions::new().seed(seed).dropout(arguments.dropout);
-        let (model, report) = BertForPreTraining::open_with(place, device, &options)?;
+        let (model, report) = M::open_with(place, device, &options)?;
         println!("{}: {report}", arguments.name());
         tokenizer.check_vocab_size(model.config())?;
         return Ok(model);
     }
-    let dropout = arguments.dropout.unwrap_or(if arguments.pairs().is_some() { 0.1 } else { 0.0 });
-    let config = BertConfig {
-        hidden_dropout_prob: dropout,
-        attention_probs_dropout_prob: dropout,
-        ..BertConfig::by_name(&arguments.config, tokenizer.vocab_size())?
+    Ok(M::new(&config(arguments, tokenizer.vocab_size())?, device, seed)?)
+}
+
+/// Returns the configuration of a new model.
+fn config(arguments: &Arguments, vocab_size: usize) -> Result<BertConfig> {
+    let is_file = arguments.config.ends_with(".json");
+    let mut config = match is_file {
+        true => BertConfig { vocab_size, ..BertConfig::open(&arguments.config)? },
+        false => BertConfig::by_name(&arguments.config, vocab_size)?,
     };
-    Ok(BertForPreTraining::new(&config, device, seed)?)
+    config.num_hidden_layers = arguments.layers.unwrap_or(config.num_hidden_layers);
+    if let Some(hidden) = arguments.hidden {
+        config.hidden_size = hidden;
+        config.intermediate_size = 4 * hidden;
+        config.num_attention_heads = (hidden / 64).max(1);
+    }
+    config.num_attention_heads = arguments.heads.unwrap_or(config.num_attention_heads);
+    let usual = if arguments.pairs().is_some() { 0.1 } else { 0.0 };
+    if let Some(dropout) = arguments.dropout.or((!is_file).then_some(usual)) {
+        config.hidden_dropout_prob = dropout;
+        config.attention_probs_dropout_prob = dropout;
+    }
+    Ok(config)
 }
 
 fn tokenized(arguments: &Arguments, text: Option<&Corpus>, tokenizer: &Tokenizer) -> Result<TokenizedCorpus> {
@@ -119,11 +133,12 @@ fn data(arguments: &Arguments, corpus: TokenizedCorpus, tokenizer: &Tokenizer) -
     let (training, held_out, examples) = match arguments.pairs() {
         Some(pairs) => split_pairs(sampled(corpus, PairSampler::course(pairs)))?,
         None => {
-            let (training, held_out) = split_documents(corpus, seed)?;
-            let held_out = sampled(held_out, PairSampler::bert());
+            let sampler = PairSampler::bert().next_sentence(!arguments.no_nsp);
+            let (training, held_out) = split_documents(arguments, corpus)?;
+            let held_out = sampled(held_out, sampler.clone());
             let mut examples = held_out.evaluation()?;
             Stream::new(seed, Purpose::User, 0, 0, 0).shuffle(&mut examples);
-            (sampled(training, PairSampler::bert()), held_out, examples)
+            (sampled(training, sampler), held_out, examples)
         }
     };
     let unigram = Unigram::fit(training.corpus().ids(), tokenizer.vocab_size())?;
@@ -138,16 +153,21 @@ fn split_pairs(data: PreTraining) -> Result<(PreTraining, PreTraining, Vec<PairE
     Ok((data.clone().examples(drawn), data, held_out))
 }
 
-fn split_documents(corpus: TokenizedCorpus, seed: u64) -> Result<(TokenizedCorpus, TokenizedCorpus)> {
+fn split_documents(arguments: &Arguments, corpus: TokenizedCorpus) -> Result<(TokenizedCorpus, TokenizedCorpus)> {
     let documents = corpus.document_count();
-    if documents < 4 {
-        return Err(format!(
-            "the corpus has {documents} document(s): at least 4 are needed, 2 to train on and 2 to hold out, so that \
-             a random next sentence can come from another document; --pairs N holds out pairs instead"
-        )
-        .into());
+    // Of each part.
+    let least = if arguments.no_nsp { 1 } else { 2 };
+    if documents < 2 * least {
+        let why = match arguments.no_nsp {
+            true => "at least 2 are needed, one to train on and one to hold out: separate documents by blank lines",
+            false => {
+                "at least 4 are needed, 2 to train on and 2 to hold out, so that a random next sentence can come from \
+                 another document; --pairs N holds out pairs instead"
+            }
+        };
+        return Err(format!("the corpus has {documents} document(s): {why}").into());
     }
-    Ok(corpus.split(HELD_OUT_DOCUMENTS.max(2.0 / documents as f64), seed)?)
+    Ok(corpus.split(HELD_OUT_DOCUMENTS.max(least as f64 / documents as f64), arguments.seed)?)
 }
 
 fn budget(arguments: &Arguments) -> Result<Budget> {
@@ -157,6 +177,9 @@ fn budget(arguments: &Arguments) -> Result<Budget> {
             Duration::try_from_secs_f64(minutes * 60.0)
                 .map_err(|_| format!("--minutes is {minutes}: must be 0 or more, and finite"))?,
         ),
-        _ => Budget::Epochs(arguments.epochs.unwrap_or(if arguments.pairs().is_some() { 60 } else { 1 })),
+        _ => {
+            let is_small = arguments.pairs().is_some() || arguments.corpus.is_none();
+            Budget::Epochs(arguments.epochs.unwrap_or(if is_small { 60 } else { 1 }))
+        }
     })
 }

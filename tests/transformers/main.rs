@@ -3,6 +3,7 @@
 //! they print that they are skipped.
 
 mod adapters;
+mod fields;
 mod models;
 mod python;
 mod sentences;

@@ -1,10 +1,12 @@
 //! Model folders, in both directions.
 
 use std::path::Path;
+use std::process::Command;
 
 use cloze::bert::{HiddenAct, ModelType};
 use cloze::prelude::*;
 use cloze::tensor::{Sequences, TensorFile, save_safetensors};
+use cloze_examples::program;
 
 use crate::Result;
 use crate::python::Python;
@@ -142,6 +144,14 @@ fn saved_models_open_in_transformers() -> Result {
     let half = dir.path().join("f16");
     model.save_with(&half, &SaveOptions::new().dtype(DType::F16))?;
     stored.push(("f16".to_string(), open::<BertForMaskedLM>(&half, &batch)?));
+    // What the example leaves after training without next sentences.
+    let trained = dir.path().join("pretrained");
+    let output = Command::new(program("pretrain")?)
+        .args(["--no-nsp", "--vocab-size", "200", "--seq-len", "32", "--steps", "3", "--out"])
+        .arg(&trained)
+        .output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    stored.push(("pretrained".to_string(), open::<BertForMaskedLM>(&trained, &batch)?));
 
     let vector = |values: Vec<f32>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);
     let numbers = |values: Vec<i64>| Tensor::from_slice(&values, &[values.len()], &Device::Cpu);

@@ -1,8 +1,12 @@
 //! Reading text files and replacing files atomically.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs;
+use std::marker::PhantomData;
 use std::path::Path;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -39,6 +43,35 @@ pub(crate) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err("not a JSON object".to_string()),
         Err(error) => Err(format!("not JSON: {error}")),
+    }
+}
+
+/// The fields of a JSON object in the order of the file; a field that is repeated has its last value.
+pub(crate) struct Ordered<T>(pub(crate) Vec<(String, T)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Ordered<T>, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Ordered<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Ordered<T>, A::Error> {
+                let mut fields: Vec<(String, T)> = Vec::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    fields.push((name, value));
+                }
+                let mut seen = HashSet::new();
+                fields.reverse();
+                fields.retain(|(name, _)| seen.insert(name.clone()));
+                fields.reverse();
+                Ok(Ordered(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData))
     }
 }
 

@@ -5,7 +5,7 @@ use cloze_bert::{
     SentenceEncoder, SequenceLabels,
 };
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{Device, Module, Sequences, Tensor, save_safetensors};
+use cloze_tensor::{DType, Device, Module, Sequences, Tensor, save_safetensors};
 use serde_json::{Value, json};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -187,6 +187,46 @@ fn adapters_that_do_not_fit_are_errors() -> Result {
     Ok(())
 }
 
+/// `peft` leaves out what the settings do not name, or fails where a shape is another.
+#[test]
+fn settings_that_contradict_the_tensors_are_errors() -> Result {
+    let folder = tempfile::tempdir()?;
+    let mut adapted = model()?;
+    adapted.add_adapters(&LoraConfig::new(2).targets(["query"]), 2)?;
+    adapted.save_adapters(folder.path())?;
+    let path = folder.path().join("adapter_config.json");
+    let saved: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    for (field, value, what) in [
+        ("r", json!(5), "r is 5 for bert.encoder.layer.0.attention.self.query, whose adapter has the rank 2"),
+        ("rank_pattern", json!({"layer.1.*query": 3}), "rank_pattern is 3 for bert.encoder.layer.1"),
+        ("rank_pattern", json!({"query": 2, "self.query": 3}), "rank_pattern has 2 and 3 for"),
+        ("target_modules", json!(["key"]), "target_modules does not have bert.encoder.layer.0.attention.self.query"),
+        ("exclude_modules", json!(".*layer.1.*"), "exclude_modules has bert.encoder.layer.1.attention.self.query"),
+        (
+            "layers_pattern",
+            json!(["layer"]),
+            "layers_pattern is [\"layer\"]: must be absent without layers_to_transform",
+        ),
+        (
+            "modules_to_save",
+            json!(["classifier", "pooler"]),
+            "modules_to_save has the module of bert.pooler.dense.weight",
+        ),
+    ] {
+        let mut config = saved.clone();
+        config[field] = value;
+        std::fs::write(&path, config.to_string())?;
+        let error = model()?.load_adapters(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("adapter_config.json: {what}")), "{error}");
+    }
+    let mut config = saved.clone();
+    (config["target_modules"], config["layers_to_transform"]) = (json!(["query"]), json!([1]));
+    std::fs::write(&path, config.to_string())?;
+    let error = model()?.load_adapters(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("layers_to_transform does not have bert.encoder.layer.0"), "{error}");
+    Ok(())
+}
+
 /// Writes adapters for the modules of these names, with random numbers.
 struct Adapters {
     tensors: Vec<(String, Tensor)>,
@@ -250,14 +290,18 @@ fn every_form_of_adapter_is_its_formula() -> Result {
     let bias = adapters.add(layer(1, "attention.self.query.lora_B.bias"), &[16])?;
     sums.push((layer(1, "attention.self.query.bias"), bias.mul_scalar(5.0 / root(2.0))?));
     // A module stored as a whole: its values are those of the file, so the difference is added below.
+    adapters.tensors.push((
+        format!("base_model.model.{}", layer(0, "output.LayerNorm.weight")),
+        Tensor::ones(&[16], DType::F32, &Device::Cpu)?,
+    ));
     let norm = adapters.add(layer(0, "output.LayerNorm.bias"), &[16])?;
     sums.push((layer(0, "output.LayerNorm.bias"), norm)); // it is 0 in a new model
     adapters.write(
         folder.path(),
         &json!({"peft_type": "LORA", "r": 3, "lora_alpha": 6, "use_rslora": true, "target_modules": "all-linear",
             "alpha_pattern": {"layer.1.*(query|key)": 5, "^bert\\.encoder.layer.1.intermediate.dense": 8},
-            "rank_pattern": {"x": 2}, "layers_to_transform": [0, 1], "lora_bias": true,
-            "modules_to_save": ["LayerNorm"],
+            "rank_pattern": {"layer.1.attention.self.query": 2, "intermediate.dense": 1}, "layers_to_transform": [0, 1], "lora_bias": true,
+            "modules_to_save": ["layer.0.output.LayerNorm"],
             "init_lora_weights": "gaussian", "peft_version": "0.21.2", "loftq_config": {}, "use_dora": false}),
     )?;
     let (mut found, mut expected) = (model()?, model()?);

@@ -149,6 +149,22 @@ fn settings_of_the_encoder_take_precedence() -> Result {
         fs::write(dir.path().join(name), json!({"max_seq_length": null}).to_string())?;
         same(&SentenceEmbedder::open(dir.path())?.embed(&TEXTS)?, &plain(&TEXTS, 4)?);
     }
+    // What is said twice is reported.
+    let dir = folder(&[
+        ("sentence_bert_config.json", json!({"max_seq_length": 40})),
+        ("sentence_xlnet_config.json", json!({"max_seq_length": 7})),
+    ])?;
+    tokenizer()?.with_max_length(16).save(dir.path())?;
+    let (_, report) = SentenceEncoder::open(dir.path(), &Device::Cpu)?;
+    let said_twice = [
+        "max_seq_length is 40 in sentence_bert_config.json, max_seq_length 7 in sentence_xlnet_config.json: 40 counts",
+        "max_seq_length is 40 in sentence_bert_config.json, model_max_length 16 in tokenizer_config.json: 40 counts",
+        "max_seq_length is 40 in sentence_bert_config.json, max_position_embeddings 32 in config.json: 32 counts",
+    ];
+    assert_eq!(report.conflicts, said_twice);
+    // An empty file does not count.
+    fs::write(dir.path().join("sentence_bert_config.json"), "{}")?;
+    same(&SentenceEmbedder::open(dir.path())?.embed(&TEXTS)?, &plain(&TEXTS, 7)?);
     // The file of version 6 has no length. Files that come later in the list do not matter.
     let text = json!({"text": {"method": "forward", "method_output_name": "last_hidden_state"}});
     let new = json!({"transformer_task": "feature-extraction", "modality_config": text,

@@ -203,7 +203,7 @@ fn errors_about_vocabularies_say_what_is_wrong() {
     };
     assert_eq!(open(b"[PAD]\n[UNK]\n\xc3("), "not UTF-8: invalid byte at offset 12");
     assert_eq!(open(b""), "the vocabulary is empty");
-    assert_eq!(open(b"[PAD]\n[CLS]\n[SEP]\n[MASK]\na\n"), "the vocabulary has no [UNK]");
+    assert_eq!(open(b"[PAD]\n[CLS]\n[SEP]\n[MASK]\na\n"), "the vocabulary has no [UNK], the unk_token");
     fs::remove_file(&path).unwrap();
     assert!(message(Tokenizer::open(dir.path())).ends_with("has neither tokenizer.json nor vocab.txt"));
     assert!(message(Tokenizer::from_vocab_file(&path, &TokenizerOptions::uncased())).contains("cannot read"));

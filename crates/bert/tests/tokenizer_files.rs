@@ -93,6 +93,39 @@ fn special_tokens_are_added_in_the_order_of_transformers() {
         r#"{"extra_special_tokens": {"q_token": "FOO"}, "x_token": "bar", "bos_token": "<s>", "eos_token": null}"#;
     let tokenizer = with_vocab("tokenizer_config.json", config);
     assert_eq!(ids(&tokenizer, "<s> FOO bar"), [2, 11, 13, 12, 3]);
+    // Those with other names are added in the order of the file.
+    let config =
+        r#"{"z_token": "<z>", "extra_special_tokens": {"y_token": "<y>", "a_token": "<a>"}, "b_token": "<b>"}"#;
+    assert_eq!(ids(&with_vocab("tokenizer_config.json", config), "<z><b><y><a>"), [2, 11, 12, 13, 14, 3]);
+}
+
+#[test]
+fn added_tokens_keep_their_properties() {
+    let config = r#"{"additional_special_tokens": [{"content": "[E]", "lstrip": true}], "mask_token": {"content": "[MASK]", "rstrip": true}}"#;
+    let tokenizer = with_vocab("tokenizer_config.json", config);
+    for without in [None, Some("tokenizer.json")] {
+        let tokenizer = reopened(&tokenizer, without);
+        assert_eq!(
+            tokenizer.encode("a [E][MASK] b").unwrap().offsets,
+            [(0, 0), (0, 1), (1, 5), (5, 12), (12, 13), (0, 0)]
+        );
+    }
+}
+
+#[test]
+fn token_types_follow_the_class_and_the_names_of_inputs() {
+    let types = |tokenizer: &Tokenizer| tokenizer.encode_pair("the", "cat").unwrap().token_types;
+    for (config, second) in [
+        (r#"{}"#, 1),
+        (r#"{"tokenizer_class": "DistilBertTokenizer"}"#, 0),
+        (r#"{"model_input_names": ["input_ids", "attention_mask"]}"#, 0),
+        (r#"{"tokenizer_class": "DistilBertTokenizer", "model_input_names": ["input_ids", "token_type_ids"]}"#, 1),
+    ] {
+        let tokenizer = with_vocab("tokenizer_config.json", config);
+        for tokenizer in [&tokenizer, &reopened(&tokenizer, None), &reopened(&tokenizer, Some("tokenizer.json"))] {
+            assert_eq!(types(tokenizer), [0, 0, 0, second, second], "{config}");
+        }
+    }
 }
 
 #[test]
@@ -124,6 +157,15 @@ fn added_tokens_decoder_takes_the_place_of_the_other_files() {
 fn lengths_and_classes() {
     assert_eq!(with_vocab("tokenizer_config.json", r#"{"max_len": 77}"#).max_length(), 77);
     assert_eq!(with_vocab("tokenizer_config.json", r#"{"max_len": 77, "model_max_length": 33}"#).max_length(), 33);
+    // Without any, a text may be as long as the model in the folder allows.
+    assert_eq!(with_vocab("config.json", r#"{"max_position_embeddings": 1024}"#).max_length(), 1024);
+    let tokenizer = opened(&[
+        ("vocab.txt", VOCAB),
+        ("tokenizer_config.json", r#"{"tokenizer_class": "BertTokenizer"}"#),
+        ("config.json", r#"{"tokenizer_class": "RobertaTokenizer"}"#),
+    ]);
+    let differs = "tokenizer_class is \"BertTokenizer\" in tokenizer_config.json, \"RobertaTokenizer\" in config.json";
+    assert_eq!(tokenizer.conflicts(), [format!("{differs}: tokenizer_config.json counts")]);
     let same = r#"{"tokenizer_class": "DistilBertTokenizerFast"}"#;
     assert_eq!(ids(&with_vocab("tokenizer_config.json", same), "the catb"), [2, 9, 8, 7, 3]);
     for file in ["tokenizer_config.json", "config.json"] {
@@ -237,6 +279,24 @@ fn tokenizer_config_takes_precedence_and_the_conflict_is_said() {
     BertForMaskedLM::new(&BertConfig::tiny(13), &Device::Cpu, 0).unwrap().save(dir.path()).unwrap();
     let (_, report) = BertForMaskedLM::open(dir.path(), &Device::Cpu).unwrap();
     assert!(report.to_string().ends_with(&format!("parameters loaded; {differs}: tokenizer_config.json counts")));
+    // So it does about ids, lengths and fields that nobody knows.
+    let path = dir.path().join("config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text.replacen('{', "{\"my_note\": 1, \"num_labels\": 3, \"id2label\": {\"0\": \"x\"},", 1);
+    fs::write(&path, text.replace("\"pad_token_id\": 0", "\"pad_token_id\": 5")).unwrap();
+    config(r#"{"do_lower_case": false, "model_max_length": 600}"#);
+    fs::write(dir.path().join("vocab.txt"), VOCAB).unwrap();
+    let (_, report) = BertForMaskedLM::open(dir.path(), &Device::Cpu).unwrap();
+    assert_eq!(report.unknown_fields, ["my_note"]);
+    let expected = [
+        "num_labels is 3 in config.json, id2label has 1 labels: num_labels counts, and the names do not",
+        "\"cat\" has the id 8 in vocab.txt, 9 in tokenizer.json: tokenizer.json counts",
+        "pad_token_id is 5 in config.json, the tokenizer has 0: the tokenizer counts",
+        "model_max_length is 600, max_position_embeddings in config.json 512: 512 counts",
+    ];
+    assert_eq!(report.conflicts, expected);
+    fs::remove_file(dir.path().join("vocab.txt")).unwrap();
+    fs::remove_file(path).unwrap();
     // Without a layout, a tokenizer of this class adds no special tokens.
     let class = r#"{"do_lower_case": true, "tokenizer_class": "PreTrainedTokenizerFast"}"#;
     fs::write(dir.path().join("tokenizer_config.json"), class).unwrap();

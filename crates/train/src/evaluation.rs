@@ -1,9 +1,9 @@
 //! Evaluation of pre-training on held-out examples.
 
-use cloze_bert::{BertForPreTraining, Mode};
+use cloze_bert::Mode;
 use cloze_tensor::{CrossEntropy, Reduction, Tensor, no_grad};
 
-use crate::{Error, PairExample, PreTraining, PreTrainingBatch, Result, TargetKind, Unigram};
+use crate::{Error, Learn, LossTerm, PairExample, PreTraining, PreTrainingBatch, Result, TargetKind, Unigram};
 
 /// The scores of a model on held-out examples. Losses are means in nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,11 +31,15 @@ impl PreTrainingEvaluation {
     /// Evaluates `model` on `examples` of `data`, `batch_size` at a time, and `unigram` on the same targets. The targets
     /// are the same in every evaluation.
     ///
+    /// The model is a `BertForPreTraining`, a `BertForMaskedLM`, or one of your own whose terms of the loss are
+    /// [cross-entropies](LossTerm::CrossEntropy). The first term is that of the masked tokens; the second, if there is one,
+    /// that of next sentences.
+    ///
     /// # Errors
-    /// Returns an error if no target was replaced by `[MASK]`, for instance because there is no example, or if an example
-    /// does not fit the model.
+    /// Returns an error if no target was replaced by `[MASK]`, for instance because there is no example, if an example
+    /// does not fit the model, or if a term of its loss is no cross-entropy.
     pub fn run(
-        model: &BertForPreTraining,
+        model: &impl Learn<PreTrainingBatch>,
         data: &PreTraining,
         examples: &[PairExample],
         unigram: &Unigram,
@@ -78,23 +82,31 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, model: &BertForPreTraining, batch: &PreTrainingBatch) -> Result<()> {
-        let targets = batch.targets();
-        let (cls, masked) = model.cls_and_rows(batch.batch(), &targets.rows, Mode::Eval)?;
-        let logits = model.mlm_logits(&masked)?;
-        self.mlm.add(&logits, &targets.labels)?;
+    fn add(&mut self, model: &impl Learn<PreTrainingBatch>, batch: &PreTrainingBatch) -> Result<()> {
+        let mut terms = model.loss_terms(batch, Mode::Eval)?.into_iter();
+        let (logits, labels) = cross_entropy(terms.next())?;
+        self.mlm.add(&logits, &labels)?;
         // The loss ignores targets of other kinds.
         let label = |(&label, &kind): (&i64, &TargetKind)| match kind {
             TargetKind::Masked => label,
             _ => sum().ignore_index,
         };
-        let labels: Vec<i64> = targets.labels.iter().zip(batch.target_kinds()).map(label).collect();
+        let labels: Vec<i64> = labels.iter().zip(batch.target_kinds()).map(label).collect();
         self.masked_loss += logits.cross_entropy_with(&labels, sum())?.item()?;
         self.masked_ids.extend(labels.iter().filter_map(|&label| u32::try_from(label).ok()));
-        if !targets.next_sentence.is_empty() {
-            self.nsp.add(&model.nsp_logits(&cls)?, &targets.next_sentence)?;
+        if let Some(term) = terms.next() {
+            let (logits, labels) = cross_entropy(Some(term))?;
+            self.nsp.add(&logits, &labels)?;
         }
         Ok(())
+    }
+}
+
+/// Returns the logits and the labels of a term of the loss.
+fn cross_entropy(term: Option<LossTerm>) -> Result<(Tensor, Vec<i64>)> {
+    match term {
+        Some(LossTerm::CrossEntropy { logits, labels, .. }) => Ok((logits, labels)),
+        _ => Err(Error::data("evaluation", "a term of the model's loss is no LossTerm::CrossEntropy")),
     }
 }
 

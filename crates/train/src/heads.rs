@@ -51,7 +51,8 @@ impl Learn<PreTrainingBatch> for BertForMaskedLM {
 
     fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> Result<Vec<LossTerm>> {
         let targets = batch.targets();
-        Ok(vec![LossTerm::Mean(self.loss(batch.batch(), &targets.rows, &targets.labels, mode)?)])
+        let logits = self.forward(batch.batch(), &targets.rows, mode)?;
+        Ok(vec![LossTerm::CrossEntropy { logits, labels: targets.labels.clone(), module: "cls.predictions" }])
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{ExampleStream, PairExample, PreTraining, PreTrainingBatch, Result};
 
 /// Pre-training data whose first batches have several short sequences instead of each long one: first four of a quarter of
 /// the length, then two of half of it, but never below the shortest possible length. The number of tokens per batch stays
-/// about the same.
+/// about the same. Short sequences are drawn from as many passes over the corpus as they need.
 ///
 /// This only makes sense for a sampler that draws segments by length: [`PairSampler::bert`](crate::PairSampler::bert).
 #[derive(Clone, Debug)]
@@ -38,10 +38,10 @@ impl LengthWarmup {
         let mut short = Vec::new();
         if epoch == 0 {
             for (sequences, count) in self.stages {
-                let mut stream = self.data.clone().shortened(sequences).stream(0, 0)?;
-                let passed = stream.advance(sequences.saturating_mul(skip.min(count))).div_ceil(sequences);
-                skip -= passed;
-                short.push(places(stream, sequences).take(count - passed));
+                let skipped = skip.min(count);
+                let passes = Passes::new(self.data.clone().shortened(sequences), sequences.saturating_mul(skipped))?;
+                skip -= skipped;
+                short.push(places(passes, sequences).take(count - skipped));
             }
         }
         Ok(short.into_iter().flatten().chain(places(self.data.stream(epoch, skip)?, 1)))
@@ -52,21 +52,57 @@ impl LengthWarmup {
     /// # Errors
     /// Returns the errors of [`PreTraining::epoch`].
     pub fn example_count(&self, epoch: u32) -> Result<usize> {
-        let mut places = self.data.example_count(epoch)?;
-        if epoch == 0 {
-            for (sequences, count) in self.stages {
-                let mut stream = self.data.clone().shortened(sequences).stream(0, 0)?;
-                places += stream.advance(sequences.saturating_mul(count)).div_ceil(sequences);
+        let short: usize = self.stages.iter().map(|(_, count)| count).sum();
+        Ok(self.data.example_count(epoch)? + if epoch == 0 { short } else { 0 })
+    }
+}
+
+/// The examples of all epochs, one epoch after the other.
+struct Passes {
+    data: PreTraining,
+    epoch: u32,
+    stream: ExampleStream,
+}
+
+impl Passes {
+    /// Streams the examples without the first `skip`.
+    fn new(data: PreTraining, mut skip: usize) -> Result<Passes> {
+        let (mut epoch, mut stream) = (0, data.stream(0, 0)?);
+        loop {
+            let passed = stream.advance(skip);
+            skip -= passed;
+            // An epoch only has no example if none were given.
+            if skip == 0 || passed == 0 {
+                return Ok(Passes { data, epoch, stream });
             }
+            epoch += 1;
+            stream = data.stream(epoch, 0)?;
         }
-        Ok(places)
+    }
+}
+
+impl Iterator for Passes {
+    type Item = Result<PairExample>;
+
+    fn next(&mut self) -> Option<Result<PairExample>> {
+        self.stream.next().or_else(|| {
+            self.epoch += 1;
+            match self.data.stream(self.epoch, 0) {
+                Ok(stream) => self.stream = stream,
+                Err(error) => return Some(Err(error)),
+            }
+            self.stream.next()
+        })
     }
 }
 
 /// Returns groups of `sequences` sequences.
-fn places(mut stream: ExampleStream, sequences: usize) -> impl Iterator<Item = Result<Vec<PairExample>>> {
+fn places(
+    mut examples: impl Iterator<Item = Result<PairExample>>,
+    sequences: usize,
+) -> impl Iterator<Item = Result<Vec<PairExample>>> {
     std::iter::from_fn(move || {
-        let place: Result<Vec<PairExample>> = stream.by_ref().take(sequences).collect();
+        let place: Result<Vec<PairExample>> = examples.by_ref().take(sequences).collect();
         place.map(|place| (!place.is_empty()).then_some(place)).transpose()
     })
 }
@@ -134,10 +170,28 @@ mod tests {
     }
 
     #[test]
+    fn short_sequences_come_from_several_passes() {
+        let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000)).seq_len(64);
+        let passes: Vec<PairExample> =
+            (0..3).flat_map(|epoch| data.clone().shortened(4).epoch(epoch).unwrap()).collect();
+        let count = passes.len() / 4;
+        let places = all(&LengthWarmup::new(data, count, 0), 0);
+        assert_eq!(places[..count].concat(), passes[..4 * count]);
+    }
+
+    #[test]
+    fn no_examples_are_no_places() {
+        let data = PreTraining::from_tokenized(numbered(&[4, 2]), VocabularyTable::small(20_000)).examples(Vec::new());
+        for skip in [0, 3] {
+            assert_eq!(LengthWarmup::new(data.clone(), 8, 12).stream(0, skip).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
     fn skipping_places_equals_taking_them() {
         let data = PreTraining::from_tokenized(numbered(&[400, 250, 310]), VocabularyTable::small(20_000)).seq_len(64);
-        // The last two ask for more short places than there are.
-        for (quarter, half) in [(8, 12), (0, 0), (5, 100_000), (100_000, 3)] {
+        // The last two need several passes over the corpus.
+        for (quarter, half) in [(8, 12), (0, 0), (5, 400), (300, 3)] {
             let data = LengthWarmup::new(data.clone(), quarter, half);
             for epoch in [0, 1] {
                 let all = all(&data, epoch);

@@ -44,7 +44,7 @@ pub use labelled::{
     tag_names,
 };
 pub use length_warmup::LengthWarmup;
-pub use masking::{Masking, Selection, Target, TargetKind, VocabularyTable};
+pub use masking::{Masking, MaskingRate, MaskingUnit, Selection, Target, TargetKind, VocabularyTable};
 pub use optimizer::{AdamW, Optimizer, ParameterGroup};
 pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_batch::{MaskedExample, PreTrainingBatch};
@@ -60,5 +60,8 @@ pub use sanitize::{
 pub use schedule::Schedule;
 pub use squad::{Squad, SquadExample, read_squad};
 pub use token_evaluation::TokenClassificationEvaluation;
-pub use trainer::{Budget, DataSet, Evaluation, Every, Learn, LossTerm, Size, Step, Stopped, Trainer, TrainingReport};
+pub use trainer::{
+    BatchRamp, Budget, DataSet, Evaluation, Every, Learn, LossTerm, Resumed, Size, Step, Stopped, Trainer,
+    TrainingReport,
+};
 pub use unigram::Unigram;

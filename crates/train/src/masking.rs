@@ -4,25 +4,73 @@
 //! transformers for language understanding", NAACL 2019, section 3.1 and appendix A.1. Whole-word masking follows
 //! the second release of models by the same authors.
 
+use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 
 use cloze_tensor::random::Stream;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+mod rate;
+mod spans;
 mod vocabulary;
 
+pub use rate::MaskingRate;
 pub use vocabulary::VocabularyTable;
+
+/// What is selected, and masked, as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MaskingUnit {
+    /// A token, as in BERT.
+    #[default]
+    Token,
+    /// All pieces of a word, as in the second release of BERT. The replacement is still drawn per piece.
+    WholeWord,
+    /// A span of whole words. The replacement is drawn per span.
+    ///
+    /// The first word of a span is drawn uniformly. The number of its words is drawn from the geometric distribution with
+    /// p = 0.2, restricted to at most 10, so that spans have 3.8 words on average. A span ends early at a special token, at
+    /// another span, and where the next word would exceed the number of targets.
+    ///
+    /// Source: M. Joshi, D. Chen, Y. Liu, D. S. Weld, L. Zettlemoyer, O. Levy, "SpanBERT: Improving pre-training by
+    /// representing and predicting spans", TACL 2020, section 3.1. There, the last word of the last span may be cut.
+    Span,
+}
+
+/// The name of the unit: `token`, `word` or `span`.
+impl fmt::Display for MaskingUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MaskingUnit::Token => "token",
+            MaskingUnit::WholeWord => "word",
+            MaskingUnit::Span => "span",
+        })
+    }
+}
+
+/// Reads the name of a unit.
+impl FromStr for MaskingUnit {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<MaskingUnit> {
+        [MaskingUnit::Token, MaskingUnit::WholeWord, MaskingUnit::Span]
+            .into_iter()
+            .find(|unit| unit.to_string() == name)
+            .ok_or_else(|| Error::invalid("masking unit", name, "token, word or span"))
+    }
+}
 
 /// The rule for the number of targets of a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Selection {
-    /// The probability times the number of tokens, rounded, as in BERT.
+    /// The rate times the number of tokens, rounded, as in BERT.
     #[default]
     Fixed,
-    /// An independent draw per token (or word), as in the course and in common data collators.
+    /// An independent draw per token (or word), as in the course and in common data collators. Not for spans.
     Bernoulli,
 }
 
@@ -54,9 +102,9 @@ pub struct Target {
 /// Masking is dynamic: the draw depends on the given stream, hence on the step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Masking {
-    probability: f64,
+    rate: MaskingRate,
     selection: Selection,
-    whole_word: bool,
+    unit: MaskingUnit,
     max_targets: Option<usize>,
     mask: f64,
     random: f64,
@@ -68,23 +116,30 @@ impl Default for Masking {
     }
 }
 
+/// The unit and the rate: `token, rate 0.15`.
+impl fmt::Display for Masking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, rate {}", self.unit, self.rate)
+    }
+}
+
 impl Masking {
     /// Returns BERT's rule.
     pub fn bert() -> Masking {
         Masking {
-            probability: 0.15,
+            rate: MaskingRate::Constant(0.15),
             selection: Selection::Fixed,
-            whole_word: false,
+            unit: MaskingUnit::Token,
             max_targets: None,
             mask: 0.8,
             random: 0.1,
         }
     }
 
-    /// Sets the fraction of tokens that become targets, above 0 and at most 1. A sequence with an ordinary token always
-    /// has at least one target.
-    pub fn probability(self, probability: f64) -> Masking {
-        Masking { probability, ..self }
+    /// Sets the fraction of tokens that become targets: a number above 0 and at most 1, or a [`MaskingRate`] that changes
+    /// during the run. A sequence with an ordinary token always has at least one target.
+    pub fn rate(self, rate: impl Into<MaskingRate>) -> Masking {
+        Masking { rate: rate.into(), ..self }
     }
 
     /// Sets the rule for the number of targets.
@@ -92,9 +147,9 @@ impl Masking {
         Masking { selection, ..self }
     }
 
-    /// Makes all pieces of a word targets together. The replacement is still drawn per piece.
-    pub fn whole_word(self, whole_word: bool) -> Masking {
-        Masking { whole_word, ..self }
+    /// Sets what is selected as a whole: tokens, words or spans of words.
+    pub fn unit(self, unit: MaskingUnit) -> Masking {
+        Masking { unit, ..self }
     }
 
     /// Sets the most targets per sequence. If every word has more pieces than that, the shortest word exceeds it.
@@ -110,10 +165,12 @@ impl Masking {
     /// Checks the settings, as [`mask`](Masking::mask) does.
     ///
     /// # Errors
-    /// Returns an error if a probability is out of range, the fractions add up to more than 1, or no target is allowed.
+    /// Returns an error if the rate is out of range, the fractions add up to more than 1, no target is allowed, or spans
+    /// are to be selected by [`Selection::Bernoulli`].
     pub fn check(&self) -> Result<()> {
-        if !(self.probability > 0.0 && self.probability <= 1.0) {
-            return Err(Error::invalid("masking probability", self.probability, "above 0 and at most 1"));
+        self.rate.check()?;
+        if self.unit == MaskingUnit::Span && self.selection == Selection::Bernoulli {
+            return Err(Error::invalid("selection", "Bernoulli", "Fixed to mask spans"));
         }
         for (setting, value) in [("fraction of masked targets", self.mask), ("fraction of random targets", self.random)]
         {
@@ -132,85 +189,118 @@ impl Masking {
         Ok(())
     }
 
-    /// Replaces targets among `ids` and returns them by ascending position. Special tokens are never targets.
+    /// Replaces targets among `ids` at the rate of optimizer step `step`, and returns them by ascending position. Special
+    /// tokens are never targets.
     ///
     /// `stream` is `Stream::new(seed, Purpose::Masking, 0, step, sequence)`, so the draw does not depend on batches or
     /// threads.
     ///
     /// # Errors
     /// Returns an error and leaves `ids` unchanged if a setting is invalid or an id is not in the vocabulary.
-    pub fn mask(&self, ids: &mut [u32], vocabulary: &VocabularyTable, stream: &mut Stream) -> Result<Vec<Target>> {
+    pub fn mask(
+        &self,
+        ids: &mut [u32],
+        vocabulary: &VocabularyTable,
+        step: u32,
+        stream: &mut Stream,
+    ) -> Result<Vec<Target>> {
         self.check()?;
         vocabulary.check(ids)?;
-        let units = self.units(ids, vocabulary);
-        let mut positions: Vec<usize> = self.select(units, stream).into_iter().flatten().collect();
-        positions.sort_unstable();
-
-        let replace = |position: usize| {
-            let original = ids[position];
-            let draw = stream.uniform();
-            let kind = if draw < self.mask {
-                ids[position] = vocabulary.mask_id();
-                TargetKind::Masked
-            } else if draw < self.mask + self.random {
-                ids[position] = vocabulary.ordinary(stream.below(vocabulary.ordinary_count()));
-                TargetKind::Random
-            } else {
-                TargetKind::Kept
-            };
-            Target { position: position as u32, original, kind }
+        let mut selected = self.select(self.words(ids, vocabulary), self.rate.at(step), stream);
+        selected.sort_unstable_by_key(|range| range.start);
+        let mut targets = Vec::new();
+        let mut replace = |range: Range<usize>| {
+            let kind = self.kind(stream);
+            for position in range {
+                targets.push(Target { position: position as u32, original: ids[position], kind });
+                match kind {
+                    TargetKind::Masked => ids[position] = vocabulary.mask_id(),
+                    TargetKind::Random => {
+                        ids[position] = vocabulary.ordinary(stream.below(vocabulary.ordinary_count()));
+                    }
+                    TargetKind::Kept => {}
+                }
+            }
         };
-        Ok(positions.into_iter().map(replace).collect())
+        match self.unit {
+            MaskingUnit::Span => selected.into_iter().for_each(replace),
+            _ => selected.into_iter().flatten().for_each(|position| replace(position..position + 1)),
+        }
+        Ok(targets)
     }
 
-    /// Returns the positions that are chosen together: those of a word, or a single token.
-    fn units(&self, ids: &[u32], vocabulary: &VocabularyTable) -> Vec<Range<usize>> {
-        let mut units: Vec<Range<usize>> = Vec::new();
+    /// Draws a replacement.
+    fn kind(&self, stream: &mut Stream) -> TargetKind {
+        let draw = stream.uniform();
+        if draw < self.mask {
+            TargetKind::Masked
+        } else if draw < self.mask + self.random {
+            TargetKind::Random
+        } else {
+            TargetKind::Kept
+        }
+    }
+
+    /// Returns the positions of each word or, if tokens are selected on their own, of each token.
+    fn words(&self, ids: &[u32], vocabulary: &VocabularyTable) -> Vec<Range<usize>> {
+        let are_whole = self.unit != MaskingUnit::Token;
+        let mut words: Vec<Range<usize>> = Vec::new();
         for (position, &id) in ids.iter().enumerate() {
             if vocabulary.is_special(id) {
                 continue;
             }
-            match units.last_mut() {
-                Some(word) if self.whole_word && vocabulary.continues_word(id) && word.end == position => word.end += 1,
-                _ => units.push(position..position + 1),
+            match words.last_mut() {
+                Some(word) if are_whole && vocabulary.continues_word(id) && word.end == position => word.end += 1,
+                _ => words.push(position..position + 1),
             }
         }
-        units
+        words
     }
 
-    /// Returns the units that become targets, in no particular order.
-    fn select(&self, mut units: Vec<Range<usize>>, stream: &mut Stream) -> Vec<Range<usize>> {
-        let tokens: usize = units.iter().map(|unit| unit.len()).sum();
+    /// Returns the words or spans that become targets, in no particular order.
+    fn select(&self, words: Vec<Range<usize>>, rate: f64, stream: &mut Stream) -> Vec<Range<usize>> {
+        let tokens: usize = words.iter().map(|word| word.len()).sum();
         let limit = self.max_targets.unwrap_or(usize::MAX);
         let budget = match self.selection {
-            Selection::Fixed => ((self.probability * tokens as f64).round() as usize).clamp(1, limit),
+            Selection::Fixed => ((rate * tokens as f64).round() as usize).clamp(1, limit),
             Selection::Bernoulli => limit,
         };
+        match self.unit {
+            MaskingUnit::Span => spans::select(&words, budget, stream),
+            _ => within(self.shuffled(words, rate, stream), budget),
+        }
+    }
+
+    /// Returns the words in random order, only those drawn one by one if the selection is [`Selection::Bernoulli`].
+    fn shuffled(&self, mut words: Vec<Range<usize>>, rate: f64, stream: &mut Stream) -> Vec<Range<usize>> {
         if self.selection == Selection::Bernoulli {
-            let drawn: Vec<Range<usize>> =
-                units.iter().filter(|_| stream.uniform() < self.probability).cloned().collect();
-            // If no unit was drawn, a shuffle picks one of them all.
+            let drawn: Vec<Range<usize>> = words.iter().filter(|_| stream.uniform() < rate).cloned().collect();
+            // If no word was drawn, a shuffle picks one of them all.
             if drawn.is_empty() {
-                stream.shuffle(&mut units);
-                units.truncate(1);
+                stream.shuffle(&mut words);
+                words.truncate(1);
             } else {
-                units = drawn;
+                words = drawn;
             }
         }
-        stream.shuffle(&mut units);
-        let shortest = units.iter().min_by_key(|unit| unit.len()).cloned();
-        let mut left = budget;
-        // A word that no longer fits is skipped; a later, shorter one may fit.
-        units.retain(|unit| {
-            let fits = unit.len() <= left;
-            left -= if fits { unit.len() } else { 0 };
-            fits
-        });
-        if units.is_empty() {
-            units.extend(shortest);
-        }
-        units
+        stream.shuffle(&mut words);
+        words
     }
+}
+
+/// Returns the first words with at most `budget` tokens together, or the shortest word if all are longer. A word that no
+/// longer fits is skipped; a later, shorter one may fit.
+fn within(mut words: Vec<Range<usize>>, mut budget: usize) -> Vec<Range<usize>> {
+    let shortest = words.iter().min_by_key(|word| word.len()).cloned();
+    words.retain(|word| {
+        let fits = word.len() <= budget;
+        budget -= if fits { word.len() } else { 0 };
+        fits
+    });
+    if words.is_empty() {
+        words.extend(shortest);
+    }
+    words
 }
 
 #[cfg(test)]

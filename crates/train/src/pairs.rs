@@ -161,6 +161,10 @@ impl PairSampler {
     }
 
     /// Selects pairs (the default), or single segments without a label.
+    ///
+    /// By BERT's rule, a single segment has as many consecutive sentences of a document as fit into the target length; a
+    /// longer sentence is continued in the next segment. This is DOC-SENTENCES of Y. Liu et al., "RoBERTa: A robustly
+    /// optimized BERT pretraining approach", 2019, section 4.2. By the course's rule, it is one sentence.
     pub fn next_sentence(self, next_sentence: bool) -> PairSampler {
         PairSampler { next_sentence, ..self }
     }

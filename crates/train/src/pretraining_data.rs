@@ -23,12 +23,12 @@ const EVALUATION: u32 = u32::MAX;
 /// The data set of masked language modelling and next-sentence prediction. The defaults are BERT's, at 128 tokens.
 ///
 /// ```no_run
-/// use cloze_train::{Corpus, Masking, PairSampler, PreTraining};
+/// use cloze_train::{Corpus, Masking, MaskingUnit, PairSampler, PreTraining};
 /// # fn train(tokenizer: cloze_bert::Tokenizer) -> cloze_train::Result<()> {
 /// let corpus = Corpus::open("corpus.txt")?;
 /// let data = PreTraining::new(&corpus, &tokenizer)?
 ///     .pairs(PairSampler::course(400).seq_len(64))
-///     .masking(Masking::bert().whole_word(true))
+///     .masking(Masking::bert().unit(MaskingUnit::WholeWord))
 ///     .seed(7);
 /// for (step, batch) in data.batches(&data.epoch(0)?, 8, 0)?.enumerate() {
 ///     println!("step {step}: {} tokens", batch?.batch().tokens());
@@ -79,7 +79,7 @@ impl PreTraining {
         PreTraining { pairs: self.pairs.seq_len(seq_len), ..self }
     }
 
-    /// Turns next-sentence prediction on or off. Without it, examples are single segments.
+    /// Turns next-sentence prediction on or off. Without it, examples are [single segments](PairSampler::next_sentence).
     pub fn next_sentence(self, next_sentence: bool) -> PreTraining {
         PreTraining { pairs: self.pairs.next_sentence(next_sentence), ..self }
     }
@@ -181,7 +181,7 @@ impl PreTraining {
         pair.check(&self.corpus)?;
         let mut ids = pair.ids(&self.corpus, &self.vocabulary);
         let mut stream = Stream::new(self.seed, Purpose::Masking, 0, step, sequence);
-        let targets = self.masking.mask(&mut ids, &self.vocabulary, &mut stream)?;
+        let targets = self.masking.mask(&mut ids, &self.vocabulary, step, &mut stream)?;
         Ok(MaskedExample { ids, token_types: pair.token_types(), targets, next_sentence_label: pair.label() })
     }
 
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn errors_come_before_the_first_step() {
         let data = data();
-        assert!(data.clone().masking(Masking::bert().probability(2.0)).epoch(0).is_err());
+        assert!(data.clone().masking(Masking::bert().rate(2.0)).epoch(0).is_err());
         assert!(data.clone().seq_len(3).epoch(0).is_err());
         let other = PreTraining::from_tokenized(data.corpus().clone(), VocabularyTable::small(2_000));
         assert!(other.epoch(0).unwrap_err().to_string().starts_with("token id is 3303"));

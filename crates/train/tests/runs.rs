@@ -212,20 +212,42 @@ fn runs_with_other_settings_are_not_resumed() -> Result {
     let mut wider = BertForSequenceClassification::new(&config(&["a", "b", "c"]), &device(), 1)?;
     let other = said(run(&mut wider, &data_40, 3, true));
     assert!(other.contains("resume: model is "), "{other}");
-    let with = |value: f64, model: &mut BertForSequenceClassification| {
-        trainer(model).setting("dropout", value).directory(folder.path().join("with")).resume(true).run(&data_40)
+    let with = |value: f64, data: &LabelledData<i64>, model: &mut BertForSequenceClassification| {
+        trainer(model).setting("dropout", value).directory(folder.path().join("with")).resume(true).run(data)
     };
-    with(0.1, &mut model()?)?;
-    let other = said(with(0.2, &mut model()?));
+    with(0.1, &data_40, &mut model()?)?;
+    // The setting is named before the fingerprint of the data, which differs too.
+    let other = said(with(0.2, &data(41)?, &mut model()?));
     assert!(other.contains("resume: dropout is 0.2, the run was started with 0.1"), "{other}");
     let longer = said(trainer(&mut model()?).epochs(3).directory(folder.path()).resume(true).run(&data_40));
     assert!(longer.contains("the run has 10 steps, 15 were asked for"), "{longer}");
-    // A truncated file.
-    let file = folder.path().join("checkpoint-00000010/state.safetensors");
-    let bytes = std::fs::read(&file)?;
-    std::fs::write(&file, &bytes[..bytes.len() / 2])?;
-    let torn = said(run(&mut model()?, &data_40, 3, true));
-    assert!(torn.contains("state.safetensors"), "{torn}");
+    Ok(())
+}
+
+#[test]
+fn the_checkpoint_before_replaces_a_damaged_one() -> Result {
+    let (data, folder) = (data(40)?, tempfile::tempdir()?);
+    let mut whole = model()?;
+    let report = run_in(&folder.path().join("whole"), &mut whole, &data, 0)?;
+    assert_eq!(report.resumed, None);
+    for file in ["state.json", "state.safetensors", "best.safetensors", "checksums.xxh128"] {
+        let directory = folder.path().join(file);
+        run_in(&directory, &mut model()?, &data, 13).err().ok_or("not stopped")?;
+        let path = directory.join("checkpoint-00000012").join(file);
+        let mut bytes = std::fs::read(&path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        // Not in place, because the best parameters are links.
+        std::fs::remove_file(&path)?;
+        std::fs::write(&path, bytes)?;
+        let mut resumed = model()?;
+        let found = run_in(&directory, &mut resumed, &data, 0)?;
+        assert_eq!(bits(&resumed)?, bits(&whole)?, "{file}");
+        assert_eq!((&found.losses, &found.best), (&report.losses, &report.best));
+        let from = found.resumed.ok_or("not resumed")?;
+        assert_eq!((from.step, from.damages.len()), (9, 1));
+        assert!(from.damages[0].contains("checkpoint-00000012/") && from.damages[0].contains(file), "{from}");
+    }
     Ok(())
 }
 

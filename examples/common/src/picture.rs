@@ -8,7 +8,8 @@ use crate::output::check_file;
 /// The argument `--out` of examples that draw.
 #[derive(clap::Args)]
 pub struct PictureArgument {
-    /// File to draw to, .html or .svg [default: an .html page in the folder `target`]
+    /// File to draw to, .html or .svg [default: an .html page in the folder `target`, or in that for temporary
+    /// files]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -29,16 +30,19 @@ impl PictureArgument {
     }
 }
 
-/// Returns `target/EXAMPLE.html`, and creates the folder `target` if it is missing.
+/// Returns `target/EXAMPLE.html`, and creates the folder `target` if it is missing. In a read-only folder, the page goes to
+/// the folder for temporary files.
 ///
 /// # Errors
-/// Returns an error if the page cannot be written.
+/// Returns an error if the page cannot be written in either place.
 pub fn default_page(example: &str) -> Result<PathBuf> {
-    let folder = Path::new("target");
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: cannot create: {error}", folder.display()))?;
-    let path = folder.join(format!("{example}.html"));
-    check_file(&path)?;
-    Ok(path)
+    let page = Path::new("target").join(format!("{example}.html"));
+    if std::fs::create_dir_all("target").is_ok() && check_file(&page).is_ok() {
+        return Ok(page);
+    }
+    let page = std::env::temp_dir().join(format!("cloze-{example}.html"));
+    check_file(&page)?;
+    Ok(page)
 }
 
 /// Returns whether the file is to be a single picture instead of a page.

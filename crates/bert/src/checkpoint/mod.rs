@@ -33,8 +33,11 @@ pub struct LoadReport {
     pub mismatched: Vec<String>,
     /// Tensors of the file that are not parameters of the model.
     pub unexpected: Vec<String>,
-    /// Contradictions between the files of the tokenizer in the folder, each with the file that takes precedence
-    /// ([`Tokenizer::conflicts`](crate::Tokenizer::conflicts)).
+    /// Fields of `config.json` that are neither read nor known to be harmless. `transformers` ignores such fields, too;
+    /// [`BertConfig::extra`] keeps them.
+    pub unknown_fields: Vec<String>,
+    /// Contradictions within `config.json`, and between the files of the folder, each with what takes precedence. Those of
+    /// the tokenizer alone are in [`Tokenizer::conflicts`](crate::Tokenizer::conflicts).
     pub conflicts: Vec<String>,
 }
 
@@ -45,6 +48,7 @@ impl fmt::Display for LoadReport {
             ("missing and initialised", &self.missing),
             ("of another shape in the file and initialised", &self.mismatched),
             ("not used", &self.unexpected),
+            ("unknown fields of config.json", &self.unknown_fields),
         ];
         for (what, names) in lists {
             if !names.is_empty() {
@@ -241,6 +245,6 @@ impl Checkpoint {
         };
         let unexpected = self.names.iter().filter_map(unexpected).collect();
         let loaded = self.taken.len() - self.mismatched.len();
-        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected, conflicts: Vec::new() }
+        LoadReport { loaded, missing: self.missing, mismatched: self.mismatched, unexpected, ..LoadReport::default() }
     }
 }

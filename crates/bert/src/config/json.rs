@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{BertConfig, HiddenAct, ModelType, TIE_WORD_EMBEDDINGS, labels, numbered_labels};
+use super::{BertConfig, HiddenAct, ModelType, labels, numbered_labels};
 use crate::files::short;
 use crate::folder::Folder;
 use crate::{Error, Result, files};
@@ -14,11 +14,12 @@ pub(crate) const FILE: &str = "config.json";
 
 impl BertConfig {
     /// Opens the configuration `place`: a `config.json`, or the folder or [name](crate#models-by-name) of a model.
-    /// Missing fields get BERT's defaults; unknown fields are kept in [`extra`](BertConfig::extra).
+    /// Missing fields get BERT's defaults. Fields that are not known are kept in [`extra`](BertConfig::extra); the
+    /// [`LoadReport`](crate::LoadReport) of a model lists them.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, is not a JSON object, describes a model that is not in BERT's
-    /// family, or is not [valid](BertConfig::validate).
+    /// family, has a field that asks for something that is not supported, or is not [valid](BertConfig::validate).
     pub fn open(place: impl AsRef<Path>) -> Result<BertConfig> {
         let place = place.as_ref();
         if is_json(place) { BertConfig::in_file(place) } else { BertConfig::in_folder(&Folder::at(place)?) }
@@ -45,6 +46,11 @@ impl BertConfig {
 
     /// Returns the text of a `config.json` that `transformers` can open.
     pub fn to_json(&self) -> String {
+        format!("{:#}\n", Value::Object(self.to_map()))
+    }
+
+    /// Returns the fields of a `config.json`.
+    pub(super) fn to_map(&self) -> Map<String, Value> {
         let mut map = self.extra.clone();
         // `transformers` requires a number in a DistilBERT.
         let classifier_dropout = match self.model_type {
@@ -77,7 +83,7 @@ impl BertConfig {
             let by_label = self.labels.iter().enumerate().rev().map(|(id, label)| (label.clone(), json!(id)));
             map.insert("label2id".into(), Value::Object(by_label.collect()));
         }
-        format!("{:#}\n", Value::Object(self.model_type.own_fields(map)))
+        self.model_type.own_fields(map)
     }
 
     /// Writes `config.json` into the folder `dir`, creating it if necessary, or writes the file `dir` if its name ends
@@ -90,33 +96,6 @@ impl BertConfig {
         let dir = dir.as_ref();
         let path = if is_json(dir) { dir.to_path_buf() } else { dir.join(FILE) };
         files::replace(&path, self.to_json().as_bytes())
-    }
-
-    /// Returns an error if a field that is otherwise ignored describes another architecture than BERT.
-    pub(super) fn check_extra(&self) -> Result<()> {
-        let only = [
-            ("position_embedding_type", json!("absolute")),
-            ("is_decoder", json!(false)),
-            ("add_cross_attention", json!(false)),
-            ("pruned_heads", json!({})),
-            ("quantization_config", Value::Null),
-        ];
-        for (field, expected) in only {
-            match self.extra.get(field) {
-                None | Some(Value::Null) => {}
-                Some(value) if *value == expected => {}
-                Some(value) => {
-                    return Err(Error::config(format!("{field} is {}: must be {expected} or absent", short(value))));
-                }
-            }
-        }
-        match self.extra.get(TIE_WORD_EMBEDDINGS) {
-            None | Some(Value::Null | Value::Bool(_)) => Ok(()),
-            Some(value) => {
-                let value = short(value);
-                Err(Error::config(format!("{TIE_WORD_EMBEDDINGS} is {value}: must be true, false or absent")))
-            }
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The labels of a classifier: `id2label`, `label2id` and `num_labels` of `config.json`.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::CONFIG_FILE;
 use super::json::Fields;
 use super::{MAX_LABELS, numbered_labels};
 use crate::files::short;
@@ -35,16 +36,46 @@ pub(super) fn read(fields: &mut Fields) -> Result<Vec<String>> {
     }
 }
 
+/// Returns a line for each contradiction between the fields of a `config.json` that is valid.
+pub(super) fn conflicts(fields: &Map<String, Value>) -> Vec<String> {
+    let names = |field: &str| fields.get(field).and_then(Value::as_object);
+    let (by_id, by_label) = (names("id2label"), names("label2id"));
+    let named = by_id.map(|map| ("id2label", map)).or(by_label.map(|map| ("label2id", map)));
+    let mut conflicts = Vec::new();
+    if let (Some((field, map)), Some(count)) = (named, fields.get("num_labels").and_then(Value::as_u64))
+        && map.len() as u64 != count
+    {
+        let other = format!("{field} has {} labels", map.len());
+        conflicts
+            .push(format!("num_labels is {count} in {CONFIG_FILE}, {other}: num_labels counts, and the names do not"));
+    }
+    let differs = |(label, id): (&String, &Value)| {
+        let other = text(by_id?.get(&text(id)?)?)?;
+        (other != *label).then(|| {
+            format!(
+                "label2id gives {label:?} the id {id} in {CONFIG_FILE}, id2label calls it {other:?}: id2label counts"
+            )
+        })
+    };
+    // One line, because often all labels of one field are generic.
+    conflicts.extend(by_label.into_iter().flatten().find_map(differs));
+    conflicts
+}
+
+/// Returns a name or an id, which may be a number.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
 /// Returns labels in the order of their ids, which must be 0, 1, 2, ... Ids and labels may be strings or numbers.
 fn by_ids(field: &str, pairs: impl ExactSizeIterator<Item = (Value, Value)>) -> Result<Vec<String>> {
     let count = pairs.len();
     let mut labels = vec![None; count];
     for (id, label) in pairs {
-        let text = |value: &Value| match value {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
-            _ => None,
-        };
         let Some(name) = text(&label) else {
             return Err(Error::config(format!(
                 "{field} gives {} the label {}: must be a name",

@@ -2,6 +2,7 @@
 
 mod classifier_pooling;
 mod count;
+mod fields;
 mod hidden_act;
 mod json;
 mod labels;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::{Error, Result};
 pub use classifier_pooling::ClassifierPooling;
 pub use count::ParameterCounts;
+pub(crate) use fields::Remarks;
 pub use hidden_act::HiddenAct;
 pub(crate) use json::FILE as CONFIG_FILE;
 pub use model_type::ModelType;

@@ -29,6 +29,11 @@ const DISTILBERT: [(&str, &str); 8] = [
     ("seq_classif_dropout", "classifier_dropout"),
 ];
 
+/// The fields that DistilBERT also reads by BERT's names.
+pub(super) const SHARED: [&str; 3] = ["hidden_size", "num_attention_heads", "num_hidden_layers"];
+/// The fields that DistilBERT does not have: there are no token types, and epsilon is 1e-12.
+const FIXED: [&str; 2] = ["layer_norm_eps", "type_vocab_size"];
+
 impl ModelType {
     /// All values.
     pub const ALL: [ModelType; 2] = [ModelType::Bert, ModelType::DistilBert];
@@ -62,16 +67,30 @@ impl ModelType {
         }
     }
 
-    /// Renames the fields of this family's `config.json` to BERT's names.
-    pub(super) fn bert_fields(self, map: Map<String, Value>) -> Map<String, Value> {
-        let bert_name =
-            |name: String| DISTILBERT.iter().find(|(own, _)| *own == name).map(|(_, bert)| bert.to_string());
-        match self {
-            ModelType::Bert => map,
-            ModelType::DistilBert => {
-                map.into_iter().map(|(name, value)| (bert_name(name.clone()).unwrap_or(name), value)).collect()
+    /// Returns the name that this family's `config.json` has for a field that is BERT's, if it has one.
+    pub(super) fn own_name(self, bert_name: &str) -> Option<&'static str> {
+        let own = DISTILBERT.iter().find(|(_, bert)| *bert == bert_name).map(|(own, _)| *own);
+        own.filter(|_| self == ModelType::DistilBert)
+    }
+
+    /// Renames the fields of this family's `config.json` to BERT's names. As in `transformers`, [`SHARED`] fields with BERT's
+    /// names take precedence, and other ones with BERT's names do not count.
+    pub(super) fn bert_fields(self, mut map: Map<String, Value>) -> Map<String, Value> {
+        if self == ModelType::DistilBert {
+            map.retain(|name, _| SHARED.contains(&name.as_str()) || !self.ignores(name));
+            for (own, bert) in DISTILBERT {
+                if let Some(value) = map.remove(own) {
+                    map.entry(bert).or_insert(value);
+                }
             }
         }
+        map
+    }
+
+    /// Returns whether the field is one of BERT's that this family does not have.
+    pub(super) fn ignores(self, name: &str) -> bool {
+        let distilbert = self == ModelType::DistilBert;
+        distilbert && !SHARED.contains(&name) && (FIXED.contains(&name) || self.own_name(name).is_some())
     }
 
     /// Renames fields with BERT's names to those of this family's `config.json`.
@@ -82,8 +101,7 @@ impl ModelType {
                     map.insert(own.to_string(), value);
                 }
             }
-            // DistilBERT has no token types, and its epsilon is fixed.
-            map.retain(|field, _| field != "type_vocab_size" && field != "layer_norm_eps");
+            map.retain(|field, _| !FIXED.contains(&field.as_str()));
         }
         map
     }

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use cloze_tensor::{DType, Tensor, TensorFile, save_safetensors};
+use cloze_tensor::{DType, Module, Tensor, TensorFile, save_safetensors};
 use serde_json::Value;
 
 use super::layers::Adapter;
 use super::lora::{self, each_linear, is_adapter};
-use super::lora_config::{Scales, Written};
+use super::lora_config::{AdapterConfig, Written};
 use super::{BertModel, PreTrainedModel};
 use crate::checkpoint::names::{canonical, stored};
 use crate::folder::Folder;
@@ -64,23 +64,36 @@ pub(super) fn save<M: PreTrainedModel>(model: &M, dir: &Path) -> Result<()> {
     if layers.is_empty() {
         return Err(Error::config("the model has no adapters: add some with add_adapters()"));
     }
-    let (mut tensors, mut whole) = (Vec::new(), BTreeSet::new());
+    let whole = whole_modules(model, naming);
+    let is_whole = |own: &str| {
+        whole.iter().any(|module| {
+            own.strip_prefix(module.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    };
+    let mut tensors = Vec::new();
     model.visit("", &mut |name, tensor| {
-        if lora::trains(name) || !tensor.is_frozen() {
-            let own = naming.stored(name);
+        let own = naming.stored(name);
+        if is_adapter(name) || is_whole(&own) {
             tensors.push((format!("{PREFIX}{own}"), tensor.detach()));
-            if !is_adapter(name) {
-                // A head as a whole, or one module of the bare model.
-                let module = if lora::trains(name) { own.split_once('.') } else { own.rsplit_once('.') };
-                whole.insert(module.map_or_else(|| own.clone(), |(module, _)| module.to_string()));
-            }
         }
     });
     files::create_folder(dir)?;
     save_safetensors(dir.join(WEIGHTS_FILE), tensors, &[("format", "pt")])?;
-    let whole: Vec<String> = whole.into_iter().collect();
     let config = Written { layers: &layers, whole: &whole, has_bias }.to_json();
     files::replace(&dir.join(CONFIG_FILE), format!("{config:#}\n").as_bytes())
+}
+
+/// Returns the modules that train besides the adapters: heads, and single modules of the bare model.
+fn whole_modules(model: &impl Module, naming: Naming) -> Vec<String> {
+    let mut whole = BTreeSet::new();
+    model.visit("", &mut |name, tensor| {
+        if !is_adapter(name) && (lora::trains(name) || !tensor.is_frozen()) {
+            let own = naming.stored(name);
+            let module = if lora::trains(name) { own.split_once('.') } else { own.rsplit_once('.') };
+            whole.insert(module.map_or_else(|| own.clone(), |(module, _)| module.to_string()));
+        }
+    });
+    whole.into_iter().collect()
 }
 
 /// Returns the folder of the model that the adapters with this configuration were trained on.
@@ -97,19 +110,18 @@ pub(super) fn base(path: &Path) -> Result<Folder> {
 /// Adds the adapters in a folder to `model`, replaces the parameters that are stored as a whole, and freezes all
 /// others. Returns the canonical names of the parameters that were replaced.
 pub(super) fn load<M: PreTrainedModel>(model: &mut M, folder: &Folder) -> Result<BTreeSet<String>> {
-    let scales = Scales::read(&folder.get(CONFIG_FILE)?)?;
+    let config = AdapterConfig::read(&folder.get(CONFIG_FILE)?)?;
     let old = folder.find("adapter_model.bin")?;
     let path = folder.find(WEIGHTS_FILE)?.or(old).map_or_else(|| folder.get(WEIGHTS_FILE), Ok)?;
     let file = TensorFile::open_with(path, |shard| folder.get(shard))?;
     let naming = Naming::of(model);
     let own = |stored: String| (canonical(stored.strip_prefix(PREFIX).unwrap_or(&stored), naming.model_type), stored);
     let names = file.names().into_iter().map(own).collect();
-    let mut tensors = Tensors { file: &file, names };
-    let scale = |module: &str, rank: usize| scales.of(&naming.module(module), rank);
+    let mut tensors = Tensors { file: &file, names, config: &config, naming };
 
     let mut adapted = 0;
     each_linear(model.bert_mut(), |name, linear| {
-        linear.adapter = tensors.adapter(name, &linear.weight, |rank| scale(name, rank))?;
+        linear.adapter = tensors.adapter(name, &linear.weight)?;
         adapted += usize::from(linear.adapter.is_some());
         Ok(())
     })?;
@@ -121,7 +133,7 @@ pub(super) fn load<M: PreTrainedModel>(model: &mut M, folder: &Folder) -> Result
     model.visit_mut("", &mut |name, parameter| {
         let name = canonical(name, ModelType::Bert);
         if result.is_ok() && !is_adapter(&name) {
-            match tensors.replacement(&name, parameter, scale) {
+            match tensors.replacement(&name, parameter) {
                 Ok(Some(tensor)) => {
                     *parameter = tensor;
                     replaced.insert(name);
@@ -147,6 +159,8 @@ struct Tensors<'a> {
     file: &'a TensorFile,
     /// Maps each canonical name to the name in the file.
     names: BTreeMap<String, String>,
+    config: &'a AdapterConfig,
+    naming: Naming,
 }
 
 impl Tensors<'_> {
@@ -159,24 +173,18 @@ impl Tensors<'_> {
 
     /// Returns what replaces a parameter: a tensor of its own or, for the weight of an adapted layer of the head, which
     /// has no adapters here, the sum of both.
-    fn replacement(
-        &mut self,
-        name: &str,
-        parameter: &Tensor,
-        scale: impl FnOnce(&str, usize) -> Result<f64>,
-    ) -> Result<Option<Tensor>> {
+    fn replacement(&mut self, name: &str, parameter: &Tensor) -> Result<Option<Tensor>> {
         if let Some(found) = self.take(name)? {
             return self.fitting(found, parameter.shape(), parameter).map(Some);
         }
-        let Some(module) = name.strip_suffix(".weight").filter(|module| lora::trains(module)) else { return Ok(None) };
-        let adapter = self.adapter(module, parameter, |rank| scale(module, rank))?;
-        match adapter {
+        let head = name.strip_suffix(".weight").filter(|module| lora::trains(module));
+        match head.map(|module| self.adapter(module, parameter)).transpose()?.flatten() {
             Some(Adapter { bias: Some(_), .. }) => {
-                let reason = format!("{module} is a head with a bias in its adapter (lora_bias): merge it with peft");
+                let reason = format!("{name} is a head with a bias in its adapter (lora_bias): merge it with peft");
                 Err(Error::format(self.file.path(), reason))
             }
             Some(adapter) => Ok(Some(parameter.detach().add(&adapter.product()?)?.requires_grad())),
-            None => Ok(None),
+            None => self.config.check_missing(&self.naming.stored(name)).map(|()| None),
         }
     }
 
@@ -190,12 +198,7 @@ impl Tensors<'_> {
     }
 
     /// Reads the adapter of the linear layer `module` with this weight, if it has one.
-    fn adapter(
-        &mut self,
-        module: &str,
-        weight: &Tensor,
-        scale: impl FnOnce(usize) -> Result<f64>,
-    ) -> Result<Option<Adapter>> {
+    fn adapter(&mut self, module: &str, weight: &Tensor) -> Result<Option<Adapter>> {
         let Some(lora_a) = self.take(&format!("{module}.lora_A.weight"))? else { return Ok(None) };
         let &[outputs, inputs] = weight.shape() else { return Ok(None) };
         let rank = lora_a.1.shape().first().copied().unwrap_or(0);
@@ -203,11 +206,12 @@ impl Tensors<'_> {
         let lora_b = self.take(&format!("{module}.lora_B.weight"))?;
         let lora_b = lora_b.ok_or_else(|| Error::format(self.file.path(), missing))?;
         let bias = self.take(&format!("{module}.lora_B.bias"))?;
+        let scale = self.config.scale(&self.naming.module(module), rank, bias.is_some())?;
         Ok(Some(Adapter {
             lora_a: self.fitting(lora_a, &[rank, inputs], weight)?,
             lora_b: self.fitting(lora_b, &[outputs, rank], weight)?,
             bias: bias.map(|bias| self.fitting(bias, &[outputs], weight)).transpose()?,
-            scale: scale(rank)?,
+            scale,
         }))
     }
 }

@@ -31,6 +31,7 @@ mod layers;
 mod lora;
 mod lora_config;
 mod lora_files;
+mod lora_targets;
 mod masked_lm;
 mod mode;
 mod multiple_choice;

@@ -5,10 +5,10 @@ use cloze_tensor::Device;
 use super::{BertModel, PreTrainedModel, lora_files};
 use crate::checkpoint::names::canonical;
 use crate::checkpoint::{Checkpoint, LoadReport};
-use crate::config::CONFIG_FILE;
+use crate::config::{CONFIG_FILE, Remarks};
 use crate::folder::Folder;
 use crate::weights::{Source, Weights};
-use crate::{BertConfig, ClassifierPooling, Error, ProblemType, Result, tokenizer};
+use crate::{BertConfig, ClassifierPooling, Error, ProblemType, Result, Tokenizer};
 
 /// Options for opening a model.
 ///
@@ -29,6 +29,7 @@ pub struct OpenOptions {
     dropout: Option<f64>,
     seed: u64,
     fresh_head: bool,
+    quiet: bool,
 }
 
 impl OpenOptions {
@@ -68,6 +69,16 @@ impl OpenOptions {
     /// Without this option they are an error.
     pub fn fresh_head(self) -> OpenOptions {
         OpenOptions { fresh_head: true, ..self }
+    }
+
+    /// Leaves out what the report says about side files, for which the tokenizer is read.
+    pub(crate) fn quiet(self) -> OpenOptions {
+        OpenOptions { quiet: true, ..self }
+    }
+
+    /// Returns whether the report leaves out side files.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Returns `config` with the fields that these options set.
@@ -127,9 +138,21 @@ pub(super) fn open_folder<M>(
     let build = |weights: Weights<'_>| build(weights, &config).map_err(in_file);
     let (model, checkpoint) = Source::new(checkpoint, &config, device, options.seed).build(build)?;
     let mut report = checkpoint.map(Checkpoint::report).unwrap_or_default();
-    // Opening a model downloads no tokenizer.
-    if folder.is_on_disk() {
-        report.conflicts = tokenizer::Settings::conflicts_in(folder);
+    if !options.quiet {
+        Remarks { unknown_fields: report.unknown_fields, conflicts: report.conflicts } = remarks(folder, &config)?;
     }
     Ok((model, report))
+}
+
+/// Returns what is unknown or contradictory in the side files of a folder.
+fn remarks(folder: &Folder, config: &BertConfig) -> Result<Remarks> {
+    let mut remarks = Remarks::in_folder(folder, config)?;
+    // Opening a model downloads no tokenizer. If this one cannot be opened, opening it says why.
+    if folder.is_on_disk()
+        && let Ok(tokenizer) = Tokenizer::in_folder(folder)
+    {
+        remarks.conflicts.extend_from_slice(tokenizer.conflicts());
+        remarks.conflicts.extend(tokenizer.conflicts_with(config));
+    }
+    Ok(remarks)
 }

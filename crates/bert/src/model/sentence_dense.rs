@@ -60,9 +60,12 @@ impl Dense {
             let must = "must be false where in_features and out_features differ";
             return Err(file.refuse("use_residual", &true.into(), must));
         }
+        let weights = open_weights(folder)?;
+        if !has_bias && weights.names().iter().any(|name| name == "linear.bias") {
+            return Err(file.refuse("bias", &false.into(), "must be true, because the weights have linear.bias"));
+        }
         file.finish()?;
 
-        let weights = open_weights(folder)?;
         let read = |name: &str, shape: &[usize]| -> Result<Tensor> {
             let tensor = weights.tensor(name, device)?;
             if tensor.shape() != shape {

@@ -8,7 +8,7 @@ use cloze_tensor::{Device, Tensor, module};
 use super::open::open_adapted;
 use super::pre_trained::save_folder;
 use super::sentence_modules::{After, Modules, normalized, read_entries};
-use super::sentence_settings::{Settings, SimilarityFunction, Task, open_tokenizer};
+use super::sentence_settings::{Settings, SimilarityFunction, Task, conflicts as sentence_conflicts, open_tokenizer};
 use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows, SentencePooling};
 use crate::checkpoint::{LoadReport, SaveOptions};
 use crate::folder::Folder;
@@ -52,7 +52,11 @@ impl PreTrainedModel for SentenceEncoder {
         let open = |folder: &Folder| open_adapted::<SentenceEncoder>(folder, device, options);
         let Some((transformer, entries)) = read_entries(&folder)? else { return open(&folder) };
         let settings = Settings::read(&folder, Task::Encoder)?;
-        let (model, report) = open(&folder.inside(&transformer)?)?;
+        let inside = folder.inside(&transformer)?;
+        let (model, mut report) = open(&inside)?;
+        if !options.is_quiet() {
+            report.conflicts.extend(sentence_conflicts(&inside, model.config().max_position_embeddings)?);
+        }
         let modules = Modules::open(&folder, &entries, model.config().hidden_size, device)?;
         Ok((SentenceEncoder { modules, settings, ..model }, report))
     }

@@ -39,6 +39,8 @@ pub(super) fn read_entries(folder: &Folder) -> Result<Option<(String, Vec<Entry>
             let works = allowed.join(", ");
             return Err(file.refuse("type", &class.into(), &format!("module {index} must be one of {works}")));
         };
+        // Arguments of calls in Python, which the modules here do not have.
+        file.only("kwargs", &json!([]))?;
         entries.push(Entry { class: own.to_string(), path: file.text("path")?.unwrap_or_default() });
         file.finish()?;
     }

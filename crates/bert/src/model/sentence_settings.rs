@@ -7,12 +7,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::sentence_dense::Activation;
+use crate::config::CONFIG_FILE;
 use crate::files::replace;
 use crate::folder::Folder;
 use crate::side_file::{Kind, SideFile};
+use crate::tokenizer::CONFIG as TOKENIZER_CONFIG;
 use crate::{Error, Result, Tokenizer};
 
-/// The names of the settings of the encoder. The first that exists applies.
+/// The names of the settings of the encoder. The first that has any applies.
 const TRANSFORMER: [&str; 7] = [
     "sentence_bert_config.json",
     "sentence_roberta_config.json",
@@ -60,6 +62,9 @@ pub(crate) fn open_tokenizer(folder: &Folder, task: Task) -> Result<Tokenizer> {
     for name in TRANSFORMER {
         let Some(path) = folder.find(name)? else { continue };
         let mut file = SideFile::open(&path, Kind::Transformer)?;
+        if file.is_empty() {
+            continue;
+        }
         // As in `sentence-transformers`, the length here takes precedence over that of the tokenizer.
         if let Some(length) = file.size("max_seq_length")? {
             tokenizer = tokenizer.with_max_length(length);
@@ -72,6 +77,36 @@ pub(crate) fn open_tokenizer(folder: &Folder, task: Task) -> Result<Tokenizer> {
         break;
     }
     Ok(tokenizer)
+}
+
+/// Returns the contradictions between the files in the folder of an encoder, whose model has this number of positions, about
+/// the length of a text.
+pub(crate) fn conflicts(folder: &Folder, positions: usize) -> Result<Vec<String>> {
+    let mut lengths = Vec::new();
+    for name in TRANSFORMER {
+        let mut file = SideFile::find(folder, name, Kind::Transformer)?;
+        let is_empty = file.is_empty();
+        match file.size("max_seq_length")? {
+            Some(length) => lengths.push((name, "max_seq_length", length)),
+            // The first file counts, even if it says nothing about lengths.
+            None if lengths.is_empty() && !is_empty => return Ok(Vec::new()),
+            None => {}
+        }
+    }
+    let Some(&(first, _, length)) = lengths.first() else { return Ok(Vec::new()) };
+    let tokenizer = SideFile::find(folder, TOKENIZER_CONFIG, Kind::Tokenizer)?.take("model_max_length");
+    let limit = tokenizer.and_then(|length| length.as_u64()).and_then(|length| usize::try_from(length).ok());
+    lengths.extend(limit.map(|length| (TOKENIZER_CONFIG, "model_max_length", length)));
+    let differs = lengths[1..].iter().filter(|(.., other)| *other != length);
+    let said = |(file, field, other): &(&str, &str, usize)| {
+        format!("max_seq_length is {length} in {first}, {field} {other} in {file}: {length} counts")
+    };
+    let mut conflicts: Vec<String> = differs.map(said).collect();
+    if length > positions {
+        let other = format!("max_position_embeddings {positions} in {CONFIG_FILE}");
+        conflicts.push(format!("max_seq_length is {length} in {first}, {other}: {positions} counts"));
+    }
+    Ok(conflicts)
 }
 
 /// Returns an error if the settings of an encoder describe another model than text in, hidden states or logits out.
@@ -162,7 +197,8 @@ impl Settings {
             }
         }
         file.finish()?;
-        settings.prompt(None).map_err(|error| error.in_file(&path))?;
+        let unknown = |error: Error| Error::format(&path, format!("default_prompt_name: {error}"));
+        settings.prompt(None).map_err(unknown)?;
         Ok(settings)
     }
 

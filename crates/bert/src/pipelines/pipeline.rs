@@ -5,7 +5,7 @@ use std::path::Path;
 use cloze_tensor::{Device, Precision};
 
 use crate::{
-    BertConfig, BertForMultipleChoice, BertForSequenceClassification, BertForTokenClassification, Error,
+    BertConfig, BertForMultipleChoice, BertForSequenceClassification, BertForTokenClassification, Error, OpenOptions,
     PreTrainedModel, Result, Tokenizer,
 };
 
@@ -44,7 +44,7 @@ pub trait Pipeline: Sized {
 
 /// Opens a model that a folder has all weights of.
 pub(super) fn open_trained<M: PreTrainedModel>(place: &Path, device: &Device) -> Result<M> {
-    let (model, report) = M::open(place, device)?;
+    let (model, report) = M::open_with(place, device, &OpenOptions::new().quiet())?;
     if !report.missing.is_empty() {
         let (missing, architecture) = (report.missing.join(", "), M::ARCHITECTURE);
         let reason = format!("has no weights for {missing}, which {architecture} needs: train that head first");

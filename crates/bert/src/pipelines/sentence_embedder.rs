@@ -8,7 +8,7 @@ use super::Pipeline;
 use super::output::finite;
 use super::runner::Runner;
 use crate::model::shorten;
-use crate::{Error, Mode, PreTrainedModel, Result, SentenceEncoder, SimilarityFunction, Tokenizer};
+use crate::{Error, Mode, OpenOptions, PreTrainedModel, Result, SentenceEncoder, SimilarityFunction, Tokenizer};
 
 /// A pipeline that computes sentence embeddings, whose cosine measures similarity. As in `sentence-transformers`,
 /// sentences that are too long are truncated, and a blank one has the embedding of `[CLS]` and `[SEP]`.
@@ -35,7 +35,7 @@ impl Pipeline for SentenceEmbedder {
     }
 
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<SentenceEmbedder> {
-        let (model, _) = SentenceEncoder::open(&place, device)?;
+        let (model, _) = SentenceEncoder::open_with(&place, device, &OpenOptions::new().quiet())?;
         SentenceEmbedder::new(model, SentenceEncoder::tokenizer(place)?)
     }
 

@@ -3,11 +3,14 @@
 
 mod kind;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::files::{read_object, short};
+use crate::files::{Ordered, parse_object, read_text, short};
 use crate::folder::Folder;
 use crate::{Error, Result};
 
@@ -18,6 +21,8 @@ pub(crate) struct SideFile {
     path: PathBuf,
     kind: Kind,
     fields: Map<String, Value>,
+    /// The places of fields in the file. The names in a field that is an object follow it.
+    places: HashMap<String, usize>,
 }
 
 impl SideFile {
@@ -37,12 +42,19 @@ impl SideFile {
     /// # Errors
     /// Returns an error if it cannot be read or is not a JSON object.
     pub(crate) fn open(path: &Path, kind: Kind) -> Result<SideFile> {
-        Ok(SideFile::new(path, kind, read_object(path)?))
+        let text = read_text(path)?;
+        let fields = parse_object(&text).map_err(|reason| Error::format(path, reason))?;
+        Ok(SideFile { places: places(&text), ..SideFile::new(path, kind, fields) })
     }
 
     /// Creates a reader of an object that is a part of the file `path`.
     pub(crate) fn new(path: &Path, kind: Kind, fields: Map<String, Value>) -> SideFile {
-        SideFile { path: path.to_path_buf(), kind, fields }
+        SideFile { path: path.to_path_buf(), kind, fields, places: HashMap::new() }
+    }
+
+    /// Returns whether there are no fields.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fields.is_empty()
     }
 
     /// Returns whether a field exists, even if it is `null`.
@@ -50,12 +62,20 @@ impl SideFile {
         self.fields.contains_key(name)
     }
 
-    /// Removes and returns all fields whose names end in `suffix`, except for those that are `null`.
+    /// Removes and returns all fields whose names end in `suffix`, except for those that are `null`, in the order of the
+    /// file.
     pub(crate) fn take_all(&mut self, suffix: &str) -> Vec<(String, Value)> {
         let fields = std::mem::take(&mut self.fields).into_iter();
-        let (taken, left): (Vec<_>, Vec<_>) = fields.partition(|(name, _)| name.ends_with(suffix));
-        self.fields = left.into_iter().collect();
-        taken.into_iter().filter(|(_, value)| !value.is_null()).collect()
+        let (taken, left): (Map<_, _>, Map<_, _>) = fields.partition(|(name, _)| name.ends_with(suffix));
+        self.fields = left;
+        self.in_order(taken.into_iter().filter(|(_, value)| !value.is_null()).collect())
+    }
+
+    /// Returns fields of the file, or of an object in it, in the order of the file.
+    pub(crate) fn in_order(&self, fields: Map<String, Value>) -> Vec<(String, Value)> {
+        let mut fields: Vec<_> = fields.into_iter().collect();
+        fields.sort_by_key(|(name, _)| self.places.get(name));
+        fields
     }
 
     /// Removes and returns a field. `null` counts as missing.
@@ -133,6 +153,29 @@ impl SideFile {
             None => Ok(()),
         }
     }
+}
+
+/// Returns the places of the names in the text of a JSON object and in the objects that are its fields.
+fn places(text: &str) -> HashMap<String, usize> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Field {
+        Object(Ordered<IgnoredAny>),
+        Other(IgnoredAny),
+    }
+    let Ok(Ordered(fields)) = serde_json::from_str::<Ordered<Field>>(text) else { return HashMap::new() };
+    let mut places = HashMap::new();
+    for (name, field) in fields {
+        let inner = match field {
+            Field::Object(Ordered(inner)) => inner,
+            Field::Other(_) => Vec::new(),
+        };
+        for name in std::iter::once(name).chain(inner.into_iter().map(|(name, _)| name)) {
+            let next = places.len();
+            places.entry(name).or_insert(next);
+        }
+    }
+    places
 }
 
 #[cfg(test)]

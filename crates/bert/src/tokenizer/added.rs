@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::normalizer::Normalizer;
 use super::pre_tokenizer::is_word;
@@ -34,6 +34,17 @@ impl AddedToken {
     pub(super) fn new(content: &str, special: bool) -> AddedToken {
         let content = content.to_string();
         AddedToken { content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special }
+    }
+
+    /// Returns the token as `tokenizer_config.json` has it: its content, or an object if it has other properties than special
+    /// tokens by default.
+    pub(super) fn to_value(&self) -> Value {
+        if *self == AddedToken::new(&self.content, true) {
+            return json!(self.content);
+        }
+        let mut properties = json!(self);
+        properties["__type"] = json!("AddedToken");
+        properties
     }
 
     /// Reads a token from its properties in a side file. `special` holds even if the file says otherwise. Returns

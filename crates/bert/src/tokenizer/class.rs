@@ -8,6 +8,8 @@ pub(super) enum Class {
     /// BERT's pipeline.
     #[default]
     Bert,
+    /// BERT's pipeline for models without token types.
+    Untyped,
     /// The pipeline in `tokenizer.json`, whatever `tokenizer_config.json` says.
     Stored,
 }
@@ -17,20 +19,23 @@ impl Class {
     pub(super) fn name(self) -> &'static str {
         match self {
             Class::Bert => "BertTokenizer",
+            Class::Untyped => "DistilBertTokenizer",
             Class::Stored => "PreTrainedTokenizerFast",
         }
+    }
+
+    /// Returns whether the class gives token types, unless its settings say otherwise.
+    pub(super) fn has_token_types(self) -> bool {
+        self == Class::Bert
     }
 }
 
 /// The classes of `transformers` with BERT's pipeline, without the suffix `Fast`.
-const BERT: [&str; 14] = [
+const BERT: [&str; 11] = [
     "BertTokenizer",
-    "BertTokenizerLegacy",
     "ConvBertTokenizer",
     "DPRContextEncoderTokenizer",
     "DPRQuestionEncoderTokenizer",
-    "DPRReaderTokenizer",
-    "DistilBertTokenizer",
     "ElectraTokenizer",
     "LayoutLMTokenizer",
     "LxmertTokenizer",
@@ -39,6 +44,9 @@ const BERT: [&str; 14] = [
     "RetriBertTokenizer",
     "SqueezeBertTokenizer",
 ];
+
+/// The classes with BERT's pipeline that give no token types.
+const UNTYPED: [&str; 3] = ["BertTokenizerLegacy", "DPRReaderTokenizer", "DistilBertTokenizer"];
 
 /// The classes that do what `tokenizer.json` says, without the suffix `Fast`.
 const STORED: [&str; 2] = ["PreTrainedTokenizer", "TokenizersBackend"];
@@ -51,6 +59,7 @@ pub(super) fn of(name: &Value) -> Result<Class, String> {
     let class = name.as_str().map(|name| name.strip_suffix("Fast").unwrap_or(name));
     match class {
         Some(class) if BERT.contains(&class) => Ok(Class::Bert),
+        Some(class) if UNTYPED.contains(&class) => Ok(Class::Untyped),
         Some(class) if STORED.contains(&class) => Ok(Class::Stored),
         _ => Err(format!(
             "tokenizer_class is {name}: must be BertTokenizer, a class with the same algorithm, PreTrainedTokenizerFast, or absent"
@@ -64,9 +73,10 @@ mod tests {
 
     #[test]
     fn classes_have_the_algorithm_of_bert_or_are_refused_by_name() {
-        for name in ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizerFast", "ElectraTokenizer"] {
+        for name in ["BertTokenizer", "BertTokenizerFast", "ElectraTokenizer"] {
             assert_eq!(of(&name.into()), Ok(Class::Bert));
         }
+        assert_eq!(of(&"DistilBertTokenizerFast".into()), Ok(Class::Untyped));
         for name in ["PreTrainedTokenizerFast", "TokenizersBackend"] {
             assert_eq!(of(&name.into()), Ok(Class::Stored));
         }

@@ -61,7 +61,7 @@ impl EncodeOptions {
 pub struct Encoding {
     /// The token ids.
     pub ids: Vec<u32>,
-    /// The token types: 0 for `[CLS] a [SEP]`, 1 for `b [SEP]`.
+    /// The token types: 0 for `[CLS] a [SEP]`, 1 for `b [SEP]` unless the tokenizer gives none.
     pub token_types: Vec<u32>,
     /// The tokens, spelled as in the vocabulary. Pieces that continue a word begin with `##`.
     pub tokens: Vec<String>,
@@ -102,10 +102,10 @@ impl Encoding {
         self.sequence_ids.push(None);
     }
 
-    fn text(&mut self, part: &Encoded, (start, end): (usize, usize), sequence: usize) {
+    fn text(&mut self, part: &Encoded, (start, end): (usize, usize), sequence: usize, token_type: u32) {
         let length = end - start;
         self.ids.extend_from_slice(&part.ids[start..end]);
-        self.token_types.extend(std::iter::repeat_n(sequence as u32, length));
+        self.token_types.extend(std::iter::repeat_n(token_type, length));
         self.tokens.extend_from_slice(&part.tokens[start..end]);
         self.offsets.extend_from_slice(&part.offsets[start..end]);
         self.special_tokens_mask.extend(std::iter::repeat_n(false, length));
@@ -118,6 +118,8 @@ impl Encoding {
 pub(super) struct Frame<'a> {
     pub(super) cls: (&'a str, u32),
     pub(super) sep: (&'a str, u32),
+    /// Whether the second text of a pair has another token type than the first.
+    pub(super) typed: bool,
 }
 
 /// Arranges one or two texts, encoded without special tokens, in BERT's layout.
@@ -148,8 +150,9 @@ pub(super) fn lay_out(
         let mut encoding = Encoding::default();
         encoding.special(frame.cls, 0);
         for (sequence, (text, windows)) in texts.iter().zip(&windows).enumerate() {
-            encoding.text(text, windows[number.min(windows.len() - 1)], sequence);
-            encoding.special(frame.sep, sequence as u32);
+            let token_type = if frame.typed { sequence as u32 } else { 0 };
+            encoding.text(text, windows[number.min(windows.len() - 1)], sequence, token_type);
+            encoding.special(frame.sep, token_type);
         }
         encoding
     });

@@ -1,8 +1,9 @@
 //! The files of a tokenizer: `vocab.txt` or `tokenizer.json`, and the settings beside it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::added::AddedToken;
 use super::class::Class;
@@ -38,10 +39,13 @@ impl Tokenizer {
         let mut settings = Settings::read(folder)?;
         if let Some(path) = folder.find(TOKENIZER)? {
             let pipeline = Pipeline::from_json(&read_text(&path)?, |normalizer| settings.adjust(normalizer));
-            let tokenizer = pipeline.and_then(|pipeline| Tokenizer::from_settings(pipeline, settings));
+            let tokenizer = pipeline.and_then(|pipeline| {
+                settings.source.conflicts.extend(vocabulary_conflict(folder, &pipeline)?);
+                Tokenizer::from_settings(pipeline, settings)
+            });
             return tokenizer.map_err(|error| error.in_file(&path));
         }
-        if settings.class == Class::Stored {
+        if settings.source.class == Class::Stored {
             return Err(folder.lacking(&format!("has no {TOKENIZER}, which its tokenizer_class needs")));
         }
         let neither = || folder.lacking(&format!("has neither {TOKENIZER} nor {VOCAB}"));
@@ -73,7 +77,7 @@ impl Tokenizer {
     /// Adds the tokens of the settings to a pipeline.
     fn from_settings(mut pipeline: Pipeline, settings: Settings) -> Result<Tokenizer> {
         let max_length = settings.options().max_length;
-        let Settings { class, names, added, mut conflicts, replaces, .. } = settings;
+        let Settings { mut source, names, added, replaces, .. } = settings;
         let unknown = &pipeline.model().unknown;
         if *unknown != names.unk {
             return Err(Error::tokenizer(format!(
@@ -82,19 +86,22 @@ impl Tokenizer {
             )));
         }
         let layout = pipeline.lays_out_like_bert(&names.cls, &names.sep);
-        if class == Class::Stored && layout != Some(true) {
+        if source.class == Class::Stored && layout != Some(true) {
             let reason = "post_processor is not that of BERT, [CLS] A [SEP] B [SEP], the only one that is supported";
             return Err(Error::tokenizer(reason));
         }
         if layout == Some(false) {
-            conflicts.push(format!("post_processor of {TOKENIZER} is not that of a BertTokenizer, which counts"));
+            source
+                .conflicts
+                .push(format!("post_processor of {TOKENIZER} is not that of a BertTokenizer, which counts"));
         }
         for (given, token) in &added {
             if let (Some(given), Some(id)) = (given, pipeline.id(&token.content))
                 && *given != id
             {
                 let token = &token.content;
-                conflicts
+                source
+                    .conflicts
                     .push(format!("the added token {token:?} has the id {given}, in the vocabulary {id}: {id} counts"));
             }
         }
@@ -116,8 +123,7 @@ impl Tokenizer {
         let ordinary = names.all().into_iter().filter(|name| !pipeline.added().is_special(name));
         let ordinary: Vec<_> = ordinary.map(|name| (None, AddedToken::new(name, true))).collect();
         pipeline.add(ordinary)?;
-        let inner = Inner { class, conflicts, ..Inner::new(pipeline, names, own)? };
-        Ok(Tokenizer::from_inner(inner, max_length))
+        Ok(Tokenizer::from_inner(Inner::new(pipeline, names, own, source)?, max_length))
     }
 
     /// Returns the tokenizer with additional tokens, which get the next ids and are matched anywhere in a text before
@@ -145,7 +151,7 @@ impl Tokenizer {
         let mut pipeline = inner.pipeline.clone();
         pipeline.add(added)?;
         let own = pipeline.end();
-        let inner = Inner { class: inner.class, ..Inner::new(pipeline, inner.names.clone(), own)? };
+        let inner = Inner::new(pipeline, inner.names.clone(), own, inner.source.clone())?;
         Ok(Tokenizer::from_inner(inner, self.max_length()))
     }
 
@@ -154,7 +160,7 @@ impl Tokenizer {
         let inner = self.inner();
         let mut pipeline = inner.pipeline.clone();
         pipeline.lowercase();
-        let inner = Inner { class: inner.class, ..Inner::new(pipeline, inner.names.clone(), inner.own)? };
+        let inner = Inner::new(pipeline, inner.names.clone(), inner.own, inner.source.clone())?;
         Ok(Tokenizer::from_inner(inner, self.max_length()))
     }
 
@@ -176,17 +182,30 @@ impl Tokenizer {
         let (own, implied) = inner.tokens.split_at(inner.own as usize);
         let vocab: String = own.iter().flat_map(|token| [token.as_deref().unwrap_or_default(), "\n"]).collect();
         let stored = inner.stored().to_json(true)?;
-        let special = inner.names.to_map();
+        let value = |token: &str| {
+            let id = inner.pipeline.added().id(token);
+            id.and_then(|id| inner.pipeline.added().get(id)).map_or_else(|| json!(token), AddedToken::to_value)
+        };
+        let special: Map<String, Value> =
+            inner.names.fields().into_iter().map(|(field, name)| (field.to_string(), value(name))).collect();
         let mut config = special.clone();
         let others = implied.iter().flatten().filter(|token| !inner.names.all().contains(&token.as_str()));
-        let others: Vec<&String> = others.collect();
+        let others: Vec<Value> = others.map(|token| value(token)).collect();
         if !others.is_empty() {
             config.insert("additional_special_tokens".to_string(), json!(others));
         }
         config.extend([
-            ("tokenizer_class".to_string(), json!(inner.class.name())),
+            ("tokenizer_class".to_string(), json!(inner.source.class.name())),
             ("model_max_length".to_string(), json!(self.max_length())),
         ]);
+        if let Some(typed) = inner.source.token_types {
+            let names = if typed {
+                &["input_ids", "token_type_ids", "attention_mask"][..]
+            } else {
+                &["input_ids", "attention_mask"]
+            };
+            config.insert("model_input_names".to_string(), json!(names));
+        }
         if let Some(normalizer) = inner.pipeline.bert_normalizer() {
             config.extend([
                 ("do_lower_case".to_string(), json!(normalizer.lowercase)),
@@ -215,6 +234,21 @@ pub(super) fn normalizer(options: &TokenizerOptions) -> BertNormalizer {
 fn bert_pipeline(tokens: Vec<String>, names: &Names, options: &TokenizerOptions) -> Result<Pipeline> {
     let special = [&names.unk, &names.cls, &names.sep].map(String::as_str);
     Pipeline::bert(tokens, special, normalizer(options), MAX_CHARS)
+}
+
+/// Returns a line about the first token whose id in a `vocab.txt` is not that of a `tokenizer.json`. Nothing is downloaded.
+fn vocabulary_conflict(folder: &Folder, pipeline: &Pipeline) -> Result<Option<String>> {
+    if !folder.is_on_disk() {
+        return Ok(None);
+    }
+    let Some(path) = folder.find(VOCAB)? else { return Ok(None) };
+    let Ok(tokens) = read_vocab(&path) else { return Ok(None) };
+    let ids: HashMap<String, u32> = tokens.into_iter().zip(0..).collect();
+    let differing = ids.into_iter().filter(|(token, id)| pipeline.id(token) != Some(*id) && !token.trim().is_empty());
+    Ok(differing.min_by_key(|(_, id)| *id).map(|(token, id)| {
+        let other = pipeline.id(&token).map_or("none".to_string(), |id| id.to_string());
+        format!("{token:?} has the id {id} in {VOCAB}, {other} in {TOKENIZER}: {TOKENIZER} counts")
+    }))
 }
 
 /// Reads a `vocab.txt`. Every line is a token, even one that no text has because it is blank; as in `transformers`,

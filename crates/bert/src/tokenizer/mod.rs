@@ -25,14 +25,15 @@ use std::sync::Arc;
 pub use encoding::{EncodeOptions, Encoding, Truncation};
 pub use options::{TokenizerOptions, TrainOptions};
 
+use crate::config::CONFIG_FILE;
 use crate::{BertConfig, Error, Result};
-use class::Class;
 use encoding::Frame;
 use pipeline::Pipeline;
+use settings::Source;
 use special::{Ids, Names};
 use words::Words;
 
-pub(crate) use settings::Settings;
+pub(crate) use settings::CONFIG;
 
 /// A BERT tokenizer. It is cheap to clone and can be shared between threads.
 ///
@@ -66,12 +67,11 @@ struct Inner {
     continues: Vec<bool>,
     /// Splits texts into words fast, if the pipeline is BERT's.
     words: Option<Words>,
-    class: Class,
-    conflicts: Vec<String>,
+    source: Source,
 }
 
 impl Inner {
-    fn new(pipeline: Pipeline, names: Names, own: u32) -> Result<Inner> {
+    fn new(pipeline: Pipeline, names: Names, own: u32, source: Source) -> Result<Inner> {
         let tokens = pipeline.tokens();
         let id =
             |name: &str| pipeline.id(name).ok_or_else(|| Error::tokenizer(format!("the vocabulary has no {name}")));
@@ -90,8 +90,7 @@ impl Inner {
             .map(|(token, &special)| !special && token.strip_prefix(prefix).is_some_and(|piece| !piece.is_empty()))
             .collect();
         let words = pipeline.plain_bert().map(Words::new);
-        let (class, conflicts) = (Class::Bert, Vec::new());
-        Ok(Inner { tokens, own, special, continues, words, names, ids, pipeline, class, conflicts })
+        Ok(Inner { tokens, own, special, continues, words, names, ids, pipeline, source })
     }
 
     /// Returns the pipeline as it is written.
@@ -147,7 +146,8 @@ impl Tokenizer {
         self.encode_with(text, None, &EncodeOptions::new())
     }
 
-    /// Encodes a pair of texts as `[CLS] first [SEP] second [SEP]`. The second text and its `[SEP]` have token type 1.
+    /// Encodes a pair of texts as `[CLS] first [SEP] second [SEP]`. The second text and its `[SEP]` have token type 1, except
+    /// for a `DistilBertTokenizer`, a `PreTrainedTokenizerFast` and others whose `model_input_names` has no `token_type_ids`.
     ///
     /// # Errors
     /// Returns an error if the encoding is longer than the [maximum length](Tokenizer::max_length).
@@ -164,7 +164,8 @@ impl Tokenizer {
         let texts = [Some(text), second].into_iter().flatten();
         let texts: Vec<_> = texts.map(|text| self.inner.pipeline.encode(text)).collect();
         let (names, ids) = (&self.inner.names, &self.inner.ids);
-        let frame = Frame { cls: (&names.cls, ids.cls), sep: (&names.sep, ids.sep) };
+        let typed = self.inner.source.has_token_types();
+        let frame = Frame { cls: (&names.cls, ids.cls), sep: (&names.sep, ids.sep), typed };
         encoding::lay_out(&frame, &texts, self.max_length, options)
     }
 
@@ -210,7 +211,21 @@ impl Tokenizer {
 
     /// Returns a line for each contradiction between two files of the tokenizer, with the file that takes precedence.
     pub fn conflicts(&self) -> &[String] {
-        &self.inner.conflicts
+        &self.inner.source.conflicts
+    }
+
+    /// Returns a line for each contradiction between the tokenizer and the `config.json` of a model.
+    pub(crate) fn conflicts_with(&self, config: &BertConfig) -> Vec<String> {
+        let (pad, padding) = (config.pad_token_id, self.pad_id());
+        let (length, positions) = (self.max_length, config.max_position_embeddings);
+        let conflicts = [
+            (pad != padding).then(|| format!("pad_token_id is {pad} in {CONFIG_FILE}, the tokenizer has {padding}: the tokenizer counts")),
+            (length > positions && length != usize::MAX).then(|| {
+                format!("model_max_length is {length}, max_position_embeddings in {CONFIG_FILE} {positions}: {positions} counts")
+            }),
+            self.check_vocab_size(config).err().map(|error| format!("{CONFIG_FILE} and the tokenizer differ: {error}")),
+        ];
+        conflicts.into_iter().flatten().collect()
     }
 
     /// Returns the number of ids in the vocabulary, those of added tokens and those without a token included.

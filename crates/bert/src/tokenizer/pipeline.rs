@@ -54,7 +54,7 @@ impl Model {
             return Err(Error::tokenizer("the vocabulary is empty"));
         }
         let Some(&unknown_id) = vocabulary.get(&unknown) else {
-            return Err(Error::tokenizer(format!("the vocabulary has no {unknown}")));
+            return Err(Error::tokenizer(format!("the vocabulary has no {unknown}, the unk_token")));
         };
         let pieces = vocabulary.iter().map(|(token, &id)| (token.as_str(), id));
         let pieces = Pieces::new(pieces, &prefix, unknown_id, max_chars);

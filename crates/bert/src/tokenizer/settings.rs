@@ -10,17 +10,15 @@ use super::added::AddedToken;
 use super::class::{self, Class};
 use super::normalizer::BertNormalizer;
 use super::options::TokenizerOptions;
-use super::pipeline::Pipeline;
 use super::special::Names;
 use super::token_fields::{self, Named, WithIds};
 use crate::Result;
 use crate::config::CONFIG_FILE;
-use crate::files::read_text;
 use crate::folder::Folder;
 use crate::side_file::{Kind, SideFile};
 
 pub(super) const TOKENIZER: &str = "tokenizer.json";
-pub(super) const CONFIG: &str = "tokenizer_config.json";
+pub(crate) const CONFIG: &str = "tokenizer_config.json";
 pub(super) const SPECIAL: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 /// A `model_max_length` of at least this number means no limit; `transformers` writes 10^30.
@@ -29,10 +27,27 @@ const NO_MAX_LENGTH: f64 = 1e9;
 /// The fields of special tokens in the order in which `transformers` adds those that a vocabulary lacks.
 const ORDER: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// What is known of a tokenizer besides how it makes tokens.
+#[derive(Clone, Default)]
+pub(super) struct Source {
+    pub(super) class: Class,
+    /// Whether `model_input_names` lists token types. `None` stands for what the class has.
+    pub(super) token_types: Option<bool>,
+    /// Contradictions between two files, each with the file that takes precedence.
+    pub(super) conflicts: Vec<String>,
+}
+
+impl Source {
+    /// Returns whether the second text of a pair has another token type than the first.
+    pub(super) fn has_token_types(&self) -> bool {
+        self.token_types.unwrap_or(self.class.has_token_types())
+    }
+}
+
 /// The settings of a tokenizer.
 #[derive(Default)]
-pub(crate) struct Settings {
-    pub(super) class: Class,
+pub(super) struct Settings {
+    pub(super) source: Source,
     pub(super) names: Names,
     pub(super) lowercase: Option<bool>,
     pub(super) strip_accents: Option<bool>,
@@ -42,8 +57,6 @@ pub(crate) struct Settings {
     pub(super) added: WithIds,
     /// Whether the properties of tokens with an id take precedence over those in `tokenizer.json`.
     pub(super) replaces: bool,
-    /// Contradictions between two files, each with the file that takes precedence.
-    pub(super) conflicts: Vec<String>,
 }
 
 impl Settings {
@@ -53,12 +66,16 @@ impl Settings {
     /// Returns an error if a file cannot be read, or a field is unknown or has a value that is not supported.
     pub(super) fn read(folder: &Folder) -> Result<Settings> {
         let mut config = SideFile::find(folder, CONFIG, Kind::Tokenizer)?;
+        let mut model = SideFile::find(folder, CONFIG_FILE, Kind::Config)?;
+        let (class, conflict) = class(&mut config, &mut model)?;
+        let names = config.read("model_input_names", "must be a list of names", |names| names.as_array().cloned())?;
+        let token_types = names.map(|names| names.iter().any(|name| name == "token_type_ids"));
         let mut settings = Settings {
-            class: class(folder, &mut config)?,
+            source: Source { class, token_types, conflicts: conflict.into_iter().collect() },
             lowercase: config.flag("do_lower_case")?,
             strip_accents: config.flag("strip_accents")?,
             chinese_chars: config.flag("tokenize_chinese_chars")?,
-            max_length: max_length(&mut config)?,
+            max_length: max_length(&mut config)?.or(model.size("max_position_embeddings")?),
             ..Settings::default()
         };
         let decoder = token_fields::decoder(&mut config)?;
@@ -95,19 +112,6 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Returns the contradictions between the files of a folder, without reading the vocabulary. A folder that cannot be read
-    /// has no conflicts: opening the tokenizer says what is wrong with it.
-    pub(crate) fn conflicts_in(folder: &Folder) -> Vec<String> {
-        let read = || -> Result<Vec<String>> {
-            let mut settings = Settings::read(folder)?;
-            if let Some(path) = folder.find(TOKENIZER)? {
-                Pipeline::normalizer_of(&read_text(&path)?, |normalizer| settings.adjust(normalizer));
-            }
-            Ok(settings.conflicts)
-        };
-        read().unwrap_or_default()
-    }
-
     /// Returns settings with these special tokens only.
     pub(super) fn of(names: Names) -> Settings {
         let mut settings = Settings { names, ..Settings::default() };
@@ -135,9 +139,9 @@ impl Settings {
             ("do_lower_case", self.lowercase, &mut normalizer.lowercase),
             ("tokenize_chinese_chars", self.chinese_chars, &mut normalizer.handle_chinese_chars),
         ];
-        let (stored, mut differ) = (self.class == Class::Stored, Vec::new());
+        let (stored, mut differ) = (self.source.class == Class::Stored, Vec::new());
         if self.lowercase.is_none() && !stored && !normalizer_lowercase {
-            self.conflicts.push(format!(
+            self.source.conflicts.push(format!(
                 "{TOKENIZER} keeps case, {CONFIG} has no do_lower_case, for which transformers takes true: \
                  {TOKENIZER} counts"
             ));
@@ -154,7 +158,7 @@ impl Settings {
             normalizer.strip_accents = if stored { accents } else { Some(given) };
         }
         let winner = if stored { TOKENIZER } else { CONFIG };
-        self.conflicts.extend(differ.into_iter().map(|what| format!("{what}: {winner} counts")));
+        self.source.conflicts.extend(differ.into_iter().map(|what| format!("{what}: {winner} counts")));
     }
 
     /// Takes the names of BERT's special tokens, and adds the tokens that the vocabulary may lack in the order of
@@ -189,7 +193,8 @@ impl Settings {
             let other = map.iter().find(|(name, other)| name == field && other.content != token.content);
             if let Some((_, other)) = other {
                 let (ours, theirs) = (&token.content, &other.content);
-                self.conflicts
+                self.source
+                    .conflicts
                     .push(format!("{field} is {ours:?} in {CONFIG}, {theirs:?} in {SPECIAL}: {winner} counts"));
             }
         }
@@ -199,7 +204,7 @@ impl Settings {
     fn compare_added(&mut self, decoder: &[(Option<u32>, AddedToken)], added: &[(u32, String)]) {
         for (id, content) in added {
             if decoder.iter().all(|(other, token)| (*other, &token.content) != (Some(*id), content)) {
-                self.conflicts.push(format!(
+                self.source.conflicts.push(format!(
                     "{content:?} has the id {id} in {ADDED}, but not in added_tokens_decoder of {CONFIG}, which counts"
                 ));
             }
@@ -243,16 +248,22 @@ fn special_tokens_map(folder: &Folder) -> Result<(Named, Vec<AddedToken>)> {
     Ok((named, others))
 }
 
-/// Takes the class from `tokenizer_config.json` or, if it has none, from `config.json`.
-fn class(folder: &Folder, config: &mut SideFile) -> Result<Class> {
+/// Takes the class, from `tokenizer_config.json` or else from `model`, the `config.json`, and the contradiction between them.
+fn class(config: &mut SideFile, model: &mut SideFile) -> Result<(Class, Option<String>)> {
     let code = |map: &Value| if map.is_array() { Some(map.clone()) } else { map.get("AutoTokenizer").cloned() };
     if let Some(code) = config.take("auto_map").as_ref().and_then(code) {
         return Err(config.refuse("auto_map", &code, "code that comes with the model: no tokenizer of this library"));
     }
-    if let Some(class) = config.take("tokenizer_class") {
-        return class::of(&class).map_err(|reason| config.wrong(reason));
+    let (given, other) = (config.take("tokenizer_class"), model.take("tokenizer_class"));
+    match (given, other) {
+        (Some(given), other) => {
+            let class = class::of(&given).map_err(|reason| config.wrong(reason))?;
+            let other = other.filter(|other| class::of(other) != Ok(class));
+            let conflict =
+                |other| format!("tokenizer_class is {given} in {CONFIG}, {other} in {CONFIG_FILE}: {CONFIG} counts");
+            Ok((class, other.map(conflict)))
+        }
+        (None, Some(other)) => class::of(&other).map(|class| (class, None)).map_err(|reason| model.wrong(reason)),
+        (None, None) => Ok((Class::Bert, None)),
     }
-    let mut model = SideFile::find(folder, CONFIG_FILE, Kind::Tokenizer)?;
-    let class = model.take("tokenizer_class");
-    class.map_or(Ok(Class::Bert), |class| class::of(&class).map_err(|reason| model.wrong(reason)))
 }

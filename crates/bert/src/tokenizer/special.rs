@@ -1,7 +1,5 @@
 //! The five special tokens: their names in the vocabulary and their ids.
 
-use serde_json::{Map, Value, json};
-
 /// The names of the special tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
@@ -32,16 +30,15 @@ impl Names {
         }
     }
 
-    /// Returns the fields of `special_tokens_map.json`.
-    pub(super) fn to_map(&self) -> Map<String, Value> {
-        let fields = [
+    /// Returns the names by their fields in `special_tokens_map.json`.
+    pub(super) fn fields(&self) -> [(&'static str, &str); 5] {
+        [
             ("pad_token", &self.pad),
             ("unk_token", &self.unk),
             ("cls_token", &self.cls),
             ("sep_token", &self.sep),
             ("mask_token", &self.mask),
-        ];
-        fields.into_iter().map(|(field, name)| (field.to_string(), json!(name))).collect()
+        ]
     }
 
     /// Returns all names in the order of the ids that training assigns, 0 to 4.

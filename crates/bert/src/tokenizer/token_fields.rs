@@ -38,8 +38,8 @@ pub(super) fn special(file: &mut SideFile) -> Result<(Named, Named, Vec<AddedTok
                 }
             }
             Some(Value::Object(tokens)) => {
-                for (name, value) in &tokens {
-                    named.push((name.clone(), token(file, field, value)?));
+                for (name, value) in file.in_order(tokens) {
+                    named.push((name, token(file, field, &value)?));
                 }
             }
             Some(value) => return Err(file.refuse(field, &value, "must be a list of tokens, or absent")),

@@ -18,7 +18,7 @@ pub fn write_file_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()>
 }
 
 /// Replaces the file at `path` like [`write_file_atomically`], with the content that `write` produces. Temporary files
-/// left by killed processes are removed first.
+/// left by killed processes are removed first. The new file survives a power failure once this returns.
 ///
 /// # Errors
 /// Returns an error if `write` fails or the file cannot be written.
@@ -36,7 +36,8 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Res
         let mut file = BufWriter::new(file);
         write(&mut file)?;
         file.into_inner()?.sync_all()?;
-        fs::rename(&temporary, path)
+        retry(|| fs::rename(&temporary, path))?;
+        sync_directory(folder_of(path))
     })();
     if written.is_err() {
         // The first failure is the one to report.
@@ -45,13 +46,43 @@ pub fn replace_with(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Res
     written
 }
 
+/// Syncs the entries of a directory to the disk. Some systems cannot sync a directory and do not need to.
+///
+/// # Errors
+/// Returns an error if the directory cannot be synced, on Unix.
+#[doc(hidden)]
+pub fn sync_directory(directory: &Path) -> Result<()> {
+    match File::open(directory).and_then(|opened| opened.sync_all()) {
+        Err(error) if cfg!(unix) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Repeats a call that a signal interrupts, which the standard library only does for reading, writing and opening. Network
+/// file systems can interrupt any call.
+///
+/// # Errors
+/// Returns any other error of the call.
+#[doc(hidden)]
+pub fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Younger temporary files are kept even if they are not locked: they may have been created but not locked yet.
 const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Removes temporary files of `path` whose process has ended, which released their lock.
 fn remove_abandoned(path: &Path, name: &str) {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = fs::read_dir(folder) else { return };
+    let Ok(entries) = fs::read_dir(folder_of(path)) else { return };
     let prefix = format!(".{name}.");
     for entry in entries.flatten() {
         let other = entry.file_name();
@@ -69,6 +100,14 @@ fn remove_abandoned(path: &Path, name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn interrupted_calls_are_repeated() {
+        let mut results = [Err(ErrorKind::Interrupted), Err(ErrorKind::Interrupted), Ok(7), Ok(8)].into_iter();
+        assert_eq!(retry(|| results.next().unwrap().map_err(Into::into)).unwrap(), 7);
+        let mut results = [Err(ErrorKind::Interrupted), Err(ErrorKind::NotFound), Ok(())].into_iter();
+        assert_eq!(retry(|| results.next().unwrap().map_err(Into::into)).unwrap_err().kind(), ErrorKind::NotFound);
+    }
 
     #[test]
     fn temporary_files_of_killed_processes_are_removed() -> Result<()> {

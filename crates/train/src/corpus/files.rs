@@ -93,18 +93,24 @@ impl CorpusFiles {
 
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         let cannot_read = |source| Error::io(folder, "cannot read", source);
-        let mut files = Vec::new();
+        let (mut files, mut has_folders) = (Vec::new(), false);
         for entry in fs::read_dir(folder).map_err(cannot_read)? {
             let path = entry.map_err(cannot_read)?.path();
             let is_text = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
-            if is_text && !path.is_dir() {
+            if path.is_dir() {
+                has_folders = true;
+            } else if is_text {
                 let metadata = fs::metadata(&path).map_err(|source| Error::io(&path, "cannot read", source))?;
                 self.bytes += metadata.len();
                 files.push((path, TextForm::Prose));
             }
         }
         if files.is_empty() {
-            return Err(Error::data_in(folder, "corpus", "the folder has no .txt file"));
+            let why = match has_folders {
+                true => "the folder has no .txt file itself, and folders in it are not searched: give one of them",
+                false => "the folder has no .txt file",
+            };
+            return Err(Error::data_in(folder, "corpus", why));
         }
         files.sort_by(|(a, _), (b, _)| a.cmp(b));
         self.files.extend(files);
@@ -200,6 +206,8 @@ mod tests {
         };
         check(Corpus::open(path).unwrap_err(), path, "no .txt file");
         assert_eq!(CorpusFiles::at([""; 0]).unwrap_err().to_string(), "corpus: no file was given");
+        fs::create_dir(path.join("year.txt")).unwrap();
+        check(Corpus::open(path).unwrap_err(), path, "folders in it are not searched");
         check(Corpus::open(path.join("none")).unwrap_err(), &path.join("none"), "cannot read");
 
         fs::write(path.join("a.txt"), " \n\n").unwrap();

@@ -32,7 +32,7 @@ fn many(masking: &Masking, sequences: u32, length: usize) -> (Vec<Target>, Vec<u
         let mut ids = vec![2];
         ids.extend((0..length).map(|token| 5 + (token % 150) as u32));
         ids.push(3);
-        let drawn = masking.mask(&mut ids, &table(), &mut stream(1, sequence)).unwrap();
+        let drawn = masking.mask(&mut ids, &table(), 0, &mut stream(1, sequence)).unwrap();
         ids_now.extend(drawn.iter().map(|target| ids[target.position as usize]));
         targets.extend(drawn);
     }
@@ -43,7 +43,7 @@ fn many(masking: &Masking, sequences: u32, length: usize) -> (Vec<Target>, Vec<u
 fn eighty_ten_ten() {
     for (masking, [mask, random, kept]) in [
         (Masking::bert(), [0.8, 0.1, 0.1]),
-        (Masking::bert().selection(Selection::Bernoulli).whole_word(true), [0.8, 0.1, 0.1]),
+        (Masking::bert().selection(Selection::Bernoulli).unit(MaskingUnit::WholeWord), [0.8, 0.1, 0.1]),
         (Masking::bert().replacement(0.3, 0.5), [0.3, 0.5, 0.2]),
         (Masking::bert().replacement(1.0, 0.0), [1.0, 0.0, 0.0]),
     ] {
@@ -98,21 +98,75 @@ fn streams_decide_the_draw() {
     let draw = |step, sequence| {
         let mut ids = ids.clone();
         let stream = &mut Stream::new(9, Purpose::Masking, 0, step, sequence);
-        (Masking::bert().mask(&mut ids, &table(), stream).unwrap(), ids)
+        (Masking::bert().mask(&mut ids, &table(), 0, stream).unwrap(), ids)
     };
     assert_eq!(draw(3, 4), draw(3, 4));
     assert_ne!(draw(3, 4), draw(4, 4));
     assert_ne!(draw(3, 4), draw(3, 5));
 }
 
+/// Spans of 15 targets in 100 words: all tokens of a span have one replacement, and the budget is always met.
+#[test]
+fn spans_are_replaced_as_a_whole() {
+    let masking = Masking::bert().unit(MaskingUnit::Span);
+    let (mut spans, mut masked) = (0, 0);
+    for sequence in 0..2_000 {
+        let ids: Vec<u32> = (0..100).map(|token| 5 + token).collect();
+        let (mut now, mut again) = (ids.clone(), ids.clone());
+        let targets = masking.mask(&mut now, &table(), 0, &mut stream(4, sequence)).unwrap();
+        assert_eq!(targets.len(), 15);
+        assert_eq!(masking.mask(&mut again, &table(), 0, &mut stream(4, sequence)).unwrap(), targets);
+        assert_eq!(now, again);
+        // The spans as they were selected, from the same stream.
+        let mut stream = stream(4, sequence);
+        let mut selected = masking.select(masking.words(&ids, &table()), 0.15, &mut stream);
+        selected.sort_unstable_by_key(|span| span.start);
+        assert!(selected.iter().cloned().flatten().eq(targets.iter().map(|target| target.position as usize)));
+        for span in selected {
+            let kinds: Vec<TargetKind> = targets
+                .iter()
+                .filter(|target| span.contains(&(target.position as usize)))
+                .map(|target| target.kind)
+                .collect();
+            assert!(kinds.iter().all(|&kind| kind == kinds[0]), "{kinds:?}");
+            spans += 1;
+            masked += usize::from(kinds[0] == TargetKind::Masked);
+        }
+    }
+    binomial("masked spans", masked, spans, 0.8);
+}
+
+#[test]
+fn units_have_names() {
+    for (name, unit) in [("token", MaskingUnit::Token), ("word", MaskingUnit::WholeWord), ("span", MaskingUnit::Span)] {
+        assert_eq!((unit.to_string().as_str(), name.parse::<MaskingUnit>().unwrap()), (name, unit));
+    }
+    let error = "line".parse::<MaskingUnit>().unwrap_err().to_string();
+    assert_eq!(error, "masking unit is line, must be token, word or span");
+}
+
+#[test]
+fn the_rate_is_that_of_the_step() {
+    let masking = Masking::bert().rate(MaskingRate::Linear { from: 0.3, to: 0.15, steps: 100 });
+    let count = |step| {
+        let mut ids: Vec<u32> = (0..100).map(|token| 5 + token).collect();
+        masking.mask(&mut ids, &table(), step, &mut stream(0, 0)).unwrap().len()
+    };
+    // From step 100 on, the rate is 15 %, also in evaluations.
+    assert_eq!([0, 20, 40, 80, 99, 100, u32::MAX].map(count), [30, 27, 24, 18, 15, 15, 15]);
+}
+
 #[test]
 fn words_longer_than_the_budget() {
     // Two words, of five and of three pieces (ids from 200 on continue a word); 15 % of eight tokens is one.
     let ids = [2, 5, 200, 201, 202, 203, 6, 204, 205, 3];
-    for masking in [Masking::bert().whole_word(true), Masking::bert().whole_word(true).probability(1.0).max_targets(2)]
+    for masking in [MaskingUnit::WholeWord, MaskingUnit::Span]
+        .map(|unit| Masking::bert().unit(unit))
+        .into_iter()
+        .flat_map(|masking| [masking.clone(), masking.rate(1.0).max_targets(2)])
     {
         for sequence in 0..20 {
-            let targets = masking.mask(&mut ids.clone(), &table(), &mut stream(0, sequence)).unwrap();
+            let targets = masking.mask(&mut ids.clone(), &table(), 0, &mut stream(0, sequence)).unwrap();
             let positions: Vec<u32> = targets.iter().map(|target| target.position).collect();
             assert_eq!(positions, [6, 7, 8], "the shortest word");
         }
@@ -123,9 +177,9 @@ fn words_longer_than_the_budget() {
 fn no_ordinary_token_no_target() {
     for masking in [Masking::bert(), Masking::bert().selection(Selection::Bernoulli)] {
         let mut ids = [2, 1, 3, 4, 0];
-        assert_eq!(masking.mask(&mut ids, &table(), &mut stream(0, 0)).unwrap(), []);
+        assert_eq!(masking.mask(&mut ids, &table(), 0, &mut stream(0, 0)).unwrap(), []);
         assert_eq!(ids, [2, 1, 3, 4, 0]);
-        assert_eq!(masking.mask(&mut [], &table(), &mut stream(0, 0)).unwrap(), []);
+        assert_eq!(masking.mask(&mut [], &table(), 0, &mut stream(0, 0)).unwrap(), []);
     }
 }
 
@@ -133,19 +187,23 @@ fn no_ordinary_token_no_target() {
 fn settings_and_ids_are_checked() {
     let bert = Masking::bert;
     for (masking, name) in [
-        (bert().probability(0.0), "masking probability is 0"),
-        (bert().probability(1.5), "masking probability is 1.5"),
-        (bert().probability(f64::NAN), "masking probability is NaN"),
+        (bert().rate(0.0), "masking rate is 0"),
+        (bert().rate(1.5), "masking rate is 1.5"),
+        (bert().rate(f64::NAN), "masking rate is NaN"),
         (bert().replacement(-0.1, 0.1), "fraction of masked targets is -0.1"),
         (bert().replacement(0.5, f64::NAN), "fraction of random targets is NaN"),
         (bert().replacement(0.8, 0.3), "fraction of masked and random targets is 1.1"),
         (bert().max_targets(0), "max_targets is 0"),
+        (
+            bert().unit(MaskingUnit::Span).selection(Selection::Bernoulli),
+            "selection is Bernoulli, must be Fixed to mask",
+        ),
     ] {
-        let error = masking.mask(&mut [5, 6], &table(), &mut stream(0, 0)).unwrap_err().to_string();
+        let error = masking.mask(&mut [5, 6], &table(), 0, &mut stream(0, 0)).unwrap_err().to_string();
         assert!(error.starts_with(name), "{error}");
     }
     let mut ids = [5, 6, VOCAB as u32];
-    let error = bert().probability(1.0).mask(&mut ids, &table(), &mut stream(0, 0)).unwrap_err();
+    let error = bert().rate(1.0).mask(&mut ids, &table(), 0, &mut stream(0, 0)).unwrap_err();
     assert!(error.to_string().starts_with("token id is 300"));
     assert_eq!(ids, [5, 6, 300]);
 }
@@ -155,22 +213,23 @@ proptest! {
     fn properties(
         ids in prop::collection::vec(prop_oneof![1 => 0u32..5, 6 => 5..VOCAB as u32], 0..80),
         seed: u64,
-        probability in 0.01..1.0f64,
-        whole_word: bool,
+        rate in 0.01..1.0f64,
+        unit in prop::sample::select(vec![MaskingUnit::Token, MaskingUnit::WholeWord, MaskingUnit::Span]),
         bernoulli: bool,
         max_targets in prop::option::of(1usize..20),
     ) {
         let table = table();
+        let (is_token, bernoulli) = (unit == MaskingUnit::Token, bernoulli && unit != MaskingUnit::Span);
         let selection = if bernoulli { Selection::Bernoulli } else { Selection::Fixed };
-        let mut masking = Masking::bert().probability(probability).whole_word(whole_word).selection(selection);
+        let mut masking = Masking::bert().rate(rate).unit(unit).selection(selection);
         if let Some(max) = max_targets {
             masking = masking.max_targets(max);
         }
         let mut now = ids.clone();
-        let targets = masking.mask(&mut now, &table, &mut stream(seed, 0)).unwrap();
+        let targets = masking.mask(&mut now, &table, 0, &mut stream(seed, 0)).unwrap();
 
         let mut again = ids.clone();
-        prop_assert_eq!(&masking.mask(&mut again, &table, &mut stream(seed, 0)).unwrap(), &targets);
+        prop_assert_eq!(&masking.mask(&mut again, &table, 0, &mut stream(seed, 0)).unwrap(), &targets);
         prop_assert_eq!(&again, &now);
 
         let ordinary = ids.iter().filter(|&&id| !table.is_special(id)).count();
@@ -188,15 +247,15 @@ proptest! {
             let same_word = position > 0
                 && table.continues_word(ids[position])
                 && !table.is_special(ids[position - 1]);
-            if whole_word && same_word {
+            if !is_token && same_word {
                 prop_assert_eq!(is_target[position], is_target[position - 1], "a word at {} is split", position);
             }
         }
-        if ordinary > 0 && !whole_word {
+        if ordinary > 0 && is_token {
             let limit = max_targets.unwrap_or(usize::MAX);
             prop_assert!(targets.len() <= limit);
             if !bernoulli {
-                let count = ((probability * ordinary as f64).round() as usize).clamp(1, limit);
+                let count = ((rate * ordinary as f64).round() as usize).clamp(1, limit);
                 prop_assert_eq!(targets.len(), count);
             }
         }

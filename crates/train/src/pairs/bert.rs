@@ -1,4 +1,4 @@
-//! BERT's pairs: two segments of consecutive sentences.
+//! BERT's pairs, two segments of consecutive sentences, and RoBERTa's single segments.
 
 use std::ops::Range;
 
@@ -24,25 +24,41 @@ pub(super) fn examples(
     settings: Settings,
     mut stream: Stream,
 ) -> impl Iterator<Item = PairExample> {
+    // The number of tokens of the first sentence that the last single segment has used.
+    let mut used = 0;
     std::iter::from_fn(move || {
-        let start = sentences.start;
-        if start >= sentences.end {
+        if sentences.start >= sentences.end {
             return None;
         }
         let target = target_length(settings, &mut stream);
-        let end = collect(corpus, start..sentences.end, target);
-        let (example, used) = if settings.next_sentence {
-            pair(corpus, document, start..end, target, settings.room, &mut stream)
-        } else {
-            let mut first = tokens(corpus, start..end);
-            while first.len() > settings.room {
-                shorten(&mut first, &mut stream);
-            }
-            (PairExample { first, second: None, label: None }, end)
-        };
-        sentences.start = used;
-        Some(example)
+        if settings.next_sentence {
+            let end = collect(corpus, sentences.clone(), target);
+            let (example, used) = pair(corpus, document, sentences.start..end, target, settings.room, &mut stream);
+            sentences.start = used;
+            return Some(example);
+        }
+        let first;
+        (first, sentences.start, used) = segment(corpus, sentences.clone(), used, target);
+        Some(PairExample { first, second: None, label: None })
     })
+}
+
+/// Returns the next single segment of at most `target` tokens: as many whole sentences as fit or, if the first is longer,
+/// a part of it. `used` is the number of its tokens that belong to earlier segments. Also returns the first sentence of the
+/// next segment, and how many of its tokens are used.
+fn segment(
+    corpus: &TokenizedCorpus,
+    sentences: Range<usize>,
+    used: usize,
+    target: usize,
+) -> (Range<usize>, usize, usize) {
+    let start = corpus.tokens_of(sentences.start).start + used;
+    let ends_within = |&sentence: &usize| corpus.tokens_of(sentence).end - start <= target;
+    let next = sentences.start + sentences.clone().take_while(ends_within).count();
+    if next > sentences.start {
+        return (start..corpus.tokens_of(next - 1).end, next, 0);
+    }
+    (start..start + target, next, used + target)
 }
 
 /// Draws a pair whose first segment is of `sentences`. Also returns the first sentence of the next example.

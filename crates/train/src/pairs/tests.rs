@@ -173,8 +173,33 @@ fn single_segments() {
     let course = PairSampler::course(50).seq_len(5).next_sentence(false).sample(&corpus, 0, 0).unwrap();
     assert!(course.iter().all(|example| example.first().len() == 3 && example.first().start % 4 == 0));
     assert!(course.iter().all(|example| example.label().is_none() && example.second().is_none()));
-    let odd = sampler.seq_len(20).sample(&corpus, 0, 0).unwrap();
-    assert!(odd.iter().all(|example| example.token_count() <= 20));
+}
+
+/// Segments of sentences of four tokens, of which every token is used once.
+#[test]
+fn single_segments_keep_sentences_whole_and_continue_long_ones() {
+    let corpus = numbered(&[5, 2]);
+    let segments = |room: usize| -> Vec<Range<usize>> {
+        let sampler = PairSampler::bert().seq_len(room + 2).short_probability(0.0).next_sentence(false);
+        sampler.sample(&corpus, 0, 0).unwrap().iter().map(PairExample::first).collect()
+    };
+    // Two sentences fit into ten or eleven tokens, and no segment crosses the end of the document at 20.
+    assert_eq!(segments(10), [0..8, 8..16, 16..20, 20..28]);
+    assert_eq!(segments(11), segments(8));
+    // A sentence is longer than three tokens: its rest is followed by no sentence that does not fit.
+    assert_eq!(segments(3)[..4], [0..3, 3..4, 4..7, 7..8]);
+
+    let long: Vec<Vec<u32>> = [7, 1, 30, 2, 2, 12].map(|length| (0..length).collect()).to_vec();
+    let corpus = TokenizedCorpus::from_ids(&[long.clone(), long]).unwrap();
+    for seed in 0..20 {
+        let sampler = PairSampler::bert().seq_len(12).short_probability(0.5).next_sentence(false);
+        let segments: Vec<Range<usize>> =
+            sampler.sample(&corpus, seed, 0).unwrap().iter().map(PairExample::first).collect();
+        assert_eq!((segments[0].start, segments[segments.len() - 1].end), (0, 108));
+        assert!(segments.iter().all(|segment| !segment.is_empty() && segment.len() <= 10));
+        assert!(segments.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert!(segments.iter().any(|segment| segment.end == 54), "no segment crosses the end of a document");
+    }
 }
 
 #[test]

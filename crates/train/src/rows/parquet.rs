@@ -1,9 +1,9 @@
 //! Parquet files, the usual format of data sets on the Hugging Face hub.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
@@ -78,13 +78,33 @@ impl Iterator for ParquetRows {
 /// Runs `read` and turns panics into errors: on some damaged files the `parquet` crate (60.1) panics. Unwind safety
 /// holds because the reader is not used after an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
-    let read = catch_unwind(AssertUnwindSafe(read));
+    let read = quietly(|| catch_unwind(AssertUnwindSafe(read)));
     let why = match read {
         Ok(Ok(read)) => return Ok(read),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the file is damaged".to_string(),
     };
     Err(Error::data_in(path, "rows", format!("cannot read Parquet: {why}")))
+}
+
+/// Runs `f` without the messages of panics in this thread, which are errors with messages of their own.
+fn quietly<T>(f: impl FnOnce() -> T) -> T {
+    thread_local! {
+        static IS_QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !IS_QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+    IS_QUIET.set(true);
+    let result = f();
+    IS_QUIET.set(false);
+    result
 }
 
 fn cell(field: &Field) -> Cell {
@@ -276,14 +296,31 @@ mod tests {
             let error = read_rows(&path, &Columns::new()).unwrap_err();
             assert!(error.to_string().contains("a.parquet: rows: cannot read Parquet: "), "{error}");
         }
-        // Files with a wrong byte are read or refused, without a panic.
+        let missing = read_rows(folder.path().join("b.parquet"), &Columns::new()).unwrap_err();
+        assert!(matches!(missing.kind(), ErrorKind::Io { .. }), "{missing}");
+    }
+
+    /// Files with a wrong byte are read or refused. The `parquet` crate panics on some, which leaves no message.
+    #[test]
+    fn wrong_bytes_are_errors_without_a_message_of_a_panic() {
+        const CHILD: &str = "CLOZE_TEST_WRONG_BYTES";
+        if std::env::var_os(CHILD).is_none() {
+            let test = "rows::parquet::tests::wrong_bytes_are_errors_without_a_message_of_a_panic";
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", test, "--nocapture"]).env(CHILD, "1").output().unwrap();
+            let printed = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && !printed.contains("panicked"), "{printed}");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, Compression::SNAPPY);
+        let bytes = std::fs::read(&path).unwrap();
         for at in (0..bytes.len()).step_by(5) {
             let mut wrong = bytes.clone();
             wrong[at] ^= 0x55;
             std::fs::write(&path, &wrong).unwrap();
             let _ = read_rows(&path, &Columns::new().text("tags").second_text("text"));
         }
-        let missing = read_rows(folder.path().join("b.parquet"), &Columns::new()).unwrap_err();
-        assert!(matches!(missing.kind(), ErrorKind::Io { .. }), "{missing}");
     }
 }

@@ -21,7 +21,9 @@ const TENSORS: &str = "state.safetensors";
 /// The prefix of parameter names in the file, which keeps them apart from other tensors.
 const PARAMETER: &str = "parameter.";
 const LOSSES: &str = "losses";
-const VERSION: u32 = 1;
+/// How the values of settings begin that are fingerprints.
+pub(super) const FINGERPRINT: &str = "fingerprint";
+const VERSION: u32 = 2;
 
 /// The state of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -125,7 +127,9 @@ impl State {
     }
 
     fn check_settings(&self, folder: &Path, settings: &BTreeMap<String, String>) -> Result<()> {
-        let names = self.settings.keys().chain(settings.keys());
+        let mut names: Vec<&String> = self.settings.keys().chain(settings.keys()).collect();
+        // Other masking, for example, is other data too: the setting says more than the fingerprint.
+        names.sort_by_key(|&name| settings.get(name).is_some_and(|value| value.starts_with(FINGERPRINT)));
         for name in names {
             let (then, now) = (self.settings.get(name), settings.get(name));
             if then != now {

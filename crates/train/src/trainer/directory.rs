@@ -6,22 +6,38 @@
 //!   checkpoint-00000500/     everything that the run depends on after step 500
 //!     state.json
 //!     state.safetensors
+//!     best.safetensors       the best parameters until then, as a link to the file below where links are possible
+//!     checksums.xxh128
 //!   best.safetensors         the parameters of the best evaluation
 //! ```
 //!
-//! A checkpoint is written under another name, synced and renamed, so an existing checkpoint is always complete.
+//! A checkpoint is written under another name, synced and renamed, and renamed away before it is deleted, so one that exists is
+//! complete. Checksums show damage by the disk.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cloze_tensor::{retry, sync_directory};
+
+use super::checksums;
 use crate::{Error, Result};
 
 const LOCK: &str = "lock";
 const PREFIX: &str = "checkpoint-";
-/// The prefix of a checkpoint's name until it is complete.
+/// The prefixes of a checkpoint's name until it is complete, and while it is deleted.
 const UNFINISHED: &str = ".unfinished-";
+const DELETED: &str = ".deleted-";
 const BEST: &str = "best.safetensors";
+
+/// A checkpoint whose files are whole.
+#[derive(Debug)]
+pub(super) struct WholeCheckpoint {
+    pub(super) step: u32,
+    pub(super) folder: PathBuf,
+    /// What is wrong with later checkpoints.
+    pub(super) damages: Vec<Error>,
+}
 
 /// A run directory that is locked as long as this value lives.
 pub(super) struct RunDirectory {
@@ -30,7 +46,7 @@ pub(super) struct RunDirectory {
 }
 
 impl RunDirectory {
-    /// Creates the directory if it is missing, locks it, and removes the unfinished checkpoint of a killed run.
+    /// Creates the directory if it is missing, locks it, and removes what a killed run left unfinished or half deleted.
     ///
     /// # Errors
     /// Returns an error if another run uses the directory or it cannot be written.
@@ -49,7 +65,8 @@ impl RunDirectory {
         }
         let directory = RunDirectory { path: path.to_path_buf(), _lock: lock };
         for entry in directory.entries()? {
-            if entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED)) {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(UNFINISHED) || name.starts_with(DELETED) {
                 remove(&entry)?;
             }
         }
@@ -79,7 +96,26 @@ impl RunDirectory {
         Ok(self.checkpoints()?.pop())
     }
 
-    /// Adds the checkpoint after `step`, with the files that `write` writes, and removes all but the last `keep`.
+    /// Returns the last checkpoint whose files are whole, if there are checkpoints.
+    ///
+    /// # Errors
+    /// Returns an error if there are checkpoints and all of them are damaged.
+    pub(super) fn last_whole_checkpoint(&self) -> Result<Option<WholeCheckpoint>> {
+        let mut damages = Vec::new();
+        for (step, folder) in self.checkpoints()?.into_iter().rev() {
+            match checksums::check(&folder) {
+                Ok(()) => return Ok(Some(WholeCheckpoint { step, folder, damages })),
+                Err(damage) => damages.push(damage),
+            }
+        }
+        match damages.into_iter().next() {
+            Some(damage) => Err(damage.with_note("no earlier checkpoint is whole: start the run in another directory")),
+            None => Ok(None),
+        }
+    }
+
+    /// Adds the checkpoint after `step`, with the files that `write` writes and their checksums, and removes all but the last
+    /// `keep`.
     ///
     /// # Errors
     /// Returns an error if a file cannot be written; the earlier checkpoints are then unchanged.
@@ -87,15 +123,17 @@ impl RunDirectory {
         let name = format!("{PREFIX}{step:08}");
         let (unfinished, finished) = (self.path.join(format!("{UNFINISHED}{name}")), self.path.join(&name));
         let written = (|| {
-            fs::create_dir(&unfinished)
+            retry(|| fs::create_dir(&unfinished))
                 .map_err(|error| Error::io(&unfinished, "cannot create the directory", error))?;
             write(&unfinished)?;
+            checksums::write(&unfinished)?;
             sync(&unfinished)?;
             if finished.exists() {
-                // The same step of the same run, hence the same content.
-                remove(&finished)?;
+                // The same step of the same run: the same content, or damaged.
+                self.delete(&finished)?;
             }
-            fs::rename(&unfinished, &finished).map_err(|error| Error::io(&finished, "cannot write", error))?;
+            retry(|| fs::rename(&unfinished, &finished))
+                .map_err(|error| Error::io(&finished, "cannot write", error))?;
             sync(&self.path)
         })();
         if let Err(error) = written {
@@ -105,9 +143,42 @@ impl RunDirectory {
         }
         let checkpoints = self.checkpoints()?;
         for (_, old) in &checkpoints[..checkpoints.len().saturating_sub(keep.max(1))] {
-            remove(old)?;
+            self.delete(old)?;
         }
         Ok(finished)
+    }
+
+    /// Deletes a checkpoint. It loses its name first, so that no part of it is taken for a checkpoint.
+    fn delete(&self, checkpoint: &Path) -> Result<()> {
+        let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+        let deleted = self.path.join(format!("{DELETED}{name}"));
+        retry(|| fs::rename(checkpoint, &deleted)).map_err(|error| Error::io(checkpoint, "cannot rename", error))?;
+        remove(&deleted)
+    }
+
+    /// Makes the best parameters of a checkpoint those of the run, or removes those of the run if the checkpoint has none.
+    pub(super) fn restore_best(&self, checkpoint: &Path) -> Result<()> {
+        let (stored, best) = (checkpoint.join(BEST), self.best());
+        let temporary = self.path.join(format!("{UNFINISHED}{BEST}"));
+        let restored = match stored.exists() {
+            true => link(&stored, &temporary).and_then(|()| {
+                retry(|| fs::rename(&temporary, &best))?;
+                // Renaming one link of a file to another leaves both.
+                if temporary.exists() { fs::remove_file(&temporary) } else { Ok(()) }
+            }),
+            false if best.exists() => retry(|| fs::remove_file(&best)),
+            false => Ok(()),
+        };
+        restored.map_err(|error| Error::io(best, "cannot restore", error))
+    }
+
+    /// Adds the best parameters of the run to the files of a checkpoint, if there are any.
+    pub(super) fn add_best(&self, checkpoint: &Path) -> Result<()> {
+        let (best, to) = (self.best(), checkpoint.join(BEST));
+        if !best.exists() {
+            return Ok(());
+        }
+        link(&best, &to).map_err(|error| Error::io(to, "cannot write", error))
     }
 
     fn entries(&self) -> Result<Vec<PathBuf>> {
@@ -117,16 +188,20 @@ impl RunDirectory {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let removed = retry(|| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
     removed.map_err(|error| Error::io(path, "cannot remove", error))
 }
 
-/// Syncs the entries of a directory to the disk. Some systems cannot sync a directory and do not need to.
 fn sync(directory: &Path) -> Result<()> {
-    match File::open(directory).and_then(|opened| opened.sync_all()) {
-        Err(error) if cfg!(unix) => Err(Error::io(directory, "cannot sync", error)),
-        _ => Ok(()),
-    }
+    sync_directory(directory).map_err(|error| Error::io(directory, "cannot sync", error))
+}
+
+/// Links a file to a second name, which takes no space. Where links are not possible, the file is copied.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    retry(|| fs::hard_link(from, to)).or_else(|_| {
+        retry(|| fs::copy(from, to))?;
+        File::open(to)?.sync_all()
+    })
 }
 
 #[cfg(test)]
@@ -154,6 +229,70 @@ mod tests {
     }
 
     #[test]
+    fn any_flipped_bit_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::open(folder.path()).unwrap();
+        fs::write(directory.best(), [3; 500]).unwrap();
+        for step in [1, 2] {
+            directory.add(step, 2, |path| write(path).and_then(|()| directory.add_best(path))).unwrap();
+        }
+        let folder = folder.path().join("checkpoint-00000002");
+        let mut flips = 0;
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let whole = fs::read(&path).unwrap();
+            // Not the linked file itself, which the other checkpoint has too.
+            fs::remove_file(&path).unwrap();
+            for bit in 0..8 * whole.len() {
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, &bytes).unwrap();
+                let WholeCheckpoint { step, damages, .. } = directory.last_whole_checkpoint().unwrap().unwrap();
+                assert_eq!((step, damages.len()), (1, 1), "bit {bit} of {}", path.display());
+                assert!(damages[0].to_string().contains("checkpoint-00000002"), "{}", damages[0]);
+                flips += 1;
+            }
+            fs::write(&path, &whole[1..]).unwrap();
+            assert_eq!(directory.last_whole_checkpoint().unwrap().unwrap().step, 1);
+            fs::remove_file(&path).unwrap();
+            assert_eq!(directory.last_whole_checkpoint().unwrap().unwrap().step, 1);
+            fs::write(&path, &whole).unwrap();
+            assert_eq!(directory.last_whole_checkpoint().unwrap().unwrap().step, 2);
+        }
+        assert!(flips > 4000, "{flips}");
+    }
+
+    #[test]
+    fn without_a_whole_checkpoint_there_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::open(folder.path()).unwrap();
+        assert!(directory.last_whole_checkpoint().unwrap().is_none());
+        directory.add(1, 2, write).unwrap();
+        fs::write(folder.path().join("checkpoint-00000001/state.json"), "{ }").unwrap();
+        let error = directory.last_whole_checkpoint().unwrap_err().to_string();
+        assert!(error.contains("state.json: checkpoint: is damaged: its checksum is "), "{error}");
+        assert!(error.ends_with("no earlier checkpoint is whole: start the run in another directory"), "{error}");
+    }
+
+    #[test]
+    fn the_best_parameters_return_with_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::open(folder.path()).unwrap();
+        let checkpoint = |step| directory.add(step, 3, |path| write(path).and_then(|()| directory.add_best(path)));
+        let first = checkpoint(1).unwrap();
+        cloze_tensor::write_file_atomically(directory.best(), b"better").unwrap();
+        let second = checkpoint(2).unwrap();
+        cloze_tensor::write_file_atomically(directory.best(), b"best").unwrap();
+        for _ in 0..2 {
+            directory.restore_best(&second).unwrap();
+            assert_eq!(fs::read(directory.best()).unwrap(), b"better");
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4, "the lock, two checkpoints and the best");
+        directory.restore_best(&first).unwrap();
+        assert!(!directory.best().exists());
+    }
+
+    #[test]
     fn one_that_fails_leaves_what_was() {
         let folder = tempfile::tempdir().unwrap();
         let directory = RunDirectory::open(folder.path()).unwrap();
@@ -173,6 +312,7 @@ mod tests {
         let error = RunDirectory::open(folder.path()).err().unwrap().to_string();
         assert!(error.contains("another run uses the directory"), "{error}");
         fs::create_dir(folder.path().join(".unfinished-checkpoint-00000007")).unwrap();
+        fs::create_dir(folder.path().join(".deleted-checkpoint-00000005")).unwrap();
         drop(directory);
         RunDirectory::open(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -4,11 +4,13 @@ mod alike;
 mod batching;
 mod budget;
 mod checkpoint;
+mod checksums;
 mod data_set;
 mod directory;
 mod evaluation;
 mod learn;
 mod progress;
+mod ramp;
 mod ranks;
 mod run;
 mod settings;
@@ -17,6 +19,7 @@ mod signals;
 mod step;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +33,7 @@ pub(crate) use checkpoint::Fingerprint;
 pub use data_set::{DataSet, Size};
 pub use evaluation::{Evaluation, Every};
 pub use learn::{Learn, LossTerm};
+pub use ramp::BatchRamp;
 
 /// The length of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,6 +81,22 @@ pub enum Stopped {
     BySignal,
 }
 
+/// The checkpoint that a run continued from. `Display` says so, and why not from a later one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// The step of the checkpoint.
+    pub step: u32,
+    /// What is wrong with later checkpoints: the file that is damaged, missing or incomplete.
+    pub damages: Vec<String>,
+}
+
+impl fmt::Display for Resumed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "resumed from step {}", self.step)?;
+        self.damages.iter().try_for_each(|damage| write!(f, "; {damage}"))
+    }
+}
+
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -91,6 +111,8 @@ pub struct TrainingReport {
     pub elapsed: Duration,
     /// The step of the best evaluation, and the evaluation.
     pub best: Option<(u32, Evaluation)>,
+    /// The checkpoint that the run continued from, if it did.
+    pub resumed: Option<Resumed>,
     /// The reason why the run ended before its last step, if it did.
     pub stopped: Option<Stopped>,
 }
@@ -165,7 +187,7 @@ impl<'m, M: Module> Trainer<'m, M> {
             precision: Precision::F32,
             ranks: Arc::new(Alone),
             reduce_dtype: DType::F32,
-            batching: Batching { limit: Limit::Examples(32), by_length: false, accumulate: 1 },
+            batching: Batching { limit: Limit::Examples(32), by_length: false, accumulate: 1, ramp: None },
             budget: Budget::Epochs(1),
             seed: 0,
             average: None,
@@ -250,6 +272,14 @@ impl<'m, M: Module> Trainer<'m, M> {
         self
     }
 
+    /// Makes the first steps smaller: the number of examples or tokens of a step, over all its batches, grows to the full
+    /// number. A step then has fewer batches, and its last one may be smaller. Not with
+    /// [`group_by_length`](Trainer::group_by_length).
+    pub fn batch_ramp(mut self, ramp: BatchRamp) -> Trainer<'m, M> {
+        self.batching.ramp = Some(ramp);
+        self
+    }
+
     /// Sets the length of the run.
     pub fn budget(self, budget: Budget) -> Trainer<'m, M> {
         Trainer { budget, ..self }
@@ -325,7 +355,8 @@ impl<'m, M: Module> Trainer<'m, M> {
     }
 
     /// Resumes from the last checkpoint of the run directory, if there is one; the result is bit-identical to that of an
-    /// uninterrupted run. Otherwise, a directory with a checkpoint is an error.
+    /// uninterrupted run. Checkpoints have checksums; instead of a damaged one, the one before is taken, which
+    /// [`TrainingReport::resumed`] says. Without `resume`, a directory with a checkpoint is an error.
     pub fn resume(self, resume: bool) -> Trainer<'m, M> {
         Trainer { resume, ..self }
     }

@@ -9,7 +9,7 @@ use super::alike;
 use super::batching::Steps;
 use super::budget::{budget_steps, epoch_steps};
 use super::checkpoint::{self, State};
-use super::directory::RunDirectory;
+use super::directory::{RunDirectory, WholeCheckpoint};
 use super::evaluation::Best;
 use super::progress::RunProgress;
 use super::ranks::{check_steps, end_job, of_rank_0};
@@ -17,7 +17,7 @@ use super::settings::settings;
 use super::share::share_of;
 use super::signals::Signals;
 use super::step::optimizer_step;
-use super::{Budget, DataSet, Learn, Step, Stopped, Trainer, TrainingReport};
+use super::{Budget, DataSet, Learn, Resumed, Step, Stopped, Trainer, TrainingReport};
 use crate::optimizer::check_clip_norm;
 use crate::{Error, EvaluationRecord, Optimizer, Result, RunLog, RunRecord, RunReport, StepRecord};
 
@@ -64,7 +64,7 @@ fn make_optimizer<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, 
         return Err(Error::invalid("evaluate", "not set", "set to keep the best model"));
     }
     alike::check(trainer, data)?;
-    let first = epoch_steps(trainer, data, 0)?.next()?;
+    let first = epoch_steps(trainer, data, 0, 0, 0)?.next()?;
     check_steps(trainer, &first, trainer.model.compares_examples())?;
     let first = &share_of(data, first, (0, 1), false).batches[0];
     let batch = data.batch(&first.examples, 0, &first.sequences)?;
@@ -93,6 +93,7 @@ struct Run<'r, 'm, M> {
     /// The record for the report of a run without a directory, which has no log to read it from.
     record: RunRecord,
     state: State,
+    resumed: Option<Resumed>,
     /// The best parameters of a run without a directory.
     best: Option<Tensor>,
     stopped: Option<Stopped>,
@@ -113,7 +114,10 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
     {
         let path = trainer.directory.as_deref().filter(|_| trainer.ranks.rank() == 0);
         let directory = path.map(RunDirectory::open).transpose()?;
-        let state = first_state(trainer, data, optimizer, directory.as_ref())?;
+        let (state, resumed) = first_state(trainer, data, optimizer, directory.as_ref())?;
+        if let Some(resumed) = resumed.as_ref().filter(|resumed| trainer.progress && !resumed.damages.is_empty()) {
+            eprintln!("{resumed}");
+        }
         let log = directory.as_ref().map(|directory| RunLog::resume(directory.path(), state.step)).transpose()?;
         Ok(Run {
             trainer,
@@ -123,6 +127,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             record: RunRecord::default(),
             elapsed_before: state.elapsed(),
             state,
+            resumed,
             best: None,
             stopped: None,
             start: Instant::now(),
@@ -171,8 +176,10 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
 
     /// Returns the steps of the current epoch that are not made yet.
     fn rest_of_epoch<'d, D: DataSet>(&self, data: &'d D) -> Result<Steps<'d, D>> {
-        let mut steps = epoch_steps(self.trainer, data, self.state.epoch)?;
-        steps.skip(self.state.in_epoch)?;
+        let State { step, steps, epoch, in_epoch, .. } = self.state;
+        let ramp_steps = self.trainer.batching.ramp_steps(steps);
+        let mut steps = epoch_steps(self.trainer, data, epoch, step - in_epoch, ramp_steps)?;
+        steps.skip(in_epoch)?;
         Ok(steps)
     }
 
@@ -272,7 +279,10 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         }
         let optimizer_state = self.optimizer.state()?;
         let Some(directory) = &self.directory else { return Ok(()) };
-        let write = |folder: &Path| self.state.save(folder, self.trainer.model, self.optimizer, optimizer_state);
+        let write = |folder: &Path| {
+            self.state.save(folder, self.trainer.model, self.optimizer, optimizer_state)?;
+            directory.add_best(folder)
+        };
         directory.add(self.state.step, self.trainer.keep_checkpoints, write)?;
         Ok(())
     }
@@ -307,6 +317,9 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         if let Some(best) = &self.state.best {
             report = report.note(format!("The best evaluation was after step {}: {}.", best.step, best.evaluation));
         }
+        if let Some(resumed) = self.resumed.as_ref().filter(|resumed| !resumed.damages.is_empty()) {
+            report = report.note(format!("The run {resumed}."));
+        }
         if let Some((labels, counts)) = &self.state.confusion {
             report = report.confusion(labels, counts);
         }
@@ -337,31 +350,35 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             elapsed: state.elapsed(),
             best: state.best.map(|best| (best.step, best.evaluation)),
             losses: state.losses,
+            resumed: self.resumed,
             stopped: self.stopped,
         })
     }
 }
 
-/// Returns the state that the run starts from: its last checkpoint if it resumes, or that of a new run.
+/// Returns the state that the run starts from: its last whole checkpoint if it resumes, or that of a new run.
 fn first_state<D: DataSet, M: Learn<D::Batch>>(
     trainer: &mut Trainer<'_, M>,
     data: &D,
     optimizer: &mut Optimizer,
     directory: Option<&RunDirectory>,
-) -> Result<State> {
+) -> Result<(State, Option<Resumed>)> {
     let settings = settings(trainer, data);
-    let last = directory.map_or(Ok(None), RunDirectory::last_checkpoint)?;
-    if let Some((step, folder)) = last.as_ref().filter(|_| !trainer.resume) {
+    let found = with_checkpoint(directory)?;
+    if let Some((_, WholeCheckpoint { step, folder, .. })) = found.as_ref().filter(|_| !trainer.resume) {
         let why = format!("the directory has a run already, at step {step}: resume it or choose another directory");
         return Err(Error::data_in(folder, "run", why));
     }
-    let mut is_resumed = [u8::from(last.is_some())];
+    let mut is_resumed = [u8::from(found.is_some())];
     trainer.ranks.broadcast(&mut is_resumed, 0)?;
     if is_resumed == [0] {
-        return Ok(State::new(budget_steps(trainer, data, optimizer)?, settings));
+        return Ok((State::new(budget_steps(trainer, data, optimizer)?, settings), None));
     }
-    let folder = last.as_ref().map(|(_, folder)| &**folder);
+    let folder = found.as_ref().map(|(_, checkpoint)| &*checkpoint.folder);
     let state = State::restore(folder, &settings, trainer.model, optimizer, &*trainer.ranks)?;
+    if let Some((directory, checkpoint)) = &found {
+        directory.restore_best(&checkpoint.folder)?;
+    }
     if !matches!(trainer.budget, Budget::Time(_)) {
         let steps = budget_steps(trainer, data, optimizer)?;
         if steps != state.steps {
@@ -369,5 +386,13 @@ fn first_state<D: DataSet, M: Learn<D::Batch>>(
             return Err(Error::data_in(folder.unwrap_or(Path::new("")), "resume", why));
         }
     }
-    Ok(state)
+    let damages = found.iter().flat_map(|(_, checkpoint)| &checkpoint.damages).map(Error::to_string).collect();
+    let resumed = Resumed { step: state.step, damages };
+    Ok((state, Some(resumed)))
+}
+
+/// Returns a run directory with its last whole checkpoint, if it has checkpoints.
+fn with_checkpoint(directory: Option<&RunDirectory>) -> Result<Option<(&RunDirectory, WholeCheckpoint)>> {
+    let Some(directory) = directory else { return Ok(None) };
+    Ok(directory.last_whole_checkpoint()?.map(|checkpoint| (directory, checkpoint)))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cloze_tensor::{DType, Module};
 
 use super::batching::Limit;
-use super::checkpoint::Fingerprint;
+use super::checkpoint::{FINGERPRINT, Fingerprint};
 use super::{DataSet, Learn, Trainer};
 
 /// Returns the settings by name, without those that are switched off.
@@ -27,6 +27,9 @@ pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>,
     if trainer.reduce_dtype != DType::F32 {
         set("exchanged gradients", trainer.reduce_dtype.to_string());
     }
+    if let Some(ramp) = batching.ramp {
+        set("batch ramp", ramp.to_string());
+    }
     set("clip norm", trainer.clip_norm.map_or("none".into(), |norm| norm.to_string()));
     if let Some(decay) = trainer.average {
         set("parameter average", format!("decay {decay} per step"));
@@ -37,7 +40,7 @@ pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>,
     if let Some(patience) = trainer.patience {
         set("early stopping", format!("after {patience} evaluations without improvement"));
     }
-    let named = |print: u64| format!("fingerprint {print:016x}");
+    let named = |print: u64| format!("{FINGERPRINT} {print:016x}");
     set("model", named(fingerprint(trainer)));
     set("data", data.fingerprint().map_or("unknown".into(), named));
     settings

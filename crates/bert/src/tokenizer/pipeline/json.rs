@@ -104,17 +104,6 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Calls `see` with the BERT normalizer of a `tokenizer.json`, if it has one, without reading the rest.
-    pub(in super::super) fn normalizer_of(text: &str, see: impl FnOnce(&mut BertNormalizer)) {
-        #[derive(Deserialize)]
-        struct Part {
-            normalizer: Option<Normalizer>,
-        }
-        if let Ok(Part { normalizer: Some(Normalizer::BertNormalizer(mut bert)) }) = serde_json::from_str(text) {
-            see(&mut bert);
-        }
-    }
-
     pub(in super::super) fn to_json(&self, pretty: bool) -> Result<String> {
         let json = if pretty { serde_json::to_string_pretty(self) } else { serde_json::to_string(self) };
         json.map_err(|error| Error::tokenizer(error.to_string()))
