@@ -93,6 +93,38 @@ mod optimizer {
         }
     }
 
+    /// A model of several buckets, whose last ones are exchanged before backward has come to the first.
+    #[test]
+    fn gradients_are_exchanged_during_backward() {
+        struct Wide {
+            first: Tensor,
+            table: Tensor,
+        }
+        module!(Wide { first, table });
+        let found = Threads::run(2, |ranks| {
+            let values = |count: usize| (0..count).map(|i| (i % 101) as f32 / 101.0 - 0.5).collect::<Vec<f32>>();
+            let tensor = |rows: usize| Tensor::from_vec(values(rows * 64), &[rows, 64], &Device::Cpu).unwrap();
+            let run = |last: bool| {
+                let mut model = Wide { first: tensor(64), table: tensor(150_000) };
+                let optimizer = Optimizer::new(AdamW::new(0.0), &mut model, |_| true).unwrap();
+                let mut optimizer = optimizer.with_communicator(ranks.clone(), DType::F32).unwrap();
+                for step in 0..2 {
+                    let rows: Vec<u32> =
+                        (0..40).map(|row| (row * 3700 + step + ranks.rank() as u32) % 150_000).collect();
+                    let looked_up = model.first.embedding(&[1, 2, 3, 4]).unwrap().sum_all().unwrap();
+                    let loss = model.table.embedding(&rows).unwrap().exp().unwrap().sum_all().unwrap();
+                    let loss = loss.mul(&looked_up).unwrap();
+                    if last { optimizer.backward_last(&loss) } else { optimizer.backward(&loss) }.unwrap();
+                    drop(loss);
+                    optimizer.step(&mut model, 0.01, Some(1.0)).unwrap();
+                }
+                [&model.first, &model.table].map(|tensor| tensor.to_vec::<f32>().unwrap())
+            };
+            (run(false), run(true))
+        });
+        assert!(found.iter().all(|(after, during)| after == during && after == &found[0].0));
+    }
+
     #[test]
     fn gradients_may_travel_as_bf16() {
         let (norms, values) = train(Arc::new(cloze_train::communicator::Alone), DType::F32);

@@ -17,9 +17,9 @@ use super::roll_call::RollCall;
 use super::{Communicator, check_lengths, check_own, gather_bytes};
 use crate::{Error, Result};
 
-/// A waiting rank yields its core between polls for this long, then it sleeps between them.
-const YIELDING: Duration = Duration::from_millis(200);
-const SLEEP: Duration = Duration::from_micros(100);
+/// A waiting rank yields its core between polls for this long, then it sleeps between them: backward may need the core.
+const YIELDING: Duration = Duration::from_micros(200);
+const SLEEP: Duration = Duration::from_micros(20);
 
 /// The most bytes of a broadcast message; MPI counts in `i32`.
 const MESSAGE: usize = 1 << 30;

@@ -216,6 +216,21 @@ impl Optimizer {
         Ok(walked?)
     }
 
+    /// Accumulates the gradients of the last loss of a step, as [`backward`](Optimizer::backward) does. With several ranks,
+    /// the gradients of the step are exchanged while backward goes on: those of the last parameters, to which it comes
+    /// first, before the others.
+    ///
+    /// # Errors
+    /// Returns the errors of [`backward`](Optimizer::backward), and an error if another rank has left the job.
+    pub fn backward_last(&mut self, loss: &Tensor) -> Result<()> {
+        let Some(sharded) = &mut self.sharded else { return self.backward(loss) };
+        let exchanged = sharded.exchange_during(|send| Ok(loss.backward_streaming(&mut self.gradients, send)?));
+        if exchanged.is_err() {
+            self.gradients.clear();
+        }
+        exchanged
+    }
+
     /// Returns the device of the parameters.
     pub fn device(&self) -> &Device {
         self.arena.device()

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cloze_tensor::optim::{AdamWStep, clip_factor, sums_of_squares};
-use cloze_tensor::{DType, Device, ParameterRange, Tensor};
+use cloze_tensor::{DType, Device, FinalGradients, ParameterRange, Tensor};
 
 use super::shares::{BLOCK, Bucket, Shares};
 use crate::communicator::Communicator;
@@ -23,6 +23,8 @@ pub(super) struct Sharded {
     is_bf16: bool,
     /// The gradients of the own share, added over the ranks.
     sums: Vec<f32>,
+    /// Whether these are the sums of the current step.
+    is_summed: bool,
     /// The bytes of a bucket that this rank sends and receives.
     sent: Vec<u16>,
     received: Vec<u8>,
@@ -39,7 +41,15 @@ impl Sharded {
         }
         let shares = Shares::new(elements, ranks.size());
         let sums = vec![0.0; shares.owned(ranks.rank())];
-        Ok(Sharded { ranks, shares, is_bf16: dtype == DType::BF16, sums, sent: Vec::new(), received: Vec::new() })
+        Ok(Sharded {
+            ranks,
+            shares,
+            is_bf16: dtype == DType::BF16,
+            sums,
+            is_summed: false,
+            sent: Vec::new(),
+            received: Vec::new(),
+        })
     }
 
     /// Returns zeros for the own share.
@@ -57,7 +67,12 @@ impl Sharded {
         parameters: &[ParameterRange],
         step_of: impl Fn(usize) -> AdamWStep,
     ) -> Result<f64> {
-        self.add_gradients(gradients)?;
+        // They were exchanged during backward, unless this rank had none.
+        if !std::mem::take(&mut self.is_summed) {
+            for bucket in self.shares.buckets().rev() {
+                self.add_bucket(&bucket, &gradients[bucket.range.clone()])?;
+            }
+        }
         let norm = self.norm()?;
         if !norm.is_finite() {
             return Ok(norm);
@@ -76,26 +91,68 @@ impl Sharded {
         Ok(norm)
     }
 
-    /// Adds the gradients of all ranks, in rank order, for the own share.
-    fn add_gradients(&mut self, gradients: &[f32]) -> Result<()> {
-        let (rank, size) = (self.ranks.rank(), if self.is_bf16 { 2 } else { 4 });
-        let mut sums = &mut self.sums[..];
-        for bucket in self.shares.buckets() {
-            let own = bucket.piece(rank).len();
-            let received = vec![own * size; self.ranks.size()];
-            self.received.resize(own * size * self.ranks.size(), 0);
-            let bytes = if self.is_bf16 {
-                self.sent.clear();
-                self.sent.extend(gradients[bucket.range.clone()].iter().map(|&x| to_bf16(x)));
-                bytemuck::cast_slice(&self.sent)
-            } else {
-                bytemuck::cast_slice(&gradients[bucket.range.clone()])
-            };
-            self.ranks.all_to_all(bytes, &bucket.lengths(size), &mut self.received, &received)?;
-            let sum = sums.split_off_mut(..own).unwrap_or_default();
-            add_in_order(sum, &self.received, self.is_bf16);
-        }
+    /// Runs `backward`, which calls its argument whenever more gradients are final, and exchanges them meanwhile on another
+    /// thread. All ranks exchange the buckets in the same order, from the last to the first.
+    pub(super) fn exchange_during<'g>(
+        &mut self,
+        backward: impl FnOnce(&mut dyn FnMut(FinalGradients<'g>)) -> Result<()>,
+    ) -> Result<()> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let buckets: Vec<Bucket> = self.shares.buckets().rev().collect();
+        let sharded = &mut *self;
+        let exchange = move || -> Result<bool> {
+            let mut last: Option<FinalGradients<'g>> = None;
+            for bucket in buckets {
+                let ready = loop {
+                    match last.as_ref().filter(|last| last.start() <= bucket.range.start) {
+                        Some(ready) => break ready,
+                        None => match receiver.recv() {
+                            Ok(more) => last = Some(more),
+                            // Backward has failed.
+                            Err(_) => return Ok(false),
+                        },
+                    }
+                };
+                let range = bucket.range.start - ready.start()..bucket.range.end - ready.start();
+                sharded.add_bucket(&bucket, &ready.values()[range])?;
+            }
+            Ok(true)
+        };
+        let (walked, exchanged) = std::thread::scope(|scope| {
+            let exchange = scope.spawn(exchange);
+            // If the exchange has failed, the result says so.
+            let walked = backward(&mut |last| drop(sender.send(last)));
+            drop(sender);
+            (walked, exchange.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        walked?;
+        self.is_summed = exchanged?;
         Ok(())
+    }
+
+    /// Adds the gradients of a bucket of all ranks, in rank order, for the piece of this rank.
+    fn add_bucket(&mut self, bucket: &Bucket, gradients: &[f32]) -> Result<()> {
+        let size = if self.is_bf16 { 2 } else { 4 };
+        let own = self.own_range(bucket);
+        let received = vec![own.len() * size; self.ranks.size()];
+        self.received.resize(own.len() * size * self.ranks.size(), 0);
+        let bytes = if self.is_bf16 {
+            self.sent.clear();
+            self.sent.extend(gradients.iter().map(|&x| to_bf16(x)));
+            bytemuck::cast_slice(&self.sent)
+        } else {
+            bytemuck::cast_slice(gradients)
+        };
+        self.ranks.all_to_all(bytes, &bucket.lengths(size), &mut self.received, &received)?;
+        add_in_order(&mut self.sums[own], &self.received, self.is_bf16);
+        Ok(())
+    }
+
+    /// Returns the range of the piece of a bucket within the share of this rank.
+    fn own_range(&self, bucket: &Bucket) -> Range<usize> {
+        let piece = bucket.piece(self.ranks.rank());
+        let start = bucket.share_start();
+        start..start + piece.len()
     }
 
     /// Returns the norm of all gradients. The squares are added in an order that does not depend on the number of ranks.

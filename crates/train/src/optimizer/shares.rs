@@ -27,12 +27,12 @@ impl Shares {
     }
 
     /// Returns the buckets, in order.
-    pub(super) fn buckets(self) -> impl Iterator<Item = Bucket> {
-        let starts = (0..self.elements).step_by(self.bucket);
-        starts.map(move |start| {
+    pub(super) fn buckets(self) -> impl DoubleEndedIterator<Item = Bucket> {
+        (0..self.elements.div_ceil(self.bucket)).map(move |number| {
+            let start = number * self.bucket;
             let end = (start + self.bucket).min(self.elements);
             let piece = (end - start).div_ceil(self.ranks).next_multiple_of(BLOCK);
-            Bucket { range: start..end, piece, ranks: self.ranks }
+            Bucket { range: start..end, piece, ranks: self.ranks, before: start / self.ranks }
         })
     }
 
@@ -53,9 +53,16 @@ pub(super) struct Bucket {
     pub(super) range: Range<usize>,
     piece: usize,
     ranks: usize,
+    /// The elements of each rank in the buckets before, all of which are full.
+    before: usize,
 }
 
 impl Bucket {
+    /// Returns the start of this bucket's piece within the share of any rank.
+    pub(super) fn share_start(&self) -> usize {
+        self.before
+    }
+
     /// Returns the range that a rank owns. The last ranks may own nothing of the last bucket.
     pub(super) fn piece(&self, rank: usize) -> Range<usize> {
         let at = |rank: usize| (self.range.start + rank * self.piece).min(self.range.end);
@@ -77,12 +84,14 @@ mod tests {
         for elements in [0, 32, BLOCK, 5 * BLOCK + 32, BUCKET, 3 * BUCKET + 17 * BLOCK + 64] {
             for ranks in [1, 2, 3, 4, 7, 2000] {
                 let shares = Shares::new(elements, ranks);
-                let mut next = 0;
+                let (mut next, mut owned_before) = (0, vec![0; ranks]);
                 for bucket in shares.buckets() {
-                    for rank in 0..ranks {
+                    for (rank, owned_before) in owned_before.iter_mut().enumerate() {
                         let piece = bucket.piece(rank);
                         assert_eq!(piece.start, next);
                         assert!(piece.start % BLOCK == 0 || piece.is_empty());
+                        assert_eq!(bucket.share_start(), *owned_before);
+                        *owned_before += piece.len();
                         next = piece.end;
                     }
                     assert_eq!(bucket.lengths(4).iter().sum::<usize>(), 4 * bucket.range.len());

@@ -51,9 +51,9 @@ pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     let device = optimizer.device().clone();
     let (shares, gradient_norm) = device.as_graph(|| -> Result<_> {
         let mut shares = Vec::with_capacity(batches.len());
-        for batch in &batches {
+        for (batch, left) in batches.iter().zip((0..batches.len()).rev()) {
             let share = precision.scope(|| loss_share(&*trainer.model, batch, &of_step, mode))?;
-            optimizer.backward(&share)?;
+            if left > 0 { optimizer.backward(&share) } else { optimizer.backward_last(&share) }?;
             shares.push(share.detach());
         }
         Ok((shares, optimizer.update(trainer.model, learning_rate, trainer.clip_norm)?))
