@@ -43,6 +43,7 @@ mod book {
         threads: "how-to/threads.md",
         choose_a_precision: "how-to/precision.md",
         gpu: "how-to/gpu.md",
+        several_machines: "how-to/several-machines.md",
         packed_sequences: "concepts/packed-sequences.md",
         autograd: "concepts/autograd.md",
         arenas: "concepts/arenas.md",

@@ -331,3 +331,18 @@ fn model_folders() -> Result {
     BertForPreTraining::open(folder.0.path(), &Device::Cpu)?;
     Ok(())
 }
+
+/// Processes that a launcher starts together, of a program that cannot join them.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn launchers_without_the_feature() -> Result {
+    for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"] {
+        let output = Command::new(program("pretrain")?).args(["--steps", "1"]).env(name, "2").output()?;
+        let said = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let expected = format!("error: ranks: 2 processes were started together ({name} is set), but this program was");
+        assert!(said.starts_with(&expected) && said.contains("build it with --features mpi"), "{said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    }
+    Ok(())
+}

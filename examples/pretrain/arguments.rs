@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use cloze::prelude::*;
-use cloze_examples::DeviceArgument;
+use cloze_examples::{DeviceArgument, RankArguments};
 use serde::Serialize;
 
 /// Pre-trains BERT on raw text: masked words and, by default, next sentences.
@@ -113,6 +113,9 @@ pub struct Arguments {
     /// Number of threads, which does not change the result [default: one per core]
     #[arg(long)]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub ranks: RankArguments,
     /// Run directory: receives checkpoints, a log and a report during training, then the model and its tokenizer
     #[arg(long)]
     pub out: Option<PathBuf>,

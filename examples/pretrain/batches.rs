@@ -28,7 +28,8 @@ pub fn write(
             if batch.is_empty() {
                 break;
             }
-            writeln!(file, "{}", as_json(&training.batch(&batch, step, 0)?, "step"))?;
+            let sequences = first_sequences(training, &batch);
+            writeln!(file, "{}", as_json(&training.batch(&batch, step, &sequences)?, "step"))?;
             step += 1;
         }
         epoch += 1;
@@ -36,6 +37,17 @@ pub fn write(
     held_out.final_batches(|batch| Ok(writeln!(file, "{}", as_json(batch, "held out"))?))?;
     file.flush()?;
     Ok(())
+}
+
+/// Returns the number within the step of the first sequence of each example.
+fn first_sequences<D: DataSet>(data: &D, examples: &[D::Example]) -> Vec<u32> {
+    let mut next = 0;
+    let first = |example| {
+        let first = next;
+        next += data.size(example).sequences as u32;
+        first
+    };
+    examples.iter().map(first).collect()
 }
 
 fn as_json(batch: &PreTrainingBatch, kind: &str) -> Value {

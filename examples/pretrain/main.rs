@@ -53,6 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn run<M: Pretrained>(arguments: &Arguments) -> Result {
+    arguments.ranks.join()?;
     cloze_examples::set_threads(arguments.threads)?;
     cloze_examples::check_json(arguments.json.as_deref())?;
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;
@@ -63,7 +64,8 @@ fn run<M: Pretrained>(arguments: &Arguments) -> Result {
     let (parameters, threads) = (model.parameter_count(), rayon::current_num_threads());
     println!("{} BERT: {parameters} parameters, {threads} threads", arguments.name());
     let trained = train(arguments, &mut model, training, &held_out, budget)?;
-    if trained.stopped == Some(Stopped::BySignal) {
+    // Rank 0 does the rest alone.
+    if trained.stopped == Some(Stopped::BySignal) || cloze_examples::ranks().rank() > 0 {
         return Ok(());
     }
     let held_out = held_out.evaluate_finally(&model)?;
@@ -107,7 +109,7 @@ fn train(
     if let Some(every) = held_out.every(steps) {
         trainer = trainer.evaluate(every, |model| held_out.evaluate(model));
     }
-    if let Some(path) = &arguments.write_batches {
+    if let (Some(path), 0) = (&arguments.write_batches, cloze_examples::ranks().rank()) {
         batches::write(path, &training, steps, |step| arguments.batch_of_step(step, steps), held_out)?;
     }
     let page = match &arguments.out {
@@ -148,7 +150,9 @@ fn trainer<'m, M: Pretrained>(arguments: &Arguments, model: &'m mut M) -> Traine
         .clip_norm(1.0)
         .precision(arguments.precision)
         .batch_size(arguments.batch())
-        .seed(arguments.seed);
+        .seed(arguments.seed)
+        .communicator(cloze_examples::ranks())
+        .reduce_dtype(arguments.ranks.reduce_dtype());
     match arguments.batch_ramp() {
         Some(ramp) => trainer.batch_ramp(ramp),
         None => trainer,

@@ -10,12 +10,12 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::finite;
-use crate::gradients::{Entry, Gradients, Like, Slot, Table};
+use crate::gradients::{Entry, FinalGradients, FinalSuffix, Gradients, Like, Slot, Table};
 use crate::profile::{Pass, timed};
 use crate::tensor::{Origin, Tensor, TensorId};
 
@@ -45,6 +45,11 @@ impl Edge {
             Origin::Computed(node) => (true, recorded(node)),
         };
         Edge { id: input.id(), like: wanted.then(|| Like::of(input)), node }
+    }
+
+    /// Whether this is a leaf that requires a gradient.
+    fn is_leaf(&self) -> bool {
+        self.node.is_none() && self.like.is_some()
     }
 }
 
@@ -193,6 +198,45 @@ impl Tensor {
     /// Returns an error if shapes, dtypes or devices differ, nothing requires a gradient, or backward already ran on the
     /// graph. An error on the way clears `gradients`, which would otherwise contain partial sums.
     pub fn backward_with(&self, gradient: &Tensor, gradients: &mut Gradients) -> Result<()> {
+        let walked = self.walk_back(gradient, gradients, None);
+        if walked.is_err() {
+            gradients.clear();
+        }
+        walked
+    }
+
+    /// Adds the gradients of this number to `gradients`, which mirror an arena of f32 parameters on the CPU, and calls
+    /// `on_final` with those that are final whenever these are more than before: the last elements of the flat buffer, to
+    /// which the backward pass comes first. The last call has all of them. Another thread can send them on meanwhile.
+    ///
+    /// # Errors
+    /// Returns an error as [`Tensor::backward`] does, or if `gradients` do not mirror such an arena. After an error
+    /// `gradients` contain partial sums, and must be [cleared](Gradients::clear).
+    pub fn backward_streaming<'g>(
+        &self,
+        gradients: &'g mut Gradients,
+        mut on_final: impl FnMut(FinalGradients<'g>),
+    ) -> Result<()> {
+        if self.elements() != 1 {
+            return Err(Error::shape("backward", "backward starts from a single number", &[("loss", self.shape())]));
+        }
+        let one = Tensor::ones(self.shape(), self.dtype(), &self.device())?;
+        let mut suffix = FinalSuffix::of(gradients)?;
+        let mut finals =
+            Finals { uses: uses_of_leaves(&Edge::new(self)), suffix: &mut suffix, on_final: &mut on_final };
+        // Clearing after an error would write what `on_final` was given.
+        self.walk_back(&one, gradients, Some(&mut finals))?;
+        on_final(suffix.all());
+        Ok(())
+    }
+
+    /// Runs a backward pass from `gradient`. After an error, `gradients` contain partial sums.
+    fn walk_back(
+        &self,
+        gradient: &Tensor,
+        gradients: &mut Gradients,
+        finals: Option<&mut Finals<'_, '_>>,
+    ) -> Result<()> {
         if gradient.shape() != self.shape() || gradient.dtype() != self.dtype() {
             let operands = [("tensor", self.shape()), ("gradient", gradient.shape())];
             return Err(Error::shape("backward", "gradient differs in shape or dtype from its tensor", &operands));
@@ -207,17 +251,56 @@ impl Tensor {
         };
         let table = RefCell::new(Table { passing: HashMap::new(), leaves: std::mem::take(gradients) });
         let slot = Slot::new(&table, root.id, Some(like), root.node.is_none());
-        let walked = no_grad(|| slot.give(gradient.values()?).and_then(|()| walk(&root, &table)));
+        let walked = no_grad(|| slot.give(gradient.values()?).and_then(|()| walk(&root, &table, finals)));
         *gradients = table.into_inner().leaves;
-        if walked.is_err() {
-            gradients.clear();
-        }
         walked
     }
 }
 
+/// Finds out during a backward pass which gradients of leaves are final.
+struct Finals<'f, 'g> {
+    /// The number of operations on each leaf that have not run backward yet.
+    uses: HashMap<TensorId, usize>,
+    suffix: &'f mut FinalSuffix<'g>,
+    on_final: &'f mut dyn FnMut(FinalGradients<'g>),
+}
+
+impl Finals<'_, '_> {
+    /// Counts an operation that has run backward.
+    fn count(&mut self, node: &Node) {
+        for edge in node.inputs.iter().filter(|edge| edge.is_leaf()) {
+            let Some(left) = self.uses.get_mut(&edge.id) else { continue };
+            *left -= 1;
+            if *left == 0
+                && let Some(last) = self.suffix.extend(edge.id)
+            {
+                (self.on_final)(last);
+            }
+        }
+    }
+}
+
+/// Counts the operations behind `root` on each leaf.
+fn uses_of_leaves(root: &Edge) -> HashMap<TensorId, usize> {
+    let (mut uses, mut seen) = (HashMap::new(), HashSet::new());
+    let mut pending: Vec<Arc<Node>> = root.node.clone().into_iter().collect();
+    while let Some(node) = pending.pop() {
+        if !seen.insert(node.order) {
+            continue;
+        }
+        for edge in &node.inputs {
+            match &edge.node {
+                Some(node) => pending.push(node.clone()),
+                None if edge.is_leaf() => *uses.entry(edge.id).or_default() += 1,
+                None => {}
+            }
+        }
+    }
+    uses
+}
+
 /// Runs the backwards of all nodes behind `root`, from the newest to the oldest.
-fn walk(root: &Edge, table: &RefCell<Table>) -> Result<()> {
+fn walk(root: &Edge, table: &RefCell<Table>, mut finals: Option<&mut Finals<'_, '_>>) -> Result<()> {
     let mut pending = BinaryHeap::new();
     pending.extend(root.node.clone().map(|node| Pending { gradient_of: root.id, node }));
     while let Some(Pending { gradient_of, node }) = pending.pop() {
@@ -234,6 +317,9 @@ fn walk(root: &Edge, table: &RefCell<Table>) -> Result<()> {
         let slot = |edge: &Edge| Slot::new(table, edge.id, edge.like.as_ref(), edge.node.is_none());
         let slots = node.inputs.iter().map(slot).collect();
         timed(node.op, Pass::Backward, || backward(gradient, slots))?;
+        if let Some(finals) = &mut finals {
+            finals.count(&node);
+        }
         for edge in &node.inputs {
             pending.extend(edge.node.clone().map(|node| Pending { gradient_of: edge.id, node }));
         }

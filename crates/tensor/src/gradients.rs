@@ -1,6 +1,7 @@
 //! Gradients as a value, which backward fills.
 
 mod slots;
+mod suffix;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,6 +15,8 @@ use crate::layout::{Dims, Layout};
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor, TensorId};
 pub(crate) use slots::{Destination, Slot, Table};
+pub use suffix::FinalGradients;
+pub(crate) use suffix::FinalSuffix;
 
 /// The operation that errors of a backward pass name.
 const OP: &str = "backward";
@@ -84,6 +87,18 @@ impl Entry {
             // A device that fails here fails again, with an error, in the next operation.
             let _ = unsafe { storage.clear(start..start + width * size) };
         }
+    }
+
+    /// Makes a gradient that has a place zero.
+    fn fill_with_zeros(&mut self) -> Result<()> {
+        if self.place.is_some() {
+            let value = self.allocate(self.place.as_ref())?;
+            if self.rows.is_none() {
+                value.clear()?;
+            }
+            self.value = Some(value);
+        }
+        Ok(())
     }
 
     /// Returns the ranges of the flat buffer that hold the gradient; the rest of its place is zero.
@@ -200,6 +215,19 @@ impl Gradients {
     /// Returns whether `leaf` has a gradient.
     pub fn contains(&self, leaf: &Tensor) -> bool {
         self.entries.get(&leaf.id()).is_some_and(|entry| entry.value.is_some())
+    }
+
+    /// Returns whether no tensor has a gradient.
+    pub fn is_empty(&self) -> bool {
+        self.entries.values().all(|entry| entry.value.is_none())
+    }
+
+    /// Gives each parameter of the arena that has no gradient one of zeros, as if the loss did not depend on it.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub fn fill_with_zeros(&mut self) -> Result<()> {
+        self.entries.values_mut().filter(|entry| entry.value.is_none()).try_for_each(Entry::fill_with_zeros)
     }
 
     /// Clears the gradients and keeps flat memory for the next step.
@@ -350,6 +378,56 @@ mod tests {
         assert_eq!(gradients.norm()?, 0.0);
         halves(&model.a)?.backward_into(&mut gradients)?;
         assert_eq!(gradients.norm()?, 5.0);
+        Ok(())
+    }
+
+    /// A chain of parameters of which one is used twice, and one not at all.
+    #[test]
+    fn final_gradients_come_from_the_end() -> Result<()> {
+        let three = || (0..3).map(|n| leaf(&[n as f32 + 1.0, 2.0])).collect::<Result<Vec<Tensor>>>();
+        let mut model = three()?;
+        let arena = ParameterArena::gather(&mut model, |_| true)?;
+        let loss = || -> Result<Tensor> {
+            let hidden = model[0].mul(&model[1])?.exp()?;
+            hidden.add(&model[1])?.mul(&model[2])?.sum_all()
+        };
+        let mut whole = arena.gradients()?;
+        loss()?.backward_into(&mut whole)?;
+        let mut gradients = arena.gradients()?;
+        let mut seen = Vec::new();
+        loss()?.backward_streaming(&mut gradients, |last| seen.push((last.start(), last.values().to_vec())))?;
+        let starts: Vec<usize> = seen.iter().map(|(start, _)| *start).collect();
+        assert_eq!(starts, [64, 0, 0], "the last parameter is final before the other two, which end together");
+        let of = |at: usize| whole.get(&model[at]).expect("wanted").to_vec::<f32>();
+        assert_eq!(seen[0].1[..2], of(2)?);
+        for (start, values) in &seen[1..] {
+            assert_eq!(
+                (*start, &values[..2], &values[32..34], &values[64..66]),
+                (0, &of(0)?[..], &of(1)?[..], &of(2)?[..])
+            );
+        }
+        let unused = three()?;
+        let mut seen = Vec::new();
+        gradients.clear();
+        model[2].sum_all()?.backward_streaming(&mut gradients, |last| seen.push(last.start()))?;
+        assert_eq!(seen, [64, 0], "a parameter without a gradient is not waited for");
+        let refused = unused[0].sum_all()?.backward_streaming(&mut Gradients::new(), |_| ());
+        self::refused(refused, "do not mirror an arena of f32 parameters on the CPU");
+        Ok(())
+    }
+
+    #[test]
+    fn missing_gradients_become_zeros() -> Result<()> {
+        let mut model = two()?;
+        let mut gradients = arena(&mut model)?.gradients()?;
+        assert!(gradients.is_empty());
+        model.a.mul(&model.a)?.sum_all()?.backward_into(&mut gradients)?;
+        gradients.clear();
+        assert!(gradients.is_empty());
+        model.b.mul(&model.b)?.sum_all()?.backward_into(&mut gradients)?;
+        gradients.fill_with_zeros()?;
+        assert_eq!(gradients.get(&model.a).expect("filled").to_vec::<f32>()?, [0.0, 0.0]);
+        assert_eq!(gradients.get(&model.b).expect("wanted").to_vec::<f32>()?, [24.0]);
         Ok(())
     }
 

@@ -70,7 +70,7 @@ pub use files::{TensorFile, save_safetensors};
 pub use files::{replace_with, retry, sync_directory, write_file_atomically};
 pub use finite::check_finite;
 pub use gelu::Gelu;
-pub use gradients::Gradients;
+pub use gradients::{FinalGradients, Gradients};
 pub use layout::MAX_RANK;
 pub use module::Module;
 #[doc(hidden)]

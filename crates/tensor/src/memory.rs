@@ -297,6 +297,16 @@ impl Buffer {
         bytemuck::cast_slice(self.as_bytes())
     }
 
+    /// The elements `range`. Others may be written meanwhile.
+    ///
+    /// # Panics
+    /// Panics if the range is out of bounds.
+    pub(crate) fn part<T: Pod>(&self, range: Range<usize>) -> &[T] {
+        assert!(range.start <= range.end && range.end <= self.bytes / size_of::<T>());
+        // SAFETY: the assertion checked the bounds; the memory is initialised and starts at a multiple of 64 bytes.
+        unsafe { std::slice::from_raw_parts(self.pointer.cast::<T>().as_ptr().add(range.start), range.len()) }
+    }
+
     /// The elements `range` for writing.
     ///
     /// # Panics

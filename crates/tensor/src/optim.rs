@@ -26,6 +26,21 @@ impl AdamWStep {
     }
 }
 
+/// Returns the sum of the squares of each block of `block` values; the last block may be shorter. The order of additions does
+/// not depend on the number of threads.
+///
+/// # Panics
+/// Panics if `block` is 0.
+pub fn sums_of_squares(values: &[f32], block: usize) -> Vec<f64> {
+    timed("gradient norm", Pass::Forward, || adamw::sums_of_squares(values, block))
+}
+
+/// Returns the factor that scales gradients of this norm down to `clip_norm`.
+pub fn clip_factor(norm: f64, clip_norm: Option<f64>) -> f64 {
+    // The small number is PyTorch's; it keeps the factor finite if all gradients are zero.
+    clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0))
+}
+
 impl ParameterArena {
     /// Applies one step of AdamW to all parameters.
     ///
@@ -65,8 +80,7 @@ impl ParameterArena {
         if !norm.is_finite() {
             return Ok(norm);
         }
-        // The small number is PyTorch's; it keeps the factor finite if all gradients are zero.
-        let scale = clip_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
+        let scale = clip_factor(norm, clip_norm);
         let [mean, square] = means;
         let (mean, square) = (mean.exclusive_slice::<f32>()?, square.exclusive_slice::<f32>()?);
         self.update(model, gradients, |values: &mut [f32], gradients, parameters| {

@@ -172,4 +172,8 @@ impl Learn<LabelledBatch<()>> for SentenceEncoder {
     fn loss_terms(&self, batch: &LabelledBatch<()>, mode: Mode) -> Result<Vec<LossTerm>> {
         Ok(vec![LossTerm::Mean(ranking_loss(self, batch, mode)?)])
     }
+
+    fn compares_examples(&self) -> bool {
+        true
+    }
 }

@@ -116,8 +116,10 @@ impl DataSet for LengthWarmup {
         self.stream(epoch, 0)
     }
 
-    fn batch(&self, examples: &[Vec<PairExample>], step: u32, first_sequence: u32) -> Result<PreTrainingBatch> {
-        self.data.batch(&examples.concat(), step, first_sequence)
+    fn batch(&self, examples: &[Vec<PairExample>], step: u32, sequences: &[u32]) -> Result<PreTrainingBatch> {
+        let numbers = |(place, &first): (&Vec<PairExample>, &u32)| (0..place.len() as u32).map(move |n| first + n);
+        let numbers: Vec<u32> = examples.iter().zip(sequences).flat_map(numbers).collect();
+        self.data.numbered_batch(&examples.concat(), step, &numbers)
     }
 
     fn size(&self, examples: &Vec<PairExample>) -> Size {

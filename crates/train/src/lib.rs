@@ -2,6 +2,7 @@
 
 mod class_labels;
 mod classification;
+pub mod communicator;
 mod conll;
 pub mod corpus;
 mod error;

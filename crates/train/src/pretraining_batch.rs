@@ -33,9 +33,17 @@ impl PreTrainingBatch {
     /// Returns an error if an example is empty or inconsistent, if only some of the examples have a next-sentence
     /// label, or if there are 2^32 tokens or more.
     pub fn new(examples: &[MaskedExample], first_sequence: u32) -> Result<PreTrainingBatch> {
+        let numbers: Vec<u32> = (0..examples.len()).map(|number| first_sequence.wrapping_add(number as u32)).collect();
+        PreTrainingBatch::numbered(examples, &numbers)
+    }
+
+    /// Packs examples with their `numbers` within the optimizer step.
+    ///
+    /// # Errors
+    /// Returns the errors of [`new`](PreTrainingBatch::new), and an error if there are more or fewer numbers than examples.
+    pub fn numbered(examples: &[MaskedExample], numbers: &[u32]) -> Result<PreTrainingBatch> {
         let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
-        let numbers: Vec<u32> = (0..lengths.len()).map(|number| first_sequence.wrapping_add(number as u32)).collect();
-        let sequences = Sequences::numbered(&lengths, &numbers)?;
+        let sequences = Sequences::numbered(&lengths, numbers)?;
         let (mut ids, mut token_types) = (Vec::new(), Vec::new());
         let (mut targets, mut target_kinds) = (PreTrainingTargets::default(), Vec::new());
         for (number, (example, &start)) in examples.iter().zip(sequences.starts()).enumerate() {

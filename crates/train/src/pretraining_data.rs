@@ -191,10 +191,15 @@ impl PreTraining {
     /// # Errors
     /// Returns the errors of [`example`](Self::example) and [`PreTrainingBatch::new`].
     pub fn batch(&self, pairs: &[PairExample], step: u32, first_sequence: u32) -> Result<PreTrainingBatch> {
-        let mask = |(pair, sequence)| self.example(pair, step, sequence);
-        let numbers = (0..pairs.len() as u32).map(|number| first_sequence.wrapping_add(number));
+        let numbers: Vec<u32> = (0..pairs.len() as u32).map(|number| first_sequence.wrapping_add(number)).collect();
+        self.numbered_batch(pairs, step, &numbers)
+    }
+
+    /// Masks and packs examples with their `numbers` within optimizer step `step`.
+    pub(crate) fn numbered_batch(&self, pairs: &[PairExample], step: u32, numbers: &[u32]) -> Result<PreTrainingBatch> {
+        let mask = |(pair, &number)| self.example(pair, step, number);
         let examples: Vec<MaskedExample> = pairs.iter().zip(numbers).map(mask).collect::<Result<_>>()?;
-        PreTrainingBatch::new(&examples, first_sequence)
+        PreTrainingBatch::numbered(&examples, numbers)
     }
 
     /// Returns batches of `batch_size` examples, one per optimizer step from `first_step` on. The last batch may be
@@ -244,8 +249,8 @@ impl DataSet for PreTraining {
         self.stream(epoch, 0)
     }
 
-    fn batch(&self, examples: &[PairExample], step: u32, first_sequence: u32) -> Result<PreTrainingBatch> {
-        PreTraining::batch(self, examples, step, first_sequence)
+    fn batch(&self, examples: &[PairExample], step: u32, sequences: &[u32]) -> Result<PreTrainingBatch> {
+        self.numbered_batch(examples, step, sequences)
     }
 
     fn size(&self, example: &PairExample) -> Size {

@@ -227,10 +227,10 @@ impl DataSet for NoTargets {
         DataSet::epoch(&self.0, epoch)
     }
 
-    fn batch(&self, examples: &[Self::Example], step: u32, first: u32) -> cloze_train::Result<PreTrainingBatch> {
-        let masked = examples.iter().zip(first..).map(|(example, sequence)| self.0.example(example, step, sequence));
+    fn batch(&self, examples: &[Self::Example], step: u32, numbers: &[u32]) -> cloze_train::Result<PreTrainingBatch> {
+        let masked = examples.iter().zip(numbers).map(|(example, &sequence)| self.0.example(example, step, sequence));
         let masked = masked.map(|example| Ok(MaskedExample { targets: Vec::new(), ..example? }));
-        PreTrainingBatch::new(&masked.collect::<cloze_train::Result<Vec<_>>>()?, first)
+        PreTrainingBatch::numbered(&masked.collect::<cloze_train::Result<Vec<_>>>()?, numbers)
     }
 
     fn size(&self, example: &Self::Example) -> cloze_train::Size {

@@ -14,9 +14,12 @@ const BROKEN_PIPE: i32 = 128 + 13;
 pub fn exit_code(run: impl FnOnce() -> Result) -> ExitCode {
     exit_when_printing_fails();
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            crate::ranks::leave();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::ranks::fail(&*error);
             ExitCode::FAILURE
         }
     }

@@ -8,7 +8,7 @@ use cloze::train::{DataSet, Learn, Step, Stopped, TrainingReport};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{ModelArgument, Result, check_folder, check_json, default_page, set_threads, write_json};
+use crate::{ModelArgument, RankArguments, Result, check_folder, check_json, default_page, set_threads, write_json};
 
 /// Arguments of every fine-tuning example.
 #[derive(clap::Args, Serialize)]
@@ -59,6 +59,9 @@ pub struct TrainingArguments {
     /// Number of threads, which does not change the result [default: one per core]
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    #[serde(skip)]
+    ranks: RankArguments,
     /// Run directory: receives checkpoints, a log and a report during training, then the model and its tokenizer
     #[arg(long)]
     out: Option<PathBuf>,
@@ -95,11 +98,12 @@ pub struct Epoch {
 }
 
 impl TrainingArguments {
-    /// Sets the number of threads, and checks that all outputs can be written.
+    /// Joins the job if there are several ranks, sets the number of threads, and checks that all outputs can be written.
     ///
     /// # Errors
     /// Returns an error if an output cannot be written. This way training does not start in vain.
     pub fn check(&self) -> Result {
+        self.ranks.join()?;
         set_threads(self.threads)?;
         check_json(self.json.as_deref())?;
         self.out.as_deref().map_or(Ok(()), check_folder)
@@ -121,7 +125,8 @@ impl TrainingArguments {
     }
 
     /// Trains by `recipe`, except where arguments override it, and prints each evaluation. The report is written to the
-    /// folder of `--out`, or to `target/EXAMPLE.html`. Returns `None` if a signal stopped the run.
+    /// folder of `--out`, or to `target/EXAMPLE.html`. Returns `None` if a signal stopped the run, and on all ranks but
+    /// the first, which does the rest alone.
     ///
     /// # Errors
     /// Returns an error if a setting is out of range, training fails, or a file cannot be written.
@@ -149,7 +154,7 @@ impl TrainingArguments {
                 log.step(step);
                 Ok(())
             })?;
-        if !self.is_complete(&report, &page) {
+        if !self.is_complete(&report, &page) || crate::ranks().rank() > 0 {
             return Ok(None);
         }
         model.merge_adapters()?;
@@ -167,6 +172,8 @@ impl TrainingArguments {
             .epochs(self.epochs.unwrap_or(recipe.epochs))
             .precision(self.precision)
             .seed(self.seed)
+            .communicator(crate::ranks())
+            .reduce_dtype(self.ranks.reduce_dtype())
             .stop_on_signals();
         for (name, value) in settings {
             trainer = trainer.setting(name, value);

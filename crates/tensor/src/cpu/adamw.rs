@@ -100,11 +100,18 @@ pub(crate) fn step<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], scal
 
 /// Returns the sum of the squares of `x`. Blocks of a fixed size are summed, then their sums in order.
 pub(crate) fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
-    let mut partials = vec![0.0; x.len().div_ceil(BLOCK)];
-    for_blocks(partials.len(), 1, BLOCK / 2, &mut partials[..], |range, partial| {
-        partial[0] = squares_block(&x[range.start * BLOCK..(range.end * BLOCK).min(x.len())]);
+    sums_of_squares(x, BLOCK).iter().sum()
+}
+
+/// Returns the sum of the squares of each block of `block` elements of `x`; the last block may be shorter.
+pub(crate) fn sums_of_squares<T: Real>(x: &[T], block: usize) -> Vec<f64> {
+    let mut sums = vec![0.0; x.len().div_ceil(block)];
+    for_blocks(sums.len(), (BLOCK / block).max(1), block / 2, &mut sums[..], |range, sums| {
+        for (sum, at) in sums.iter_mut().zip(range) {
+            *sum = squares_block(&x[at * block..((at + 1) * block).min(x.len())]);
+        }
     });
-    partials.iter().sum()
+    sums
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl From<Encoding> for Sequence {
 /// let (data, report) = LabelledData::of_texts(&texts, vec![1i64, 0, 1], &tokenizer, 128)?;
 /// println!("{report}");
 /// let order = data.epoch(0)?.collect::<cloze_train::Result<Vec<_>>>()?;
-/// let batch = data.batch(&order[..2], 0, 0)?;
+/// let batch = data.batch(&order[..2], 0, &[0, 1])?;
 /// assert_eq!((batch.batch.len(), batch.labels.len()), (2, 2));
 /// # Ok::<(), cloze_train::Error>(())
 /// ```
@@ -162,7 +162,9 @@ impl<L: Clone> LabelledData<L> {
         }
         let batch = move |number: usize| {
             let (start, end) = (number * batch_size, (number + 1).saturating_mul(batch_size).min(self.example_count()));
-            self.batch(&(start..end).collect::<Vec<_>>(), 0, 0)
+            let examples: Vec<usize> = (start..end).collect();
+            let each = self.size(&start).sequences as u32;
+            self.batch(&examples, 0, &(0..examples.len() as u32).map(|number| number * each).collect::<Vec<_>>())
         };
         Ok((0..self.example_count().div_ceil(batch_size)).map(batch))
     }
@@ -177,19 +179,23 @@ impl<L: Clone> DataSet for LabelledData<L> {
         Ok(self.order(epoch).into_iter().map(Ok))
     }
 
-    fn batch(&self, examples: &[usize], _step: u32, first_sequence: u32) -> Result<LabelledBatch<L>> {
+    fn batch(&self, examples: &[usize], _step: u32, sequences: &[u32]) -> Result<LabelledBatch<L>> {
         let (mut ids, mut token_types, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
         let (mut numbers, mut labels) = (Vec::new(), Vec::new());
-        for &example in examples {
+        if sequences.len() != examples.len() {
+            let limit = format!("that of the examples, {}", examples.len());
+            return Err(Error::invalid("number of sequence numbers", sequences.len(), limit));
+        }
+        for (&example, &first) in examples.iter().zip(sequences) {
             let label = self.labels.get(example).ok_or_else(|| {
                 let limit = format!("below the number of examples, {}", self.example_count());
                 Error::invalid("example number", example, limit)
             })?;
             labels.push(label.clone());
-            for sequence in self.sequences_of(example) {
+            for (sequence, number) in self.sequences_of(example).iter().zip(0..) {
                 ids.extend_from_slice(&sequence.ids);
                 token_types.extend_from_slice(&sequence.token_types);
-                numbers.push(first_sequence.wrapping_add(lengths.len() as u32));
+                numbers.push(first.wrapping_add(number));
                 lengths.push(sequence.ids.len());
             }
         }
@@ -249,22 +255,22 @@ mod tests {
 
     #[test]
     fn a_batch_is_its_examples() {
-        let batch = data(9, 1).batch(&[4, 0, 7], 5, 10).unwrap();
+        let batch = data(9, 1).batch(&[4, 0, 7], 5, &[10, 12, 13]).unwrap();
         assert_eq!(batch.labels, [4, 0, 7]);
         assert_eq!(batch.batch.ids(), [vec![4; 5], vec![0; 1], vec![7; 8]].concat());
         assert_eq!(batch.batch.token_types(), [vec![0; 6], vec![1; 8]].concat());
         assert_eq!(batch.batch.sequences().cu_seqlens(), [0, 5, 6, 14]);
-        assert_eq!(batch.batch.sequences().numbers(), [10, 11, 12]);
+        assert_eq!(batch.batch.sequences().numbers(), [10, 12, 13]);
         assert_eq!((batch.choices(), data(9, 1).size(&4)), (1, Size { sequences: 1, tokens: 5 }));
     }
 
     #[test]
     fn choices_stay_together() {
-        let batch = data(5, 3).batch(&[2, 1], 0, 6).unwrap();
+        let batch = data(5, 3).batch(&[2, 1], 0, &[6, 12]).unwrap();
         assert_eq!(batch.labels, [2, 1]);
         assert_eq!(batch.batch.ids(), [vec![2; 9], vec![1; 6]].concat());
         assert_eq!(batch.batch.sequences().cu_seqlens(), [0, 3, 6, 9, 11, 13, 15]);
-        assert_eq!(batch.batch.sequences().numbers(), [6, 7, 8, 9, 10, 11]);
+        assert_eq!(batch.batch.sequences().numbers(), [6, 7, 8, 12, 13, 14]);
         assert_eq!(batch.choices(), 3);
     }
 
@@ -302,7 +308,9 @@ mod tests {
         assert_eq!(error(&[one.clone(), broken], 2), "examples: sequence 1 has 2 ids and 1 token types");
         assert_eq!(error(&[Sequence::default()], 1), "examples: sequence 0 has 0 ids and 0 token types");
         let data = data(3, 1);
-        let outside = data.batch(&[0, 3], 0, 0).unwrap_err().to_string();
+        let few = data.batch(&[0, 1], 0, &[0]).unwrap_err().to_string();
+        assert_eq!(few, "number of sequence numbers is 1, must be that of the examples, 2");
+        let outside = data.batch(&[0, 3], 0, &[0, 1]).unwrap_err().to_string();
         assert_eq!(outside, "example number is 3, must be below the number of examples, 3");
         assert_eq!(data.batches(0).err().unwrap().to_string(), "batch size is 0, must be at least 1");
     }

@@ -1,14 +1,20 @@
 //! AdamW over the flat parameters of a model, with clipping by the global norm.
 
 mod groups;
+mod sharded;
+mod shares;
 mod state;
 
-use cloze_tensor::optim::AdamWStep;
-use cloze_tensor::{Device, Gradients, Module, ParameterArena, Tensor};
+use std::sync::Arc;
 
+use cloze_tensor::optim::AdamWStep;
+use cloze_tensor::{DType, Device, Gradients, Module, ParameterArena, Tensor};
+
+use crate::communicator::Communicator;
 use crate::{Error, Result};
 pub use groups::ParameterGroup;
 use groups::{Rules, Treatment};
+use sharded::Sharded;
 
 /// The settings of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017). The defaults are
 /// BERT's: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01 except for biases and LayerNorm.
@@ -131,8 +137,10 @@ pub struct Optimizer {
     /// The treatment of each parameter of the arena.
     treatments: Vec<Treatment>,
     gradients: Gradients,
-    /// The running means of the gradients and of their squares, with the layout of the arena.
+    /// The running means of the gradients and of their squares, with the layout of the arena or of the share of this rank.
     means: [Tensor; 2],
+    /// The part of this rank if there are several.
+    sharded: Option<Sharded>,
     average: Option<MovingAverage>,
     steps: u32,
 }
@@ -155,7 +163,29 @@ impl Optimizer {
         let treatments = adamw.rules.treatments(&names)?;
         let gradients = arena.gradients()?;
         let means = [arena.zeros()?, arena.zeros()?];
-        Ok(Optimizer { adamw, arena, treatments, gradients, means, average: None, steps: 0 })
+        Ok(Optimizer { adamw, arena, treatments, gradients, means, sharded: None, average: None, steps: 0 })
+    }
+
+    /// Shares the optimizer among the ranks of a job. Each rank runs backward on its part of a step, with a loss divided by the
+    /// predictions of the whole step. [`step`](Optimizer::step) adds up the gradients of all ranks, and every rank then has
+    /// the same parameters. The running means take 1/N of their memory on each of N ranks.
+    ///
+    /// Gradients travel as `dtype`, [`DType::F32`] or [`DType::BF16`], and are added in f32, in rank order.
+    ///
+    /// # Errors
+    /// Returns an error if `dtype` is another type, or if there are several ranks and the parameters are on a GPU.
+    pub fn with_communicator(mut self, ranks: Arc<dyn Communicator>, dtype: DType) -> Result<Optimizer> {
+        if ranks.size() > 1 {
+            if !self.device().is_cpu() {
+                let why =
+                    format!("{} of them train on {}: they can only exchange data on CPUs", ranks.size(), self.device());
+                return Err(Error::data("ranks", why));
+            }
+            let sharded = Sharded::new(ranks, self.arena.elements(), dtype)?;
+            self.means = [sharded.zeros()?, sharded.zeros()?];
+            self.sharded = Some(sharded);
+        }
+        Ok(self)
     }
 
     /// Also keeps a moving average of the parameters. It starts with the parameters after the first step; every later step
@@ -186,6 +216,21 @@ impl Optimizer {
         Ok(walked?)
     }
 
+    /// Accumulates the gradients of the last loss of a step, as [`backward`](Optimizer::backward) does. With several ranks,
+    /// the gradients of the step are exchanged while backward goes on: those of the last parameters, to which it comes
+    /// first, before the others.
+    ///
+    /// # Errors
+    /// Returns the errors of [`backward`](Optimizer::backward), and an error if another rank has left the job.
+    pub fn backward_last(&mut self, loss: &Tensor) -> Result<()> {
+        let Some(sharded) = &mut self.sharded else { return self.backward(loss) };
+        let exchanged = sharded.exchange_during(|send| Ok(loss.backward_streaming(&mut self.gradients, send)?));
+        if exchanged.is_err() {
+            self.gradients.clear();
+        }
+        exchanged
+    }
+
     /// Returns the device of the parameters.
     pub fn device(&self) -> &Device {
         self.arena.device()
@@ -212,24 +257,50 @@ impl Optimizer {
     /// # Errors
     /// Returns an error and leaves the parameters unchanged if the learning rate is not at least 0 and finite, if
     /// `clip_norm` is not above 0 and finite, if a parameter has no gradient or is still held by a graph (see
-    /// [`ParameterArena::update`]), or if the gradients are not finite, which clears them.
+    /// [`ParameterArena::update`]), or if the gradients are not finite, which clears them. Returns an error if another rank
+    /// has left the job.
     pub fn step(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
+        let norm = self.update(model, learning_rate, clip_norm)?;
+        self.check_norm(model, norm)?;
+        Ok(norm)
+    }
+
+    /// Makes one step as [`step`](Optimizer::step) does. If the norm is not finite, it is returned, and nothing has changed.
+    pub(crate) fn update(
+        &mut self,
+        model: &mut impl Module,
+        learning_rate: f64,
+        clip_norm: Option<f64>,
+    ) -> Result<f64> {
         check_learning_rate(learning_rate)?;
         check_clip_norm(clip_norm)?;
         let (adamw, treatments, steps) = (&self.adamw, &self.treatments, self.steps + 1);
-        let norm = self.arena.adamw(model, &self.gradients, &mut self.means, clip_norm, |at| AdamWStep {
+        let step_of = |at: usize| AdamWStep {
             learning_rate: learning_rate * treatments[at].factor,
             weight_decay: treatments[at].weight_decay,
             beta1: adamw.betas.0,
             beta2: adamw.betas.1,
             eps: adamw.eps,
             step: steps,
-        })?;
+        };
+        let norm = match &mut self.sharded {
+            None => self.arena.adamw(model, &self.gradients, &mut self.means, clip_norm, step_of)?,
+            Some(sharded) => {
+                // A rank without a part in this step adds nothing.
+                if self.gradients.is_empty() {
+                    self.gradients.fill_with_zeros()?;
+                }
+                let [mean, square] = &mut self.means;
+                let means = [mean.exclusive_slice()?, square.exclusive_slice()?];
+                let mut norm = Ok(0.0);
+                self.arena.update(model, &self.gradients, |values, gradients, parameters| {
+                    norm = sharded.step((values, gradients), means, clip_norm, parameters, step_of);
+                })?;
+                norm?
+            }
+        };
         if !norm.is_finite() {
-            let place = self.first_not_finite(model);
-            let why = format!("their norm is {norm} in optimizer step {steps}{place}: lower the learning rate");
-            self.gradients.clear();
-            return Err(Error::data("gradients", why));
+            return Ok(norm);
         }
         if let Some(average) = &mut self.average {
             self.arena.move_average(model, &mut average.values, if steps == 1 { 0.0 } else { average.decay })?;
@@ -239,13 +310,29 @@ impl Optimizer {
         Ok(norm)
     }
 
-    /// Names the parameter that backward reaches first with a gradient that is not finite: the last one of the model.
-    fn first_not_finite(&self, model: &impl Module) -> String {
-        let mut last = String::new();
+    /// Checks the norm of the gradients, and clears them if it is not finite.
+    ///
+    /// # Errors
+    /// Returns an error if it is not finite.
+    pub(crate) fn check_norm(&mut self, model: &impl Module, norm: f64) -> Result<()> {
+        if norm.is_finite() {
+            return Ok(());
+        }
+        let (place, step) = (self.first_not_finite(model), self.steps + 1);
+        let place = place.map_or(String::new(), |name| format!(", first at {name}"));
+        self.gradients.clear();
+        let why = format!("their norm is {norm} in optimizer step {step}{place}: lower the learning rate");
+        Err(Error::data("gradients", why))
+    }
+
+    /// Names the parameter that backward reaches first with a gradient that is not finite: the last one of the model. With
+    /// several ranks, only the gradients of this one count.
+    pub(crate) fn first_not_finite(&self, model: &impl Module) -> Option<String> {
+        let mut last = None;
         model.visit("", &mut |name, parameter| {
             let gradient = self.gradients.get(parameter).and_then(|gradient| gradient.to_vec::<f32>().ok());
             if gradient.is_some_and(|gradient| gradient.iter().any(|x| !x.is_finite())) {
-                last = format!(", first at {name}");
+                last = Some(name.to_string());
             }
         });
         last
@@ -270,7 +357,10 @@ impl Optimizer {
     /// # Errors
     /// Returns an error if memory cannot be allocated.
     pub fn reset(&mut self) -> Result<()> {
-        self.means = [self.arena.zeros()?, self.arena.zeros()?];
+        self.means = match &self.sharded {
+            None => [self.arena.zeros()?, self.arena.zeros()?],
+            Some(sharded) => [sharded.zeros()?, sharded.zeros()?],
+        };
         self.gradients.clear();
         self.steps = 0;
         Ok(())

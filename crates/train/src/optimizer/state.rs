@@ -3,6 +3,7 @@
 use cloze_tensor::{Device, Module, Tensor, TensorFile};
 
 use super::Optimizer;
+use super::sharded::Sharded;
 use crate::{Error, Result};
 
 /// The name prefixes of the two running means.
@@ -48,12 +49,38 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Returns everything besides the parameters that later steps depend on. The tensors are views, which must be dropped
-    /// before the next step.
+    /// Replaces the trained parameters of all ranks by those of rank 0.
+    ///
+    /// # Errors
+    /// Returns the errors of [`ParameterArena::replace`](cloze_tensor::ParameterArena::replace), and an error if a rank has
+    /// left the job.
+    pub(crate) fn broadcast_parameters(&self, model: &mut impl Module) -> Result<()> {
+        let Some(sharded) = &self.sharded else { return Ok(()) };
+        let values = self.broadcast(sharded, self.arena.values()?)?;
+        self.arena.replace(model, &values)?;
+        Ok(())
+    }
+
+    /// Returns flat values of rank 0.
+    fn broadcast(&self, sharded: &Sharded, mut values: Tensor) -> Result<Tensor> {
+        sharded.ranks.broadcast(bytemuck::cast_slice_mut(values.exclusive_slice::<f32>()?), 0)?;
+        Ok(values)
+    }
+
+    /// Returns everything besides the parameters that later steps depend on, on rank 0, and nothing on other ranks, all of
+    /// which must call this. The tensors are views, which must be dropped before the next step.
     pub(crate) fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut tensors = Vec::new();
-        let average = self.average.as_ref().map(|average| (AVERAGE, &average.values));
-        for (kind, flat) in MEANS.into_iter().zip(&self.means).chain(average) {
+        let means = match &self.sharded {
+            None => self.means.iter().cloned().map(Some).collect(),
+            Some(sharded) => {
+                let whole = |mean: &Tensor| sharded.collect(&mean.to_vec::<f32>()?);
+                self.means.iter().map(whole).collect::<Result<Vec<Option<Tensor>>>>()?
+            }
+        };
+        let average = self.average.as_ref().map(|average| (AVERAGE, Some(average.values.clone())));
+        for (kind, flat) in MEANS.into_iter().zip(means).chain(average) {
+            let Some(flat) = flat else { continue };
             for parameter in self.arena.parameters() {
                 let tensor = flat.narrow(0, parameter.range.start, parameter.range.len())?.reshape(&parameter.shape)?;
                 tensors.push((format!("{kind}{}", parameter.name), tensor));
@@ -62,17 +89,38 @@ impl Optimizer {
         Ok(tensors)
     }
 
-    /// Restores the [`state`](Optimizer::state) that was written to `file` after `steps` steps.
+    /// Restores the parameters and the [`state`](Optimizer::state) that were written to `file` after `steps` steps. With
+    /// several ranks, rank 0 has the file.
     ///
     /// # Errors
     /// Returns an error if the file lacks a tensor or has it in another shape.
-    pub(crate) fn restore(&mut self, file: &TensorFile, steps: u32) -> Result<()> {
-        for (kind, at) in MEANS.into_iter().zip(0..) {
-            self.means[at] = self.flat(file, kind)?;
+    pub(crate) fn restore(
+        &mut self,
+        model: &mut impl Module,
+        file: Option<&TensorFile>,
+        prefix: &str,
+        steps: u32,
+    ) -> Result<()> {
+        if let Some(file) = file {
+            self.set_parameters(model, file, prefix)?;
         }
-        let average = self.average.is_some().then(|| self.flat(file, AVERAGE)).transpose()?;
-        if let (Some(average), Some(values)) = (&mut self.average, average) {
-            average.values = values;
+        self.broadcast_parameters(model)?;
+        for (kind, at) in MEANS.into_iter().zip(0..) {
+            let flat = file.map(|file| self.flat(file, kind)).transpose()?;
+            self.means[at] = match (&self.sharded, flat) {
+                (None, flat) => flat.map_or_else(|| self.arena.zeros(), Ok)?,
+                (Some(sharded), flat) => sharded.spread(flat.map(|flat| flat.to_vec()).transpose()?)?,
+            };
+        }
+        if self.average.is_some() {
+            let values = file.map_or_else(|| Ok(self.arena.zeros()?), |file| self.flat(file, AVERAGE))?;
+            let values = match &self.sharded {
+                None => values,
+                Some(sharded) => self.broadcast(sharded, values)?,
+            };
+            if let Some(average) = &mut self.average {
+                average.values = values;
+            }
         }
         self.steps = steps;
         Ok(())

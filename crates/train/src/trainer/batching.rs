@@ -216,7 +216,7 @@ mod tests {
             Ok((0..self.0.len()).map(Ok))
         }
 
-        fn batch(&self, _examples: &[usize], _step: u32, _first_sequence: u32) -> Result<()> {
+        fn batch(&self, _examples: &[usize], _step: u32, _sequences: &[u32]) -> Result<()> {
             Ok(())
         }
 

@@ -99,12 +99,12 @@ fn time_steps<D: DataSet, M: Learn<D::Batch>>(
     let start = Instant::now();
     let mut seconds: Vec<f64> = Vec::new();
     let mut steps = epoch_steps(trainer, data, 0, 0, 0)?;
-    while seconds.len() < TIMED_STEPS && (seconds.is_empty() || start.elapsed() < time / 4) {
+    while seconds.len() < TIMED_STEPS && (seconds.is_empty() || has_time(trainer, start.elapsed() < time / 4)?) {
         if steps.is_at_end()? {
             steps = epoch_steps(trainer, data, 0, 0, 0)?;
         }
         let (number, step_start) = (seconds.len() as u32, Instant::now());
-        optimizer_step(trainer, data, &steps.next()?, number, 0.0, optimizer)?;
+        optimizer_step(trainer, data, steps.next()?, (number, 0.0, false), optimizer)?;
         seconds.push(step_start.elapsed().as_secs_f64());
     }
     optimizer.reset()?;
@@ -113,5 +113,14 @@ fn time_steps<D: DataSet, M: Learn<D::Batch>>(
     let per_step = (warm.iter().sum::<f64>() / warm.len() as f64).max(1e-9);
     let left = time.saturating_sub(start.elapsed()).as_secs_f64();
     let size = trainer.batching.ramp.map_or(1.0, BatchRamp::mean);
-    Ok((left / (per_step * size)).clamp(1.0, f64::from(u32::MAX)) as u32)
+    let mut fitting = [(left / (per_step * size)).clamp(1.0, f64::from(u32::MAX)) as u32];
+    trainer.ranks.broadcast(bytemuck::cast_slice_mut(&mut fitting), 0)?;
+    Ok(fitting[0])
+}
+
+/// Returns whether rank 0 has time left.
+fn has_time<M>(trainer: &Trainer<'_, M>, own: bool) -> Result<bool> {
+    let mut has_time = [u8::from(own)];
+    trainer.ranks.broadcast(&mut has_time, 0)?;
+    Ok(has_time[0] == 1)
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::RunDirectory;
 use super::evaluation::{Best, Confusion};
+use crate::communicator::{Communicator, broadcast_bytes};
 use crate::files::read_text;
 use crate::{Error, Optimizer, Result};
 
@@ -54,9 +55,15 @@ impl State {
         Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
     }
 
-    /// Writes this state, the trained parameters of `model` and the state of `optimizer` to a folder.
-    pub(super) fn save(&self, folder: &Path, model: &impl Module, optimizer: &Optimizer) -> Result<()> {
-        let mut tensors = optimizer.state()?;
+    /// Writes this state, the trained parameters of `model` and the [state](Optimizer::state) of `optimizer` to a folder.
+    pub(super) fn save(
+        &self,
+        folder: &Path,
+        model: &impl Module,
+        optimizer: &Optimizer,
+        state: Vec<(String, Tensor)>,
+    ) -> Result<()> {
+        let mut tensors = state;
         let parameters = optimizer.parameters(model).into_iter();
         tensors.extend(parameters.map(|(name, tensor)| (format!("{PARAMETER}{name}"), tensor)));
         tensors.push((LOSSES.into(), Tensor::from_slice(&self.losses, &[self.losses.len()], &Device::Cpu)?));
@@ -67,17 +74,41 @@ impl State {
         write_file_atomically(&path, (text + "\n").as_bytes()).map_err(|error| Error::io(&path, "cannot write", error))
     }
 
-    /// Reads a checkpoint and restores `model` and `optimizer` from it.
+    /// Restores the state, `model` and `optimizer` from a checkpoint. With several ranks, rank 0 has the folder, and the
+    /// others receive what it reads.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read or is incomplete, or if the run had other `settings`; the error names the
     /// first that differs.
     pub(super) fn restore(
-        folder: &Path,
+        folder: Option<&Path>,
         settings: &BTreeMap<String, String>,
         model: &mut impl Module,
         optimizer: &mut Optimizer,
+        ranks: &dyn Communicator,
     ) -> Result<State> {
+        let (own, file) = folder.map(|folder| State::read(folder, settings)).transpose()?.unzip();
+        let state = match ranks.size() {
+            1 => own.unwrap_or_default(),
+            _ => State::broadcast(own.unwrap_or_default(), ranks)?,
+        };
+        optimizer.restore(model, file.as_ref(), PARAMETER, state.step)?;
+        Ok(state)
+    }
+
+    /// Returns the state of rank 0.
+    fn broadcast(own: State, ranks: &dyn Communicator) -> Result<State> {
+        let broken = |error: serde_json::Error| Error::data("state of the run", error.to_string());
+        let text = broadcast_bytes(ranks, serde_json::to_vec(&own).map_err(broken)?, 0)?;
+        let state: State = serde_json::from_slice(&text).map_err(broken)?;
+        let mut losses = own.losses;
+        losses.resize(state.step as usize, 0.0);
+        ranks.broadcast(bytemuck::cast_slice_mut(&mut losses), 0)?;
+        Ok(State { losses, ..state })
+    }
+
+    /// Reads the state of a checkpoint, and opens its tensors.
+    fn read(folder: &Path, settings: &BTreeMap<String, String>) -> Result<(State, TensorFile)> {
         let path = folder.join(STATE);
         let state: State = serde_json::from_str(&read_text(&path)?)
             .map_err(|error| Error::data_in(&path, "checkpoint", format!("cannot be read: {error}")))?;
@@ -92,9 +123,7 @@ impl State {
             let why = format!("has {} losses for {} steps", losses.len(), state.step);
             return Err(Error::data_in(file.path(), "checkpoint", why));
         }
-        optimizer.set_parameters(model, &file, PARAMETER)?;
-        optimizer.restore(&file, state.step)?;
-        Ok(State { losses, ..state })
+        Ok((State { losses, ..state }, file))
     }
 
     fn check_settings(&self, folder: &Path, settings: &BTreeMap<String, String>) -> Result<()> {

@@ -24,12 +24,13 @@ pub trait DataSet {
     /// Returns an error if a setting is invalid or an example cannot be read.
     fn epoch(&self, epoch: u32) -> Result<impl Iterator<Item = Result<Self::Example>> + '_>;
 
-    /// Makes a batch of some examples. `step` is the optimizer step and `first_sequence` the number of the first sequence
-    /// within it; random draws depend on both.
+    /// Makes a batch of some examples. `step` is the optimizer step, and `sequences` has the number within it of the first
+    /// sequence of each example; random draws depend on both. A batch may have any examples of its step: with several
+    /// [ranks](crate::Trainer::communicator), it has those of one rank.
     ///
     /// # Errors
     /// Returns an error if a setting is invalid.
-    fn batch(&self, examples: &[Self::Example], step: u32, first_sequence: u32) -> Result<Self::Batch>;
+    fn batch(&self, examples: &[Self::Example], step: u32, sequences: &[u32]) -> Result<Self::Batch>;
 
     /// Returns the size of an example in a batch.
     fn size(&self, example: &Self::Example) -> Size;

@@ -46,6 +46,14 @@ pub trait Learn<B>: Module {
     /// Returns an error if the batch does not fit the model.
     fn loss_terms(&self, batch: &B, mode: Mode) -> Result<Vec<LossTerm>>;
 
+    /// Returns whether the loss of an example depends on the other examples of its batch; the default is that it does not.
+    ///
+    /// Several [ranks](crate::Trainer::communicator) usually compute a part of each batch. If this returns true, each
+    /// computes some of the batches of a step.
+    fn compares_examples(&self) -> bool {
+        false
+    }
+
     /// Returns whether batches like `batch` train the parameter `name`; the default is that they train all.
     fn is_trainable(&self, _name: &str, _batch: &B) -> bool {
         true

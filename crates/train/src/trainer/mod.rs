@@ -1,5 +1,6 @@
 //! The training loop, for any model and data set that implement two small traits.
 
+mod alike;
 mod batching;
 mod budget;
 mod checkpoint;
@@ -10,18 +11,22 @@ mod evaluation;
 mod learn;
 mod progress;
 mod ramp;
+mod ranks;
 mod run;
 mod settings;
+mod share;
 mod signals;
 mod step;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use cloze_tensor::{Module, Precision};
+use cloze_tensor::{DType, Module, Precision};
 
+use crate::communicator::{Alone, Communicator};
 use crate::{AdamW, Result, Schedule};
 use batching::{Batching, Limit};
 pub(crate) use checkpoint::Fingerprint;
@@ -150,6 +155,8 @@ pub struct Trainer<'m, M> {
     schedule: Schedule,
     clip_norm: Option<f64>,
     precision: Precision,
+    ranks: Arc<dyn Communicator>,
+    reduce_dtype: DType,
     batching: Batching,
     budget: Budget,
     seed: u64,
@@ -178,6 +185,8 @@ impl<'m, M: Module> Trainer<'m, M> {
             schedule: Schedule::default(),
             clip_norm: Some(1.0),
             precision: Precision::F32,
+            ranks: Arc::new(Alone),
+            reduce_dtype: DType::F32,
             batching: Batching { limit: Limit::Examples(32), by_length: false, accumulate: 1, ramp: None },
             budget: Budget::Epochs(1),
             seed: 0,
@@ -215,6 +224,25 @@ impl<'m, M: Module> Trainer<'m, M> {
     /// Sets the precision of matrix products. Parameters and optimizer state are always f32.
     pub fn precision(self, precision: Precision) -> Trainer<'m, M> {
         Trainer { precision, ..self }
+    }
+
+    /// Trains on the ranks of a job, which [`communicator::open`](crate::communicator::open) returns. All ranks must make the
+    /// same trainer, and have the same data.
+    ///
+    /// Each rank computes its part of every batch, in about `1 / ranks` of the time and memory, and the run equals that of one
+    /// process up to rounding. The same number of ranks gives the same bits. Rank 0 alone evaluates, shows progress and writes
+    /// the run directory; a run resumes on any number of ranks. A signal to one of them stops all.
+    ///
+    /// If a rank fails, its error ends the job. Ranks wait for evaluations and checkpoints, so the timeout of the communicator
+    /// must be longer than they take.
+    pub fn communicator(self, ranks: Arc<dyn Communicator>) -> Trainer<'m, M> {
+        Trainer { ranks, ..self }
+    }
+
+    /// Sets the type in which ranks exchange gradients: [`DType::F32`], the default, or [`DType::BF16`], which is half as long.
+    /// They are added in f32.
+    pub fn reduce_dtype(self, dtype: DType) -> Trainer<'m, M> {
+        Trainer { reduce_dtype: dtype, ..self }
     }
 
     /// Sets the number of examples per batch.
@@ -356,12 +384,13 @@ impl<'m, M: Module> Trainer<'m, M> {
     }
 
     /// Trains the model and calls `after_step` with it after every step. The callback may print; the progress line makes
-    /// room.
+    /// room. With several [ranks](Trainer::communicator), it is called on each.
     ///
     /// # Errors
     /// Returns an error if
     /// - a setting is invalid, the data are empty or do not fit the model, or the evaluation or the callback fails;
     /// - the loss or a gradient is not finite; the error names the step, the examples and the first operation;
+    /// - ranks differ in program, settings or data, there are more of them than examples in a step, or one has left the job;
     /// - the run directory cannot be written, another run uses it, or the run to resume has other data, another model or
     ///   other settings.
     pub fn run_with<D: DataSet>(

@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use cloze_tensor::{Module, Tensor};
 
+use super::alike;
 use super::batching::Steps;
 use super::budget::{budget_steps, epoch_steps};
 use super::checkpoint::{self, State};
 use super::directory::{RunDirectory, WholeCheckpoint};
 use super::evaluation::Best;
 use super::progress::RunProgress;
+use super::ranks::{check_steps, end_job, of_rank_0};
 use super::settings::settings;
+use super::share::share_of;
 use super::signals::Signals;
 use super::step::optimizer_step;
 use super::{Budget, DataSet, Learn, Resumed, Step, Stopped, Trainer, TrainingReport};
@@ -24,6 +27,15 @@ const REPORT: &str = "report.html";
 type Callback<'c, M> = &'c mut dyn FnMut(&M, &Step) -> Result<()>;
 
 pub(super) fn run<D: DataSet, M: Learn<D::Batch>>(
+    trainer: Trainer<'_, M>,
+    data: &D,
+    after_step: Callback<'_, M>,
+) -> Result<TrainingReport> {
+    let ranks = trainer.ranks.clone();
+    run_rank(trainer, data, after_step).inspect_err(|error| end_job(&*ranks, error))
+}
+
+fn run_rank<D: DataSet, M: Learn<D::Batch>>(
     mut trainer: Trainer<'_, M>,
     data: &D,
     after_step: Callback<'_, M>,
@@ -35,8 +47,8 @@ pub(super) fn run<D: DataSet, M: Learn<D::Batch>>(
 }
 
 pub(super) fn count_steps<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D) -> Result<u32> {
-    let mut optimizer = make_optimizer(trainer, data)?;
-    budget_steps(trainer, data, &mut optimizer)
+    let counted = make_optimizer(trainer, data).and_then(|mut optimizer| budget_steps(trainer, data, &mut optimizer));
+    counted.inspect_err(|error| end_job(&*trainer.ranks, error))
 }
 
 /// Checks the settings and makes the optimizer.
@@ -51,8 +63,11 @@ fn make_optimizer<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, 
     if trainer.keep_best && trainer.evaluate.is_none() {
         return Err(Error::invalid("evaluate", "not set", "set to keep the best model"));
     }
+    alike::check(trainer, data)?;
     let first = epoch_steps(trainer, data, 0, 0, 0)?.next()?;
-    let batch = data.batch(&first[0], 0, 0)?;
+    check_steps(trainer, &first, trainer.model.compares_examples())?;
+    let first = &share_of(data, first, (0, 1), false).batches[0];
+    let batch = data.batch(&first.examples, 0, &first.sequences)?;
     let is_frozen = |name: &str| trainer.frozen.as_ref().is_some_and(|is_frozen| is_frozen(name));
     let mut trainable = Vec::new();
     trainer.model.visit("", &mut |name, _| {
@@ -62,6 +77,7 @@ fn make_optimizer<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, 
     });
     let is_trainable = |name: &str| trainable.iter().any(|other| other == name);
     let optimizer = Optimizer::new(trainer.adamw.clone(), trainer.model, is_trainable)?;
+    let optimizer = optimizer.with_communicator(trainer.ranks.clone(), trainer.reduce_dtype)?;
     match trainer.average {
         Some(decay) => optimizer.with_average(decay),
         None => Ok(optimizer),
@@ -96,7 +112,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
     where
         M: Learn<D::Batch>,
     {
-        let directory = trainer.directory.as_deref().map(RunDirectory::open).transpose()?;
+        let path = trainer.directory.as_deref().filter(|_| trainer.ranks.rank() == 0);
+        let directory = path.map(RunDirectory::open).transpose()?;
         let (state, resumed) = first_state(trainer, data, optimizer, directory.as_ref())?;
         if let Some(resumed) = resumed.as_ref().filter(|resumed| trainer.progress && !resumed.damages.is_empty()) {
             eprintln!("{resumed}");
@@ -123,21 +140,24 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
     {
         let signals = Signals::watch(self.trainer.signals)?;
         let before = (self.state.step, self.state.tokens);
-        let mut progress = RunProgress::new(self.state.steps, before, self.trainer.progress);
+        let ranks = self.trainer.ranks.clone();
+        let mut progress = RunProgress::new(self.state.steps, before, self.trainer.progress && ranks.rank() == 0);
         let mut epoch = None;
         while self.state.step < self.state.steps && !self.is_patience_over() {
             let mut steps = match epoch.take() {
                 Some(steps) => steps,
                 None => self.rest_of_epoch(data)?,
             };
-            let step = self.step(data, &mut steps)?;
+            let (step, stops) = self.step(data, &mut steps, signals.arrived())?;
             if !step.epoch_ends {
                 epoch = Some(steps);
             }
             self.write_down(&step)?;
             progress.update(&step);
             progress.aside(|| after_step(self.trainer.model, &step))?;
-            let (is_last, has_signal) = (step.step == step.steps, signals.arrived());
+            // Several ranks must stop after the same step, so a signal counts from the start of the next one.
+            let has_signal = if ranks.size() == 1 { signals.arrived() } else { stops };
+            let is_last = step.step == step.steps;
             let ends = is_last || self.is_patience_over();
             if has_signal || self.trainer.checkpoint.is_due(step.step, step.epoch_ends, ends) {
                 self.save()?;
@@ -163,14 +183,15 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         Ok(steps)
     }
 
-    /// Makes one optimizer step and evaluates if it is time to.
-    fn step<D: DataSet>(&mut self, data: &D, steps: &mut Steps<'_, D>) -> Result<Step>
+    /// Makes one optimizer step and evaluates if it is time to. Also returns whether a rank, of which this one `stops` or
+    /// not, was asked to stop.
+    fn step<D: DataSet>(&mut self, data: &D, steps: &mut Steps<'_, D>, stops: bool) -> Result<(Step, bool)>
     where
         M: Learn<D::Batch>,
     {
         let (examples, number) = (steps.next()?, self.state.step);
         let learning_rate = self.trainer.adamw.learning_rate * self.trainer.schedule.factor(number, self.state.steps);
-        let result = optimizer_step(self.trainer, data, &examples, number, learning_rate, self.optimizer)
+        let result = optimizer_step(self.trainer, data, examples, (number, learning_rate, stops), self.optimizer)
             .map_err(|error| self.with_last_checkpoint(error))?;
 
         let state = &mut self.state;
@@ -184,7 +205,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         let evaluation = self.evaluate(is_epoch_over, is_last)?;
         let elapsed = self.elapsed_before + self.start.elapsed();
         self.state.seconds = elapsed.as_secs_f64();
-        Ok(Step {
+        let step = Step {
             step: self.state.step,
             steps: self.state.steps,
             epoch,
@@ -195,7 +216,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             tokens: self.state.tokens,
             elapsed,
             evaluation,
-        })
+        };
+        Ok((step, result.stops))
     }
 
     /// Appends a step to the log or, without a directory, to the record for the report.
@@ -228,10 +250,14 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             return Ok(None);
         }
         let averaged = self.optimizer.swap_average(self.trainer.model)?;
-        let evaluation = evaluate(self.trainer.model)?;
+        let ranks = &*self.trainer.ranks;
+        let own = if ranks.rank() == 0 { Some(evaluate(self.trainer.model)?) } else { None };
+        let evaluation = of_rank_0(ranks, own)?;
         if Best::update(&mut self.state.best, self.state.step, &evaluation) && self.trainer.keep_best {
             match &self.directory {
                 Some(directory) => checkpoint::save_best(directory, self.trainer.model, self.optimizer)?,
+                // Rank 0 has the file.
+                None if self.trainer.directory.is_some() => {}
                 None => self.best = Some(self.optimizer.copy_parameters()?),
             }
         }
@@ -248,9 +274,13 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
     }
 
     fn save(&self) -> Result<()> {
+        if self.trainer.directory.is_none() {
+            return Ok(());
+        }
+        let optimizer_state = self.optimizer.state()?;
         let Some(directory) = &self.directory else { return Ok(()) };
         let write = |folder: &Path| {
-            self.state.save(folder, self.trainer.model, self.optimizer)?;
+            self.state.save(folder, self.trainer.model, self.optimizer, optimizer_state)?;
             directory.add_best(folder)
         };
         directory.add(self.state.step, self.trainer.keep_checkpoints, write)?;
@@ -269,6 +299,9 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
 
     /// Writes the report if the run has a path for it.
     fn write_report(&self) -> Result<()> {
+        if self.trainer.ranks.rank() > 0 {
+            return Ok(());
+        }
         let directory = self.directory.as_ref().map(RunDirectory::path);
         let path = match (&self.trainer.report, directory) {
             (Some(path), _) => path.clone(),
@@ -298,6 +331,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         self.write_report()?;
         let (state, model) = (self.state, &mut *self.trainer.model);
         if self.stopped != Some(Stopped::BySignal) {
+            // The ranks without the file receive the parameters from rank 0.
             let file = self.directory.as_ref().map(RunDirectory::best).filter(|path| path.exists());
             match (self.trainer.keep_best && state.best.is_some(), file, self.best) {
                 (true, Some(file), _) => {
@@ -309,6 +343,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
                 }
             }
         }
+        self.optimizer.broadcast_parameters(model)?;
         Ok(TrainingReport {
             epochs: state.epoch + u32::from(state.in_epoch > 0),
             tokens: state.tokens,
@@ -329,25 +364,31 @@ fn first_state<D: DataSet, M: Learn<D::Batch>>(
     directory: Option<&RunDirectory>,
 ) -> Result<(State, Option<Resumed>)> {
     let settings = settings(trainer, data);
-    let Some((directory, checkpoint)) = with_checkpoint(directory)? else {
-        return Ok((State::new(budget_steps(trainer, data, optimizer)?, settings), None));
-    };
-    let WholeCheckpoint { step, folder, damages } = checkpoint;
-    if !trainer.resume {
+    let found = with_checkpoint(directory)?;
+    if let Some((_, WholeCheckpoint { step, folder, .. })) = found.as_ref().filter(|_| !trainer.resume) {
         let why = format!("the directory has a run already, at step {step}: resume it or choose another directory");
         return Err(Error::data_in(folder, "run", why));
     }
-    let state = State::restore(&folder, &settings, trainer.model, optimizer)?;
-    directory.restore_best(&folder)?;
+    let mut is_resumed = [u8::from(found.is_some())];
+    trainer.ranks.broadcast(&mut is_resumed, 0)?;
+    if is_resumed == [0] {
+        return Ok((State::new(budget_steps(trainer, data, optimizer)?, settings), None));
+    }
+    let folder = found.as_ref().map(|(_, checkpoint)| &*checkpoint.folder);
+    let state = State::restore(folder, &settings, trainer.model, optimizer, &*trainer.ranks)?;
+    if let Some((directory, checkpoint)) = &found {
+        directory.restore_best(&checkpoint.folder)?;
+    }
     if !matches!(trainer.budget, Budget::Time(_)) {
         let steps = budget_steps(trainer, data, optimizer)?;
         if steps != state.steps {
             let why = format!("the run has {} steps, {steps} were asked for", state.steps);
-            return Err(Error::data_in(folder, "resume", why));
+            return Err(Error::data_in(folder.unwrap_or(Path::new("")), "resume", why));
         }
     }
-    let damages = damages.iter().map(Error::to_string).collect();
-    Ok((state, Some(Resumed { step, damages })))
+    let damages = found.iter().flat_map(|(_, checkpoint)| &checkpoint.damages).map(Error::to_string).collect();
+    let resumed = Resumed { step: state.step, damages };
+    Ok((state, Some(resumed)))
 }
 
 /// Returns a run directory with its last whole checkpoint, if it has checkpoints.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cloze_tensor::Module;
+use cloze_tensor::{DType, Module};
 
 use super::batching::Limit;
 use super::checkpoint::{FINGERPRINT, Fingerprint};
@@ -24,6 +24,9 @@ pub(super) fn settings<D: DataSet, M: Learn<D::Batch>>(trainer: &Trainer<'_, M>,
     };
     set("batch", batch);
     set("batches per step", batching.accumulate.to_string());
+    if trainer.reduce_dtype != DType::F32 {
+        set("exchanged gradients", trainer.reduce_dtype.to_string());
+    }
     if let Some(ramp) = batching.ramp {
         set("batch ramp", ramp.to_string());
     }

@@ -1,0 +1,85 @@
+//! The end of the flat gradients that is final while a backward pass goes on.
+
+use std::collections::HashSet;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::{Gradients, OP};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::memory::Buffer;
+use crate::storage::Storage;
+use crate::tensor::TensorId;
+
+/// The last elements of flat gradients, which the backward pass in progress no longer changes; see
+/// [`Tensor::backward_streaming`](crate::Tensor::backward_streaming).
+///
+/// As long as such a value lives, the gradients are borrowed, so nothing else changes them either.
+#[derive(Clone)]
+pub struct FinalGradients<'g> {
+    buffer: Arc<Buffer>,
+    start: usize,
+    gradients: PhantomData<&'g mut Gradients>,
+}
+
+impl FinalGradients<'_> {
+    /// Returns the first element in the flat buffer.
+    pub fn start(&self) -> usize {
+        self.start
+    }
+
+    /// Returns the elements from [`start`](FinalGradients::start) to the end of the flat buffer. Those of a parameter without
+    /// a gradient have arbitrary values.
+    pub fn values(&self) -> &[f32] {
+        self.buffer.part(self.start..self.buffer.len() / size_of::<f32>())
+    }
+}
+
+/// The parameters at the end of an arena whose gradients are final. A backward pass comes to the last parameters of a model
+/// first.
+pub(crate) struct FinalSuffix<'g> {
+    buffer: Arc<Buffer>,
+    /// The start of each parameter in the flat buffer, in ascending order, without those that are final.
+    places: Vec<(usize, TensorId)>,
+    /// Parameters that are final, but precede one that is not.
+    waiting: HashSet<TensorId>,
+    gradients: PhantomData<&'g mut Gradients>,
+}
+
+impl<'g> FinalSuffix<'g> {
+    /// Begins a backward pass.
+    ///
+    /// # Errors
+    /// Returns an error if the gradients do not mirror f32 parameters on the CPU.
+    pub(crate) fn of(gradients: &Gradients) -> Result<FinalSuffix<'g>> {
+        let flat = gradients.flat.as_ref().filter(|flat| flat.dtype == DType::F32);
+        let Some(Storage::Cpu(buffer)) = flat.map(|flat| &flat.storage) else {
+            return Err(Error::gradient(OP, "the gradients do not mirror an arena of f32 parameters on the CPU"));
+        };
+        let place = |(id, entry): (&TensorId, &super::Entry)| Some((entry.place.as_ref()?.1, *id));
+        let mut places: Vec<(usize, TensorId)> = gradients.entries.iter().filter_map(place).collect();
+        places.sort_unstable_by_key(|(start, _)| *start);
+        Ok(FinalSuffix { buffer: buffer.clone(), places, waiting: HashSet::new(), gradients: PhantomData })
+    }
+
+    /// Makes the gradient of a parameter final, and returns all elements that are if these are more than before.
+    pub(crate) fn extend(&mut self, id: TensorId) -> Option<FinalGradients<'g>> {
+        self.waiting.insert(id);
+        let mut start = None;
+        while let Some((_, last)) = self.places.last()
+            && self.waiting.remove(last)
+        {
+            start = self.places.pop().map(|(start, _)| start);
+        }
+        start.map(|start| self.from(start))
+    }
+
+    /// Returns all elements, which are final at the end of the backward pass.
+    pub(crate) fn all(&self) -> FinalGradients<'g> {
+        self.from(0)
+    }
+
+    fn from(&self, start: usize) -> FinalGradients<'g> {
+        FinalGradients { buffer: self.buffer.clone(), start, gradients: PhantomData }
+    }
+}

@@ -1,0 +1,177 @@
+//! Ranks as processes that exchange data over MPI.
+//!
+//! Every exchange is a non-blocking collective that this module polls. So a rank that waits in vain can say so and end the
+//! job, without a second thread that calls MPI: `MPI_THREAD_SERIALIZED` suffices.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mpi::Threading;
+use mpi::datatype::{Partition, PartitionMut};
+use mpi::environment::{Universe, initialize_with_threading, library_version, processor_name};
+use mpi::request::{LocalScope, Request, scope};
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator as _, CommunicatorCollectives as _, Root as _};
+
+use super::roll_call::RollCall;
+use super::{Communicator, check_lengths, check_own, gather_bytes};
+use crate::{Error, Result};
+
+/// A waiting rank yields its core between polls for this long, then it sleeps between them: backward may need the core.
+const YIELDING: Duration = Duration::from_micros(200);
+const SLEEP: Duration = Duration::from_micros(20);
+
+/// The most bytes of a broadcast message; MPI counts in `i32`.
+const MESSAGE: usize = 1 << 30;
+
+/// A rank that is a process started by `mpirun` or `srun`. [`open`](super::open) returns one.
+pub struct Mpi {
+    universe: Universe,
+    rank: usize,
+    size: usize,
+    /// The name of each rank, with its host.
+    names: Vec<String>,
+    timeout: Duration,
+    /// Held during a call of MPI, with the current optimizer step.
+    step: Mutex<u32>,
+}
+
+impl Mpi {
+    /// Initialises MPI. The launcher says in `variable` that it started `size` processes.
+    pub(super) fn new(variable: &'static str, size: usize, timeout: Duration) -> Result<Mpi> {
+        let cannot = |why: String| Error::data("MPI", why);
+        let initialized = initialize_with_threading(Threading::Serialized);
+        let (universe, threading) = initialized
+            .ok_or_else(|| cannot("is open already: drop the first communicator's users and share it".into()))?;
+        if threading < Threading::Serialized {
+            return Err(cannot(format!(
+                "supports {threading:?}, but calls from other threads are needed (Serialized)"
+            )));
+        }
+        let world = universe.world();
+        let (rank, found) = (world.rank() as usize, world.size() as usize);
+        if found != size {
+            let library = library_version().unwrap_or_default();
+            let library = library.lines().next().unwrap_or("unknown");
+            return Err(cannot(format!(
+                "{variable} tells of {size} processes, MPI of {found}: start the program with the mpirun of the MPI that \
+                 it was built with ({library}), or with srun in a SLURM job"
+            )));
+        }
+        let host = processor_name().unwrap_or_else(|_| "an unnamed host".into());
+        let names = (0..size).map(|rank| format!("rank {rank}")).collect();
+        let mut ranks = Mpi { universe, rank, size, names, timeout, step: Mutex::new(0) };
+        let hosts = gather_bytes(&ranks, host.as_bytes())?;
+        for (name, host) in ranks.names.iter_mut().zip(hosts) {
+            *name = format!("{name} on {}", String::from_utf8_lossy(&host));
+        }
+        Ok(ranks)
+    }
+
+    fn world(&self) -> SimpleCommunicator {
+        self.universe.world()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u32> {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Polls a collective until it is complete, or ends the job after the timeout. There is no error to return: MPI may write
+    /// to the buffers as long as the collective is under way.
+    fn complete<'a, D: ?Sized>(&self, mut request: Request<'a, D, &LocalScope<'a>>, step: u32) {
+        let start = Instant::now();
+        let mut roll_call = RollCall::new(&self.universe, &self.names, self.timeout, step);
+        while let Err(pending) = request.test() {
+            request = pending;
+            let waited = start.elapsed();
+            if waited < YIELDING {
+                std::thread::yield_now();
+            } else {
+                roll_call.poll(waited);
+                std::thread::sleep(SLEEP);
+            }
+        }
+    }
+
+    /// Returns counts and displacements of parts that follow each other.
+    fn parts(lengths: &[usize]) -> Result<(Vec<i32>, Vec<i32>)> {
+        let total: usize = lengths.iter().sum();
+        if i32::try_from(total).is_err() {
+            return Err(Error::data(
+                "MPI",
+                format!("an exchange of {total} bytes is too long: split it below 2^31 bytes"),
+            ));
+        }
+        let mut start = 0;
+        let displacement = |&length: &usize| {
+            let displacement = start;
+            start += length as i32;
+            displacement
+        };
+        Ok((lengths.iter().map(|&length| length as i32).collect(), lengths.iter().map(displacement).collect()))
+    }
+}
+
+impl Communicator for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn name(&self, rank: usize) -> String {
+        self.names.get(rank).cloned().unwrap_or_else(|| format!("rank {rank}"))
+    }
+
+    fn all_to_all(&self, send: &[u8], sent: &[usize], receive: &mut [u8], received: &[usize]) -> Result<()> {
+        check_lengths(send.len(), sent, self.size)?;
+        check_lengths(receive.len(), received, self.size)?;
+        let ((sent, sent_at), (received, received_at)) = (Mpi::parts(sent)?, Mpi::parts(received)?);
+        let step = self.lock();
+        let send = Partition::new(send, sent, sent_at);
+        let mut receive = PartitionMut::new(receive, received, received_at);
+        scope(|scope| {
+            self.complete(self.world().immediate_all_to_all_varcount_into(scope, &send, &mut receive), *step);
+        });
+        Ok(())
+    }
+
+    fn all_gather(&self, own: &[u8], all: &mut [u8], lengths: &[usize]) -> Result<()> {
+        check_lengths(all.len(), lengths, self.size)?;
+        check_own(own, lengths[self.rank])?;
+        let (lengths, starts) = Mpi::parts(lengths)?;
+        let step = self.lock();
+        let mut all = PartitionMut::new(all, lengths, starts);
+        scope(|scope| {
+            self.complete(self.world().immediate_all_gather_varcount_into(scope, own, &mut all), *step);
+        });
+        Ok(())
+    }
+
+    fn broadcast(&self, bytes: &mut [u8], root: usize) -> Result<()> {
+        let step = self.lock();
+        let world = self.world();
+        for message in bytes.chunks_mut(MESSAGE) {
+            scope(|scope| {
+                self.complete(world.process_at_rank(root as i32).immediate_broadcast_into(scope, message), *step);
+            });
+        }
+        Ok(())
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.all_gather(&[], &mut [], &vec![0; self.size])
+    }
+
+    fn abort(&self, message: &str) {
+        eprintln!("error: {message}");
+        // Without the lock: a thread that waits for lost ranks may hold it, and this call does not return.
+        self.world().abort(1);
+    }
+
+    fn at_step(&self, step: u32) {
+        *self.lock() = step;
+    }
+}
