@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use cloze_bert::tags::{SpanPosition, TagNotation};
+
 use super::columns::Division;
 
 /// The beginning of a comment.
@@ -11,7 +13,8 @@ const COMMENT: char = '#';
 pub(super) type Line<'l> = (usize, &'l str, bool);
 
 /// Returns the numbers of the lines at the beginning of sentences that begin with `#` but are no words: they have another
-/// number of columns than the words, or all sentences have such a line, of a lone `#` and a tag that no word has.
+/// number of columns than the words, or all sentences have such a line, of a lone `#` and no tag that a word
+/// has or could have.
 pub(super) fn comments(lines: &[Line], tag: Option<usize>) -> BTreeSet<usize> {
     let words =
         lines.iter().filter(|(_, line, is_end)| !is_end && !line.starts_with(COMMENT)).map(|(_, line, _)| *line);
@@ -19,6 +22,8 @@ pub(super) fn comments(lines: &[Line], tag: Option<usize>) -> BTreeSet<usize> {
     let Some(width) = words.clone().next().map(|line| division.split(line).len()) else { return BTreeSet::new() };
     let tag_of = |line| division.split(line).get(tag.unwrap_or(width) - 1).copied();
     let tags: HashSet<Option<&str>> = words.map(tag_of).collect();
+    let has_position = |tag: &str| TagNotation::Prefix.parse(tag).position != SpanPosition::Unknown;
+    let is_tag = |tag: Option<&str>| tags.contains(&tag) || tag.is_some_and(has_position);
 
     let (mut found, mut alike) = (BTreeSet::new(), BTreeSet::new());
     let (mut sentences, mut with_comment) = (0, 0);
@@ -30,7 +35,7 @@ pub(super) fn comments(lines: &[Line], tag: Option<usize>) -> BTreeSet<usize> {
         } else if at_start && line.starts_with(COMMENT) && columns.len() != width {
             found.insert(number);
             has_comment = true;
-        } else if at_start && columns.first() == Some(&"#") && !tags.contains(&tag_of(line)) {
+        } else if at_start && columns.first() == Some(&"#") && !is_tag(tag_of(line)) {
             alike.insert(number);
             has_comment = true;
         } else if at_start {
@@ -66,6 +71,7 @@ mod tests {
             ("# id 5 domain=en\nAna _ _ O\n\n# id 6 domain=en\nRio _ _ O\n", &[1, 4]),
             // Words.
             ("# O\nAna B-PER\nmora O\n", &[]),
+            ("# O\nAna B-PER\n", &[]),
             ("# SYM\nAna N\n\nRio N\n", &[]),
             ("#Rio B-LOC\nmora O\n", &[]),
             ("mora O\n# a b\n", &[]),
