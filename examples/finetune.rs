@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use cloze::bert::ClassifierPooling;
 use cloze::prelude::*;
-use cloze::train::Sanitized;
 use cloze::train::metrics::{Average, confusion_matrix};
+use cloze::train::{Sanitized, balanced_class_weights};
 use cloze_examples::{Epoch, LabelledTexts, Recipe, Result, TextsArgument, TrainingArguments};
 use serde::Serialize;
 
@@ -27,6 +27,13 @@ struct Arguments {
     /// pre-training [default: from the model's configuration]
     #[arg(long, value_parser = ClassifierPooling::ALL.map(ClassifierPooling::name))]
     pooling: Option<String>,
+    /// Weight of the loss of each class, in the order of the labels, such as 1,3; or balanced, for the same weight of
+    /// all classes together [default: 1 each]
+    #[arg(long, value_name = "WEIGHTS")]
+    class_weights: Option<String>,
+    /// Part of each label, from 0 to 1, that is shared equally between all classes
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
+    label_smoothing: f64,
     #[command(flatten)]
     training: TrainingArguments,
     /// Sentences to classify after training [default: some built-in reviews]
@@ -78,7 +85,7 @@ fn run(arguments: &Arguments) -> Result {
         batch: if is_built_in { 8 } else { 16 },
         lr: if arguments.training.model.is_tiny() { 1e-3 } else { 2e-5 },
     };
-    let training = training.seed(arguments.training.seed);
+    let training = weighted(arguments, training, labels.len())?.seed(arguments.training.seed);
     let epochs = arguments.training.train("finetune", &mut model, &training, &recipe, |model| {
         let found = ClassificationEvaluation::run(model, &validation, 32)?;
         let confusion = confusion_matrix(&found.predictions, &found.labels, labels.len())?;
@@ -91,6 +98,21 @@ fn run(arguments: &Arguments) -> Result {
     let sentences = cloze_examples::texts(&arguments.sentences, &SENTENCES);
     let predictions = classify(TextClassification::new(model, tokenizer)?, &labels, &sentences)?;
     arguments.training.write_json(&Report { arguments, labels: &labels, epochs: &epochs, predictions })
+}
+
+/// Returns the data with the class weights and the label smoothing of the command line.
+fn weighted(arguments: &Arguments, data: LabelledData<i64>, classes: usize) -> Result<LabelledData<i64>> {
+    let data = data.label_smoothing(arguments.label_smoothing);
+    let weights = match arguments.class_weights.as_deref() {
+        None => return Ok(data),
+        Some("balanced") => balanced_class_weights(data.labels(), classes),
+        Some(given) => {
+            given.split(',').map(str::parse).collect::<std::result::Result<Vec<f32>, _>>().map_err(|_| {
+                format!("--class-weights is {given:?}: must be balanced, or a number for each of the {classes} labels")
+            })?
+        }
+    };
+    Ok(data.class_weights(weights))
 }
 
 /// Classifies the sentences and prints the probabilities of all classes.
