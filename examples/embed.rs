@@ -23,6 +23,9 @@ struct Arguments {
     /// The sentences are queries: put the model's prompt for queries before them instead of its default prompt
     #[arg(long)]
     query: bool,
+    /// Read sentences that are too long in overlapping windows, and average their vectors, instead of cutting the end
+    #[arg(long)]
+    windows: bool,
     /// Read one sentence per line from this file, or from standard input if it is -
     #[arg(long, value_name = "FILE", conflicts_with = "sentences")]
     input: Option<PathBuf>,
@@ -59,7 +62,9 @@ fn run(arguments: &Arguments) -> Result {
         false => lines.lines().collect(),
     };
     let model = arguments.model.pipeline::<SentenceEmbedder>()?.precision(arguments.precision);
+    let model = if arguments.windows { model.long_texts(LongText::Windows) } else { model };
     let vectors = if arguments.query { model.query(&sentences)? } else { model.embed(&sentences)? };
+    let vectors = cloze_examples::print_report(vectors);
 
     let mut text = String::new();
     for (sentence, vector) in sentences.iter().zip(&vectors) {

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result {
     let model: FillMask = arguments.model.pipeline()?;
     let texts = cloze_examples::texts(&arguments.texts, &TEXTS);
-    let filled = model.fill(&texts, arguments.top)?;
+    let filled = cloze_examples::print_report(model.fill(&texts, arguments.top)?);
     for (text, masks) in texts.iter().zip(&filled) {
         println!("{text}");
         for (number, mask) in masks.iter().enumerate() {

@@ -4,15 +4,18 @@
 //! Without arguments, uses a few built-in reviews and the small model of this repository. To use your own data, pass
 //! `--train FILE --validation FILE` (TSV, CSV or JSON Lines); to use a real model, `--model DIR_OR_NAME`. With `--out
 //! DIR`, a run stopped by Ctrl-C or a power failure continues with `--resume`.
+//!
+//! Labels that are lists, or `--label-columns`, are several that may apply to the same sentence; `--second-text-column`
+//! classifies pairs of sentences.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::bert::ClassifierPooling;
 use cloze::prelude::*;
-use cloze::train::Sanitized;
 use cloze::train::metrics::{Average, confusion_matrix};
-use cloze_examples::{Epoch, LabelledTexts, Recipe, Result, TextsArgument, TrainingArguments};
+use cloze::train::{LabelledBatch, Learn, MultiLabelEvaluation};
+use cloze_examples::{ClassLossArguments, Epoch, LabelledTexts, Recipe, Result, TextsArgument, TrainingArguments};
 use serde::Serialize;
 
 /// Fine-tunes BERT to classify sentences.
@@ -20,6 +23,17 @@ use serde::Serialize;
 struct Arguments {
     #[command(flatten)]
     texts: TextsArgument,
+    /// Column with the second text, for pairs of texts
+    #[arg(long, value_name = "NAME", requires = "train")]
+    second_text_column: Option<String>,
+    /// Columns of 0 and 1, one for each of several labels that may apply
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "train", conflicts_with = "label_column")]
+    label_columns: Vec<String>,
+    /// Any number of labels may apply [default: found out from lists in the label column]
+    #[arg(long)]
+    multi_label: bool,
+    #[command(flatten)]
+    loss: ClassLossArguments,
     /// Maximum number of tokens; longer sentences are truncated
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
@@ -59,46 +73,105 @@ fn run(arguments: &Arguments) -> Result {
     if is_built_in {
         println!("No --train and --validation: using the built-in reviews.");
     }
-    let LabelledTexts { training, validation, labels } = arguments.texts.read()?;
-    println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
+    let columns = arguments.columns();
+    let rows = arguments.texts.rows(&columns)?;
+    if !arguments.multi_label && arguments.label_columns.is_empty() && !rows.have_lists() {
+        let texts = arguments.texts.classes(rows, &columns)?;
+        let weighted = |data, labels: &[String]| arguments.loss.apply(data, labels);
+        return fine_tune(arguments, texts, arguments.training.open_options(), weighted, classes);
+    }
+    arguments.loss.check_unused("here several labels may apply")?;
+    let texts = arguments.texts.several_labels(rows)?;
+    println!("any number of {} labels may apply: {}", texts.labels.len(), texts.labels.join(", "));
+    let options = arguments.training.open_options().problem_type(ProblemType::MultiLabel);
+    fine_tune(arguments, texts, options, |data, _| Ok(data), several_labels)
+}
 
+impl Arguments {
+    fn columns(&self) -> Columns {
+        let columns = self.texts.columns();
+        let columns = self.second_text_column.iter().fold(columns, |columns, name| columns.second_text(name));
+        if self.label_columns.is_empty() { columns } else { columns.labels(&self.label_columns) }
+    }
+}
+
+/// Trains a classifier, evaluates it after every epoch, saves it, and classifies the sentences.
+fn fine_tune<L: Clone>(
+    arguments: &Arguments,
+    texts: LabelledTexts<L>,
+    options: OpenOptions,
+    prepare: impl FnOnce(LabelledData<L>, &[String]) -> Result<LabelledData<L>>,
+    evaluate: fn(&BertForSequenceClassification, &LabelledData<L>, &[String]) -> cloze::train::Result<Evaluation>,
+) -> Result
+where
+    BertForSequenceClassification: Learn<LabelledBatch<L>>,
+{
+    let LabelledTexts { training, validation, labels } = texts;
+    println!("{} sentences to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
+    let are_pairs = !training.second_texts.is_empty();
     let pooling = arguments.pooling.as_deref().and_then(ClassifierPooling::from_name);
-    let options = arguments.training.open_options().labels(&labels).classifier_pooling(pooling);
+    let options = options.labels(&labels).classifier_pooling(pooling);
     let mut model: BertForSequenceClassification = arguments.training.open(&options)?;
     let tokenizer = Tokenizer::open(arguments.training.model.place())?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
-    let data = |clean: &Sanitized| LabelledData::of_texts(&clean.texts, clean.labels.clone(), &tokenizer, max_length);
-    let (training, report) = data(&training)?;
-    println!("{report}");
-    let (validation, _) = data(&validation)?;
+    let (training, report) = training.encode(&tokenizer, max_length)?;
+    println!("training: {report}");
+    let (validation, report) = validation.encode(&tokenizer, max_length)?;
+    println!("validation: {report}");
 
+    let is_built_in = arguments.texts.is_built_in();
     let recipe = Recipe {
         epochs: if is_built_in { 30 } else { 2 },
         batch: if is_built_in { 8 } else { 16 },
         lr: if arguments.training.model.is_tiny() { 1e-3 } else { 2e-5 },
     };
-    let training = training.seed(arguments.training.seed);
-    let epochs = arguments.training.train("finetune", &mut model, &training, &recipe, |model| {
-        let found = ClassificationEvaluation::run(model, &validation, 32)?;
-        let confusion = confusion_matrix(&found.predictions, &found.labels, labels.len())?;
-        let evaluation = Evaluation::maximize("accuracy", found.accuracy()?).and("F1", found.f1(Average::Weighted)?);
-        Ok(evaluation.and("loss", found.loss).confusion(&labels, confusion))
-    })?;
+    let training = prepare(training.seed(arguments.training.seed), &labels)?;
+    let epochs = arguments
+        .training
+        .train("finetune", &mut model, &training, &recipe, |model| evaluate(model, &validation, &labels))?;
     let Some(epochs) = epochs else { return Ok(()) };
     arguments.training.save(&model, &tokenizer)?;
 
-    let sentences = cloze_examples::texts(&arguments.sentences, &SENTENCES);
+    let sentences = match are_pairs {
+        true => Vec::new(),
+        false => cloze_examples::texts(&arguments.sentences, &SENTENCES),
+    };
     let predictions = classify(TextClassification::new(model, tokenizer)?, &labels, &sentences)?;
     arguments.training.write_json(&Report { arguments, labels: &labels, epochs: &epochs, predictions })
 }
 
-/// Classifies the sentences and prints the probabilities of all classes.
+fn classes(
+    model: &BertForSequenceClassification,
+    validation: &LabelledData<i64>,
+    labels: &[String],
+) -> cloze::train::Result<Evaluation> {
+    let found = ClassificationEvaluation::run(model, validation, 32)?;
+    let confusion = confusion_matrix(&found.predictions, &found.labels, labels.len())?;
+    let evaluation = Evaluation::maximize("accuracy", found.accuracy()?).and("F1", found.f1(Average::Weighted)?);
+    Ok(evaluation.and("macro F1", found.f1(Average::Macro)?).and("loss", found.loss).confusion(labels, confusion))
+}
+
+fn several_labels(
+    model: &BertForSequenceClassification,
+    validation: &LabelledData<Vec<bool>>,
+    _: &[String],
+) -> cloze::train::Result<Evaluation> {
+    let found = MultiLabelEvaluation::run(model, validation, 32)?;
+    let scores = found.scores()?;
+    let evaluation = Evaluation::maximize("micro F1", scores.micro.f1).and("macro F1", scores.macro_average.f1);
+    Ok(evaluation.and("exact match", scores.exact_match).and("loss", found.loss))
+}
+
+/// Classifies the sentences and prints the probabilities of all labels.
 fn classify<'a>(
     classifier: TextClassification,
     labels: &[String],
     sentences: &[&'a str],
 ) -> Result<Vec<(&'a str, String, Vec<f64>)>> {
-    let found = classifier.truncate(true).classify(sentences)?;
+    if sentences.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = cloze_examples::print_report(classifier.classify(sentences)?);
     println!("\n=== Predictions ===");
     for (sentence, found) in sentences.iter().zip(&found) {
         let probabilities = labels.iter().zip(&found.scores).map(|(label, p)| format!("{label} {p:.4}"));

@@ -12,7 +12,7 @@ use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::{PrecisionRecall, SpanMode};
 use cloze::train::{BadRows, ConllFormat, TaggedSentence, TokenClassificationEvaluation, read_conll, tag_names};
-use cloze_examples::{Recipe, Result, Table, TrainingArguments, built_in};
+use cloze_examples::{ClassLossArguments, Recipe, Result, Table, TrainingArguments, built_in};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -40,6 +40,8 @@ struct Arguments {
     /// Maximum number of tokens; longer sentences are truncated, and names in the rest count as not found
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
+    #[command(flatten)]
+    loss: ClassLossArguments,
     #[command(flatten)]
     training: TrainingArguments,
 }
@@ -72,7 +74,7 @@ fn run(arguments: &Arguments) -> Result {
         true => Recipe { epochs: 2, batch: 16, lr: 1e-3 },
         false => Recipe { epochs: 3, batch: 16, lr: 5e-5 },
     };
-    let data = data.seed(arguments.training.seed);
+    let data = arguments.loss.apply(data.seed(arguments.training.seed), &tags)?;
     let epochs = arguments.training.train("finetune_ner", &mut model, &data, &recipe, |model| {
         let found = evaluate(model, &validation)?;
         let scores = found.spans(SpanMode::Lenient)?.micro;

@@ -16,7 +16,7 @@ use clap::{Parser, ValueEnum};
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::{BadRows, LabelledBatch, Learn, Regress, RegressionEvaluation, Row, Sanitized, sanitize_scores};
-use cloze_examples::{Epoch, Recipe, Result, TrainingArguments};
+use cloze_examples::{Epoch, Recipe, Result, TrainingArguments, say_decimal_commas};
 use serde::Serialize;
 use serde_json::json;
 
@@ -99,8 +99,9 @@ fn regression(arguments: &Arguments, training: Pairs, validation: Pairs) -> Resu
     let tokenizer = Tokenizer::open(arguments.training.model.place())?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
     let (data, report) = training.encode(&tokenizer, max_length)?;
-    println!("{report}");
-    let (validation, _) = validation.encode(&tokenizer, max_length)?;
+    println!("training: {report}");
+    let (validation, report) = validation.encode(&tokenizer, max_length)?;
+    println!("validation: {report}");
     train(arguments, model, &tokenizer, data, &validation)
 }
 
@@ -112,10 +113,11 @@ fn embeddings(arguments: &Arguments, training: &Pairs, validation: &Pairs) -> Re
     let encode = |pairs: &Pairs| {
         LabelledData::of_sentences(&pairs.texts, &pairs.second_texts, pairs.labels.clone(), &tokenizer, max_length)
     };
-    let (validation, _) = encode(validation)?;
+    let (validation, report) = encode(validation)?;
+    println!("validation: {report}");
     if arguments.objective == Objective::Cosine {
         let (data, report) = encode(training)?;
-        println!("{report}");
+        println!("training: {report}");
         return train(arguments, model, &tokenizer, data, &validation);
     }
     let (first, second) = partners(arguments, training)?;
@@ -177,6 +179,7 @@ fn recipe(arguments: &Arguments) -> Recipe {
 fn scaled(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Pairs> {
     let bad = if arguments.drop_bad { BadRows::Drop } else { BadRows::Fail };
     let mut clean = sanitize_scores(name, rows).check(bad)?;
+    say_decimal_commas(&clean);
     if clean.dropped.total() > 0 {
         println!("{}", clean.dropped);
     }

@@ -74,7 +74,7 @@ fn run(arguments: &Arguments) -> Result {
         false => arguments.texts.iter().map(String::as_str).collect(),
     };
     let mut report = Vec::new();
-    for (text, found) in texts.iter().zip(pipeline.entities(&texts)?) {
+    for (text, found) in texts.iter().zip(cloze_examples::print_report(pipeline.entities(&texts)?)) {
         println!("{text}");
         if arguments.words {
             for word in pipeline.words(&[text])?.concat() {
@@ -110,7 +110,8 @@ fn small(arguments: &Arguments) -> Result<TokenClassification> {
     let report = trainer.seed(arguments.seed).run(&data.seed(arguments.seed))?;
     let first = report.losses.first().ok_or("--steps is 0: must be at least 1")?;
     println!("loss {:.4} in the first step, {:.4} on average in the last 20", first, report.mean_of_last(20));
-    let (held_out, _) = LabelledData::of_words(&held_out, &tags, &tokenizer, 128)?;
+    let (held_out, report) = LabelledData::of_words(&held_out, &tags, &tokenizer, 128)?;
+    println!("evaluating on {report}");
     let found = ClassificationEvaluation::run(&model, &held_out, 32)?;
     println!(
         "sentences with other names: word accuracy {:.4}, macro F1 of the tags {:.4}\n",

@@ -74,7 +74,7 @@ fn run(arguments: &Arguments) -> Result {
     let tokenizer = Tokenizer::open(arguments.model.place())?;
     let model: NextSentence = arguments.model.pipeline()?;
     if let [a, b] = &arguments.pair[..] {
-        let is_next = model.probability(a, b)?;
+        let is_next = cloze_examples::print_report(model.probability(a, b)?);
         println!("{}", layout(&tokenizer, a, b)?);
         println!("P(IsNext)={is_next:.3}  |  P(NotNext)={:.3}", 1.0 - is_next);
         return cloze_examples::write_json(arguments.json.as_deref(), &json!({"a": a, "b": b, "is_next": is_next}));
@@ -165,7 +165,8 @@ impl Way {
             Ok((text(example.first())?, text(example.second().unwrap_or_default())?))
         };
         let texts = first.iter().map(texts).collect::<Result<Vec<_>>>()?;
-        let probabilities = model.probabilities(&texts.iter().map(|(a, b)| (&a[..], &b[..])).collect::<Vec<_>>())?;
+        let of_texts: Vec<(&str, &str)> = texts.iter().map(|(a, b)| (&a[..], &b[..])).collect();
+        let probabilities = cloze_examples::print_report(model.probabilities(&of_texts)?);
         let asked = first.iter().zip(texts).zip(probabilities).map(|((example, (a, b)), is_next)| {
             let label = if example.label() == Some(IS_NEXT) { "IsNext" } else { "NotNext" };
             Classified { a, b, label, is_next }

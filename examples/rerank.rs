@@ -21,6 +21,9 @@ struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     device: DeviceArgument,
+    /// Read documents that are too long in overlapping windows, and average their scores, instead of cutting the end
+    #[arg(long)]
+    windows: bool,
     /// Number of documents to print [default: all]
     #[arg(long)]
     top: Option<usize>,
@@ -35,8 +38,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result {
     let model = CrossEncoder::open_on(&arguments.model, &arguments.device.device)?;
+    let model = if arguments.windows { model.long_texts(LongText::Windows) } else { model };
     let documents: Vec<&str> = arguments.documents.iter().map(String::as_str).collect();
     let ranked = model.rank(&arguments.query, &documents, arguments.top.unwrap_or(documents.len()))?;
+    let ranked = cloze_examples::print_report(ranked);
     for (index, score) in &ranked {
         println!("{score:>8.4}  {}", documents[*index]);
     }

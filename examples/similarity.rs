@@ -50,13 +50,17 @@ fn run(arguments: &Arguments) -> Result {
         Some(first) => (given.clone(), *first),
     };
     let query = arguments.query.as_deref().unwrap_or(default_query);
-    let matrix = model.matrix(&sentences, &sentences)?;
+    let matrix = cloze_examples::print_report(model.matrix(&sentences, &sentences)?);
     for (sentence, number) in sentences.iter().zip(1..) {
         println!("{number:>3}  {sentence}");
     }
     println!("\npairwise cosines\n\n{}", Table::square(&matrix));
     println!("most similar to {query:?}\n");
-    let ranked = model.most_similar(query, &sentences, arguments.top.unwrap_or(sentences.len()))?;
+    let ranked = cloze_examples::print_report(model.most_similar(
+        query,
+        &sentences,
+        arguments.top.unwrap_or(sentences.len()),
+    )?);
     for (index, cosine) in &ranked {
         println!("{cosine:>7.3}  {}", sentences[*index]);
     }

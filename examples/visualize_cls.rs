@@ -159,6 +159,10 @@ fn cls(model: &BertModel, tokenizer: &Tokenizer, texts: &[String], max_length: u
     let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::LongestFirst);
     let encode = |text: &String| tokenizer.encode_with(text, None, &options);
     let encodings = texts.iter().map(encode).collect::<cloze::bert::Result<Vec<_>>>()?;
+    let cut: usize = encodings.iter().map(|encoding| encoding.truncated).sum();
+    if cut > 0 {
+        eprintln!("{cut} tokens were cut from texts of more than {max_length} tokens");
+    }
     let mut vectors = Vec::with_capacity(texts.len());
     for encodings in encodings.chunks(32) {
         let batch = Batch::from_encodings(encodings)?;

@@ -10,15 +10,16 @@ pub mod prelude {
     pub use cloze_bert::{
         Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
         BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, CrossEncoder,
-        EncodeOptions, Encoding, FillMask, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline, PreTrainedModel,
-        ProblemType, QuestionAnswering, SaveOptions, SentenceEmbedder, SentenceEncoder, SequenceLabels, Similarity,
-        TextClassification, TokenClassification, Tokenizer, TokenizerOptions, TrainOptions, Truncation,
+        EncodeOptions, Encoding, FillMask, LongText, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline,
+        PreTrainedModel, ProblemType, QuestionAnswering, Reported, SaveOptions, SentenceEmbedder, SentenceEncoder,
+        SequenceLabels, Similarity, TextClassification, TokenClassification, Tokenizer, TokenizerOptions, TrainOptions,
+        Truncation,
     };
     pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
     pub use cloze_train::{
         AdamW, BatchRamp, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking,
-        MaskingRate, MaskingUnit, PairSampler, PreTraining, PreTrainingEvaluation, Schedule, Trainer, Unigram,
-        label_names, read_rows, sanitize,
+        MaskingRate, MaskingUnit, MultiLabelEvaluation, PairSampler, PreTraining, PreTrainingEvaluation, Schedule,
+        Trainer, Unigram, balanced_class_weights, label_names, read_rows, sanitize,
     };
 }
 
@@ -37,6 +38,7 @@ mod book {
         fine_tune: "how-to/fine-tune.md",
         pre_train: "how-to/pre-train.md",
         embed_and_search: "how-to/embed-and-search.md",
+        rerank: "how-to/rerank.md",
         long_texts: "how-to/long-texts.md",
         threads: "how-to/threads.md",
         choose_a_precision: "how-to/precision.md",

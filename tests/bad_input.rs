@@ -77,7 +77,7 @@ fn settings() -> Result {
     assert!(refused_with(&["--masking-rate", "0"])?.contains("masking rate is 0"));
     assert!(refused_with(&["--final-masking-rate", "1.5"])?.contains("masking rate is 1.5"));
     assert!(refused_with(&["--weight-decay=-1"])?.contains("weight decay is -1"));
-    assert!(refused_with(&["--warmup", "2"])?.contains("warmup is 2"));
+    assert!(refused_with(&["--warmup", "2.5"])?.contains("warmup is 2.5"));
     assert!(refused_with(&["--hidden", "100", "--heads", "3"])?.contains("hidden_size is 100"));
     assert!(refused_with(&["--config", "/no/such/config.json"])?.contains("/no/such/config.json"));
     assert!(refused_with(&["--vocab-size", "4"])?.contains('4'));
@@ -141,8 +141,8 @@ fn texts() -> Result {
     assert!(refused_by("masking", &["--probability", "1.5"])?.contains("1.5"));
     assert!(refused_by("nsp_pairs", &["--seq-len", "4"])?.contains("seq_len is 4"));
     let long = "gato ".repeat(600);
-    let said = refused_by("fill_mask", &[&format!("{long} [MASK]")])?;
-    assert!(said.contains("603") && said.contains("512"), "{said}");
+    let said = refused_by("attention_map", &[&long])?;
+    assert!(said.contains("602") && said.contains("512"), "{said}");
     Ok(())
 }
 
@@ -185,6 +185,23 @@ fn training_in_examples() -> Result {
     assert!(finetune(&[])?.contains("0 is the only class"));
     assert!(finetune(&["--labels", "good,bad,good"])?.contains("--labels names good twice"));
     assert!(finetune(&["--labels", "good,,bad"])?.contains("--labels has a name that is empty"));
+    let two = folder.file("two.tsv", b"text\tlabel\ngood\t0\nbad\t1\n")?;
+    let loss = |more: &[&str]| refused_by("finetune", &[&["--train", &two, "--validation", &two], more].concat());
+    let said = loss(&["--class-weights", "1,2,3"])?;
+    assert!(said.contains("--class-weights has 3 weights for 2 classes: 0, 1"), "{said}");
+    let said = loss(&["--class-weights", "1,-2"])?;
+    assert!(
+        said.contains("--class-weights has \"-2\": must be \"balanced\", or finite numbers of at least 0"),
+        "{said}"
+    );
+    assert!(loss(&["--label-smoothing", "1.5"])?.contains("--label-smoothing is 1.5: must be from 0 to 1"));
+    let said = loss(&["--multi-label", "--class-weights", "balanced"])?;
+    assert!(said.contains("--class-weights is for data with one label each: here several labels may apply"), "{said}");
+    let said = loss(&["--label-columns", "rude,toxic"])?;
+    assert!(said.contains("no column rude: the file has text, label"), "{said}");
+    let graded = folder.file("graded.tsv", b"query\tdocument\tlabel\na\tb\t1\nc\td\t2\n")?;
+    let said = refused_by("finetune_reranker", &["--train", &graded, "--validation", &graded])?;
+    assert!(said.contains("train: label 2 is out of range: 0 is irrelevant, 1 is relevant"), "{said}");
     // A code is the name of a class, however large.
     let code = folder.file("code.tsv", b"text\tlabel\ngood\t99999999\n")?;
     let said = refused_by("finetune", &["--train", &code, "--validation", &one])?;

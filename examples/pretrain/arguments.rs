@@ -85,10 +85,10 @@ pub struct Arguments {
     /// --model]
     #[arg(long)]
     pub lr: Option<f64>,
-    /// Fraction of the steps over which the learning rate warms up
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.02)]
+    /// Fraction of the steps over which the learning rate warms up, or their number if at least 1
+    #[arg(long, default_value_t = 0.02)]
     pub warmup: f64,
-    /// How the learning rate goes on after the warm-up
+    /// Curve of the learning rate after the warm-up
     #[arg(long, default_value = "linear", value_parser = ["linear", "cosine", "constant"])]
     pub schedule: String,
     /// Weight decay, except of biases and LayerNorm

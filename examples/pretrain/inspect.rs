@@ -73,6 +73,7 @@ fn inspect(
     pair: &Pair,
 ) -> Result<Inspected> {
     let is_next = next_sentence.map(|model| model.probability(&pair.a, &pair.b)).transpose()?;
+    let is_next = is_next.map(cloze_examples::print_report);
     let mut encoding = match next_sentence {
         Some(_) => tokenizer.encode_pair(&pair.a, &pair.b)?,
         None => tokenizer.encode(&format!("{} {}", pair.a, pair.b))?,

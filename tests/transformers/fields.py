@@ -70,7 +70,7 @@ CONFIG = {
     "pooler_fc_size": [768], "pooler_num_attention_heads": [12], "pooler_num_fc_layers": [3], "pooler_size_per_head": [128],
     "pooler_type": ["first_token_transform"], "task_specific_params": [{}], "tie_encoder_decoder": [True],
     "tie_last_hidden_states": [True], "tokenizer_class": ["BertTokenizer"], "torchscript": [True], "use_bfloat16": [True],
-    "allow_global_per_layer_attribute_access": [True], "tie_weights_": [True],
+    "allow_global_per_layer_attribute_access": [True], "_num_labels": [5], "eos_token_ids": [0], "xla_device": [True], "tie_weights_": [True],
     "sentence_transformers": [{"activation_fn": IDENTITY, "version": "5.0.0"}], "sbert_ce_default_activation_function": [SIGMOID],
 }
 VALUES = {
@@ -126,7 +126,7 @@ VALUES = {
         "megatron_config": [{"x": 1}], "megatron_core": ["x"], "modules_to_save": [["classifier"], ["classifier", "pooler"], None],
         "monteclora_config": [{}], "peft_type": ["IA3", "x"], "peft_version": ["0.1.0"], "qalora_group_size": [2], "r": [5], "revision": ["x"],
         "rank_pattern": [{"query": 5}, {"key": 5}, {}], "runtime_config": [{"ephemeral_gpu_offload": True}],
-        "target_modules": [["query"], ["query", "value", "key"], "all-linear", r".*(query|value)", r".*query", []], "target_parameters": [["x"]],
+        "target_modules": [["query"], ["query", "value", "key"], "all-linear", r".*(query|value)", r".*query", r"(?!x).*(query|value)", None, []], "target_parameters": [["x"]],
         "task_type": ["SEQ_CLS", "TOKEN_CLS", "FEATURE_EXTRACTION"], "trainable_token_indices": [[3]], "use_bdlora": [{}],
         "use_dora": [True], "use_qalora": [True], "use_rslora": [True], "velora_config": [{}],
     },

@@ -1,5 +1,5 @@
-//! Every field of every settings file that the Python packages know, with changed values: the result changes as theirs, or
-//! the file is refused by name, or neither result changes. What differs on purpose is listed here.
+//! Every field of every settings file that the Python packages know, with changed values: the result changes as theirs,
+//! or the file is refused by name, or neither result changes. What differs on purpose is listed here.
 
 use std::fs;
 use std::path::Path;
@@ -104,7 +104,8 @@ fn tokens(folder: &Path) -> Result<Output> {
 
 fn embeddings(folder: &Path) -> Result<Output> {
     let embedder = SentenceEmbedder::open(folder)?;
-    let vectors = [embedder.embed(&TEXTS)?, embedder.query(&TEXTS)?, embedder.document(&TEXTS)?].concat().concat();
+    let vectors = [embedder.embed(&TEXTS)?, embedder.query(&TEXTS)?, embedder.document(&TEXTS)?];
+    let vectors = vectors.map(|vectors| vectors.value).concat().concat();
     Ok(Output { numbers: vectors.into_iter().map(f64::from).collect(), ..Output::default() })
 }
 

@@ -3,8 +3,11 @@
 //! they print that they are skipped.
 
 mod adapters;
+mod cross_encoders;
 mod fields;
+mod long_texts;
 mod models;
+mod padding;
 mod python;
 mod sentences;
 mod settings;

@@ -75,8 +75,8 @@ fn encodings(folder: &Path, texts: &[String]) -> Result<Vec<Expected>> {
     Ok(single.chain(pairs).map(|encoding| encoding.map(expected)).collect::<std::result::Result<_, _>>()?)
 }
 
-/// Folders of many kinds give what their AutoTokenizer gives, except for those called `differs`, whose differences are on
-/// purpose, and `refused`. Saved and opened again, they give the same.
+/// Folders of many kinds give what their AutoTokenizer gives, except for those called `differs`, whose differences are
+/// on purpose, and `refused`. Saved and opened again, they give the same.
 #[test]
 fn odd_folders_tokenize_as_in_transformers() -> Result {
     let Some(python) = Python::of("odd_folders_tokenize_as_in_transformers") else { return Ok(()) };

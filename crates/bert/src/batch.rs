@@ -59,7 +59,8 @@ impl Batch {
     }
 
     /// Packs a padded batch: `ids`, `token_types` and `attention_mask`, each `[B, L]`, row-major. Tokens with mask 0
-    /// are padding and are dropped. [`Batch::rows_of_padded`] maps the remaining tokens to packed rows.
+    /// are padding and are dropped, wherever they are: the first token of a row has position 0 also if padding comes before
+    /// it, and is the one that is pooled. [`Batch::rows_of_padded`] maps the remaining tokens to packed rows.
     ///
     /// # Errors
     /// Returns an error if the lengths differ or are not a multiple of `length`, or a row has only padding.
@@ -147,6 +148,9 @@ mod tests {
         assert_eq!(batch.token_types(), [0, 1, 0]);
         assert_eq!(batch.positions(), [0, 1, 0]);
         assert_eq!(batch.sequences().cu_seqlens(), [0, 2, 3]);
+        let left = Batch::from_padded(&[0, 5, 6, 0, 0, 7], &[0, 0, 1, 0, 0, 0], &[0, 1, 1, 0, 0, 1], 3).unwrap();
+        assert_eq!((left.ids(), left.token_types()), (batch.ids(), batch.token_types()));
+        assert_eq!((left.positions(), left.sequences().cu_seqlens()), (&[0, 1, 0][..], &[0, 2, 3][..]));
         assert_eq!(Batch::rows_of_padded(&[1, 1, 0, 1]), [Some(0), Some(1), None, Some(2)]);
     }
 

@@ -44,8 +44,10 @@ pub enum ErrorKind {
         reason: String,
     },
     /// A text with more tokens than fit.
-    #[error("the text has {tokens} tokens with its special tokens, {limit} fit: shorten it or set a truncation")]
+    #[error("{}", too_long(*text, *tokens, *limit))]
     TooLong {
+        /// The index of the text among those given to a pipeline.
+        text: Option<usize>,
         /// The number of tokens, special tokens included.
         tokens: usize,
         /// The number of tokens that fit.
@@ -66,6 +68,14 @@ pub enum ErrorKind {
     /// An error of the tensor library.
     #[error(transparent)]
     Tensor(#[from] cloze_tensor::Error),
+}
+
+fn too_long(text: Option<usize>, tokens: usize, limit: usize) -> String {
+    let (text, way_out) = match text {
+        None => ("the text".to_string(), "set a truncation"),
+        Some(index) => (format!("text {index}"), "choose to truncate it or to read it in windows"),
+    };
+    format!("{text} has {tokens} tokens with its special tokens, {limit} fit: shorten it, or {way_out}")
 }
 
 fn prefix(path: Option<&Path>) -> String {
@@ -101,6 +111,15 @@ impl Error {
     /// Returns an error about an invalid vocabulary, corpus or id.
     pub fn tokenizer(reason: impl Into<String>) -> Error {
         ErrorKind::Tokenizer { reason: reason.into() }.into()
+    }
+
+    /// Adds the index of a text to an error about it.
+    pub(crate) fn in_text(self, index: usize) -> Error {
+        match *self.0 {
+            ErrorKind::TooLong { tokens, limit, .. } => ErrorKind::TooLong { text: Some(index), tokens, limit }.into(),
+            ErrorKind::Input { reason } => Error::input(format!("text {index}: {reason}")),
+            other => other.into(),
+        }
     }
 
     /// Adds the file `path` to an error about a configuration or a vocabulary.

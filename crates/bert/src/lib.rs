@@ -9,6 +9,7 @@
 //! - [`Batch`]: packed sequences. Models only see real tokens; there is no padding and no mask.
 //! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
 //!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`], [`CrossEncoder`].
+//!   Texts that are too long are cut, refused or read in windows ([`LongText`]), and [`Reported`].
 //! - [`tags`]: the tags of words, such as `B-PER`, in every scheme and notation, and the spans that they form.
 //!
 //! # Models by name
@@ -24,7 +25,7 @@
 //! - `HF_HOME`, `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`): the cache is the folder `HF_HUB_CACHE`, or else `hub` in
 //!   `HF_HOME`, which is `~/.cache/huggingface` by default.
 //! - `HF_TOKEN`: the token for private and gated repositories, by default the one that `hf auth login` stored.
-//! - `HF_HUB_OFFLINE=1`: uses only the cache.
+//! - `HF_HUB_OFFLINE=1`, or `TRANSFORMERS_OFFLINE=1`: uses only the cache.
 //! - `HF_ENDPOINT`: the address of the hub, `https://huggingface.co` by default. The token is sent to no other address.
 //! - `HF_HUB_DOWNLOAD_TIMEOUT`: the time in seconds to wait for an answer or for more data, 30 by default.
 //! - `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`: the proxy.

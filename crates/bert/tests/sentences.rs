@@ -44,7 +44,7 @@ fn folder(files: &[(&str, Value)]) -> Result<tempfile::TempDir> {
 
 /// Computes the vectors of texts without any setting, of at most `length` tokens.
 fn plain(texts: &[&str], length: usize) -> Result<Vec<Vec<f32>>> {
-    Ok(SentenceEmbedder::new(encoder()?, tokenizer()?.with_max_length(length))?.embed(texts)?)
+    Ok(SentenceEmbedder::new(encoder()?, tokenizer()?.with_max_length(length))?.embed(texts)?.value)
 }
 
 #[track_caller]
@@ -330,7 +330,7 @@ fn similarities_follow_the_function_of_the_folder() -> Result {
         ("manhattan", -pairs().map(|(a, b)| (a - b).abs()).sum::<f64>()),
     ] {
         let dir = folder(&[("config_sentence_transformers.json", json!({"similarity_fn_name": name}))])?;
-        let found = Similarity::open(dir.path())?.score(TEXTS[0], TEXTS[1])?;
+        let found = Similarity::open(dir.path())?.score(TEXTS[0], TEXTS[1])?.value;
         assert!((found - expected).abs() < 1e-4, "{name}: {found} against {expected}");
     }
     Ok(())

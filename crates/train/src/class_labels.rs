@@ -13,7 +13,8 @@ const MAX_CLASSES: usize = 1 << 16;
 
 /// Returns the class names of `rows`. If most labels are integers, the names are the different integers in ascending
 /// order: `"0"`, `"1"`, or `"-1"`, `"0"`, `"1"`. Otherwise they are all string labels in alphabetical order. Missing
-/// labels are skipped, and so is `-` beside names, by which SNLI and MultiNLI mark rows without a gold label.
+/// labels are skipped, and so is what marks rows without a gold label: `-` beside names, as in SNLI and MultiNLI, and -1
+/// beside all integers from 0 to at least 2, as in `datasets`. (-1, 0 and 1 are three classes.)
 ///
 /// # Errors
 /// Returns an error if no row has a usable label, or if there are more than 65,536 different integers.
@@ -50,7 +51,11 @@ pub fn label_names(rows: &[Row]) -> Result<Vec<String>> {
                 format!("there are {count} different integers, more than {MAX_CLASSES} classes: are they scores?");
             Err(Error::data("labels", why))
         }
-        _ => Ok(integers.into_iter().map(|class| class.to_string()).collect()),
+        count => {
+            let are_indices = count > 3 && integers.iter().copied().eq(-1..count as i64 - 1);
+            let classes = integers.into_iter().filter(|&class| !(are_indices && class == NO_CLASS));
+            Ok(classes.map(|class| class.to_string()).collect())
+        }
     }
 }
 
@@ -75,6 +80,9 @@ pub fn multi_label_names(rows: &[Row]) -> Result<Vec<String>> {
         false => Ok(names.into_iter().collect()),
     }
 }
+
+/// The integer that marks rows without a gold label.
+pub(crate) const NO_CLASS: i64 = -1;
 
 /// Returns whether a label is a dash, which says that a row has no gold label.
 pub(crate) fn is_no_label(name: &str) -> bool {
@@ -185,6 +193,18 @@ mod tests {
         assert_eq!(names(&[json!(1), json!(-1), json!(0), json!(1)]).unwrap(), ["-1", "0", "1"]);
         assert_eq!(names(&[json!(3550308), json!("3304557")]).unwrap(), ["3304557", "3550308"]);
         assert_eq!(names(&[json!(4), json!(0), json!(10)]).unwrap(), ["0", "4", "10"]);
+    }
+
+    /// `datasets` marks the unlabelled pairs of SNLI so.
+    #[test]
+    fn minus_one_beside_indices_is_no_class() {
+        let given = [json!(2), json!(-1), json!(0), json!("-1"), json!(1)];
+        assert_eq!(names(&given).unwrap(), ["0", "1", "2"]);
+        for other in [vec![-1, 0, 1], vec![-1, 0, 1, 3], vec![-2, -1, 0, 1, 2], vec![-1, 1, 2, 3], vec![-1, 0]] {
+            let given: Vec<Value> = other.iter().copied().map(Value::from).collect();
+            let expected: Vec<String> = other.iter().map(i64::to_string).collect();
+            assert_eq!(names(&given).unwrap(), expected);
+        }
     }
 
     #[test]

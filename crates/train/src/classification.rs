@@ -71,7 +71,7 @@ impl ClassificationEvaluation {
             let batch = batch?;
             no_grad(|| -> Result<()> {
                 let (logits, labels) = model.classify(&batch)?;
-                evaluation.loss += logits.cross_entropy_with(&labels, sum)?.item()?;
+                evaluation.loss += logits.cross_entropy_with(&labels, &sum)?.item()?;
                 let pairs = logits.argmax()?.into_iter().map(|class| class as i64).zip(labels);
                 let (predictions, labels): (Vec<i64>, Vec<i64>) =
                     pairs.filter(|(_, label)| *label != sum.ignore_index).unzip();

@@ -92,7 +92,7 @@ impl Sums {
             _ => sum().ignore_index,
         };
         let labels: Vec<i64> = labels.iter().zip(batch.target_kinds()).map(label).collect();
-        self.masked_loss += logits.cross_entropy_with(&labels, sum())?.item()?;
+        self.masked_loss += logits.cross_entropy_with(&labels, &sum())?.item()?;
         self.masked_ids.extend(labels.iter().filter_map(|&label| u32::try_from(label).ok()));
         if let Some(term) = terms.next() {
             let (logits, labels) = cross_entropy(Some(term))?;
@@ -120,7 +120,7 @@ struct Score {
 
 impl Score {
     fn add(&mut self, logits: &Tensor, labels: &[i64]) -> Result<()> {
-        self.loss += logits.cross_entropy_with(labels, sum())?.item()?;
+        self.loss += logits.cross_entropy_with(labels, &sum())?.item()?;
         self.right += logits.argmax()?.iter().zip(labels).filter(|&(&class, &label)| class as i64 == label).count();
         self.rows += labels.len();
         Ok(())

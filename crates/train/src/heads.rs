@@ -2,33 +2,38 @@
 
 use cloze_bert::{
     BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
-    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, Mode, SentenceEncoder,
-    SequenceLabels,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, Mode, PreTrainedModel,
+    ProblemType, SentenceEncoder, SequenceLabels,
 };
-use cloze_tensor::CrossEntropy;
+use cloze_tensor::{CrossEntropy, Tensor};
 
 use crate::sentence_losses::{cosines, ranking_loss};
 use crate::trainer::{Learn, LossTerm};
 use crate::{LabelledBatch, PreTrainingBatch, Result};
 
-/// Counts the labels that are not ignored.
-fn classes(labels: &[i64]) -> usize {
-    let ignored = CrossEntropy::default().ignore_index;
-    labels.iter().filter(|&&label| label != ignored).count()
+/// Returns the cross-entropy of classes, with the settings of their data.
+fn classes<L>(batch: &LabelledBatch<L>, logits: Tensor, labels: Vec<i64>, module: &'static str) -> Vec<LossTerm> {
+    vec![LossTerm::CrossEntropy { logits, labels, settings: batch.loss.clone(), module }]
 }
 
 /// The masked tokens and, if the batch has labels for them, the next sentences.
 impl Learn<PreTrainingBatch> for BertForPreTraining {
-    fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
+    fn total_weights(&self, batch: &PreTrainingBatch) -> Vec<f64> {
         let targets = batch.targets();
         let next_sentence = Some(targets.next_sentence.len()).filter(|&labels| labels > 0);
-        std::iter::once(targets.labels.len()).chain(next_sentence).collect()
+        std::iter::once(targets.labels.len()).chain(next_sentence).map(|labels| labels as f64).collect()
     }
 
     fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> Result<Vec<LossTerm>> {
         let targets = batch.targets();
         let (cls, masked) = self.cls_and_rows(batch.batch(), &targets.rows, mode)?;
-        let term = |logits, labels: &[i64], module| LossTerm::CrossEntropy { logits, labels: labels.to_vec(), module };
+        let settings = CrossEntropy::default();
+        let term = |logits, labels: &[i64], module| LossTerm::CrossEntropy {
+            logits,
+            labels: labels.to_vec(),
+            settings: settings.clone(),
+            module,
+        };
         let mut terms = vec![term(self.mlm_logits(&masked)?, &targets.labels, "cls.predictions")];
         if !targets.next_sentence.is_empty() {
             terms.push(term(self.nsp_logits(&cls)?, &targets.next_sentence, "cls.seq_relationship"));
@@ -45,45 +50,51 @@ impl Learn<PreTrainingBatch> for BertForPreTraining {
 
 /// The masked tokens; next-sentence labels are ignored.
 impl Learn<PreTrainingBatch> for BertForMaskedLM {
-    fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
-        vec![batch.targets().labels.len()]
+    fn total_weights(&self, batch: &PreTrainingBatch) -> Vec<f64> {
+        vec![batch.targets().labels.len() as f64]
     }
 
     fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> Result<Vec<LossTerm>> {
         let targets = batch.targets();
         let logits = self.forward(batch.batch(), &targets.rows, mode)?;
-        Ok(vec![LossTerm::CrossEntropy { logits, labels: targets.labels.clone(), module: "cls.predictions" }])
+        let (labels, settings) = (targets.labels.clone(), CrossEntropy::default());
+        Ok(vec![LossTerm::CrossEntropy { logits, labels, settings, module: "cls.predictions" }])
     }
 }
 
 /// A class per sequence: cross-entropy.
 impl Learn<LabelledBatch<i64>> for BertForSequenceClassification {
-    fn counts(&self, batch: &LabelledBatch<i64>) -> Vec<usize> {
-        vec![classes(&batch.labels)]
+    fn total_weights(&self, batch: &LabelledBatch<i64>) -> Vec<f64> {
+        vec![batch.loss.total_weight(&batch.labels)]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<i64>, mode: Mode) -> Result<Vec<LossTerm>> {
-        let labels = SequenceLabels::Classes(batch.labels.clone());
-        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &labels, mode)?)])
+        let logits = self.forward(&batch.batch, mode)?;
+        Ok(classes(batch, logits, batch.labels.clone(), "classifier"))
     }
 }
 
-/// A number per sequence: mean squared error.
+/// A number per sequence: mean squared error. If the problem type of the model is multi-label classification, it is the
+/// probability that a label applies, and the loss is binary cross-entropy, as in `transformers`.
 impl Learn<LabelledBatch<f32>> for BertForSequenceClassification {
-    fn counts(&self, batch: &LabelledBatch<f32>) -> Vec<usize> {
-        vec![batch.labels.len()]
+    fn total_weights(&self, batch: &LabelledBatch<f32>) -> Vec<f64> {
+        vec![batch.labels.len() as f64]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<f32>, mode: Mode) -> Result<Vec<LossTerm>> {
-        let labels = SequenceLabels::Values(batch.labels.clone());
+        let labels = batch.labels.clone();
+        let labels = match self.config().named_problem_type() {
+            Some(ProblemType::MultiLabel) => SequenceLabels::MultiLabel(labels),
+            _ => SequenceLabels::Values(labels),
+        };
         Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &labels, mode)?)])
     }
 }
 
 /// Any number of labels per sequence: binary cross-entropy.
 impl Learn<LabelledBatch<Vec<bool>>> for BertForSequenceClassification {
-    fn counts(&self, batch: &LabelledBatch<Vec<bool>>) -> Vec<usize> {
-        vec![batch.labels.len()]
+    fn total_weights(&self, batch: &LabelledBatch<Vec<bool>>) -> Vec<f64> {
+        vec![batch.labels.len() as f64]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<Vec<bool>>, mode: Mode) -> Result<Vec<LossTerm>> {
@@ -94,19 +105,19 @@ impl Learn<LabelledBatch<Vec<bool>>> for BertForSequenceClassification {
 
 /// A class per token: cross-entropy.
 impl Learn<LabelledBatch<Vec<i64>>> for BertForTokenClassification {
-    fn counts(&self, batch: &LabelledBatch<Vec<i64>>) -> Vec<usize> {
-        vec![batch.labels.iter().map(|labels| classes(labels)).sum()]
+    fn total_weights(&self, batch: &LabelledBatch<Vec<i64>>) -> Vec<f64> {
+        vec![batch.loss.total_weight(&batch.labels.concat())]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<Vec<i64>>, mode: Mode) -> Result<Vec<LossTerm>> {
-        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &batch.labels.concat(), mode)?)])
+        Ok(classes(batch, self.forward(&batch.batch, mode)?, batch.labels.concat(), "classifier"))
     }
 }
 
 /// The first and the last token of each answer: the mean of two cross-entropies.
 impl Learn<LabelledBatch<(u32, u32)>> for BertForQuestionAnswering {
-    fn counts(&self, batch: &LabelledBatch<(u32, u32)>) -> Vec<usize> {
-        vec![batch.labels.len()]
+    fn total_weights(&self, batch: &LabelledBatch<(u32, u32)>) -> Vec<f64> {
+        vec![batch.labels.len() as f64]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<(u32, u32)>, mode: Mode) -> Result<Vec<LossTerm>> {
@@ -117,23 +128,25 @@ impl Learn<LabelledBatch<(u32, u32)>> for BertForQuestionAnswering {
 
 /// The right choice of each question: cross-entropy.
 impl Learn<LabelledBatch<i64>> for BertForMultipleChoice {
-    fn counts(&self, batch: &LabelledBatch<i64>) -> Vec<usize> {
-        vec![classes(&batch.labels)]
+    fn total_weights(&self, batch: &LabelledBatch<i64>) -> Vec<f64> {
+        vec![batch.loss.total_weight(&batch.labels)]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<i64>, mode: Mode) -> Result<Vec<LossTerm>> {
-        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, batch.choices(), &batch.labels, mode)?)])
+        let logits = self.forward(&batch.batch, batch.choices(), mode)?;
+        Ok(classes(batch, logits, batch.labels.clone(), "classifier"))
     }
 }
 
 /// Label 0 if the second sentence follows the first, 1 if it does not: cross-entropy.
 impl Learn<LabelledBatch<i64>> for BertForNextSentencePrediction {
-    fn counts(&self, batch: &LabelledBatch<i64>) -> Vec<usize> {
-        vec![classes(&batch.labels)]
+    fn total_weights(&self, batch: &LabelledBatch<i64>) -> Vec<f64> {
+        vec![batch.loss.total_weight(&batch.labels)]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<i64>, mode: Mode) -> Result<Vec<LossTerm>> {
-        Ok(vec![LossTerm::Mean(self.loss(&batch.batch, &batch.labels, mode)?)])
+        let logits = self.forward(&batch.batch, mode)?;
+        Ok(classes(batch, logits, batch.labels.clone(), "cls.seq_relationship"))
     }
 }
 
@@ -141,8 +154,8 @@ impl Learn<LabelledBatch<i64>> for BertForNextSentencePrediction {
 ///
 /// Source: N. Reimers, I. Gurevych, "Sentence-BERT", 2019, section 3; `CosineSimilarityLoss` of `sentence-transformers`.
 impl Learn<LabelledBatch<f32>> for SentenceEncoder {
-    fn counts(&self, batch: &LabelledBatch<f32>) -> Vec<usize> {
-        vec![batch.labels.len()]
+    fn total_weights(&self, batch: &LabelledBatch<f32>) -> Vec<f64> {
+        vec![batch.labels.len() as f64]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<f32>, mode: Mode) -> Result<Vec<LossTerm>> {
@@ -152,8 +165,8 @@ impl Learn<LabelledBatch<f32>> for SentenceEncoder {
 
 /// Pairs of sentences that belong together: cross-entropy over the second sentences of the batch.
 impl Learn<LabelledBatch<()>> for SentenceEncoder {
-    fn counts(&self, batch: &LabelledBatch<()>) -> Vec<usize> {
-        vec![batch.labels.len()]
+    fn total_weights(&self, batch: &LabelledBatch<()>) -> Vec<f64> {
+        vec![batch.labels.len() as f64]
     }
 
     fn loss_terms(&self, batch: &LabelledBatch<()>, mode: Mode) -> Result<Vec<LossTerm>> {

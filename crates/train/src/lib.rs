@@ -13,6 +13,7 @@ mod labelled;
 mod length_warmup;
 mod masking;
 pub mod metrics;
+mod multi_label;
 mod optimizer;
 mod pairs;
 pub mod plot;
@@ -40,11 +41,12 @@ pub use corpus::{Corpus, CorpusFiles, TokenizedCorpus};
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::PreTrainingEvaluation;
 pub use labelled::{
-    AnswerSpan, ChoiceExample, EncodingReport, LabelledBatch, LabelledData, QuestionExample, Sequence, TaggedSentence,
-    tag_names,
+    AnswerSpan, ChoiceExample, ClassLabel, EncodingReport, LabelledBatch, LabelledData, QuestionExample, Sequence,
+    TaggedSentence, balanced_class_weights, tag_names,
 };
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, MaskingRate, MaskingUnit, Selection, Target, TargetKind, VocabularyTable};
+pub use multi_label::MultiLabelEvaluation;
 pub use optimizer::{AdamW, Optimizer, ParameterGroup};
 pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_batch::{MaskedExample, PreTrainingBatch};

@@ -6,8 +6,8 @@ use crate::{Error, Result};
 
 /// A learning rate schedule: the learning rate of each step as a factor of its peak.
 ///
-/// Every schedule begins with a linear warm-up from 0, over a fraction of all steps, and then follows its curve. The
-/// factors equal those of the schedules in transformers.
+/// Every schedule begins with a linear warm-up from 0 and then follows its curve. The factors equal those of the schedules in
+/// transformers, and `warmup` is its `warmup_steps`: below 1, a fraction of all steps, rounded up; from 1, a number of steps.
 ///
 /// ```
 /// use cloze_train::Schedule;
@@ -17,31 +17,31 @@ use crate::{Error, Result};
 pub enum Schedule {
     /// Decays linearly from the peak to 0.
     Linear {
-        /// Fraction of all steps spent on the warm-up, in [0, 1].
+        /// The fraction of all steps spent on the warm-up, or their number if it is at least 1.
         warmup: f64,
     },
     /// Stays at the peak.
     Constant {
-        /// Fraction of all steps spent on the warm-up, in [0, 1].
+        /// The fraction of all steps spent on the warm-up, or their number if it is at least 1.
         warmup: f64,
     },
     /// Decays from the peak to 0 along half a cosine wave.
     Cosine {
-        /// Fraction of all steps spent on the warm-up, in [0, 1].
+        /// The fraction of all steps spent on the warm-up, or their number if it is at least 1.
         warmup: f64,
     },
     /// Repeats the cosine decay several times, restarting from the peak. All cycles have the same length.
     ///
     /// Source: I. Loshchilov, F. Hutter, "SGDR: Stochastic gradient descent with warm restarts", 2017.
     CosineRestarts {
-        /// Fraction of all steps spent on the warm-up, in [0, 1].
+        /// The fraction of all steps spent on the warm-up, or their number if it is at least 1.
         warmup: f64,
         /// Number of cycles, at least 1.
         cycles: u32,
     },
     /// Decays from the peak to `end` in proportion to the fraction of steps left, raised to `power`.
     Polynomial {
-        /// Fraction of all steps spent on the warm-up, in [0, 1].
+        /// The fraction of all steps spent on the warm-up, or their number if it is at least 1.
         warmup: f64,
         /// Exponent, greater than 0; 1 is linear.
         power: f64,
@@ -67,7 +67,8 @@ impl fmt::Display for Schedule {
         }
         match self.warmup() {
             0.0 => Ok(()),
-            warmup => write!(f, ", warm-up over {warmup} of the steps"),
+            warmup if warmup < 1.0 => write!(f, ", warm-up over {warmup} of the steps"),
+            warmup => write!(f, ", warm-up over {warmup} steps"),
         }
     }
 }
@@ -84,9 +85,10 @@ impl Schedule {
     }
 
     pub(crate) fn check(self) -> Result<()> {
-        let part = 0.0..=1.0;
-        if !part.contains(&self.warmup()) {
-            return Err(Error::invalid("warmup", self.warmup(), "from 0 to 1"));
+        let (part, warmup) = (0.0..=1.0, self.warmup());
+        let is_number = warmup >= 1.0 && warmup.fract() == 0.0 && warmup.is_finite();
+        if !part.contains(&warmup) && !is_number {
+            return Err(Error::invalid("warmup", warmup, "a fraction below 1 or a whole number of steps"));
         }
         match self {
             Schedule::CosineRestarts { cycles: 0, .. } => Err(Error::invalid("cycles", 0, "at least 1")),
@@ -102,8 +104,11 @@ impl Schedule {
     /// counts as 0.
     pub fn factor(self, step: u32, total: u32) -> f64 {
         let part = |x: f64| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
-        let warmup = (part(self.warmup()) * f64::from(total)).round();
         let (step, total) = (f64::from(step), f64::from(total));
+        let warmup = match self.warmup() {
+            steps if steps >= 1.0 => steps.trunc(),
+            fraction => (part(fraction) * total).ceil(),
+        };
         if step < warmup {
             return step / warmup;
         }
@@ -138,6 +143,30 @@ mod tests {
         assert_eq!(Schedule::Constant { warmup: 0.0 }.factor(0, 10), 1.0);
         assert_eq!(Schedule::Constant { warmup: 0.5 }.factor(9, 10), 1.0);
         assert_eq!(Schedule::Linear { warmup: 0.0 }.factor(0, 0), 0.0);
+    }
+
+    /// Expected values from `TrainingArguments(warmup_steps=..).get_warmup_steps(total)` of transformers 5.23.
+    #[test]
+    fn fractions_are_rounded_up_as_in_transformers() {
+        let steps = [
+            (0.0, 10, 0),
+            (0.1, 25, 3),
+            (0.1, 30, 3),
+            (0.07, 100, 8), // 0.07 × 100 is above 7 in f64
+            (0.001, 10, 1),
+            (0.999, 1000, 999),
+            (1.0, 10, 1),
+            (4.0, 10, 4),
+            (40.0, 10, 40),
+        ];
+        for (warmup, total, expected) in steps {
+            let schedule = Schedule::Constant { warmup };
+            let found = (0..=100).take_while(|&step| schedule.factor(step, total) < 1.0).count();
+            assert_eq!(found.min(expected.max(101)), expected.min(101), "{warmup} of {total}");
+        }
+        let said = |warmup| Schedule::Linear { warmup }.to_string();
+        assert_eq!(said(0.1), "linear, warm-up over 0.1 of the steps");
+        assert_eq!(said(100.0), "linear, warm-up over 100 steps");
     }
 
     fn all(warmup: f64) -> [Schedule; 5] {
@@ -193,10 +222,12 @@ mod tests {
                     let factor = schedule.factor(step, total);
                     assert!((0.0..=1.0).contains(&factor), "{schedule:?} gives {factor} at {step} of {total}");
                 }
-                assert_eq!(schedule.check().is_ok(), (0.0..=1.0).contains(&warmup));
+                assert_eq!(schedule.check().is_ok(), [0.0, 0.3, 1.0, 7.0].contains(&warmup), "{schedule:?}");
             }
         }
-        let error = Schedule::Linear { warmup: f64::NAN }.check().unwrap_err().to_string();
-        assert_eq!(error, "warmup is NaN, must be from 0 to 1");
+        for warmup in [f64::NAN, -0.5, 1.5] {
+            let error = Schedule::Linear { warmup }.check().unwrap_err().to_string();
+            assert_eq!(error, format!("warmup is {warmup}, must be a fraction below 1 or a whole number of steps"));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use cloze_bert::{BertForTokenClassification, Mode, PreTrainedModel, Tokenizer};
 use cloze_tensor::{CrossEntropy, Reduction, no_grad};
 
-use crate::labelled::{classes, encode_sentences};
+use crate::labelled::{classes, encode_sentences, in_scheme_of};
 use crate::metrics::{SpanMode, SpanScores, span_scores};
 use crate::{Error, LabelledData, Result, TaggedSentence};
 
@@ -27,11 +27,12 @@ pub struct TokenClassificationEvaluation {
 
 impl TokenClassificationEvaluation {
     /// Evaluates `model` on `sentences`, `batch_size` at a time. Sentences are encoded like
-    /// [`LabelledData::of_words`](LabelledData#method.of_words) does, with at most `max_length` tokens.
+    /// [`LabelledData::of_words`](LabelledData#method.of_words) does, with at most `max_length` tokens. If the model has
+    /// tags of another scheme, such as BILOU for sentences in IOB2, its tags for the same spans are the true ones.
     ///
     /// # Errors
-    /// Returns an error if no sentence has a word, a tag is not one of the model's labels, `batch_size` is 0, or a
-    /// sentence does not fit the model.
+    /// Returns an error if no sentence has a word, a tag is not one of the model's labels and cannot be converted to
+    /// them, `batch_size` is 0, or a sentence does not fit the model.
     pub fn run(
         model: &BertForTokenClassification,
         sentences: &[TaggedSentence],
@@ -40,6 +41,7 @@ impl TokenClassificationEvaluation {
         batch_size: usize,
     ) -> Result<TokenClassificationEvaluation> {
         let names = &model.config().labels;
+        let sentences = &*in_scheme_of(names, sentences);
         let classes = classes(sentences, names)?;
         let (data, indices) = encode_with_word_positions(sentences, tokenizer, max_length)?;
         let sum = CrossEntropy { reduction: Reduction::Sum, ..CrossEntropy::default() };
@@ -59,7 +61,7 @@ impl TokenClassificationEvaluation {
             let words = word_of_each_token(&in_batch, &batch.labels);
             let class = |word: &Option<(usize, usize)>| word.map_or(sum.ignore_index, |(s, at)| classes[s][at]);
             let targets: Vec<i64> = words.iter().map(class).collect();
-            evaluation.loss += no_grad(|| logits.cross_entropy_with(&targets, sum))?.item()?;
+            evaluation.loss += no_grad(|| logits.cross_entropy_with(&targets, &sum))?.item()?;
             for (class, word) in logits.argmax()?.into_iter().zip(words) {
                 if let Some((sentence, at)) = word {
                     evaluation.predictions[sentence][at].clone_from(&names[class]);

@@ -200,8 +200,8 @@ mod trainer {
     module!(Watched { model });
 
     impl Learn<PreTrainingBatch> for Watched {
-        fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
-            Learn::counts(&self.model, batch)
+        fn total_weights(&self, batch: &PreTrainingBatch) -> Vec<f64> {
+            self.model.total_weights(batch)
         }
 
         fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> cloze_train::Result<Vec<LossTerm>> {

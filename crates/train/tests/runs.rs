@@ -5,8 +5,8 @@ mod common;
 use std::cell::Cell;
 use std::path::Path;
 
-use cloze_bert::{BertConfig, BertForSequenceClassification, BertForTokenClassification, PreTrainedModel};
-use cloze_tensor::Module;
+use cloze_bert::{BertConfig, BertForSequenceClassification, BertForTokenClassification, Mode, PreTrainedModel};
+use cloze_tensor::{Module, no_grad};
 use cloze_train::{
     AdamW, Evaluation, Every, LabelledData, ParameterGroup, Schedule, Sequence, Stopped, Trainer, TrainingReport,
 };
@@ -72,11 +72,36 @@ fn plain() -> AdamW {
 
 #[test]
 fn accumulated_batches_are_one_batch() -> Result {
-    let data = data(40)?;
+    check_accumulation(&data(40)?)
+}
+
+/// The loss of a step is divided by the weights of all its labels, however they are spread over its batches.
+#[test]
+fn accumulated_class_weights_are_those_of_one_batch() -> Result {
+    let weighted = data(40)?.class_weights(vec![0.25, 3.0]).label_smoothing(0.2);
+    check_accumulation(&weighted)?;
+    // Without dropout, the first loss is that of the formula.
+    let config = BertConfig { hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, ..config(&["even", "odd"]) };
+    let mut model = BertForSequenceClassification::new(&config, &device(), 1)?;
+    let before = model.clone();
+    let losses = trainer(&mut model).batch_size(40).epochs(1).run(&weighted)?.losses;
+    let batch = weighted.batches(40)?.next().ok_or("no batch")??;
+    let logits = no_grad(|| before.forward(&batch.batch, Mode::Eval))?.log_softmax()?.to_vec::<f32>()?;
+    let (mut sum, mut weights) = (0.0, 0.0);
+    for (row, &label) in logits.chunks(2).zip(weighted.labels()) {
+        let target = |class: usize| if class as i64 == label { 0.9 } else { 0.1 };
+        sum -= [0, 1].map(|class| target(class) * [0.25, 3.0][class] * f64::from(row[class])).iter().sum::<f64>();
+        weights += [0.25, 3.0][label as usize];
+    }
+    assert!((losses[0] - sum / weights).abs() < 1e-5, "{}, not {}", losses[0], sum / weights);
+    Ok(())
+}
+
+fn check_accumulation(data: &LabelledData<i64>) -> Result {
     let run = |batch, accumulate| -> Result<(BertForSequenceClassification, TrainingReport)> {
         let mut model = model()?;
         let trainer = trainer(&mut model).optimizer(plain()).batch_size(batch).accumulate(accumulate);
-        let report = trainer.epochs(3).schedule(Schedule::Constant { warmup: 0.0 }).run(&data)?;
+        let report = trainer.epochs(3).schedule(Schedule::Constant { warmup: 0.0 }).run(data)?;
         Ok((model, report))
     };
     let (whole, report) = run(16, 1)?;
@@ -104,12 +129,14 @@ fn accumulated_tokens_count_alike() -> Result {
         (0..16).map(|n| (0..4).map(|at| if at * 4 < n - 3 { n % 2 } else { -100 }).collect()).collect();
     assert!(labels[0].iter().all(|&label| label == -100));
     let data = LabelledData::new(sequences, labels)?;
-    let run = |batch, accumulate| -> Result<BertForTokenClassification> {
-        let mut model = BertForTokenClassification::new(&config(&["O", "B"]), &device(), 1)?;
-        trainer(&mut model).optimizer(plain()).batch_size(batch).accumulate(accumulate).epochs(2).run(&data)?;
-        Ok(model)
-    };
-    assert!(distance(&run(16, 1)?, &run(1, 16)?)? < 1e-5);
+    for data in [data.clone(), data.class_weights(vec![1.0, 8.0])] {
+        let run = |batch, accumulate| -> Result<BertForTokenClassification> {
+            let mut model = BertForTokenClassification::new(&config(&["O", "B"]), &device(), 1)?;
+            trainer(&mut model).optimizer(plain()).batch_size(batch).accumulate(accumulate).epochs(2).run(&data)?;
+            Ok(model)
+        };
+        assert!(distance(&run(16, 1)?, &run(1, 16)?)? < 1e-5);
+    }
     Ok(())
 }
 

@@ -54,8 +54,8 @@ impl Watched {
 }
 
 impl Learn<PreTrainingBatch> for Watched {
-    fn counts(&self, batch: &PreTrainingBatch) -> Vec<usize> {
-        Learn::counts(&self.model, batch)
+    fn total_weights(&self, batch: &PreTrainingBatch) -> Vec<f64> {
+        Learn::total_weights(&self.model, batch)
     }
 
     fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> cloze_train::Result<Vec<LossTerm>> {
@@ -209,7 +209,7 @@ fn invalid_settings_are_named() -> Result {
     assert_eq!(said(|trainer| trainer.clip_norm(f64::NAN))?, "clip_norm is NaN, must be above 0 and finite");
     assert_eq!(said(|trainer| trainer.clip_norm(0.0))?, "clip_norm is 0, must be above 0 and finite");
     let warmup = said(|trainer| trainer.schedule(Schedule::Linear { warmup: f64::NAN }))?;
-    assert_eq!(warmup, "warmup is NaN, must be from 0 to 1");
+    assert_eq!(warmup, "warmup is NaN, must be a fraction below 1 or a whole number of steps");
     let rate = said(|trainer| trainer.optimizer(AdamW::new(-1.0)))?;
     assert_eq!(rate, "learning rate is -1, must be at least 0 and finite");
     assert_eq!(bits(&model)?, before);

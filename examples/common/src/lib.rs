@@ -5,6 +5,7 @@
 mod arguments;
 pub mod built_in;
 mod exit;
+mod loss;
 mod model;
 mod output;
 mod picture;
@@ -15,10 +16,11 @@ mod training;
 
 pub use arguments::{dropout, positive, set_threads, texts};
 pub use exit::{Result, exit_code, program};
+pub use loss::ClassLossArguments;
 pub use model::{DeviceArgument, ModelArgument, tiny_model};
-pub use output::{check_folder, check_json, write_json};
+pub use output::{check_folder, check_json, print_report, write_json};
 pub use picture::{PictureArgument, default_page, is_svg};
 pub use ranks::{RankArguments, ranks};
-pub use reviews::{LabelledTexts, TextsArgument, rows};
+pub use reviews::{LabelledTexts, Rows, TextsArgument, rows, say_decimal_commas};
 pub use table::{Table, thousands};
 pub use training::{Epoch, Recipe, TrainingArguments, describe_dropout};

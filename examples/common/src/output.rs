@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use cloze::prelude::*;
+
 use crate::Result;
 
 /// Checks that a model can be saved to `folder`, which need not exist.
@@ -39,6 +41,14 @@ pub fn check_json(path: Option<&Path>) -> Result {
     let writable = std::fs::OpenOptions::new().append(true).open(path);
     writable.map_err(|error| format!("{}: cannot write: {}", path.display(), error.kind()))?;
     Ok(())
+}
+
+/// Returns what a pipeline computed, and prints on standard error which texts were too long for it.
+pub fn print_report<T>(answer: Reported<T>) -> T {
+    if !answer.report.all_fit() {
+        eprintln!("{}", answer.report);
+    }
+    answer.value
 }
 
 /// Writes a value to a file as JSON, if one is given.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
-use cloze::train::{Row, Sanitized, declared_label_names, stream_rows};
+use cloze::train::{Cell, Row, Sanitized, declared_label_names, multi_label_names, sanitize_multi_label, stream_rows};
+use serde_json::Value;
 
 use crate::Result;
 
@@ -33,14 +34,29 @@ pub struct TextsArgument {
     labels: Vec<String>,
 }
 
-/// Cleaned rows, and the names of their classes.
-pub struct LabelledTexts {
+/// Cleaned rows with labels `L`, and the names of their labels.
+pub struct LabelledTexts<L = i64> {
     /// Rows to train on.
-    pub training: Sanitized,
+    pub training: Sanitized<L>,
     /// Rows to evaluate on.
-    pub validation: Sanitized,
-    /// Names of the classes.
+    pub validation: Sanitized<L>,
+    /// Names of the labels: the classes, or those of which any number may apply.
     pub labels: Vec<String>,
+}
+
+/// The rows of the two files.
+pub struct Rows {
+    /// Rows to train on.
+    pub training: Vec<Row>,
+    /// Rows to evaluate on.
+    pub validation: Vec<Row>,
+}
+
+impl Rows {
+    /// Returns whether a label is a list of other than one label.
+    pub fn have_lists(&self) -> bool {
+        self.training.iter().any(|row| matches!(&row.label, Cell::Json(Value::Array(labels)) if labels.len() != 1))
+    }
 }
 
 impl TextsArgument {
@@ -54,29 +70,11 @@ impl TextsArgument {
     /// # Errors
     /// Returns an error if a file cannot be read, a label is unknown, or fewer than two classes or no rows are left.
     pub fn read(&self) -> Result<LabelledTexts> {
-        let (training, validation) = match (&self.train, &self.validation) {
-            (Some(training), Some(validation)) => (self.rows(training)?, self.rows(validation)?),
-            _ => (built_in(TRAIN), built_in(VALIDATION)),
-        };
-        let labels = match self.labels.is_empty() {
-            true => self.label_names(&training)?,
-            false => self.labels.iter().map(|label| label.trim().to_string()).collect(),
-        };
-        check_labels(&labels)?;
-        let (training, validation) = (clean("train", training, &labels)?, clean("validation", validation, &labels)?);
-        Ok(LabelledTexts { training, validation, labels })
+        self.classes(self.rows(&self.columns())?, &self.columns())
     }
 
-    /// Returns the names of the classes: those that the file declares, or else those that occur.
-    fn label_names(&self, training: &[Row]) -> Result<Vec<String>> {
-        let declared = match &self.train {
-            Some(path) => declared_label_names(path, &self.columns())?,
-            None => None,
-        };
-        Ok(declared.map_or_else(|| label_names(training), Ok).map_err(|error| format!("train: {error}"))?)
-    }
-
-    fn columns(&self) -> Columns {
+    /// Returns the columns to read.
+    pub fn columns(&self) -> Columns {
         let columns = Columns::new().label(&self.label_column);
         match &self.text_column {
             Some(name) => columns.text(name),
@@ -84,8 +82,60 @@ impl TextsArgument {
         }
     }
 
-    fn rows(&self, path: &Path) -> Result<Vec<Row>> {
-        rows(path, self.columns(), self.separator)
+    /// Reads the rows.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read.
+    pub fn rows(&self, columns: &Columns) -> Result<Rows> {
+        Ok(match (&self.train, &self.validation) {
+            (Some(training), Some(validation)) => Rows {
+                training: rows(training, columns.clone(), self.separator)?,
+                validation: rows(validation, columns.clone(), self.separator)?,
+            },
+            _ => Rows { training: built_in(TRAIN), validation: built_in(VALIDATION) },
+        })
+    }
+
+    /// Cleans rows with a class each, and prints how many were dropped.
+    ///
+    /// # Errors
+    /// Returns an error if a label is unknown, or fewer than two classes or no rows are left.
+    pub fn classes(&self, rows: Rows, columns: &Columns) -> Result<LabelledTexts> {
+        let labels = match self.labels.is_empty() {
+            true => self.class_names(&rows.training, columns)?,
+            false => self.given_names(),
+        };
+        check_labels(&labels)?;
+        let clean = |name, rows| cleaned(name, sanitize(name, rows, Some(&labels)));
+        let (training, validation) = (clean("train", rows.training)?, clean("validation", rows.validation)?);
+        Ok(LabelledTexts { training, validation, labels })
+    }
+
+    /// Cleans rows to which several labels may apply, and prints how many were dropped.
+    ///
+    /// # Errors
+    /// Returns an error if no rows are left.
+    pub fn several_labels(&self, rows: Rows) -> Result<LabelledTexts<Vec<bool>>> {
+        let labels = match self.labels.is_empty() {
+            true => multi_label_names(&rows.training).map_err(|error| format!("train: {error}"))?,
+            false => self.given_names(),
+        };
+        let clean = |name, rows| cleaned(name, sanitize_multi_label(name, rows, &labels));
+        let (training, validation) = (clean("train", rows.training)?, clean("validation", rows.validation)?);
+        Ok(LabelledTexts { training, validation, labels })
+    }
+
+    fn given_names(&self) -> Vec<String> {
+        self.labels.iter().map(|label| label.trim().to_string()).collect()
+    }
+
+    /// Returns the names of the classes: those that the file declares, or else those that occur.
+    fn class_names(&self, training: &[Row], columns: &Columns) -> Result<Vec<String>> {
+        let declared = match &self.train {
+            Some(path) => declared_label_names(path, columns)?,
+            None => None,
+        };
+        Ok(declared.map_or_else(|| label_names(training), Ok).map_err(|error| format!("train: {error}"))?)
     }
 }
 
@@ -101,6 +151,16 @@ pub fn rows(path: &Path, columns: Columns, separator: Option<char>) -> Result<Ve
         println!("{}: the separator is {found:?}", path.display());
     }
     Ok(read_rows(path, &columns)?)
+}
+
+/// Prints how many scores were read with a decimal comma, if any.
+pub fn say_decimal_commas(scores: &Sanitized<f32>) {
+    if scores.decimal_commas > 0 {
+        println!(
+            "[{}] {} score(s) have a decimal comma: 0,5 is read as 0.5",
+            scores.dropped.name, scores.decimal_commas
+        );
+    }
 }
 
 /// Rejects a single class: there is nothing to learn, and the library takes one label for regression.
@@ -123,8 +183,7 @@ fn built_in(text: &str) -> Vec<Row> {
 }
 
 /// Returns the usable rows, and prints how many were dropped.
-fn clean(name: &str, rows: Vec<Row>, labels: &[String]) -> Result<Sanitized> {
-    let clean = sanitize(name, rows, Some(labels));
+fn cleaned<L>(name: &str, clean: Sanitized<L>) -> Result<Sanitized<L>> {
     if clean.dropped.total() > 0 {
         println!("{}", clean.dropped);
     }

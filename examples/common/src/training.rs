@@ -31,7 +31,7 @@ pub struct TrainingArguments {
     /// Peak learning rate [default: depends on the task and the model; the report shows it]
     #[arg(long)]
     lr: Option<f64>,
-    /// Fraction of the steps over which the learning rate warms up
+    /// Fraction of the steps over which the learning rate warms up, or their number if at least 1
     #[arg(long, default_value_t = 0.1)]
     warmup: f64,
     /// Factor of the learning rate from each layer to the layer below

@@ -36,8 +36,8 @@ pub struct LoadReport {
     /// Fields of `config.json` that are neither read nor known to be harmless. `transformers` ignores such fields, too;
     /// [`BertConfig::extra`] keeps them.
     pub unknown_fields: Vec<String>,
-    /// Contradictions within `config.json`, and between the files of the folder, each with what takes precedence. Those of
-    /// the tokenizer alone are in [`Tokenizer::conflicts`](crate::Tokenizer::conflicts).
+    /// Contradictions within `config.json`, and between the files of the folder, each with what takes precedence. Those
+    /// of the tokenizer alone are in [`Tokenizer::conflicts`](crate::Tokenizer::conflicts).
     pub conflicts: Vec<String>,
 }
 

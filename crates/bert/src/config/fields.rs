@@ -1,12 +1,12 @@
-//! The fields of `config.json` that are not in [`BertConfig`]: those that are refused, those that nobody knows, and those that
-//! contradict others.
+//! The fields of `config.json` that are not in [`BertConfig`]: those that are refused, those that nobody knows, and
+//! those that contradict others.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
 use super::model_type::SHARED;
-use super::{BertConfig, CONFIG_FILE, TIE_WORD_EMBEDDINGS, labels};
+use super::{BertConfig, CONFIG_FILE, ModelType, TIE_WORD_EMBEDDINGS, labels};
 use crate::files::{read_object, short};
 use crate::folder::Folder;
 use crate::side_file::Kind;
@@ -81,6 +81,9 @@ impl Remarks {
         let mut known: BTreeSet<&str> = written.keys().map(String::as_str).chain(READ).collect();
         known.extend(only().map(|(name, _)| name));
         known.extend(SHARED);
+        if config.model_type == ModelType::Bert {
+            known.remove("qa_dropout");
+        }
         let unknown = |(name, value): &(&String, &Value)| {
             !value.is_null() && !known.contains(name.as_str()) && !Kind::Config.is_harmless(name)
         };

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::unread_fields::UnreadFields;
 use super::{BertConfig, HiddenAct, ModelType, labels, numbered_labels};
 use crate::files::short;
 use crate::folder::Folder;
@@ -39,7 +40,7 @@ impl BertConfig {
     /// # Errors
     /// Returns an error like [`open`](BertConfig::open).
     pub fn from_json(text: &str) -> Result<BertConfig> {
-        let config = read(Fields(files::parse_object(text).map_err(Error::config)?))?;
+        let config = read(UnreadFields(files::parse_object(text).map_err(Error::config)?))?;
         config.validate()?;
         Ok(config)
     }
@@ -104,7 +105,7 @@ fn is_json(path: &Path) -> bool {
     path.is_file() || (!path.is_dir() && path.extension().is_some_and(|extension| extension == "json"))
 }
 
-fn read(mut fields: Fields) -> Result<BertConfig> {
+fn read(mut fields: UnreadFields) -> Result<BertConfig> {
     let model_type = match fields.take("model_type") {
         None => ModelType::Bert,
         Some(value) => value.as_str().and_then(ModelType::from_name).ok_or_else(|| {
@@ -112,7 +113,7 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
             Error::config(format!("model_type is {}: must be one of {known}, or absent", short(&value)))
         })?,
     };
-    let mut fields = Fields(model_type.bert_fields(fields.0));
+    let mut fields = UnreadFields(model_type.bert_fields(fields.0));
     let default = match model_type {
         ModelType::Bert => BertConfig::base(),
         ModelType::DistilBert => BertConfig::distilbert(),
@@ -154,33 +155,6 @@ fn read(mut fields: Fields) -> Result<BertConfig> {
         architectures,
         extra: fields.0,
     })
-}
-
-/// The fields of a `config.json` that have not been read yet.
-pub(super) struct Fields(Map<String, Value>);
-
-impl Fields {
-    /// Removes and returns a field. `null` counts as missing.
-    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).filter(|value| !value.is_null())
-    }
-
-    fn size(&mut self, name: &str, default: usize) -> Result<usize> {
-        Ok(self.optional_size(name)?.unwrap_or(default))
-    }
-
-    pub(super) fn optional_size(&mut self, name: &str) -> Result<Option<usize>> {
-        let Some(value) = self.take(name) else { return Ok(None) };
-        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-        size.map(Some)
-            .ok_or_else(|| Error::config(format!("{name} is {}: must be an integer, 0 or more", short(&value))))
-    }
-
-    fn number(&mut self, name: &str) -> Result<Option<f64>> {
-        let Some(value) = self.take(name) else { return Ok(None) };
-        let number = value.as_f64();
-        number.map(Some).ok_or_else(|| Error::config(format!("{name} is {}: must be a number", short(&value))))
-    }
 }
 
 #[cfg(test)]

@@ -2,15 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::CONFIG_FILE;
-use super::json::Fields;
-use super::{MAX_LABELS, numbered_labels};
+use super::unread_fields::UnreadFields;
+use super::{CONFIG_FILE, MAX_LABELS, numbered_labels};
 use crate::files::short;
 use crate::{Error, Result};
 
 /// Returns the label names by id, from `id2label`, or else `label2id`. As in `transformers`, labels are numbered if
 /// `num_labels` differs from the number of names, and there are two if no field says anything.
-pub(super) fn read(fields: &mut Fields) -> Result<Vec<String>> {
+pub(super) fn read(fields: &mut UnreadFields) -> Result<Vec<String>> {
     let (by_id, by_label) = (fields.take("id2label"), fields.take("label2id"));
     let count = fields.optional_size("num_labels")?;
     let named = match (by_id, by_label) {

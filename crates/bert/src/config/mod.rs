@@ -8,6 +8,7 @@ mod json;
 mod labels;
 mod model_type;
 mod problem_type;
+mod unread_fields;
 
 use serde_json::{Map, Value};
 

@@ -73,8 +73,8 @@ impl ModelType {
         own.filter(|_| self == ModelType::DistilBert)
     }
 
-    /// Renames the fields of this family's `config.json` to BERT's names. As in `transformers`, [`SHARED`] fields with BERT's
-    /// names take precedence, and other ones with BERT's names do not count.
+    /// Renames the fields of this family's `config.json` to BERT's names. As in `transformers`, [`SHARED`] fields with
+    /// BERT's names take precedence, and other ones with BERT's names do not count.
     pub(super) fn bert_fields(self, mut map: Map<String, Value>) -> Map<String, Value> {
         if self == ModelType::DistilBert {
             map.retain(|name, _| SHARED.contains(&name.as_str()) || !self.ignores(name));

@@ -1,6 +1,6 @@
 //! The task of a classifier of sequences: `problem_type` of `config.json`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{BertConfig, Error, Result};
 
@@ -17,6 +17,8 @@ pub enum ProblemType {
 
 /// The name of the field, stored in [`BertConfig::extra`].
 const FIELD: &str = "problem_type";
+/// The field with the settings of a cross-encoder.
+const CROSS_ENCODER: &str = "sentence_transformers";
 
 impl ProblemType {
     /// All values.
@@ -47,9 +49,19 @@ impl BertConfig {
         ProblemType::ALL.into_iter().find(|problem| Some(problem.name()) == name)
     }
 
-    /// Sets the task of the classifier.
+    /// Sets the task of the classifier. Also names the function of its scores in the field of `sentence-transformers`, so
+    /// that a cross-encoder of numbers gives these and not their sigmoid.
     pub fn with_problem_type(mut self, problem: ProblemType) -> BertConfig {
         self.extra.insert(FIELD.into(), problem.name().into());
+        let activation = match problem {
+            ProblemType::SingleLabel => None,
+            ProblemType::MultiLabel => Some("torch.nn.modules.activation.Sigmoid"),
+            ProblemType::Regression => Some("torch.nn.modules.linear.Identity"),
+        };
+        match activation {
+            Some(name) => self.extra.insert(CROSS_ENCODER.into(), json!({"activation_fn": name})),
+            None => self.extra.remove(CROSS_ENCODER),
+        };
         self
     }
 

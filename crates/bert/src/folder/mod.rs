@@ -24,7 +24,7 @@ impl Folder {
     /// Opens the folder `place` or, if it does not exist, the repository of this name.
     ///
     /// # Errors
-    /// Returns an error if `place` is neither, or if the network must not be used (`HF_HUB_OFFLINE`) and the repository
+    /// Returns an error if `place` is neither, or if the network must not be used (`HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`) and the repository
     /// is not in the cache.
     pub(crate) fn at(place: &Path) -> Result<Folder> {
         if place.is_dir() {

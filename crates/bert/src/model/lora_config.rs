@@ -1,5 +1,5 @@
-//! `adapter_config.json` of the Python package `peft`. The tensors say which layers are adapted, and with which rank; the
-//! file must say the same, says how the corrections are scaled, and may ask for methods that are not supported.
+//! `adapter_config.json` of the Python package `peft`. The tensors say which layers are adapted, and with which rank;
+//! the file must say the same, says how the corrections are scaled, and may ask for methods that are not supported.
 
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,14 @@
-//! The modules that an `adapter_config.json` says are adapted or stored as a whole. `peft` leaves out adapters of all others, so
-//! a file that has some contradicts its settings.
+//! The modules that an `adapter_config.json` says are adapted or stored as a whole. `peft` leaves out adapters of all
+//! others, so a file that has some contradicts its settings.
 
 use serde_json::{Value, json};
 
 use super::pattern::Pattern;
 use crate::Result;
 use crate::side_file::SideFile;
+
+/// The layers that `peft` adapts where nothing else is said: those of a BERT and of a DistilBERT.
+const DEFAULT: [&str; 4] = ["query", "value", "q_lin", "v_lin"];
 
 /// A choice of modules.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,13 +22,15 @@ enum Modules {
 }
 
 impl Modules {
-    const MUST: &'static str = "must be a list of names, a simple regular expression, or \"all-linear\"";
+    const MUST: &'static str = "must be a list of names, a regular expression, or \"all-linear\"";
 
-    fn read(value: &Value) -> Option<Modules> {
+    /// Returns the choice, or `Some(None)` for a regular expression that is not known here: the tensors alone then
+    /// count.
+    fn read(value: &Value) -> Option<Option<Modules>> {
         match value {
-            Value::String(all) if all.eq_ignore_ascii_case("all-linear") => Some(Modules::All),
-            Value::String(pattern) => Pattern::parse(pattern).map(Modules::Pattern),
-            _ => names(value).map(Modules::Names),
+            Value::String(all) if all.eq_ignore_ascii_case("all-linear") => Some(Some(Modules::All)),
+            Value::String(pattern) => Some(Pattern::parse(pattern).map(Modules::Pattern)),
+            _ => names(value).map(|names| Some(Modules::Names(names))),
         }
     }
 
@@ -59,9 +64,10 @@ impl Targets {
         if let (None, Some(lists)) = (&layers, &lists) {
             return Err(file.refuse("layers_pattern", &json!(lists), "must be absent without layers_to_transform"));
         }
+        let default = || Some(Modules::Names(DEFAULT.map(str::to_string).to_vec()));
         Ok(Targets {
-            adapted: adapted.unwrap_or(Modules::Names(Vec::new())),
-            excluded: file.read("exclude_modules", Modules::MUST, Modules::read)?,
+            adapted: adapted.unwrap_or_else(default).unwrap_or(Modules::All),
+            excluded: file.read("exclude_modules", Modules::MUST, Modules::read)?.flatten(),
             layers: layers.unwrap_or_default(),
             lists: lists.unwrap_or_default(),
             whole: file.read("modules_to_save", "must be a list of names", names)?.unwrap_or_default(),
@@ -140,7 +146,9 @@ mod tests {
             (json!({"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": "layer"}), true),
             (json!({"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": ["h"]}), false),
             (json!({"target_modules": ["query"], "layers_to_transform": []}), true),
-            (json!({}), false),
+            (json!({}), true),
+            (json!({"target_modules": []}), false),
+            (json!({"target_modules": "(?!x).*query"}), true),
         ] {
             let Value::Object(map) = fields.clone() else { panic!() };
             let targets = Targets::take(&mut SideFile::new(Path::new("f"), Kind::Adapter, map)).unwrap();

@@ -67,7 +67,6 @@ pub use question_answering::BertForQuestionAnswering;
 pub use rows::Rows;
 pub(crate) use sentence_dense::Activation;
 pub use sentence_encoder::SentenceEncoder;
-pub(crate) use sentence_encoder::shorten;
 pub(crate) use sentence_modules::lists_only_encoder;
 pub use sentence_pooling::SentencePooling;
 pub use sentence_settings::SimilarityFunction;

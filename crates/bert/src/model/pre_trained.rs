@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_tensor::{Device, Module, Tensor};
+use cloze_tensor::{DType, Device, Module, Tensor};
 
 use super::BertModel;
 use super::lora::{self, LoraConfig};
@@ -165,8 +165,15 @@ pub trait PreTrainedModel: Module + Sized {
     }
 
     /// Resizes the word embeddings, and the decoder of masked tokens, to `vocab_size` rows, after tokens were
-    /// [added](crate::Tokenizer::add_tokens) to the tokenizer. Existing rows keep their values. New rows are initialised
-    /// from `seed` as in [`new`](PreTrainedModel::new), new biases to 0. Rows beyond `vocab_size` are removed.
+    /// [added](crate::Tokenizer::add_tokens) to the tokenizer. Existing rows keep their values. Rows beyond `vocab_size`
+    /// are removed.
+    ///
+    /// New rows are drawn from the normal distribution with the mean of the existing rows and 1e-9 times their covariance,
+    /// as in `transformers`, so that new tokens hardly change the probabilities of the others: all of them begin as
+    /// probable as the mean. New biases are 0 or, if the decoder is not tied to the word embeddings, the mean bias. `seed`
+    /// does not give the numbers of `torch`.
+    ///
+    /// Source: J. Hewitt, "Initializing new word embeddings for pretrained language models", 2021.
     ///
     /// Call it before creating an optimizer for the model.
     ///
@@ -175,16 +182,18 @@ pub trait PreTrainedModel: Module + Sized {
     fn resize_token_embeddings(&mut self, vocab_size: usize, seed: u64) -> Result<()> {
         let config = BertConfig { vocab_size, ..self.config().clone() };
         config.validate()?;
-        let mut resized = Ok(());
+        let (mut resized, mut is_tied) = (Ok(()), true);
+        self.visit("", &mut |name, _| is_tied &= name != DECODER);
         self.visit_mut("", &mut |name, parameter| {
-            let std = match name {
+            let new = match name {
                 _ if resized.is_err() => return,
-                _ if name.ends_with("embeddings.word_embeddings.weight") => config.initializer_range,
-                "cls.predictions.decoder.weight" => config.initializer_range,
-                "cls.predictions.bias" => 0.0,
+                _ if name.ends_with("embeddings.word_embeddings.weight") => NewRows::AroundMean(SPREAD),
+                DECODER => NewRows::AroundMean(SPREAD),
+                "cls.predictions.bias" if is_tied => NewRows::Zeros,
+                "cls.predictions.bias" => NewRows::AroundMean(0.0),
                 _ => return,
             };
-            match with_rows(parameter, vocab_size, std, seed) {
+            match with_rows(parameter, vocab_size, new, seed) {
                 Ok(tensor) => *parameter = tensor,
                 Err(error) => resized = Err(error),
             }
@@ -227,13 +236,88 @@ pub(super) fn save_folder(
     checkpoint::save(dir, model, config, architecture, options)
 }
 
-/// Returns a table or vector resized to `rows` rows; new rows are normal with standard deviation `std`.
-fn with_rows(tensor: &Tensor, rows: usize, std: f64, seed: u64) -> Result<Tensor> {
+/// The covariance of new rows, as a part of that of the existing rows.
+const SPREAD: f64 = 1e-9;
+
+/// The decoder of masked tokens, if it is not tied to the word embeddings.
+const DECODER: &str = "cls.predictions.decoder.weight";
+
+/// What new rows of a table begin with.
+#[derive(Clone, Copy)]
+enum NewRows {
+    Zeros,
+    /// Normal, with the mean of the old rows and this part of their covariance.
+    AroundMean(f64),
+}
+
+/// The most rows that are drawn at once, to limit memory.
+const DRAWN: usize = 64;
+
+/// Returns a table or vector resized to `rows` rows.
+fn with_rows(tensor: &Tensor, rows: usize, new_rows: NewRows, seed: u64) -> Result<Tensor> {
     let old = tensor.detach();
-    let kept = old.narrow(0, 0, rows.min(old.shape()[0]))?;
-    let mut shape = old.shape().to_vec();
-    shape[0] = rows - kept.shape()[0];
+    let count = old.shape()[0];
+    let mut parts = vec![old.narrow(0, 0, rows.min(count))?];
+    let table = old.to_dtype(DType::F32)?.reshape(&[count, old.elements() / count])?; // [V, H]
     let mut stream = Stream::new(seed, Purpose::Init, 0, 0, 0);
-    let new = Tensor::randn(&shape, std, &mut stream, &old.device())?.to_dtype(old.dtype())?;
-    Ok(Tensor::concat(&[&kept, &new], 0)?.requires_grad())
+    for start in (count..rows).step_by(DRAWN) {
+        let new = DRAWN.min(rows - start);
+        let weights = match new_rows {
+            NewRows::Zeros => vec![0.0; new * count],
+            NewRows::AroundMean(spread) => {
+                (0..new).flat_map(|_| mean_weights(count, spread, &mut stream)).collect::<Vec<f32>>()
+            }
+        };
+        let drawn = Tensor::from_vec(weights, &[new, count], &old.device())?.matmul(&table)?; // [new, H]
+        let shape = [&[new], &old.shape()[1..]].concat();
+        parts.push(drawn.reshape(&shape)?.to_dtype(old.dtype())?);
+    }
+    Ok(Tensor::concat(&parts.iter().collect::<Vec<_>>(), 0)?.requires_grad())
+}
+
+/// Returns the weights of `count` rows in a sum that is their mean plus a normal error: with z from the standard normal
+/// distribution, Σ (z - mean z) x / √`count` has the covariance of the rows x.
+fn mean_weights(count: usize, spread: f64, stream: &mut Stream) -> Vec<f32> {
+    let z: Vec<f64> = (0..count).map(|_| stream.normal_pair()[0]).collect();
+    let (n, mean) = (count as f64, z.iter().sum::<f64>() / count as f64);
+    z.iter().map(|z| (1.0 / n + (spread / n).sqrt() * (z - mean)) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mean and the covariance of many new rows, measured in units of those asked for.
+    #[test]
+    fn new_rows_have_the_mean_and_the_covariance_of_the_old_ones() {
+        let (old, width, new, spread) = (40, 3, 4000, 0.01);
+        let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
+        // Columns with different means and deviations, the last two of them correlated.
+        let table: Vec<[f64; 3]> = (0..old)
+            .map(|_| {
+                let [a, b] = stream.normal_pair();
+                [a + 2.0, 3.0 * b, 3.0 * b + a - 1.0]
+            })
+            .collect();
+        let values = table.concat().into_iter().map(|x| x as f32).collect();
+        let tensor = Tensor::from_vec(values, &[old, width], &Device::Cpu).unwrap();
+        let resized = with_rows(&tensor, old + new, NewRows::AroundMean(spread), 7).unwrap().to_vec::<f32>().unwrap();
+        let drawn: Vec<[f64; 3]> =
+            resized[old * width..].chunks(3).map(|row| [0, 1, 2].map(|c| row[c].into())).collect();
+        let moments = |rows: &[[f64; 3]]| {
+            let mean = |of: &dyn Fn(&[f64; 3]) -> f64| rows.iter().map(of).sum::<f64>() / rows.len() as f64;
+            let means = [0, 1, 2].map(|c| mean(&|row| row[c]));
+            (means, [0, 1, 2].map(|a| [0, 1, 2].map(|b| mean(&|row| (row[a] - means[a]) * (row[b] - means[b])))))
+        };
+        let ((means, covariance), (found_means, found_covariance)) = (moments(&table), moments(&drawn));
+        for a in 0..3 {
+            let deviation = (spread * covariance[a][a] / new as f64).sqrt();
+            assert!((found_means[a] - means[a]).abs() < 4.0 * deviation, "{found_means:?}, not {means:?}");
+            for b in 0..3 {
+                let scale = spread * (covariance[a][a] * covariance[b][b]).sqrt();
+                let error = (found_covariance[a][b] - spread * covariance[a][b]).abs();
+                assert!(error < 0.1 * scale, "{found_covariance:?}, not {spread} times {covariance:?}");
+            }
+        }
+    }
 }

@@ -66,7 +66,7 @@ impl BertForQuestionAnswering {
         for (ends, span) in batch.sequences().cu_seqlens().windows(2).zip(spans) {
             let &Some((first, last)) = span else { continue };
             let own = logits.narrow(0, ends[0] as usize, (ends[1] - ends[0]) as usize)?.t()?; // [2, L]
-            let loss = own.cross_entropy_with(&[first.into(), last.into()], settings).inside("qa_outputs")?;
+            let loss = own.cross_entropy_with(&[first.into(), last.into()], &settings).inside("qa_outputs")?;
             sum = Some(sum.map_or(Ok(loss.clone()), |sum| sum.add(&loss))?);
         }
         sum.ok_or_else(|| Error::batch("no sequence has a span: at least one is needed for a mean loss"))

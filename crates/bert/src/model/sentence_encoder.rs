@@ -7,7 +7,7 @@ use cloze_tensor::{Device, Tensor, module};
 
 use super::open::open_adapted;
 use super::pre_trained::save_folder;
-use super::sentence_modules::{After, Modules, normalized, read_entries};
+use super::sentence_modules::{After, Modules, read_entries};
 use super::sentence_settings::{Settings, SimilarityFunction, Task, conflicts as sentence_conflicts, open_tokenizer};
 use super::{BertModel, Mode, OpenOptions, PreTrainedModel, Rows, SentencePooling};
 use crate::checkpoint::{LoadReport, SaveOptions};
@@ -99,6 +99,11 @@ impl SentenceEncoder {
         self
     }
 
+    /// Returns whether the last module normalises vectors to norm 1.
+    pub(crate) fn normalizes(&self) -> bool {
+        matches!(self.modules.after.last(), Some(After::Normalize))
+    }
+
     /// Sets the prompt of this name, a text that is put before each sentence. Its tokens are pooled with the others.
     pub fn with_prompt(mut self, name: impl Into<String>, prompt: impl Into<String>) -> SentenceEncoder {
         self.settings.prompts.insert(name.into(), prompt.into());
@@ -158,11 +163,4 @@ impl SentenceEncoder {
         };
         self.modules.finish(pooled)
     }
-}
-
-/// Cuts vectors to their first `dimension` elements and normalises them, as asked: `[B, D]`.
-pub(crate) fn shorten(vectors: &Tensor, dimension: Option<usize>, normalize: bool) -> Result<Tensor> {
-    let width = vectors.shape()[1];
-    let vectors = vectors.narrow(1, 0, dimension.unwrap_or(width).min(width))?;
-    if normalize { normalized(&vectors) } else { Ok(vectors) }
 }

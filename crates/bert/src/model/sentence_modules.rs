@@ -167,7 +167,7 @@ impl Modules {
 }
 
 /// Divides each row by its norm: `[B, D]` to `[B, D]`.
-pub(super) fn normalized(x: &Tensor) -> Result<Tensor> {
+fn normalized(x: &Tensor) -> Result<Tensor> {
     // The added number keeps a vector of zeros, and its gradient, finite.
     let norms = x.mul(x)?.sum_keep(&[1])?.add_scalar(1e-24)?.sqrt()?; // [B, 1]
     Ok(x.div(&norms)?)

@@ -79,8 +79,8 @@ pub(crate) fn open_tokenizer(folder: &Folder, task: Task) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Returns the contradictions between the files in the folder of an encoder, whose model has this number of positions, about
-/// the length of a text.
+/// Returns the contradictions between the files in the folder of an encoder, whose model has this number of positions,
+/// about the length of a text.
 pub(crate) fn conflicts(folder: &Folder, positions: usize) -> Result<Vec<String>> {
     let mut lengths = Vec::new();
     for name in TRANSFORMER {

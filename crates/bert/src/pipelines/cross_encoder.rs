@@ -5,7 +5,8 @@ use std::path::Path;
 use cloze_tensor::{Device, Precision};
 
 use super::Pipeline;
-use super::output::finite;
+use super::long_text::{LongText, Reported};
+use super::output::best;
 use super::pipeline::open_trained;
 use super::runner::Runner;
 use super::score_function::ScoreFunction;
@@ -19,7 +20,7 @@ use crate::{BertForSequenceClassification, Error, Mode, PreTrainedModel, Result,
 /// Nogueira, K. Cho, "Passage Re-ranking with BERT", 2019).
 ///
 /// With one label, the score is the sigmoid of the logit unless the folder names the identity. Pairs that are too long are
-/// truncated, as in `sentence-transformers`.
+/// truncated, as in `sentence-transformers`, unless [`long_texts`](CrossEncoder::long_texts) says otherwise.
 ///
 /// ```no_run
 /// use cloze_bert::{CrossEncoder, Pipeline};
@@ -69,41 +70,40 @@ impl CrossEncoder {
     ) -> Result<CrossEncoder> {
         let scores = ScoreFunction::of_cross_encoder(model.config(), settings.activation)?;
         let prompt = settings.prompt(None)?.to_string();
-        Ok(CrossEncoder { runner: Runner::new(model, tokenizer)?, scores, prompt })
+        Ok(CrossEncoder { runner: Runner::new(model, tokenizer, LongText::Truncate)?, scores, prompt })
+    }
+
+    /// Sets what happens to pairs that are too long, [`LongText::Truncate`] by default. The scores of windows are those
+    /// of their mean logits.
+    pub fn long_texts(mut self, long_texts: LongText) -> CrossEncoder {
+        self.runner.long_texts = long_texts;
+        self
     }
 
     /// Returns the scores of each pair of texts, one per label of the model.
     ///
     /// # Errors
-    /// Returns an error if the model computes a number that is not finite.
-    pub fn predict(&self, pairs: &[(&str, &str)]) -> Result<Vec<Vec<f64>>> {
-        let encode =
-            |(first, second): &(&str, &str)| self.runner.encode_any(&format!("{}{first}", self.prompt), Some(second));
-        let encodings = pairs.iter().map(encode).collect::<Result<Vec<_>>>()?;
-        let labels = self.runner.model.config().num_labels();
-        let mut scores = Vec::with_capacity(pairs.len());
-        self.runner.in_batches(&encodings, |model, batch, _| {
-            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, C]
-            scores.extend(logits.chunks_exact(labels).map(|row| self.scores.apply(row)));
-            Ok(())
-        })?;
-        Ok(scores)
+    /// Returns an error if a pair is too long and [refused](LongText::Refuse), or if the model computes a number that is
+    /// not finite.
+    pub fn predict(&self, pairs: &[(&str, &str)]) -> Result<Reported<Vec<Vec<f64>>>> {
+        let texts = pairs.iter().map(|(first, second)| (format!("{}{first}", self.prompt), Some(*second)));
+        let texts = self.runner.read_any(texts, self.runner.length(&self.prompt)?)?;
+        let logits = self.runner.means(texts, |model, batch| model.forward(batch, Mode::Eval))?; // [pairs, C]
+        Ok(logits.map(|logits| logits.iter().map(|logits| self.scores.apply(logits)).collect()))
     }
 
-    /// Returns the indices and scores of the `k` documents with the highest scores for `query`, highest first.
+    /// Returns the indices and scores of the `k` documents with the highest scores for `query`, highest first. The report
+    /// is about all documents.
     ///
     /// # Errors
     /// Returns an error like [`predict`](CrossEncoder::predict), and if the model has several labels.
-    pub fn rank(&self, query: &str, documents: &[&str], k: usize) -> Result<Vec<(usize, f64)>> {
+    pub fn rank(&self, query: &str, documents: &[&str], k: usize) -> Result<Reported<Vec<(usize, f64)>>> {
         let labels = self.runner.model.config().num_labels();
         if labels != 1 {
             let reason = format!("the model has {labels} labels: ranking needs one score per pair; use predict()");
             return Err(Error::config(reason));
         }
         let pairs: Vec<_> = documents.iter().map(|document| (query, *document)).collect();
-        let mut ranked: Vec<_> = self.predict(&pairs)?.concat().into_iter().enumerate().collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-        ranked.truncate(k);
-        Ok(ranked)
+        Ok(self.predict(&pairs)?.map(|scores| best(scores.concat(), k)))
     }
 }

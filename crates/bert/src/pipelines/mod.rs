@@ -6,6 +6,7 @@
 mod characters;
 mod cross_encoder;
 mod fill_mask;
+mod long_text;
 mod next_sentence;
 mod output;
 mod pipeline;
@@ -21,6 +22,7 @@ mod token_classification;
 
 pub use cross_encoder::CrossEncoder;
 pub use fill_mask::{FillMask, FilledMask, Guess};
+pub use long_text::{LongText, LongTextReport, Reported};
 pub use next_sentence::NextSentence;
 pub use pipeline::Pipeline;
 pub use quantized::{Int8Ranges, to_bits};

@@ -3,7 +3,8 @@
 use cloze_tensor::Precision;
 
 use super::Pipeline;
-use super::output::{finite, softmax};
+use super::long_text::{LongText, Reported};
+use super::output::softmax;
 use super::runner::Runner;
 use crate::{BertForNextSentencePrediction, Mode, Result, Tokenizer};
 
@@ -16,7 +17,7 @@ impl Pipeline for NextSentence {
     type Model = BertForNextSentencePrediction;
 
     fn new(model: BertForNextSentencePrediction, tokenizer: Tokenizer) -> Result<NextSentence> {
-        Ok(NextSentence { runner: Runner::new(model, tokenizer)? })
+        Ok(NextSentence { runner: Runner::new(model, tokenizer, LongText::Truncate)? })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
@@ -26,26 +27,28 @@ impl Pipeline for NextSentence {
 }
 
 impl NextSentence {
+    /// Sets what happens to pairs that are too long, [`LongText::Truncate`] by default. The probability of windows is that
+    /// of their mean logits.
+    pub fn long_texts(mut self, long_texts: LongText) -> NextSentence {
+        self.runner.long_texts = long_texts;
+        self
+    }
+
     /// Returns the probability that `second` follows `first`.
     ///
     /// # Errors
-    /// Returns an error if a sentence is blank, or the pair is longer than the model or the tokenizer allows.
-    pub fn probability(&self, first: &str, second: &str) -> Result<f64> {
-        Ok(self.probabilities(&[(first, second)])?[0])
+    /// Returns an error if a sentence is blank, or the pair is too long and [refused](LongText::Refuse).
+    pub fn probability(&self, first: &str, second: &str) -> Result<Reported<f64>> {
+        Ok(self.probabilities(&[(first, second)])?.map(|probabilities| probabilities[0]))
     }
 
     /// Returns for each pair the probability that the second sentence follows the first.
     ///
     /// # Errors
     /// Returns an error like [`probability`](NextSentence::probability).
-    pub fn probabilities(&self, pairs: &[(&str, &str)]) -> Result<Vec<f64>> {
-        let encodings = self.runner.encode(pairs.iter().map(|(first, second)| (*first, Some(*second))), false)?;
-        let mut probabilities = Vec::with_capacity(pairs.len());
-        self.runner.in_batches(&encodings, |model, batch, _| {
-            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, 2]
-            probabilities.extend(logits.chunks_exact(2).map(|pair| softmax(pair)[0]));
-            Ok(())
-        })?;
-        Ok(probabilities)
+    pub fn probabilities(&self, pairs: &[(&str, &str)]) -> Result<Reported<Vec<f64>>> {
+        let texts = self.runner.read(pairs.iter().map(|(first, second)| (*first, Some(*second))))?;
+        let logits = self.runner.means(texts, |model, batch| model.forward(batch, Mode::Eval))?; // [pairs, 2]
+        Ok(logits.map(|logits| logits.iter().map(|pair| softmax(pair)[0]).collect()))
     }
 }

@@ -17,6 +17,14 @@ pub(super) fn largest(values: &[f64]) -> usize {
     (1..values.len()).fold(0, |best, at| if values[at] > values[best] { at } else { best })
 }
 
+/// Returns the positions and values of the `k` largest values, largest first.
+pub(super) fn best(values: Vec<f64>, k: usize) -> Vec<(usize, f64)> {
+    let mut ranked: Vec<(usize, f64)> = values.into_iter().enumerate().collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ranked.truncate(k);
+    ranked
+}
+
 /// Returns the values of a model's output.
 ///
 /// # Errors

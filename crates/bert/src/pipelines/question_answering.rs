@@ -6,6 +6,7 @@ use cloze_tensor::Precision;
 
 use super::Pipeline;
 use super::characters::Characters;
+use super::long_text::LongText;
 use super::output::{finite, softmax};
 use super::runner::Runner;
 use super::spans::{self, Span};
@@ -54,7 +55,7 @@ impl Pipeline for QuestionAnswering {
     type Model = BertForQuestionAnswering;
 
     fn new(model: BertForQuestionAnswering, tokenizer: Tokenizer) -> Result<QuestionAnswering> {
-        let runner = Runner::new(model, tokenizer)?;
+        let runner = Runner::new(model, tokenizer, LongText::Windows)?;
         Ok(QuestionAnswering { runner, max_length: 384, stride: 128, longest: 30, no_answer: false })
     }
 

@@ -5,13 +5,13 @@ use std::path::Path;
 use cloze_tensor::{Device, Precision};
 
 use super::Pipeline;
-use super::output::finite;
+use super::long_text::{LongText, Reported};
 use super::runner::Runner;
-use crate::model::shorten;
 use crate::{Error, Mode, OpenOptions, PreTrainedModel, Result, SentenceEncoder, SimilarityFunction, Tokenizer};
 
 /// A pipeline that computes sentence embeddings, whose cosine measures similarity. As in `sentence-transformers`,
-/// sentences that are too long are truncated, and a blank one has the embedding of `[CLS]` and `[SEP]`.
+/// sentences that are too long are truncated, unless [`long_texts`](SentenceEmbedder::long_texts) says otherwise, and a
+/// blank one has the embedding of `[CLS]` and `[SEP]`.
 ///
 /// ```no_run
 /// use cloze_bert::{Pipeline, SentenceEmbedder};
@@ -31,7 +31,7 @@ impl Pipeline for SentenceEmbedder {
 
     fn new(model: SentenceEncoder, tokenizer: Tokenizer) -> Result<SentenceEmbedder> {
         let dimension = model.settings.dimension;
-        Ok(SentenceEmbedder { runner: Runner::new(model, tokenizer)?, dimension, normalize: false })
+        Ok(SentenceEmbedder { runner: Runner::new(model, tokenizer, LongText::Truncate)?, dimension, normalize: false })
     }
 
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<SentenceEmbedder> {
@@ -66,11 +66,19 @@ impl SentenceEmbedder {
         SentenceEmbedder { normalize, ..self }
     }
 
+    /// Sets what happens to sentences that are too long, [`LongText::Truncate`] by default. The embedding of windows is
+    /// the mean of theirs, normalised to norm 1 if the model normalises embeddings.
+    pub fn long_texts(mut self, long_texts: LongText) -> SentenceEmbedder {
+        self.runner.long_texts = long_texts;
+        self
+    }
+
     /// Computes the embedding of each sentence, behind the default prompt of the model if it has one.
     ///
     /// # Errors
-    /// Returns an error if the model computes a number that is not finite.
-    pub fn embed(&self, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
+    /// Returns an error if a sentence is too long and [refused](LongText::Refuse), if the prompt leaves no room for windows
+    /// of it, or if the model computes a number that is not finite.
+    pub fn embed(&self, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.run(self.runner.model.settings.prompt(None)?, sentences)
     }
 
@@ -78,7 +86,7 @@ impl SentenceEmbedder {
     ///
     /// # Errors
     /// Returns an error like [`embed`](SentenceEmbedder::embed).
-    pub fn query(&self, queries: &[&str]) -> Result<Vec<Vec<f32>>> {
+    pub fn query(&self, queries: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.prompted("query", queries)
     }
 
@@ -86,7 +94,7 @@ impl SentenceEmbedder {
     ///
     /// # Errors
     /// Returns an error like [`embed`](SentenceEmbedder::embed).
-    pub fn document(&self, documents: &[&str]) -> Result<Vec<Vec<f32>>> {
+    pub fn document(&self, documents: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.prompted("document", documents)
     }
 
@@ -94,23 +102,27 @@ impl SentenceEmbedder {
     ///
     /// # Errors
     /// Returns an error like [`embed`](SentenceEmbedder::embed), and if the model has no prompt of this name.
-    pub fn prompted(&self, name: &str, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
+    pub fn prompted(&self, name: &str, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.run(self.runner.model.settings.prompt(Some(name))?, sentences)
     }
 
-    fn run(&self, prompt: &str, sentences: &[&str]) -> Result<Vec<Vec<f32>>> {
-        let encode = |sentence: &&str| self.runner.encode_any(&format!("{prompt}{sentence}"), None);
-        let encodings = sentences.iter().map(encode).collect::<Result<Vec<_>>>()?;
-        // [CLS] and the prompt, without [SEP].
-        let prompt = if prompt.is_empty() { 0 } else { self.runner.encode_any(prompt, None)?.len() - 1 };
-        let mut vectors = Vec::with_capacity(sentences.len());
-        self.runner.in_batches(&encodings, |model, batch, _| {
-            let computed = model.forward_prompted(batch, prompt, Mode::Eval)?; // [B, D]
-            let values = finite(&shorten(&computed, self.dimension, self.normalize)?)?;
-            vectors.extend(values.chunks_exact(self.dimension()).map(<[f32]>::to_vec));
-            Ok(())
-        })?;
-        Ok(vectors)
+    fn run(&self, prompt: &str, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
+        let texts = sentences.iter().map(|sentence| (format!("{prompt}{sentence}"), None));
+        let prompt = self.runner.length(prompt)?;
+        let texts = self.runner.read_any(texts, prompt)?;
+        let skipped = if prompt == 0 { 0 } else { 1 + prompt }; // [CLS], too
+        let vectors = self.runner.means(texts, |model, batch| model.forward_prompted(batch, skipped, Mode::Eval))?;
+        let Reported { mut value, report } = vectors;
+        for (vector, &windows) in value.iter_mut().zip(&report.windows) {
+            if windows > 1 && self.runner.model.normalizes() {
+                normalize(vector);
+            }
+            vector.truncate(self.dimension());
+            if self.normalize {
+                normalize(vector);
+            }
+        }
+        Ok(Reported { value, report })
     }
 
     /// Returns the dimension of the embeddings.
@@ -122,5 +134,13 @@ impl SentenceEmbedder {
     /// Returns the measure by which the embeddings are compared.
     pub fn similarity_function(&self) -> SimilarityFunction {
         self.runner.model.similarity_function()
+    }
+}
+
+/// Divides a vector by its norm, unless that is 0.
+fn normalize(vector: &mut [f32]) {
+    let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
     }
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use cloze_tensor::{Device, Precision};
 
+use super::long_text::{LongText, Reported};
+use super::output::best;
 use super::{Pipeline, SentenceEmbedder};
 use crate::{Result, SentenceEncoder, SimilarityFunction, Tokenizer};
 
@@ -50,34 +52,38 @@ impl Pipeline for Similarity {
 }
 
 impl Similarity {
+    /// Sets what happens to sentences that are too long, like [`SentenceEmbedder::long_texts`].
+    pub fn long_texts(self, long_texts: LongText) -> Similarity {
+        Similarity { embedder: self.embedder.long_texts(long_texts) }
+    }
+
     /// Returns the similarity of two sentences, a cosine in [-1, 1] by default.
     ///
     /// # Errors
-    /// Returns an error if the model computes a number that is not finite.
-    pub fn score(&self, a: &str, b: &str) -> Result<f64> {
-        Ok(self.matrix(&[a], &[b])?[0][0])
+    /// Returns an error like [`SentenceEmbedder::embed`].
+    pub fn score(&self, a: &str, b: &str) -> Result<Reported<f64>> {
+        Ok(self.matrix(&[a], &[b])?.map(|matrix| matrix[0][0]))
     }
 
-    /// Returns the similarity of each of `a` to each of `b`.
+    /// Returns the similarity of each of `a` to each of `b`. The report is about all of `a`, and then all of `b`.
     ///
     /// # Errors
-    /// Returns an error if the model computes a number that is not finite.
-    pub fn matrix(&self, a: &[&str], b: &[&str]) -> Result<Vec<Vec<f64>>> {
-        let vectors = self.embedder.embed(&[a, b].concat())?;
-        let (a, b) = vectors.split_at(a.len());
+    /// Returns an error like [`SentenceEmbedder::embed`].
+    pub fn matrix(&self, a: &[&str], b: &[&str]) -> Result<Reported<Vec<Vec<f64>>>> {
         let function = self.embedder.similarity_function();
-        Ok(a.iter().map(|a| b.iter().map(|b| function.compare(a, b)).collect()).collect())
+        let vectors = self.embedder.embed(&[a, b].concat())?;
+        Ok(vectors.map(|vectors| {
+            let (a, b) = vectors.split_at(a.len());
+            a.iter().map(|a| b.iter().map(|b| function.compare(a, b)).collect()).collect()
+        }))
     }
 
     /// Returns the indices and similarities of the `k` candidates that are most similar to `query`, most similar first.
+    /// The report is about the query, and then all candidates.
     ///
     /// # Errors
-    /// Returns an error if the model computes a number that is not finite.
-    pub fn most_similar(&self, query: &str, candidates: &[&str], k: usize) -> Result<Vec<(usize, f64)>> {
-        let mut ranked: Vec<(usize, f64)> =
-            self.matrix(&[query], candidates)?.concat().into_iter().enumerate().collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-        ranked.truncate(k);
-        Ok(ranked)
+    /// Returns an error like [`SentenceEmbedder::embed`].
+    pub fn most_similar(&self, query: &str, candidates: &[&str], k: usize) -> Result<Reported<Vec<(usize, f64)>>> {
+        Ok(self.matrix(&[query], candidates)?.map(|matrix| best(matrix.concat(), k)))
     }
 }

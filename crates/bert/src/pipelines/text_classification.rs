@@ -3,7 +3,8 @@
 use cloze_tensor::Precision;
 
 use super::Pipeline;
-use super::output::{finite, largest};
+use super::long_text::{LongText, Reported};
+use super::output::largest;
 use super::runner::Runner;
 use super::score_function::ScoreFunction;
 use crate::{BertForSequenceClassification, Mode, PreTrainedModel, Result, Tokenizer};
@@ -27,7 +28,6 @@ pub struct Classification {
 pub struct TextClassification {
     runner: Runner<BertForSequenceClassification>,
     scores: ScoreFunction,
-    truncate: bool,
 }
 
 impl Pipeline for TextClassification {
@@ -35,7 +35,7 @@ impl Pipeline for TextClassification {
 
     fn new(model: BertForSequenceClassification, tokenizer: Tokenizer) -> Result<TextClassification> {
         let scores = ScoreFunction::of_classifier(model.config())?;
-        Ok(TextClassification { runner: Runner::new(model, tokenizer)?, scores, truncate: false })
+        Ok(TextClassification { runner: Runner::new(model, tokenizer, LongText::Truncate)?, scores })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
@@ -45,9 +45,12 @@ impl Pipeline for TextClassification {
 }
 
 impl TextClassification {
-    /// Sets whether a text that is too long is truncated. Otherwise it is an error.
-    pub fn truncate(self, truncate: bool) -> TextClassification {
-        TextClassification { truncate, ..self }
+    /// Sets what happens to texts that are too long, [`LongText::Truncate`] by default. The scores of windows are those
+    /// of their mean logits, which are the logits of their mean pooled vector (C. Sun, X. Qiu, Y. Xu, X. Huang, "How to
+    /// Fine-Tune BERT for Text Classification?", 2019, hierarchical mean pooling).
+    pub fn long_texts(mut self, long_texts: LongText) -> TextClassification {
+        self.runner.long_texts = long_texts;
+        self
     }
 
     /// Returns the names of the labels, by id.
@@ -58,8 +61,8 @@ impl TextClassification {
     /// Classifies each text.
     ///
     /// # Errors
-    /// Returns an error if a text is blank, or longer than the model or the tokenizer allows.
-    pub fn classify(&self, texts: &[&str]) -> Result<Vec<Classification>> {
+    /// Returns an error if a text is blank, or too long and [refused](LongText::Refuse).
+    pub fn classify(&self, texts: &[&str]) -> Result<Reported<Vec<Classification>>> {
         self.run(texts.iter().map(|text| (*text, None)))
     }
 
@@ -67,19 +70,17 @@ impl TextClassification {
     ///
     /// # Errors
     /// Returns an error like [`classify`](TextClassification::classify).
-    pub fn classify_pairs(&self, pairs: &[(&str, &str)]) -> Result<Vec<Classification>> {
+    pub fn classify_pairs(&self, pairs: &[(&str, &str)]) -> Result<Reported<Vec<Classification>>> {
         self.run(pairs.iter().map(|(first, second)| (*first, Some(*second))))
     }
 
-    fn run<'t>(&self, texts: impl Iterator<Item = (&'t str, Option<&'t str>)>) -> Result<Vec<Classification>> {
-        let encodings = self.runner.encode(texts, self.truncate)?;
-        let mut found = Vec::with_capacity(encodings.len());
-        self.runner.in_batches(&encodings, |model, batch, _| {
-            let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [B, C]
-            found.extend(logits.chunks_exact(self.labels().len()).map(|row| self.classification(row)));
-            Ok(())
-        })?;
-        Ok(found)
+    fn run<'t>(
+        &self,
+        texts: impl Iterator<Item = (&'t str, Option<&'t str>)>,
+    ) -> Result<Reported<Vec<Classification>>> {
+        let texts = self.runner.read(texts)?;
+        let logits = self.runner.means(texts, |model, batch| model.forward(batch, Mode::Eval))?; // [texts, C]
+        Ok(logits.map(|logits| logits.iter().map(|logits| self.classification(logits)).collect()))
     }
 
     fn classification(&self, logits: &[f32]) -> Classification {

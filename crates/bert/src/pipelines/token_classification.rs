@@ -6,12 +6,11 @@ use cloze_tensor::Precision;
 
 use super::Pipeline;
 use super::characters::Characters;
+use super::long_text::{LongText, Reported};
 use super::output::{finite, largest, softmax};
-use super::runner::Runner;
+use super::runner::{Readings, Runner};
 use crate::tags::{Tag, TagNotation, TagSpan};
-use crate::{
-    BertForTokenClassification, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
-};
+use crate::{BertForTokenClassification, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer};
 
 /// The way in which the probabilities of the pieces of a word are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +55,8 @@ pub struct Entity {
 }
 
 /// A pipeline that labels the words of texts. A text that is longer than the model allows is read in overlapping
-/// windows; a word is labelled in the window where it has the most context.
+/// windows, unless [`long_texts`](TokenClassification::long_texts) says otherwise; each token of a word is labelled in
+/// the window where it has the most context.
 pub struct TokenClassification {
     runner: Runner<BertForTokenClassification>,
     aggregation: Aggregation,
@@ -66,7 +66,8 @@ impl Pipeline for TokenClassification {
     type Model = BertForTokenClassification;
 
     fn new(model: BertForTokenClassification, tokenizer: Tokenizer) -> Result<TokenClassification> {
-        Ok(TokenClassification { runner: Runner::new(model, tokenizer)?, aggregation: Aggregation::default() })
+        let runner = Runner::new(model, tokenizer, LongText::Windows)?;
+        Ok(TokenClassification { runner, aggregation: Aggregation::default() })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
@@ -75,20 +76,28 @@ impl Pipeline for TokenClassification {
     }
 }
 
-/// The pieces of a word in the window where it has the most context.
-struct Word {
+/// A token of a word in the window where it has the most context.
+struct Piece {
+    /// The index of the word.
+    word: u32,
     start: usize,
     end: usize,
     /// The distance to the nearer end of the window, in tokens.
     margin: usize,
-    /// The probabilities of each piece, by label.
-    pieces: Vec<Vec<f64>>,
+    /// The probabilities, by label.
+    probabilities: Vec<f64>,
 }
 
 impl TokenClassification {
     /// Sets how the pieces of a word are combined, [`Aggregation::First`] by default.
     pub fn aggregation(self, aggregation: Aggregation) -> TokenClassification {
         TokenClassification { aggregation, ..self }
+    }
+
+    /// Sets what happens to texts that are too long, [`LongText::Windows`] by default. Words that are cut have no label.
+    pub fn long_texts(mut self, long_texts: LongText) -> TokenClassification {
+        self.runner.long_texts = long_texts;
+        self
     }
 
     /// Returns the names of the labels, by id.
@@ -99,37 +108,31 @@ impl TokenClassification {
     /// Labels every word of each text.
     ///
     /// # Errors
-    /// Returns an error if a text is blank.
-    pub fn words(&self, texts: &[&str]) -> Result<Vec<Vec<LabelledWord>>> {
-        let room = self.runner.tokenizer.max_length().saturating_sub(2);
-        let options = EncodeOptions::new().truncation(Truncation::LongestFirst).stride(room / 4);
-        let (mut encodings, mut text_of) = (Vec::new(), Vec::new());
-        for (index, text) in texts.iter().enumerate() {
-            if text.trim().is_empty() {
-                return Err(Error::input(format!("text {index} is blank: it has no words")));
-            }
-            let mut first = self.runner.tokenizer.encode_with(text, None, &options)?;
-            let others = std::mem::take(&mut first.overflowing);
-            text_of.extend(std::iter::repeat_n(index, 1 + others.len()));
-            encodings.push(first);
-            encodings.extend(others);
+    /// Returns an error if a text is blank, or too long and [refused](LongText::Refuse).
+    pub fn words(&self, texts: &[&str]) -> Result<Reported<Vec<Vec<LabelledWord>>>> {
+        if let Some(index) = texts.iter().position(|text| text.trim().is_empty()) {
+            return Err(Error::input(format!("text {index} is blank: it has no words")));
         }
-        let mut words: Vec<BTreeMap<u32, Word>> = texts.iter().map(|_| BTreeMap::new()).collect();
-        let mut text_of = text_of.into_iter();
+        let Readings { encodings, starts, report, .. } =
+            self.runner.read_any(texts.iter().map(|text| (text, None)), 0)?;
+        let mut pieces: Vec<BTreeMap<usize, Piece>> = texts.iter().map(|_| BTreeMap::new()).collect();
+        let text_of = (0..).zip(&report.windows).flat_map(|(text, &windows)| std::iter::repeat_n(text, windows));
+        let mut places = text_of.zip(starts);
         self.runner.in_batches(&encodings, |model, batch, encodings| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, C]
             let mut rows = logits.chunks_exact(self.labels().len());
-            for (encoding, text) in encodings.iter().zip(text_of.by_ref()) {
+            for (encoding, (text, start)) in encodings.iter().zip(places.by_ref()) {
                 let probabilities = rows.by_ref().take(encoding.len()).map(softmax).collect();
-                gather(encoding, probabilities, &mut words[text]);
+                gather(encoding, start, probabilities, &mut pieces[text]);
             }
             Ok(())
         })?;
-        let labelled = |(words, text): (BTreeMap<u32, Word>, &&str)| {
-            let text = Characters::new(text);
-            words.into_values().map(|word| self.labelled(word, &text)).collect()
+        let labelled = |(pieces, text): (BTreeMap<usize, Piece>, &&str)| {
+            let (pieces, text) = (pieces.into_values().collect::<Vec<_>>(), Characters::new(text));
+            pieces.chunk_by(|a, b| a.word == b.word).map(|word| self.labelled(word, &text)).collect()
         };
-        Ok(words.into_iter().zip(texts).map(labelled).collect())
+        let value = pieces.into_iter().zip(texts).map(labelled).collect();
+        Ok(Reported { value, report })
     }
 
     /// Finds the entities of each text: spans of consecutive words of one kind. Labels may follow any
@@ -138,51 +141,46 @@ impl TokenClassification {
     ///
     /// # Errors
     /// Returns an error like [`words`](TokenClassification::words).
-    pub fn entities(&self, texts: &[&str]) -> Result<Vec<Vec<Entity>>> {
-        let words = self.words(texts)?;
+    pub fn entities(&self, texts: &[&str]) -> Result<Reported<Vec<Vec<Entity>>>> {
         let notation = TagNotation::of(self.labels().iter().map(String::as_str));
-        Ok(words.iter().zip(texts).map(|(words, text)| entities(words, notation, text)).collect())
+        let of_text = |(words, text): (&Vec<LabelledWord>, &&str)| entities(words, notation, text);
+        Ok(self.words(texts)?.map(|words| words.iter().zip(texts).map(of_text).collect()))
     }
 
-    fn labelled(&self, word: Word, text: &Characters) -> LabelledWord {
+    /// Labels the word of these pieces, of which there is at least one.
+    fn labelled(&self, pieces: &[Piece], text: &Characters) -> LabelledWord {
+        let probabilities = || pieces.iter().map(|piece| &piece.probabilities);
         let probabilities = match self.aggregation {
-            Aggregation::First => word.pieces.into_iter().next(),
-            Aggregation::Max => word.pieces.into_iter().max_by(|a, b| a[largest(a)].total_cmp(&b[largest(b)])),
+            Aggregation::First => pieces[0].probabilities.clone(),
+            Aggregation::Max => {
+                let best = probabilities().max_by(|a, b| a[largest(a)].total_cmp(&b[largest(b)]));
+                best.cloned().unwrap_or_default()
+            }
             Aggregation::Average => {
-                let pieces = word.pieces.len() as f64;
-                let mean = |label: usize| word.pieces.iter().map(|piece| piece[label]).sum::<f64>() / pieces;
-                Some((0..self.labels().len()).map(mean).collect())
+                let mean = |label: usize| probabilities().map(|piece| piece[label]).sum::<f64>() / pieces.len() as f64;
+                (0..self.labels().len()).map(mean).collect()
             }
         };
-        let probabilities = probabilities.unwrap_or_default();
-        let id = largest(&probabilities);
+        let (start, end, id) = (pieces[0].start, pieces[pieces.len() - 1].end, largest(&probabilities));
         LabelledWord {
-            text: text.part(word.start, word.end).to_string(),
-            start: word.start,
-            end: word.end,
+            text: text.part(start, end).to_string(),
+            start,
+            end,
             label: self.labels()[id].clone(),
             score: probabilities[id],
         }
     }
 }
 
-/// Adds the words of a window. A word that another window has too is replaced if it is farther from the end of this
-/// one. A word that is split at the end of a window has margin 0, so the window with all its pieces wins.
-fn gather(encoding: &Encoding, probabilities: Vec<Vec<f64>>, words: &mut BTreeMap<u32, Word>) {
+/// Adds the pieces of a window, by their position in the text, of which `before` tokens are before the window. A piece
+/// that another window has too is replaced if it is farther from the end of this one.
+fn gather(encoding: &Encoding, before: usize, probabilities: Vec<Vec<f64>>, pieces: &mut BTreeMap<usize, Piece>) {
     let last = encoding.len().saturating_sub(1);
-    let mut found: BTreeMap<u32, Word> = BTreeMap::new();
     for (at, probabilities) in probabilities.into_iter().enumerate() {
-        let Some(number) = encoding.word_ids[at] else { continue };
-        let (start, end) = encoding.offsets[at];
-        let margin = at.min(last - at);
-        let word = found.entry(number).or_insert(Word { start, end, margin, pieces: Vec::new() });
-        word.end = end;
-        word.margin = word.margin.min(margin);
-        word.pieces.push(probabilities);
-    }
-    for (number, word) in found {
-        if words.get(&number).is_none_or(|known| known.margin < word.margin) {
-            words.insert(number, word);
+        let Some(word) = encoding.word_ids[at] else { continue };
+        let ((start, end), margin) = (encoding.offsets[at], at.min(last - at));
+        if pieces.get(&(before + at)).is_none_or(|known| known.margin < margin) {
+            pieces.insert(before + at, Piece { word, start, end, margin, probabilities });
         }
     }
 }

@@ -34,7 +34,8 @@ impl Kind {
             Kind::Transformer => &["unpad_inputs"],
             Kind::Pooling | Kind::Dense | Kind::Normalize | Kind::Tokens => &[],
             Kind::Sentence => &["__version__", "requirements", "keep_in_fp32_modules"],
-            // Where adapters came from, and settings of methods that are refused if they are used. Dropout is for training.
+            // Where adapters came from, and settings of methods that are refused if they are used. Dropout is for
+            // training.
             Kind::Adapter => &[
                 "auto_mapping",
                 "base_model_name_or_path",
@@ -50,8 +51,8 @@ impl Kind {
                 "runtime_config",
                 "task_type",
             ],
-            // Where the tokenizer came from, and what callers of `transformers` get by default, such as padding, which a
-            // packed batch does not have.
+            // Where the tokenizer came from, and what callers of `transformers` get by default, such as padding, which
+            // a packed batch does not have.
             Kind::Tokenizer => &[
                 "_commit_hash",
                 "_name_or_path",
@@ -100,7 +101,7 @@ impl Kind {
 }
 
 /// The fields of `config.json` that change no answer.
-const CONFIG: [&str; 85] = [
+const CONFIG: [&str; 88] = [
     // Where the model came from, and how it is stored and run.
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -109,6 +110,7 @@ const CONFIG: [&str; 85] = [
     "_experts_implementation",
     "_experts_implementation_internal",
     "_name_or_path",
+    "_num_labels",
     "allow_global_per_layer_attribute_access",
     "attn_implementation",
     "chunk_size_feed_forward",
@@ -130,6 +132,7 @@ const CONFIG: [&str; 85] = [
     "use_bfloat16",
     "use_cache",
     "use_return_dict",
+    "xla_device",
     // How new weights are drawn. `initializer_range` alone is read.
     "init_std",
     "initializer_factor",
@@ -139,8 +142,10 @@ const CONFIG: [&str; 85] = [
     "bos_token_id",
     "decoder_start_token_id",
     "eos_token_id",
+    "eos_token_ids",
     "sep_token_id",
-    // Parts that a BERT of `transformers` does not have. Multilingual and Chinese models describe their pooler, which is the usual one.
+    // Parts that a BERT of `transformers` does not have. Multilingual models describe their pooler, which is the usual
+    // one.
     "cross_attention_hidden_size",
     "directionality",
     "is_encoder_decoder",

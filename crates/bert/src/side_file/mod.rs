@@ -1,5 +1,5 @@
-//! The small JSON files beside a model's weights and its vocabulary. Every field of theirs is read, known to change no answer, or refused
-//! by name, so that a setting that is not supported never goes unnoticed.
+//! The small JSON files beside a model's weights and its vocabulary. Every field of theirs is read, known to change no
+//! answer, or refused by name, so that a setting that is not supported never goes unnoticed.
 
 mod kind;
 
@@ -62,8 +62,8 @@ impl SideFile {
         self.fields.contains_key(name)
     }
 
-    /// Removes and returns all fields whose names end in `suffix`, except for those that are `null`, in the order of the
-    /// file.
+    /// Removes and returns all fields whose names end in `suffix`, except for those that are `null`, in the order of
+    /// the file.
     pub(crate) fn take_all(&mut self, suffix: &str) -> Vec<(String, Value)> {
         let fields = std::mem::take(&mut self.fields).into_iter();
         let (taken, left): (Map<_, _>, Map<_, _>) = fields.partition(|(name, _)| name.ends_with(suffix));

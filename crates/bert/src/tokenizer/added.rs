@@ -36,8 +36,8 @@ impl AddedToken {
         AddedToken { content, single_word: false, lstrip: false, rstrip: false, normalized: !special, special }
     }
 
-    /// Returns the token as `tokenizer_config.json` has it: its content, or an object if it has other properties than special
-    /// tokens by default.
+    /// Returns the token as `tokenizer_config.json` has it: its content, or an object if it has other properties than
+    /// special tokens by default.
     pub(super) fn to_value(&self) -> Value {
         if *self == AddedToken::new(&self.content, true) {
             return json!(self.content);

@@ -29,6 +29,7 @@ pub struct EncodeOptions {
     max_length: Option<usize>,
     truncation: Truncation,
     stride: Option<usize>,
+    prefix: usize,
 }
 
 impl EncodeOptions {
@@ -51,6 +52,11 @@ impl EncodeOptions {
     /// the last `tokens` tokens of the previous one.
     pub fn stride(self, tokens: usize) -> EncodeOptions {
         EncodeOptions { stride: Some(tokens), ..self }
+    }
+
+    /// Sets the number of tokens at the start of the first text that each of its windows repeats, such as a prompt.
+    pub(crate) fn prefix(self, tokens: usize) -> EncodeOptions {
+        EncodeOptions { prefix: tokens, ..self }
     }
 }
 
@@ -134,10 +140,14 @@ pub(super) fn lay_out(
     let kept = truncate(&lengths, max_length, options.truncation)?;
     let cut: usize = lengths.iter().zip(&kept).map(|(length, kept)| length - kept).sum();
     let mut windows = Vec::with_capacity(kept.len());
-    for (&length, &kept) in lengths.iter().zip(&kept) {
+    let prefixes = [options.prefix, 0];
+    for ((&length, &kept), prefix) in lengths.iter().zip(&kept).zip(prefixes) {
         windows.push(match options.stride {
-            Some(stride) => cover(length, kept, stride)?,
-            None => vec![(0, kept)],
+            Some(stride) if kept < length => {
+                let covered = cover(length.saturating_sub(prefix), kept.saturating_sub(prefix), stride)?;
+                covered.into_iter().map(|(start, end)| (prefix + start, prefix + end)).collect()
+            }
+            _ => vec![(0, kept)],
         });
     }
     if windows.iter().filter(|windows| windows.len() > 1).count() > 1 {
@@ -150,8 +160,12 @@ pub(super) fn lay_out(
         let mut encoding = Encoding::default();
         encoding.special(frame.cls, 0);
         for (sequence, (text, windows)) in texts.iter().zip(&windows).enumerate() {
+            let window = windows[number.min(windows.len() - 1)];
+            // The only window of a text that fits has the prefix already.
+            let prefix = prefixes[sequence].min(window.0);
             let token_type = if frame.typed { sequence as u32 } else { 0 };
-            encoding.text(text, windows[number.min(windows.len() - 1)], sequence, token_type);
+            encoding.text(text, (0, prefix), sequence, token_type);
+            encoding.text(text, window, sequence, token_type);
             encoding.special(frame.sep, token_type);
         }
         encoding
@@ -174,7 +188,7 @@ fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Res
             "max_length is {max_length}: must be at least {special}, the number of special tokens"
         )));
     };
-    let too_long = || Err(crate::ErrorKind::TooLong { tokens: total + special, limit: max_length }.into());
+    let too_long = || Err(crate::ErrorKind::TooLong { text: None, tokens: total + special, limit: max_length }.into());
     let cut_one = |which: usize| {
         let others = total - lengths[which];
         // As in `transformers`, a token of the truncated text must remain if there is room for any.

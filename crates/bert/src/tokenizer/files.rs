@@ -22,7 +22,8 @@ const VOCAB: &str = "vocab.txt";
 impl Tokenizer {
     /// Opens the tokenizer in the folder `place`, or [of this name](crate#models-by-name): `tokenizer.json`, or else
     /// `vocab.txt`, with the settings in `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` if
-    /// they exist. Without `tokenizer_config.json`, `vocab.txt` is uncased.
+    /// they exist. Without `tokenizer_config.json`, `vocab.txt` is uncased. Where nothing limits the length, it is
+    /// `max_position_embeddings` of `config.json`, or else 512.
     ///
     /// [`conflicts`](Tokenizer::conflicts) lists where two files differ.
     ///
@@ -57,8 +58,8 @@ impl Tokenizer {
         tokenizer.map_err(|error| error.in_file(&path))
     }
 
-    /// Opens a `vocab.txt`: one token per line, whose id is the number of the line, from 0. A token that is repeated has
-    /// its last id.
+    /// Opens a `vocab.txt`: one token per line, whose id is the number of the line, from 0. A token that is repeated
+    /// has its last id.
     ///
     /// # Errors
     /// Returns an error like [`open`](Tokenizer::open).
@@ -236,7 +237,8 @@ fn bert_pipeline(tokens: Vec<String>, names: &Names, options: &TokenizerOptions)
     Pipeline::bert(tokens, special, normalizer(options), MAX_CHARS)
 }
 
-/// Returns a line about the first token whose id in a `vocab.txt` is not that of a `tokenizer.json`. Nothing is downloaded.
+/// Returns a line about the first token whose id in a `vocab.txt` is not that in the `tokenizer.json` beside it.
+/// Nothing is downloaded for it.
 fn vocabulary_conflict(folder: &Folder, pipeline: &Pipeline) -> Result<Option<String>> {
     if !folder.is_on_disk() {
         return Ok(None);

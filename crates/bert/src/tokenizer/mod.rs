@@ -1,8 +1,8 @@
 //! WordPiece: text to token ids and back.
 //!
 //! Ids and offsets equal those of `transformers`. `pipeline` encodes with offsets, and [`Tokenizer::ids`] has a faster
-//! path without them for whole corpora. Training ([`Tokenizer::train`]) always produces the same vocabulary from the same
-//! corpus.
+//! path without them for whole corpora. Training ([`Tokenizer::train`]) always produces the same vocabulary from the
+//! same corpus.
 
 mod added;
 mod class;
@@ -146,8 +146,9 @@ impl Tokenizer {
         self.encode_with(text, None, &EncodeOptions::new())
     }
 
-    /// Encodes a pair of texts as `[CLS] first [SEP] second [SEP]`. The second text and its `[SEP]` have token type 1, except
-    /// for a `DistilBertTokenizer`, a `PreTrainedTokenizerFast` and others whose `model_input_names` has no `token_type_ids`.
+    /// Encodes a pair of texts as `[CLS] first [SEP] second [SEP]`. The second text and its `[SEP]` have token type 1,
+    /// except for a `DistilBertTokenizer`, a `PreTrainedTokenizerFast` and others whose `model_input_names` has no
+    /// `token_type_ids`.
     ///
     /// # Errors
     /// Returns an error if the encoding is longer than the [maximum length](Tokenizer::max_length).
@@ -253,8 +254,8 @@ impl Tokenizer {
         self.inner.ids.sep
     }
 
-    /// Returns whether the vocabulary has `[MASK]`. Otherwise [`mask_id`](Tokenizer::mask_id) is an id behind all others,
-    /// which a model has no embedding for.
+    /// Returns whether the vocabulary has `[MASK]`. Otherwise [`mask_id`](Tokenizer::mask_id) is an id behind all
+    /// others, which a model has no embedding for.
     pub fn has_mask(&self) -> bool {
         self.inner.ids.mask < self.inner.own
     }

@@ -1,8 +1,8 @@
 //! A tokenizer as `tokenizer.json` describes it: text to tokens with their places, and back.
 //!
-//! A text goes through five stages, as in Hugging Face's `tokenizers`, whose ids and offsets these are: added tokens are
-//! cut out, the rest is normalized, normalized added tokens are cut out, the rest is split into words, and each word
-//! into pieces of the vocabulary.
+//! A text goes through five stages, as in Hugging Face's `tokenizers`, whose ids and offsets these are: added tokens
+//! are cut out, the rest is normalized, normalized added tokens are cut out, the rest is split into words, and each
+//! word into pieces of the vocabulary.
 
 use std::collections::HashMap;
 use std::ops::Range;

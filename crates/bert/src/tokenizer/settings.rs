@@ -1,8 +1,8 @@
 //! What the files beside a vocabulary say: `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
 //!
-//! Every field is read, is known to be harmless, or is an error that names it (see [`SideFile`]). The rules of precedence
-//! are those of `transformers` 5: with `added_tokens_decoder` in `tokenizer_config.json`, the two other files do not
-//! count; otherwise `special_tokens_map.json` takes precedence over it.
+//! Every field is read, is known to be harmless, or is an error that names it (see [`SideFile`]). The rules of
+//! precedence are those of `transformers` 5: with `added_tokens_decoder` in `tokenizer_config.json`, the two other
+//! files do not count; otherwise `special_tokens_map.json` takes precedence over it.
 
 use serde_json::{Value, json};
 
@@ -130,8 +130,8 @@ impl Settings {
         }
     }
 
-    /// Changes the normalizer of a `tokenizer.json` to what `tokenizer_config.json` says, and records where they differ.
-    /// As in `transformers`, an explicit setting takes precedence, but not for a class that stores all of it.
+    /// Changes the normalizer of a `tokenizer.json` to what `tokenizer_config.json` says, and records where they
+    /// differ. As in `transformers`, an explicit setting takes precedence, but not for a class that stores all of it.
     pub(super) fn adjust(&mut self, normalizer: &mut BertNormalizer) {
         let (accents, normalizer_lowercase) = (normalizer.strip_accents, normalizer.lowercase);
         let strip = (self.strip_accents, accents == self.strip_accents);
@@ -248,7 +248,8 @@ fn special_tokens_map(folder: &Folder) -> Result<(Named, Vec<AddedToken>)> {
     Ok((named, others))
 }
 
-/// Takes the class, from `tokenizer_config.json` or else from `model`, the `config.json`, and the contradiction between them.
+/// Takes the class, from `tokenizer_config.json` or else from `model`, the `config.json`, and the contradiction between
+/// them.
 fn class(config: &mut SideFile, model: &mut SideFile) -> Result<(Class, Option<String>)> {
     let code = |map: &Value| if map.is_array() { Some(map.clone()) } else { map.get("AutoTokenizer").cloned() };
     if let Some(code) = config.take("auto_map").as_ref().and_then(code) {

@@ -90,6 +90,23 @@ fn offline_opens_what_is_cached_and_nothing_else() {
     assert!(hub.asked().is_empty());
 }
 
+/// As in `huggingface_hub` 2.4: `HF_HUB_OFFLINE`, if it is set, takes precedence.
+#[test]
+fn transformers_offline_counts_too() {
+    let hub = Hub::start();
+    let with = |variables: &[(&'static str, &str)]| {
+        let machine = Machine::new(&hub.hub.address);
+        variables.iter().fold(machine, |machine, (name, value)| machine.with(name, *value)).open(NAME)
+    };
+    for value in ["1", "on", "Yes", "TRUE"] {
+        let said = with(&[("TRANSFORMERS_OFFLINE", value), ("HF_HUB_OFFLINE", "")]);
+        assert!(said.contains("no such folder; TRANSFORMERS_OFFLINE is set, and"), "{said}");
+    }
+    assert!(hub.asked().is_empty());
+    assert_eq!(with(&[("TRANSFORMERS_OFFLINE", "1"), ("HF_HUB_OFFLINE", "0")]), opened());
+    assert_eq!(with(&[("TRANSFORMERS_OFFLINE", "0")]), opened());
+}
+
 /// Other programs may store files instead of links, and do not record missing files.
 #[test]
 fn opens_what_others_have_cached() {

@@ -32,7 +32,7 @@ fn poolings_are_computed_saved_and_opened() -> Result {
     encoder.normalized(true).save(dir.path())?;
     tokenizer.save(dir.path())?;
     let embedder = SentenceEmbedder::open(dir.path())?;
-    let vector = embedder.embed(&TEXTS[..2])?.remove(0);
+    let vector = embedder.embed(&TEXTS[..2])?[0].clone();
     let norm = expected.iter().map(|x| x * x).sum::<f32>().sqrt();
     vector.iter().zip(&expected).for_each(|(a, b)| near((*a).into(), b / norm));
 
@@ -84,7 +84,7 @@ fn similarities_are_cosines() -> Result {
             assert!((found - cosine_similarity(&vectors[i], &vectors[j])).abs() < 1e-5);
         }
     }
-    assert!((similarity.score(TEXTS[0], TEXTS[0])? - 1.0).abs() < 1e-6);
+    assert!((*similarity.score(TEXTS[0], TEXTS[0])? - 1.0).abs() < 1e-6);
     let ranked = similarity.most_similar(TEXTS[0], &TEXTS, 3)?;
     assert_eq!((ranked.len(), ranked[0].0), (3, 0));
     assert!(ranked.is_sorted_by(|a, b| a.1 >= b.1));

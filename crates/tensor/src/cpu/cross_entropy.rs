@@ -30,12 +30,24 @@ simd! {
         (lse, -sum2(x, p, |x, p| p * (x - lse)))
     }
 
+    /// Returns `sum(w (lse - x))`.
+    fn smoothed_row<T: Real>(x: &[T], w: &[T], lse: T) -> T {
+        sum2(x, w, |x, w| w * (lse - x))
+    }
+
     /// Replaces the logits of a row by their gradients.
     fn backward_row<T: Real>(x: &mut [T], lse: T, target: usize, scale: T) {
         for x in x.iter_mut() {
             *x = (*x - lse).exp() * scale;
         }
         x[target] -= scale;
+    }
+
+    /// Replaces the logits of a row by `p total - w` for their probabilities p, times `scale`.
+    fn smoothed_backward_row<T: Real>(x: &mut [T], w: &[T], lse: T, total: T, scale: T) {
+        for (x, &w) in x.iter_mut().zip(w) {
+            *x = ((*x - lse).exp() * total - w) * scale;
+        }
     }
 
     fn soft_backward_row<T: Real>(x: &[T], lse: T, p: &[T], scale: T, dx: &mut [T], accumulate: bool) {
@@ -54,49 +66,72 @@ simd! {
     }
 }
 
-/// Computes `loss[r] = lse[r] - logits[r][targets[r]]`, or 0 if the target is `ignore_index`, and `lse [R]` for backward.
-/// The caller checks the targets; a target that is out of range panics.
-pub(crate) fn forward<T: Real>(
-    logits: &[T],
-    targets: &[i64],
-    ignore_index: i64,
-    classes: usize,
-    loss: &mut [T],
-    lse: &mut [T],
-) {
-    let count = targets.len();
+/// The target of each row: a class, which may be weighted and smoothed. The caller checks that they are classes; a target
+/// that is out of range panics.
+pub(crate) struct Labels<'a, T> {
+    pub(crate) targets: &'a [i64],
+    pub(crate) ignore_index: i64,
+    /// The number of classes.
+    pub(crate) classes: usize,
+    /// The weight of each class as a target, if they are not all 1.
+    pub(crate) weights: Option<&'a [T]>,
+    /// What each class adds to the target of every row, if labels are smoothed.
+    pub(crate) smoothed: Option<&'a [T]>,
+}
+
+impl<T: Real> Labels<'_, T> {
+    /// Returns the class of a row and its weight, unless the row is ignored.
+    fn of_row(&self, row: usize) -> Option<(usize, T)> {
+        let target = self.targets[row];
+        if target == self.ignore_index {
+            return None;
+        }
+        let class = target as usize;
+        Some((class, self.weights.map_or(T::ONE, |weights| weights[class])))
+    }
+}
+
+/// Computes `loss[r] = w (lse[r] - logits[r][target])`, where w is the weight of the target, plus
+/// `sum(smoothed (lse[r] - logits[r]))`, or 0 if the row is ignored; and `lse [R]` for backward.
+pub(crate) fn forward<T: Real>(logits: &[T], labels: &Labels<'_, T>, loss: &mut [T], lse: &mut [T]) {
+    let (count, classes) = (labels.targets.len(), labels.classes);
     assert!(logits.len() == count * classes && loss.len() == count && lse.len() == count);
     for_rows(count, COST * classes, (loss, lse), |range, (loss, lse)| {
         for (i, row) in range.enumerate() {
-            let (x, target) = (&logits[row * classes..][..classes], targets[row]);
+            let x = &logits[row * classes..][..classes];
             (lse[i], loss[i]) = (T::ZERO, T::ZERO);
-            if target != ignore_index {
-                lse[i] = forward_row(x);
-                loss[i] = lse[i] - x[target as usize];
+            let Some((target, weight)) = labels.of_row(row) else { continue };
+            lse[i] = forward_row(x);
+            loss[i] = weight * (lse[i] - x[target]);
+            if let Some(smoothed) = labels.smoothed {
+                loss[i] += smoothed_row(x, smoothed, lse[i]);
             }
         }
     });
 }
 
-/// Replaces the logits by their gradients: `(softmax(logits[r]) - onehot(targets[r])) scale(r)`, or 0 if the target is
-/// `ignore_index`. In place, because logits over a vocabulary are large and not needed afterwards.
+/// Replaces the logits by their gradients: `(softmax(logits[r]) - onehot(target)) w scale(r)`, plus
+/// `(softmax(logits[r]) sum(smoothed) - smoothed) scale(r)`, or 0 if the row is ignored. In place, because logits over a
+/// vocabulary are large and not needed afterwards.
 pub(crate) fn backward<T: Real>(
     logits: &mut [T],
-    targets: &[i64],
-    ignore_index: i64,
-    classes: usize,
+    labels: &Labels<'_, T>,
     lse: &[T],
     scale: impl Fn(usize) -> T + Sync,
 ) {
-    let count = targets.len();
+    let (count, classes) = (labels.targets.len(), labels.classes);
     assert!(logits.len() == count * classes && lse.len() == count);
+    let smoothed = labels.smoothed.map(|smoothed| (smoothed, sum(smoothed, |w| w)));
     for_rows(count, COST * classes, RowsMut::new(logits, classes), |range, logits| {
         for (i, row) in range.enumerate() {
             let x = &mut logits.data[i * classes..][..classes];
-            if targets[row] != ignore_index {
-                backward_row(x, lse[row], targets[row] as usize, scale(row));
-            } else {
-                x.fill(T::ZERO);
+            match (labels.of_row(row), smoothed) {
+                (None, _) => x.fill(T::ZERO),
+                (Some((target, weight)), None) => backward_row(x, lse[row], target, weight * scale(row)),
+                (Some((target, weight)), Some((smoothed, total))) => {
+                    smoothed_backward_row(x, smoothed, lse[row], total + weight, scale(row));
+                    x[target] -= weight * scale(row);
+                }
             }
         }
     });
@@ -171,7 +206,8 @@ mod tests {
             let x = random_in::<T>(count * classes, 1);
             let scale = |row: usize| 0.5 + row as f64;
             let (mut loss, mut lse) = (vec![T::from_f64(f64::NAN); count], vec![T::from_f64(f64::NAN); count]);
-            forward(&x, &targets, -100, classes, &mut loss, &mut lse);
+            let labels = Labels { targets: &targets, ignore_index: -100, classes, weights: None, smoothed: None };
+            forward(&x, &labels, &mut loss, &mut lse);
             let logs: Vec<Vec<f64>> = wide(&x).chunks(classes).map(log_softmax).collect();
             let want: Vec<f64> =
                 (0..count).map(|r| if targets[r] < 0 { 0.0 } else { -logs[r][targets[r] as usize] }).collect();
@@ -185,8 +221,30 @@ mod tests {
             }
             let mut dx = x.clone();
             let scale_t = |row: usize| T::from_f64(scale(row));
-            backward(&mut dx, &targets, -100, classes, &lse, scale_t);
+            backward(&mut dx, &labels, &lse, scale_t);
             close(&dx, &want, tolerance, "gradient");
+
+            // Weighted and smoothed labels are soft targets.
+            let [weights, smoothed] = [3, 4].map(|seed| random_in::<T>(classes, seed));
+            let labels = Labels { weights: Some(&weights), smoothed: Some(&smoothed), ..labels };
+            let soft = |r: usize, c: usize| {
+                let hot = if targets[r] == c as i64 { weights[c].to_f64() } else { 0.0 };
+                hot + smoothed[c].to_f64()
+            };
+            let of_row = |r: usize| (0..classes).map(|c| -soft(r, c) * logs[r][c]).sum::<f64>();
+            forward(&x, &labels, &mut loss, &mut lse);
+            let want: Vec<f64> = (0..count).map(|r| if targets[r] < 0 { 0.0 } else { of_row(r) }).collect();
+            close(&loss, &want, tolerance, "smoothed loss");
+            let mut want = vec![0.0; x.len()];
+            for r in (0..count).filter(|&r| targets[r] >= 0) {
+                let total: f64 = (0..classes).map(|c| soft(r, c)).sum();
+                for c in 0..classes {
+                    want[r * classes + c] = (logs[r][c].exp() * total - soft(r, c)) * scale(r);
+                }
+            }
+            let mut dx = x.clone();
+            backward(&mut dx, &labels, &lse, scale_t);
+            close(&dx, &want, tolerance, "smoothed gradient");
 
             // Soft targets that do not sum to 1.
             let p: Vec<T> = random(x.len(), 2).iter().map(|p| T::from_f64(p.abs() / classes as f64)).collect();
@@ -241,9 +299,10 @@ mod tests {
         at_each_level(|_| {
             let (mut loss, mut lse) = ([0f32; 2], [0f32; 2]);
             let mut x = [1e4, -1e4, 0.0, -1e4, -1e4, -1e4];
-            forward(&x, &[1, 2], -100, 3, &mut loss, &mut lse);
+            let labels = Labels { targets: &[1, 2], ignore_index: -100, classes: 3, weights: None, smoothed: None };
+            forward(&x, &labels, &mut loss, &mut lse);
             close(&loss, &[2e4, 3f64.ln()], 1e-6, "loss");
-            backward(&mut x, &[1, 2], -100, 3, &lse, |_| 1.0);
+            backward(&mut x, &labels, &lse, |_| 1.0);
             let third = 1.0 / 3.0;
             close(&x, &[1.0, -1.0, 0.0, third, third, third - 1.0], 2e-3, "gradient");
         });

@@ -1,5 +1,5 @@
-//! Cross-entropy and its gradient: cross_entropy.cu. The labels were checked on the host. The losses that are means of few
-//! numbers have no kernels of their own: they are composed of other operations.
+//! Cross-entropy and its gradient: cross_entropy.cu. The labels were checked on the host. Weighted and smoothed labels, and
+//! the losses that are means of few numbers, have no kernels of their own: they are composed of other operations.
 
 use bytemuck::NoUninit;
 
@@ -50,6 +50,9 @@ impl CudaOp for LabelCrossEntropy {
     type Arity = [(); 1];
 
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        if let Some(weights) = &self.weights {
+            return Ok(GpuOutput::Composed(self.composed(x, weights)?));
+        }
         let (op, ignored, divisor) = (self.name(), self.ignore_index, self.divisor);
         let scores = f32s(op, x)?;
         let device = device_of(op, &scores)?;
@@ -94,6 +97,24 @@ impl CudaOp for LabelCrossEntropy {
                 Ok(gradient)
             })
         }))
+    }
+}
+
+impl LabelCrossEntropy {
+    /// Computes the loss of weighted and smoothed labels from their soft targets, `[rows, classes]`.
+    fn composed(&self, x: &Tensor, weights: &[f64]) -> Result<Tensor> {
+        let mut soft = vec![0f32; x.elements()];
+        for (row, &target) in soft.chunks_exact_mut(self.classes).zip(&self.targets) {
+            if target == self.ignore_index {
+                continue;
+            }
+            if let Some(smoothed) = &self.smoothed {
+                row.iter_mut().zip(smoothed).for_each(|(soft, &smoothed)| *soft = smoothed as f32);
+            }
+            row[target as usize] += weights[target as usize] as f32;
+        }
+        let soft = Tensor::from_vec(soft, x.shape(), &x.device())?;
+        x.log_softmax()?.mul(&soft)?.sum_all()?.mul_scalar(-1.0 / self.divisor)
     }
 }
 

@@ -1,6 +1,10 @@
 //! Cross-entropy of logits, with the softmax fused: loss = Σ over rows of (ln Σ e^x - x[target]), divided as [`Reduction`]
-//! says. Only the logits and each row's log-sum-exp are kept; dx = (softmax(x) - target) / divisor.
+//! says. Only the logits and each row's log-sum-exp are kept; dx = (softmax(x) - target) / divisor. Class weights and label
+//! smoothing make soft targets of the labels, which are never stored.
 
+mod settings;
+
+use crate::cpu::cross_entropy::Labels;
 use crate::cpu::{self, Target};
 use crate::device::Device;
 use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
@@ -9,33 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gradients::Slot;
 use crate::layout::Dims;
 use crate::tensor::Tensor;
-
-/// The divisor of the sum of the rows' losses.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Reduction {
-    /// Divides by the number of non-ignored rows (at least one).
-    #[default]
-    Mean,
-    /// Does not divide.
-    Sum,
-    /// Divides by this: the number of targets of the whole optimizer step, if a step has several batches.
-    Divide(f64),
-}
-
-/// Settings of [`Tensor::cross_entropy_with`]. The default ignores targets of -100 and takes the mean.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CrossEntropy {
-    /// Rows with this target are ignored.
-    pub ignore_index: i64,
-    /// The divisor of the sum.
-    pub reduction: Reduction,
-}
-
-impl Default for CrossEntropy {
-    fn default() -> CrossEntropy {
-        CrossEntropy { ignore_index: -100, reduction: Reduction::Mean }
-    }
-}
+pub use settings::{CrossEntropy, Reduction};
 
 impl Tensor {
     /// Computes the mean cross-entropy, in nats, of the logits `self` [R, V] of classes `targets` `[R]`; -100 ignores a
@@ -44,30 +22,35 @@ impl Tensor {
     /// # Errors
     /// Returns an error if the number of targets is not that of the rows, a target is not a class, or all are ignored.
     pub fn cross_entropy(&self, targets: &[i64]) -> Result<Tensor> {
-        self.cross_entropy_with(targets, CrossEntropy::default())
+        self.cross_entropy_with(targets, &CrossEntropy::default())
     }
 
     /// Computes the cross-entropy as [`Tensor::cross_entropy`], with settings.
     ///
     /// # Errors
-    /// Returns an error if the number of targets is not that of the rows, a target is not a class, or a mean is asked for
-    /// and all are ignored.
-    pub fn cross_entropy_with(&self, targets: &[i64], settings: CrossEntropy) -> Result<Tensor> {
+    /// Returns an error if the number of targets is not that of the rows, a target is not a class, a setting is out of
+    /// range or has not one weight per class, or a mean is asked for and the targets have no weight.
+    pub fn cross_entropy_with(&self, targets: &[i64], settings: &CrossEntropy) -> Result<Tensor> {
         if self.dtype().is_half() {
             return self.to_dtype(DType::F32)?.cross_entropy_with(targets, settings);
         }
         let (_, classes) = logits(CROSS_ENTROPY, self)?;
-        let counted = targets.iter().filter(|&&target| target != settings.ignore_index).count();
+        settings.check(classes)?;
+        let weight = settings.total_weight(targets);
         let divisor = match settings.reduction {
-            Reduction::Mean => counted as f64,
+            Reduction::Mean => weight,
             Reduction::Sum => 1.0,
             Reduction::Divide(divisor) => divisor,
         };
-        let op = LabelCrossEntropy { targets: targets.to_vec(), ignore_index: settings.ignore_index, classes, divisor };
+        let op = LabelCrossEntropy::new(targets, settings, classes, divisor);
         op.check_targets(self)?;
-        if settings.reduction == Reduction::Mean && counted == 0 {
+        if settings.reduction == Reduction::Mean && weight == 0.0 {
             let (rows, ignored) = (targets.len(), settings.ignore_index);
-            let reason = format!("all {rows} targets are ignored ({ignored}), so there is no mean");
+            let counted = targets.iter().filter(|&&target| target != ignored).count();
+            let reason = match counted {
+                0 => format!("all {rows} targets are ignored ({ignored}), so there is no mean"),
+                _ => format!("the class weights of all {counted} targets are 0, so there is no mean"),
+            };
             return Err(Error::invalid(CROSS_ENTROPY, reason));
         }
         apply_tensors(op, [self])
@@ -94,9 +77,45 @@ pub(crate) struct LabelCrossEntropy {
     pub(crate) ignore_index: i64,
     pub(crate) classes: usize,
     pub(crate) divisor: f64,
+    /// The weight of each class as a label, if they are not all 1.
+    pub(crate) weights: Option<Vec<f64>>,
+    /// What each class adds to the target of every row, if labels are smoothed.
+    pub(crate) smoothed: Option<Vec<f64>>,
 }
 
 impl LabelCrossEntropy {
+    fn new(targets: &[i64], settings: &CrossEntropy, classes: usize, divisor: f64) -> LabelCrossEntropy {
+        let smoothing = settings.label_smoothing;
+        let is_plain = settings.class_weights.is_none() && smoothing == 0.0;
+        let weights = |factor: f64| match &settings.class_weights {
+            Some(weights) => weights.iter().map(|&weight| factor * f64::from(weight)).collect(),
+            None => vec![factor; classes],
+        };
+        LabelCrossEntropy {
+            targets: targets.to_vec(),
+            ignore_index: settings.ignore_index,
+            classes,
+            divisor,
+            weights: (!is_plain).then(|| weights(1.0 - smoothing)),
+            smoothed: (smoothing > 0.0).then(|| weights(smoothing / classes as f64)),
+        }
+    }
+
+    /// Calls `with` with the labels as the loops read them.
+    fn with_labels<T: Float, R>(&self, with: impl FnOnce(&Labels<'_, T>) -> R) -> R {
+        let convert = |of_classes: &Option<Vec<f64>>| -> Option<Vec<T>> {
+            of_classes.as_ref().map(|of_classes| of_classes.iter().map(|&x| T::from_f64(x)).collect())
+        };
+        let (weights, smoothed) = (convert(&self.weights), convert(&self.smoothed));
+        with(&Labels {
+            targets: &self.targets,
+            ignore_index: self.ignore_index,
+            classes: self.classes,
+            weights: weights.as_deref(),
+            smoothed: smoothed.as_deref(),
+        })
+    }
+
     fn check_targets(&self, x: &Tensor) -> Result<()> {
         let (rows, classes) = logits(CROSS_ENTROPY, x)?;
         if rows != self.targets.len() {
@@ -129,8 +148,7 @@ impl TensorOp for LabelCrossEntropy {
         let rows = self.targets.len();
         let mut losses = vec![T::ZERO; rows];
         let log_sums = Tensor::build(CROSS_ENTROPY, &[rows], &Device::Cpu, |log_sums: &mut [T]| {
-            let (targets, ignored) = (&self.targets, self.ignore_index);
-            cpu::cross_entropy::forward(x.slice(), targets, ignored, self.classes, &mut losses, log_sums);
+            self.with_labels(|labels| cpu::cross_entropy::forward(x.slice(), labels, &mut losses, log_sums));
         })?;
         let output = Tensor::from_slice(&[mean(&losses, self.divisor)], &[], &Device::Cpu)?;
         Ok(Forward { output, kept: vec![x, log_sums] })
@@ -142,7 +160,7 @@ impl TensorOp for LabelCrossEntropy {
             let mut logits = x.into_exclusive()?;
             let scale = dy.slice::<T>()[0] / T::from_f64(self.divisor);
             let (x, log_sums) = (logits.exclusive_slice::<T>()?, log_sums.slice());
-            cpu::cross_entropy::backward(x, &self.targets, self.ignore_index, self.classes, log_sums, |_| scale);
+            self.with_labels(|labels| cpu::cross_entropy::backward(x, labels, log_sums, |_| scale));
             Ok(logits)
         })
     }
@@ -213,11 +231,26 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     cases.add("cross_entropy", "mean", [normal(&[4, 33])], |x| x[0].cross_entropy(&[3, -100, 32, 0]));
     cases.add("cross_entropy", "one row", [normal(&[5])], |x| x[0].cross_entropy(&[1]));
     cases.add("cross_entropy", "sum", [normal(&[3, 7])], |x| {
-        x[0].cross_entropy_with(&[1, 2, -1], CrossEntropy { ignore_index: -1, reduction: Reduction::Sum })
+        let settings = CrossEntropy { ignore_index: -1, reduction: Reduction::Sum, ..Default::default() };
+        x[0].cross_entropy_with(&[1, 2, -1], &settings)
     });
     cases.add("cross_entropy", "divide", [normal(&[3, 300])], |x| {
         let reduction = Reduction::Divide(7.0);
-        x[0].cross_entropy_with(&[1, 299, 2], CrossEntropy { reduction, ..Default::default() })
+        x[0].cross_entropy_with(&[1, 299, 2], &CrossEntropy { reduction, ..Default::default() })
+    });
+    let weights = || Some((0..33).map(|class| 0.25 * class as f32).collect());
+    cases.add("cross_entropy", "weighted", [normal(&[4, 33])], move |x| {
+        let settings = CrossEntropy { class_weights: weights(), ..Default::default() };
+        x[0].cross_entropy_with(&[3, -100, 32, 0], &settings)
+    });
+    cases.add("cross_entropy", "smoothed", [normal(&[4, 33])], |x| {
+        let settings = CrossEntropy { label_smoothing: 0.1, ..Default::default() };
+        x[0].cross_entropy_with(&[3, -100, 32, 0], &settings)
+    });
+    cases.add("cross_entropy", "weighted and smoothed", [normal(&[4, 33])], move |x| {
+        let reduction = Reduction::Divide(7.0);
+        let settings = CrossEntropy { class_weights: weights(), label_smoothing: 0.3, reduction, ..Default::default() };
+        x[0].cross_entropy_with(&[3, -100, 32, 0], &settings)
     });
     cases.add("cross_entropy", "extremes", [normal(&[3, 20]).scaled(1e4)], |x| x[0].cross_entropy(&[1, 19, 2]));
     let inputs = [normal(&[3, 17]), normal(&[3, 17])];
@@ -225,48 +258,4 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::conformance::{assert_same_with_gradients, normal};
-    use crate::device::Device;
-
-    #[test]
-    fn fused_equals_composed() {
-        assert_same_with_gradients(
-            &[normal(&[2, 9])],
-            |x| x[0].cross_entropy(&[4, 0]),
-            |x| {
-                let y = x[0].log_softmax()?;
-                let picked = y.narrow(0, 0, 1)?.narrow(1, 4, 1)?.add(&y.narrow(0, 1, 1)?.narrow(1, 0, 1)?)?;
-                picked.reshape(&[])?.mul_scalar(-0.5)
-            },
-        );
-        assert_same_with_gradients(
-            &[normal(&[4, 9]), normal(&[4, 9])],
-            |x| x[0].soft_cross_entropy(&x[1]),
-            |x| x[0].log_softmax()?.mul(&x[1])?.sum(1)?.mean_all()?.mul_scalar(-1.0),
-        );
-    }
-
-    #[test]
-    fn the_loss_of_half_logits_is_f32() -> Result<()> {
-        let logits = Tensor::new([[0.5f32, -1.0, 2.25]], &Device::Cpu)?;
-        let half = logits.to_dtype(DType::BF16)?.requires_grad();
-        let loss = half.cross_entropy(&[1])?;
-        assert_eq!(loss.dtype(), DType::F32);
-        assert_eq!(loss.item()?, logits.cross_entropy(&[1])?.item()?);
-        assert_eq!(loss.backward()?.get(&half).map(|gradient| gradient.dtype()), Some(DType::BF16));
-        assert_eq!(half.detach().soft_cross_entropy(&half.detach().softmax()?)?.dtype(), DType::F32);
-        Ok(())
-    }
-
-    #[test]
-    fn labels_out_of_range_are_named() -> Result<()> {
-        let logits = Tensor::zeros(&[2, 3], DType::F32, &Device::Cpu)?;
-        for label in [3, -1, i64::MIN] {
-            let Err(error) = logits.cross_entropy(&[0, label]) else { panic!("{label} is out of range") };
-            assert!(error.to_string().contains(&label.to_string()), "{error}");
-        }
-        Ok(())
-    }
-}
+mod tests;

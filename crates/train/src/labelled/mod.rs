@@ -2,18 +2,22 @@
 
 mod answers;
 mod choices;
+mod classes;
 mod report;
+mod retag;
 mod tags;
 mod texts;
 
 use cloze_bert::{Batch, Encoding};
-use cloze_tensor::Sequences;
 use cloze_tensor::random::{Purpose, Stream};
+use cloze_tensor::{CrossEntropy, Sequences};
 
 pub(crate) use answers::answer_span;
 pub use answers::{AnswerSpan, QuestionExample};
 pub use choices::ChoiceExample;
+pub use classes::{ClassLabel, balanced_class_weights};
 pub use report::EncodingReport;
+pub(crate) use retag::in_scheme_of;
 pub use tags::{TaggedSentence, tag_names};
 pub(crate) use tags::{classes, encode_sentences};
 
@@ -68,6 +72,7 @@ pub struct LabelledData<L> {
     sequences: Vec<Sequence>,
     labels: Vec<L>,
     seed: u64,
+    loss: CrossEntropy,
 }
 
 /// A batch with its labels.
@@ -77,6 +82,8 @@ pub struct LabelledBatch<L> {
     pub batch: Batch,
     /// One label per example: B, or B divided by the number of choices.
     pub labels: Vec<L>,
+    /// The class weights and the label smoothing of the data; only labels that are classes have them.
+    pub loss: CrossEntropy,
 }
 
 impl<L> LabelledBatch<L> {
@@ -106,7 +113,7 @@ impl<L> LabelledData<L> {
             let (ids, types) = (sequences[index].ids.len(), sequences[index].token_types.len());
             return Err(Error::data("examples", format!("sequence {index} has {ids} ids and {types} token types")));
         }
-        Ok(LabelledData { sequences, labels, seed: 0 })
+        Ok(LabelledData { sequences, labels, seed: 0, loss: CrossEntropy::default() })
     }
 
     /// Sets the seed of the training order.
@@ -193,7 +200,7 @@ impl<L: Clone> DataSet for LabelledData<L> {
             }
         }
         let batch = Batch::packed(ids, token_types, Sequences::numbered(&lengths, &numbers)?)?;
-        Ok(LabelledBatch { batch, labels })
+        Ok(LabelledBatch { batch, labels, loss: self.loss.clone() })
     }
 
     fn size(&self, example: &usize) -> Size {
@@ -205,10 +212,14 @@ impl<L: Clone> DataSet for LabelledData<L> {
         Some(example.to_string())
     }
 
-    /// Hashes the sequences and the seed. Labels are left out because they may have any type.
+    /// Hashes the sequences, the seed and the loss. Labels are left out because they may have any type.
     fn fingerprint(&self) -> Option<u64> {
         let mut print = Fingerprint::new();
         print.add(&self.seed.to_le_bytes());
+        if self.loss != CrossEntropy::default() {
+            self.loss.class_weights.iter().flatten().for_each(|weight| print.add(&weight.to_le_bytes()));
+            print.add(&self.loss.label_smoothing.to_le_bytes());
+        }
         for sequence in &self.sequences {
             print.add(&(sequence.ids.len() as u64).to_le_bytes());
             sequence.ids.iter().chain(&sequence.token_types).for_each(|id| print.add(&id.to_le_bytes()));
@@ -271,6 +282,17 @@ mod tests {
             assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
             assert!(batches.concat().into_iter().eq(0..7));
         }
+    }
+
+    /// A run that is resumed with another loss is refused.
+    #[test]
+    fn the_loss_is_part_of_the_fingerprint() {
+        let data = LabelledData::new(vec![Sequence { ids: vec![1], token_types: vec![0] }], vec![1i64]).unwrap();
+        let weighted = |weight| data.clone().class_weights(vec![1.0, weight]);
+        let all = [data.clone(), weighted(2.0), weighted(3.0), data.clone().label_smoothing(0.1)];
+        let prints: std::collections::BTreeSet<_> = all.iter().map(|data| data.fingerprint()).collect();
+        assert_eq!(prints.len(), all.len());
+        assert_eq!(data.clone().label_smoothing(0.0).fingerprint(), data.fingerprint());
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct EncodingReport {
     pub max_length: usize,
     /// The number of sequences that were truncated.
     pub cut: usize,
+    /// The number of tokens that were cut from them.
+    pub cut_tokens: usize,
     /// The number of examples that were split into overlapping windows.
     pub in_windows: usize,
     /// The number of labels without a token: of words that were cut off or have no token, or of answers that no window has
@@ -19,15 +21,26 @@ pub struct EncodingReport {
     pub lost_labels: usize,
 }
 
+impl EncodingReport {
+    /// Adds the number of tokens that were cut from each sequence.
+    pub(super) fn with_cut(self, tokens: impl IntoIterator<Item = usize>) -> EncodingReport {
+        let cut = tokens.into_iter().filter(|&tokens| tokens > 0);
+        cut.fold(self, |report, tokens| EncodingReport {
+            cut: report.cut + 1,
+            cut_tokens: report.cut_tokens + tokens,
+            ..report
+        })
+    }
+}
+
 impl fmt::Display for EncodingReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let EncodingReport { examples, max_length, cut, in_windows, lost_labels } = self;
+        let EncodingReport { examples, max_length, cut, cut_tokens, in_windows, lost_labels } = self;
         write!(f, "{examples} examples of at most {max_length} tokens")?;
-        for (count, what) in [
-            (cut, "sequence(s) were truncated"),
-            (in_windows, "were split into windows"),
-            (lost_labels, "label(s) were lost"),
-        ] {
+        if *cut > 0 {
+            write!(f, "; {cut_tokens} token(s) of {cut} sequence(s) were cut")?;
+        }
+        for (count, what) in [(in_windows, "were split into windows"), (lost_labels, "label(s) were lost")] {
             if *count > 0 {
                 write!(f, "; {count} {what}")?;
             }
@@ -44,8 +57,8 @@ mod tests {
     fn display() {
         let mut report = EncodingReport { examples: 9, max_length: 128, ..EncodingReport::default() };
         assert_eq!(report.to_string(), "9 examples of at most 128 tokens");
-        (report.cut, report.lost_labels) = (2, 3);
-        let expected = "9 examples of at most 128 tokens; 2 sequence(s) were truncated; 3 label(s) were lost";
+        (report.cut, report.cut_tokens, report.lost_labels) = (2, 57, 3);
+        let expected = "9 examples of at most 128 tokens; 57 token(s) of 2 sequence(s) were cut; 3 label(s) were lost";
         assert_eq!(report.to_string(), expected);
     }
 }

@@ -28,7 +28,7 @@ impl LabelledData<Vec<i64>> {
     /// `tag_names`; the other pieces and the special tokens have the ignored label, -100.
     ///
     /// A sentence of more than `max_length` tokens (special tokens included) is truncated, and a sentence without any
-    /// labelled token is dropped. The report has the number of truncated sentences, and of tags that were lost because
+    /// labelled token is dropped. The report has the number of truncated sentences, of tokens cut, and of tags that were lost because
     /// their word was cut off or has no token.
     ///
     /// Source: J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, "BERT", 2018, section 5.3.
@@ -47,10 +47,10 @@ impl LabelledData<Vec<i64>> {
         let report = EncodingReport {
             examples: sentences.len(),
             max_length,
-            cut: encoded.iter().filter(|encoded| encoded.cut).count(),
             lost_labels: encoded.iter().map(|encoded| encoded.lost).sum(),
             ..EncodingReport::default()
         };
+        let report = report.with_cut(encoded.iter().map(|encoded| encoded.cut));
         let with_words = encoded.into_iter().filter(Encoded::has_word);
         let (sequences, labels) = with_words.map(|encoded| (encoded.sequence, encoded.labels)).unzip();
         Ok((LabelledData::new(sequences, labels)?, report))
@@ -65,7 +65,9 @@ pub(crate) struct Encoded {
     pub(crate) sequence: Sequence,
     /// The label of each word at its first piece, -100 elsewhere.
     pub(crate) labels: Vec<i64>,
-    cut: bool,
+    /// The number of tokens that were cut.
+    cut: usize,
+    /// The number of words without a token.
     lost: usize,
 }
 
@@ -132,7 +134,7 @@ fn encode(words: &[String], labels: &[i64], tokenizer: &Tokenizer, max_length: u
         }
     }
     let room = max_length - 1;
-    let cut = ids.len() > room;
+    let cut = ids.len().saturating_sub(room);
     lost += of_ids.iter().skip(room).filter(|&&label| label != IGNORED).count();
     ids.truncate(room);
     of_ids.truncate(room);
@@ -181,7 +183,7 @@ mod tests {
         let (data, report) = LabelledData::of_words(&given, &tags, &tokenizer, 6).unwrap();
         assert_eq!(data.labels(), [[-100, 2, 1, -100, -100, -100]]);
         assert_eq!(data.sequences()[0].ids[5], tokenizer.sep_id());
-        assert_eq!((report.cut, report.lost_labels), (1, 4));
+        assert_eq!((report.cut, report.cut_tokens, report.lost_labels), (1, 3, 4));
     }
 
     #[test]

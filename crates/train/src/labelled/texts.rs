@@ -84,13 +84,13 @@ pub(super) fn encode(
     let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::LongestFirst);
     let encoded = texts.par_iter().map(|&(first, second)| {
         let encoding = tokenizer.encode_with(first, second, &options)?;
-        let cut = encoding.truncated > 0;
+        let cut = encoding.truncated;
         Ok((encoding.into(), cut))
     });
-    let encoded: Vec<(Sequence, bool)> = encoded.collect::<Result<_>>()?;
-    let cut = encoded.iter().filter(|(_, cut)| *cut).count();
-    let report = EncodingReport { examples: texts.len(), max_length, cut, ..EncodingReport::default() };
-    Ok((encoded.into_iter().map(|(sequence, _)| sequence).collect(), report))
+    let encoded: Vec<(Sequence, usize)> = encoded.collect::<Result<_>>()?;
+    let (sequences, cut): (Vec<_>, Vec<_>) = encoded.into_iter().unzip();
+    let report = EncodingReport { examples: texts.len(), max_length, ..EncodingReport::default() };
+    Ok((sequences, report.with_cut(cut)))
 }
 
 #[cfg(test)]
@@ -112,14 +112,19 @@ mod tests {
         let found: Vec<&[u32]> = data.sequences().iter().map(|sequence| sequence.ids.as_slice()).collect();
         assert_eq!(found, [ids(texts[0]), ids(""), long]);
         assert_eq!(data.labels(), [0.5, 1.0, 2.0]);
-        assert_eq!((report.examples, report.max_length, report.cut), (3, 6, 1));
+        let cut = ids(texts[2]).len() - 6;
+        assert_eq!((report.examples, report.max_length, report.cut, report.cut_tokens), (3, 6, 1, cut));
 
         let second = ["dog", "the cat sat on the mat", "mat"];
         let (pairs, report) = LabelledData::of_pairs(&texts, &second, vec![0i64; 3], &tokenizer, 9).unwrap();
         let first: Sequence = tokenizer.encode_pair("the cat", "dog").unwrap().into();
         assert_eq!(pairs.sequences()[0], first);
         assert_eq!((pairs.sequences()[1].ids.len(), pairs.sequences()[2].ids.len()), (9, 9));
-        assert_eq!(report.cut, 1, "the second pair just fits, the third has one token too many: {report}");
+        assert_eq!(
+            (report.cut, report.cut_tokens),
+            (1, 1),
+            "the second pair just fits, the third has one token too many: {report}"
+        );
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 mod classification;
 mod correlation;
+mod multi_label;
 mod perplexity;
 mod precision_recall;
+mod ranking;
 mod seqeval;
 mod spans;
 mod squad;
@@ -13,8 +15,10 @@ mod test_stream;
 pub use classification::{Average, accuracy, confusion_matrix, f1, matthews};
 pub use cloze_bert::tags::TagSpan;
 pub use correlation::{pearson, spearman};
+pub use multi_label::{MultiLabelScores, multi_label};
 pub use perplexity::perplexity;
 pub use precision_recall::{PrecisionRecall, precision_recall};
+pub use ranking::{RankingScores, average_precision, ranking};
 pub use spans::{SpanMode, SpanScores, span_scores, spans};
 pub use squad::{SquadScores, SquadVersion, squad_exact_match, squad_f1, squad_normalize};
 

@@ -171,7 +171,8 @@ fn stream(path: &Path, columns: &Columns, ahead: usize) -> Result<RowStream> {
             return Err(Error::data_in(path, "rows", why));
         }
         _ => {
-            let why = "unknown format: the file name must end in .tsv, .csv, .jsonl, .ndjson, .json or .parquet";
+            let why = "unknown format: the file name must end in .tsv, .csv, .jsonl, .ndjson, .json or .parquet; a text file \
+                       with columns can be renamed to .tsv or .csv";
             return Err(Error::data_in(path, "rows", why));
         }
     };
@@ -195,7 +196,7 @@ mod tests {
     fn errors_name_the_file() {
         let columns = Columns::new();
         for (name, bytes, what) in [
-            ("a.txt", "sentence\tlabel\n", "must end in .tsv, .csv, .jsonl"),
+            ("a.txt", "sentence\tlabel\n", "a text file with columns can be renamed to .tsv or .csv"),
             ("a", "", "must end in .tsv"),
             ("a.tsv", "sentence\tlabel\n", "a.tsv: rows: the file has none"),
             ("a.tsv", "", "no column sentence, text or content: the file has none"),

@@ -5,11 +5,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::dropped::DropReason;
-use crate::class_labels::{integer, is_no_label};
+use crate::class_labels::{NO_CLASS, integer, is_no_label};
 use crate::rows::Cell;
-
-/// The integer that marks rows without a gold label.
-const NO_CLASS: i64 = -1;
 
 /// The names of the classes.
 pub(super) struct Classes<'n> {
@@ -55,15 +52,25 @@ pub(super) fn class(label: &Cell, classes: Option<&Classes>) -> Result<i64, Drop
     })
 }
 
-/// Reads a label as a finite number.
-pub(super) fn score(label: &Cell) -> Result<f32, DropReason> {
-    let number = match label {
-        Cell::Json(Value::Number(number)) => number.as_f64(),
-        Cell::Json(Value::String(text)) => text.trim().parse().ok(),
-        _ => None,
+/// Reads a label as a finite number, and says whether it has a decimal comma.
+pub(super) fn score(label: &Cell) -> Result<(f32, bool), DropReason> {
+    let (number, has_comma) = match label {
+        Cell::Json(Value::Number(number)) => (number.as_f64(), false),
+        Cell::Json(Value::String(text)) => match decimal_comma(text.trim()) {
+            Some(text) => (text.parse().ok(), true),
+            None => (text.trim().parse().ok(), false),
+        },
+        _ => (None, false),
     };
-    let number = number.map(|number| number as f32);
-    number.filter(|number| number.is_finite()).ok_or(DropReason::BadLabel)
+    let number = number.map(|number| number as f32).filter(|number| number.is_finite());
+    number.map(|number| (number, has_comma)).ok_or(DropReason::BadLabel)
+}
+
+/// Returns a number such as `-0,85` with a point, as spreadsheets write it in most of Europe and South America.
+fn decimal_comma(text: &str) -> Option<String> {
+    let (whole, part) = text.strip_prefix(['+', '-']).unwrap_or(text).split_once(',')?;
+    let are_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (are_digits(whole) && are_digits(part)).then(|| text.replace(',', "."))
 }
 
 /// Reads a label as those of `names` that apply.

@@ -32,6 +32,8 @@ pub struct Sanitized<L = i64> {
     pub labels: Vec<L>,
     /// The report of dropped rows.
     pub dropped: Dropped,
+    /// The number of labels that are numbers with a decimal comma, such as `0,85`.
+    pub decimal_commas: usize,
 }
 
 impl<L> Sanitized<L> {
@@ -80,7 +82,7 @@ impl<L> Sanitized<L> {
 /// A label is the name of a class in `label_names`, or an integer by the rules of Python's `int`: `1`, `1.0`, `1.5`,
 /// `"1"` and `true` are 1, while `"1.0"`, `"x"`, `null` and NaN are not integers. With `label_names`, an integer must
 /// be the name of a class, or, if the names are not integers, the index of one; without, any integer is accepted.
-/// Labels `-` and -1 that are not names of classes are reported as no gold label, as SNLI and MultiNLI use them.
+/// Labels `-` and -1 that are not names of classes are reported as no gold label, as SNLI, MultiNLI and `datasets` use them.
 ///
 /// Rows that the reader found [malformed](Cell::Malformed) are dropped too.
 ///
@@ -102,16 +104,23 @@ pub fn sanitize(name: &str, rows: impl IntoIterator<Item = Row>, label_names: Op
 }
 
 /// Like [`sanitize`], for rows whose labels are numbers, such as the scores of STS-B. Numbers and strings that parse as
-/// numbers are accepted. Rows whose label is NaN, infinite or not a number are dropped.
+/// numbers are accepted, also those with a decimal comma, which spreadsheets write in many countries:
+/// [`Sanitized::decimal_commas`] counts them. Rows whose label is NaN, infinite or not a number are dropped.
 ///
 /// ```
 /// use cloze_train::{Row, sanitize_scores};
-/// let rows = [Row::new(1, "a", 4.5), Row::new(2, "b", " 3 "), Row::new(3, "c", "high")];
+/// let rows = [Row::new(1, "a", 4.5), Row::new(2, "b", " 3 "), Row::new(3, "c", "high"), Row::new(4, "d", "0,85")];
 /// let clean = sanitize_scores("train", rows);
-/// assert_eq!((clean.labels, clean.dropped.total()), (vec![4.5, 3.0], 1));
+/// assert_eq!((clean.labels, clean.dropped.total(), clean.decimal_commas), (vec![4.5, 3.0, 0.85], 1, 1));
 /// ```
 pub fn sanitize_scores(name: &str, rows: impl IntoIterator<Item = Row>) -> Sanitized<f32> {
-    sanitize_by(name, rows, score)
+    let mut decimal_commas = 0;
+    let clean = sanitize_by(name, rows, |label| {
+        let (score, has_comma) = score(label)?;
+        decimal_commas += usize::from(has_comma);
+        Ok(score)
+    });
+    Sanitized { decimal_commas, ..clean }
 }
 
 /// Like [`sanitize`], for rows to which several labels may apply. The label of a row is a list of names of
@@ -140,13 +149,14 @@ pub fn sanitize_multi_label(
 fn sanitize_by<L>(
     name: &str,
     rows: impl IntoIterator<Item = Row>,
-    label: impl Fn(&Cell) -> Result<L, DropReason>,
+    mut label: impl FnMut(&Cell) -> Result<L, DropReason>,
 ) -> Sanitized<L> {
     let mut clean = Sanitized {
         texts: Vec::new(),
         second_texts: Vec::new(),
         labels: Vec::new(),
         dropped: Dropped { name: name.to_string(), ..Dropped::default() },
+        decimal_commas: 0,
     };
     for row in rows {
         let texts = [Some(&row.text), row.second_text.as_ref()].map(|cell| cell.map(|cell| (cell, text(cell))));

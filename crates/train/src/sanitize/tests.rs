@@ -140,6 +140,17 @@ fn the_report_is_readable() {
     assert_eq!(sanitize("train", given, None).dropped.to_string(), expected);
 }
 
+#[test]
+fn scores_may_have_decimal_commas() {
+    let labels = ["0,85", " -3,5 ", "+1,0", "2.5", "1,", ",5", "1,2,3", "1.000,5", "1,5e3", "a,b"];
+    let clean = sanitize_scores("train", (1..).zip(labels).map(|(line, label)| Row::new(line, "a", label)));
+    assert_eq!((clean.labels, clean.decimal_commas), (vec![0.85, -3.5, 1.0, 2.5], 3));
+    assert_eq!(clean.dropped.total(), 6);
+    // A class of this name stays one.
+    let names = ["0,85".to_string(), "1".to_string()];
+    assert_eq!(sanitize("train", [Row::new(1, "a", "0,85")], Some(&names)).labels, [0]);
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -34,7 +34,7 @@ impl fmt::Display for BatchRamp {
 
 impl BatchRamp {
     /// Returns the size of optimizer step `step` (from 0) of `total`, if the full size is `full`. It is rounded, and at
-    /// least 1.
+    /// least 1 unless the full size is 0.
     pub fn size(self, full: usize, step: u32, total: u32) -> usize {
         self.size_within(full, step, self.steps(total))
     }
@@ -45,7 +45,7 @@ impl BatchRamp {
             return full;
         }
         let fraction = self.from + (1.0 - self.from) * f64::from(step) / f64::from(steps);
-        ((fraction * full as f64).round() as usize).clamp(1, full)
+        ((fraction * full as f64).round() as usize).clamp(full.min(1), full)
     }
 
     /// Returns the number of steps over which the size grows, in a run of `total` steps.
@@ -91,6 +91,7 @@ mod tests {
             let ramp = BatchRamp { from, over };
             assert!(ramp.check().is_ok());
             for (full, total) in [(1, 1), (1, 50), (7, 3), (64, 1000), (5, 0)] {
+                assert_eq!(ramp.size(0, 0, total), 0);
                 assert!((0..=total).all(|step| (1..=full).contains(&ramp.size(full, step, total))));
                 assert_eq!(ramp.size(full, total, total), full);
             }

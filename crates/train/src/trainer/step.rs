@@ -24,7 +24,7 @@ pub(super) struct StepResult {
 struct StepBatch<D: DataSet> {
     examples: Vec<D::Example>,
     batch: D::Batch,
-    counts: Vec<usize>,
+    weights: Vec<f64>,
 }
 
 /// Runs forward and backward on the share of this rank in every batch of a step, then updates the parameters. `stops` tells
@@ -44,8 +44,8 @@ pub(super) fn optimizer_step<D: DataSet, M: Learn<D::Batch>>(
     let mut batches = step_batches(&*trainer.model, data, share, step)?;
     let (of_step, stops) = of_all_ranks(&*ranks, totals(&batches), stops)?;
     // A batch without predictions has no part in a step that has some.
-    if is_split && of_step.iter().any(|&count| count > 0) {
-        batches.retain(|batch| batch.counts.iter().any(|&count| count > 0));
+    if is_split && of_step.iter().any(|&weight| weight > 0.0) {
+        batches.retain(|batch| batch.weights.iter().any(|&weight| weight > 0.0));
     }
     let (mode, precision) = (Mode::Train { seed: trainer.seed, step }, trainer.precision);
     let device = optimizer.device().clone();
@@ -91,40 +91,38 @@ fn step_batches<D: DataSet, M: Learn<D::Batch>>(
 ) -> Result<Vec<StepBatch<D>>> {
     let batch = |part: super::share::Numbered<D::Example>| {
         let batch = data.batch(&part.examples, step, &part.sequences)?;
-        let counts = model.counts(&batch);
-        Ok(StepBatch { examples: part.examples, batch, counts })
+        let weights = model.total_weights(&batch);
+        Ok(StepBatch { examples: part.examples, batch, weights })
     };
     share.batches.into_iter().map(batch).collect()
 }
 
-/// Returns the number of predictions in all batches, per term of the loss.
-fn totals<D: DataSet>(batches: &[StepBatch<D>]) -> Vec<usize> {
-    add_counts(batches.iter().map(|batch| &batch.counts[..]))
+/// Returns the weight of the predictions of all batches, per term of the loss.
+fn totals<D: DataSet>(batches: &[StepBatch<D>]) -> Vec<f64> {
+    add_weights(batches.iter().map(|batch| &batch.weights[..]))
 }
 
-/// Adds the numbers of predictions per term of the loss. A rank without a batch knows of no term.
-fn add_counts<'c>(counts: impl Iterator<Item = &'c [usize]>) -> Vec<usize> {
+/// Adds weights per term of the loss. A rank without a batch knows of no term.
+fn add_weights<'w>(weights: impl Iterator<Item = &'w [f64]>) -> Vec<f64> {
     let mut sums = Vec::new();
-    for counts in counts {
-        sums.resize(sums.len().max(counts.len()), 0);
-        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    for weights in weights {
+        sums.resize(sums.len().max(weights.len()), 0.0);
+        sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
     }
     sums
 }
 
-/// Adds up the predictions of all ranks, and returns whether any rank stops.
-fn of_all_ranks(ranks: &dyn Communicator, own: Vec<usize>, stops: bool) -> Result<(Vec<usize>, bool)> {
+/// Adds up the weights of the predictions of all ranks, and returns whether any rank stops.
+fn of_all_ranks(ranks: &dyn Communicator, own: Vec<f64>, stops: bool) -> Result<(Vec<f64>, bool)> {
     if ranks.size() == 1 {
         return Ok((own, stops));
     }
-    let message: Vec<u64> = std::iter::once(u64::from(stops)).chain(own.iter().map(|&count| count as u64)).collect();
+    let message: Vec<f64> = std::iter::once(f64::from(u8::from(stops))).chain(own).collect();
     let all = gather_bytes(ranks, bytemuck::cast_slice(&message))?;
-    let all: Vec<Vec<usize>> = all
-        .iter()
-        .map(|bytes| bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_ne_bytes(word) as usize).collect())
-        .collect();
-    let stops = all.iter().any(|message: &Vec<usize>| message[0] > 0);
-    Ok((add_counts(all.iter().map(|message| &message[1..])), stops))
+    let numbers = |bytes: &Vec<u8>| bytes.as_chunks().0.iter().map(|&word| f64::from_ne_bytes(word)).collect();
+    let all: Vec<Vec<f64>> = all.iter().map(numbers).collect();
+    let stops = all.iter().any(|message| message[0] > 0.0);
+    Ok((add_weights(all.iter().map(|message| &message[1..])), stops))
 }
 
 /// Returns the error of the first rank that has its `own` problem, with the name of the rank. All ranks know that there is a
@@ -144,16 +142,16 @@ fn first_problem(ranks: &dyn Communicator, problem: Result<()>, is_own: bool) ->
 fn loss_share<D: DataSet, M: Learn<D::Batch>>(
     model: &M,
     batch: &StepBatch<D>,
-    of_step: &[usize],
+    of_step: &[f64],
     mode: Mode,
 ) -> Result<Tensor> {
     let terms = model.loss_terms(&batch.batch, mode)?;
-    if terms.len() != batch.counts.len() {
-        let why = format!("the model returned {} loss terms but {} counts", terms.len(), batch.counts.len());
+    if terms.len() != batch.weights.len() {
+        let why = format!("the model returned {} loss terms but {} weights", terms.len(), batch.weights.len());
         return Err(Error::data("loss", why));
     }
     let mut share: Option<Tensor> = None;
-    for ((term, &own), &of_step) in terms.into_iter().zip(&batch.counts).zip(of_step) {
+    for ((term, &own), &of_step) in terms.into_iter().zip(&batch.weights).zip(of_step) {
         let term = term.per_step(own, of_step)?;
         share = Some(match share {
             Some(share) => share.add(&term)?,

@@ -12,15 +12,16 @@ pub(super) struct Environment {
     /// The folder of downloaded repositories.
     pub(super) cache: PathBuf,
     pub(super) token: Option<String>,
-    /// Whether the network must not be used.
-    pub(super) offline: bool,
+    /// The variable that forbids the use of the network, if one does.
+    pub(super) offline: Option<&'static str>,
     /// The time to wait for an answer, or for more data.
     pub(super) patience: Duration,
 }
 
 impl Environment {
     /// Reads `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE` or `hub` in `HF_HOME`; `HF_TOKEN` or the file that
-    /// `hf auth login` writes; `HF_HUB_OFFLINE`; and `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
+    /// `hf auth login` writes; `HF_HUB_OFFLINE` or, where it is not set, `TRANSFORMERS_OFFLINE`; and
+    /// `HF_HUB_DOWNLOAD_TIMEOUT` in seconds.
     pub(super) fn read() -> Environment {
         let home = path("HF_HOME")
             .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface")))
@@ -33,8 +34,11 @@ impl Environment {
             endpoint: text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             cache: cache.unwrap_or_else(|| home.join("hub")),
             token: text("HF_TOKEN").or_else(stored),
-            offline: text("HF_HUB_OFFLINE")
-                .is_some_and(|value| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())),
+            offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+                .into_iter()
+                .find_map(|name| Some((name, text(name)?)))
+                .filter(|(_, value)| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str()))
+                .map(|(name, _)| name),
             patience: Duration::from_secs(seconds.unwrap_or(30)),
         }
     }

@@ -61,13 +61,13 @@ struct Repository {
 pub(super) fn open(place: &Path, name: &str, revision: &str) -> Result<Folder> {
     let environment = Environment::read();
     let cache = Cache::of(&environment.cache, name);
-    if environment.offline {
+    if let Some(variable) = environment.offline {
         let snapshot = cache.commit(revision).map(|commit| cache.snapshot(&commit)).filter(|folder| folder.is_dir());
         return match snapshot {
-            Some(folder) => Ok(Folder::on_disk(&folder, "; HF_HUB_OFFLINE is set, so nothing is downloaded")),
+            Some(folder) => Ok(Folder::on_disk(&folder, format!("; {variable} is set, so nothing is downloaded"))),
             None => {
                 let cache = environment.cache.display();
-                let reason = format!("no such folder; HF_HUB_OFFLINE is set, and {name} is not in the cache ({cache})");
+                let reason = format!("no such folder; {variable} is set, and {name} is not in the cache ({cache})");
                 Err(Error::io(place, "cannot download", std::io::Error::new(ErrorKind::NotFound, reason)))
             }
         };
