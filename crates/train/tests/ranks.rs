@@ -201,7 +201,7 @@ mod trainer {
 
     impl Learn<PreTrainingBatch> for Watched {
         fn total_weights(&self, batch: &PreTrainingBatch) -> Vec<f64> {
-            Learn::total_weights(&self.model, batch)
+            self.model.total_weights(batch)
         }
 
         fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> cloze_train::Result<Vec<LossTerm>> {

@@ -97,13 +97,13 @@ fn step_batches<D: DataSet, M: Learn<D::Batch>>(
     share.batches.into_iter().map(batch).collect()
 }
 
-/// Returns the weight of the predictions in all batches, per term of the loss.
+/// Returns the weight of the predictions of all batches, per term of the loss.
 fn totals<D: DataSet>(batches: &[StepBatch<D>]) -> Vec<f64> {
     add_weights(batches.iter().map(|batch| &batch.weights[..]))
 }
 
-/// Adds the weights of predictions per term of the loss. A rank without a batch knows of no term.
-fn add_weights<'c>(weights: impl Iterator<Item = &'c [f64]>) -> Vec<f64> {
+/// Adds weights per term of the loss. A rank without a batch knows of no term.
+fn add_weights<'w>(weights: impl Iterator<Item = &'w [f64]>) -> Vec<f64> {
     let mut sums = Vec::new();
     for weights in weights {
         sums.resize(sums.len().max(weights.len()), 0.0);
@@ -119,11 +119,9 @@ fn of_all_ranks(ranks: &dyn Communicator, own: Vec<f64>, stops: bool) -> Result<
     }
     let message: Vec<f64> = std::iter::once(f64::from(u8::from(stops))).chain(own).collect();
     let all = gather_bytes(ranks, bytemuck::cast_slice(&message))?;
-    let all: Vec<Vec<f64>> = all
-        .iter()
-        .map(|bytes| bytes.as_chunks::<8>().0.iter().map(|&word| f64::from_ne_bytes(word)).collect())
-        .collect();
-    let stops = all.iter().any(|message: &Vec<f64>| message[0] > 0.0);
+    let numbers = |bytes: &Vec<u8>| bytes.as_chunks().0.iter().map(|&word| f64::from_ne_bytes(word)).collect();
+    let all: Vec<Vec<f64>> = all.iter().map(numbers).collect();
+    let stops = all.iter().any(|message| message[0] > 0.0);
     Ok((add_weights(all.iter().map(|message| &message[1..])), stops))
 }
 
