@@ -98,7 +98,7 @@ fn pre_training_has_the_losses_of_one_process() -> Result {
 #[test]
 fn fine_tuning_runs_unchanged() -> Result {
     let folder = tempfile::tempdir()?;
-    for name in ["finetune", "finetune_ner", "finetune_qa", "finetune_similarity"] {
+    for name in ["finetune", "finetune_ner", "finetune_qa", "finetune_similarity", "finetune_reranker"] {
         let results = |ranks: usize| -> Result<Value> {
             let json = folder.path().join(format!("{name}-{ranks}.json"));
             let output = output(example(name, ranks, &format!("--epochs 2 --json {}", json.display()))?)?;

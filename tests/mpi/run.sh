@@ -27,7 +27,7 @@ for mpi in openmpi mpich; do
   export MPICC="mpicc.$mpi" CLOZE_MPIRUN="mpirun.$mpi $options" CARGO_TARGET_DIR="$folder/$mpi"
   # A test alone does not build the examples that it runs.
   cargo build --release --locked -p cloze --features mpi --example pretrain --example finetune --example finetune_ner \
-    --example finetune_qa --example finetune_similarity
+    --example finetune_qa --example finetune_similarity --example finetune_reranker
   cargo test --release --locked -p cloze --features mpi --test ranks
   tested=1
 done
