@@ -23,6 +23,12 @@ struct Arguments {
     /// The sentences are queries: put the model's prompt for queries before them instead of its default prompt
     #[arg(long)]
     query: bool,
+    /// Put the prompt of this name, which the model defines, before the sentences instead of its default prompt
+    #[arg(long, value_name = "NAME", conflicts_with = "query")]
+    prompt: Option<String>,
+    /// Cut the vectors to this many numbers, and normalise them again, for models that were trained for it
+    #[arg(long, value_name = "NUMBERS")]
+    dimension: Option<usize>,
     /// Read sentences that are too long in overlapping windows, and average their vectors, instead of cutting the end
     #[arg(long)]
     windows: bool,
@@ -63,7 +69,15 @@ fn run(arguments: &Arguments) -> Result {
     };
     let model = arguments.model.pipeline::<SentenceEmbedder>()?.precision(arguments.precision);
     let model = if arguments.windows { model.long_texts(LongText::Windows) } else { model };
-    let vectors = if arguments.query { model.query(&sentences)? } else { model.embed(&sentences)? };
+    let model = match arguments.dimension {
+        Some(dimension) => model.truncated(dimension)?.normalized(true),
+        None => model,
+    };
+    let vectors = match &arguments.prompt {
+        Some(name) => model.prompted(name, &sentences)?,
+        None if arguments.query => model.query(&sentences)?,
+        None => model.embed(&sentences)?,
+    };
     let vectors = cloze_examples::print_report(vectors);
 
     let mut text = String::new();

@@ -318,6 +318,11 @@ fn embed() -> Result {
             assert_eq!(cell.parse::<f32>()?, *number as f32);
         }
     }
+    // The first 16 numbers, of norm 1 again.
+    let short = printed("embed", &["--dimension", "16", sentences[0]])?;
+    let (short, whole) = (of_json(&short)?.1, &lines[0].1);
+    let norm = whole[..16].iter().map(|x| x * x).sum::<f64>().sqrt();
+    assert!(short.len() == 16 && short.iter().zip(whole).all(|(x, y)| (x - y / norm).abs() < 1e-6));
     Ok(())
 }
 
