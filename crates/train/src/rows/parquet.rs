@@ -68,6 +68,9 @@ impl Iterator for ParquetRows {
             Err(error) => return Some(Err(error)),
         };
         self.number += 1;
+        if let Some(why) = undecodable(&record) {
+            return Some(Ok(Row::malformed(self.number, why)));
+        }
         let cells: Vec<Cell> = record.get_column_iter().map(|(_, field)| cell(field)).collect();
         let place = |column: usize| self.wanted.iter().position(|&other| other == column);
         let cell = |column: usize| place(column).and_then(|at| cells.get(at).cloned()).unwrap_or(Value::Null.into());
@@ -114,6 +117,17 @@ fn cell(field: &Field) -> Cell {
         Field::Double(value) => Cell::number(value),
         _ => value(field).into(),
     }
+}
+
+/// Returns why a record is malformed, if it has bytes that are no text.
+fn undecodable(record: &Record) -> Option<String> {
+    record.get_column_iter().find_map(|(name, field)| match field {
+        Field::Bytes(bytes) => {
+            let error = std::str::from_utf8(bytes.data()).err()?;
+            Some(format!("column {name} is not UTF-8: invalid byte at offset {}", error.valid_up_to()))
+        }
+        _ => None,
+    })
 }
 
 /// Converts a number to the f64 that prints the same: 0.1 rather than 0.10000000149.
@@ -279,6 +293,10 @@ mod tests {
         let halves: Vec<String> = rows.iter().take(3).map(|row| row.label.to_string()).collect();
         assert_eq!(halves, ["0.5", "-2.0", "inf"]);
         assert_eq!(cell(&Field::Bytes(ByteArray::from("a"))), json!("a").into());
+        let bytes = |bytes: &[u8]| Record::new(vec![("raw".into(), Field::Bytes(bytes.to_vec().into()))]);
+        assert_eq!(undecodable(&bytes("olá".as_bytes())), None);
+        let why = "column raw is not UTF-8: invalid byte at offset 2";
+        assert_eq!(undecodable(&bytes(b"ol\xe1")).as_deref(), Some(why));
     }
 
     #[test]
