@@ -198,7 +198,13 @@ impl Reader {
         let is_impossible = marked.unwrap_or(has_none);
         self.says_impossible |= marked.is_some() || is_impossible;
         let given = if is_impossible { Vec::new() } else { given };
-        let fault = given.iter().find_map(Answer::fault);
+        let unanswered = || {
+            let fields = question.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let has_no_field = !is_impossible && !question.contains_key("answers");
+            has_no_field
+                .then(|| format!("it has no field answers and is not marked as impossible: its fields are {fields}"))
+        };
+        let fault = given.iter().find_map(Answer::fault).or_else(unanswered);
         // An answer without a place is kept, because evaluation needs only its text.
         let nowhere = context.chars().count();
         let start = |answer: &Answer| answer.start.and_then(|start| start.try_into().ok()).unwrap_or(nowhere);

@@ -84,7 +84,8 @@ fn answers_that_are_not_there_are_dropped_or_fatal() {
     let squad = read(&file("1.1", questions)).unwrap();
     let (questions, dropped) = squad.questions("train", BadRows::Drop).unwrap();
     assert_eq!((questions.len(), dropped.total(), dropped.first[0].line), (1, 3, 2));
-    assert_eq!(dropped.first[2].sample, "z: it has no answer and is not marked as impossible");
+    let expected = "z: it has no field answers and is not marked as impossible: its fields are id, question";
+    assert_eq!(dropped.first[2].sample, expected);
     let error = squad.questions("train", BadRows::Fail).unwrap_err().to_string();
     assert!(error.starts_with("question: train: b: the answer \"cat\""), "{error}");
 }
