@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::{Entry, Gradients, Like, exclusive};
+use super::{Entry, Gradients, Like};
 use crate::cpu;
 use crate::element::Element;
 use crate::error::Result;
@@ -156,4 +156,15 @@ impl Drop for Destination<'_> {
             let _ = entry.add(late);
         }
     }
+}
+
+/// Returns the elements of a row-major tensor for writing.
+///
+/// # Safety
+/// No other reference to these elements may exist while the slice lives.
+#[allow(clippy::mut_from_ref, reason = "the contract above takes the place of the borrow checker")]
+unsafe fn exclusive<T: Element>(tensor: &Tensor) -> &mut [T] {
+    let start = tensor.layout().offset;
+    // SAFETY: the caller upholds the same contract.
+    unsafe { tensor.storage().cpu_mut(start..start + tensor.elements()) }
 }
