@@ -61,7 +61,7 @@ impl BertConfig {
     }
 }
 
-/// What a `config.json` has besides a valid configuration.
+/// Unknown and contradictory fields of a valid `config.json`.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Remarks {
     /// Fields that no program is known to read, which people may write for themselves.

@@ -49,8 +49,8 @@ impl BertConfig {
         ProblemType::ALL.into_iter().find(|problem| Some(problem.name()) == name)
     }
 
-    /// Sets the task of the classifier. Also names the function of its scores in the field of `sentence-transformers`, so
-    /// that a cross-encoder of numbers gives these and not their sigmoid.
+    /// Sets the task of the classifier. Also writes the activation of its scores to the field that `sentence-transformers`
+    /// reads, so that a cross-encoder trained for regression returns its outputs without a sigmoid.
     pub fn with_problem_type(mut self, problem: ProblemType) -> BertConfig {
         self.extra.insert(FIELD.into(), problem.name().into());
         let activation = match problem {

@@ -50,7 +50,7 @@ pub(super) struct Targets {
     adapted: Modules,
     excluded: Option<Modules>,
     layers: Vec<u64>,
-    /// The names of the lists of layers that `layers` counts in; any if there are none.
+    /// The module lists that the indices in `layers` refer to, such as `layer`. Empty means any list.
     lists: Vec<String>,
     whole: Vec<String>,
 }

@@ -242,7 +242,7 @@ const SPREAD: f64 = 1e-9;
 /// The decoder of masked tokens, if it is not tied to the word embeddings.
 const DECODER: &str = "cls.predictions.decoder.weight";
 
-/// What new rows of a table begin with.
+/// Initial values of the rows added to a table.
 #[derive(Clone, Copy)]
 enum NewRows {
     Zeros,

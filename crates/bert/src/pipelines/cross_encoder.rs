@@ -79,8 +79,8 @@ impl CrossEncoder {
         Ok(CrossEncoder { runner: Runner::new(model, tokenizer, LongText::Truncate)?, scores, prompt })
     }
 
-    /// Sets what happens to pairs that are too long, [`LongText::Truncate`] by default. The scores of windows are those
-    /// of their mean logits.
+    /// Sets what happens to pairs that are too long, [`LongText::Truncate`] by default. With windows, the logits are
+    /// averaged before they become scores.
     pub fn long_texts(mut self, long_texts: LongText) -> CrossEncoder {
         self.runner.long_texts = long_texts;
         self

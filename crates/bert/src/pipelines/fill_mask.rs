@@ -201,7 +201,7 @@ fn find(text: &Encoding, position: usize, windows: &[Encoding]) -> Option<(usize
         let at = (0..window.len()).find(|&at| token(window, at) == token(text, position))?;
         Some((margin(window, at), number, at))
     });
-    // Of equal windows, the first.
+    // If several windows give the same context, takes the first.
     found.rev().max_by_key(|(margin, ..)| *margin).map(|(_, number, at)| (number, at))
 }
 

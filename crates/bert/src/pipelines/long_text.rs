@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use crate::{Error, Result};
 
-/// What a pipeline does with a text of more tokens than the model or the tokenizer allows.
+/// The handling of texts with more tokens than the model or the tokenizer allows.
 ///
 /// Pipelines that answer about whole texts truncate by default, as the libraries in Python do; pipelines that answer
 /// about tokens read windows by default. Each answer is [`Reported`] with what happened.

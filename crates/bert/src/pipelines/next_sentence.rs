@@ -27,8 +27,8 @@ impl Pipeline for NextSentence {
 }
 
 impl NextSentence {
-    /// Sets what happens to pairs that are too long, [`LongText::Truncate`] by default. The probability of windows is that
-    /// of their mean logits.
+    /// Sets what happens to pairs that are too long, [`LongText::Truncate`] by default. With windows, the logits are
+    /// averaged before they become a probability.
     pub fn long_texts(mut self, long_texts: LongText) -> NextSentence {
         self.runner.long_texts = long_texts;
         self

@@ -45,9 +45,9 @@ impl Pipeline for TextClassification {
 }
 
 impl TextClassification {
-    /// Sets what happens to texts that are too long, [`LongText::Truncate`] by default. The scores of windows are those
-    /// of their mean logits, which are the logits of their mean pooled vector (C. Sun, X. Qiu, Y. Xu, X. Huang, "How to
-    /// Fine-Tune BERT for Text Classification?", 2019, hierarchical mean pooling).
+    /// Sets what happens to texts that are too long, [`LongText::Truncate`] by default. With windows, the logits are
+    /// averaged before they become scores, which equals classifying the mean pooled vector (C. Sun, X. Qiu, Y. Xu, X.
+    /// Huang, "How to Fine-Tune BERT for Text Classification?", 2019, hierarchical mean pooling).
     pub fn long_texts(mut self, long_texts: LongText) -> TextClassification {
         self.runner.long_texts = long_texts;
         self
