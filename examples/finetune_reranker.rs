@@ -75,9 +75,10 @@ fn run(arguments: &Arguments) -> Result {
     let tokenizer = Tokenizer::open(arguments.training.model.place())?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
     let (data, report) = training.encode(&tokenizer, max_length)?;
-    println!("{report}");
+    println!("training: {report}");
     let (queries, documents) = (validation.texts.clone(), validation.second_texts.clone());
-    let (validation, _) = validation.encode(&tokenizer, max_length)?;
+    let (validation, report) = validation.encode(&tokenizer, max_length)?;
+    println!("validation: {report}");
     let relevant: Vec<bool> = validation.labels().iter().map(|&label| label > 0.5).collect();
 
     let recipe = match arguments.training.model.is_tiny() {
