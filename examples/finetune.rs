@@ -126,9 +126,14 @@ where
         lr: if arguments.training.model.is_tiny() { 1e-3 } else { 2e-5 },
     };
     let training = prepare(training.seed(arguments.training.seed), &labels)?;
-    let epochs = arguments
-        .training
-        .train("finetune", &mut model, &training, &recipe, |model| evaluate(model, &validation, &labels))?;
+    let epochs = arguments.training.train(
+        "finetune",
+        &mut model,
+        &training,
+        &recipe,
+        arguments.texts.validation(),
+        |model| evaluate(model, &validation, &labels),
+    )?;
     let Some(epochs) = epochs else { return Ok(()) };
     arguments.training.save(&model, &tokenizer)?;
 

@@ -75,12 +75,19 @@ fn run(arguments: &Arguments) -> Result {
         false => Recipe { epochs: 3, batch: 16, lr: 5e-5 },
     };
     let data = arguments.loss.apply(data.seed(arguments.training.seed), &tags)?;
-    let epochs = arguments.training.train("finetune_ner", &mut model, &data, &recipe, |model| {
-        let found = evaluate(model, &validation)?;
-        let scores = found.spans(SpanMode::Lenient)?.micro;
-        let evaluation = Evaluation::maximize("F1", scores.f1).and("precision", scores.precision);
-        Ok(evaluation.and("recall", scores.recall).and("accuracy", found.accuracy()).and("loss", found.loss))
-    })?;
+    let epochs = arguments.training.train(
+        "finetune_ner",
+        &mut model,
+        &data,
+        &recipe,
+        arguments.validation.as_deref(),
+        |model| {
+            let found = evaluate(model, &validation)?;
+            let scores = found.spans(SpanMode::Lenient)?.micro;
+            let evaluation = Evaluation::maximize("F1", scores.f1).and("precision", scores.precision);
+            Ok(evaluation.and("recall", scores.recall).and("accuracy", found.accuracy()).and("loss", found.loss))
+        },
+    )?;
     let Some(epochs) = epochs else { return Ok(()) };
 
     let (name, last) = if test.is_empty() { ("validation", &validation) } else { ("test", &test) };

@@ -64,24 +64,32 @@ fn run(arguments: &Arguments) -> Result {
     let (data, report) = LabelledData::of_questions(&questions, &tokenizer, max_length, arguments.stride)?;
     println!("{report}");
 
-    let evaluate = |model: &BertForQuestionAnswering| {
-        let pipeline = QuestionAnswering::new(model.clone(), tokenizer.clone())?
+    let pipeline = |model: &BertForQuestionAnswering| -> cloze::train::Result<QuestionAnswering> {
+        Ok(QuestionAnswering::new(model.clone(), tokenizer.clone())?
             .precision(arguments.training.precision)
             .max_length(max_length)
             .stride(arguments.stride)
             .max_answer_length(usize::from(arguments.max_answer_length))
-            .no_answer(validation.version == SquadVersion::V2_0);
-        QuestionAnsweringEvaluation::run(&pipeline, &validation)
+            .no_answer(validation.version == SquadVersion::V2_0))
     };
+    QuestionAnsweringEvaluation::check(&pipeline(&model)?, &validation)?;
+    let evaluate = |model: &_| QuestionAnsweringEvaluation::run(&pipeline(model)?, &validation);
     let recipe = match arguments.training.model.is_tiny() {
         true => Recipe { epochs: 6, batch: 16, lr: 1e-3 },
         false => Recipe { epochs: 2, batch: 16, lr: 3e-5 },
     };
     let data = data.seed(arguments.training.seed);
-    let epochs = arguments.training.train("finetune_qa", &mut model, &data, &recipe, |model| {
-        let scores = evaluate(model)?.scores;
-        Ok(Evaluation::maximize("F1", scores.f1).and("exact match", scores.exact_match))
-    })?;
+    let epochs = arguments.training.train(
+        "finetune_qa",
+        &mut model,
+        &data,
+        &recipe,
+        arguments.validation.as_deref(),
+        |model| {
+            let scores = evaluate(model)?.scores;
+            Ok(Evaluation::maximize("F1", scores.f1).and("exact match", scores.exact_match))
+        },
+    )?;
     let Some(epochs) = epochs else { return Ok(()) };
 
     let found = evaluate(&model)?;

@@ -7,48 +7,31 @@
 //! not, or a number in between. To use a real model, pass `--model DIR_OR_NAME`. The folder of `--out` opens as a
 //! `CrossEncoder` here and in `sentence-transformers`.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::ranking;
-use cloze::train::{BadRows, RegressionEvaluation, Row, Sanitized, sanitize_scores};
-use cloze_examples::{Recipe, Result, TrainingArguments, say_decimal_commas};
+use cloze::train::{RegressionEvaluation, Row};
+use cloze_examples::{Pairs, PairsArgument, Recipe, Result, TrainingArguments};
 use serde::Serialize;
 use serde_json::json;
 
 /// Fine-tunes BERT to re-rank documents.
 #[derive(Parser, Serialize)]
 struct Arguments {
-    /// Pairs to train on, .tsv, .csv, .jsonl or .parquet [default: built-in pairs]
-    #[arg(long, requires = "validation")]
-    train: Option<PathBuf>,
-    /// Pairs to evaluate on
-    #[arg(long, requires = "train")]
-    validation: Option<PathBuf>,
-    /// The files have no header; columns are named 1, 2, 3
-    #[arg(long)]
-    no_header: bool,
-    /// Character between the columns of .tsv and .csv files [default: found out]
-    #[arg(long, value_name = "CHARACTER")]
-    separator: Option<char>,
+    #[command(flatten)]
+    pairs: PairsArgument,
     /// Columns with the query, the document and the label [default: query,document,label, or 1,2,3 with --no-header]
     #[arg(long, value_delimiter = ',', num_args = 1..=3)]
     columns: Vec<String>,
-    /// Drop unusable rows, instead of failing at the first
-    #[arg(long)]
-    drop_bad: bool,
     /// Maximum number of tokens of a query and a document together; the longer of the two is truncated
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
     #[command(flatten)]
     training: TrainingArguments,
 }
-
-/// Queries with documents, and the probability that each answers its query.
-type Pairs = Sanitized<f32>;
 
 /// The number of documents that count for NDCG and MRR, and that are ranked at the end.
 const TOP: usize = 10;
@@ -59,15 +42,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
-    let (training, validation) = match (&arguments.train, &arguments.validation) {
-        (Some(training), Some(validation)) => (rows(training, arguments)?, rows(validation, arguments)?),
-        _ => {
-            println!("No --train and --validation: using built-in pairs.");
-            (built_in(120, false, arguments.training.seed), built_in(10, true, arguments.training.seed))
-        }
-    };
-    let (training, validation) = (clean("train", training, arguments)?, clean("validation", validation, arguments)?);
-    println!("{} pairs to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
+    let seed = arguments.training.seed;
+    let built_in = || [built_in(120, false, seed), built_in(10, true, seed)];
+    let [training, validation] = arguments.pairs.read(&arguments.columns, ["query", "document", "label"], built_in)?;
+    check_labels("train", &training)?;
+    check_labels("validation", &validation)?;
 
     // One label that may apply or not: the score is a probability, and the loss is binary cross-entropy.
     let options = arguments.training.open_options().labels(["relevance"]).problem_type(ProblemType::MultiLabel);
@@ -85,12 +64,19 @@ fn run(arguments: &Arguments) -> Result {
         true => Recipe { epochs: 6, batch: 16, lr: 1e-3 },
         false => Recipe { epochs: 1, batch: 16, lr: 2e-5 },
     };
-    let data = data.seed(arguments.training.seed);
-    let epochs = arguments.training.train("finetune_reranker", &mut model, &data, &recipe, |model| {
-        let found = RegressionEvaluation::run(model, &validation, 32)?;
-        let scores = ranking(&queries, &relevant, &found.predictions, TOP)?;
-        Ok(Evaluation::maximize("NDCG@10", scores.ndcg).and("MRR@10", scores.mrr).and("MAP", scores.map))
-    })?;
+    let data = data.seed(seed);
+    let epochs = arguments.training.train(
+        "finetune_reranker",
+        &mut model,
+        &data,
+        &recipe,
+        arguments.pairs.validation(),
+        |model| {
+            let found = RegressionEvaluation::run(model, &validation, 32)?;
+            let scores = ranking(&queries, &relevant, &found.predictions, TOP)?;
+            Ok(Evaluation::maximize("NDCG@10", scores.ndcg).and("MRR@10", scores.mrr).and("MAP", scores.map))
+        },
+    )?;
     let Some(epochs) = epochs else { return Ok(()) };
     arguments.training.save(&model, &tokenizer)?;
 
@@ -104,30 +90,11 @@ fn run(arguments: &Arguments) -> Result {
     arguments.training.write_json(&json!({"arguments": arguments, "epochs": epochs}))
 }
 
-/// Returns the usable pairs, and prints how many were dropped.
-fn clean(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Pairs> {
-    let bad = if arguments.drop_bad { BadRows::Drop } else { BadRows::Fail };
-    let clean = sanitize_scores(name, rows).check(bad)?;
-    say_decimal_commas(&clean);
-    if clean.dropped.total() > 0 {
-        println!("{}", clean.dropped);
-    }
-    match clean.labels.iter().find(|label| !(0.0..=1.0).contains(*label)) {
+fn check_labels(name: &str, pairs: &Pairs) -> Result {
+    match pairs.labels.iter().find(|label| !(0.0..=1.0).contains(*label)) {
         Some(label) => Err(format!("{name}: label {label} is out of range: 0 is irrelevant, 1 is relevant").into()),
-        None => Ok(clean),
+        None => Ok(()),
     }
-}
-
-fn rows(path: &Path, arguments: &Arguments) -> Result<Vec<Row>> {
-    let columns = if arguments.no_header { Columns::numbered() } else { Columns::new() };
-    let names = match (arguments.columns.as_slice(), arguments.no_header) {
-        ([query, document, label], _) => [query, document, label].map(String::as_str),
-        ([], true) => ["1", "2", "3"],
-        ([], false) => ["query", "document", "label"],
-        (columns, _) => return Err(format!("--columns has {} names, it takes three", columns.len()).into()),
-    };
-    let columns = columns.text(names[0]).second_text(names[1]).label(names[2]);
-    cloze_examples::rows(path, columns, arguments.separator)
 }
 
 const WHO: [&str; 6] = ["The dog", "The cat", "Rosa", "The baker", "The boat", "The teacher"];

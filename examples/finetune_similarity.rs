@@ -9,32 +9,21 @@
 //! Without arguments, uses a few built-in pairs and the small model of this repository. To use your own data, pass
 //! `--train FILE --validation FILE` (for example STS-B); to use a real model, `--model DIR_OR_NAME`.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{BadRows, LabelledBatch, Learn, Regress, RegressionEvaluation, Row, Sanitized, sanitize_scores};
-use cloze_examples::{Epoch, Recipe, Result, TrainingArguments, say_decimal_commas};
+use cloze::train::{LabelledBatch, Learn, Regress, RegressionEvaluation, Row};
+use cloze_examples::{Epoch, Pairs, PairsArgument, Recipe, Result, TrainingArguments};
 use serde::Serialize;
 use serde_json::json;
 
 /// Fine-tunes BERT to predict how similar two sentences are.
 #[derive(Parser, Serialize)]
 struct Arguments {
-    /// Pairs to train on, .tsv, .csv, .jsonl or .parquet [default: built-in pairs]
-    #[arg(long, requires = "validation")]
-    train: Option<PathBuf>,
-    /// Pairs to evaluate on
-    #[arg(long, requires = "train")]
-    validation: Option<PathBuf>,
-    /// The files have no header; columns are named 1, 2, 3
-    #[arg(long)]
-    no_header: bool,
-    /// Character between the columns of .tsv and .csv files [default: found out]
-    #[arg(long, value_name = "CHARACTER")]
-    separator: Option<char>,
+    #[command(flatten)]
+    pairs: PairsArgument,
     /// Columns with the two sentences and the score [default: sentence1,sentence2,score, or 1,2,3 with --no-header]
     #[arg(long, value_delimiter = ',', num_args = 1..=3)]
     columns: Vec<String>,
@@ -47,9 +36,6 @@ struct Arguments {
     /// For --objective contrastive: fraction of the highest score that makes sentences partners
     #[arg(long, default_value_t = 0.8)]
     partners_from: f32,
-    /// Drop unusable rows, instead of failing at the first
-    #[arg(long)]
-    drop_bad: bool,
     /// Maximum number of tokens in a sentence, or in both when read together; longer ones are truncated
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(3..))]
     max_length: u16,
@@ -65,25 +51,17 @@ enum Objective {
     Regression,
 }
 
-/// Sentence pairs with their scores.
-type Pairs = Sanitized<f32>;
-
 fn main() -> ExitCode {
     cloze_examples::exit_code(|| run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
-    let (training, validation) = match (&arguments.train, &arguments.validation) {
-        (Some(training), Some(validation)) => (rows(training, arguments)?, rows(validation, arguments)?),
-        _ => {
-            println!("No --train and --validation: using built-in pairs.");
-            (built_in(400, arguments), built_in(100, arguments))
-        }
-    };
-    let training = scaled("train", training, arguments)?;
-    let validation = scaled("validation", validation, arguments)?;
-    println!("{} pairs to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
+    let built_in = || [built_in(400, arguments), built_in(100, arguments)];
+    let names = ["sentence1", "sentence2", "score"];
+    let [training, validation] = arguments.pairs.read(&arguments.columns, names, built_in)?;
+    let training = scaled("train", training, arguments.highest)?;
+    let validation = scaled("validation", validation, arguments.highest)?;
     let epochs = match arguments.objective {
         Objective::Regression => regression(arguments, training, validation)?,
         Objective::Cosine | Objective::Contrastive => embeddings(arguments, &training, &validation)?,
@@ -156,11 +134,18 @@ where
     L: Clone,
 {
     let data = data.seed(arguments.training.seed);
-    let epochs = arguments.training.train("finetune_similarity", &mut model, &data, &recipe(arguments), |model| {
-        let found = RegressionEvaluation::run(model, validation, 32)?;
-        let evaluation = Evaluation::maximize("Spearman", found.spearman()?).and("Pearson", found.pearson()?);
-        Ok(evaluation.and("loss", found.loss))
-    })?;
+    let epochs = arguments.training.train(
+        "finetune_similarity",
+        &mut model,
+        &data,
+        &recipe(arguments),
+        arguments.pairs.validation(),
+        |model| {
+            let found = RegressionEvaluation::run(model, validation, 32)?;
+            let evaluation = Evaluation::maximize("Spearman", found.spearman()?).and("Pearson", found.pearson()?);
+            Ok(evaluation.and("loss", found.loss))
+        },
+    )?;
     if epochs.is_some() {
         arguments.training.save(&model, tokenizer)?;
     }
@@ -175,32 +160,13 @@ fn recipe(arguments: &Arguments) -> Recipe {
     }
 }
 
-/// Returns the usable pairs with scores from 0 to 1, and prints how many were dropped.
-fn scaled(name: &str, rows: Vec<Row>, arguments: &Arguments) -> Result<Pairs> {
-    let bad = if arguments.drop_bad { BadRows::Drop } else { BadRows::Fail };
-    let mut clean = sanitize_scores(name, rows).check(bad)?;
-    say_decimal_commas(&clean);
-    if clean.dropped.total() > 0 {
-        println!("{}", clean.dropped);
-    }
-    let highest = arguments.highest;
-    if let Some(score) = clean.labels.iter().find(|score| !(0.0..=highest).contains(*score)) {
+/// Returns the pairs with scores from 0 to 1.
+fn scaled(name: &str, mut pairs: Pairs, highest: f32) -> Result<Pairs> {
+    if let Some(score) = pairs.labels.iter().find(|score| !(0.0..=highest).contains(*score)) {
         return Err(format!("{name}: score {score} is out of range: scores go from 0 to {highest} (--highest)").into());
     }
-    clean.labels.iter_mut().for_each(|score| *score /= highest);
-    Ok(clean)
-}
-
-fn rows(path: &Path, arguments: &Arguments) -> Result<Vec<Row>> {
-    let columns = if arguments.no_header { Columns::numbered() } else { Columns::new() };
-    let names = match (arguments.columns.as_slice(), arguments.no_header) {
-        ([first, second, score], _) => [first, second, score].map(String::as_str),
-        ([], true) => ["1", "2", "3"],
-        ([], false) => ["sentence1", "sentence2", "score"],
-        (columns, _) => return Err(format!("--columns has {} names, it takes three", columns.len()).into()),
-    };
-    let columns = columns.text(names[0]).second_text(names[1]).label(names[2]);
-    cloze_examples::rows(path, columns, arguments.separator)
+    pairs.labels.iter_mut().for_each(|score| *score /= highest);
+    Ok(pairs)
 }
 
 const WHO: [&str; 6] = ["The dog", "The cat", "Rosa", "The baker", "The boat", "The children"];

@@ -63,6 +63,40 @@ fn corpora() -> Result {
 }
 
 #[test]
+fn a_run_resumes_with_its_own_validation_data() -> Result {
+    let folder = Folder::new()?;
+    let rows = b"sentence\tlabel\na good film\t1\na bad film\t0\n";
+    let (train, out) = (folder.file("train.tsv", rows)?, folder.path("run"));
+    let run = |validation: &str, more: &[&str]| {
+        let all = ["--train", &train, "--validation", validation, "--epochs", "1", "--out", &out];
+        Command::new(program("finetune")?).args(all).args(more).output().map_err(Into::into)
+    };
+    let validation = folder.file("validation.tsv", rows)?;
+    let done: Result<std::process::Output> = run(&validation, &[]);
+    assert!(done?.status.success());
+    let other = folder.file("other.tsv", &[&rows[..], b"a dull film\t0\n"].concat())?;
+    let said = String::from_utf8(run(&other, &["--resume"])?.stderr)?;
+    assert!(said.starts_with("error: ") && said.contains("validation is fingerprint"), "{said}");
+    assert!(run(&validation, &["--resume"])?.status.success());
+    Ok(())
+}
+
+#[test]
+fn questions_are_checked_before_training() -> Result {
+    let folder = Folder::new()?;
+    let squad = |question: &str| {
+        let answers = json!([{"text": "cat", "answer_start": 4}]);
+        let questions = json!([{"id": "1", "question": question, "answers": answers}]);
+        json!({"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": "the cat sat", "qas": questions}]}]})
+    };
+    let train = folder.file("train.json", squad("who sat?").to_string().as_bytes())?;
+    let validation = folder.file("validation.json", squad(&"who ".repeat(70)).to_string().as_bytes())?;
+    let said = refused_by("finetune_qa", &["--train", &train, "--validation", &validation, "--max-length", "64"])?;
+    assert!(said.contains("question 0: the question has ") && said.contains("a window of 64"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn settings() -> Result {
     let folder = Folder::new()?;
     let corpus = folder.file("corpus.txt", TWO_DOCUMENTS)?;
@@ -73,7 +107,7 @@ fn settings() -> Result {
     assert!(refused_with(&["--config", "huge"])?.contains("huge"));
     assert!(refused_with(&["--lr", "NaN"])?.contains("learning rate"));
     assert!(refused_with(&["--batch", "0"])?.contains("batch size is 0"));
-    assert!(refused_with(&["--batch-ramp", "2"])?.contains("from of the batch ramp is 2"));
+    assert!(refused_with(&["--batch-ramp", "2"])?.contains("start of the batch ramp is 2"));
     assert!(refused_with(&["--masking-rate", "0"])?.contains("masking rate is 0"));
     assert!(refused_with(&["--final-masking-rate", "1.5"])?.contains("masking rate is 1.5"));
     assert!(refused_with(&["--weight-decay=-1"])?.contains("weight decay is -1"));

@@ -29,9 +29,7 @@ impl QuestionAnsweringEvaluation {
         if squad.examples.is_empty() {
             return Err(Error::data("evaluation", "no questions"));
         }
-        let questions: Vec<(&str, &str)> =
-            squad.examples.iter().map(|example| (example.question.as_str(), &*example.context)).collect();
-        let best = pipeline.top_k_of_each(&questions, 1)?;
+        let best = pipeline.top_k_of_each(&questions(squad), 1)?;
         let text =
             |answers: Vec<cloze_bert::Answer>| answers.into_iter().next().map_or_else(String::new, |best| best.text);
         let predictions: Vec<String> = best.into_iter().map(text).collect();
@@ -39,4 +37,18 @@ impl QuestionAnsweringEvaluation {
         let scores = SquadScores::of(&predictions, &answers, squad.version)?;
         Ok(QuestionAnsweringEvaluation { predictions, scores })
     }
+
+    /// Checks the questions that [`run`](QuestionAnsweringEvaluation::run) will ask, so that training does not start in
+    /// vain.
+    ///
+    /// # Errors
+    /// Returns the errors of [`run`](QuestionAnsweringEvaluation::run) about questions.
+    pub fn check(pipeline: &QuestionAnswering, squad: &Squad) -> Result<()> {
+        Ok(pipeline.check(&questions(squad))?)
+    }
+}
+
+/// Returns the questions with their contexts.
+fn questions(squad: &Squad) -> Vec<(&str, &str)> {
+    squad.examples.iter().map(|example| (example.question.as_str(), &*example.context)).collect()
 }

@@ -65,6 +65,11 @@ impl TextsArgument {
         self.train.is_none()
     }
 
+    /// Returns the file of `--validation`.
+    pub fn validation(&self) -> Option<&Path> {
+        self.validation.as_deref()
+    }
+
     /// Reads and cleans the rows, and prints how many were dropped.
     ///
     /// # Errors

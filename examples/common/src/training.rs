@@ -7,6 +7,7 @@ use cloze::prelude::*;
 use cloze::train::{DataSet, Learn, Step, Stopped, TrainingReport};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use twox_hash::XxHash3_64;
 
 use crate::{ModelArgument, RankArguments, Result, check_folder, check_json, default_page, set_threads, write_json};
 
@@ -124,8 +125,9 @@ impl TrainingArguments {
         Ok(model)
     }
 
-    /// Trains by `recipe`, except where arguments override it, and prints each evaluation. The report is written to the
-    /// folder of `--out`, or to `target/EXAMPLE.html`. Returns `None` if a signal stopped the run, and on all ranks but
+    /// Trains by `recipe`, except where arguments override it, and prints each evaluation. A run only resumes with the
+    /// `validation` file that it started with. The report is written to the folder of `--out`, or to
+    /// `target/EXAMPLE.html`. Returns `None` if a signal stopped the run, and on all ranks but
     /// the first, which does the rest alone.
     ///
     /// # Errors
@@ -136,6 +138,7 @@ impl TrainingArguments {
         model: &mut M,
         data: &D,
         recipe: &Recipe,
+        validation: Option<&Path>,
         mut evaluate: impl FnMut(&M) -> cloze::train::Result<Evaluation>,
     ) -> Result<Option<Vec<Epoch>>> {
         if let Some(rank) = self.lora {
@@ -146,8 +149,11 @@ impl TrainingArguments {
             None => default_page(example)?,
         };
         let mut log = Log::default();
-        let report = self
-            .trainer(model, recipe)
+        let mut trainer = self.trainer(model, recipe);
+        if let Some(path) = validation {
+            trainer = trainer.setting("validation", fingerprint(path)?);
+        }
+        let report = trainer
             .evaluate(every(self.evaluate_every), |model| self.precision.scope(|| evaluate(model)))
             .report(&page)
             .run_with(data, |_, step| {
@@ -225,6 +231,12 @@ impl TrainingArguments {
     pub fn write_json(&self, results: &impl Serialize) -> Result {
         write_json(self.json.as_deref(), results)
     }
+}
+
+/// Describes the contents of a file.
+fn fingerprint(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(format!("fingerprint {:016x}", XxHash3_64::oneshot(&bytes)))
 }
 
 fn every(steps: Option<u32>) -> Every {

@@ -106,7 +106,9 @@ impl CrossEncoder {
     pub fn rank(&self, query: &str, documents: &[&str], k: usize) -> Result<Reported<Vec<(usize, f64)>>> {
         let labels = self.runner.model.config().num_labels();
         if labels != 1 {
-            let reason = format!("the model has {labels} labels: ranking needs one score per pair; use predict()");
+            let reason = format!(
+                "the model has {labels} labels: ranking needs one score per pair; CrossEncoder::predict returns the scores of all labels"
+            );
             return Err(Error::config(reason));
         }
         let pairs: Vec<_> = documents.iter().map(|document| (query, *document)).collect();

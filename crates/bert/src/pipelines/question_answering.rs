@@ -196,21 +196,8 @@ impl QuestionAnswering {
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn encode(&self, question: &str, context: &str) -> Result<Vec<Encoding>> {
-        for (what, text) in [("question", question), ("context", context)] {
-            if text.trim().is_empty() {
-                return Err(Error::input(format!("the {what} is blank")));
-            }
-        }
-        let tokenizer = &self.runner.tokenizer;
-        let max_length = self.max_length.min(tokenizer.max_length());
-        let question_tokens = tokenizer.ids(question)?.len();
-        let Some(room) = max_length.checked_sub(question_tokens + 3).filter(|room| *room > 0) else {
-            let reason = format!(
-                "the question has {question_tokens} tokens: with [CLS] and two [SEP] it leaves no room for the context \
-                 in a window of {max_length}"
-            );
-            return Err(Error::input(reason));
-        };
+        let (tokenizer, max_length) = (&self.runner.tokenizer, self.window_length());
+        let room = self.room(question, context)?;
         let options = EncodeOptions::new()
             .max_length(max_length)
             .truncation(Truncation::OnlySecond)
@@ -218,6 +205,41 @@ impl QuestionAnswering {
         let mut first = tokenizer.encode_with(question, Some(context), &options)?;
         let others = std::mem::take(&mut first.overflowing);
         Ok([vec![first], others].concat())
+    }
+
+    /// Checks questions, given with their contexts, without reading the contexts: answering them later returns no error
+    /// about a text.
+    ///
+    /// # Errors
+    /// Returns an error if a text is blank, or a question so long that no room is left for its context. The error has
+    /// the index of the question.
+    pub fn check(&self, questions: &[(&str, &str)]) -> Result<()> {
+        questions.iter().enumerate().try_for_each(|(at, (question, context))| match self.room(question, context) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::input(format!("question {at}: {error}"))),
+        })
+    }
+
+    /// Returns the number of tokens in a window, special tokens included.
+    fn window_length(&self) -> usize {
+        self.max_length.min(self.runner.tokenizer.max_length())
+    }
+
+    /// Returns the number of tokens of the context that fit in a window.
+    fn room(&self, question: &str, context: &str) -> Result<usize> {
+        for (what, text) in [("question", question), ("context", context)] {
+            if text.trim().is_empty() {
+                return Err(Error::input(format!("the {what} is blank")));
+            }
+        }
+        let (tokenizer, max_length) = (&self.runner.tokenizer, self.window_length());
+        let question_tokens = tokenizer.ids(question)?.len();
+        max_length.checked_sub(question_tokens + 3).filter(|room| *room > 0).ok_or_else(|| {
+            Error::input(format!(
+                "the question has {question_tokens} tokens: with [CLS] and two [SEP] it leaves no room for the context \
+                 in a window of {max_length}"
+            ))
+        })
     }
 
     /// Runs the model on the windows of one question.

@@ -169,11 +169,6 @@ impl Added {
         self.special.contains(content)
     }
 
-    /// Returns whether a token may be found in the text as it is written.
-    pub(super) fn occurs_in(&self, text: &str) -> bool {
-        self.in_text.find(text, 0).is_some()
-    }
-
     /// Cuts a text at the tokens that are searched in it: all of it, in bytes, each part with the id of its token.
     pub(super) fn cut(&self, text: &str, normalized: bool) -> Vec<(Option<u32>, Range<usize>)> {
         let patterns = if normalized { &self.in_normalized } else { &self.in_text };

@@ -54,6 +54,15 @@ impl EncodeOptions {
         EncodeOptions { stride: Some(tokens), ..self }
     }
 
+    /// Returns the most tokens of a text that an encoding has. Windows have them all.
+    pub(super) fn most(&self, default_max_length: usize) -> usize {
+        if self.stride.is_some() { usize::MAX } else { self.max_length_or(default_max_length) }
+    }
+
+    fn max_length_or(&self, default: usize) -> usize {
+        self.max_length.unwrap_or(default)
+    }
+
     /// Sets the number of tokens at the start of the first text that each of its windows repeats, such as a prompt.
     pub(crate) fn prefix(self, tokens: usize) -> EncodeOptions {
         EncodeOptions { prefix: tokens, ..self }
@@ -135,8 +144,8 @@ pub(super) fn lay_out(
     default_max_length: usize,
     options: &EncodeOptions,
 ) -> Result<Encoding> {
-    let max_length = options.max_length.unwrap_or(default_max_length);
-    let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
+    let max_length = options.max_length_or(default_max_length);
+    let lengths: Vec<usize> = texts.iter().map(Encoded::length).collect();
     let kept = truncate(&lengths, max_length, options.truncation)?;
     let cut: usize = lengths.iter().zip(&kept).map(|(length, kept)| length - kept).sum();
     let mut windows = Vec::with_capacity(kept.len());

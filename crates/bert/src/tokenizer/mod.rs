@@ -15,6 +15,7 @@ mod pipeline;
 mod pre_tokenizer;
 mod settings;
 mod special;
+mod start;
 mod token_fields;
 mod train;
 mod words;
@@ -163,7 +164,8 @@ impl Tokenizer {
     /// or both texts of a pair would need windows.
     pub fn encode_with(&self, text: &str, second: Option<&str>, options: &EncodeOptions) -> Result<Encoding> {
         let texts = [Some(text), second].into_iter().flatten();
-        let texts: Vec<_> = texts.map(|text| self.inner.pipeline.encode(text)).collect();
+        let most = options.most(self.max_length);
+        let texts: Vec<_> = texts.map(|text| start::encode(&self.inner, text, most, start::BYTES)).collect();
         let (names, ids) = (&self.inner.names, &self.inner.ids);
         let typed = self.inner.source.has_token_types();
         let frame = Frame { cls: (&names.cls, ids.cls), sep: (&names.sep, ids.sep), typed };
@@ -186,13 +188,7 @@ impl Tokenizer {
     /// # Errors
     /// Returns an error like [`ids`](Tokenizer::ids).
     pub fn ids_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        let Inner { pipeline, words, .. } = &*self.inner;
-        match words {
-            Some(words) if !pipeline.added().occurs_in(text) => {
-                words.for_each(text, &mut String::new(), |word| pipeline.model().pieces.push(word, ids));
-            }
-            _ => ids.extend(pipeline.encode(text).ids),
-        }
+        self.inner.ids_into(text, ids);
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Encoded {
     /// In characters of the text.
     pub(super) offsets: Vec<(usize, usize)>,
     pub(super) words: Vec<u32>,
+    /// The number of further tokens, which truncation drops.
+    pub(super) rest: usize,
 }
 
 /// Tokens back to text.
@@ -294,6 +296,11 @@ impl Pipeline {
 }
 
 impl Encoded {
+    /// The number of tokens of the text.
+    pub(super) fn length(&self) -> usize {
+        self.ids.len() + self.rest
+    }
+
     fn push(&mut self, id: u32, token: String, letters: &[Aligned], word: u32) {
         let (start, end) = (letters.first().map_or(0, |first| first.start), letters.last().map_or(0, |last| last.end));
         self.ids.push(id);

@@ -73,7 +73,9 @@ fn one_label_has_a_probability() -> Result {
         assert!(scores[..TEXTS.len()].iter().all(|score| *score <= ranked[0].1 + 1e-6));
     }
     let said = CrossEncoder::new(model(2, 1)?, tokenizer)?.rank("a", &["b"], 1).err().ok_or("it ranked")?.to_string();
-    assert_eq!(said, "the model has 2 labels: ranking needs one score per pair; use predict()");
+    let expected = "the model has 2 labels: ranking needs one score per pair; CrossEncoder::predict returns the scores of all \
+                    labels";
+    assert_eq!(said, expected);
     Ok(())
 }
 

@@ -60,10 +60,10 @@ impl BatchRamp {
 
     pub(super) fn check(self) -> Result<()> {
         if !(self.from > 0.0 && self.from <= 1.0) {
-            return Err(Error::invalid("from of the batch ramp", self.from, "above 0 and at most 1"));
+            return Err(Error::invalid("start of the batch ramp", self.from, "above 0 and at most 1"));
         }
         if !(0.0..=1.0).contains(&self.over) {
-            return Err(Error::invalid("over of the batch ramp", self.over, "from 0 to 1"));
+            return Err(Error::invalid("length of the batch ramp", self.over, "from 0 to 1"));
         }
         Ok(())
     }
@@ -101,10 +101,10 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_refused() {
         for (from, over, said) in [
-            (0.0, 0.5, "from of the batch ramp is 0, must be above 0 and at most 1"),
-            (1.5, 0.5, "from of the batch ramp is 1.5, must be above 0 and at most 1"),
-            (0.25, -0.1, "over of the batch ramp is -0.1, must be from 0 to 1"),
-            (0.25, f64::NAN, "over of the batch ramp is NaN, must be from 0 to 1"),
+            (0.0, 0.5, "start of the batch ramp is 0, must be above 0 and at most 1"),
+            (1.5, 0.5, "start of the batch ramp is 1.5, must be above 0 and at most 1"),
+            (0.25, -0.1, "length of the batch ramp is -0.1, must be from 0 to 1"),
+            (0.25, f64::NAN, "length of the batch ramp is NaN, must be from 0 to 1"),
         ] {
             assert_eq!(BatchRamp { from, over }.check().unwrap_err().to_string(), said);
         }
