@@ -26,6 +26,7 @@ mod report;
 mod rows;
 mod run_log;
 mod sanitize;
+pub mod scaling;
 mod schedule;
 mod sentence_losses;
 mod squad;
