@@ -32,6 +32,8 @@ for host in $(seq "$hosts"); do
   ip -n "$name" link set lo up
   ip -n "$name" link set port up
   ip -n "$id-switch" link set "port$host" master switch up
+  # A connection keeps its window between two steps, as clusters are set up.
+  ip netns exec "$name" sysctl -qw net.ipv4.tcp_slow_start_after_idle=0
   shape "$name" port
   shape "$id-switch" "port$host"
   echo "10.77.0.$host slots=$(((ranks + hosts - 1) / hosts))" >>"$folder/hosts"

@@ -13,5 +13,4 @@ fi
 for _ in $(seq "$rounds"); do
   mpirun.openmpi --allow-run-as-root --oversubscribe --bind-to none -n 2 "$program" "$@"
   "$python" ddp_peer.py "$@"
-  "$python" ddp_peer.py --fused "$@"
 done

@@ -85,17 +85,20 @@ pub fn measure(
 }
 
 /// Exchanges alone: the time of an all-to-all of eight bytes, and of one of 16 MiB, in which each rank sends all but its own
-/// part; and the time of a core that the latter takes.
+/// part, with the time of a core that it takes; and the time of an all-gather of 16 MiB.
 pub fn exchange(link: &Link) -> Result<Samples> {
     let (size, mut samples) = (link.size(), Samples::new());
-    for (name, bytes, times) in [("latency", 8, 200), ("bucket", 16 << 20, 30)] {
+    for (name, bytes, times) in [("latency", 8, 200), ("bucket", 16 << 20, 30), ("gather", 16 << 20, 30)] {
         let part = (bytes / size).max(1);
         let (send, mut receive, lengths) = (vec![1; part * size], vec![0; part * size], vec![part; size]);
         link.barrier()?;
         let before = processor_seconds();
         for _ in 0..times {
             let start = Instant::now();
-            link.all_to_all(&send, &lengths, &mut receive, &lengths)?;
+            match name {
+                "gather" => link.all_gather(&send[..part], &mut receive, &lengths)?,
+                _ => link.all_to_all(&send, &lengths, &mut receive, &lengths)?,
+            }
             samples.entry(name).or_default().push(start.elapsed().as_secs_f64());
         }
         if name == "bucket" {

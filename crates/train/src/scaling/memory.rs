@@ -40,8 +40,8 @@ impl Job {
         }
     }
 
-    /// A layer keeps its input, queries, keys, values, the output of attention and those of both LayerNorms, and the
-    /// feed-forward network's inner values before and after GELU. The head keeps logits of the masked tokens and their gradient.
+    /// A layer keeps its input, queries, keys, values, the output of attention and the input of the feed-forward network, and its
+    /// inner values before and after GELU. The head keeps logits of the masked tokens and their gradient.
     fn activations(&self) -> u64 {
         let [hidden, inner, layers, vocabulary] = [
             self.config.hidden_size,
@@ -51,7 +51,7 @@ impl Job {
         ]
         .map(|size| size as f64);
         let tokens = (self.sequences_per_rank().div_ceil(self.accumulate.max(1)) * self.length) as f64;
-        let elements = tokens * (layers * (7.0 * hidden + 2.0 * inner) + MASKED * 2.0 * vocabulary);
+        let elements = tokens * (layers * (6.0 * hidden + 2.0 * inner) + MASKED * 2.0 * vocabulary);
         4 * elements as u64
     }
 }
