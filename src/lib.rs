@@ -56,6 +56,7 @@ mod book {
         performance: "benchmarks/performance.md",
         build: "benchmarks/build.md",
         results: "results.md",
+        scaling: "scaling.md",
         contributing: "../../CONTRIBUTING.md",
     }
 }

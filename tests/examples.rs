@@ -380,3 +380,20 @@ fn visualize_cls() -> Result {
     assert!(std::fs::read_to_string(picture)?.starts_with("<svg"));
     Ok(())
 }
+
+/// More ranks are faster and need less memory, and a rank needs a sequence. Without `--speed`, one rank is measured.
+#[test]
+fn scaling() -> Result {
+    let folder = tempfile::tempdir()?;
+    let json = folder.path().join("scaling.json").to_string_lossy().into_owned();
+    let said = printed("scaling", &["--speed", "1000", "--sequences", "64", "--ranks", "1,4,65", "--json", &json])?;
+    assert!(said.contains("65 ranks are left out: a step has 64 sequences"), "{said}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let [one, four] = &list(&report)?[..] else { return Err(format!("{report}").into()) };
+    assert!(number(&four["efficiency"])? > 0.8 && number(&four["efficiency"])? < 1.0, "{four}");
+    assert!(number(&four["seconds"])? < number(&one["seconds"])? / 3.0, "{report}");
+    assert!(number(&four["memory"])? < number(&one["memory"])? / 2.0, "{report}");
+    let measured = printed("scaling", &["--config", "tiny", "--threads", "1"])?;
+    assert!(measured.contains("measured here") && measured.contains("Scaling stops at"), "{measured}");
+    Ok(())
+}

@@ -29,6 +29,11 @@ for mpi in openmpi mpich; do
   cargo build --release --locked -p cloze --features mpi --example pretrain --example finetune --example finetune_ner \
     --example finetune_qa --example finetune_similarity --example finetune_reranker
   cargo test --release --locked -p cloze --features mpi --test ranks
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  cargo build --release --locked -p cloze-benches --features mpi --bin cloze-scaling
+  for kind in exchange together; do
+    $CLOZE_MPIRUN -n 2 "$CARGO_TARGET_DIR/release/cloze-scaling" --config tiny --sequences 2 --length 8 --steps 1 --kind "$kind"
+  done
   tested=1
 done
 [ "$tested" = 1 ] || exit 77

@@ -26,6 +26,7 @@ mod report;
 mod rows;
 mod run_log;
 mod sanitize;
+pub mod scaling;
 mod schedule;
 mod sentence_losses;
 mod squad;
@@ -47,7 +48,7 @@ pub use labelled::{
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, MaskingRate, MaskingUnit, Selection, Target, TargetKind, VocabularyTable};
 pub use multi_label::MultiLabelEvaluation;
-pub use optimizer::{AdamW, Optimizer, ParameterGroup};
+pub use optimizer::{AdamW, Optimizer, ParameterGroup, Waits};
 pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};
 pub use pretraining_batch::{MaskedExample, PreTrainingBatch};
 pub use pretraining_data::PreTraining;

@@ -130,8 +130,9 @@ impl Communicator for Mpi {
         check_lengths(receive.len(), received, self.size)?;
         let ((sent, sent_at), (received, received_at)) = (Mpi::parts(sent)?, Mpi::parts(received)?);
         let step = self.lock();
-        let send = Partition::new(send, sent, sent_at);
-        let mut receive = PartitionMut::new(receive, received, received_at);
+        let mut place = [0];
+        let send = Partition::new(sent_from(send), sent, sent_at);
+        let mut receive = PartitionMut::new(received_in(receive, &mut place), received, received_at);
         scope(|scope| {
             self.complete(self.world().immediate_all_to_all_varcount_into(scope, &send, &mut receive), *step);
         });
@@ -143,7 +144,8 @@ impl Communicator for Mpi {
         check_own(own, lengths[self.rank])?;
         let (lengths, starts) = Mpi::parts(lengths)?;
         let step = self.lock();
-        let mut all = PartitionMut::new(all, lengths, starts);
+        let mut place = [0];
+        let (own, mut all) = (sent_from(own), PartitionMut::new(received_in(all, &mut place), lengths, starts));
         scope(|scope| {
             self.complete(self.world().immediate_all_gather_varcount_into(scope, own, &mut all), *step);
         });
@@ -174,4 +176,16 @@ impl Communicator for Mpi {
     fn at_step(&self, step: u32) {
         *self.lock() = step;
     }
+}
+
+/// Returns `bytes` at a place in memory even if they are none. Rust's pointer to no bytes is 1, and so is `MPI_IN_PLACE` of Open
+/// MPI.
+fn sent_from(bytes: &[u8]) -> &[u8] {
+    static PLACE: [u8; 1] = [0];
+    if bytes.is_empty() { &PLACE[..0] } else { bytes }
+}
+
+/// Returns `bytes`, or none at `place`, for the same reason.
+fn received_in<'b>(bytes: &'b mut [u8], place: &'b mut [u8; 1]) -> &'b mut [u8] {
+    if bytes.is_empty() { &mut place[..0] } else { bytes }
 }

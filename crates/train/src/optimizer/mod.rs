@@ -2,7 +2,7 @@
 
 mod groups;
 mod sharded;
-mod shares;
+pub(crate) mod shares;
 mod state;
 
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::{Error, Result};
 pub use groups::ParameterGroup;
 use groups::{Rules, Treatment};
 use sharded::Sharded;
+pub use sharded::Waits;
 
 /// The settings of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017). The defaults are
 /// BERT's: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01 except for biases and LayerNorm.
@@ -229,6 +230,16 @@ impl Optimizer {
             self.gradients.clear();
         }
         exchanged
+    }
+
+    /// Returns how long the last step waited for other ranks. Of one rank, that is 0.
+    pub fn waits(&self) -> Waits {
+        self.sharded.as_ref().map_or_else(Waits::default, |sharded| sharded.waits)
+    }
+
+    /// Returns the bytes of the running means on this rank.
+    pub fn means_bytes(&self) -> usize {
+        self.means.iter().map(|mean| size_of::<f32>() * mean.elements()).sum()
     }
 
     /// Returns the device of the parameters.

@@ -4,9 +4,14 @@
 //! Each rank owns a share of the flat parameters. It receives the gradients of its share from all ranks and adds them in rank
 //! order, so the bits depend on the number of ranks and on nothing else. It updates its share, for which alone it has the
 //! running means, and sends the parameters to all. That moves as many bytes as a reduction of the gradients in all ranks.
+//!
+//! Both exchanges go bucket by bucket on a second thread, that of gradients during backward, that of parameters during the
+//! update of the next ones.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 use cloze_tensor::optim::{AdamWStep, clip_factor, sums_of_squares};
 use cloze_tensor::{DType, Device, FinalGradients, ParameterRange, Tensor};
@@ -14,6 +19,17 @@ use cloze_tensor::{DType, Device, FinalGradients, ParameterRange, Tensor};
 use super::shares::{BLOCK, Bucket, Shares};
 use crate::communicator::Communicator;
 use crate::{Error, Result};
+
+/// The time for which an optimizer step waited for other ranks, and did nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// After backward, until the last gradients were exchanged and added.
+    pub gradients: Duration,
+    /// For the norm of all gradients.
+    pub norm: Duration,
+    /// After the update of the own parameters, until those of all ranks were here.
+    pub parameters: Duration,
+}
 
 /// The part of this rank in the optimizer of a job.
 pub(super) struct Sharded {
@@ -25,6 +41,7 @@ pub(super) struct Sharded {
     sums: Vec<f32>,
     /// Whether these are the sums of the current step.
     is_summed: bool,
+    pub(super) waits: Waits,
     /// The bytes of a bucket that this rank sends and receives.
     sent: Vec<u16>,
     received: Vec<u8>,
@@ -47,6 +64,7 @@ impl Sharded {
             is_bf16: dtype == DType::BF16,
             sums,
             is_summed: false,
+            waits: Waits::default(),
             sent: Vec::new(),
             received: Vec::new(),
         })
@@ -78,16 +96,16 @@ impl Sharded {
             return Ok(norm);
         }
         let scale = clip_factor(norm, clip_norm);
-        let (rank, mut start) = (self.ranks.rank(), 0);
-        for piece in self.shares.pieces(rank) {
+        let (sums, rank) = (&self.sums, self.ranks.rank());
+        self.waits.parameters = self.gather_during(values, |bucket, values| {
+            let (piece, start) = (bucket.piece(rank), bucket.range.start);
             for (at, part) in parts(parameters, &piece) {
-                let own = start + part.start - piece.start..start + part.end - piece.start;
+                let own =
+                    bucket.share_start() + part.start - piece.start..bucket.share_start() + part.end - piece.start;
                 let means = (&mut mean[own.clone()], &mut square[own.clone()]);
-                step_of(at).apply(&mut values[part], &self.sums[own], scale, means);
+                step_of(at).apply(&mut values[part.start - start..part.end - start], &sums[own], scale, means);
             }
-            start += piece.len();
-        }
-        self.gather(values)?;
+        })?;
         Ok(norm)
     }
 
@@ -97,7 +115,7 @@ impl Sharded {
         &mut self,
         backward: impl FnOnce(&mut dyn FnMut(FinalGradients<'g>)) -> Result<()>,
     ) -> Result<()> {
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sender, receiver) = channel();
         let buckets: Vec<Bucket> = self.shares.buckets().rev().collect();
         let sharded = &mut *self;
         let exchange = move || -> Result<bool> {
@@ -118,15 +136,18 @@ impl Sharded {
             }
             Ok(true)
         };
-        let (walked, exchanged) = std::thread::scope(|scope| {
+        let (walked, exchanged, waited) = std::thread::scope(|scope| {
             let exchange = scope.spawn(exchange);
             // If the exchange has failed, the result says so.
             let walked = backward(&mut |last| drop(sender.send(last)));
             drop(sender);
-            (walked, exchange.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            let start = Instant::now();
+            let exchanged = exchange.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (walked, exchanged, start.elapsed())
         });
         walked?;
         self.is_summed = exchanged?;
+        self.waits.gradients = waited;
         Ok(())
     }
 
@@ -156,13 +177,15 @@ impl Sharded {
     }
 
     /// Returns the norm of all gradients. The squares are added in an order that does not depend on the number of ranks.
-    fn norm(&self) -> Result<f64> {
+    fn norm(&mut self) -> Result<f64> {
         let blocks = |rank| self.shares.pieces(rank).map(|piece| piece.len().div_ceil(BLOCK)).sum::<usize>();
         let counts: Vec<usize> = (0..self.ranks.size()).map(blocks).collect();
         let lengths: Vec<usize> = counts.iter().map(|count| count * size_of::<f64>()).collect();
         let mut sums = vec![0f64; counts.iter().sum()];
         let own = sums_of_squares(&self.sums, BLOCK);
+        let start = Instant::now();
         self.ranks.all_gather(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut sums), &lengths)?;
+        self.waits.norm = start.elapsed();
         let mut rest = &sums[..];
         let mut of_rank: Vec<_> =
             counts.iter().map(|&count| rest.split_off(..count).unwrap_or_default().iter()).collect();
@@ -176,14 +199,34 @@ impl Sharded {
         Ok(total.sqrt())
     }
 
-    /// Completes the flat values, of which each rank has its own share.
-    fn gather(&self, values: &mut [f32]) -> Result<()> {
+    /// Runs `update` on the values of each bucket, where it changes the own piece, and completes them from the other ranks
+    /// meanwhile on another thread. Returns how long that took after the last update.
+    fn gather_during(&self, values: &mut [f32], mut update: impl FnMut(&Bucket, &mut [f32])) -> Result<Duration> {
+        let (sender, receiver) = channel();
+        std::thread::scope(|scope| {
+            let gather = scope.spawn(move || self.gather(receiver));
+            let mut rest = values;
+            for bucket in self.shares.buckets() {
+                let values = rest.split_off_mut(..bucket.range.len()).unwrap_or_default();
+                update(&bucket, values);
+                // If the exchange has failed, the result says so.
+                let _ = sender.send((bucket, values));
+            }
+            drop(sender);
+            let start = Instant::now();
+            gather.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(start.elapsed())
+        })
+    }
+
+    /// Completes the values of buckets, of which each rank has its own piece.
+    fn gather(&self, buckets: Receiver<(Bucket, &mut [f32])>) -> Result<()> {
         let mut own = Vec::new();
-        for bucket in self.shares.buckets() {
+        for (bucket, values) in buckets {
+            let piece = bucket.piece(self.ranks.rank());
             own.clear();
-            own.extend_from_slice(&values[bucket.piece(self.ranks.rank())]);
-            let all = bytemuck::cast_slice_mut(&mut values[bucket.range.clone()]);
-            self.ranks.all_gather(bytemuck::cast_slice(&own), all, &bucket.lengths(4))?;
+            own.extend_from_slice(&values[piece.start - bucket.range.start..piece.end - bucket.range.start]);
+            self.ranks.all_gather(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(values), &bucket.lengths(4))?;
         }
         Ok(())
     }

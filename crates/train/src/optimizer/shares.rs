@@ -6,28 +6,28 @@
 use std::ops::Range;
 
 /// The elements of a bucket: 16 MiB of f32, long enough for the bandwidth of a network.
-const BUCKET: usize = 1 << 22;
+pub(crate) const BUCKET: usize = 1 << 22;
 
 /// The elements of a block. Pieces consist of blocks, and the norm is a sum over blocks, in their order: it does not depend on
 /// the number of ranks.
-pub(super) const BLOCK: usize = 1 << 12;
+pub(crate) const BLOCK: usize = 1 << 12;
 
 /// The cut of a flat buffer into shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shares {
+pub(crate) struct Shares {
     elements: usize,
     ranks: usize,
     bucket: usize,
 }
 
 impl Shares {
-    pub(super) fn new(elements: usize, ranks: usize) -> Shares {
+    pub(crate) fn new(elements: usize, ranks: usize) -> Shares {
         let piece = (BUCKET / ranks / BLOCK).max(1) * BLOCK;
         Shares { elements, ranks, bucket: piece * ranks }
     }
 
     /// Returns the buckets, in order.
-    pub(super) fn buckets(self) -> impl DoubleEndedIterator<Item = Bucket> {
+    pub(crate) fn buckets(self) -> impl DoubleEndedIterator<Item = Bucket> {
         (0..self.elements.div_ceil(self.bucket)).map(move |number| {
             let start = number * self.bucket;
             let end = (start + self.bucket).min(self.elements);
@@ -37,20 +37,20 @@ impl Shares {
     }
 
     /// Returns the pieces of a rank, in order.
-    pub(super) fn pieces(self, rank: usize) -> impl Iterator<Item = Range<usize>> {
+    pub(crate) fn pieces(self, rank: usize) -> impl Iterator<Item = Range<usize>> {
         self.buckets().map(move |bucket| bucket.piece(rank))
     }
 
     /// Returns the number of elements that a rank owns.
-    pub(super) fn owned(self, rank: usize) -> usize {
+    pub(crate) fn owned(self, rank: usize) -> usize {
         self.pieces(rank).map(|piece| piece.len()).sum()
     }
 }
 
 /// A range of the flat buffer that is exchanged at once.
 #[derive(Clone, Debug)]
-pub(super) struct Bucket {
-    pub(super) range: Range<usize>,
+pub(crate) struct Bucket {
+    pub(crate) range: Range<usize>,
     piece: usize,
     ranks: usize,
     /// The elements of each rank in the buckets before, all of which are full.
@@ -59,18 +59,18 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// Returns the start of this bucket's piece within the share of any rank.
-    pub(super) fn share_start(&self) -> usize {
+    pub(crate) fn share_start(&self) -> usize {
         self.before
     }
 
     /// Returns the range that a rank owns. The last ranks may own nothing of the last bucket.
-    pub(super) fn piece(&self, rank: usize) -> Range<usize> {
+    pub(crate) fn piece(&self, rank: usize) -> Range<usize> {
         let at = |rank: usize| (self.range.start + rank * self.piece).min(self.range.end);
         at(rank)..at(rank + 1)
     }
 
     /// Returns the bytes of the piece of each rank, for elements of `size` bytes.
-    pub(super) fn lengths(&self, size: usize) -> Vec<usize> {
+    pub(crate) fn lengths(&self, size: usize) -> Vec<usize> {
         (0..self.ranks).map(|rank| self.piece(rank).len() * size).collect()
     }
 }
