@@ -15,6 +15,7 @@ mod ranks;
 mod run;
 mod settings;
 mod share;
+mod shards;
 mod signals;
 mod step;
 
