@@ -9,11 +9,13 @@ mod mpi;
 #[cfg(feature = "mpi")]
 mod roll_call;
 mod threads;
+#[cfg(feature = "mpi")]
+mod watch;
 
 use bytemuck::Pod;
 
 use crate::{Error, Result};
-pub use launch::open;
+pub use launch::{launched_rank, open};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use threads::Threads;
@@ -112,9 +114,16 @@ impl Communicator for Alone {
     }
 
     fn abort(&self, message: &str) {
-        eprintln!("error: {message}");
+        print_error(message);
         std::process::exit(1);
     }
+}
+
+/// Prints an error message at once, so that a launcher does not mix it with its own.
+fn print_error(message: &str) {
+    use std::io::Write;
+    // Nobody is left to be told that standard error is closed.
+    let _ = std::io::stderr().write_all(format!("error: {message}\n").as_bytes());
 }
 
 /// Gathers one value of each rank, in rank order.
