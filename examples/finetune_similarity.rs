@@ -69,7 +69,7 @@ enum Objective {
 type Pairs = Sanitized<f32>;
 
 fn main() -> ExitCode {
-    cloze_examples::exit_code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&cloze_examples::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {
