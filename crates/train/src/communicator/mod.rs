@@ -114,16 +114,9 @@ impl Communicator for Alone {
     }
 
     fn abort(&self, message: &str) {
-        print_error(message);
+        eprintln!("error: {message}");
         std::process::exit(1);
     }
-}
-
-/// Prints an error message at once, so that a launcher does not mix it with its own.
-fn print_error(message: &str) {
-    use std::io::Write;
-    // Nobody is left to be told that standard error is closed.
-    let _ = std::io::stderr().write_all(format!("error: {message}\n").as_bytes());
 }
 
 /// Gathers one value of each rank, in rank order.

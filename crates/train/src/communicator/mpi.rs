@@ -14,8 +14,8 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator as _, CommunicatorCollectives as _, Root as _};
 
 use super::roll_call::RollCall;
-use super::watch::Watch;
-use super::{Communicator, check_lengths, check_own, gather_bytes, print_error};
+use super::watch::{Watch, print_last};
+use super::{Communicator, check_lengths, check_own, gather_bytes};
 use crate::{Error, Result};
 
 /// A waiting rank yields its core between polls for this long, then it sleeps between them: backward may need the core.
@@ -178,8 +178,7 @@ impl Communicator for Mpi {
     }
 
     fn abort(&self, message: &str) {
-        self.watch.iter().for_each(Watch::leave);
-        print_error(message);
+        print_last(message, || self.watch.iter().for_each(Watch::leave));
         // Without the lock: a thread that waits for lost ranks may hold it, and this call does not return.
         self.world().abort(1);
     }

@@ -10,8 +10,7 @@ use mpi::environment::Universe;
 use mpi::request::StaticScope;
 use mpi::traits::{Communicator as _, Destination as _, Source as _};
 
-use super::print_error;
-use super::watch::Watch;
+use super::watch::{Watch, print_last};
 
 /// The tag of the messages, which no other message has: all else is collective.
 const PRESENT: i32 = 7;
@@ -65,13 +64,14 @@ impl RollCall<'_> {
             std::thread::sleep(LOOK / 10);
         }
         let lowest = is_present.iter().position(|&is_present| is_present);
+        let tell = || self.watch.into_iter().for_each(Watch::leave);
         if lowest == Some(me as usize) {
-            print_error(&lost(self.names, &is_present, self.step, waited.max(self.timeout)));
+            print_last(&lost(self.names, &is_present, self.step, waited.max(self.timeout)), tell);
         } else {
             // The one that has the message ends the job.
             std::thread::sleep(ANSWER);
+            tell();
         }
-        self.watch.into_iter().for_each(Watch::leave);
         world.abort(1)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Communicator, gather_values, print_error};
+use super::{Communicator, gather_values};
 use crate::Result;
 
 /// The most children of a rank: few enough for a thread each.
@@ -23,6 +23,9 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 /// The time that a rank leaves to those that report a death before it, and to the launcher to end the job then.
 const TURN: Duration = Duration::from_secs(5);
+
+/// The time in which a launcher forwards the last message of a rank. MPICH's drops what it has not read when the job ends.
+const FORWARD: Duration = Duration::from_millis(100);
 
 /// The connections of a rank. Dropping it tells the others that this rank leaves as intended.
 pub(super) struct Watch {
@@ -143,16 +146,23 @@ impl Shared {
         }
         std::thread::sleep(TURN * turn(rank, own));
         if !self.is_ending.swap(true, Ordering::SeqCst) {
-            // Before all else: the launcher will soon kill this rank, too.
             let mut dead = self.dead();
             if dead.is_empty() {
                 dead.push(&self.names[rank]);
             }
-            print_error(&died(&dead, self.step.load(Ordering::Relaxed)));
-            self.tell();
+            print_last(&died(&dead, self.step.load(Ordering::Relaxed)), || self.tell());
             (self.end)();
         }
     }
+}
+
+/// Prints the error message after which the job ends, and tells other ranks by `tell` not to print one. It is written at once,
+/// so that a launcher does not mix it with its own.
+pub(super) fn print_last(message: &str, tell: impl FnOnce()) {
+    // Nobody is left to be told that standard error is closed.
+    let _ = std::io::stderr().write_all(format!("error: {message}\n").as_bytes());
+    tell();
+    std::thread::sleep(FORWARD);
 }
 
 /// Returns the turn in which rank `own` reports the death of a rank that it is connected to: the parent is first, the children
