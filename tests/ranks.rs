@@ -233,7 +233,7 @@ fn killed_jobs_end_soon_and_resume() -> Result {
         };
         println!("kill {number}, of {victim:?} with {} ranks after {moment:?}: ended after {time:?}", run.ranks);
         assert!(time < END, "{said}");
-        let messages = said.matches(" died in optimizer step ").count();
+        let messages = said.matches(" died ").count();
         assert!(messages <= 1, "{said}");
         named += if matches!(victim, Victim::Rank) { messages } else { 0 };
         times.push(time);
