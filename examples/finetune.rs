@@ -64,7 +64,7 @@ const SENTENCES: [&str; 4] = [
 ];
 
 fn main() -> ExitCode {
-    cloze_examples::exit_code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&cloze_examples::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

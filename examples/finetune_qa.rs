@@ -49,7 +49,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    cloze_examples::exit_code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&cloze_examples::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

@@ -37,7 +37,7 @@ struct Arguments {
 const TOP: usize = 10;
 
 fn main() -> ExitCode {
-    cloze_examples::exit_code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&cloze_examples::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

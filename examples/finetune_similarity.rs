@@ -52,7 +52,7 @@ enum Objective {
 }
 
 fn main() -> ExitCode {
-    cloze_examples::exit_code(|| run(&Arguments::parse()))
+    cloze_examples::exit_code(|| run(&cloze_examples::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result {

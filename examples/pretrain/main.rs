@@ -16,7 +16,6 @@ mod setup;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use cloze::prelude::*;
 use cloze::train::{Budget, LengthWarmup, Stopped, TrainingReport};
 use cloze_examples::Result;
@@ -47,7 +46,7 @@ struct Report<'a> {
 
 fn main() -> ExitCode {
     cloze_examples::exit_code(|| {
-        let arguments = Arguments::parse();
+        let arguments: Arguments = cloze_examples::parse();
         if arguments.no_nsp { run::<BertForMaskedLM>(&arguments) } else { run::<BertForPreTraining>(&arguments) }
     })
 }

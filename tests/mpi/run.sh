@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds with Open MPI and with MPICH, and trains as several processes under each: `tests/mpi/run.sh FOLDER`. Builds are
-# kept in FOLDER. Exits with 77 if neither MPI, nor libclang, which the bindings need, can be had.
+# Builds with Open MPI and with MPICH, and trains as several processes under each: `tests/mpi/run.sh FOLDER`. FOLDER is a
+# target folder of cargo, in which most is built only once. CLOZE_KILLS=30 kills more jobs than CI does. Exits with 77 if
+# neither MPI, nor libclang, which the bindings need, can be had.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p "$1"
@@ -13,7 +14,7 @@ packages() {
     apt-get install -qq -y --no-install-recommends openmpi-bin libopenmpi-dev mpich libmpich-dev libclang-dev
 }
 
-if ! installed; then (packages) >"$folder/log" 2>&1 || tail -n 1 "$folder/log"; fi
+if ! installed; then (packages) >"$folder/mpi.log" 2>&1 || tail -n 1 "$folder/mpi.log"; fi
 tested=0
 for mpi in openmpi mpich; do
   if ! command -v "mpicc.$mpi" >/dev/null || ! has_clang; then
@@ -24,7 +25,9 @@ for mpi in openmpi mpich; do
   # Open MPI counts processors before it starts more processes than there are, and binds processes to them.
   if [ "$mpi" = openmpi ]; then options="--oversubscribe --bind-to none"; fi
   echo "-- $mpi"
-  export MPICC="mpicc.$mpi" CLOZE_MPIRUN="mpirun.$mpi $options" CARGO_TARGET_DIR="$folder/$mpi"
+  export MPICC="mpicc.$mpi" CLOZE_MPIRUN="mpirun.$mpi $options" CARGO_TARGET_DIR="$folder"
+  # The bindings do not notice another MPICC. They are rebuilt, with what depends on them.
+  cargo clean --quiet --release -p mpi-sys
   # A test alone does not build the examples that it runs.
   cargo build --release --locked -p cloze --features mpi --example pretrain --example finetune --example finetune_ner \
     --example finetune_qa --example finetune_similarity --example finetune_reranker

@@ -292,26 +292,87 @@ mod trainer {
         assert_close(&one, &Threads::run(3, |ranks| train(ranks, by_tokens).unwrap())[0]);
     }
 
-    fn run_in(folder: &Path, size: usize, fails_after: Option<u32>) -> Vec<Found> {
-        let settings = Settings { folder: Some(folder), fails_after, ..Settings::default() };
-        Threads::run(size, |ranks| train(ranks, settings))
+    /// Runs in a folder that all ranks have or, with `is_shared` false, in one that only rank 0 has.
+    fn run_in(folder: &Path, is_shared: bool, size: usize, fails_after: Option<u32>) -> Vec<Found> {
+        Threads::run(size, |ranks| {
+            let own = if is_shared || ranks.rank() == 0 { folder.join("run") } else { folder.join("elsewhere") };
+            train(ranks, Settings { folder: Some(&own), fails_after, ..Settings::default() })
+        })
+    }
+
+    fn stop_in(folder: &Path, is_shared: bool, size: usize, fails_after: u32) {
+        for error in run_in(folder, is_shared, size, Some(fails_after)) {
+            assert!(error.unwrap_err().to_string().contains("stopped"));
+        }
     }
 
     #[test]
     fn runs_resume_on_any_number_of_ranks() {
-        let whole = tempfile::tempdir().unwrap();
-        let whole: Vec<_> = run_in(whole.path(), 3, None).into_iter().map(Result::unwrap).collect();
-        for (size, fails_after) in [(3, 3), (3, 6), (2, 6), (1, 6)] {
+        let whole = [1, 2, 3].map(|size| {
             let folder = tempfile::tempdir().unwrap();
-            for error in run_in(folder.path(), 3, Some(fails_after)) {
-                assert!(error.unwrap_err().to_string().contains("stopped"));
-            }
-            for resumed in run_in(folder.path(), size, None) {
-                let resumed = resumed.unwrap();
-                assert_close(&whole[0], &resumed);
-                assert!(size != 3 || same_bits(&whole[0], &resumed), "after {fails_after}");
+            run_in(folder.path(), true, size, None).into_iter().map(Result::unwrap).collect::<Vec<_>>()
+        });
+        for (from, to, fails_after) in [(3, 3, 3), (3, 3, 6), (3, 2, 6), (3, 1, 6), (2, 3, 6), (2, 1, 3), (1, 2, 6)] {
+            for is_shared in [true, false] {
+                let folder = tempfile::tempdir().unwrap();
+                stop_in(folder.path(), is_shared, from, fails_after);
+                for resumed in run_in(folder.path(), is_shared, to, None) {
+                    let resumed = resumed.unwrap();
+                    assert_close(&whole[from - 1][0], &resumed);
+                    assert!(
+                        from != to || same_bits(&whole[from - 1][0], &resumed),
+                        "{from} ranks, after {fails_after}"
+                    );
+                }
+                assert!(!folder.path().join("elsewhere").exists(), "only rank 0 needs the folder");
             }
         }
+    }
+
+    /// Every rank writes its share, or rank 0 for those that do not see its folder.
+    #[test]
+    fn checkpoints_have_a_file_for_each_rank() {
+        let files = [true, false].map(|is_shared| {
+            let folder = tempfile::tempdir().unwrap();
+            stop_in(folder.path(), is_shared, 3, 5);
+            let entries = std::fs::read_dir(folder.path().join("run/checkpoint-00000004")).unwrap();
+            let mut files: Vec<(String, Vec<u8>)> = entries
+                .map(|entry| {
+                    let path = entry.unwrap().path();
+                    (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(path).unwrap())
+                })
+                // It says how long the run took.
+                .filter(|(name, _)| name != "state.json" && name != "checksums.xxh128")
+                .collect();
+            files.sort();
+            files
+        });
+        assert!(files[0] == files[1]);
+        let names: Vec<&str> = files[0].iter().map(|(name, _)| &name[..]).collect();
+        assert_eq!(
+            names,
+            [
+                "best.safetensors",
+                "optimizer-00001-of-00003.safetensors",
+                "optimizer-00002-of-00003.safetensors",
+                "optimizer-00003-of-00003.safetensors",
+                "state.safetensors"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_damaged_share_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        stop_in(folder.path(), true, 2, 5);
+        let file = "checkpoint-00000004/optimizer-00002-of-00002.safetensors";
+        std::fs::remove_file(folder.path().join("run").join(file)).unwrap();
+        let resumed = run_in(folder.path(), true, 2, None).remove(0).unwrap().0.resumed.unwrap();
+        assert_eq!(resumed.step, 2);
+        assert!(
+            resumed.damages[0].contains("lists optimizer-00002-of-00002.safetensors, which is missing"),
+            "{resumed}"
+        );
     }
 
     #[test]

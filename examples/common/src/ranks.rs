@@ -47,6 +47,14 @@ impl RankArguments {
     }
 }
 
+/// Parses the command line. Of several ranks, which have the same one, the first prints the help or what is wrong.
+pub fn parse<A: clap::Parser>() -> A {
+    A::try_parse().unwrap_or_else(|error| match communicator::launched_rank() {
+        0 => error.exit(),
+        _ => std::process::exit(error.exit_code()),
+    })
+}
+
 /// Returns the ranks of this job: one, unless [`RankArguments::join`] found more.
 pub fn ranks() -> Arc<dyn Communicator> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(|| Arc::new(Alone))
@@ -61,7 +69,10 @@ pub(crate) fn leave() {
 pub(crate) fn fail(error: &dyn std::error::Error) {
     let ranks = ranks();
     if ranks.size() == 1 {
-        eprintln!("error: {error}");
+        // Of several processes that could not join, all have the same error.
+        if communicator::launched_rank() == 0 {
+            eprintln!("error: {error}");
+        }
         return;
     }
     if ranks.rank() > 0 {

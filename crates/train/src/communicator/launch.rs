@@ -8,9 +8,13 @@ use super::Communicator;
 use crate::Error;
 use crate::Result;
 
-/// The variables by which launchers tell a process how many there are: Open MPI, then MPICH, Intel MPI and others by
-/// Hydra, then SLURM.
-const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"];
+/// The variables by which launchers tell a process how many there are, and which one it is: Open MPI, then MPICH, Intel MPI
+/// and others by Hydra, then SLURM's `srun`. SLURM_NTASKS would not do, which a batch script has that starts one process.
+const LAUNCHERS: [(&str, &str); 3] = [
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+];
 
 /// Opens the communicator of this process: that of the job if it was started by `mpirun` or `srun`, or that of one process
 /// otherwise. Only one can be open at a time, and it must be dropped before the program ends.
@@ -21,13 +25,20 @@ const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"];
 /// Returns an error if there are several processes but they cannot reach each other: the program was built without the
 /// feature `mpi`, or for another MPI than that of the launcher.
 pub fn open(timeout: Duration) -> Result<Arc<dyn Communicator>> {
-    open_in(launched(|name| std::env::var(name).ok()), timeout)
+    let launched = launched(|name| std::env::var(name).ok());
+    open_in(launched.map(|(variable, size, _)| (variable, size)), timeout)
 }
 
-/// Returns the variable that a launcher has set, and the number of processes that it tells.
-fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(&'static str, usize)> {
-    let size = |name| Some((name, variable(name)?.parse().ok()?));
-    SIZES.into_iter().find_map(size)
+/// Returns the rank that `mpirun` or `srun` gave this process, or 0 if neither started it. It is known before the ranks are
+/// [open](open()), so that of several processes with the same bad argument one can say so.
+pub fn launched_rank() -> usize {
+    launched(|name| std::env::var(name).ok()).map_or(0, |(_, _, rank)| rank)
+}
+
+/// Returns the variable that a launcher has set, the number of processes that it tells, and the rank of this one.
+fn launched(variable: impl Fn(&str) -> Option<String>) -> Option<(&'static str, usize, usize)> {
+    let number = |name| variable(name)?.parse().ok();
+    LAUNCHERS.into_iter().find_map(|(size, rank)| Some((size, number(size)?, number(rank).unwrap_or(0))))
 }
 
 #[cfg(feature = "mpi")]
@@ -59,12 +70,17 @@ mod tests {
 
     #[test]
     fn launchers_are_recognised() {
-        let found = |name: &'static str, value: &'static str| launched(|other| (other == name).then(|| value.into()));
-        assert_eq!(found("OMPI_COMM_WORLD_SIZE", "4"), Some(("OMPI_COMM_WORLD_SIZE", 4)));
-        assert_eq!(found("PMI_SIZE", "2"), Some(("PMI_SIZE", 2)));
-        assert_eq!(found("SLURM_NTASKS", "1"), Some(("SLURM_NTASKS", 1)));
-        assert_eq!(found("SLURM_NTASKS", "many"), None);
-        assert_eq!(found("HOME", "4"), None);
+        let found = |set: &[(&str, &str)]| {
+            launched(|name| set.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_string()))
+        };
+        let open_mpi = [("OMPI_COMM_WORLD_SIZE", "4"), ("OMPI_COMM_WORLD_RANK", "3"), ("SLURM_STEP_NUM_TASKS", "2")];
+        assert_eq!(found(&open_mpi), Some(("OMPI_COMM_WORLD_SIZE", 4, 3)));
+        assert_eq!(found(&[("PMI_SIZE", "2"), ("PMI_RANK", "1")]), Some(("PMI_SIZE", 2, 1)));
+        let step = [("SLURM_NTASKS", "3"), ("SLURM_STEP_NUM_TASKS", "3"), ("SLURM_PROCID", "2")];
+        assert_eq!(found(&step), Some(("SLURM_STEP_NUM_TASKS", 3, 2)));
+        // A batch script, which is one process.
+        assert_eq!(found(&[("SLURM_NTASKS", "3"), ("SLURM_PROCID", "0")]), None);
+        assert_eq!(found(&[("SLURM_STEP_NUM_TASKS", "many")]), None);
     }
 
     #[cfg(not(feature = "mpi"))]

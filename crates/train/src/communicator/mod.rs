@@ -9,11 +9,13 @@ mod mpi;
 #[cfg(feature = "mpi")]
 mod roll_call;
 mod threads;
+#[cfg(feature = "mpi")]
+mod watch;
 
 use bytemuck::Pod;
 
 use crate::{Error, Result};
-pub use launch::open;
+pub use launch::{launched_rank, open};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
 pub use threads::Threads;

@@ -14,6 +14,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator as _, CommunicatorCollectives as _, Root as _};
 
 use super::roll_call::RollCall;
+use super::watch::{Watch, print_last};
 use super::{Communicator, check_lengths, check_own, gather_bytes};
 use crate::{Error, Result};
 
@@ -26,6 +27,8 @@ const MESSAGE: usize = 1 << 30;
 
 /// A rank that is a process started by `mpirun` or `srun`. [`open`](super::open) returns one.
 pub struct Mpi {
+    /// Dropped first, because the others may leave before MPI is finalized.
+    watch: Option<Watch>,
     universe: Universe,
     rank: usize,
     size: usize,
@@ -60,11 +63,13 @@ impl Mpi {
         }
         let host = processor_name().unwrap_or_else(|_| "an unnamed host".into());
         let names = (0..size).map(|rank| format!("rank {rank}")).collect();
-        let mut ranks = Mpi { universe, rank, size, names, timeout, step: Mutex::new(0) };
+        let mut ranks = Mpi { watch: None, universe, rank, size, names, timeout, step: Mutex::new(0) };
         let hosts = gather_bytes(&ranks, host.as_bytes())?;
-        for (name, host) in ranks.names.iter_mut().zip(hosts) {
-            *name = format!("{name} on {}", String::from_utf8_lossy(&host));
+        let hosts: Vec<String> = hosts.iter().map(|host| String::from_utf8_lossy(host).into_owned()).collect();
+        for (name, host) in ranks.names.iter_mut().zip(&hosts) {
+            *name = format!("{name} on {host}");
         }
+        ranks.watch = Some(Watch::start(&ranks, &hosts, || SimpleCommunicator::world().abort(1))?);
         Ok(ranks)
     }
 
@@ -80,7 +85,14 @@ impl Mpi {
     /// to the buffers as long as the collective is under way.
     fn complete<'a, D: ?Sized>(&self, mut request: Request<'a, D, &LocalScope<'a>>, step: u32) {
         let start = Instant::now();
-        let mut roll_call = RollCall::new(&self.universe, &self.names, self.timeout, step);
+        let mut roll_call = RollCall {
+            universe: &self.universe,
+            watch: self.watch.as_ref(),
+            names: &self.names,
+            timeout: self.timeout,
+            step,
+            looked: Duration::ZERO,
+        };
         while let Err(pending) = request.test() {
             request = pending;
             let waited = start.elapsed();
@@ -168,13 +180,14 @@ impl Communicator for Mpi {
     }
 
     fn abort(&self, message: &str) {
-        eprintln!("error: {message}");
+        print_last(message, || self.watch.iter().for_each(Watch::leave));
         // Without the lock: a thread that waits for lost ranks may hold it, and this call does not return.
         self.world().abort(1);
     }
 
     fn at_step(&self, step: u32) {
         *self.lock() = step;
+        self.watch.iter().for_each(|watch| watch.at_step(step));
     }
 }
 

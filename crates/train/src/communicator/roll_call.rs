@@ -10,6 +10,8 @@ use mpi::environment::Universe;
 use mpi::request::StaticScope;
 use mpi::traits::{Communicator as _, Destination as _, Source as _};
 
+use super::watch::{Watch, print_last};
+
 /// The tag of the messages, which no other message has: all else is collective.
 const PRESENT: i32 = 7;
 
@@ -21,18 +23,16 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The look-out of a rank that waits for others.
 pub(super) struct RollCall<'u> {
-    universe: &'u Universe,
-    names: &'u [String],
-    timeout: Duration,
-    step: u32,
-    looked: Duration,
+    pub(super) universe: &'u Universe,
+    pub(super) watch: Option<&'u Watch>,
+    pub(super) names: &'u [String],
+    pub(super) timeout: Duration,
+    pub(super) step: u32,
+    /// How long the rank had waited when it last looked for messages.
+    pub(super) looked: Duration,
 }
 
 impl RollCall<'_> {
-    pub(super) fn new<'u>(universe: &'u Universe, names: &'u [String], timeout: Duration, step: u32) -> RollCall<'u> {
-        RollCall { universe, names, timeout, step, looked: Duration::ZERO }
-    }
-
     /// Ends the job if this rank has waited for the timeout, or if another one has.
     pub(super) fn poll(&mut self, waited: Duration) {
         if waited < self.looked + LOOK {
@@ -64,11 +64,13 @@ impl RollCall<'_> {
             std::thread::sleep(LOOK / 10);
         }
         let lowest = is_present.iter().position(|&is_present| is_present);
+        let tell = || self.watch.into_iter().for_each(Watch::leave);
         if lowest == Some(me as usize) {
-            eprintln!("error: {}", lost(self.names, &is_present, self.step, waited.max(self.timeout)));
+            print_last(&lost(self.names, &is_present, self.step, waited.max(self.timeout)), tell);
         } else {
             // The one that has the message ends the job.
             std::thread::sleep(ANSWER);
+            tell();
         }
         world.abort(1)
     }

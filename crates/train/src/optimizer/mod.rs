@@ -1,6 +1,7 @@
 //! AdamW over the flat parameters of a model, with clipping by the global norm.
 
 mod groups;
+mod saved;
 mod sharded;
 pub(crate) mod shares;
 mod state;
@@ -14,6 +15,7 @@ use crate::communicator::Communicator;
 use crate::{Error, Result};
 pub use groups::ParameterGroup;
 use groups::{Rules, Treatment};
+pub(crate) use saved::SavedTensors;
 use sharded::Sharded;
 pub use sharded::Waits;
 

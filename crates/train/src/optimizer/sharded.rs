@@ -231,31 +231,41 @@ impl Sharded {
         Ok(())
     }
 
-    /// Returns the flat values on rank 0, of which each rank has its own share, and `None` on the others.
-    pub(super) fn collect(&self, share: &[f32]) -> Result<Option<Tensor>> {
-        let mut all = vec![0f32; if self.ranks.rank() == 0 { self.elements() } else { 0 }];
-        let mut share = share;
-        for bucket in self.shares.buckets() {
-            let own = share.split_off(..bucket.piece(self.ranks.rank()).len()).unwrap_or_default();
-            let (to_root, from_all) = self.lengths_at_root(&bucket, own.len());
-            let received: &mut [f32] = if all.is_empty() { &mut [] } else { &mut all[bucket.range.clone()] };
-            let received = bytemuck::cast_slice_mut(received);
-            self.ranks.all_to_all(bytemuck::cast_slice(own), &to_root, received, &from_all)?;
-        }
-        let length = all.len();
-        Ok(if self.ranks.rank() == 0 { Some(Tensor::from_vec(all, &[length], &Device::Cpu)?) } else { None })
+    /// Returns the pieces that a rank owns, in order.
+    pub(super) fn pieces(&self, rank: usize) -> impl Iterator<Item = Range<usize>> {
+        self.shares.pieces(rank)
     }
 
-    /// Returns the own share of the flat values that rank 0 has.
-    pub(super) fn spread(&self, all: Option<Vec<f32>>) -> Result<Tensor> {
-        let all = all.unwrap_or_default();
-        let mut share = vec![0f32; self.sums.len()];
+    /// Sends a `share` from another rank to rank 0, which alone gets it.
+    pub(super) fn to_root(&self, from: usize, share: &Tensor) -> Result<Option<Tensor>> {
+        let (rank, size) = (self.ranks.rank(), self.ranks.size());
+        let own = if rank == from { share.to_vec::<f32>()? } else { Vec::new() };
+        let mut all = vec![0f32; if rank == 0 { self.shares.owned(from) } else { 0 }];
+        let (mut own, mut rest) = (&own[..], &mut all[..]);
+        for piece in self.pieces(from) {
+            let sent = own.split_off(..piece.len().min(own.len())).unwrap_or_default();
+            let received = rest.split_off_mut(..piece.len().min(rest.len())).unwrap_or_default();
+            let (mut to, mut of) = (vec![0; size], vec![0; size]);
+            (to[0], of[from]) = (4 * sent.len(), 4 * received.len());
+            self.ranks.all_to_all(bytemuck::cast_slice(sent), &to, bytemuck::cast_slice_mut(received), &of)?;
+        }
+        let length = all.len();
+        Ok(if rank == 0 { Some(Tensor::from_vec(all, &[length], &Device::Cpu)?) } else { None })
+    }
+
+    /// Returns the own share of flat values, of which `read` on rank 0 returns the elements of a range.
+    pub(super) fn spread(&self, read: impl Fn(Range<usize>, &mut [f32]) -> Result<()>) -> Result<Tensor> {
+        let (mut share, mut values) = (vec![0f32; self.sums.len()], Vec::new());
         let mut rest = &mut share[..];
         for bucket in self.shares.buckets() {
             let own = rest.split_off_mut(..bucket.piece(self.ranks.rank()).len()).unwrap_or_default();
             let (from_root, to_all) = self.lengths_at_root(&bucket, own.len());
-            let sent: &[f32] = if all.is_empty() { &[] } else { &all[bucket.range.clone()] };
-            self.ranks.all_to_all(bytemuck::cast_slice(sent), &to_all, bytemuck::cast_slice_mut(own), &from_root)?;
+            if self.ranks.rank() == 0 {
+                values.clear();
+                values.resize(bucket.range.len(), 0.0);
+                read(bucket.range.clone(), &mut values)?;
+            }
+            self.ranks.all_to_all(bytemuck::cast_slice(&values), &to_all, bytemuck::cast_slice_mut(own), &from_root)?;
         }
         let length = share.len();
         Ok(Tensor::from_vec(share, &[length], &Device::Cpu)?)
@@ -269,14 +279,10 @@ impl Sharded {
         let of_all = if self.ranks.rank() == 0 { bucket.lengths(4) } else { vec![0; size] };
         (with_root, of_all)
     }
-
-    fn elements(&self) -> usize {
-        self.shares.buckets().last().map_or(0, |bucket| bucket.range.end)
-    }
 }
 
 /// Returns the parameters that `piece` touches, by index, and the range of each within it.
-fn parts<'p>(
+pub(super) fn parts<'p>(
     parameters: &'p [ParameterRange],
     piece: &'p Range<usize>,
 ) -> impl Iterator<Item = (usize, Range<usize>)> + 'p {

@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::RunDirectory;
 use super::evaluation::{Best, Confusion};
+use super::shards;
 use crate::communicator::{Communicator, broadcast_bytes};
 use crate::files::read_text;
+use crate::optimizer::SavedTensors;
 use crate::{Error, Optimizer, Result};
 
 const STATE: &str = "state.json";
@@ -56,14 +58,8 @@ impl State {
     }
 
     /// Writes this state, the trained parameters of `model` and the [state](Optimizer::state) of `optimizer` to a folder.
-    pub(super) fn save(
-        &self,
-        folder: &Path,
-        model: &impl Module,
-        optimizer: &Optimizer,
-        state: Vec<(String, Tensor)>,
-    ) -> Result<()> {
-        let mut tensors = state;
+    pub(super) fn save(&self, folder: &Path, model: &impl Module, optimizer: &Optimizer) -> Result<()> {
+        let mut tensors = optimizer.state()?;
         let parameters = optimizer.parameters(model).into_iter();
         tensors.extend(parameters.map(|(name, tensor)| (format!("{PARAMETER}{name}"), tensor)));
         tensors.push((LOSSES.into(), Tensor::from_slice(&self.losses, &[self.losses.len()], &Device::Cpu)?));
@@ -87,12 +83,12 @@ impl State {
         optimizer: &mut Optimizer,
         ranks: &dyn Communicator,
     ) -> Result<State> {
-        let (own, file) = folder.map(|folder| State::read(folder, settings)).transpose()?.unzip();
+        let (own, saved) = folder.map(|folder| State::read(folder, settings)).transpose()?.unzip();
         let state = match ranks.size() {
             1 => own.unwrap_or_default(),
             _ => State::broadcast(own.unwrap_or_default(), ranks)?,
         };
-        optimizer.restore(model, file.as_ref(), PARAMETER, state.step)?;
+        optimizer.restore(model, saved.as_ref(), PARAMETER, state.step)?;
         Ok(state)
     }
 
@@ -108,7 +104,7 @@ impl State {
     }
 
     /// Reads the state of a checkpoint, and opens its tensors.
-    fn read(folder: &Path, settings: &BTreeMap<String, String>) -> Result<(State, TensorFile)> {
+    fn read(folder: &Path, settings: &BTreeMap<String, String>) -> Result<(State, SavedTensors)> {
         let path = folder.join(STATE);
         let state: State = serde_json::from_str(&read_text(&path)?)
             .map_err(|error| Error::data_in(&path, "checkpoint", format!("cannot be read: {error}")))?;
@@ -123,7 +119,9 @@ impl State {
             let why = format!("has {} losses for {} steps", losses.len(), state.step);
             return Err(Error::data_in(file.path(), "checkpoint", why));
         }
-        Ok((State { losses, ..state }, file))
+        let mut files = vec![folder.join(TENSORS)];
+        files.extend(shards::files(folder)?);
+        Ok((State { losses, ..state }, SavedTensors::open(folder, &files)?))
     }
 
     fn check_settings(&self, folder: &Path, settings: &BTreeMap<String, String>) -> Result<()> {

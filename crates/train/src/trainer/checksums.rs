@@ -14,10 +14,10 @@ const LIST: &str = "checksums.xxh128";
 /// Bytes that are read at once.
 const BLOCK: usize = 1 << 20;
 
-/// Adds a list with the checksum of each file to a folder.
-pub(super) fn write(folder: &Path) -> Result<()> {
+/// Adds a list with the checksum of each file to a folder. Those in `known` are not computed again.
+pub(super) fn write(folder: &Path, known: BTreeMap<String, String>) -> Result<()> {
     let path = folder.join(LIST);
-    let written = checksums(folder).and_then(|sums| {
+    let written = checksums(folder, known).and_then(|sums| {
         let list: String = sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect();
         write_file_atomically(&path, list.as_bytes())
     });
@@ -39,7 +39,7 @@ pub(super) fn check(folder: &Path) -> Result<()> {
     let list = String::from_utf8_lossy(&list);
     let listed: BTreeMap<&str, &str> =
         list.lines().map(|line| line.split_once("  ").map_or((line, ""), |(sum, name)| (name, sum))).collect();
-    let found = checksums(folder).map_err(|error| Error::io(folder, "cannot read", error))?;
+    let found = checksums(folder, BTreeMap::new()).map_err(|error| Error::io(folder, "cannot read", error))?;
     for (name, sum) in &found {
         match listed.get(name.as_str()) {
             Some(listed) if listed == sum => {}
@@ -55,20 +55,21 @@ pub(super) fn check(folder: &Path) -> Result<()> {
     }
 }
 
-/// Returns the checksum of each file in a folder except the list and hidden files, as XXH3 with 128 bits in hexadecimal.
-fn checksums(folder: &Path) -> io::Result<BTreeMap<String, String>> {
-    let mut sums = BTreeMap::new();
+/// Returns the checksum of each file in a folder except the list and hidden files, and those in `known`.
+fn checksums(folder: &Path, known: BTreeMap<String, String>) -> io::Result<BTreeMap<String, String>> {
+    let mut sums = known;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name != LIST && !name.starts_with('.') {
+        if name != LIST && !name.starts_with('.') && !sums.contains_key(&name) {
             sums.insert(name, checksum(&entry.path())?);
         }
     }
     Ok(sums)
 }
 
-fn checksum(path: &Path) -> io::Result<String> {
+/// Returns the checksum of a file: XXH3 with 128 bits, in hexadecimal.
+pub(super) fn checksum(path: &Path) -> io::Result<String> {
     let (mut file, mut block, mut hash) = (File::open(path)?, vec![0; BLOCK], XxHash3_128::new());
     loop {
         match file.read(&mut block) {

@@ -6,6 +6,7 @@
 //!   checkpoint-00000500/     everything that the run depends on after step 500
 //!     state.json
 //!     state.safetensors
+//!     optimizer-00001-of-00004.safetensors, ..   the optimizer's running means, if ranks share them
 //!     best.safetensors       the best parameters until then, as a link to the file below where links are possible
 //!     checksums.xxh128
 //!   best.safetensors         the parameters of the best evaluation
@@ -14,6 +15,7 @@
 //! A checkpoint is written under another name, synced and renamed, and renamed away before it is deleted, so one that exists is
 //! complete. Checksums show damage by the disk.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -114,19 +116,29 @@ impl RunDirectory {
         }
     }
 
+    /// Returns the folder of the checkpoint after `step` in the run directory `path`, until it is complete.
+    pub(super) fn unfinished(path: &Path, step: u32) -> PathBuf {
+        path.join(format!("{UNFINISHED}{PREFIX}{step:08}"))
+    }
+
     /// Adds the checkpoint after `step`, with the files that `write` writes and their checksums, and removes all but the last
-    /// `keep`.
+    /// `keep`. `write` returns the checksums that it knows.
     ///
     /// # Errors
     /// Returns an error if a file cannot be written; the earlier checkpoints are then unchanged.
-    pub(super) fn add(&self, step: u32, keep: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-        let name = format!("{PREFIX}{step:08}");
-        let (unfinished, finished) = (self.path.join(format!("{UNFINISHED}{name}")), self.path.join(&name));
+    pub(super) fn add(
+        &self,
+        step: u32,
+        keep: usize,
+        write: impl FnOnce(&Path) -> Result<BTreeMap<String, String>>,
+    ) -> Result<PathBuf> {
+        let unfinished = RunDirectory::unfinished(&self.path, step);
+        let finished = self.path.join(format!("{PREFIX}{step:08}"));
         let written = (|| {
             retry(|| fs::create_dir(&unfinished))
                 .map_err(|error| Error::io(&unfinished, "cannot create the directory", error))?;
-            write(&unfinished)?;
-            checksums::write(&unfinished)?;
+            let sums = write(&unfinished)?;
+            checksums::write(&unfinished, sums)?;
             sync(&unfinished)?;
             if finished.exists() {
                 // The same step of the same run: the same content, or damaged.
@@ -208,8 +220,9 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn write(folder: &Path) -> Result<()> {
-        fs::write(folder.join("state.json"), "{}").map_err(|error| Error::io(folder, "cannot write", error))
+    fn write(folder: &Path) -> Result<BTreeMap<String, String>> {
+        fs::write(folder.join("state.json"), "{}").map_err(|error| Error::io(folder, "cannot write", error))?;
+        Ok(BTreeMap::new())
     }
 
     fn steps(directory: &RunDirectory) -> Vec<u32> {
@@ -234,7 +247,7 @@ mod tests {
         let directory = RunDirectory::open(folder.path()).unwrap();
         fs::write(directory.best(), [3; 500]).unwrap();
         for step in [1, 2] {
-            directory.add(step, 2, |path| write(path).and_then(|()| directory.add_best(path))).unwrap();
+            directory.add(step, 2, |path| directory.add_best(path).and_then(|()| write(path))).unwrap();
         }
         let folder = folder.path().join("checkpoint-00000002");
         let mut flips = 0;
@@ -278,7 +291,7 @@ mod tests {
     fn the_best_parameters_return_with_a_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let directory = RunDirectory::open(folder.path()).unwrap();
-        let checkpoint = |step| directory.add(step, 3, |path| write(path).and_then(|()| directory.add_best(path)));
+        let checkpoint = |step| directory.add(step, 3, |path| directory.add_best(path).and_then(|()| write(path)));
         let first = checkpoint(1).unwrap();
         cloze_tensor::write_file_atomically(directory.best(), b"better").unwrap();
         let second = checkpoint(2).unwrap();
@@ -298,7 +311,7 @@ mod tests {
         let directory = RunDirectory::open(folder.path()).unwrap();
         directory.add(1, 1, write).unwrap();
         let full = |path: &Path| Err(Error::io(path, "cannot write", io::Error::from(io::ErrorKind::StorageFull)));
-        let error = directory.add(2, 1, |path| write(path).and_then(|()| full(path))).unwrap_err().to_string();
+        let error = directory.add(2, 1, |path| write(path).and_then(|_| full(path))).unwrap_err().to_string();
         assert!(error.contains("cannot write"), "{error}");
         assert_eq!(steps(&directory), [1]);
         let left = fs::read_dir(folder.path()).unwrap().count();

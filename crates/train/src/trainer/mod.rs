@@ -14,6 +14,7 @@ mod ramp;
 mod ranks;
 mod run;
 mod settings;
+mod shards;
 mod share;
 mod signals;
 mod step;
@@ -361,8 +362,9 @@ impl<'m, M: Module> Trainer<'m, M> {
         Trainer { resume, ..self }
     }
 
-    /// Handles SIGINT (Ctrl-C) and SIGTERM during the run: the first signal finishes the step, writes a checkpoint if there
-    /// is a run directory, and ends the run; the second one ends the process.
+    /// Handles SIGINT (Ctrl-C), SIGTERM and SIGUSR1 during the run: the first signal finishes the step, writes a checkpoint if
+    /// there is a run directory, and ends the run; the second one ends the process. Of several ranks, one suffices that
+    /// receives a signal.
     pub fn stop_on_signals(self) -> Trainer<'m, M> {
         Trainer { signals: true, ..self }
     }

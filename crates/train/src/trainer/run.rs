@@ -14,11 +14,12 @@ use super::evaluation::Best;
 use super::progress::RunProgress;
 use super::ranks::{check_steps, end_job, of_rank_0};
 use super::settings::settings;
+use super::shards;
 use super::share::share_of;
 use super::signals::Signals;
 use super::step::optimizer_step;
 use super::{Budget, DataSet, Learn, Resumed, Step, Stopped, Trainer, TrainingReport};
-use crate::optimizer::check_clip_norm;
+use crate::optimizer::{SavedTensors, check_clip_norm};
 use crate::{Error, EvaluationRecord, Optimizer, Result, RunLog, RunRecord, RunReport, StepRecord};
 
 /// The file name of the report in a run directory.
@@ -274,16 +275,19 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
     }
 
     fn save(&self) -> Result<()> {
-        if self.trainer.directory.is_none() {
+        let (step, ranks) = (self.state.step, &*self.trainer.ranks);
+        let Some(path) = &self.trainer.directory else { return Ok(()) };
+        let Some(directory) = &self.directory else {
+            shards::write(&RunDirectory::unfinished(path, step), self.optimizer, ranks)?;
             return Ok(());
-        }
-        let optimizer_state = self.optimizer.state()?;
-        let Some(directory) = &self.directory else { return Ok(()) };
-        let write = |folder: &Path| {
-            self.state.save(folder, self.trainer.model, self.optimizer, optimizer_state)?;
-            directory.add_best(folder)
         };
-        directory.add(self.state.step, self.trainer.keep_checkpoints, write)?;
+        let write = |folder: &Path| {
+            let sums = shards::write(folder, self.optimizer, ranks)?;
+            self.state.save(folder, self.trainer.model, self.optimizer)?;
+            directory.add_best(folder)?;
+            Ok(sums)
+        };
+        directory.add(step, self.trainer.keep_checkpoints, write)?;
         Ok(())
     }
 
@@ -335,7 +339,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             let file = self.directory.as_ref().map(RunDirectory::best).filter(|path| path.exists());
             match (self.trainer.keep_best && state.best.is_some(), file, self.best) {
                 (true, Some(file), _) => {
-                    self.optimizer.set_parameters(model, &cloze_tensor::TensorFile::open(file)?, "")?;
+                    let saved = SavedTensors::open(&file, std::slice::from_ref(&file))?;
+                    self.optimizer.set_parameters(model, &saved, "")?;
                 }
                 (true, None, Some(best)) => self.optimizer.paste_parameters(model, &best)?,
                 _ => {
