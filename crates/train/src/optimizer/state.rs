@@ -3,7 +3,6 @@
 use cloze_tensor::{Device, Module, Tensor, TensorFile};
 
 use super::Optimizer;
-use super::sharded::Sharded;
 use crate::{Error, Result};
 
 /// The name prefixes of the two running means.
@@ -56,15 +55,9 @@ impl Optimizer {
     /// left the job.
     pub(crate) fn broadcast_parameters(&self, model: &mut impl Module) -> Result<()> {
         let Some(sharded) = &self.sharded else { return Ok(()) };
-        let values = self.broadcast(sharded, self.arena.values()?)?;
+        let values = sharded.broadcast(&self.arena.values()?)?;
         self.arena.replace(model, &values)?;
         Ok(())
-    }
-
-    /// Returns flat values of rank 0.
-    fn broadcast(&self, sharded: &Sharded, mut values: Tensor) -> Result<Tensor> {
-        sharded.ranks.broadcast(bytemuck::cast_slice_mut(values.exclusive_slice::<f32>()?), 0)?;
-        Ok(values)
     }
 
     /// Returns everything besides the parameters that later steps depend on, on rank 0, and nothing on other ranks, all of
@@ -116,7 +109,7 @@ impl Optimizer {
             let values = file.map_or_else(|| Ok(self.arena.zeros()?), |file| self.flat(file, AVERAGE))?;
             let values = match &self.sharded {
                 None => values,
-                Some(sharded) => self.broadcast(sharded, values)?,
+                Some(sharded) => sharded.broadcast(&values)?,
             };
             if let Some(average) = &mut self.average {
                 average.values = values;
