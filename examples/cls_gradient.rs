@@ -31,7 +31,7 @@ fn run(arguments: &Arguments) -> Result {
     if !arguments.lr.is_finite() {
         return Err(format!("--lr is {}: must be finite", arguments.lr).into());
     }
-    let device = arguments.device.device.clone();
+    let device = arguments.device.open()?.clone();
     let h = Tensor::new([0.2f32, 0.1, 0.4], &device)?.requires_grad(); // h_[CLS]: [H]
     let w = Tensor::new([[0.5f32, -0.3, 0.1], [-0.2, 0.4, 0.6]], &device)?.requires_grad(); // [classes, H]
     let b = Tensor::zeros(&[2], DType::F32, &device)?; // [classes], fixed

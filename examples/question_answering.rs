@@ -140,7 +140,7 @@ fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
         attention_probs_dropout_prob: 0.0,
         ..BertConfig::tiny(tokenizer.vocab_size())
     };
-    let mut model = BertForQuestionAnswering::new(&config, &arguments.device.device, arguments.seed)?;
+    let mut model = BertForQuestionAnswering::new(&config, arguments.device.open()?, arguments.seed)?;
     let (data, report) = LabelledData::of_questions(&voyages, &tokenizer, 384, 128)?;
     println!("No --model: training for {} steps on invented voyages, {report}", arguments.steps);
     let report = Trainer::new(&mut model)

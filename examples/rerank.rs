@@ -72,7 +72,7 @@ fn run(arguments: &Arguments) -> Result {
 /// Returns a cross-encoder whose score is the probability that the document follows the query. The sigmoid of the
 /// difference of two logits is their softmax, so the difference of the two rows of the next-sentence head is its head.
 fn next_sentence(arguments: &Arguments) -> Result<CrossEncoder> {
-    let (place, device) = (cloze_examples::tiny_model(), &arguments.device.device);
+    let (place, device) = (cloze_examples::tiny_model(), arguments.device.open()?);
     println!("No --model: scoring with the next-sentence head of models/tiny\n");
     let (next, _) = BertForNextSentencePrediction::open(&place, device)?;
     let options = OpenOptions::new().labels(["follows"]).fresh_head();

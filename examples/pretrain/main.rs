@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn run<M: Pretrained>(arguments: &Arguments) -> Result {
-    arguments.ranks.join()?;
+    arguments.ranks.join(&arguments.device)?;
     cloze_examples::set_threads(arguments.threads)?;
     cloze_examples::check_json(arguments.json.as_deref())?;
     let pairs_to_inspect = inspect::pairs(arguments.inspect.as_deref())?;

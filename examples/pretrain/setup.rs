@@ -72,7 +72,7 @@ fn tokenizer(arguments: &Arguments, text: Option<&Corpus>) -> Result<Tokenizer> 
 
 /// Opens the model of `--model`, or creates a new one.
 fn model<M: PreTrainedModel>(arguments: &Arguments, tokenizer: &Tokenizer) -> Result<M> {
-    let (device, seed) = (&arguments.device.device, arguments.seed);
+    let (device, seed) = (arguments.device.open()?, arguments.seed);
     if let Some(place) = &arguments.model {
         let options = OpenOptions::new().seed(seed).dropout(arguments.dropout);
         let (model, report) = M::open_with(place, device, &options)?;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # build.sh DIR SOURCE.cu ..: builds the emulator with these kernels as DIR/libcuda.so.1 (also linked as libcuda.so, which some
-# loaders try first), and DIR/checked/libcuda.so.1 with the race checker. FLAGS is passed to the compiler. Needs g++.
+# loaders try first), and DIR/checked/libcuda.so.1 with the race checker, each with a libnccl.so.2 beside it. FLAGS is passed to
+# the compiler. Needs g++.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:?missing argument: a folder to build in}"
@@ -25,7 +26,13 @@ for source in "$@"; do
   plain+=("$out/$name.cu.o")
   checked+=("$out/checked/$name.cu.o")
 done
-g++ -shared -pthread "${emulator[@]}" "${plain[@]}" -o "$out/libcuda.so.1"
-g++ -shared -pthread "${emulator[@]}" "${checked[@]}" -o "$out/checked/libcuda.so.1"
-ln -sf libcuda.so.1 "$out/libcuda.so"
-ln -sf libcuda.so.1 "$out/checked/libcuda.so"
+"${compile[@]}" -c "$here/nccl/nccl.cpp" -o "$out/nccl.o"
+link() {
+  local to="$1"
+  shift
+  g++ -shared -pthread -Wl,-soname,libcuda.so.1 "${emulator[@]}" "$@" -o "$to/libcuda.so.1"
+  ln -sf libcuda.so.1 "$to/libcuda.so"
+  g++ -shared -Wl,-soname,libnccl.so.2 "$out/nccl.o" "$to/libcuda.so.1" -lrt -o "$to/libnccl.so.2"
+}
+link "$out" "${plain[@]}"
+link "$out/checked" "${checked[@]}"

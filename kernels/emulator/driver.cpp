@@ -1,8 +1,9 @@
 // The emulator's libcuda.so.1: the functions of the CUDA driver that cudarc and cloze call.
 //
-// Calls are synchronous: each does its work before it returns. A graph is a list of functions, one per node, and a launch
-// calls them in order.
+// A stream does its work when the host waits for it, as late as it may; see `stream.hpp`. A graph is a list of functions, one
+// per node, which a launch pushes to the stream.
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <map>
@@ -11,6 +12,7 @@
 #include "launch.hpp"
 #include "race.hpp"
 #include "settings.hpp"
+#include "stream.hpp"
 
 using Result = int;
 using Pointer = unsigned long long;
@@ -19,21 +21,50 @@ namespace {
 
 constexpr Result SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, NOT_FOUND = 500,
                  ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719;
+constexpr int MOST_DEVICES = 64;
 
-using Work = std::function<Result()>;
+using emu::Stream;
+using emu::Work;
 using Graph = std::vector<Work>;
-
-struct Stream {};
 
 std::recursive_mutex mutex;
 // A failed kernel makes the context unusable, as on a device: every later call returns this error.
 Result sticky = SUCCESS;
 thread_local void* current_context = nullptr;
-int context, module;
+int contexts[MOST_DEVICES], module;
 
-Result run(const Work& work) {
+Stream& stream_of(void* stream) {
+  static Stream null_stream;
+  return stream ? *static_cast<Stream*>(stream) : null_stream;
+}
+
+// Advances with `advance` and remembers an error.
+template <class Advance> Result progress(const Advance& advance) {
   std::lock_guard lock(mutex);
-  return sticky ? sticky : work();
+  if (sticky) return sticky;
+  Result result = advance();
+  if (result != SUCCESS && result != emu::NOT_READY) sticky = result;
+  return result;
+}
+
+// Advances until nothing is left to do. Work of another process may have to come first.
+template <class Advance> Result finish(const Advance& advance) {
+  for (;;) {
+    Result result = progress(advance);
+    if (result != emu::NOT_READY) return result;
+    usleep(20);
+  }
+}
+
+// Odd seeds do work as soon as it is pushed, others when it is waited for.
+Result push(void* stream, Work work) {
+  std::lock_guard lock(mutex);
+  if (sticky) return sticky;
+  Stream& to = stream_of(stream);
+  to.push(std::move(work));
+  if (emu::settings().seed % 2 == 0) return SUCCESS;
+  Result result = progress([&] { return to.advance(); });
+  return result == emu::NOT_READY ? SUCCESS : result;
 }
 
 // Memory.
@@ -71,8 +102,9 @@ Result allocate(Pointer* pointer, size_t bytes) {
 }
 
 Result release(Pointer pointer) {
-  std::lock_guard lock(mutex);
   if (!pointer) return SUCCESS;
+  finish(emu::advance_all);
+  std::lock_guard lock(mutex);
   auto found = allocations.find(pointer);
   if (found == allocations.end()) return INVALID_VALUE;
   const Allocation& allocation = found->second;
@@ -99,7 +131,15 @@ bool is_inside(Pointer pointer, size_t bytes) {
 
 uint8_t* host(Pointer pointer) { return reinterpret_cast<uint8_t*>(pointer); }
 
-// Units of work, which run immediately or as nodes of a graph.
+// Pinned memory of the host: its size by address. The device reads it when it gets there.
+std::map<const uint8_t*, size_t> pinned;
+
+bool is_pinned(const void* address) {
+  auto after = pinned.upper_bound(static_cast<const uint8_t*>(address));
+  return after != pinned.begin() && address < std::prev(after)->first + std::prev(after)->second;
+}
+
+// Units of work, which are pushed to a stream or become nodes of a graph.
 
 // The shared memory above 48 KiB that cuFuncSetAttribute allowed, by function.
 std::map<void*, unsigned> allowed;
@@ -117,29 +157,30 @@ Work launch(void* function, const emu::Shape& shape, void** arguments) {
   };
 }
 
+// These return an empty function if the memory is not the device's.
+
+// Pageable memory is read at once.
 Work copy_in(Pointer to, const void* from, size_t bytes) {
-  return [=] {
-    if (!is_inside(to, bytes)) return INVALID_VALUE;
-    memcpy(host(to), from, bytes);
-    return SUCCESS;
+  if (!is_inside(to, bytes)) return {};
+  if (is_pinned(from)) return [=] { return memcpy(host(to), from, bytes), SUCCESS; };
+  const uint8_t* begin = static_cast<const uint8_t*>(from);
+  return [to, read = std::vector<uint8_t>(begin, begin + bytes)] {
+    return memcpy(host(to), read.data(), read.size()), SUCCESS;
   };
 }
 
 Work copy_across(Pointer to, Pointer from, size_t bytes) {
-  return [=] {
-    if (!is_inside(from, bytes) || !is_inside(to, bytes)) return INVALID_VALUE;
-    memmove(host(to), host(from), bytes);
-    return SUCCESS;
-  };
+  if (!is_inside(from, bytes) || !is_inside(to, bytes)) return {};
+  return [=] { return memmove(host(to), host(from), bytes), SUCCESS; };
 }
 
 Work set(Pointer to, unsigned char value, size_t bytes) {
-  return [=] {
-    if (!is_inside(to, bytes)) return INVALID_VALUE;
-    memset(host(to), value, bytes);
-    return SUCCESS;
-  };
+  if (!is_inside(to, bytes)) return {};
+  return [=] { return memset(host(to), value, bytes), SUCCESS; };
 }
+
+// Pushes work that is not empty.
+Result push_valid(void* stream, Work work) { return work ? push(stream, std::move(work)) : INVALID_VALUE; }
 
 // The parameters of nodes, with the layouts of CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D and CUDA_MEMSET_NODE_PARAMS.
 struct KernelNode {
@@ -235,6 +276,7 @@ Result cuGetErrorName(Result result, const char** name) {
       {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
       {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE"},
       {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
+      {emu::NOT_READY, "CUDA_ERROR_NOT_READY"},
       {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
       {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"},
   };
@@ -247,12 +289,18 @@ Result cuGetErrorString(Result result, const char** text) { return cuGetErrorNam
 
 // Devices and contexts.
 Result cuDeviceGetCount(int* count) {
-  *count = 1;
+  *count = emu::settings().devices;
   return SUCCESS;
 }
 Result cuDeviceGet(int* device, int ordinal) {
   *device = ordinal;
-  return ordinal == 0 ? SUCCESS : INVALID_DEVICE;
+  return ordinal >= 0 && ordinal < emu::settings().devices ? SUCCESS : INVALID_DEVICE;
+}
+// The same in every process, as those of GPUs are.
+Result cuDeviceGetUuid_v2(char* uuid, int device) {
+  memset(uuid, 0, 16);
+  uuid[15] = char(device);
+  return SUCCESS;
 }
 Result cuDeviceGetName(char* name, int bytes, int) {
   snprintf(name, size_t(bytes), "emulator");
@@ -266,8 +314,8 @@ Result cuDeviceGetAttribute(int* value, int which, int) {
   *value = attribute(which);
   return SUCCESS;
 }
-Result cuDevicePrimaryCtxRetain(void** to, int) {
-  *to = &context;
+Result cuDevicePrimaryCtxRetain(void** to, int device) {
+  *to = &contexts[device];
   return SUCCESS;
 }
 Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
@@ -279,18 +327,44 @@ Result cuCtxGetCurrent(void** to) {
   *to = current_context;
   return SUCCESS;
 }
-Result cuCtxSynchronize() { return sticky; }
+Result cuCtxSynchronize() { return finish(emu::advance_all); }
 
-// Streams and graphs.
+// Streams, events and graphs.
 Result cuStreamCreate(void** stream, unsigned) {
+  std::lock_guard lock(mutex);
   *stream = new Stream;
   return SUCCESS;
 }
+Result cuStreamSynchronize(void* stream) {
+  return finish([stream] { return stream_of(stream).advance(); });
+}
+Result cuStreamQuery(void* stream) {
+  return progress([stream] { return stream_of(stream).advance(); });
+}
 Result cuStreamDestroy_v2(void* stream) {
+  Result result = cuStreamSynchronize(stream);
+  std::lock_guard lock(mutex);
   delete static_cast<Stream*>(stream);
+  return result;
+}
+Result cuEventCreate(void** event, unsigned) {
+  *event = new emu::Event;
   return SUCCESS;
 }
-Result cuStreamSynchronize(void*) { return sticky; }
+Result cuEventDestroy_v2(void* event) {
+  delete static_cast<emu::Event*>(event);
+  return SUCCESS;
+}
+Result cuEventRecord(void* event, void* stream) {
+  std::lock_guard lock(mutex);
+  *static_cast<emu::Event*>(event) = {&stream_of(stream), stream_of(stream).pushed()};
+  return sticky;
+}
+Result cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  std::lock_guard lock(mutex);
+  emu::wait(stream_of(stream), *static_cast<emu::Event*>(event));
+  return sticky;
+}
 Result cuGraphCreate(void** graph, unsigned) {
   *graph = new Graph;
   return SUCCESS;
@@ -317,12 +391,12 @@ Result cuGraphExecMemcpyNodeSetParams(void* executable, void* number, const Copy
 Result cuGraphExecMemsetNodeSetParams(void* executable, void* number, const SetNode* node, void*) {
   return change(executable, number, node);
 }
-Result cuGraphLaunch(void* executable, void*) {
-  return run([graph = static_cast<Graph*>(executable)] {
-    for (const Work& work : *graph)
-      if (Result result = work()) return result;
-    return SUCCESS;
-  });
+Result cuGraphLaunch(void* executable, void* stream) {
+  std::lock_guard lock(mutex);
+  // Pushes copies: the graph may be changed while this launch is under way.
+  for (const Work& work : *static_cast<Graph*>(executable))
+    if (Result result = push(stream, work)) return result;
+  return SUCCESS;
 }
 Result cuGraphDestroy(void* graph) {
   std::lock_guard lock(mutex);
@@ -342,23 +416,38 @@ Result cuMemAllocAsync(Pointer* pointer, size_t bytes, void*) { return allocate(
 Result cuMemFree_v2(Pointer pointer) { return release(pointer); }
 Result cuMemFreeAsync(Pointer pointer, void*) { return release(pointer); }
 Result cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
+  std::lock_guard lock(mutex);
   *pointer = malloc(bytes);
-  return *pointer ? SUCCESS : OUT_OF_MEMORY;
-}
-Result cuMemFreeHost(void* pointer) {
-  free(pointer);
+  if (!*pointer) return OUT_OF_MEMORY;
+  pinned[static_cast<uint8_t*>(*pointer)] = bytes;
   return SUCCESS;
 }
-Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void*) { return run(copy_in(to, from, bytes)); }
-Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void*) {
-  return run([=] {
-    if (!is_inside(from, bytes)) return INVALID_VALUE;
-    memcpy(to, host(from), bytes);
-    return SUCCESS;
-  });
+Result cuMemFreeHost(void* pointer) {
+  Result result = finish(emu::advance_all);
+  std::lock_guard lock(mutex);
+  pinned.erase(static_cast<uint8_t*>(pointer));
+  free(pointer);
+  return result;
 }
-Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void*) { return run(copy_across(to, from, bytes)); }
-Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, void*) { return run(set(to, value, bytes)); }
+Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void* stream) {
+  std::lock_guard lock(mutex);
+  return push_valid(stream, copy_in(to, from, bytes));
+}
+Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* stream) {
+  if (Result result = cuStreamSynchronize(stream)) return result;
+  std::lock_guard lock(mutex);
+  if (!is_inside(from, bytes)) return INVALID_VALUE;
+  memcpy(to, host(from), bytes);
+  return SUCCESS;
+}
+Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* stream) {
+  std::lock_guard lock(mutex);
+  return push_valid(stream, copy_across(to, from, bytes));
+}
+Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, void* stream) {
+  std::lock_guard lock(mutex);
+  return push_valid(stream, set(to, value, bytes));
+}
 
 // Kernels. They are linked into this library; images are ignored.
 Result cuModuleLoadData(void** to, const void* image) {
@@ -382,10 +471,9 @@ Result cuFuncGetAttribute(int* value, int, void*) {
   return SUCCESS;
 }
 Result cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                      unsigned block_y, unsigned block_z, unsigned shared, void*, void** arguments, void**) {
+                      unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments, void**) {
   std::lock_guard lock(mutex);
-  Work work = launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared}, arguments);
-  return work ? run(work) : INVALID_VALUE;
+  return push_valid(stream, launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared}, arguments));
 }
 Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* base, const uint64_t* size,
                               const uint64_t* row_bytes, const unsigned* box, const unsigned*, int interleave,
@@ -398,5 +486,13 @@ Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* bas
   *map = {uint64_t(base), {size[0], size[1]}, row_bytes[0], {box[0], box[1]}, uint32_t(swizzle), element_bytes[type], {}};
   return SUCCESS;
 }
+
+// For the emulated NCCL.
+Result emu_push(void* stream, const Work& work) { return push(stream, work); }
+bool emu_is_inside(Pointer pointer, size_t bytes) {
+  std::lock_guard lock(mutex);
+  return is_inside(pointer, bytes);
+}
+int emu_device() { return current_context ? int(static_cast<int*>(current_context) - contexts) : -1; }
 
 }  // extern "C"

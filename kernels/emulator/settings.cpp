@@ -16,6 +16,7 @@ const Settings& settings() {
       .workers = unsigned(read("CLOZE_EMU_WORKERS", std::thread::hardware_concurrency())),
       .memory = read("CLOZE_EMU_MEMORY", 4ull << 30),
       .architecture = int(read("CLOZE_EMU_ARCH", 80)),
+      .devices = int(read("CLOZE_EMU_DEVICES", 1)),
       .driver = int(read("CLOZE_EMU_DRIVER", 13000)),
   };
   return settings;

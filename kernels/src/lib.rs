@@ -66,6 +66,7 @@ macro_rules! images {
             "layer_norm",
             "optimizer",
             "pooling",
+            "ranks",
             "scaled_f16",
             "softmax",
         ])

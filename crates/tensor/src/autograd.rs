@@ -205,7 +205,7 @@ impl Tensor {
         walked
     }
 
-    /// Adds the gradients of this number to `gradients`, which mirror an arena of f32 parameters on the CPU, and calls
+    /// Adds the gradients of this number to `gradients`, which mirror an arena of f32 parameters, and calls
     /// `on_final` with those that are final whenever these are more than before: the last elements of the flat buffer, to
     /// which the backward pass comes first. The last call has all of them. Another thread can send them on meanwhile.
     ///

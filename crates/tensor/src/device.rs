@@ -33,6 +33,15 @@ impl Device {
         Err(Error::device("cuda", format!("cannot open cuda:{index}: this was built without the feature `cuda`")))
     }
 
+    /// Returns the UUIDs of the GPUs that this process can see, in the order of their numbers: none without the feature
+    /// `cuda`, without a driver and without a GPU.
+    pub fn gpu_uuids() -> Vec<[u8; 16]> {
+        #[cfg(feature = "cuda")]
+        return crate::cuda::uuids();
+        #[cfg(not(feature = "cuda"))]
+        Vec::new()
+    }
+
     /// Returns the first GPU if it can be opened, otherwise the CPU.
     pub fn auto() -> Device {
         Device::cuda(0).unwrap_or(Device::Cpu)

@@ -58,8 +58,10 @@ mod tensor;
 mod watch;
 
 pub use autograd::no_grad;
+#[cfg(feature = "nccl")]
+pub use cuda::Nccl;
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaDevice, GraphUse};
+pub use cuda::{CudaDevice, GpuExchange, GraphUse};
 pub use device::Device;
 pub use dropout::{Dropout, RowCoordinate};
 pub use dtype::DType;

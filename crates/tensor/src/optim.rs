@@ -7,12 +7,16 @@ use crate::error::{Error, Result};
 use crate::gradients::{Flat, Gradients};
 use crate::module::Module;
 use crate::parameters::ParameterArena;
+#[cfg(feature = "cuda")]
+use crate::parameters::ParameterRange;
 use crate::profile::{Pass, timed};
 #[cfg(feature = "cuda")]
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor};
 
 pub use crate::cpu::adamw::AdamWStep;
+#[cfg(feature = "cuda")]
+pub use crate::cuda_ops::optimizer::GpuStep;
 
 impl AdamWStep {
     /// Updates `parameters` and the two `moments`, after multiplying `gradients` by `scale`.
@@ -91,6 +95,29 @@ impl ParameterArena {
             }
         })?;
         Ok(norm)
+    }
+
+    /// Calls `step` to change the flat parameters on a GPU, with the flat gradients and the place of each parameter: what
+    /// [`update`](ParameterArena::update) is for the CPU. The tensors must be dropped before the next step.
+    ///
+    /// # Errors
+    /// Returns the errors of `step` and of [`ParameterArena::update`], and an error if the parameters are not f32 on a GPU.
+    #[cfg(feature = "cuda")]
+    pub fn update_on_gpu<R, E: From<Error>>(
+        &self,
+        model: &mut impl Module,
+        gradients: &Gradients,
+        step: impl FnOnce(&Tensor, &Tensor, &[ParameterRange]) -> std::result::Result<R, E>,
+    ) -> std::result::Result<R, E> {
+        const OP: &str = "optimizer step";
+        let flat = self.flat_gradients(OP, gradients)?;
+        if self.device().is_cpu() || self.dtype() != DType::F32 {
+            let reason = format!("the parameters are {} on {}, not f32 on a GPU", self.dtype(), self.device());
+            return Err(Error::invalid(OP, reason).into());
+        }
+        self.claim(OP, model, |tensor| gradients.contains(tensor))?;
+        let of_gradients = Tensor::from_parts(flat.storage.clone(), self.layout(), DType::F32, Origin::Constant);
+        step(&self.flat(), &of_gradients, self.parameters())
     }
 
     /// Updates a moving average of the parameters: `average = decay * average + (1 - decay) * parameters`.

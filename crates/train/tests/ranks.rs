@@ -1,10 +1,14 @@
 //! Training on several ranks, which are threads here. `tests/mpi/run.sh` tests processes.
 
+mod common;
+
 use std::sync::Arc;
 
-use cloze_tensor::{DType, Device, Module, Tensor, module};
+use cloze_tensor::{DType, Module, Tensor, module};
 use cloze_train::communicator::{Communicator, Threads};
 use cloze_train::{AdamW, Optimizer, ParameterGroup};
+
+use common::device;
 
 mod optimizer {
     use super::*;
@@ -23,7 +27,7 @@ mod optimizer {
         fn new() -> Model {
             let values = |count: usize, shape: &[usize]| {
                 let values = (0..count).map(|i| ((i * 7919 % 1009) as f32 - 504.0) / 500.0).collect();
-                Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+                Tensor::from_vec(values, shape, &device()).unwrap()
             };
             Model {
                 table: values(300 * WIDTH, &[300, WIDTH]),
@@ -103,7 +107,7 @@ mod optimizer {
         module!(Wide { first, table });
         let found = Threads::run(2, |ranks| {
             let values = |count: usize| (0..count).map(|i| (i % 101) as f32 / 101.0 - 0.5).collect::<Vec<f32>>();
-            let tensor = |rows: usize| Tensor::from_vec(values(rows * 64), &[rows, 64], &Device::Cpu).unwrap();
+            let tensor = |rows: usize| Tensor::from_vec(values(rows * 64), &[rows, 64], &device()).unwrap();
             let run = |last: bool| {
                 let mut model = Wide { first: tensor(64), table: tensor(150_000) };
                 let optimizer = Optimizer::new(AdamW::new(0.0), &mut model, |_| true).unwrap();
@@ -228,7 +232,7 @@ mod trainer {
     /// Trains for two epochs with an evaluation that depends on all weights.
     fn train(ranks: Arc<dyn Communicator>, settings: Settings) -> Found {
         let (data, config) = data();
-        let model = BertForPreTraining::new(&config, &Device::Cpu, 1).unwrap();
+        let model = BertForPreTraining::new(&config, &device(), 1).unwrap();
         let mut model = Watched { model, is_broken: false };
         // Adam's usual eps would amplify the rounding of gradients that are zero by mathematics.
         let mut trainer = Trainer::new(&mut model)
@@ -379,7 +383,7 @@ mod trainer {
     fn a_rank_with_a_nan_is_named_by_all() {
         let results = Threads::run(3, |ranks| {
             let (data, config) = data();
-            let model = BertForPreTraining::new(&config, &Device::Cpu, 1).unwrap();
+            let model = BertForPreTraining::new(&config, &device(), 1).unwrap();
             let mut model = Watched { model, is_broken: ranks.rank() == 1 };
             Trainer::new(&mut model).batch_size(6).progress(false).communicator(ranks).run(&data).map(|_| ())
         });
@@ -442,7 +446,7 @@ mod sentences {
             ..BertConfig::tiny(tokenizer.vocab_size())
         };
         let (data, _) = LabelledData::of_sentences(&FIRST, &SECOND, vec![(); 8], &tokenizer, 16).unwrap();
-        let mut model = SentenceEncoder::new(&config, &Device::Cpu, 1).unwrap();
+        let mut model = SentenceEncoder::new(&config, &device(), 1).unwrap();
         let trainer = Trainer::new(&mut model).optimizer(AdamW::new(1e-3).eps(1e-4)).progress(false);
         Ok(trainer.batch_size(2).accumulate(accumulate).epochs(3).communicator(ranks).run(&data)?.losses)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloze::prelude::*;
 use cloze::train::communicator::{self, Alone, Communicator};
 
-use crate::Result;
+use crate::{DeviceArgument, Result};
 
 /// The communicator of this process. The end of the program closes it, so it must not be a local value.
 static OPEN: Mutex<Option<Arc<dyn Communicator>>> = Mutex::new(None);
@@ -23,21 +23,29 @@ pub struct RankArguments {
     /// Under mpirun or srun: seconds without progress of a rank after which the job ends; longer than an evaluation
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
     timeout: u64,
+    /// Under mpirun or srun with GPUs: exchange their memory through that of the hosts, over MPI, instead of over NCCL
+    #[arg(long)]
+    through_hosts: bool,
 }
 
 impl RankArguments {
-    /// Joins the job if this process was started by `mpirun` or `srun`. Ranks other than 0 print nothing from now on.
+    /// Joins the job if this process was started by `mpirun` or `srun`, and opens the device. Ranks other than 0 print nothing
+    /// from now on.
     ///
     /// # Errors
-    /// Returns an error if this program cannot reach the other processes.
-    pub fn join(&self) -> Result {
+    /// Returns an error if this program cannot reach the other processes, or if the device cannot be opened.
+    pub fn join(&self, device: &DeviceArgument) -> Result {
         let ranks = communicator::open(Duration::from_secs(self.timeout))?;
+        set_open(ranks.clone());
         if ranks.rank() > 0 {
             silence()?;
         } else if ranks.size() > 1 {
             println!("{} ranks", ranks.size());
         }
-        *OPEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(ranks);
+        let device = device.open_for(&*ranks)?;
+        if !self.through_hosts {
+            set_open(communicator::over_gpus(ranks, device)?);
+        }
         Ok(())
     }
 
@@ -45,6 +53,10 @@ impl RankArguments {
     pub fn reduce_dtype(&self) -> DType {
         if self.reduce == "bf16" { DType::BF16 } else { DType::F32 }
     }
+}
+
+fn set_open(ranks: Arc<dyn Communicator>) {
+    *OPEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(ranks);
 }
 
 /// Parses the command line. Of several ranks, which have the same one, the first prints the help or what is wrong.
@@ -78,7 +90,9 @@ pub(crate) fn fail(error: &dyn std::error::Error) {
     if ranks.rank() > 0 {
         std::thread::sleep(RANK_0_FIRST);
     }
-    ranks.abort(&format!("{}: {error}", ranks.name(ranks.rank())));
+    let (message, name) = (error.to_string(), ranks.name(ranks.rank()));
+    // An error that all ranks know names its rank already.
+    ranks.abort(&if message.starts_with("ranks: ") { message } else { format!("{name}: {message}") });
 }
 
 /// Discards what this process prints on standard output.

@@ -104,7 +104,7 @@ impl TrainingArguments {
     /// # Errors
     /// Returns an error if an output cannot be written. This way training does not start in vain.
     pub fn check(&self) -> Result {
-        self.ranks.join()?;
+        self.ranks.join(self.model.device())?;
         set_threads(self.threads)?;
         check_json(self.json.as_deref())?;
         self.out.as_deref().map_or(Ok(()), check_folder)
@@ -120,7 +120,7 @@ impl TrainingArguments {
     /// # Errors
     /// Returns an error if the model cannot be opened.
     pub fn open<M: PreTrainedModel>(&self, options: &OpenOptions) -> Result<M> {
-        let (model, report) = M::open_with(self.model.place(), self.model.device(), options)?;
+        let (model, report) = M::open_with(self.model.place(), self.model.device().open()?, options)?;
         println!("{}: {report}", self.model.name());
         Ok(model)
     }

@@ -82,6 +82,19 @@ fn driver() -> Result<c_int> {
     Ok(version)
 }
 
+/// Returns the UUIDs of the devices that this process may use; none if there is no driver or device.
+pub(crate) fn uuids() -> Vec<[u8; 16]> {
+    let count = driver().ok().and_then(|_| result::device::get_count().ok()).unwrap_or(0);
+    let uuid = |index| {
+        let device = result::device::get(index).ok()?;
+        let mut uuid = sys::CUuuid { bytes: [0; 16] };
+        // SAFETY: this only writes to the pointer, and the device came from `cuDeviceGet`.
+        unsafe { sys::cuDeviceGetUuid_v2(&mut uuid, device) }.result().ok()?;
+        Some(uuid.bytes.map(|byte| byte as u8))
+    };
+    (0..count).filter_map(uuid).collect()
+}
+
 /// Returns the handle of device `index`.
 fn find(index: usize) -> Result<sys::CUdevice> {
     let count = check("cuda", "cuDeviceGetCount", result::device::get_count())?;

@@ -3,6 +3,7 @@
 use bytemuck::{NoUninit, bytes_of};
 
 use super::device::CudaDevice;
+use super::exchange::GpuExchange;
 use super::work::{Arguments, Kernel, Work};
 use crate::error::{Error, Result};
 
@@ -17,6 +18,8 @@ pub(crate) struct Launch<'a> {
     grid: [usize; 3],
     threads: u32,
     shared: usize,
+    /// The stream beside the computation that it goes to.
+    beside: Option<&'a GpuExchange>,
 }
 
 /// The largest grid, in blocks.
@@ -24,7 +27,7 @@ const LARGEST_GRID: [usize; 3] = [i32::MAX as usize, 65535, 65535];
 
 impl<'a> Launch<'a> {
     pub(crate) fn new(device: &'a CudaDevice, op: &'static str, file: &'static str, name: &'static str) -> Launch<'a> {
-        Launch { device, op, file, name, grid: [1; 3], threads: 128, shared: 0 }
+        Launch { device, op, file, name, grid: [1; 3], threads: 128, shared: 0, beside: None }
     }
 
     /// Sets the number of blocks.
@@ -48,6 +51,11 @@ impl<'a> Launch<'a> {
         Launch { shared, ..self }
     }
 
+    /// Launches it as a part of `exchange`, not of the computation.
+    pub(super) fn on(self, exchange: &'a GpuExchange) -> Launch<'a> {
+        Launch { beside: Some(exchange), ..self }
+    }
+
     /// Launches a kernel that takes one argument. An empty grid launches nothing.
     pub(crate) fn with<A: NoUninit>(self, arguments: &A) -> Result<()> {
         self.with_all(&[bytes_of(arguments)])
@@ -55,7 +63,7 @@ impl<'a> Launch<'a> {
 
     /// Launches a kernel that takes several arguments, given as the bytes of each.
     pub(crate) fn with_all(self, arguments: &[&[u8]]) -> Result<()> {
-        let Launch { device, op, file, name, grid, threads, shared } = self;
+        let Launch { device, op, file, name, grid, threads, shared, beside } = self;
         if grid.contains(&0) {
             return Ok(());
         }
@@ -70,6 +78,12 @@ impl<'a> Launch<'a> {
         let function = kernels.function(op, file, name, shared)?;
         drop(kernels);
         let arguments = Arguments::new(arguments);
-        device.0.stream.submit(op, Work::Kernel(Kernel { name, function, grid, threads, shared, arguments }))
+        let work = Work::Kernel(Kernel { name, function, grid, threads, shared, arguments });
+        match beside {
+            None => device.0.stream.submit(op, work),
+            // SAFETY: the arguments are those that the kernel declares, as for all launches, and lie in tensors that the
+            // caller keeps until the exchange has ended.
+            Some(exchange) => unsafe { work.launch(op, exchange.enter(op)?) },
+        }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Stream {
 struct Queue {
     /// Recorded work; `None` if work is enqueued immediately.
     gathered: Option<Vec<Work>>,
+    /// Whether work has been launched since the last turn of the staging area.
+    is_turn_due: bool,
     staging: Staging,
     inputs: Vec<Input>,
     graphs: Graphs,
@@ -128,6 +130,21 @@ impl Stream {
         Ok(())
     }
 
+    /// Launches the work gathered so far and goes on gathering, without waiting for the device: what is staged stays where it
+    /// is. Returns the stream.
+    pub(super) fn launch_so_far(&self, op: &'static str) -> Result<sys::CUstream> {
+        let mut queue = self.queue();
+        let stream = self.enter(op)?;
+        let work = queue.gathered.as_mut().map(std::mem::take);
+        if let Some(work) = work.filter(|work| !work.is_empty()) {
+            // SAFETY: as in `submit`, through which all of it came; `enter` made the context current.
+            let launched = unsafe { queue.graphs.launch(op, self.context, stream, work) };
+            queue.is_turn_due = true;
+            launched?;
+        }
+        Ok(stream)
+    }
+
     /// Launches the work gathered so far.
     pub(super) fn flush(&self, op: &'static str) -> Result<()> {
         self.launch_gathered(op, false)
@@ -138,7 +155,8 @@ impl Stream {
         let mut queue = self.queue();
         // Under one lock, so that no other thread's work slips in between the last unit and the end.
         let work = if is_last { queue.gathered.take() } else { queue.gathered.as_mut().map(std::mem::take) };
-        let Some(work) = work.filter(|work| !work.is_empty()) else { return Ok(()) };
+        let Some(work) = work.filter(|work| !work.is_empty() || queue.is_turn_due) else { return Ok(()) };
+        queue.is_turn_due = false;
         let stream = self.enter(op)?;
         // SAFETY: as in `submit`, through which all of it came; `enter` made the context current.
         let launched = unsafe { queue.graphs.launch(op, self.context, stream, work) };

@@ -4,11 +4,14 @@ use std::ops::Range;
 
 use bytemuck::{NoUninit, Pod, Zeroable, bytes_of};
 
-use super::arguments::int;
+use super::arguments::{check_f32, device_of, int, pointer};
 use crate::cpu::adamw::AdamWStep;
 use crate::cuda::{CudaDevice, DeviceBuffer, Launch, Pointer};
+use crate::dtype::DType;
+use crate::element::wrong_dtype;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
+use crate::tensor::Tensor;
 
 const FILE: &str = "optimizer";
 const THREADS: u32 = 256;
@@ -100,59 +103,143 @@ struct AdamWArguments {
 /// it is not finite, nothing is changed.
 pub(crate) fn adamw(
     op: &'static str,
-    [parameters, gradients, mean, square]: [&Storage; 4],
+    storages: [&Storage; 4],
     written: &[Range<usize>],
     clip_norm: Option<f64>,
     steps: &[(Range<usize>, AdamWStep)],
 ) -> Result<f64> {
-    let (Storage::Cuda(buffer), Some((_, first))) = (parameters, steps.first()) else { return Ok(0.0) };
+    let Storage::Cuda(buffer) = storages[0] else { return Ok(0.0) };
     let device = buffer.device();
-    let (partials, total) = squares(op, device, gradients, written)?;
-    let (correction1, correction2) = first.corrections();
-    // The learning rate of a range is a constant factor of the largest one, which alone changes from step to step.
-    let learning_rate = steps.iter().map(|(_, step)| step.learning_rate).fold(0.0, f64::max);
-    let of_step = StepState {
-        learning_rate: learning_rate as f32,
-        correction1: correction1 as f32,
-        correction2: correction2 as f32,
-        ..StepState::zeroed()
-    };
-    let state = device.upload(op, &[of_step])?;
-    let count = int(op, total)?;
-    let most = clip_norm.map_or(0.0, |norm| norm as f32);
-    let (sums, to) = (partials.pointer(), state.pointer());
-    let arguments = [bytes_of(&sums), bytes_of(&count), bytes_of(&most), bytes_of(&to)];
-    Launch::new(device, op, FILE, "clip_factor").threads(32).with_all(&arguments)?;
-    let mut blocks = 0;
-    let mut ranges = Vec::with_capacity(steps.len());
-    for (range, step) in steps.iter().filter(|(range, _)| !range.is_empty()) {
-        ranges.push(KernelRange {
-            start: range.start as u64,
-            count: range.len() as u64,
-            first_block: int(op, blocks)? as u32,
-            rate_factor: if learning_rate == 0.0 { 0.0 } else { (step.learning_rate / learning_rate) as f32 },
-            weight_decay: step.weight_decay as f32,
-            padding: 0,
-        });
-        blocks += range.len().div_ceil(4 * THREADS as usize);
+    let (partials, total) = squares(op, device, storages[1], written)?;
+    let step = GpuStep::begin(device, (partials.pointer(), total), clip_norm, steps.iter().map(|(_, step)| *step))?;
+    let mut pointers = [0; 4];
+    for (pointer, storage) in pointers.iter_mut().zip(storages) {
+        *pointer = address(op, storage, 0)?;
     }
-    let of_ranges = device.input(op, &ranges)?;
-    let arguments = AdamWArguments {
-        parameters: address(op, parameters, 0)?,
-        gradients: address(op, gradients, 0)?,
-        mean: address(op, mean, 0)?,
-        mean_of_squares: address(op, square, 0)?,
-        state: to,
-        ranges: of_ranges.pointer(),
-        count: int(op, ranges.len())?,
-        new1: (1.0 - first.beta1) as f32,
-        beta2: first.beta2 as f32,
-        new2: (1.0 - first.beta2) as f32,
-        eps: first.eps as f32,
-        padding: 0,
-    };
-    Launch::new(device, op, FILE, "adamw").threads(THREADS).grid([blocks, 1, 1]).with(&arguments)?;
-    let mut found = [of_step];
-    state.read(op, 0, &mut found)?;
-    Ok(found[0].norm)
+    step.apply_at(pointers, steps)?;
+    step.norm()
+}
+
+/// A step of AdamW on a GPU. What changes from step to step is in its memory, so that the host need not wait for the norm.
+///
+/// Made for ranks that share parameters; [`ParameterArena::adamw`](crate::ParameterArena::adamw) makes a whole step.
+pub struct GpuStep {
+    device: CudaDevice,
+    state: DeviceBuffer,
+    /// The largest learning rate, of which those of the others are constant fractions.
+    learning_rate: f64,
+    first: AdamWStep,
+}
+
+impl GpuStep {
+    const OP: &'static str = "optimizer step";
+
+    /// Begins a step with the norm of gradients whose squares add up to `squares`, f64 numbers on a GPU that are added in a fixed
+    /// order. The gradients will be scaled so that their norm is at most `clip_norm`. `steps` are the steps of all parameters,
+    /// also those that other ranks update; they may differ only in learning rate and weight decay.
+    ///
+    /// # Errors
+    /// Returns an error if `squares` are not f64 numbers on a GPU, there is no step, or the device fails.
+    pub fn new(
+        squares: &Tensor,
+        clip_norm: Option<f64>,
+        steps: impl IntoIterator<Item = AdamWStep>,
+    ) -> Result<GpuStep> {
+        if squares.dtype() != DType::F64 {
+            return Err(wrong_dtype(Self::OP, "squares", squares.dtype(), "f64"));
+        }
+        let device = device_of(Self::OP, squares)?;
+        GpuStep::begin(&device, (pointer(squares), squares.elements()), clip_norm, steps)
+    }
+
+    fn begin(
+        device: &CudaDevice,
+        (sums, total): (Pointer, usize),
+        clip_norm: Option<f64>,
+        steps: impl IntoIterator<Item = AdamWStep>,
+    ) -> Result<GpuStep> {
+        let op = Self::OP;
+        let mut steps = steps.into_iter();
+        let first = steps.next().ok_or_else(|| Error::invalid(op, "there is no parameter"))?;
+        let (correction1, correction2) = first.corrections();
+        let learning_rate = steps.map(|step| step.learning_rate).fold(first.learning_rate, f64::max);
+        let of_step = StepState {
+            learning_rate: learning_rate as f32,
+            correction1: correction1 as f32,
+            correction2: correction2 as f32,
+            ..StepState::zeroed()
+        };
+        let state = device.upload(op, &[of_step])?;
+        let count = int(op, total)?;
+        let most = clip_norm.map_or(0.0, |norm| norm as f32);
+        let to = state.pointer();
+        let arguments = [bytes_of(&sums), bytes_of(&count), bytes_of(&most), bytes_of(&to)];
+        Launch::new(device, op, FILE, "clip_factor").threads(32).with_all(&arguments)?;
+        Ok(GpuStep { device: device.clone(), state, learning_rate, first })
+    }
+
+    /// Updates `ranges` of parameters, gradients, means and means of squares, which are row-major f32 tensors on the GPU. If the
+    /// norm is not finite, nothing is changed.
+    ///
+    /// # Errors
+    /// Returns an error if a tensor is not f32 on the GPU, a range exceeds one, or the device fails.
+    pub fn apply(&self, tensors: [&Tensor; 4], ranges: &[(Range<usize>, AdamWStep)]) -> Result<()> {
+        check_f32(Self::OP, &tensors)?;
+        let end = ranges.iter().map(|(range, _)| range.end).max().unwrap_or(0);
+        for tensor in tensors {
+            if device_of(Self::OP, tensor)? != self.device
+                || !tensor.layout().is_contiguous()
+                || end > tensor.elements()
+            {
+                let reason = format!("{tensor:?} is not row-major on the GPU with {end} elements");
+                return Err(Error::invalid(Self::OP, reason));
+            }
+        }
+        self.apply_at(tensors.map(pointer), ranges)
+    }
+
+    fn apply_at(&self, at: [Pointer; 4], steps: &[(Range<usize>, AdamWStep)]) -> Result<()> {
+        let (op, first) = (Self::OP, &self.first);
+        let mut blocks = 0;
+        let mut ranges = Vec::with_capacity(steps.len());
+        for (range, step) in steps.iter().filter(|(range, _)| !range.is_empty()) {
+            let is_zero = self.learning_rate == 0.0;
+            ranges.push(KernelRange {
+                start: range.start as u64,
+                count: range.len() as u64,
+                first_block: int(op, blocks)? as u32,
+                rate_factor: if is_zero { 0.0 } else { (step.learning_rate / self.learning_rate) as f32 },
+                weight_decay: step.weight_decay as f32,
+                padding: 0,
+            });
+            blocks += range.len().div_ceil(4 * THREADS as usize);
+        }
+        let of_ranges = self.device.input(op, &ranges)?;
+        let [parameters, gradients, mean, mean_of_squares] = at;
+        let arguments = AdamWArguments {
+            parameters,
+            gradients,
+            mean,
+            mean_of_squares,
+            state: self.state.pointer(),
+            ranges: of_ranges.pointer(),
+            count: int(op, ranges.len())?,
+            new1: (1.0 - first.beta1) as f32,
+            beta2: first.beta2 as f32,
+            new2: (1.0 - first.beta2) as f32,
+            eps: first.eps as f32,
+            padding: 0,
+        };
+        Launch::new(&self.device, op, FILE, "adamw").threads(THREADS).grid([blocks, 1, 1]).with(&arguments)
+    }
+
+    /// Waits for the device and returns the norm of the gradients before scaling.
+    ///
+    /// # Errors
+    /// Returns an error if the device fails.
+    pub fn norm(&self) -> Result<f64> {
+        let mut found = [StepState::zeroed()];
+        self.state.read(Self::OP, 0, &mut found)?;
+        Ok(found[0].norm)
+    }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
-use super::{Gradients, OP};
+use super::{Flat, Gradients, OP};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::memory::Buffer;
+#[cfg(feature = "cuda")]
+use crate::layout::Layout;
 use crate::storage::Storage;
 use crate::tensor::TensorId;
+#[cfg(feature = "cuda")]
+use crate::tensor::{Origin, Tensor};
 
 /// The last elements of flat gradients, which the backward pass in progress no longer changes; see
 /// [`Tensor::backward_streaming`](crate::Tensor::backward_streaming).
@@ -17,7 +19,7 @@ use crate::tensor::TensorId;
 /// As long as such a value lives, the gradients are borrowed, so nothing else changes them either.
 #[derive(Clone)]
 pub struct FinalGradients<'g> {
-    buffer: Arc<Buffer>,
+    storage: Storage,
     start: usize,
     gradients: PhantomData<&'g mut Gradients>,
 }
@@ -29,16 +31,35 @@ impl FinalGradients<'_> {
     }
 
     /// Returns the elements from [`start`](FinalGradients::start) to the end of the flat buffer. Those of a parameter without
-    /// a gradient have arbitrary values.
+    /// a gradient have arbitrary values. On a GPU there are none: see [`on_gpu`](FinalGradients::on_gpu).
     pub fn values(&self) -> &[f32] {
-        self.buffer.part(self.start..self.buffer.len() / size_of::<f32>())
+        match &self.storage {
+            Storage::Cpu(buffer) => buffer.part(self.start..buffer.len() / size_of::<f32>()),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(_) => &[],
+        }
+    }
+
+    /// Returns the elements from [`start`](FinalGradients::start) to the end of the flat buffer, if they are on a GPU. The
+    /// work that computes them has been submitted.
+    ///
+    /// # Errors
+    /// Returns an error if the gradients are on the CPU.
+    #[cfg(feature = "cuda")]
+    pub fn on_gpu(&self) -> Result<Tensor> {
+        let Storage::Cuda(buffer) = &self.storage else {
+            return Err(Error::gradient(OP, "the gradients are on the CPU, not on a GPU"));
+        };
+        let mut layout = Layout::contiguous(OP, &[buffer.len() / size_of::<f32>() - self.start])?;
+        layout.offset = self.start;
+        Ok(Tensor::from_parts(self.storage.clone(), layout, DType::F32, Origin::Constant))
     }
 }
 
 /// The parameters at the end of an arena whose gradients are final. A backward pass comes to the last parameters of a model
 /// first.
 pub(crate) struct FinalSuffix<'g> {
-    buffer: Arc<Buffer>,
+    storage: Storage,
     /// The start of each parameter in the flat buffer, in ascending order, without those that are final.
     places: Vec<(usize, TensorId)>,
     /// Parameters that are final, but precede one that is not.
@@ -50,16 +71,16 @@ impl<'g> FinalSuffix<'g> {
     /// Begins a backward pass.
     ///
     /// # Errors
-    /// Returns an error if the gradients do not mirror f32 parameters on the CPU.
+    /// Returns an error if the gradients do not mirror f32 parameters.
     pub(crate) fn of(gradients: &Gradients) -> Result<FinalSuffix<'g>> {
         let flat = gradients.flat.as_ref().filter(|flat| flat.dtype == DType::F32);
-        let Some(Storage::Cpu(buffer)) = flat.map(|flat| &flat.storage) else {
-            return Err(Error::gradient(OP, "the gradients do not mirror an arena of f32 parameters on the CPU"));
+        let Some(Flat { storage, .. }) = flat else {
+            return Err(Error::gradient(OP, "the gradients do not mirror an arena of f32 parameters"));
         };
         let place = |(id, entry): (&TensorId, &super::Entry)| Some((entry.place.as_ref()?.1, *id));
         let mut places: Vec<(usize, TensorId)> = gradients.entries.iter().filter_map(place).collect();
         places.sort_unstable_by_key(|(start, _)| *start);
-        Ok(FinalSuffix { buffer: buffer.clone(), places, waiting: HashSet::new(), gradients: PhantomData })
+        Ok(FinalSuffix { storage: storage.clone(), places, waiting: HashSet::new(), gradients: PhantomData })
     }
 
     /// Makes the gradient of a parameter final, and returns all elements that are if these are more than before.
@@ -80,6 +101,6 @@ impl<'g> FinalSuffix<'g> {
     }
 
     fn from(&self, start: usize) -> FinalGradients<'g> {
-        FinalGradients { buffer: self.buffer.clone(), start, gradients: PhantomData }
+        FinalGradients { storage: self.storage.clone(), start, gradients: PhantomData }
     }
 }

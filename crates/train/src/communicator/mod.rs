@@ -3,22 +3,36 @@
 //! A communicator only moves bytes. MPI promises no order for the additions of a reduction, so ranks exchange numbers and
 //! each adds them in rank order; bf16, which is no type of MPI, travels like any other bytes.
 
+mod device;
 mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 #[cfg(feature = "mpi")]
 mod roll_call;
 mod threads;
 #[cfg(feature = "mpi")]
 mod watch;
 
+use std::time::{Duration, Instant};
+
 use bytemuck::Pod;
+#[cfg(feature = "cuda")]
+use cloze_tensor::{GpuExchange, Tensor};
 
 use crate::{Error, Result};
+pub use device::{open_device, over_gpus};
 pub use launch::{launched_rank, open};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use threads::Threads;
+
+/// A waiting rank yields its core between polls for this long, then it sleeps between them: backward may need the core.
+const YIELDING: Duration = Duration::from_micros(200);
+const SLEEP: Duration = Duration::from_micros(20);
 
 /// The ranks of a job: processes that train one model together, each on its share of every step.
 ///
@@ -77,6 +91,68 @@ pub trait Communicator: Send + Sync {
 
     /// Tells the optimizer step, from 1, that messages about lost ranks name.
     fn at_step(&self, _step: u32) {}
+
+    /// Waits until `is_done` returns true, which takes other ranks. If one of them is lost, ends the job as an exchange does.
+    ///
+    /// # Errors
+    /// Returns the errors of `is_done`, and an error if a rank has left the job.
+    fn wait_until(&self, is_done: &mut dyn FnMut() -> Result<bool>) -> Result<()> {
+        poll(is_done, &mut |_| {})
+    }
+
+    /// Sends a part of a tensor to each rank and receives a part of another from each, as [`all_to_all`] does for the memory of
+    /// the host. The lengths of the parts are in bytes. By default they travel through the memory of the host; a communicator
+    /// that can reach GPUs returns when the exchange is enqueued.
+    ///
+    /// # Errors
+    /// Returns an error if lengths or devices do not fit, or if a rank has left the job.
+    ///
+    /// [`all_to_all`]: Communicator::all_to_all
+    #[cfg(feature = "cuda")]
+    fn all_to_all_on_gpu(
+        &self,
+        exchange: &GpuExchange,
+        (send, sent): (&Tensor, &[usize]),
+        (receive, received): (&Tensor, &[usize]),
+    ) -> Result<()> {
+        let mut bytes = vec![0; received.iter().sum()];
+        self.all_to_all(&exchange.read(send)?, sent, &mut bytes, received)?;
+        Ok(exchange.write(&bytes, receive)?)
+    }
+
+    /// Completes tensors, of each of which every rank has its own part, in rank order. The lengths of the parts are in bytes.
+    /// They travel as in [`all_to_all_on_gpu`](Communicator::all_to_all_on_gpu).
+    ///
+    /// # Errors
+    /// Returns an error if lengths or devices do not fit, or if a rank has left the job.
+    #[cfg(feature = "cuda")]
+    fn all_gather_on_gpu(&self, exchange: &GpuExchange, all: &[(Tensor, Vec<usize>)]) -> Result<()> {
+        for (tensor, lengths) in all {
+            check_lengths(tensor.elements() * tensor.dtype().size(), lengths, self.size())?;
+            let (start, own) = (lengths[..self.rank()].iter().sum::<usize>(), lengths[self.rank()]);
+            let size = tensor.dtype().size();
+            let own = exchange.read(&tensor.narrow(0, start / size, own / size)?)?;
+            let mut bytes = vec![0; lengths.iter().sum()];
+            self.all_gather(&own, &mut bytes, lengths)?;
+            exchange.write(&bytes, tensor)?;
+        }
+        Ok(())
+    }
+}
+
+/// Calls `is_done` until it returns true. After a while, calls `look` with the time passed before each call.
+fn poll(is_done: &mut dyn FnMut() -> Result<bool>, look: &mut dyn FnMut(Duration)) -> Result<()> {
+    let start = Instant::now();
+    while !is_done()? {
+        let waited = start.elapsed();
+        if waited < YIELDING {
+            std::thread::yield_now();
+        } else {
+            look(waited);
+            std::thread::sleep(SLEEP);
+        }
+    }
+    Ok(())
 }
 
 /// The communicator of one process on its own.

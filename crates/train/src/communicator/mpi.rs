@@ -4,7 +4,7 @@
 //! job, without a second thread that calls MPI: `MPI_THREAD_SERIALIZED` suffices.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mpi::Threading;
 use mpi::datatype::{Partition, PartitionMut};
@@ -15,12 +15,8 @@ use mpi::traits::{Communicator as _, CommunicatorCollectives as _, Root as _};
 
 use super::roll_call::RollCall;
 use super::watch::{Watch, print_last};
-use super::{Communicator, check_lengths, check_own, gather_bytes};
+use super::{Communicator, check_lengths, check_own, gather_bytes, poll};
 use crate::{Error, Result};
-
-/// A waiting rank yields its core between polls for this long, then it sleeps between them: backward may need the core.
-const YIELDING: Duration = Duration::from_micros(200);
-const SLEEP: Duration = Duration::from_micros(20);
 
 /// The most bytes of a broadcast message; MPI counts in `i32`.
 const MESSAGE: usize = 1 << 30;
@@ -83,8 +79,18 @@ impl Mpi {
 
     /// Polls a collective until it is complete, or ends the job after the timeout. There is no error to return: MPI may write
     /// to the buffers as long as the collective is under way.
-    fn complete<'a, D: ?Sized>(&self, mut request: Request<'a, D, &LocalScope<'a>>, step: u32) {
-        let start = Instant::now();
+    fn complete<'a, D: ?Sized>(&self, request: Request<'a, D, &LocalScope<'a>>, step: u32) {
+        let mut request = Some(request);
+        let mut is_done = || {
+            request = request.take().and_then(|request| request.test().err());
+            Ok(request.is_none())
+        };
+        // It returns no error.
+        let _ = self.poll(&mut is_done, step);
+    }
+
+    /// Polls until `is_done` returns true, or ends the job after the timeout.
+    fn poll(&self, is_done: &mut dyn FnMut() -> Result<bool>, step: u32) -> Result<()> {
         let mut roll_call = RollCall {
             universe: &self.universe,
             watch: self.watch.as_ref(),
@@ -93,16 +99,7 @@ impl Mpi {
             step,
             looked: Duration::ZERO,
         };
-        while let Err(pending) = request.test() {
-            request = pending;
-            let waited = start.elapsed();
-            if waited < YIELDING {
-                std::thread::yield_now();
-            } else {
-                roll_call.poll(waited);
-                std::thread::sleep(SLEEP);
-            }
-        }
+        poll(is_done, &mut |waited| roll_call.poll(waited))
     }
 
     /// Returns counts and displacements of parts that follow each other.
@@ -188,6 +185,11 @@ impl Communicator for Mpi {
     fn at_step(&self, step: u32) {
         *self.lock() = step;
         self.watch.iter().for_each(|watch| watch.at_step(step));
+    }
+
+    fn wait_until(&self, is_done: &mut dyn FnMut() -> Result<bool>) -> Result<()> {
+        let step = self.lock();
+        self.poll(is_done, *step)
     }
 }
 

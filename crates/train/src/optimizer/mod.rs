@@ -1,6 +1,9 @@
 //! AdamW over the flat parameters of a model, with clipping by the global norm.
 
 mod groups;
+mod on_cpu;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod saved;
 mod sharded;
 pub(crate) mod shares;
@@ -176,15 +179,10 @@ impl Optimizer {
     /// Gradients travel as `dtype`, [`DType::F32`] or [`DType::BF16`], and are added in f32, in rank order.
     ///
     /// # Errors
-    /// Returns an error if `dtype` is another type, or if there are several ranks and the parameters are on a GPU.
+    /// Returns an error if `dtype` is another type, or if there is not enough memory.
     pub fn with_communicator(mut self, ranks: Arc<dyn Communicator>, dtype: DType) -> Result<Optimizer> {
         if ranks.size() > 1 {
-            if !self.device().is_cpu() {
-                let why =
-                    format!("{} of them train on {}: they can only exchange data on CPUs", ranks.size(), self.device());
-                return Err(Error::data("ranks", why));
-            }
-            let sharded = Sharded::new(ranks, self.arena.elements(), dtype)?;
+            let sharded = Sharded::new(ranks, &self.arena, dtype)?;
             self.means = [sharded.zeros()?, sharded.zeros()?];
             self.sharded = Some(sharded);
         }
@@ -227,16 +225,17 @@ impl Optimizer {
     /// Returns the errors of [`backward`](Optimizer::backward), and an error if another rank has left the job.
     pub fn backward_last(&mut self, loss: &Tensor) -> Result<()> {
         let Some(sharded) = &mut self.sharded else { return self.backward(loss) };
-        let exchanged = sharded.exchange_during(|send| Ok(loss.backward_streaming(&mut self.gradients, send)?));
+        let exchanged = sharded.backward(loss, &mut self.gradients);
         if exchanged.is_err() {
             self.gradients.clear();
         }
         exchanged
     }
 
-    /// Returns how long the last step waited for other ranks. Of one rank, that is 0.
+    /// Returns how long the last step waited for other ranks: 0 for a single rank, and on GPUs, for whose exchanges no
+    /// thread waits.
     pub fn waits(&self) -> Waits {
-        self.sharded.as_ref().map_or_else(Waits::default, |sharded| sharded.waits)
+        self.sharded.as_ref().map_or_else(Waits::default, Sharded::waits)
     }
 
     /// Returns the bytes of the running means on this rank.
@@ -303,13 +302,7 @@ impl Optimizer {
                 if self.gradients.is_empty() {
                     self.gradients.fill_with_zeros()?;
                 }
-                let [mean, square] = &mut self.means;
-                let means = [mean.exclusive_slice()?, square.exclusive_slice()?];
-                let mut norm = Ok(0.0);
-                self.arena.update(model, &self.gradients, |values, gradients, parameters| {
-                    norm = sharded.step((values, gradients), means, clip_norm, parameters, step_of);
-                })?;
-                norm?
+                sharded.update((&self.arena, model), &self.gradients, &mut self.means, clip_norm, step_of)?
             }
         };
         if !norm.is_finite() {

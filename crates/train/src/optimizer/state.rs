@@ -57,15 +57,9 @@ impl Optimizer {
     /// left the job.
     pub(crate) fn broadcast_parameters(&self, model: &mut impl Module) -> Result<()> {
         let Some(sharded) = &self.sharded else { return Ok(()) };
-        let values = self.broadcast(sharded, self.arena.values()?)?;
+        let values = sharded.broadcast(&self.arena.values()?)?;
         self.arena.replace(model, &values)?;
         Ok(())
-    }
-
-    /// Returns flat values of rank 0.
-    fn broadcast(&self, sharded: &Sharded, mut values: Tensor) -> Result<Tensor> {
-        sharded.ranks.broadcast(bytemuck::cast_slice_mut(values.exclusive_slice::<f32>()?), 0)?;
-        Ok(values)
     }
 
     /// Returns everything besides the parameters that later steps depend on. With several ranks, the running means are
@@ -87,7 +81,7 @@ impl Optimizer {
     /// Returns the share that this rank has of the running means, in pieces of parameters. The tensors are views, which must
     /// be dropped before the next step.
     pub(crate) fn share(&self) -> Result<Vec<(String, Tensor)>> {
-        self.sharded.as_ref().map_or(Ok(Vec::new()), |sharded| self.pieces(sharded, sharded.ranks.rank(), &self.means))
+        self.sharded.as_ref().map_or(Ok(Vec::new()), |sharded| self.pieces(sharded, sharded.rank(), &self.means))
     }
 
     /// Sends the [share](Optimizer::share) of rank `from` to rank 0, which alone gets it. All ranks must call this.
@@ -147,7 +141,7 @@ impl Optimizer {
             let values = saved.map_or_else(|| Ok(self.arena.zeros()?), |saved| self.flat(saved, AVERAGE))?;
             let values = match &self.sharded {
                 None => values,
-                Some(sharded) => self.broadcast(sharded, values)?,
+                Some(sharded) => sharded.broadcast(&values)?,
             };
             if let Some(average) = &mut self.average {
                 average.values = values;
