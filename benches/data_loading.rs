@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloze::prelude::*;
-use cloze::train::{PairExample, TokenizedCorpus, VocabularyTable};
+use cloze::train::{CorpusFiles, PairExample, ShardOptions, TokenizedCorpus, VocabularyTable};
 use cloze_benches::{Result, Texts, Work, testing, timed, tokenizer};
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ fn main() -> Result {
     let corpus = Corpus::from_documents(documents)?;
     suite.bench("corpus/tokenize", text(), || Ok(|| timed(|| TokenizedCorpus::new(&corpus, &tokenizer))));
 
-    suite.bench("corpus/read, tokenize into a file", text(), || tokenized_file(&sentences, &tokenizer));
+    suite.bench("corpus/prepare shards", text(), || prepared(&sentences, &tokenizer));
 
     for (name, form) in [("tsv", tsv as fn(&str) -> String), ("jsonl", json)] {
         let work = Work::text(sentences.len(), "rows", bytes);
@@ -63,13 +63,12 @@ fn corpus_file(sentences: &[String]) -> Result<impl FnMut() -> Result<Duration>>
     opening(folder, |folder| Corpus::open(folder.join("corpus.txt")))
 }
 
-fn tokenized_file<'a>(
-    sentences: &[String],
-    tokenizer: &'a Tokenizer,
-) -> Result<impl FnMut() -> Result<Duration> + use<'a>> {
+fn prepared<'a>(sentences: &[String], tokenizer: &'a Tokenizer) -> Result<impl FnMut() -> Result<Duration> + use<'a>> {
     let (folder, documents) = (tempfile::tempdir()?, sentences.chunks(DOCUMENT).map(|document| document.join("\n")));
-    let text = documents.collect::<Vec<_>>().join("\n\n");
-    Ok(move || timed(|| TokenizedCorpus::from_reader(text.as_bytes(), tokenizer, folder.path().join("tokens"))))
+    let file = folder.path().join("corpus.txt");
+    std::fs::write(&file, documents.collect::<Vec<_>>().join("\n\n"))?;
+    let (files, options) = (CorpusFiles::at([&file])?.progress(false), ShardOptions::new().replace(true));
+    Ok(move || timed(|| files.prepare(tokenizer, folder.path().join("shards"), &options)))
 }
 
 fn corpus_folder(sentences: &[String]) -> Result<impl FnMut() -> Result<Duration>> {

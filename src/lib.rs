@@ -37,6 +37,7 @@ mod book {
         course: "course.md",
         fine_tune: "how-to/fine-tune.md",
         pre_train: "how-to/pre-train.md",
+        prepare_a_corpus: "how-to/prepare-a-corpus.md",
         embed_and_search: "how-to/embed-and-search.md",
         rerank: "how-to/rerank.md",
         long_texts: "how-to/long-texts.md",

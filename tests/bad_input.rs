@@ -1,6 +1,7 @@
 //! Errors of users. Each is reported in one line that names the file, the value and the limit, with exit status 1, and
 //! leaves no partial files behind.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cloze::bert::PreTrainingTargets;
@@ -117,11 +118,52 @@ fn settings() -> Result {
     assert!(refused_with(&["--vocab-size", "4"])?.contains('4'));
     assert!(refused_with(&["--vocab", "/no/such/vocab.txt"])?.contains("/no/such/vocab.txt"));
     assert!(refused_with(&["--model", "/no/such/model"])?.contains("/no/such/model"));
-    assert!(refused_with(&["--cache", &folder.path("cache")])?.contains("--cache needs --vocab or --model"));
     let broken = folder.file("pairs.json", b"[{\"a\": 1}]")?;
     assert!(refused_with(&["--inspect", &broken])?.contains("pairs.json"));
     let said = refused(&["--corpus", &corpus, "--pairs", "10", "--minutes=-1"])?;
     assert!(said.contains("--minutes is -1"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn prepared_corpora() -> Result {
+    let folder = Folder::new()?;
+    let corpus = folder.file("corpus.txt", &TWO_DOCUMENTS.repeat(40))?;
+    let out = folder.path("shards");
+    let prepare = |more: &[&str]| refused_by("prepare_corpus", &[&["--vocab-size", "60", "--corpus"], more].concat());
+    assert!(prepare(&[&folder.path("missing"), "--out", &out])?.contains("missing: cannot read"));
+    assert!(prepare(&[&corpus, "--out", &folder.path("")])?.contains("neither empty nor a folder of shards"));
+    assert!(prepare(&[&corpus, "--out", &out, "--shard-tokens", "0"])?.contains("shard_tokens is 0"));
+    let json = folder.file("a.jsonl", b"{\"text\": \"a b\"}\n{\"text\": 1}\n")?;
+    assert!(prepare(&[&corpus, &json, "--out", &out])?.contains("a.jsonl:2: corpus: field text is not a string: 1"));
+    let arguments = ["--vocab-size", "60", "--keep-duplicates", "--corpus", &corpus, "--out", &out];
+    // A limit on the size of files stands in for a full disk.
+    #[cfg(unix)]
+    {
+        let limited = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
+        let output =
+            Command::new("sh").args(["-c", limited]).arg(program("prepare_corpus")?).args(arguments).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("cannot write"), "{said}");
+        assert_eq!(std::fs::read_dir(folder.0.path())?.count(), 2, "something is left over: {said}");
+    }
+    let output = Command::new(program("prepare_corpus")?).args(arguments).output()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(prepare(&[&corpus, "--out", &out])?.contains("has shards already"));
+    assert!(prepare(&[&out, "--out", &folder.path("more")])?.contains("this is a folder of shards"));
+
+    let train = |more: &[&str]| refused(&[&["--steps", "1", "--corpus", &out], more].concat());
+    assert!(train(&["--cased"])?.contains("--cased cannot be chosen: the shards have their own tokenizer"));
+    assert!(train(&["--vocab-size", "9"])?.contains("--vocab-size cannot be chosen"));
+    assert!(train(&["--cache", &folder.path("cache")])?.contains("this is a folder of shards"));
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    assert!(train(&["--model", &model.to_string_lossy()])?.contains("the shards were made with another tokenizer"));
+    let shard = Path::new(&out).join("shard-00000.safetensors");
+    let bytes = std::fs::read(&shard)?;
+    std::fs::write(&shard, &bytes[1..])?;
+    assert!(train(&[])?.contains("shard-00000.safetensors: shard: has "));
+    std::fs::write(&shard, [&bytes[..bytes.len() - 1], b"x"].concat())?;
+    assert!(train(&[])?.contains("shard-00000.safetensors: shard: its hash is "));
     Ok(())
 }
 

@@ -36,6 +36,29 @@ fn pretrain_continues_from_a_model() -> Result {
     Ok(())
 }
 
+/// Shards and a cache give the losses of the text itself.
+#[test]
+fn pretrain_on_prepared_corpora() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (shards, cache, json) = (path("shards"), path("cache"), path("report.json"));
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mini-corpus.txt");
+    let corpus = corpus.to_string_lossy();
+    let said = printed("prepare_corpus", &["--corpus", &corpus, "--vocab-size", "500", "--out", &shards])?;
+    assert!(said.contains("compared with their hashes") && !said.contains("duplicates"), "{said}");
+    let losses = |arguments: &[&str]| -> Result<Value> {
+        let recipe = ["--layers", "1", "--hidden", "32", "--heads", "2", "--steps", "4", "--json", &json];
+        printed("pretrain", &[&recipe[..], arguments].concat())?;
+        Ok(serde_json::from_str::<Value>(&std::fs::read_to_string(&json)?)?["losses"].take())
+    };
+    let expected = losses(&["--corpus", &corpus, "--vocab-size", "500"])?;
+    assert_eq!(list(&expected)?.len(), 4);
+    assert_eq!(losses(&["--corpus", &shards])?, expected);
+    assert_eq!(losses(&["--corpus", &corpus, "--vocab", &shards, "--cache", &cache])?, expected);
+    assert_eq!(losses(&["--corpus", &corpus, "--vocab-size", "500", "--cache", &cache])?, expected);
+    Ok(())
+}
+
 /// Without next sentences, the model is a masked-language model that reads single segments, and can be continued.
 #[test]
 fn pretrain_without_next_sentences() -> Result {

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use cloze::prelude::*;
-use cloze_examples::{DeviceArgument, RankArguments};
+use cloze_examples::{DeviceArgument, RankArguments, VocabularyArguments};
 use serde::Serialize;
 
 /// Pre-trains BERT on raw text: masked words and, by default, next sentences.
 #[derive(Parser, Serialize)]
 pub struct Arguments {
-    /// File (a sentence per line, a blank line between documents) or folder of prose files [default: a small built-in
-    /// corpus]
+    /// File (a sentence per line, a blank line between documents), folder of prose files, or folder of shards that
+    /// prepare_corpus wrote [default: a small built-in corpus]
     #[arg(long)]
     pub corpus: Option<PathBuf>,
     /// Folder to cache the tokens of the corpus in, for text larger than memory; later runs read them from there
@@ -37,18 +37,9 @@ pub struct Arguments {
     /// Number of attention heads [default: from --config, or with --hidden as many as have size 64]
     #[arg(long)]
     pub heads: Option<usize>,
-    /// A vocab.txt, or a folder with a tokenizer, instead of training a vocabulary
-    #[arg(long, conflicts_with = "vocab_size")]
-    pub vocab: Option<PathBuf>,
-    /// Maximum size of the trained vocabulary
-    #[arg(long, default_value_t = 8000)]
-    pub vocab_size: usize,
-    /// Keep upper case and accents
-    #[arg(long)]
-    pub cased: bool,
-    /// Keep accents, but not upper case
-    #[arg(long, conflicts_with = "cased")]
-    pub accents: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub vocabulary: VocabularyArguments,
     /// Draw this many sentence pairs once, as the course does, and hold out a tenth of them. Without it, segments are
     /// filled up to the maximum length, as in BERT, and whole documents are held out [default for the built-in corpus:
     /// 1000]
@@ -211,11 +202,6 @@ impl Arguments {
             "constant" => Schedule::Constant { warmup },
             _ => Schedule::Linear { warmup },
         }
-    }
-
-    pub fn tokenizer_options(&self) -> TokenizerOptions {
-        let options = TokenizerOptions::default().lowercase(!self.cased);
-        if self.accents { options.strip_accents(false) } else { options }
     }
 
     pub fn save_options(&self) -> SaveOptions {

@@ -1,10 +1,11 @@
 //! From the command line to everything that training needs: tokenizer, model, and data to train and evaluate on.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{Budget, PairExample, TokenizedCorpus, VocabularyTable};
+use cloze::train::{Budget, CorpusFiles, PairExample, Shards, TokenizedCorpus, VocabularyTable};
 use cloze_examples::{Result, built_in};
 
 use crate::arguments::Arguments;
@@ -27,13 +28,12 @@ impl<M: PreTrainedModel> Setup<M> {
     /// Reads and tokenizes the corpus, draws the data, and creates or opens the model. Prints sizes and times.
     pub fn new(arguments: &Arguments) -> Result<Setup<M>> {
         let start = Instant::now();
-        let text = text(arguments)?;
+        let source = Source::open(arguments)?;
         let read = start.elapsed();
-        let tokenizer = tokenizer(arguments, text.as_ref())?;
+        let tokenizer = source.tokenizer(arguments)?;
         let trained = start.elapsed();
         let model: M = model(arguments, &tokenizer)?;
-        let corpus = tokenized(arguments, text.as_ref(), &tokenizer)?;
-        drop(text);
+        let corpus = source.tokenized(&tokenizer)?;
         let [documents, sentences, tokens] = [corpus.document_count(), corpus.sentence_count(), corpus.token_count()];
         check_length(arguments, model.config())?;
         let (training, held_out) = data(arguments, corpus, &tokenizer)?;
@@ -48,26 +48,56 @@ impl<M: PreTrainedModel> Setup<M> {
     }
 }
 
-/// Reads the corpus, or returns `None` if it goes through a cache and is never in memory as a whole.
-fn text(arguments: &Arguments) -> Result<Option<Corpus>> {
-    match (&arguments.corpus, &arguments.cache) {
-        (None, _) => Ok(Some(built_in::mini_corpus()?)),
-        (Some(path), None) => Ok(Some(Corpus::open(path)?)),
-        (Some(_), Some(_)) => Ok(None),
-    }
+/// The corpus before it is tokenized, or shards of one that is.
+enum Source {
+    Text(Corpus),
+    /// Text that goes through the cache in this folder, and is never in memory as a whole.
+    Files(CorpusFiles, PathBuf),
+    Shards(Box<Shards>),
 }
 
-fn tokenizer(arguments: &Arguments, text: Option<&Corpus>) -> Result<Tokenizer> {
-    let options = arguments.tokenizer_options();
-    if let Some(place) = &arguments.model {
-        return Ok(Tokenizer::open(place)?);
+impl Source {
+    fn open(arguments: &Arguments) -> Result<Source> {
+        let Some(path) = &arguments.corpus else { return Ok(Source::Text(built_in::mini_corpus()?)) };
+        match &arguments.cache {
+            None if Shards::is_at(path) => {
+                if let Some(name) = arguments.vocabulary.of_a_new_one() {
+                    let why = "the shards have their own tokenizer: leave it out, or prepare the corpus again with it";
+                    return Err(format!("{}: {name} cannot be chosen: {why}", path.display()).into());
+                }
+                Ok(Source::Shards(Box::new(Shards::open(path)?)))
+            }
+            None => Ok(Source::Text(Corpus::open(path)?)),
+            Some(cache) => Ok(Source::Files(CorpusFiles::at([path])?, cache.clone())),
+        }
     }
-    Ok(match (&arguments.vocab, text) {
-        (Some(path), _) if path.is_dir() => Tokenizer::open(path)?,
-        (Some(path), _) => Tokenizer::from_vocab_file(path, &options)?,
-        (None, Some(text)) => Tokenizer::train(text.sentences(), arguments.vocab_size, &TrainOptions::from(options))?,
-        (None, None) => return Err("--cache needs --vocab or --model".into()),
-    })
+
+    /// Opens the tokenizer that is asked for, or that of the shards, or trains a vocabulary.
+    fn tokenizer(&self, arguments: &Arguments) -> Result<Tokenizer> {
+        let given = match &arguments.model {
+            Some(place) => Some(Tokenizer::open(place)?),
+            None => arguments.vocabulary.open()?,
+        };
+        let (size, options) = (arguments.vocabulary.size(), TrainOptions::from(arguments.vocabulary.options()));
+        Ok(match (self, given) {
+            (Source::Shards(shards), Some(tokenizer)) => {
+                shards.check_tokenizer(&tokenizer)?;
+                tokenizer
+            }
+            (_, Some(tokenizer)) => tokenizer,
+            (Source::Text(text), None) => Tokenizer::train(text.sentences(), size, &options)?,
+            (Source::Files(files, _), None) => files.train_tokenizer(size, &options)?,
+            (Source::Shards(shards), None) => shards.tokenizer()?,
+        })
+    }
+
+    fn tokenized(self, tokenizer: &Tokenizer) -> Result<TokenizedCorpus> {
+        Ok(match self {
+            Source::Text(text) => TokenizedCorpus::new(&text, tokenizer)?,
+            Source::Files(files, cache) => files.tokenize(tokenizer, cache)?,
+            Source::Shards(shards) => shards.corpus()?,
+        })
+    }
 }
 
 /// Opens the model of `--model`, or creates a new one.
@@ -103,14 +133,6 @@ fn config(arguments: &Arguments, vocab_size: usize) -> Result<BertConfig> {
         config.attention_probs_dropout_prob = dropout;
     }
     Ok(config)
-}
-
-fn tokenized(arguments: &Arguments, text: Option<&Corpus>, tokenizer: &Tokenizer) -> Result<TokenizedCorpus> {
-    match (text, &arguments.corpus, &arguments.cache) {
-        (Some(text), ..) => Ok(TokenizedCorpus::new(text, tokenizer)?),
-        (None, Some(path), Some(cache)) => Ok(TokenizedCorpus::cached([path], tokenizer, cache)?),
-        _ => Err("--cache needs --corpus".into()),
-    }
 }
 
 fn check_length(arguments: &Arguments, config: &BertConfig) -> Result {

@@ -11,6 +11,7 @@ mod padding;
 mod python;
 mod sentences;
 mod settings;
+mod shards;
 mod tokenizers;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -1,17 +1,16 @@
 //! Streams text of any size through the pre-training input pipeline, and prints the memory and time it takes:
 //!
 //! ```text
-//! cargo run --release -p cloze-train --example stream_corpus -- GIGABYTES FOLDER [file|pipe] [VOCABULARY]
+//! cargo run --release -p cloze-train --example stream_corpus -- GIGABYTES FOLDER [VOCABULARY]
 //! ```
 //!
-//! The text consists of random words in sentences and documents, and is the same for the same size. `file` writes it to the
-//! folder and reads it through the cache, as for a corpus of your own; `pipe` only writes its tokens. The program then
-//! draws, masks and packs an epoch of BERT's pairs, and repeats some batches from its middle, as a resumed run would. It
-//! empties the folder at the end.
+//! The text consists of random words in sentences and documents, and is the same for the same size. The program writes it to
+//! the folder, prepares shards of it twice and compares them, opens them, draws, masks and packs an epoch of BERT's pairs,
+//! and repeats some batches from its middle, as a resumed run would. It empties the folder at the end.
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -19,11 +18,11 @@ use std::time::Instant;
 
 use cloze_bert::{Tokenizer, TokenizerOptions, TrainOptions};
 use cloze_tensor::random::{Purpose, Stream};
-use cloze_train::{CorpusFiles, PairExample, PreTraining, TokenizedCorpus, VocabularyTable};
+use cloze_train::{CorpusFiles, PairExample, PreTraining, ShardOptions, Shards, VocabularyTable};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: stream_corpus GIGABYTES FOLDER [file|pipe] [VOCABULARY]";
+const USAGE: &str = "usage: stream_corpus GIGABYTES FOLDER [VOCABULARY]";
 
 /// The number of examples per batch.
 const BATCH: usize = 256;
@@ -37,23 +36,20 @@ fn main() -> Result {
     let bytes = (gigabytes.parse::<f64>()? * 1e9) as usize;
     let folder = Path::new(folder).join("stream_corpus");
     fs::create_dir_all(&folder)?;
-    let vocabulary = rest.get(1).map(PathBuf::from);
-    let streamed = match rest.first().map(String::as_str) {
-        Some("file") => run(bytes, &folder, true, vocabulary),
-        Some("pipe") | None => run(bytes, &folder, false, vocabulary),
-        Some(_) => Err(USAGE.into()),
-    };
+    let streamed = run(bytes, &folder, rest.first().map(PathBuf::from));
     fs::remove_dir_all(&folder)?;
     streamed
 }
 
-fn run(bytes: usize, folder: &Path, is_file: bool, vocabulary: Option<PathBuf>) -> Result {
+fn run(bytes: usize, folder: &Path, vocabulary: Option<PathBuf>) -> Result {
     let tokenizer = tokenizer(vocabulary)?;
     println!("{bytes} bytes of text, vocabulary of {}: {}", tokenizer.vocab_size(), MemoryUse::now());
-    let read = if is_file { read_file } else { read_pipe };
-    let (corpus, seconds) = read(bytes, folder, &tokenizer)?;
-    println!("{corpus:?}: {}", MemoryUse::now());
-    println!("read, tokenized, written and checked in {seconds:.1} s: {:.1} MB/s", bytes as f64 / 1e6 / seconds);
+    let shards = prepare(bytes, folder, &tokenizer)?;
+    let start = Instant::now();
+    let corpus = shards.corpus()?;
+    let (opened, size) = (start.elapsed().as_secs_f64(), size(&folder.join("shards"))?);
+    println!("{corpus:?} in {} shards: {}", shards.shard_count(), MemoryUse::now());
+    println!("{size} bytes compared with their hashes in {opened:.2} s: {:.0} MB/s", size as f64 / 1e6 / opened);
 
     let data = PreTraining::from_tokenized(corpus, VocabularyTable::new(&tokenizer)?).seq_len(128).seed(1);
     let start = Instant::now();
@@ -74,8 +70,8 @@ fn tokenizer(vocabulary: Option<PathBuf>) -> Result<Tokenizer> {
     }
 }
 
-/// Writes the text to a file and reads it through the cache, twice. Returns the corpus and the seconds of the first time.
-fn read_file(bytes: usize, folder: &Path, tokenizer: &Tokenizer) -> Result<(TokenizedCorpus, f64)> {
+/// Writes the text to a file and prepares shards of it, twice.
+fn prepare(bytes: usize, folder: &Path, tokenizer: &Tokenizer) -> Result<Shards> {
     let path = folder.join("text.txt");
     let mut file = BufWriter::with_capacity(1 << 20, File::create(&path)?);
     for text in text(bytes) {
@@ -83,21 +79,25 @@ fn read_file(bytes: usize, folder: &Path, tokenizer: &Tokenizer) -> Result<(Toke
     }
     file.into_inner()?.sync_all()?;
     println!("written: {}", MemoryUse::now());
-    let start = Instant::now();
-    drop(CorpusFiles::at([&path])?.tokenize(tokenizer, folder)?);
-    let (seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
-    let corpus = CorpusFiles::at([&path])?.tokenize(tokenizer, folder)?;
-    println!("opened again, with text and tokens checked, in {:.1?}", start.elapsed());
+    let mut indices = Vec::new();
+    for out in ["shards", "again"].map(|name| folder.join(name)) {
+        let start = Instant::now();
+        let found = CorpusFiles::at([&path])?.prepare(tokenizer, &out, &ShardOptions::new())?;
+        let seconds = start.elapsed().as_secs_f64();
+        let (speed, text) = (found.text_bytes as f64 / 1e6 / seconds, found.text_bytes);
+        println!("{text} bytes prepared in {seconds:.1} s: {speed:.1} MB/s: {}", MemoryUse::now());
+        // It has the hashes of all shards.
+        indices.push(fs::read(out.join("index.json"))?);
+    }
+    println!("the same bytes: {}", indices[0] == indices[1]);
+    fs::remove_dir_all(folder.join("again"))?;
     fs::remove_file(path)?;
-    Ok((corpus, seconds))
+    Ok(Shards::open(folder.join("shards"))?)
 }
 
-/// Tokenizes the text while it is generated. Returns the corpus and the seconds that it took.
-fn read_pipe(bytes: usize, folder: &Path, tokenizer: &Tokenizer) -> Result<(TokenizedCorpus, f64)> {
-    let start = Instant::now();
-    let text = Pipe { text: text(bytes), current: Vec::new(), at: 0 };
-    let corpus = TokenizedCorpus::from_reader(text, tokenizer, folder.join("corpus.tokens"))?;
-    Ok((corpus, start.elapsed().as_secs_f64()))
+/// Returns the number of bytes of the files in a folder.
+fn size(folder: &Path) -> Result<u64> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
 }
 
 /// Masks and packs the examples of a range into batches, and prints the speed.
@@ -151,24 +151,6 @@ impl std::fmt::Display for MemoryUse {
             }
             _ => write!(f, "memory use unknown"),
         }
-    }
-}
-
-/// A reader of random text.
-struct Pipe {
-    text: Receiver<Vec<u8>>,
-    current: Vec<u8>,
-    at: usize,
-}
-
-impl Read for Pipe {
-    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
-        if self.at == self.current.len() {
-            (self.current, self.at) = (self.text.recv().unwrap_or_default(), 0);
-        }
-        let read = (&self.current[self.at..]).read(to)?;
-        self.at += read;
-        Ok(read)
     }
 }
 

@@ -38,7 +38,9 @@ pub use class_labels::{label_names, multi_label_names};
 pub use classification::{ClassificationEvaluation, Classify};
 pub use cloze_bert::tags::TagScheme;
 pub use conll::{ConllFormat, ConllReport, read_conll};
-pub use corpus::{Corpus, CorpusFiles, TokenizedCorpus};
+pub use corpus::{
+    Corpus, CorpusFiles, CorpusStatistics, DroppedTexts, LengthStatistics, ShardOptions, Shards, TokenizedCorpus,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::PreTrainingEvaluation;
 pub use labelled::{

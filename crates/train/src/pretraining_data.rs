@@ -259,7 +259,7 @@ impl DataSet for PreTraining {
 
     fn fingerprint(&self) -> Option<u64> {
         let mut print = Fingerprint::new();
-        self.corpus.ids().for_each(|id| print.add(&id.to_le_bytes()));
+        print.add(&self.corpus.fingerprint().to_le_bytes());
         let settings = format!("{:?} {:?} {} {:?}", self.pairs, self.masking, self.seed, self.examples);
         print.add(settings.as_bytes());
         Some(print.finish())

@@ -6,13 +6,15 @@ mod common;
 use std::path::Path;
 
 use cloze_bert::{
-    BertConfig, BertForMaskedLM, BertForSequenceClassification, Mode, PreTrainedModel, Tokenizer, TrainOptions,
+    BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, Mode, PreTrainedModel, Tokenizer,
+    TrainOptions,
 };
 use cloze_tensor::Module;
 use cloze_tensor::random::{Purpose, Stream};
 use cloze_train::{
-    AdamW, BatchRamp, Corpus, Every, LabelledData, LengthWarmup, Masking, MaskingRate, MaskingUnit, PreTraining,
-    PreTrainingEvaluation, Sequence, Trainer, TrainingReport, Unigram,
+    AdamW, BatchRamp, Corpus, CorpusFiles, Every, LabelledData, LengthWarmup, Masking, MaskingRate, MaskingUnit,
+    PreTraining, PreTrainingEvaluation, Sequence, ShardOptions, Shards, TokenizedCorpus, Trainer, TrainingReport,
+    Unigram, VocabularyTable,
 };
 
 use common::device;
@@ -192,5 +194,51 @@ fn ramps_by_batches_and_by_tokens_are_the_same() -> Result {
     assert_eq!(of_steps(|trainer| trainer.batch_size(2).accumulate(4))?, whole);
     let tokens = of_steps(|trainer| trainer.batch_tokens(32))?;
     assert_eq!(tokens[..7].iter().map(|(size, _)| *size).collect::<Vec<_>>(), [2, 2, 3, 3, 4, 5, 5]);
+    Ok(())
+}
+
+/// The same documents in shards give the same examples in the same order, so a run can begin on text and end on shards.
+#[test]
+fn training_on_shards_has_the_bits_of_training_on_text() -> Result {
+    let folder = tempfile::tempdir()?;
+    let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
+    let mut sentence = || (0..6).map(|_| format!("w{}", stream.below(12))).collect::<Vec<_>>().join(" ");
+    let documents: Vec<Vec<String>> = (0..24).map(|number| (0..2 + number % 7).map(|_| sentence()).collect()).collect();
+    let tokenizer = Tokenizer::train(documents.concat(), 80, &TrainOptions::new())?;
+    let text = folder.path().join("corpus.txt");
+    std::fs::write(&text, documents.iter().map(|document| document.join("\n") + "\n\n").collect::<String>())?;
+    let options = ShardOptions::new().shard_tokens(100);
+    CorpusFiles::at([&text])?.progress(false).prepare(&tokenizer, folder.path().join("shards"), &options)?;
+    let shards = Shards::open(folder.path().join("shards"))?;
+    assert!(shards.shard_count() > 5);
+
+    let (vocabulary, config) = (VocabularyTable::new(&tokenizer)?, tiny(tokenizer.vocab_size()));
+    let on_text =
+        PreTraining::from_tokenized(TokenizedCorpus::new(&Corpus::open(&text)?, &tokenizer)?, vocabulary.clone());
+    let on_shards = PreTraining::from_tokenized(shards.corpus()?, vocabulary);
+    // A corpus in one block, and in blocks that lie across shards.
+    for buffer in [1 << 20, 320] {
+        let set = |data: &PreTraining| data.clone().seq_len(24).seed(2).shuffle_buffer(buffer);
+        // Each part but the last one fails after its checkpoint, and the next one resumes it.
+        let run = |parts: &[&PreTraining], directory: &str| -> Result<Vec<u32>> {
+            let mut model = BertForPreTraining::new(&config, &device(), 1)?;
+            for (number, data) in parts.iter().enumerate() {
+                model = BertForPreTraining::new(&config, &device(), 1)?;
+                let trainer = Trainer::new(&mut model).optimizer(AdamW::new(3e-3)).batch_size(4).steps(8);
+                let directory = folder.path().join(directory);
+                let trainer = trainer.progress(false).directory(directory).checkpoint(Every::Steps(4), 1).resume(true);
+                let ends = number + 1 == parts.len();
+                let report = trainer.run_with(&set(data), |_, step| match ends || step.step < 6 {
+                    true => Ok(()),
+                    false => Err(cloze_train::Error::data("test", "killed")),
+                });
+                assert_eq!(report.is_ok(), ends, "{report:?}");
+            }
+            bits(&model)
+        };
+        let expected = run(&[&on_text], &format!("text-{buffer}"))?;
+        assert!(run(&[&on_shards], &format!("shards-{buffer}"))? == expected);
+        assert!(run(&[&on_text, &on_shards], &format!("both-{buffer}"))? == expected);
+    }
     Ok(())
 }

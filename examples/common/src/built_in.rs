@@ -1,5 +1,7 @@
 //! Built-in data: a small corpus, sentences with invented names, and questions about invented voyages.
 
+use std::path::{Path, PathBuf};
+
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::{AnswerSpan, QuestionExample, Result, TaggedSentence};
@@ -13,6 +15,16 @@ const MINI_CORPUS: &str = include_str!("../../data/mini-corpus.txt");
 pub fn mini_corpus() -> Result<Corpus> {
     let documents = MINI_CORPUS.split("\n\n").map(|document| document.lines().map(str::to_string).collect());
     Corpus::from_documents(documents.collect())
+}
+
+/// Writes these documents to a file in `folder`, a sentence per line. Returns its path.
+///
+/// # Errors
+/// Returns an error if the file cannot be written.
+pub fn mini_corpus_file(folder: &Path) -> std::io::Result<PathBuf> {
+    let path = folder.join("mini-corpus.txt");
+    std::fs::write(&path, MINI_CORPUS)?;
+    Ok(path)
 }
 
 /// Returns six documents of 60 sentences of random words, so that batches are large enough to occupy several threads.

@@ -14,6 +14,7 @@ mod ranks;
 mod reviews;
 mod table;
 mod training;
+mod vocabulary;
 
 pub use arguments::{dropout, positive, set_threads, texts};
 pub use exit::{Result, exit_code, program};
@@ -26,3 +27,4 @@ pub use ranks::{RankArguments, parse, ranks};
 pub use reviews::{LabelledTexts, Rows, TextsArgument, rows, say_decimal_commas};
 pub use table::{Table, thousands};
 pub use training::{Epoch, Recipe, TrainingArguments, describe_dropout};
+pub use vocabulary::VocabularyArguments;

@@ -1,84 +1,91 @@
-//! Corpora of any size, tokenized once into a file that is memory-mapped.
+//! Corpora of any size, tokenized once into shards that are found again by their content.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use cloze_bert::Tokenizer;
 use twox_hash::XxHash3_128;
 
-use super::assemble::TokenPart;
-use super::cache_file::{self, WriteFailure, Writer};
 use super::content::ContentHash;
 use super::files::CorpusFiles;
-use super::part::TextPart;
-use super::pieces::TextPieces;
-use super::progress::ReadProgress;
+use super::shards::{ShardOptions, Shards, VERSION, write_folder};
 use super::tokenized::TokenizedCorpus;
 use crate::{Error, Result};
 
-/// The version of the path from text to ids. It must change when the same text and tokenizer give other sentences or ids.
-const PIPELINE_VERSION: u64 = 1;
-
 impl CorpusFiles {
-    /// Returns the token ids of these files from the folder `cache`, or tokenizes the files and writes the ids there. The
-    /// folder is created if it is missing. Neither the text nor the ids are ever in memory as a whole.
+    /// Returns the token ids of these files from the folder `cache`, or tokenizes the files and writes [`Shards`] there. The
+    /// folder is created if it is missing. Neither the text nor the ids are ever in memory as a whole. No document is left
+    /// out: [`prepare`](Self::prepare) leaves out duplicates, and reports what is in the corpus.
     ///
     /// The cache key is a hash of the tokenizer and of every byte of the files, because names and times do not identify
     /// content that was moved, restored, or changed twice within a second. The files are therefore read every time, at the
-    /// speed of the disk; [`TokenizedCorpus::open`] does without that. The cached file is checked as well, and written again
-    /// if it is damaged.
+    /// speed of the disk; [`TokenizedCorpus::open`] does without that. The shards are checked as well, and written again
+    /// if they are damaged.
     ///
-    /// A cached file is between half as large and as large as its text. Delete files that are no longer needed.
+    /// Shards are between half as large and as large as their text. Delete folders that are no longer needed.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, is not UTF-8 or changes meanwhile, if no sentence has a token, or if the
     /// cache cannot be written.
     pub fn tokenize(&self, tokenizer: &Tokenizer, cache: impl AsRef<Path>) -> Result<TokenizedCorpus> {
-        let cache = cache.as_ref();
-        let content = self.content()?;
-        let key = key(content, tokenizer)?;
-        let path = cache.join(format!("{key:032x}.tokens"));
-        // A file that cannot be used is replaced; only a failure to replace it is reported.
-        if let Ok((store, of)) = cache_file::open(&path)
-            && of == key
-        {
-            return Ok(TokenizedCorpus::of_store(store));
+        let stamps = self.stamps()?;
+        let key = self.key(tokenizer)?;
+        let folder = cache.as_ref().join(&key);
+        // A folder that cannot be used is replaced; only a failure to replace it is reported.
+        if let Some(corpus) = open(&folder, &key) {
+            return Ok(corpus);
         }
-        fs::create_dir_all(cache).map_err(|source| Error::io(cache, "cannot write", source))?;
-        cache_file::write(&path, key, tokenizer.vocab_size(), |writer| {
-            let read = tokenize(TextPieces::of_files(self.files.clone()), self.bar("tokenizing"), tokenizer, writer)?;
-            if writer.is_empty() {
-                return Err(self.without_sentence().into());
-            }
-            match read == content {
-                true => Ok(()),
-                false => Err(Error::data_in(&self.path, "corpus", "changed while it was read").into()),
-            }
-        })?;
-        TokenizedCorpus::open(path)
+        let options = ShardOptions::new().deduplicate(false);
+        let written = write_folder(&folder, folder.exists(), |unfinished| {
+            self.write_shards(tokenizer, (unfinished, &folder), &options, Some(key.clone()))?;
+            self.check_stamps(&stamps)
+        });
+        match (written, open(&folder, &key)) {
+            // Another process has written the same meanwhile, if this one could not.
+            (_, Some(corpus)) => Ok(corpus),
+            (Err(error), None) => Err(error),
+            (Ok(()), None) => TokenizedCorpus::open(&folder),
+        }
+    }
+
+    /// Returns the cache key: a hash of everything that the ids depend on, in hexadecimal.
+    fn key(&self, tokenizer: &Tokenizer) -> Result<String> {
+        let mut hash = XxHash3_128::new();
+        hash.write(&VERSION.to_le_bytes());
+        hash.write(&self.content()?.to_le_bytes());
+        hash.write(self.field.as_bytes());
+        hash.write(tokenizer.to_json()?.as_bytes());
+        Ok(format!("{:032x}", hash.finish_128()))
     }
 
     /// Hashes all files.
     fn content(&self) -> Result<u128> {
-        let (mut hash, mut progress) = (ContentHash::default(), self.bar("checking"));
+        let (mut hash, mut progress, mut read_bytes) = (ContentHash::default(), self.bar("checking"), 0);
         let mut bytes = vec![0; 1 << 20];
-        for (path, form) in &self.files {
-            let cannot_read = |source| Error::io(path, "cannot read", source);
-            let mut file = File::open(path).map_err(cannot_read)?;
+        for file in &self.files {
+            let cannot_read = |source| Error::io(&file.path, "cannot read", source);
+            let mut opened = File::open(&file.path).map_err(cannot_read)?;
             loop {
-                match file.read(&mut bytes).map_err(cannot_read)? {
+                match opened.read(&mut bytes).map_err(cannot_read)? {
                     0 => break,
                     read => {
                         hash.write(&bytes[..read]);
-                        progress.advance(read as u64);
+                        read_bytes += read as u64;
+                        progress.advance_to(read_bytes);
                     }
                 }
             }
-            hash.end_text(*form);
+            hash.end_text(file.form);
         }
         Ok(hash.finish())
     }
+}
+
+/// Opens shards that were written with this key, if they are whole.
+fn open(folder: &Path, key: &str) -> Option<TokenizedCorpus> {
+    let shards = Shards::open(folder).ok().filter(|shards| shards.key() == Some(key))?;
+    shards.corpus().ok()
 }
 
 impl TokenizedCorpus {
@@ -102,70 +109,18 @@ impl TokenizedCorpus {
         CorpusFiles::at(paths)?.tokenize(tokenizer, cache)
     }
 
-    /// Opens a file of cached tokens without checking which text and tokenizer it was made with. The file is read once to
-    /// verify its checksums, and mapped. It must not be modified while the corpus or a clone of it exists; replacing or
-    /// deleting it is fine.
+    /// Opens a folder of shards, without checking which text they were made of; see [`Shards`].
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, is not a file of cached tokens, or is damaged.
-    pub fn open(path: impl AsRef<Path>) -> Result<TokenizedCorpus> {
-        Ok(TokenizedCorpus::of_store(cache_file::open(path.as_ref())?.0))
+    /// Returns an error if the folder has no index of shards, or a shard is missing, cut or changed.
+    pub fn open(folder: impl AsRef<Path>) -> Result<TokenizedCorpus> {
+        Shards::open(folder)?.corpus()
     }
-
-    /// Tokenizes a text from a reader, such as a decompressor, into a file of cached tokens at `path`, and opens it. The text
-    /// has a sentence per line and a blank line between documents.
-    ///
-    /// # Errors
-    /// Returns an error if the text cannot be read or is not UTF-8, no sentence has a token, or the file cannot be written.
-    pub fn from_reader(
-        text: impl Read + Send,
-        tokenizer: &Tokenizer,
-        path: impl AsRef<Path>,
-    ) -> Result<TokenizedCorpus> {
-        let path = path.as_ref();
-        cache_file::write(path, 0, tokenizer.vocab_size(), |writer| {
-            let progress = ReadProgress::new("tokenizing", None, true);
-            tokenize(TextPieces::of_reader(text, Path::new("text")), progress, tokenizer, writer)?;
-            Ok(())
-        })?;
-        TokenizedCorpus::open(path)
-    }
-}
-
-/// Tokenizes text into a file and returns the hash of the text.
-fn tokenize(
-    pieces: TextPieces<'_>,
-    mut progress: ReadProgress,
-    tokenizer: &Tokenizer,
-    writer: &mut Writer<'_>,
-) -> Result<u128, WriteFailure> {
-    let work = |part: TextPart| TokenPart::new(part.sentences(), part.document_ends.clone(), tokenizer);
-    let mut failure = None;
-    let take = |part: TokenPart| {
-        writer.push(&part).map_err(|error| {
-            let why = Error::data("cached tokens", error.to_string());
-            failure = Some(error);
-            why
-        })
-    };
-    let read = pieces.for_each(&mut progress, work, take);
-    match failure {
-        Some(error) => Err(WriteFailure::Write(error)),
-        None => Ok(read?),
-    }
-}
-
-/// Returns the cache key: a hash of everything that the ids depend on.
-fn key(content: u128, tokenizer: &Tokenizer) -> Result<u128> {
-    let mut hash = XxHash3_128::new();
-    hash.write(&PIPELINE_VERSION.to_le_bytes());
-    hash.write(&content.to_le_bytes());
-    hash.write(tokenizer.to_json()?.as_bytes());
-    Ok(hash.finish_128())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
 
     use cloze_bert::{TokenizerOptions, TrainOptions};
@@ -189,10 +144,14 @@ mod tests {
         Tokenizer::train(text().lines().take(2_000), 200, &TrainOptions::from(options)).unwrap()
     }
 
+    fn folders(folder: &Path) -> Vec<PathBuf> {
+        let mut folders: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        folders.sort();
+        folders
+    }
+
     fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-        let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+        folders(folder).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }
 
     #[test]
@@ -217,10 +176,11 @@ mod tests {
                 assert!(made == expected && lists(&made) == lists(&expected));
                 assert!(pool.install(tokenize).unwrap() == expected);
                 assert_eq!(made.largest_id(), expected.ids().max().unwrap());
-                written.push(files(cache.path()).remove(0).1);
-                assert_eq!(files(cache.path()).len(), 1, "one file, used twice");
+                assert_eq!(made.fingerprint(), expected.fingerprint());
+                assert_eq!(folders(cache.path()).len(), 1, "one folder, used twice");
+                written.push(files(&folders(cache.path())[0]).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
             }
-            assert!(written[0] == written[1], "the file depends on the number of threads");
+            assert!(written[0] == written[1], "the files depend on the number of threads");
         }
     }
 
@@ -231,7 +191,7 @@ mod tests {
         let uncased = tokenizer(TokenizerOptions::uncased());
         let count = |path: &Path, tokenizer: &Tokenizer| {
             TokenizedCorpus::cached([path], tokenizer, &cache).unwrap();
-            files(&cache).len()
+            folders(&cache).len()
         };
         fs::write(&file, text()).unwrap();
         let time = fs::metadata(&file).unwrap().modified().unwrap();
@@ -257,35 +217,27 @@ mod tests {
         let tokenizer = tokenizer(TokenizerOptions::uncased());
         let cached = || TokenizedCorpus::cached([&file], &tokenizer, &cache).unwrap();
         let expected = lists(&cached());
-        let (path, whole) = files(&cache).remove(0);
-        let mut torn = whole.clone();
-        torn[40_000] ^= 8;
-        for damaged in [&torn[..], &whole[..whole.len() / 2], &[], b"something else"] {
-            fs::write(&path, damaged).unwrap();
-            assert!(
-                TokenizedCorpus::open(&path).unwrap_err().to_string().contains("delete it to tokenize the text again")
-            );
-            assert!(lists(&cached()) == expected && fs::read(&path).unwrap() == whole);
+        let own = folders(&cache).remove(0);
+        let whole = files(&own);
+        // The files of the tokenizer are not read.
+        let is_read = |path: &PathBuf| path.ends_with("shard-00000.safetensors") || path.ends_with("index.json");
+        for (path, bytes) in whole.iter().filter(|(path, _)| is_read(path)) {
+            let mut torn = bytes.clone();
+            torn[bytes.len() / 2] ^= 8;
+            for damaged in [&torn[..], &bytes[..bytes.len() / 2], &[], b"something else"] {
+                fs::write(path, damaged).unwrap();
+                assert!(TokenizedCorpus::open(&own).is_err());
+                assert!(lists(&cached()) == expected && files(&own) == whole);
+            }
         }
-        // An intact file of other content.
+        // Intact shards of other content.
         fs::write(&file, "another text").unwrap();
         cached();
-        let other = files(&cache).into_iter().find(|(other, _)| *other != path).unwrap();
-        fs::write(&path, other.1).unwrap();
+        let other = folders(&cache).into_iter().find(|other| *other != own).unwrap();
+        fs::remove_dir_all(&own).unwrap();
+        fs::rename(other, &own).unwrap();
         fs::write(&file, text()).unwrap();
         assert!(lists(&cached()) == expected);
-    }
-
-    #[test]
-    fn text_from_a_reader() {
-        let folder = tempfile::tempdir().unwrap();
-        let tokenizer = tokenizer(TokenizerOptions::uncased());
-        let read = TokenizedCorpus::from_reader(text().as_bytes(), &tokenizer, folder.path().join("tokens")).unwrap();
-        let lines = text();
-        let documents = lines.split("\n\n").map(|document| document.lines().map(str::to_string).collect()).collect();
-        let expected = TokenizedCorpus::new(&Corpus::from_documents(documents).unwrap(), &tokenizer).unwrap();
-        assert!(read == expected);
-        assert!(read.document_count() > 700);
     }
 
     #[test]
@@ -300,10 +252,10 @@ mod tests {
             fs::write(&file, text).unwrap();
             let error = TokenizedCorpus::cached([&file], &tokenizer, &cache).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
-            assert!(files(&cache).is_empty());
+            assert!(folders(&cache).is_empty());
         }
         fs::write(&file, "fine").unwrap();
         let error = TokenizedCorpus::cached([&file], &tokenizer, file.join("cache")).unwrap_err().to_string();
-        assert!(error.contains("text/cache: cannot write"), "{error}");
+        assert!(error.contains("text/cache/") && error.contains(": cannot write"), "{error}");
     }
 }

@@ -1,55 +1,78 @@
-//! The files of a corpus: a file of sentences or a folder of prose.
+//! The files of a corpus: files that are given, and those that are found in folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+use cloze_bert::{Tokenizer, TrainOptions};
 
 use super::Corpus;
-use super::form::TextForm;
+use super::form::{TextFile, TextForm};
+use super::part::TextPart;
 use super::pieces::TextPieces;
 use super::progress::ReadProgress;
+use super::shards::Shards;
 use crate::{Error, Result};
 
 /// The files of a corpus. They are read in pieces on all threads of the rayon pool; the result does not depend on the number
-/// of threads.
+/// of threads. A document never continues in the next file.
 ///
-/// - A file has a sentence per line and a blank line between documents.
-/// - A folder has a document in each file whose name ends in `.txt`, in the order of their names; subfolders are not
-///   searched. The text is prose with blank lines between paragraphs. It is split at the sentence boundaries of UAX #29,
-///   except after English and Portuguese abbreviations (`Mr.`, `Sra.`, `D.`) and initials, and before words in lower case
-///   (`"Why?" he asked.`).
+/// The name of a file tells its form:
 ///
-/// A document never continues in the next file.
+/// | name | documents |
+/// |---|---|
+/// | `.jsonl`, `.ndjson` | one in each line: a JSON object with prose in the field `text`, or [another](Self::text_field) |
+/// | `.parquet`, with the cargo feature `parquet` | one in each row: prose in the column `text`, or another |
+/// | `.txt` in a folder | the whole file, as prose |
+/// | any other name that is given | a sentence per line, a blank line between documents |
+///
+/// Each but Parquet may be compressed, and end in `.gz` or `.zst`. In a folder, files with other names are not read. Folders
+/// in it are searched too, and files are read in the order of their paths; hidden files and folders, whose names begin with a
+/// dot, and links to folders are left out.
+///
+/// Prose has blank lines between paragraphs. It is split at the sentence boundaries of UAX #29, except after English and
+/// Portuguese abbreviations (`Mr.`, `Sra.`, `D.`) and initials, and before words in lower case (`"Why?" he asked.`).
 #[derive(Clone, Debug)]
 pub struct CorpusFiles {
-    /// The first path asked for, for errors.
-    pub(super) path: PathBuf,
-    pub(super) files: Vec<(PathBuf, TextForm)>,
-    bytes: u64,
-    pub(super) progress: bool,
+    /// The paths asked for.
+    pub(super) given: Vec<PathBuf>,
+    pub(super) files: Vec<TextFile>,
+    /// The field of JSON objects or column of Parquet files with the text.
+    pub(super) field: String,
+    progress: bool,
 }
 
 impl CorpusFiles {
     /// Finds the files at `paths`, each a file or a folder, in this order.
     ///
     /// # Errors
-    /// Returns an error if there is no path, if a path is neither a file nor a folder or cannot be read, or if a folder
-    /// has no `.txt` file.
+    /// Returns an error if there is no path, if a path is neither a file nor a folder or cannot be read, if it is a folder
+    /// of [`Shards`], or if a folder has no text.
     pub fn at<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<CorpusFiles> {
-        let mut found = CorpusFiles { path: PathBuf::new(), files: Vec::new(), bytes: 0, progress: true };
+        let (given, files, field) = (Vec::new(), Vec::new(), "text".to_string());
+        let mut found = CorpusFiles { given, files, field, progress: true };
         for path in paths {
             let path = path.as_ref();
-            if found.files.is_empty() {
-                found.path = path.to_path_buf();
-            }
+            found.given.push(path.to_path_buf());
             let metadata = fs::metadata(path).map_err(|source| Error::io(path, "cannot read", source))?;
             if metadata.is_dir() {
+                let before = found.files.len();
                 found.add_folder(path)?;
+                if found.files.len() == before {
+                    let why = "the folder has no text: no file whose name ends in .txt, .jsonl, .ndjson or .parquet, or in \
+                               one of the first three and .gz or .zst";
+                    return Err(Error::data_in(path, "corpus", why));
+                }
+                found.files[before..].sort_by(|a, b| a.path.cmp(&b.path));
             } else if metadata.is_file() {
-                found.bytes += metadata.len();
-                found.files.push((path.to_path_buf(), TextForm::Lines));
+                found.files.push(TextFile::given(path, metadata.len()));
             } else {
                 return Err(Error::data_in(path, "corpus", "is neither a file nor a folder"));
             }
+        }
+        #[cfg(not(feature = "parquet"))]
+        if let Some(file) = found.files.iter().find(|file| file.form == TextForm::Parquet) {
+            return Err(Error::data_in(&file.path, "corpus", crate::rows::NO_PARQUET));
         }
         match found.files.is_empty() {
             true => Err(Error::data("corpus", "no file was given")),
@@ -57,63 +80,102 @@ impl CorpusFiles {
         }
     }
 
+    /// Sets the field of JSON objects and the column of Parquet files with the text, `text` by default.
+    pub fn text_field(self, field: &str) -> CorpusFiles {
+        CorpusFiles { field: field.to_string(), ..self }
+    }
+
     /// Shows progress on stderr (the default): a bar on a terminal, a line every 10 seconds elsewhere.
     pub fn progress(self, progress: bool) -> CorpusFiles {
         CorpusFiles { progress, ..self }
     }
 
-    /// Returns the number of bytes of all files.
+    /// Returns the number of files.
+    pub fn file_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Returns the number of bytes of all files, as they are stored.
     pub fn byte_count(&self) -> u64 {
-        self.bytes
+        self.files.iter().map(|file| file.bytes).sum()
     }
 
     /// Reads the corpus into memory.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be read or is not UTF-8, or if there is no sentence.
+    /// Returns an error if a file cannot be read, is damaged or is not UTF-8, or if there is no sentence.
     pub fn read(&self) -> Result<Corpus> {
         let mut corpus = Corpus::default();
-        corpus.text.reserve_exact(usize::try_from(self.bytes).unwrap_or(0));
-        let take = |part| {
+        let is_text = |file: &TextFile| matches!(file.form, TextForm::Lines | TextForm::Prose);
+        if self.files.iter().all(is_text) {
+            corpus.text.reserve_exact(usize::try_from(self.byte_count()).unwrap_or(0));
+        }
+        let take = |part: TextPart| {
             corpus.append(&part);
             Ok(())
         };
-        TextPieces::of_files(self.files.clone()).for_each(&mut self.bar("reading"), Ok, take)?;
+        self.pieces().for_each(&mut self.bar("reading"), Ok, take)?;
         corpus.end_document();
         corpus.not_empty().ok_or_else(|| self.without_sentence())
     }
 
+    /// Trains the vocabulary of a tokenizer on these files. Only the words and their numbers are in memory; see
+    /// [`Tokenizer::train`].
+    ///
+    /// # Errors
+    /// Returns the errors of [`read`](Self::read) and [`Tokenizer::train`].
+    pub fn train_tokenizer(&self, vocab_size: usize, options: &TrainOptions) -> Result<Tokenizer> {
+        let (to, parts) = sync_channel(64);
+        std::thread::scope(|scope| {
+            let read = scope.spawn(move || {
+                let take = |part: TextPart| to.send(part).map_err(|_| Error::data("corpus", "the vocabulary failed"));
+                self.pieces().for_each(&mut self.bar("counting words"), Ok, take)
+            });
+            let sentences = parts.into_iter().flat_map(|part| part.sentences().map(str::to_string).collect::<Vec<_>>());
+            let trained = Tokenizer::train(sentences, vocab_size, options);
+            match read.join() {
+                Ok(read) => read?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            Ok(trained?)
+        })
+    }
+
+    pub(super) fn pieces(&self) -> TextPieces {
+        TextPieces::new(self.files.clone(), &self.field)
+    }
+
     pub(super) fn bar(&self, what: &'static str) -> ReadProgress {
-        ReadProgress::new(what, Some(self.bytes), self.progress)
+        ReadProgress::new(what, Some(self.byte_count()), self.progress)
     }
 
     pub(super) fn without_sentence(&self) -> Error {
-        Error::data_in(&self.path, "corpus", "has no sentence")
+        let path = self.given.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
+        Error::data_in(path, "corpus", "has no sentence")
     }
 
+    /// Adds the texts in a folder and its folders.
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         let cannot_read = |source| Error::io(folder, "cannot read", source);
-        let (mut files, mut has_folders) = (Vec::new(), false);
-        for entry in fs::read_dir(folder).map_err(cannot_read)? {
-            let path = entry.map_err(cannot_read)?.path();
-            let is_text = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
-            if path.is_dir() {
-                has_folders = true;
-            } else if is_text {
-                let metadata = fs::metadata(&path).map_err(|source| Error::io(&path, "cannot read", source))?;
-                self.bytes += metadata.len();
-                files.push((path, TextForm::Prose));
-            }
-        }
-        if files.is_empty() {
-            let why = match has_folders {
-                true => "the folder has no .txt file itself, and folders in it are not searched: give one of them",
-                false => "the folder has no .txt file",
-            };
+        if Shards::is_at(folder) {
+            let why = "this is a folder of shards, whose text is tokenized already: open it with Shards::open";
             return Err(Error::data_in(folder, "corpus", why));
         }
-        files.sort_by(|(a, _), (b, _)| a.cmp(b));
-        self.files.extend(files);
+        for entry in fs::read_dir(folder).map_err(cannot_read)? {
+            let entry = entry.map_err(cannot_read)?;
+            let (path, kind) = (entry.path(), entry.file_type().map_err(cannot_read)?);
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            if kind.is_dir() {
+                self.add_folder(&path)?;
+            } else if let Some(file) = TextFile::found(&path, 0) {
+                let metadata = fs::metadata(&path).map_err(|source| Error::io(&path, "cannot read", source))?;
+                if !metadata.is_dir() {
+                    self.files.push(TextFile { bytes: metadata.len(), ..file });
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -122,7 +184,7 @@ impl Corpus {
     /// Reads the corpus of a file or folder into memory; see [`CorpusFiles`].
     ///
     /// # Errors
-    /// Returns an error if `path` cannot be read, a file is not UTF-8, a folder has no `.txt` file, or there is no
+    /// Returns an error if `path` cannot be read, a file is damaged or not UTF-8, a folder has no text, or there is no
     /// sentence.
     pub fn open(path: impl AsRef<Path>) -> Result<Corpus> {
         CorpusFiles::at([path])?.progress(false).read()
@@ -182,6 +244,36 @@ mod tests {
         );
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn folders_are_searched_in_the_order_of_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b/z.txt", "b/c/a.txt", "b/.git/a.txt", "a.txt", "b.txt", "c/notes.md"] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("This is {name}.")).unwrap();
+        }
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("b/loop")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("c/notes.md"), folder.path().join("b/link.txt")).unwrap();
+        let corpus = Corpus::open(folder.path()).unwrap();
+        let expected = ["a.txt", "b/c/a.txt", "c/notes.md", "b/z.txt", "b.txt"].map(|name| format!("This is {name}."));
+        assert_eq!(corpus.sentences().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_vocabulary_is_that_of_the_corpus_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus");
+        fs::write(&path, "the cat sat on the mat.\n\nthe dog ran, and the cat ran.\n".repeat(3)).unwrap();
+        let (files, options) = (CorpusFiles::at([&path]).unwrap().progress(false), TrainOptions::new());
+        let expected = Tokenizer::train(files.read().unwrap().sentences(), 60, &options).unwrap();
+        let trained = files.train_tokenizer(60, &options).unwrap();
+        assert_eq!(trained.to_json().unwrap(), expected.to_json().unwrap());
+        assert!(files.train_tokenizer(4, &options).unwrap_err().to_string().contains("vocab_size is 4"));
+        fs::write(&path, b"a\n\xff").unwrap();
+        assert!(files.train_tokenizer(60, &options).unwrap_err().to_string().contains("not UTF-8"));
+    }
+
     #[test]
     fn folder_equals_prose_in_memory_for_any_number_of_threads() {
         let folder = tempfile::tempdir().unwrap();
@@ -204,10 +296,11 @@ mod tests {
             let line = error.to_string();
             assert!(line.contains(&file.display().to_string()) && line.contains(what), "{line}");
         };
-        check(Corpus::open(path).unwrap_err(), path, "no .txt file");
+        check(Corpus::open(path).unwrap_err(), path, "the folder has no text");
         assert_eq!(CorpusFiles::at([""; 0]).unwrap_err().to_string(), "corpus: no file was given");
         fs::create_dir(path.join("year.txt")).unwrap();
-        check(Corpus::open(path).unwrap_err(), path, "folders in it are not searched");
+        fs::write(path.join(".hidden.txt"), "a").unwrap();
+        check(Corpus::open(path).unwrap_err(), path, "the folder has no text");
         check(Corpus::open(path.join("none")).unwrap_err(), &path.join("none"), "cannot read");
 
         fs::write(path.join("a.txt"), " \n\n").unwrap();

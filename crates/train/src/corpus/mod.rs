@@ -4,22 +4,26 @@
 //! corpus in memory therefore takes the bytes of its text plus eight bytes per sentence.
 
 mod assemble;
-mod cache_file;
 mod cached;
 mod content;
 mod files;
 mod form;
+mod json_text;
 mod part;
 mod pieces;
 mod progress;
 mod sentences;
+mod shards;
+mod source;
 mod store;
 mod tokenized;
 
 use std::ops::Range;
 
 pub use files::CorpusFiles;
+pub use part::DroppedTexts;
 use part::TextPart;
+pub use shards::{CorpusStatistics, LengthStatistics, ShardOptions, Shards};
 pub use tokenized::TokenizedCorpus;
 #[cfg(test)]
 pub(crate) use tokenized::tests::numbered;

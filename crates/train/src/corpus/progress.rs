@@ -41,9 +41,9 @@ impl ReadProgress {
         ReadProgress::new("", None, false)
     }
 
-    /// Advances by `bytes`.
-    pub(super) fn advance(&mut self, bytes: u64) {
-        self.done += bytes;
+    /// Advances to `bytes` in total.
+    pub(super) fn advance_to(&mut self, bytes: u64) {
+        self.done = bytes;
         self.bar.set_position(self.done);
         if self.is_plain && self.last.elapsed() >= PERIOD {
             self.last = Instant::now();
@@ -77,12 +77,12 @@ mod tests {
     #[test]
     fn a_line_has_bytes_and_rate() {
         let mut progress = ReadProgress::new("tokenizing", Some(3_000_000), false);
-        progress.advance(500_000);
-        progress.advance(500_000);
+        progress.advance_to(500_000);
+        progress.advance_to(1_000_000);
         let line = progress.line(Duration::from_secs(10));
         assert_eq!(line, "tokenizing: 1.00 MB of 3.00 MB, 100.00 kB/s, 20 s left");
         let mut progress = ReadProgress::hidden();
-        progress.advance(2_000);
+        progress.advance_to(2_000);
         assert_eq!(progress.line(Duration::from_secs(1)), ": 2.00 kB, 2.00 kB/s");
     }
 }

@@ -1,15 +1,17 @@
 //! A corpus as token ids.
 
+use std::hash::Hasher;
 use std::ops::Range;
 use std::sync::Arc;
 
 use cloze_bert::Tokenizer;
 use cloze_tensor::random::{Purpose, Stream};
 use rayon::prelude::*;
+use twox_hash::XxHash3_64;
 
 use super::Corpus;
 use super::assemble::{InMemory, TokenPart};
-use super::store::{Store, span};
+use super::store::{Counts, Store};
 use crate::{Error, Result};
 
 /// The number of sentences that a task tokenizes, enough to outweigh the cost of the task.
@@ -21,7 +23,7 @@ const HOLDOUT_SITE: u32 = 1;
 /// The token ids of a corpus, without special tokens: one list of ids, in which consecutive sentences of a document are
 /// consecutive ranges. There is at least one document, every document has a sentence, and every sentence a token.
 ///
-/// The ids are in memory or, for text of any size, in a memory-mapped [file](TokenizedCorpus::cached). Clones share them,
+/// The ids are in memory or, for text of any size, in memory-mapped [shards](crate::Shards). Clones share them,
 /// and so do the parts of a [split](TokenizedCorpus::split). A part keeps the sentence and token numbers of the whole, but
 /// numbers its documents from 0.
 #[derive(Clone)]
@@ -34,8 +36,7 @@ pub struct TokenizedCorpus {
 #[derive(Clone)]
 struct Selected {
     documents: Arc<[u32]>,
-    sentences: usize,
-    tokens: usize,
+    counts: Counts,
 }
 
 impl TokenizedCorpus {
@@ -55,7 +56,7 @@ impl TokenizedCorpus {
                 TokenPart::new(sentences.map(|index| corpus.sentence(index)), document_ends, tokenizer)
             })
             .collect();
-        let mut whole = InMemory::default();
+        let mut whole = InMemory::new();
         for part in parts {
             whole.push(&part?);
         }
@@ -75,7 +76,7 @@ impl TokenizedCorpus {
             }
             part.document_ends.push(part.sentence_ends.len());
         }
-        let mut whole = InMemory::default();
+        let mut whole = InMemory::new();
         whole.push(&part);
         Ok(TokenizedCorpus::of_store(whole.finish()?))
     }
@@ -84,25 +85,28 @@ impl TokenizedCorpus {
         TokenizedCorpus { store: Arc::new(store), selected: None }
     }
 
+    fn counts(&self) -> Counts {
+        self.selected.as_ref().map_or(self.store.counts(), |selected| selected.counts)
+    }
+
     /// Returns the number of documents.
     pub fn document_count(&self) -> usize {
-        self.selected.as_ref().map_or(self.store.document_ends.len(), |selected| selected.documents.len())
+        self.counts().documents
     }
 
     /// Returns the number of sentences in all documents.
     pub fn sentence_count(&self) -> usize {
-        self.selected.as_ref().map_or(self.store.sentence_ends.len(), |selected| selected.sentences)
+        self.counts().sentences
     }
 
     /// Returns the number of tokens in all documents.
     pub fn token_count(&self) -> usize {
-        self.selected.as_ref().map_or(self.store.ids.len(), |selected| selected.tokens)
+        self.counts().tokens
     }
 
     /// Returns the ids of all documents, in order.
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
-        let documents = (0..self.document_count()).map(|document| self.tokens_of_document(document));
-        documents.flatten().map(|token| self.store.ids.get(token))
+        (0..self.document_count()).flat_map(|document| self.store.ids_in_document(self.tokens_of_document(document)))
     }
 
     /// Returns the ids of some tokens, such as those of a sentence.
@@ -111,13 +115,13 @@ impl TokenizedCorpus {
     /// Panics if the range is out of bounds.
     pub fn ids_of(&self, tokens: Range<usize>) -> Vec<u32> {
         let mut ids = Vec::with_capacity(tokens.len());
-        self.store.ids.append_to(tokens, &mut ids);
+        self.store.append_ids(tokens, &mut ids);
         ids
     }
 
     /// Appends the ids of some tokens.
     pub(crate) fn append_ids(&self, tokens: Range<usize>, to: &mut Vec<u32>) {
-        self.store.ids.append_to(tokens, to);
+        self.store.append_ids(tokens, to);
     }
 
     /// Returns the largest id of the whole corpus, which a part of it may lack.
@@ -127,7 +131,19 @@ impl TokenizedCorpus {
 
     /// Returns the number of tokens of the whole corpus, which is the limit of token numbers.
     pub(crate) fn token_limit(&self) -> usize {
-        self.store.ids.len()
+        self.store.counts().tokens
+    }
+
+    /// Returns a number that differs for other documents, wherever their ids are.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        match &self.selected {
+            None => self.store.fingerprint,
+            Some(selected) => {
+                let mut hash = XxHash3_64::with_seed(self.store.fingerprint);
+                hash.write(bytemuck::cast_slice(&selected.documents));
+                hash.finish()
+            }
+        }
     }
 
     /// Returns the numbers of the sentences of a document.
@@ -136,7 +152,7 @@ impl TokenizedCorpus {
     /// Panics if `document` is out of range.
     pub fn sentences_of(&self, document: usize) -> Range<usize> {
         let document = self.selected.as_ref().map_or(document, |selected| selected.documents[document] as usize);
-        span(&self.store.document_ends, document)
+        self.store.sentences_of(document)
     }
 
     /// Returns the numbers of the tokens of a sentence; see [`ids_of`](Self::ids_of).
@@ -144,7 +160,7 @@ impl TokenizedCorpus {
     /// # Panics
     /// Panics if `sentence` is out of range.
     pub fn tokens_of(&self, sentence: usize) -> Range<usize> {
-        span(&self.store.sentence_ends, sentence)
+        self.store.tokens_of(sentence)
     }
 
     fn tokens_of_document(&self, document: usize) -> Range<usize> {
@@ -154,11 +170,7 @@ impl TokenizedCorpus {
 
     /// Returns the first sentence that starts at or after `token`, or else the number of sentences.
     pub(crate) fn first_sentence_from(&self, token: usize) -> usize {
-        let ends = &self.store.sentence_ends;
-        match token {
-            0 => 0,
-            token => (ends.partition_point(|&end| end < token as u64) + 1).min(ends.len()),
-        }
+        self.store.first_sentence_from(token)
     }
 
     /// Counts a random access to the corpus, so that the mapped pages of a file do not pile up.
@@ -189,17 +201,17 @@ impl TokenizedCorpus {
     }
 
     /// Returns the part with these documents.
-    fn select(&self, documents: &mut [u32]) -> TokenizedCorpus {
+    pub(super) fn select(&self, documents: &mut [u32]) -> TokenizedCorpus {
         documents.sort_unstable();
-        let (mut sentences, mut tokens) = (0, 0);
+        let mut counts = Counts { documents: documents.len(), ..Counts::default() };
         for &document in &*documents {
-            sentences += self.sentences_of(document as usize).len();
-            tokens += self.tokens_of_document(document as usize).len();
+            counts.sentences += self.sentences_of(document as usize).len();
+            counts.tokens += self.tokens_of_document(document as usize).len();
         }
         self.store.release();
         let own = |&document: &u32| self.selected.as_ref().map_or(document, |all| all.documents[document as usize]);
         let documents = documents.iter().map(own).collect();
-        TokenizedCorpus { store: self.store.clone(), selected: Some(Selected { documents, sentences, tokens }) }
+        TokenizedCorpus { store: self.store.clone(), selected: Some(Selected { documents, counts }) }
     }
 }
 

@@ -16,6 +16,11 @@ use std::path::Path;
 
 pub use cell::Cell;
 pub use columns::Columns;
+pub(crate) use json::object as json_object;
+#[cfg(all(test, feature = "parquet"))]
+pub(crate) use parquet::write_texts;
+#[cfg(feature = "parquet")]
+pub(crate) use parquet::{ParquetText, ParquetTexts};
 
 use utf8::Utf8Reader;
 
@@ -74,6 +79,11 @@ impl Iterator for RowStream {
         row
     }
 }
+
+/// What to do to read Parquet files.
+#[cfg(not(feature = "parquet"))]
+pub(crate) const NO_PARQUET: &str =
+    "this program was built without Parquet support: build it with `--features parquet`";
 
 /// Number of objects of a JSON Lines stream in which columns are looked for.
 const LOOK_AHEAD: usize = 1000;
@@ -167,8 +177,7 @@ fn stream(path: &Path, columns: &Columns, ahead: usize) -> Result<RowStream> {
         Some("parquet") => Box::new(parquet::rows(path, columns)?),
         #[cfg(not(feature = "parquet"))]
         Some("parquet") => {
-            let why = "this program was built without Parquet support: build it with `--features parquet`";
-            return Err(Error::data_in(path, "rows", why));
+            return Err(Error::data_in(path, "rows", NO_PARQUET));
         }
         _ => {
             let why = "unknown format: the file name must end in .tsv, .csv, .jsonl, .ndjson, .json or .parquet; a text file \
@@ -215,8 +224,7 @@ mod tests {
     #[test]
     fn parquet_is_a_feature() {
         let error = said("a.parquet", b"PAR1", &Columns::new()).to_string();
-        let why = "this program was built without Parquet support: build it with `--features parquet`";
-        assert!(error.ends_with(&format!("a.parquet: rows: {why}")), "{error}");
+        assert!(error.ends_with(&format!("a.parquet: rows: {NO_PARQUET}")), "{error}");
     }
 
     #[test]

@@ -78,6 +78,68 @@ impl Iterator for ParquetRows {
     }
 }
 
+/// A text of a row of a file.
+pub(crate) enum ParquetText {
+    Text(String),
+    Null,
+    NotUtf8,
+}
+
+/// The texts of a column, one for each row.
+pub(crate) struct ParquetTexts {
+    path: PathBuf,
+    column: String,
+    records: RowIter<'static>,
+    number: usize,
+}
+
+impl ParquetTexts {
+    /// Opens a file to read a column, and nothing else of it.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or lacks the column (lists those it has).
+    pub(crate) fn open(path: &Path, column: &str) -> Result<ParquetTexts> {
+        let file = File::open(path).map_err(|source| Error::io(path, "cannot read", source))?;
+        let reader = guarded(path, || SerializedFileReader::new(file))?;
+        let schema = reader.metadata().file_metadata().schema().clone();
+        let Some(field) = schema.get_fields().iter().find(|field| field.name() == column) else {
+            let names: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
+            let why = format!("no column {column}: the file has {}", names.join(", "));
+            return Err(Error::data_in(path, "columns", why));
+        };
+        let records = guarded(path, || {
+            let projection = Type::group_type_builder(schema.name()).with_fields(vec![field.clone()]).build()?;
+            RowIter::from_file_into(Box::new(reader)).project(Some(projection))
+        })?;
+        Ok(ParquetTexts { path: path.into(), column: column.into(), records, number: 0 })
+    }
+}
+
+impl Iterator for ParquetTexts {
+    type Item = Result<ParquetText>;
+
+    fn next(&mut self) -> Option<Result<ParquetText>> {
+        let record = match guarded(&self.path, || self.records.next().transpose()) {
+            Ok(record) => record?,
+            Err(error) => return Some(Err(error)),
+        };
+        self.number += 1;
+        let field = record.into_columns().into_iter().next().map(|(_, field)| field);
+        Some(match field {
+            Some(Field::Str(text)) => Ok(ParquetText::Text(text)),
+            Some(Field::Bytes(bytes)) => {
+                let text = String::from_utf8(bytes.data().to_vec());
+                Ok(text.map_or(ParquetText::NotUtf8, ParquetText::Text))
+            }
+            Some(Field::Null) | None => Ok(ParquetText::Null),
+            Some(other) => {
+                let why = format!("column {} of row {} is not a string: {other}", self.column, self.number);
+                Err(Error::data_in(&self.path, "columns", why))
+            }
+        })
+    }
+}
+
 /// Runs `read` and turns panics into errors: on some damaged files the `parquet` crate (60.1) panics. Unwind safety
 /// holds because the reader is not used after an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
@@ -172,6 +234,30 @@ fn key_of(field: &Field) -> String {
         Value::String(text) => text,
         other => other.to_string(),
     }
+}
+
+/// Writes a file with a column of texts, in row groups.
+#[cfg(test)]
+pub(crate) fn write_texts(path: &Path, column: &str, groups: &[Vec<Option<Vec<u8>>>]) {
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::file::writer::SerializedFileWriter;
+    let schema = format!("message rows {{ required int64 id; optional binary {column}; }}");
+    let schema = Arc::new(parquet::schema::parser::parse_message_type(&schema).unwrap());
+    let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, Default::default()).unwrap();
+    for texts in groups {
+        let mut group = writer.next_row_group().unwrap();
+        let mut ids = group.next_column().unwrap().unwrap();
+        let numbers: Vec<i64> = (0..texts.len() as i64).collect();
+        ids.typed::<parquet::data_type::Int64Type>().write_batch(&numbers, None, None).unwrap();
+        ids.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values: Vec<ByteArray> = texts.iter().flatten().map(|text| ByteArray::from(text.clone())).collect();
+        let levels: Vec<i16> = texts.iter().map(|text| text.is_some().into()).collect();
+        column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::utf8::Utf8Reader;
 use super::{Columns, Row};
 use crate::{Error, ErrorKind, Result};
 use object::Object;
+pub(crate) use object::object;
 use objects::Objects;
 
 /// An object or what is wrong with it, and the line on which it begins.

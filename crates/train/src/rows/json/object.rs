@@ -10,10 +10,10 @@ use crate::rows::Cell;
 const NON_FINITE: &[(&str, f64)] = &[("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)];
 
 /// The cells of a JSON object, by key.
-pub(super) type Object = BTreeMap<String, Cell>;
+pub(crate) type Object = BTreeMap<String, Cell>;
 
 /// Parses a JSON object. The error says what is wrong.
-pub(super) fn object(text: &str) -> Result<Object, String> {
+pub(crate) fn object(text: &str) -> Result<Object, String> {
     let mut named = Vec::new();
     let object = serde_json::from_str(text).or_else(|error| {
         let rewritten;

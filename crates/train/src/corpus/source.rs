@@ -1,0 +1,235 @@
+//! Reading of compressed files.
+
+use std::fs::File;
+use std::io::{self, BufRead, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use super::form::{Compression, TextFile};
+use crate::{Error, Result};
+
+/// The bytes that are read from a compressed file at once.
+const BUFFER: usize = 1 << 18;
+
+/// A file that is decompressed while it is read.
+pub(super) struct Source {
+    reader: Box<dyn Read + Send>,
+    compression: Compression,
+    /// The number of bytes read from the disk.
+    stored: Arc<AtomicU64>,
+    /// The number of bytes of text.
+    given: u64,
+}
+
+impl Source {
+    /// # Errors
+    /// Returns an error if the file cannot be opened.
+    pub(super) fn open(file: &TextFile) -> Result<Source> {
+        let opened = File::open(&file.path).map_err(|source| Error::io(&file.path, "cannot read", source))?;
+        let stored = Arc::new(AtomicU64::new(0));
+        let counted = Counted { from: opened, count: stored.clone() };
+        let reader: Box<dyn Read + Send> = match file.compression {
+            Compression::None => Box::new(counted),
+            Compression::Gzip => Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(BUFFER, counted))),
+            Compression::Zstd => Box::new(Frames::new(io::BufReader::with_capacity(BUFFER, counted))),
+        };
+        Ok(Source { reader, compression: file.compression, stored, given: 0 })
+    }
+
+    /// Returns a source that is no file.
+    #[cfg(test)]
+    pub(super) fn of(reader: impl Read + Send + 'static) -> Source {
+        let (reader, stored) = (Box::new(reader), Arc::default());
+        Source { reader, compression: Compression::None, stored, given: 0 }
+    }
+
+    /// Returns the number of bytes read from the disk so far.
+    pub(super) fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Relaxed)
+    }
+
+    /// Converts an error of reading the file `path`.
+    pub(super) fn error(&self, path: &Path, error: io::Error) -> Error {
+        if self.compression == Compression::None {
+            return Error::io(path, "cannot read", error);
+        }
+        let given = self.given;
+        let why = format!("cannot decompress after {given} bytes of text: the file is damaged or cut: {error}");
+        Error::data_in(path, "corpus", why)
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(to)?;
+        self.given += read as u64;
+        Ok(read)
+    }
+}
+
+/// Counts the bytes that are read.
+struct Counted<R> {
+    from: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(to)?;
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// The text of a zstd file: of all its frames, with their checksums compared. The decoder knows single frames.
+struct Frames<R> {
+    from: R,
+    decoder: FrameDecoder,
+    /// Whether the current frame may have more text.
+    is_open: bool,
+    frames: usize,
+}
+
+impl<R: BufRead> Frames<R> {
+    fn new(from: R) -> Frames<R> {
+        Frames { from, decoder: FrameDecoder::new(), is_open: false, frames: 0 }
+    }
+
+    /// Begins the next frame. Returns whether there is one.
+    fn begin(&mut self) -> io::Result<bool> {
+        if self.from.fill_buf()?.is_empty() {
+            return if self.frames > 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+        self.frames += 1;
+        match self.decoder.reset(&mut self.from) {
+            Ok(()) => self.is_open = true,
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
+                let length = u64::from(length);
+                if io::copy(&mut self.from.by_ref().take(length), &mut io::sink())? < length {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        }
+        Ok(true)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.is_open = false;
+        match self.decoder.get_checksum_from_data() {
+            Some(sum) if Some(sum) != self.decoder.get_calculated_checksum() => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "a checksum does not match"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if to.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if !self.is_open {
+                if !self.begin()? {
+                    return Ok(0);
+                }
+                continue;
+            }
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                let one = BlockDecodingStrategy::UptoBlocks(1);
+                self.decoder.decode_blocks(&mut self.from, one).map_err(io::Error::other)?;
+            }
+            match self.decoder.read(to)? {
+                0 => self.end()?,
+                read => return Ok(read),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::Write;
+
+    use flate2::write::GzEncoder;
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
+    use super::*;
+
+    /// Returns a file of two members or frames.
+    pub(in crate::corpus) fn compressed(text: &[u8], compression: Compression) -> Vec<u8> {
+        let (first, second) = text.split_at(text.len() / 3);
+        match compression {
+            Compression::None => text.to_vec(),
+            Compression::Gzip => {
+                let member = |text: &[u8]| {
+                    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                    encoder.write_all(text).unwrap();
+                    encoder.finish().unwrap()
+                };
+                [member(first), member(second)].concat()
+            }
+            Compression::Zstd => {
+                let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+                let frame = |text: &[u8]| compress_to_vec(text, CompressionLevel::Fastest);
+                [frame(first), skipped, frame(second)].concat()
+            }
+        }
+    }
+
+    fn read(bytes: &[u8], compression: Compression) -> Result<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        std::fs::write(&path, bytes).unwrap();
+        let file = TextFile { path, form: super::super::form::TextForm::Lines, compression, bytes: 0 };
+        let (mut source, mut text) = (Source::open(&file)?, Vec::new());
+        match source.read_to_end(&mut text) {
+            Ok(_) => {
+                assert_eq!(source.stored(), bytes.len() as u64);
+                Ok(text)
+            }
+            Err(error) => Err(source.error(&file.path, error)),
+        }
+    }
+
+    fn text() -> Vec<u8> {
+        (0..40_000).flat_map(|number| format!("line {number}, {}\n", number * 7_919 % 1_013).into_bytes()).collect()
+    }
+
+    #[test]
+    fn all_members_and_frames_are_read() {
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let stored = compressed(&text(), compression);
+            assert!(read(&stored, compression).unwrap() == text(), "{compression:?}");
+            assert!(compression == Compression::None || stored.len() * 2 < text().len());
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let whole = compressed(&text(), compression);
+            let refuses = |bytes: &[u8]| {
+                let error = read(bytes, compression).unwrap_err().to_string();
+                assert!(error.contains("text: corpus: cannot decompress after "), "{error}");
+                assert!(!error.contains('\n'), "{error}");
+            };
+            for length in [0, 3, whole.len() / 4, whole.len() / 2, whole.len() - 1] {
+                refuses(&whole[..length]);
+            }
+            refuses(&[&whole[..], b"something else"].concat());
+            for byte in [0, 2, whole.len() / 5, whole.len() / 2, whole.len() - 3] {
+                let mut torn = whole.clone();
+                torn[byte] ^= 0x10;
+                refuses(&torn);
+            }
+        }
+    }
+}
