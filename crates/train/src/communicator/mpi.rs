@@ -151,12 +151,15 @@ impl Communicator for Mpi {
     fn all_gather(&self, own: &[u8], all: &mut [u8], lengths: &[usize]) -> Result<()> {
         check_lengths(all.len(), lengths, self.size)?;
         check_own(own, lengths[self.rank])?;
-        let (lengths, starts) = Mpi::parts(lengths)?;
+        // An all-to-all, because the all-gather of Open MPI 4.1 takes up to twice as long over TCP for the same bytes.
+        let (received, received_at) = Mpi::parts(lengths)?;
+        let sent = vec![received[self.rank]; self.size];
         let step = self.lock();
         let mut place = [0];
-        let (own, mut all) = (sent_from(own), PartitionMut::new(received_in(all, &mut place), lengths, starts));
+        let send = Partition::new(sent_from(own), sent, vec![0; self.size]);
+        let mut all = PartitionMut::new(received_in(all, &mut place), received, received_at);
         scope(|scope| {
-            self.complete(self.world().immediate_all_gather_varcount_into(scope, own, &mut all), *step);
+            self.complete(self.world().immediate_all_to_all_varcount_into(scope, &send, &mut all), *step);
         });
         Ok(())
     }
