@@ -118,11 +118,10 @@ fn tokenizer(arguments: &Arguments, files: &CorpusFiles) -> Result<Tokenizer> {
 
 fn print_statistics(found: &CorpusStatistics, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64().max(1e-9);
-    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let mut table = Table::new("<>")
         .row(["files".to_string(), thousands(found.files)])
-        .row(["as they are stored".to_string(), megabytes(found.stored_bytes)])
-        .row(["as text".to_string(), megabytes(found.text_bytes)])
+        .row(["as they are stored".to_string(), size(found.stored_bytes)])
+        .row(["as text".to_string(), size(found.text_bytes)])
         .row(["documents".to_string(), thousands(found.documents)])
         .row(["sentences".to_string(), thousands(found.sentences)])
         .row(["tokens".to_string(), thousands(found.tokens)])
@@ -146,7 +145,14 @@ fn print_statistics(found: &CorpusStatistics, elapsed: Duration) {
         lengths = lengths.row(std::iter::once(name.to_string()).chain(numbers));
     }
     println!("{lengths}\n{}", histogram(&found.document_lengths));
-    println!("prepared in {seconds:.1} s: {:.1} MB of text a second", found.text_bytes as f64 / 1e6 / seconds);
+    println!("prepared in {elapsed:.1?}: {:.1} MB of text a second", found.text_bytes as f64 / 1e6 / seconds);
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{} bytes", thousands(bytes)),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }
 
 /// Returns how many documents have which length.
