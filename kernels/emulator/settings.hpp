@@ -8,7 +8,8 @@ namespace emu {
 
 struct Settings {
   uint64_t seed;       // CLOZE_EMU_SEED: 0 (the default) runs threads in order, other seeds in a random order; with
-                       // an even seed, streams work as late as they may, with an odd one at once
+                       // an even seed, streams work as late as they may (with 2, 6, .. those first for which nobody
+                       // waits), with an odd one at once
   unsigned workers;    // CLOZE_EMU_WORKERS: host threads that run blocks; by default one per core
   size_t memory;       // CLOZE_EMU_MEMORY: device memory in bytes; by default 4 GiB
   int architecture;    // CLOZE_EMU_ARCH: compute capability times ten, such as 75, 80 or 90; by default 80

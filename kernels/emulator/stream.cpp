@@ -33,9 +33,10 @@ void wait(Stream& stream, const Event& event) {
   stream.push([event] { return streams().count(event.stream) ? event.stream->advance_to(event.number) : 0; });
 }
 
-int advance_all() {
+int advance_all(const Stream* except) {
   int waits = 0;
   for (Stream* stream : streams()) {
+    if (stream == except) continue;
     int result = stream->advance();
     if (result == NOT_READY) waits = NOT_READY;
     else if (result) return result;

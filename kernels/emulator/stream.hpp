@@ -41,7 +41,7 @@ struct Event {
 // Makes what is pushed to the stream from now on wait for the event.
 void wait(Stream& stream, const Event& event);
 
-// Does the work of all streams.
-int advance_all();
+// Does the work of all streams, except one.
+int advance_all(const Stream* except = nullptr);
 
 }  // namespace emu
