@@ -73,12 +73,13 @@ fn run(arguments: &Arguments) -> Result {
     };
     let out = arguments.out.clone().unwrap_or_else(|| scratch.path().join("shards"));
     let files = CorpusFiles::at(&paths)?.text_field(&arguments.text_field);
-    let tokenizer = tokenizer(arguments, &files)?;
-
     let options = ShardOptions::new()
         .deduplicate(!arguments.keep_duplicates)
         .shard_tokens(arguments.shard_tokens)
         .replace(arguments.replace);
+    files.check_output(&out, &options)?;
+    let tokenizer = tokenizer(arguments, &files)?;
+
     let start = Instant::now();
     let statistics = files.prepare(&tokenizer, &out, &options)?;
     let elapsed = start.elapsed();

@@ -128,7 +128,7 @@ fn time_row(job: &Job, time: &StepTime, one: f64, corpus: f64) -> [String; 7] {
         duration(time.total()),
         thousands(tokens as u64),
         format!("{:.0} %", 100.0 * one / time.total() / job.ranks as f64),
-        format!("{:.0} %", 100.0 * time.hidden_share()),
+        if job.ranks == 1 { "-".into() } else { format!("{:.0} %", 100.0 * time.hidden_share()) },
         duration(time.visible()),
         duration(corpus / tokens),
     ]

@@ -412,7 +412,7 @@ fn model_folders() -> Result {
 #[cfg(not(feature = "mpi"))]
 #[test]
 fn launchers_without_the_feature() -> Result {
-    for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS"] {
+    for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
         let output = Command::new(program("pretrain")?).args(["--steps", "1"]).env(name, "2").output()?;
         let said = String::from_utf8(output.stderr)?;
         assert_eq!(output.status.code(), Some(1), "{said}");

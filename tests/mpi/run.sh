@@ -16,23 +16,23 @@ packages() {
 
 if ! installed; then (packages) >"$folder/mpi.log" 2>&1 || tail -n 1 "$folder/mpi.log"; fi
 tested=0
-for mpi in openmpi mpich; do
+# Open MPI is the last one, because `tests/nccl/run.sh` needs it.
+for mpi in mpich openmpi; do
   if ! command -v "mpicc.$mpi" >/dev/null || ! has_clang; then
     echo "SKIPPED: $mpi or libclang cannot be had"
     continue
   fi
-  options="" features=mpi
-  # Open MPI counts processors before it starts more processes than there are, and binds processes to them. The programs for it
-  # also have what `tests/nccl/run.sh` needs.
-  if [ "$mpi" = openmpi ]; then options="--oversubscribe --bind-to none" features=nccl; fi
+  options=""
+  # Open MPI counts processors before it starts more processes than there are, and binds processes to them.
+  if [ "$mpi" = openmpi ]; then options="--oversubscribe --bind-to none"; fi
   echo "-- $mpi"
   export MPICC="mpicc.$mpi" CLOZE_MPIRUN="mpirun.$mpi $options" CARGO_TARGET_DIR="$folder"
   # The bindings do not notice another MPICC. They are rebuilt, with what depends on them.
   cargo clean --quiet --release -p mpi-sys
   # A test alone does not build the examples that it runs.
-  cargo build --release --locked -p cloze --features "$features" --example pretrain --example finetune --example finetune_ner \
+  cargo build --release --locked -p cloze --features mpi --example pretrain --example finetune --example finetune_ner \
     --example finetune_qa --example finetune_similarity --example finetune_reranker
-  cargo test --release --locked -p cloze --features "$features" --test ranks
+  cargo test --release --locked -p cloze --features mpi --test ranks
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   cargo build --release --locked -p cloze-benches --features mpi --bin cloze-scaling
   for kind in exchange together; do

@@ -31,7 +31,7 @@ impl FinalGradients<'_> {
     }
 
     /// Returns the elements from [`start`](FinalGradients::start) to the end of the flat buffer. Those of a parameter without
-    /// a gradient have arbitrary values. On a GPU there are none: see [`on_gpu`](FinalGradients::on_gpu).
+    /// a gradient have arbitrary values. On a GPU there are none: see `on_gpu`.
     pub fn values(&self) -> &[f32] {
         match &self.storage {
             Storage::Cpu(buffer) => buffer.part(self.start..buffer.len() / size_of::<f32>()),

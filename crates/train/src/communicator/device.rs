@@ -80,7 +80,7 @@ fn check_named(name: &str, own: &[[u8; 16]], ranks: &dyn Communicator) -> Result
 /// feature `nccl`. Otherwise it travels through the memory of the hosts. All ranks must call this.
 ///
 /// # Errors
-/// Returns the errors of [`Nccl::new`](super::Nccl::new).
+/// Returns the errors of `Nccl::new`.
 pub fn over_gpus(ranks: Arc<dyn Communicator>, device: &Device) -> Result<Arc<dyn Communicator>> {
     #[cfg(feature = "nccl")]
     if ranks.size() > 1 && !device.is_cpu() {

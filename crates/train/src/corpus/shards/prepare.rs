@@ -107,7 +107,13 @@ impl CorpusFiles {
         Ok(statistics)
     }
 
-    fn check_output(&self, folder: &Path, options: &ShardOptions) -> Result<()> {
+    /// Checks that shards can be written to `folder`. [`prepare`](CorpusFiles::prepare) does this, too; a program that first
+    /// trains a tokenizer learns it in time here.
+    ///
+    /// # Errors
+    /// Returns an error if the folder is not empty, contains one of the files or lies in one of their folders.
+    pub fn check_output(&self, folder: impl AsRef<Path>, options: &ShardOptions) -> Result<()> {
+        let folder = folder.as_ref();
         if options.shard_tokens == 0 {
             return Err(Error::invalid("shard_tokens", 0, "at least 1"));
         }
