@@ -47,7 +47,7 @@ struct Arguments {
     /// Steps that are measured, of each kind
     #[arg(long, default_value_t = 8)]
     steps: u32,
-    /// What the ranks do: train together, train for themselves, so that nothing is exchanged, or only exchange
+    /// What the ranks do: train together, train separately without exchanging anything, or only exchange
     #[arg(long, default_value = "together")]
     kind: Kind,
     /// Emulate ports of this rate, in Gbit/s: exchanges last at least as long as they would take

@@ -36,8 +36,8 @@ pub struct LoadReport {
     /// Fields of `config.json` that are neither read nor known to be harmless. `transformers` ignores such fields, too;
     /// [`BertConfig::extra`] keeps them.
     pub unknown_fields: Vec<String>,
-    /// Contradictions within `config.json` and between the files of the folder, including those of its tokenizer, each with
-    /// what takes precedence.
+    /// Contradictions within `config.json` and between the files of the folder, including those of its tokenizer. Each says
+    /// which value is used.
     pub conflicts: Vec<String>,
 }
 

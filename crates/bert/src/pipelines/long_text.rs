@@ -18,8 +18,8 @@ pub enum LongText {
     Refuse,
     /// Reads the text in overlapping windows. Consecutive windows share a quarter of the tokens that fit in one.
     ///
-    /// Of a pair, the longer text is read in windows, each together with the whole other text. Every window repeats the
-    /// prompt, if there is one. Answers about whole texts are the mean over the windows: of the vectors or of the
+    /// In a pair, the longer text is split into windows, and each is read together with the whole other text. Every
+    /// window repeats the prompt, if there is one. Answers about whole texts are the mean over the windows: of the vectors or of the
     /// logits. Each window counts by the number of its tokens, without those that all windows have. Answers about a
     /// token come from the window where it has the most context.
     Windows,
@@ -98,7 +98,7 @@ where
     }
 }
 
-/// What happened to texts that are too long. The vectors have an element per text, in the order in which the texts
+/// How texts that are too long were handled. The vectors have an element per text, in the order in which the texts
 /// were given; a pair is one text. Prints as one line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -80,8 +80,8 @@ impl SentenceEmbedder {
     /// Computes the embedding of each sentence, behind the default prompt of the model if it has one.
     ///
     /// # Errors
-    /// Returns an error if a sentence is too long and [refused](LongText::Refuse), if the prompt leaves no room for windows
-    /// of it, or if the model computes a number that is not finite.
+    /// Returns an error if a sentence is too long and [refused](LongText::Refuse), if the prompt leaves no room in a
+    /// window, or if a number that the model computes is not finite.
     pub fn embed(&self, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.run(self.runner.model.settings.prompt(None)?, sentences)
     }

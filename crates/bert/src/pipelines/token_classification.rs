@@ -172,8 +172,8 @@ impl TokenClassification {
     }
 }
 
-/// Adds the pieces of a window, by their position in the text, of which `before` tokens are before the window. A piece
-/// that another window has too is replaced if it is farther from the end of this one.
+/// Adds the pieces of a window, by their position in the text, of which `before` tokens are before the window. If two
+/// windows have a piece, the one where it is farther from the ends of the window is kept.
 fn gather(encoding: &Encoding, before: usize, probabilities: Vec<Vec<f64>>, pieces: &mut BTreeMap<usize, Piece>) {
     let last = encoding.len().saturating_sub(1);
     for (at, probabilities) in probabilities.into_iter().enumerate() {

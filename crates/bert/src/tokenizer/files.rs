@@ -244,7 +244,7 @@ fn vocabulary_conflict(folder: &Folder, pipeline: &Pipeline) -> Result<Option<St
     }
     let Some(path) = folder.find(VOCAB)? else { return Ok(None) };
     let Ok(tokens) = read_vocab(&path) else { return Ok(None) };
-    // Of a token that is repeated, the last line counts.
+    // If a token is repeated, its last line gives the id.
     let differs = |(id, token): &(usize, &String)| {
         pipeline.id(token).is_none_or(|other| other as usize != *id)
             && !token.trim().is_empty()

@@ -66,8 +66,8 @@ simd! {
     }
 }
 
-/// The target of each row: a class, which may be weighted and smoothed. The caller checks that they are classes; a target
-/// that is out of range panics.
+/// The target of each row: a class, which may be weighted and smoothed. The caller checks that they are classes. The
+/// functions panic if a target is out of range.
 pub(crate) struct Labels<'a, T> {
     pub(crate) targets: &'a [i64],
     pub(crate) ignore_index: i64,

@@ -4,7 +4,7 @@
 //! order, so the order of a sum does not depend on the number of threads, and a table of two rows (the token types) keeps
 //! all threads busy.
 //!
-//! The caller checks the ids; an id that is out of range panics.
+//! The caller checks the ids. The functions panic if an id is out of range.
 
 use super::layer_norm::{self, NormGradients, NormOutputs, NormParameters, NormSaved, RowDropout};
 use super::parallel::{Disjoint, RowsMut, for_rows, for_tasks};
