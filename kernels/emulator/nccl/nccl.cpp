@@ -258,6 +258,17 @@ void add(std::vector<Transfer>& transfers, Kind kind, int peer, int type, int ro
   transfers.push_back({peer, {kind, type, root, 0, bytes}, at});
 }
 
+// Adds an end of an exchange with another rank to the group; `what` names it in errors.
+Result point_to_point(std::vector<Transfer>& ends, const char* what, const void* data, size_t count, int type, int peer, void* handle,
+                      void* stream) {
+  size_t bytes = 0;
+  if (Result result = begin(handle, stream, type, &bytes, false)) return of_group = result;
+  if (peer < 0 || peer >= of(handle)->ranks || peer == of(handle)->rank || !is_device(data, count * bytes))
+    return of_group = fail(INVALID_ARGUMENT, "%s rank %d of %zu elements at %p", what, peer, count, data);
+  add(ends, SEND, peer, type, 0, data, count * bytes);
+  return SUCCESS;
+}
+
 // Copies within this rank when the stream comes to it.
 void copy_later(void* to, const void* from, size_t bytes, void* stream) {
   if (to != from && bytes) emu_push(stream, [=] { return memmove(to, from, bytes), SUCCESS; });
@@ -332,20 +343,10 @@ Result ncclGroupEnd() {
 }
 
 Result ncclSend(const void* data, size_t count, int type, int peer, void* handle, void* stream) {
-  size_t bytes = 0;
-  if (Result result = begin(handle, stream, type, &bytes, false)) return of_group = result;
-  if (peer < 0 || peer >= of(handle)->ranks || peer == of(handle)->rank || !is_device(data, count * bytes))
-    return of_group = fail(INVALID_ARGUMENT, "send to rank %d of %zu elements at %p", peer, count, data);
-  add(group.sent, SEND, peer, type, 0, data, count * bytes);
-  return SUCCESS;
+  return point_to_point(group.sent, "send to", data, count, type, peer, handle, stream);
 }
 Result ncclRecv(void* data, size_t count, int type, int peer, void* handle, void* stream) {
-  size_t bytes = 0;
-  if (Result result = begin(handle, stream, type, &bytes, false)) return of_group = result;
-  if (peer < 0 || peer >= of(handle)->ranks || peer == of(handle)->rank || !is_device(data, count * bytes))
-    return of_group = fail(INVALID_ARGUMENT, "receive from rank %d of %zu elements at %p", peer, count, data);
-  add(group.received, SEND, peer, type, 0, data, count * bytes);
-  return SUCCESS;
+  return point_to_point(group.received, "receive from", data, count, type, peer, handle, stream);
 }
 
 Result ncclAllGather(const void* own, void* all, size_t count, int type, void* handle, void* stream) {
