@@ -99,12 +99,12 @@ Result allocate(Pointer* pointer, size_t bytes) {
   if (bytes == 0) return INVALID_VALUE;
   if (grains > emu::settings().memory - used) return OUT_OF_MEMORY;
   size_t mapped_bytes = rounded(grains, PAGE) + PAGE;
-  void* mapped = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapped = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) return OUT_OF_MEMORY;
   uint8_t* guard = static_cast<uint8_t*>(mapped) + mapped_bytes - PAGE;
   mprotect(guard, PAGE, PROT_NONE);
   uint8_t* begin = guard - grains;
-  memset(begin, 0xff, grains);
+  if (!emu::settings().idle) memset(begin, 0xff, grains);
   *pointer = Pointer(begin);
   allocations[*pointer] = {mapped, mapped_bytes, bytes};
   used += grains;
@@ -121,7 +121,7 @@ Result release(Pointer pointer) {
   const Allocation& allocation = found->second;
   size_t grains = rounded(allocation.bytes, GRAIN);
   Result result = SUCCESS;
-  for (size_t i = allocation.bytes; i < grains && !result; i++)
+  for (size_t i = allocation.bytes; i < grains && !result && !emu::settings().idle; i++)
     if (reinterpret_cast<uint8_t*>(pointer)[i] != 0xff) {
       fprintf(stderr, "emulator: a write past the end of an allocation of %zu bytes\n", allocation.bytes);
       result = ILLEGAL_ADDRESS;
@@ -152,6 +152,11 @@ bool is_pinned(const void* address) {
 
 // Units of work, which are pushed to a stream or become nodes of a graph.
 
+// What a device does that computes nothing. Its memory is reserved and never written.
+Work nothing() {
+  return [] { return SUCCESS; };
+}
+
 // The shared memory above 48 KiB that cuFuncSetAttribute allowed, by function.
 std::map<void*, unsigned> allowed;
 
@@ -159,6 +164,7 @@ std::map<void*, unsigned> allowed;
 Work launch(void* function, const emu::Shape& shape, void** arguments) {
   auto found = allowed.find(function);
   if (shape.shared > (found == allowed.end() ? 48 * 1024 : found->second)) return {};
+  if (emu::settings().idle) return nothing();
   const emu::Kernel* kernel = static_cast<emu::Kernel*>(function);
   return [kernel, shape, body = kernel->bind(arguments)] {
     std::string wrong = emu::launch(shape, body);
@@ -173,6 +179,7 @@ Work launch(void* function, const emu::Shape& shape, void** arguments) {
 // Pageable memory is read at once.
 Work copy_in(Pointer to, const void* from, size_t bytes) {
   if (!is_inside(to, bytes)) return {};
+  if (emu::settings().idle) return nothing();
   if (is_pinned(from)) return [=] { return memcpy(host(to), from, bytes), SUCCESS; };
   const uint8_t* begin = static_cast<const uint8_t*>(from);
   return [to, read = std::vector<uint8_t>(begin, begin + bytes)] {
@@ -182,11 +189,13 @@ Work copy_in(Pointer to, const void* from, size_t bytes) {
 
 Work copy_across(Pointer to, Pointer from, size_t bytes) {
   if (!is_inside(from, bytes) || !is_inside(to, bytes)) return {};
+  if (emu::settings().idle) return nothing();
   return [=] { return memmove(host(to), host(from), bytes), SUCCESS; };
 }
 
 Work set(Pointer to, unsigned char value, size_t bytes) {
   if (!is_inside(to, bytes)) return {};
+  if (emu::settings().idle) return nothing();
   return [=] { return memset(host(to), value, bytes), SUCCESS; };
 }
 
@@ -448,7 +457,10 @@ Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* stream) 
   if (Result result = cuStreamSynchronize(stream)) return result;
   std::lock_guard lock(mutex);
   if (!is_inside(from, bytes)) return INVALID_VALUE;
-  memcpy(to, host(from), bytes);
+  if (emu::settings().idle)
+    memset(to, 0, bytes);
+  else
+    memcpy(to, host(from), bytes);
   return SUCCESS;
 }
 Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* stream) {

@@ -17,6 +17,7 @@ const Settings& settings() {
       .memory = read("CLOZE_EMU_MEMORY", 4ull << 30),
       .architecture = int(read("CLOZE_EMU_ARCH", 80)),
       .devices = int(read("CLOZE_EMU_DEVICES", 1)),
+      .idle = read("CLOZE_EMU_IDLE", 0) != 0,
       .driver = int(read("CLOZE_EMU_DRIVER", 13000)),
   };
   return settings;

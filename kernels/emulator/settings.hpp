@@ -14,6 +14,7 @@ struct Settings {
   size_t memory;       // CLOZE_EMU_MEMORY: device memory in bytes; by default 4 GiB
   int architecture;    // CLOZE_EMU_ARCH: compute capability times ten, such as 75, 80 or 90; by default 80
   int devices;         // CLOZE_EMU_DEVICES: how many devices there are; by default 1
+  bool idle;           // CLOZE_EMU_IDLE: 1 for a device that checks what it is given and computes nothing
   int driver;          // CLOZE_EMU_DRIVER: the driver's CUDA version, such as 12090; by default 13000
 };
 

@@ -80,6 +80,6 @@ pub use module::join_name;
 pub use ops::{CrossEntropy, EmbeddingIds, Pooling, Reduction, recompute};
 pub use parameters::{ParameterArena, ParameterRange};
 pub use precision::Precision;
-pub use profile::{OperationTime, Pass, Profile, profile};
+pub use profile::{GpuCost, KernelUse, OperationTime, Pass, Profile, profile};
 pub use sequences::Sequences;
 pub use tensor::Tensor;

@@ -1,16 +1,19 @@
-//! Time per operation.
+//! Time per operation, and the kernels that a GPU is given.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The time that each operation of a computation took, measured by [`profile`].
+/// The time that each operation of a computation took, and the kernels that it launched on GPUs, as measured by [`profile`].
+///
+/// Operations on a GPU return before the kernels that they launch have run, so their times are those of the host alone.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     /// The total time, including what is not an operation.
     pub elapsed: Duration,
     operations: BTreeMap<(&'static str, Pass), (usize, Duration)>,
+    kernels: BTreeMap<&'static str, (usize, GpuCost)>,
 }
 
 /// The direction of an operation.
@@ -36,6 +39,27 @@ pub struct OperationTime {
     pub time: Duration,
 }
 
+/// What the launches of a kernel, a copy or a memset cost a GPU at least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GpuCost {
+    /// Bytes read and written, each once, however often the kernel reads them.
+    pub bytes: u64,
+    /// Multiplications and additions of matrix products.
+    pub operations: u64,
+}
+
+/// A kernel, a copy or a memset of a GPU in all its launches.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct KernelUse {
+    /// The name of the kernel.
+    pub name: &'static str,
+    /// The number of launches, each a node if a graph launches them.
+    pub launches: usize,
+    /// The cost of all launches together.
+    pub cost: GpuCost,
+}
+
 impl Profile {
     /// Returns the time of each operation, the longest first.
     pub fn operations(&self) -> Vec<OperationTime> {
@@ -45,9 +69,18 @@ impl Profile {
         operations.sort_by_key(|operation| std::cmp::Reverse(operation.time));
         operations
     }
+
+    /// Returns the kernels, copies and memsets that were submitted to GPUs, the one that moves the most bytes first.
+    pub fn kernels(&self) -> Vec<KernelUse> {
+        let entry = |(&name, &(launches, cost)): (&&'static str, &_)| KernelUse { name, launches, cost };
+        let mut kernels: Vec<KernelUse> = self.kernels.iter().map(entry).collect();
+        kernels.sort_by_key(|kernel| std::cmp::Reverse(kernel.cost.bytes));
+        kernels
+    }
 }
 
-/// Formats a table: operation, direction, calls, milliseconds, share of the total.
+/// Formats a table: operation, direction, calls, milliseconds, share of the total. On a GPU a second one follows: kernel, launches,
+/// megabytes, billions of operations.
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = self.elapsed.as_secs_f64();
@@ -61,12 +94,19 @@ impl fmt::Display for Profile {
             line(op, if pass == Pass::Forward { "forward" } else { "backward" }, calls, time)?;
         }
         line("anything else", "", 0, rest)?;
-        line("all", "", 0, self.elapsed)
+        line("all", "", 0, self.elapsed)?;
+        for KernelUse { name, launches, cost } in self.kernels() {
+            let (megabytes, billions) = (cost.bytes as f64 / 1e6, cost.operations as f64 / 1e9);
+            writeln!(f, "{name:<34}{launches:>7}{megabytes:>12.2} MB{billions:>12.2} GFLOP")?;
+        }
+        Ok(())
     }
 }
 
 thread_local! {
     static CURRENT: RefCell<Option<Profile>> = const { RefCell::new(None) };
+    /// Whether an operation is being timed: operations that it calls are part of it.
+    static IS_TIMING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `f` and measures the operations that the current thread calls, whichever threads compute them.
@@ -81,13 +121,14 @@ thread_local! {
 /// # Ok::<(), cloze_tensor::Error>(())
 /// ```
 pub fn profile<R>(f: impl FnOnce() -> R) -> (R, Profile) {
-    struct Restore(Option<Profile>);
+    struct Restore(Option<Profile>, bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             CURRENT.replace(self.0.take());
+            IS_TIMING.set(self.1);
         }
     }
-    let _restore = Restore(CURRENT.replace(Some(Profile::default())));
+    let _restore = Restore(CURRENT.replace(Some(Profile::default())), IS_TIMING.replace(false));
     let start = Instant::now();
     let result = f();
     let profile = CURRENT.take().unwrap_or_default();
@@ -97,12 +138,61 @@ pub fn profile<R>(f: impl FnOnce() -> R) -> (R, Profile) {
 /// Runs `f` as a call of the operation `op` and adds its time to the profile, if there is one. Operations that `f` calls in
 /// turn are counted as part of `op`.
 pub(crate) fn timed<R>(op: &'static str, pass: Pass, f: impl FnOnce() -> R) -> R {
-    let Some(mut profile) = CURRENT.take() else { return f() };
+    if IS_TIMING.get() || CURRENT.with_borrow(Option::is_none) {
+        return f();
+    }
+    struct Timing;
+    impl Drop for Timing {
+        fn drop(&mut self) {
+            IS_TIMING.set(false);
+        }
+    }
+    IS_TIMING.set(true);
+    let timing = Timing;
     let start = Instant::now();
     let result = f();
-    let (calls, time) = profile.operations.entry((op, pass)).or_default();
-    *calls += 1;
-    *time += start.elapsed();
-    CURRENT.replace(Some(profile));
+    let elapsed = start.elapsed();
+    drop(timing);
+    CURRENT.with_borrow_mut(|profile| {
+        let Some(profile) = profile else { return };
+        let (calls, time) = profile.operations.entry((op, pass)).or_default();
+        *calls += 1;
+        *time += elapsed;
+    });
     result
+}
+
+/// Adds a launch to the profile, if there is one.
+#[cfg(feature = "cuda")]
+pub(crate) fn launched(name: &'static str, cost: GpuCost) {
+    CURRENT.with_borrow_mut(|profile| {
+        let Some(profile) = profile else { return };
+        let (launches, all) = profile.kernels.entry(name).or_default();
+        *launches += 1;
+        all.bytes += cost.bytes;
+        all.operations += cost.operations;
+    });
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::dtype::DType;
+    use crate::precision::Precision;
+    use crate::tensor::Tensor;
+
+    #[test]
+    fn a_gpu_is_given_kernels() -> crate::Result<()> {
+        let Ok(gpu) = Device::cuda(0) else { return Ok(()) };
+        let (a, b) = (Tensor::zeros(&[8, 24], DType::F32, &gpu)?, Tensor::zeros(&[24, 16], DType::F32, &gpu)?);
+        let (product, profile) = profile(|| Precision::F32.scope(|| a.matmul(&b)));
+        product?;
+        let kernels = profile.kernels();
+        let [KernelUse { name, launches, cost, .. }] = kernels[..] else { panic!("{kernels:?}") };
+        assert_eq!((name, launches), ("gemm_any_f32", 1));
+        assert_eq!(cost, GpuCost { bytes: 4 * (8 * 24 + 24 * 16 + 8 * 16), operations: 2 * 8 * 24 * 16 });
+        assert!(profile.to_string().contains("gemm_any_f32"));
+        Ok(())
+    }
 }

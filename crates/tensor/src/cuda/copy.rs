@@ -116,5 +116,6 @@ pub(crate) fn copy(op: &'static str, from: &Elements, to: &Elements, add: bool) 
         add: add.into(),
         padding: 0,
     };
-    Launch::new(device, op, "elementwise", name).over(count).with(&arguments)
+    let bytes = count * (from.dtype.size() + to.dtype.size() * (1 + usize::from(add)));
+    Launch::new(device, op, "elementwise", name).moves(bytes).over(count).with(&arguments)
 }

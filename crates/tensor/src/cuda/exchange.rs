@@ -145,7 +145,7 @@ impl GpuExchange {
         check_kind(OP, is_valid && count.is_multiple_of(8), &[from, to])?;
         let ((from, _), (to, _)) = (self.place(OP, from)?, self.place(OP, to)?);
         let launch = Launch::new(&self.device, OP, FILE, "round_bf16").threads(THREADS).over(count / 8);
-        launch.on(self).with_all(&[bytes_of(&from), bytes_of(&to), bytes_of(&(count as u64))])
+        launch.moves(6 * count).on(self).with_all(&[bytes_of(&from), bytes_of(&to), bytes_of(&(count as u64))])
     }
 
     /// Adds parts of equal length, one per rank, in the order in which they follow each other: f32 or bf16 elements that are
@@ -164,12 +164,13 @@ impl GpuExchange {
         let ranks = parts.elements().checked_div(count).unwrap_or(0);
         let are_lengths = parts.elements() == ranks * count && squares.elements() == blocks && count.is_multiple_of(8);
         check_kind(OP, are_types && are_lengths, &[parts, sums, squares])?;
+        let bytes = parts.elements() * parts.dtype().size() + 4 * count;
         let ((parts, _), (sums, _), (squares, _)) =
             (self.place(OP, parts)?, self.place(OP, sums)?, self.place(OP, squares)?);
         let launch = Launch::new(&self.device, OP, FILE, name).threads(THREADS).grid([blocks, 1, 1]);
         let (count, ranks) = (count as u64, ranks as i32);
         let arguments = [bytes_of(&parts), bytes_of(&sums), bytes_of(&squares), bytes_of(&count), bytes_of(&ranks)];
-        launch.shared(THREADS as usize * 8).on(self).with_all(&arguments)
+        launch.shared(THREADS as usize * 8).moves(bytes).on(self).with_all(&arguments)
     }
 
     /// Returns the address and length in bytes of a row-major tensor on this device.

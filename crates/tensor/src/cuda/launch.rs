@@ -6,6 +6,7 @@ use super::device::CudaDevice;
 use super::exchange::GpuExchange;
 use super::work::{Arguments, Kernel, Work};
 use crate::error::{Error, Result};
+use crate::profile::{GpuCost, launched};
 
 /// A launch of kernel `name` from `file.cu`, by default with one block of 128 threads.
 ///
@@ -18,6 +19,7 @@ pub(crate) struct Launch<'a> {
     grid: [usize; 3],
     threads: u32,
     shared: usize,
+    cost: GpuCost,
     /// The stream beside the computation that it goes to.
     beside: Option<&'a GpuExchange>,
 }
@@ -27,7 +29,7 @@ const LARGEST_GRID: [usize; 3] = [i32::MAX as usize, 65535, 65535];
 
 impl<'a> Launch<'a> {
     pub(crate) fn new(device: &'a CudaDevice, op: &'static str, file: &'static str, name: &'static str) -> Launch<'a> {
-        Launch { device, op, file, name, grid: [1; 3], threads: 128, shared: 0, beside: None }
+        Launch { device, op, file, name, grid: [1; 3], threads: 128, shared: 0, cost: GpuCost::default(), beside: None }
     }
 
     /// Sets the number of blocks.
@@ -51,6 +53,16 @@ impl<'a> Launch<'a> {
         Launch { shared, ..self }
     }
 
+    /// Sets the bytes that it reads and writes at least: each once, however often the kernel does.
+    pub(crate) fn moves(self, bytes: usize) -> Launch<'a> {
+        Launch { cost: GpuCost { bytes: bytes as u64, ..self.cost }, ..self }
+    }
+
+    /// Sets the multiplications and additions of its matrix products.
+    pub(crate) fn computes(self, operations: usize) -> Launch<'a> {
+        Launch { cost: GpuCost { operations: operations as u64, ..self.cost }, ..self }
+    }
+
     /// Launches it as a part of `exchange`, not of the computation.
     pub(super) fn on(self, exchange: &'a GpuExchange) -> Launch<'a> {
         Launch { beside: Some(exchange), ..self }
@@ -63,7 +75,7 @@ impl<'a> Launch<'a> {
 
     /// Launches a kernel that takes several arguments, given as the bytes of each.
     pub(crate) fn with_all(self, arguments: &[&[u8]]) -> Result<()> {
-        let Launch { device, op, file, name, grid, threads, shared, beside } = self;
+        let Launch { device, op, file, name, grid, threads, shared, cost, beside } = self;
         if grid.contains(&0) {
             return Ok(());
         }
@@ -77,6 +89,7 @@ impl<'a> Launch<'a> {
         device.0.stream.enter(op)?;
         let function = kernels.function(op, file, name, shared)?;
         drop(kernels);
+        launched(name, cost);
         let arguments = Arguments::new(arguments);
         let work = Work::Kernel(Kernel { name, function, grid, threads, shared, arguments });
         match beside {

@@ -12,6 +12,7 @@ use super::pool::Block;
 use super::work::Work;
 use crate::error::{Error, Result};
 use crate::memory::size_class;
+use crate::profile::{GpuCost, launched};
 
 /// Memory on a device. Dropping the last buffer of a block returns it to the device's pool.
 pub(crate) struct DeviceBuffer {
@@ -156,6 +157,7 @@ impl DeviceBuffer {
         if bytes == 0 {
             return Ok(());
         }
+        launched("memset", GpuCost { bytes: bytes as u64, operations: 0 });
         self.device.0.stream.submit(op, Work::Clear { to: self.pointer() + start as u64, bytes })
     }
 }
@@ -164,6 +166,7 @@ impl DeviceBuffer {
 pub(super) fn copy(device: &CudaDevice, op: &'static str, from: Pointer, to: Pointer, bytes: usize) -> Result<()> {
     for start in (0..bytes as u64).step_by(LONGEST_COPY) {
         let bytes = LONGEST_COPY.min(bytes - start as usize);
+        launched("copy on the device", GpuCost { bytes: 2 * bytes as u64, operations: 0 });
         device.0.stream.submit(op, Work::Copy { to: to + start, from: from + start, bytes })?;
     }
     Ok(())

@@ -17,6 +17,7 @@ use super::pool::Block;
 use super::staging::Staging;
 use super::work::Work;
 use crate::error::Result;
+use crate::profile::{GpuCost, launched};
 
 /// Larger writes are not staged: they make the host wait instead.
 const LARGEST_STAGED: usize = 1 << 18;
@@ -191,6 +192,7 @@ impl Queue {
         to: Pointer,
         bytes: &[u8],
     ) -> Result<Option<*const c_void>> {
+        launched("copy to the device", GpuCost { bytes: bytes.len() as u64, operations: 0 });
         match &mut self.gathered {
             Some(gathered) => {
                 let from = self.staging.keep(op, bytes)?;

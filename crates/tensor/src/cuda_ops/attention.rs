@@ -192,7 +192,7 @@ impl Attention {
         let output = fresh(op, &[tokens, *hidden], DType::F32, device)?;
         let Some(kernels) = &self.kernels else {
             let arguments = AnyArguments { o: pointer(&output), log_sums: pointer(&log_sums), ..self.any(&qkv)? };
-            self.launch_any("attention_any_forward", arguments)?;
+            self.launch_any("attention_any_forward", arguments, (2, 4))?;
             return Ok((output.clone(), Kept { qkv, scale: None, output, log_sums }));
         };
         let (qkv, scale) = narrowed(op, kernels.narrow, &qkv, LIMIT)?;
@@ -215,6 +215,7 @@ impl Attention {
             padding: 0,
         };
         let launch = Launch::new(device, op, "attention_forward", kernels.forward).grid(self.tiles());
+        let launch = launch.moves(tokens * hidden * (3 * 2 + 4)).computes(2 * self.operations());
         launch.shared(5 * TILE * self.head_size * 2).with(&arguments)?;
         Ok((output.clone(), Kept { qkv, scale, output, log_sums }))
     }
@@ -238,8 +239,8 @@ impl Attention {
                 add: add.into(),
                 ..self.any(qkv)?
             };
-            self.launch_any("attention_any_dq", arguments)?;
-            return self.launch_any("attention_any_dkv", arguments);
+            self.launch_any("attention_any_dq", arguments, (3, 6))?;
+            return self.launch_any("attention_any_dkv", arguments, (4, 6));
         };
         let (d_o, scale_do) = narrowed(op, kernels.narrow, &dy, LIMIT_OF_GRADIENT)?;
         let [q, k, v] = thirds(qkv, *hidden);
@@ -270,9 +271,22 @@ impl Attention {
         };
         let launch = |name| Launch::new(device, op, "attention_backward", name);
         let (rows, shared) = ([qkv.size(0).div_ceil(WARPS), self.heads, 1], 4 * TILE * self.head_size * 2);
-        launch(kernels.deltas).grid(rows).with_all(&[bytes_of(&arguments), bytes_of(&pointer(&deltas))])?;
-        launch(kernels.dq).grid(self.tiles()).shared(shared).with(&arguments)?;
-        launch(kernels.dkv).grid(self.tiles()).shared(shared + 512).with(&arguments)
+        let (elements, written) = (qkv.size(0) * hidden, 4 * (1 + usize::from(add)));
+        launch(kernels.deltas)
+            .moves(elements * 6)
+            .grid(rows)
+            .with_all(&[bytes_of(&arguments), bytes_of(&pointer(&deltas))])?;
+        let dq = launch(kernels.dq).moves(elements * (4 * 2 + written)).computes(3 * self.operations());
+        dq.grid(self.tiles()).shared(shared).with(&arguments)?;
+        let dkv = launch(kernels.dkv).moves(elements * (4 * 2 + 2 * written)).computes(4 * self.operations());
+        dkv.grid(self.tiles()).shared(shared + 512).with(&arguments)
+    }
+
+    /// Returns the operations of one product of queries and keys, or of probabilities and values, in all heads.
+    fn operations(&self) -> usize {
+        let starts = self.sequences.cu_seqlens();
+        let pairs: usize = starts.windows(2).map(|ends| ((ends[1] - ends[0]) as usize).pow(2)).sum();
+        2 * pairs * self.hidden
     }
 
     /// Returns the factor of the scores.
@@ -300,11 +314,19 @@ impl Attention {
         Ok(AnyArguments { q, k, v, row_qkv, row_o, tokens, size, scale, dropout, ..AnyArguments::zeroed() })
     }
 
-    fn launch_any(&self, name: &'static str, arguments: AnyArguments) -> Result<()> {
+    /// Launches a kernel of attention_any.cu that computes `products` products and moves `matrices` of the size of the output.
+    fn launch_any(
+        &self,
+        name: &'static str,
+        arguments: AnyArguments,
+        (products, matrices): (usize, usize),
+    ) -> Result<()> {
         let [starts, numbers] = self.layout()?;
         let arguments = AnyArguments { starts: starts.pointer(), numbers: numbers.pointer(), ..arguments };
         let grid = [self.sequences.longest().div_ceil(WARPS), self.heads, self.sequences.len()];
-        Launch::new(&self.device, self.op, "attention_any", name).grid(grid).with(&arguments)
+        let launch = Launch::new(&self.device, self.op, "attention_any", name).grid(grid);
+        let bytes = 4 * matrices * arguments.tokens as usize * self.hidden;
+        launch.moves(bytes).computes(products * self.operations()).with(&arguments)
     }
 }
 

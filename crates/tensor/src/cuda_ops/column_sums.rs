@@ -12,6 +12,11 @@ use crate::error::Result;
 const SUMMED: usize = 64;
 const THREADS: u32 = 128;
 
+/// Returns the blocks of rows that are summed apart.
+fn grid_rows(count: usize) -> usize {
+    count.div_ceil(SUMMED).max(1)
+}
+
 /// Writes the sums of `width` columns, over `count` rows that are `stride` apart, to the memory at `to`.
 pub(super) fn add_rows(
     op: &'static str,
@@ -22,11 +27,13 @@ pub(super) fn add_rows(
     accumulate: Accumulate,
 ) -> Result<()> {
     let launch = |to: Pointer, accumulate: Accumulate| {
-        let grid = [width.div_ceil(THREADS as usize), count.div_ceil(SUMMED).max(1), 1];
+        let bytes = 4 * width * (count + grid_rows(count));
+        let grid = [width.div_ceil(THREADS as usize), grid_rows(count), 1];
         let numbers = [int(op, count)?, int(op, stride)?, int(op, width)?, accumulate as i32];
         let [count, stride, columns, accumulate] = numbers.each_ref().map(bytes_of);
         let arguments = [bytes_of(&parts), bytes_of(&to), count, stride, columns, accumulate];
-        Launch::new(device, op, "layer_norm", "column_sums_f32").threads(THREADS).grid(grid).with_all(&arguments)
+        let launch = Launch::new(device, op, "layer_norm", "column_sums_f32").threads(THREADS).grid(grid);
+        launch.moves(bytes).with_all(&arguments)
     };
     if count <= SUMMED {
         return launch(to, accumulate);

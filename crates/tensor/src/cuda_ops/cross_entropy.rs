@@ -73,7 +73,7 @@ impl CudaOp for LabelCrossEntropy {
             padding: 0,
         };
         let launch = Launch::new(&device, op, FILE, "cross_entropy_f32").grid([count, 1, 1]).threads(THREADS);
-        launch.shared(THREADS as usize / 32 * 4).with(&arguments)?;
+        launch.shared(THREADS as usize / 32 * 4).moves(4 * count * self.classes).with(&arguments)?;
         let loss = scaled(op, &sum(op, &losses, &[1])?, 1.0 / divisor)?.reshape(&[])?;
         Ok(GpuOutput::new(loss, move |dy, [dx]| {
             dx.give_with(|| {
@@ -93,7 +93,7 @@ impl CudaOp for LabelCrossEntropy {
                     add: 0,
                 };
                 let launch = Launch::new(&device, op, FILE, "cross_entropy_gradient_f32");
-                launch.grid([count, 1, 1]).threads(THREADS).with(&arguments)?;
+                launch.moves(8 * gradient.elements()).grid([count, 1, 1]).threads(THREADS).with(&arguments)?;
                 Ok(gradient)
             })
         }))

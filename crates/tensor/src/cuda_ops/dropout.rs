@@ -53,5 +53,6 @@ fn launch(op: &'static str, dropout: &Dropout, rows: &DeviceBuffer, x: &Tensor, 
         add: add.into(),
         padding: 0,
     };
-    Launch::new(&device_of(op, &x)?, op, "dropout", "dropout_f32").over(groups).with(&arguments)
+    let bytes = 4 * x.elements() * (2 + usize::from(add));
+    Launch::new(&device_of(op, &x)?, op, "dropout", "dropout_f32").moves(bytes).over(groups).with(&arguments)
 }

@@ -51,7 +51,7 @@ impl CudaOp for Pairwise {
             of_a,
             of_b,
         };
-        Launch::new(&device, op, FILE, "zip_f32").over(count).with(&arguments)?;
+        Launch::new(&device, op, FILE, "zip_f32").moves(12 * count).over(count).with(&arguments)?;
         let kept = self.keeps([a, b], &to)?;
         Ok(GpuOutput::Operation(to, kept))
     }
@@ -82,7 +82,8 @@ fn unary(op: &'static str, function: i32, number: f64, x: &Tensor, y: &Tensor, a
         add: add.into(),
         padding: 0,
     };
-    Launch::new(&device_of(op, &x)?, op, FILE, "unary_f32").over(count).with(&arguments)
+    let bytes = 4 * count * (2 + usize::from(add));
+    Launch::new(&device_of(op, &x)?, op, FILE, "unary_f32").moves(bytes).over(count).with(&arguments)
 }
 
 #[repr(C)]
@@ -115,7 +116,8 @@ pub(super) fn unary_backward(
         op: function,
         add: add.into(),
     };
-    Launch::new(&device_of(op, &dy)?, op, FILE, "unary_backward_f32").over(count).with(&arguments)
+    let bytes = 4 * count * (3 + usize::from(add));
+    Launch::new(&device_of(op, &dy)?, op, FILE, "unary_backward_f32").moves(bytes).over(count).with(&arguments)
 }
 
 impl CudaOp for Unary {
@@ -217,7 +219,7 @@ pub(super) fn sum(op: &'static str, x: &Tensor, shape: &[usize]) -> Result<Tenso
         add: 0,
         padding: 0,
     };
-    Launch::new(&device, op, FILE, "sum_f32").over(count * 32).with(&arguments)?;
+    Launch::new(&device, op, FILE, "sum_f32").moves(4 * count * (summed + 1)).over(count * 32).with(&arguments)?;
     Ok(to)
 }
 

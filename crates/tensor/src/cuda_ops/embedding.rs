@@ -62,7 +62,9 @@ fn embed(op: &'static str, tables: [&Tensor; 3], ids: [&[u32]; 3]) -> Result<Ten
         tokens: int(op, tokens)?,
         width: int(op, width)?,
     };
-    Launch::new(&device, op, FILE, "embed_f32").grid([tokens.div_ceil(WARPS), 1, 1]).with(&arguments)?;
+    let launch = Launch::new(&device, op, FILE, "embed_f32").grid([tokens.div_ceil(WARPS), 1, 1]);
+    // A word of each token; positions and types are few.
+    launch.moves(8 * tokens * width).with(&arguments)?;
     Ok(z)
 }
 
@@ -97,7 +99,8 @@ impl CudaOp for GatherRows {
             add: 0,
             padding: 0,
         };
-        Launch::new(&device, op, FILE, "gather_f32").grid([rows.div_ceil(WARPS), 1, 1]).with(&arguments)?;
+        let launch = Launch::new(&device, op, FILE, "gather_f32").grid([rows.div_ceil(WARPS), 1, 1]);
+        launch.moves(8 * rows * x.width()).with(&arguments)?;
         let indices = self.indices.clone();
         Ok(GpuOutput::new(y, move |dy, [dx]| match dx.open()? {
             Some(mut dx) => scatter(op, &dy, &indices, dx.zeroed()?),
@@ -154,5 +157,6 @@ fn scatter(op: &'static str, x: &Tensor, ids: &[u32], to: &Tensor) -> Result<()>
         width: int(op, x.width())?,
         padding: 0,
     };
-    Launch::new(&device, op, FILE, "scatter_sums_f32").grid([rows.len(), 1, 1]).with(&arguments)
+    let bytes = 4 * (ids.len() + rows.len()) * x.width();
+    Launch::new(&device, op, FILE, "scatter_sums_f32").moves(bytes).grid([rows.len(), 1, 1]).with(&arguments)
 }

@@ -106,7 +106,8 @@ impl TensorCoreArguments {
     /// Launches a kernel of gemm.cu for the products of a batch, or the parts of one product.
     pub(super) fn launch(&self, op: &'static str, device: &CudaDevice, name: &'static str, batch: usize) -> Result<()> {
         let grid = grid(self.product.m, self.product.n, TILE, batch);
-        Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED).with(self)
+        let launch = Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED);
+        self.product.costs(launch, batch).with(self)
     }
 }
 
@@ -114,8 +115,10 @@ impl AnyArguments {
     /// Launches the kernel of gemm_any.cu for the products of a batch.
     pub(super) fn launch(&self, op: &'static str, device: &CudaDevice, batch: usize) -> Result<()> {
         let grid = grid(self.m, self.n, TILE_ANY, batch);
-        let launch = Launch::new(device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid);
-        launch.shared(SHARED_ANY).with(self)
+        let launch = Launch::new(device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid).shared(SHARED_ANY);
+        let [m, n, k] = [self.m, self.n, self.k].map(|size| size as usize);
+        let bytes = 4 * batch * (m * k + n * k + m * n * self.epilogue.passes());
+        launch.moves(bytes).computes(2 * batch * m * n * k).with(self)
     }
 }
 
@@ -124,7 +127,24 @@ fn grid(m: i32, n: i32, tile: usize, batch: usize) -> [usize; 3] {
     [(n as usize).div_ceil(tile), (m as usize).div_ceil(tile), batch]
 }
 
+impl Product {
+    /// Sets the cost of a launch for `batch` products, or parts of a product, of operands of two bytes per element.
+    fn costs<'a>(&self, launch: Launch<'a>, batch: usize) -> Launch<'a> {
+        let [m, n, k, split] = [self.m, self.n, self.k, self.split].map(|size| size as usize);
+        // Parts share the operands.
+        let products = if split > 0 { 1 } else { batch };
+        let sums = if self.column_sums > 0 { 2 * m.div_ceil(TILE) * n } else { 0 };
+        let bytes = 2 * products * (m * k + n * k) + 4 * batch * m * n * self.epilogue.passes() + 4 * sums;
+        launch.moves(bytes).computes(2 * products * m * n * k)
+    }
+}
+
 impl KernelEpilogue {
+    /// Returns how often a matrix with the shape of the product is read or written.
+    fn passes(&self) -> usize {
+        1 + usize::from(self.add != 0) + usize::from(self.pre_activation != 0)
+    }
+
     /// Returns the epilogue, and the address for column sums.
     fn new(epilogue: Epilogue<'_>, add: bool) -> (KernelEpilogue, Pointer) {
         let (kind, bias, pre_activation, column_sums, gelu) = match epilogue {
@@ -275,8 +295,9 @@ fn on_tensor_cores(
         let map_a = TensorMap::of(op, a.pointer(), (a.rows, a.columns, a.step.0))?;
         let map_b = TensorMap::of(op, b.pointer(), (b.rows, b.columns, b.step.0))?;
         let grid = grid(product.m, product.n, TILE, parts);
-        let launch = Launch::new(device, op, "gemm_hopper", name).threads(THREADS_HOPPER).grid(grid);
-        return launch.shared(SHARED_HOPPER).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
+        let launch =
+            Launch::new(device, op, "gemm_hopper", name).threads(THREADS_HOPPER).grid(grid).shared(SHARED_HOPPER);
+        return product.costs(launch, parts).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
     }
     let name = match (narrow, a_across, b_across) {
         (Narrow::Bf16, false, false) => "gemm_nn_bf16_f32",

@@ -133,7 +133,10 @@ pub(super) fn normalise(
         eps: eps as f32,
         padding_end: 0,
     };
-    Launch::new(&device, op, FILE, "layer_norm_forward_f32").grid([rows.div_ceil(WARPS), 1, 1]).with(&arguments)?;
+    // x and y, and with a residual that and the sum, too; the statistics of rows.
+    let bytes = 4 * rows * (width * if residual.is_some() { 4 } else { 2 } + 2);
+    let launch = Launch::new(&device, op, FILE, "layer_norm_forward_f32").grid([rows.div_ceil(WARPS), 1, 1]);
+    launch.moves(bytes).with(&arguments)?;
     Ok(Normalised { y, backward: Backward { op, z, gamma, statistics, dropout } })
 }
 
@@ -197,7 +200,9 @@ impl Backward {
             1537.. => 2,
             _ => WARPS,
         };
-        let launch = Launch::new(&device, op, FILE, "layer_norm_backward_f32").grid([blocks, 1, 1]);
+        let written = |place: Option<(&Tensor, bool)>| place.map_or(0, |(_, add)| 1 + usize::from(add));
+        let bytes = 4 * (rows * width * (2 + written(dz) + written(dx)) + 2 * rows + 2 * blocks * width);
+        let launch = Launch::new(&device, op, FILE, "layer_norm_backward_f32").grid([blocks, 1, 1]).moves(bytes);
         launch.threads(32 * warps as u32).shared(warps * 2 * width * 4).with(&arguments)?;
         for (slot, column) in [(dgamma, 0), (dbeta, width)] {
             let parts = pointer(&sums) + 4 * column as u64;

@@ -41,7 +41,7 @@ fn squares(
     for range in ranges {
         let (from, to) = (address(op, flat, range.start)?, partials.pointer() + 8 * start as u64);
         let launch = Launch::new(device, op, FILE, "sum_of_squares").threads(THREADS).grid([blocks(range), 1, 1]);
-        let launch = launch.shared(THREADS as usize * 8);
+        let launch = launch.shared(THREADS as usize * 8).moves(4 * range.len());
         launch.with_all(&[bytes_of(&from), bytes_of(&to), bytes_of(&(range.len() as u64))])?;
         start += blocks(range);
     }
@@ -174,7 +174,7 @@ impl GpuStep {
         let most = clip_norm.map_or(0.0, |norm| norm as f32);
         let to = state.pointer();
         let arguments = [bytes_of(&sums), bytes_of(&count), bytes_of(&most), bytes_of(&to)];
-        Launch::new(device, op, FILE, "clip_factor").threads(32).with_all(&arguments)?;
+        Launch::new(device, op, FILE, "clip_factor").moves(8 * total).threads(32).with_all(&arguments)?;
         Ok(GpuStep { device: device.clone(), state, learning_rate, first })
     }
 
@@ -200,7 +200,7 @@ impl GpuStep {
 
     fn apply_at(&self, at: [Pointer; 4], steps: &[(Range<usize>, AdamWStep)]) -> Result<()> {
         let (op, first) = (Self::OP, &self.first);
-        let mut blocks = 0;
+        let (mut blocks, mut elements) = (0, 0);
         let mut ranges = Vec::with_capacity(steps.len());
         for (range, step) in steps.iter().filter(|(range, _)| !range.is_empty()) {
             let is_zero = self.learning_rate == 0.0;
@@ -213,6 +213,7 @@ impl GpuStep {
                 padding: 0,
             });
             blocks += range.len().div_ceil(4 * THREADS as usize);
+            elements += range.len();
         }
         let of_ranges = self.device.input(op, &ranges)?;
         let [parameters, gradients, mean, mean_of_squares] = at;
@@ -230,7 +231,9 @@ impl GpuStep {
             eps: first.eps as f32,
             padding: 0,
         };
-        Launch::new(&self.device, op, FILE, "adamw").threads(THREADS).grid([blocks, 1, 1]).with(&arguments)
+        // Reads all four and writes all but the gradients.
+        let launch = Launch::new(&self.device, op, FILE, "adamw").threads(THREADS).grid([blocks, 1, 1]);
+        launch.moves(7 * 4 * elements).with(&arguments)
     }
 
     /// Waits for the device and returns the norm of the gradients before scaling.

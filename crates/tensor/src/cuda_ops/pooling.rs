@@ -64,5 +64,6 @@ fn launch(
         width: int(op, x.width())?,
         add: add.into(),
     };
-    Launch::new(&device, op, "pooling", name).grid([sequences.len(), 1, 1]).with(&arguments)
+    let bytes = 4 * (x.elements() + y.elements() * (1 + usize::from(add)));
+    Launch::new(&device, op, "pooling", name).moves(bytes).grid([sequences.len(), 1, 1]).with(&arguments)
 }

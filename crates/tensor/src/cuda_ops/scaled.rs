@@ -114,8 +114,9 @@ pub(crate) fn scaled(
     let threads = 256;
     let blocks = (rows * columns).div_ceil(threads as usize).min(BLOCKS);
     let launch = |name| Launch::new(&device, op, FILE, name).threads(threads);
-    launch("scaled_f16_largest").grid([blocks, 1, 1]).with(&arguments)?;
-    launch("scaled_f16").over(rows * row_to).with(&arguments)?;
+    let read = 4 * rows * columns;
+    launch("scaled_f16_largest").moves(read).grid([blocks, 1, 1]).with(&arguments)?;
+    launch("scaled_f16").moves(read + 2 * rows * row_to).over(rows * row_to).with(&arguments)?;
     Ok(Scale(scale))
 }
 

@@ -48,13 +48,15 @@ impl CudaOp for Softmax {
         let (rows, width) = (int(op, count)?, int(op, width)?);
         let y = fresh(op, x.shape(), DType::F32, &device)?;
         let arguments = SoftmaxArguments { x: pointer(&x), y: pointer(&y), rows, width, logarithm, padding: 0 };
-        Launch::new(&device, op, FILE, "softmax_f32").over(count * 32).with(&arguments)?;
+        Launch::new(&device, op, FILE, "softmax_f32").moves(8 * x.elements()).over(count * 32).with(&arguments)?;
         Ok(GpuOutput::new(y.clone(), move |dy, [dx]| {
             let dy = f32s(op, &dy)?;
             write_gradient(dx, |dx, add| {
+                let bytes = 4 * y.elements() * (3 + usize::from(add));
                 let (y, dy, dx, add) = (pointer(&y), pointer(&dy), pointer(dx), add.into());
                 let arguments = BackwardArguments { y, dy, dx, rows, width, logarithm, add };
-                Launch::new(&device, op, FILE, "softmax_backward_f32").over(count * 32).with(&arguments)
+                let launch = Launch::new(&device, op, FILE, "softmax_backward_f32").over(count * 32);
+                launch.moves(bytes).with(&arguments)
             })
         }))
     }
