@@ -112,8 +112,8 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
       for (int e = 0; e < 4; e++)
         tile[place_in_tile(warp_m + i * 16 + lane / 4 + e / 2 * 8, warp_n + j * 8 + lane % 4 * 2 + e % 2)] = sums[i][j][e];
   __syncthreads();
-  static_assert(THREADS == 2 * TILE_COLUMNS, "write_tile expects two rows of threads");
-  write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x);
+  static_assert(THREADS == WRITERS);
+  write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x, [] { __syncthreads(); });
 }
 
 // Kernels are named after the layouts of A and B (n for [m, k] and [k, n] as usual, t for a transposed one), the type of the

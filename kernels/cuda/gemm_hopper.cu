@@ -89,8 +89,8 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
   for (int i = 0; i < 64; i++)
     tile[place_in_tile(warp * 16 + lane / 4 + i % 4 / 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2)] = sums[i];
   barrier_of(1, CONSUMERS);
-  static_assert(CONSUMERS == 2 * TILE_COLUMNS, "write_tile expects two rows of threads");
-  write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x);
+  static_assert(CONSUMERS == WRITERS);
+  write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x, [] { barrier_of(1, CONSUMERS); });
 }
 
 // Kernels are named as in gemm.cu. Nothing launches those with C in bf16 yet: they are for activations in bf16.

@@ -20,6 +20,11 @@ DEVICE void load(float (&to)[4], const float* from) {
   float4 four = *vector_at<const float4>(from);
   to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
 }
+DEVICE void load(float (&to)[4], const bf16* from) {
+  uint2 pairs = *vector_at<const uint2>(from);
+  to[0] = __uint_as_float(pairs.x << 16), to[1] = __uint_as_float(pairs.x & 0xffff0000u);
+  to[2] = __uint_as_float(pairs.y << 16), to[3] = __uint_as_float(pairs.y & 0xffff0000u);
+}
 DEVICE void load(float (&to)[8], const bf16* from) {
   uint4 pairs = *vector_at<const uint4>(from);
   uint32_t words[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
@@ -42,6 +47,9 @@ DEVICE void store(bf16* to, const float (&from)[1]) { *to = to_bf16(from[0]); }
 DEVICE void store(f16* to, const float (&from)[1]) { *to = to_f16(from[0]); }
 DEVICE void store(float* to, const float (&from)[4]) {
   *vector_at<float4>(to) = float4{from[0], from[1], from[2], from[3]};
+}
+DEVICE void store(bf16* to, const float (&from)[4]) {
+  *vector_at<uint2>(to) = uint2{pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3])};
 }
 DEVICE void store(bf16* to, const float (&from)[8]) {
   *vector_at<uint4>(to) = uint4{pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]),

@@ -100,7 +100,7 @@ static void run(const Device& device, Kind by, const std::string& layout, int m,
                        kind, gelu_kind, add};
   int row_a = a_across ? m : k, row_b = b_along ? k : n;
   unsigned tile = by == ANY ? 64 : 128;
-  size_t parts = 2 * size_t(products) * ((unsigned(m) + tile - 1) / tile);
+  size_t parts = size_t(products) * ((unsigned(m) + tile - 1) / tile);
   Array<float> sums(device, parts * n);
   Product product = {of_c.pointer, size_c, m, n, k, n, split, kind == DGELU ? sums.pointer : 0, epilogue};
   unsigned grid[3] = {(unsigned(n) + tile - 1) / tile, (unsigned(m) + tile - 1) / tile, unsigned(products)};
@@ -140,6 +140,11 @@ static void on_tensor_cores(const Device& device, Kind by) {
   run<F32>(device, by, "nt", 33, 48, 40, BIAS_GELU, 0);
   run<Bf16>(device, by, "nn", 40, 56, 16, DGELU, 0);
   run<F32>(device, by, "nn", 141, 136, 8, DGELU, 0);
+  // Both forms of GELU, by groups of columns; then rows that are no multiple of a group.
+  run<F32>(device, by, "nt", 132, 140, 40, BIAS_GELU, 0);
+  run<F32>(device, by, "nn", 136, 144, 16, DGELU, 0);
+  for (int kind : {PLAIN, BIAS, BIAS_GELU, DGELU}) run<F32>(device, by, "nt", 37, 46, 24, kind, kind == PLAIN);
+  run<Bf16>(device, by, "nt", 130, 45, 24, BIAS_GELU, 0);
 }
 
 int main(int count, char** arguments) {

@@ -133,7 +133,7 @@ impl Product {
         let [m, n, k, split] = [self.m, self.n, self.k, self.split].map(|size| size as usize);
         // Parts share the operands.
         let products = if split > 0 { 1 } else { batch };
-        let sums = if self.column_sums > 0 { 2 * m.div_ceil(TILE) * n } else { 0 };
+        let sums = if self.column_sums > 0 { m.div_ceil(TILE) * n } else { 0 };
         let bytes = 2 * products * (m * k + n * k) + 4 * batch * m * n * self.epilogue.passes() + 4 * sums;
         launch.moves(bytes).computes(2 * products * m * n * k)
     }
@@ -255,7 +255,7 @@ pub(super) fn gelu_gradient(
     let to = Matrix::of(&du);
     let sums = match Narrow::of(op, precision, &device)? {
         Some(_) if to.rows * to.columns * a.columns > 0 => {
-            Some(fresh(op, &[2 * to.rows.div_ceil(TILE), to.columns], DType::F32, &device)?)
+            Some(fresh(op, &[to.rows.div_ceil(TILE), to.columns], DType::F32, &device)?)
         }
         _ => None,
     };
