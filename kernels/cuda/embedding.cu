@@ -2,8 +2,9 @@
 //
 // Many tokens share a row of a table, and adding their gradients with atomics would give another order, and other bits,
 // in every run. So the host sorts the tokens by row: `order` lists the tokens of the first row that occurs, then those
-// of the second, and `starts` says where each row's tokens begin. A block sums the tokens of one row in that order, and
-// rows that do not occur are not touched. The host checks that all ids are within their tables.
+// of the second. A block sums a segment of the tokens of one row in that order, so that a row that half of the tokens share does not
+// keep one block busy alone; the sums of the segments of a row are summed by another launch. Rows that do not occur are not touched.
+// The host checks that all ids are within their tables.
 #include "vector.cuh"
 
 template <class T> struct EmbeddingArguments {
@@ -56,21 +57,41 @@ template <class T> DEVICE void gather(const GatherArguments<T>& a) {
   }
 }
 
-// Adds to rows `rows` of a gradient in f32 the sums of dz over their tokens. A block computes a row.
+// Sums rows of dz. A block sums a segment: the rows that `order` lists from starts[block] to starts[block + 1], or dz itself has
+// there if `order` is null. If rows[block] has its highest bit, the sum becomes the row of `partials` that the other bits name, else
+// it is added to that row of a gradient.
 template <class T> struct ScatterArguments {
   const T* dz;
   const uint32_t *order, *starts, *rows;
-  float* gradient;
+  float *gradient, *partials;
   int width;
 };
-template <class T> DEVICE void scatter_sums(const ScatterArguments<T>& a) {
-  uint32_t start = a.starts[blockIdx.x], end = a.starts[blockIdx.x + 1];
-  float* to = a.gradient + size_t(a.rows[blockIdx.x]) * a.width;
-  for (int column = threadIdx.x; column < a.width; column += blockDim.x) {
-    float sum = 0;
-    for (uint32_t i = start; i < end; i++) sum += to_f32(a.dz[size_t(a.order[i]) * a.width + column]);
-    to[column] += sum;
+template <class T, int N> DEVICE void scatter_row(const ScatterArguments<T>& a) {
+  // Rows that are loaded before the first is added.
+  constexpr int at_once = 4;
+  constexpr uint32_t partial = 1u << 31;
+  uint32_t start = a.starts[blockIdx.x], end = a.starts[blockIdx.x + 1], row = a.rows[blockIdx.x];
+  float* to = row & partial ? a.partials + size_t(row - partial) * a.width : a.gradient + size_t(row) * a.width;
+  for (int column = threadIdx.x * N; column < a.width; column += blockDim.x * N) {
+    float sum[N] = {};
+    for (uint32_t i = start; i < end; i += at_once) {
+      float loaded[at_once][N];
+#pragma unroll
+      for (int j = 0; j < at_once; j++)
+        if (i + j < end) load(loaded[j], a.dz + size_t(a.order ? a.order[i + j] : i + j) * a.width + column);
+#pragma unroll
+      for (int j = 0; j < at_once; j++)
+        for (int k = 0; k < N && i + j < end; k++) sum[k] += loaded[j][k];
+    }
+#pragma unroll
+    for (int k = 0; k < N; k++) to[column + k] = row & partial ? sum[k] : to[column + k] + sum[k];
   }
+}
+template <class T> DEVICE void scatter_sums(const ScatterArguments<T>& a) {
+  if (a.width % 4 == 0)
+    scatter_row<T, 4>(a);
+  else
+    scatter_row<T, 1>(a);
 }
 
 KERNEL(embed_f32)(EmbeddingArguments<float> a) { embed(a); }

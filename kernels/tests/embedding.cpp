@@ -13,7 +13,7 @@ struct Gather {
   int rows, width, add;
 };
 struct Scatter {
-  Pointer dz, order, starts, rows, gradient;
+  Pointer dz, order, starts, rows, gradient, partials;
   int width;
 };
 
@@ -41,11 +41,19 @@ template <class Type> static void run(const Device& device, int width) {
       sums[row * width + c] += Type::widen(dz[size_t(token) * width + c]);
     }
   }
-  std::vector<uint32_t> order, starts = {0}, rows;
+  // Rows of more than five tokens are summed in two segments, and then over these.
+  std::vector<uint32_t> order, starts = {0}, rows, of_segments = {0}, segmented;
+  uint32_t partial = 0;
   for (auto& [row, of_row] : of_rows) {
     order.insert(order.end(), of_row.begin(), of_row.end());
+    if (of_row.size() > 5) {
+      starts.push_back(uint32_t(order.size()) - 3);
+      rows.push_back(1u << 31 | partial++);
+      segmented.push_back(row);
+      of_segments.push_back(partial + 1);
+    }
     starts.push_back(uint32_t(order.size()));
-    rows.push_back(row);
+    rows.push_back(of_row.size() > 5 ? 1u << 31 | partial++ : row);
   }
   Array<T> of_word(device, word), of_position(device, position), of_type(device, type), of_z(device, z.size()), of_dz(device, dz);
   Array<uint32_t> of_ids(device, ids), of_positions(device, positions), of_types(device, token_types), of_order(device, order),
@@ -66,8 +74,12 @@ template <class Type> static void run(const Device& device, int width) {
       expect_added(to.values(), add ? before : std::vector<float>(before.size()), rows_of_words, what + "rows");
     }
   }
-  Scatter scatter = {of_dz.pointer, of_order.pointer, of_starts.pointer, rows_of.pointer, of_gradient.pointer, width};
+  Array<float> partials(device, size_t(partial) * width);
+  Array<uint32_t> segments(device, of_segments), of_segmented(device, segmented);
+  Scatter scatter = {of_dz.pointer, of_order.pointer, of_starts.pointer, rows_of.pointer, of_gradient.pointer, partials.pointer, width};
   Device::check(device.launch(("scatter_sums_" + type_name).c_str(), {unsigned(rows.size()), 1, 1}, 128, 0, {&scatter}), what);
+  scatter = {partials.pointer, 0, segments.pointer, of_segmented.pointer, of_gradient.pointer, 0, width};
+  Device::check(device.launch("scatter_sums_f32", {unsigned(segmented.size()), 1, 1}, 128, 0, {&scatter}), what);
   expect_near(widened<F32>(of_gradient.values()), sums, 2e-6, what + "gradient");
 }
 

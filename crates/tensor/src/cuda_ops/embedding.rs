@@ -1,5 +1,7 @@
 //! Rows of tables, and sums of gradients by row: embedding.cu. The indices were checked on the host.
 
+use std::ops::Range;
+
 use bytemuck::NoUninit;
 
 use super::arguments::{device_of, f32s, fresh, int, pointer};
@@ -127,36 +129,103 @@ struct ScatterArguments {
     starts: Pointer,
     rows: Pointer,
     gradient: Pointer,
+    partials: Pointer,
     width: i32,
     padding: u32,
+}
+
+/// Rows that a block sums at most.
+const SEGMENT: u32 = 64;
+/// Marks sums of segments that are summed again.
+const PARTIAL: u32 = 1 << 31;
+
+/// Rows of a matrix, or of the order in which its rows are taken, whose sum is added to row `to`.
+struct Group {
+    rows: Range<u32>,
+    to: u32,
 }
 
 /// Adds each row of `x` to the row of `to` that `ids` names, in the order of `x`. No other handle accesses `to`.
 fn scatter(op: &'static str, x: &Tensor, ids: &[u32], to: &Tensor) -> Result<()> {
     let x = f32s(op, x)?;
-    let device = device_of(op, &x)?;
-    // A block sums the tokens of one row, so they are sorted by row, stably.
-    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
-    order.sort_by_key(|&at| ids[at as usize]);
-    let (mut rows, mut starts): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
-    for (at, &token) in order.iter().enumerate() {
-        let row = ids[token as usize];
-        if rows.last() != Some(&row) {
-            rows.push(row);
-            starts.push(at as u32);
+    // The rows of `x` by their ids, stably: each id starts after all smaller ones.
+    let mut ends = vec![0u32; to.size(0) + 1];
+    ids.iter().for_each(|&id| ends[id as usize + 1] += 1);
+    (1..ends.len()).for_each(|id| ends[id] += ends[id - 1]);
+    let mut order = vec![0u32; ids.len()];
+    for (at, &id) in ids.iter().enumerate() {
+        order[ends[id as usize] as usize] = at as u32;
+        ends[id as usize] += 1;
+    }
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let groups = starts.zip(&ends).enumerate().filter(|(_, (start, end))| start < end);
+    let groups = groups.map(|(id, (start, &end))| Group { rows: start..end, to: id as u32 });
+    sum_groups(op, &x, Some(&order), groups, to)
+}
+
+/// Adds the sums of groups of rows of `x` to rows of `to`; `order`, if given, lists the rows that groups count. Long groups are summed
+/// by segments first, so that they occupy many blocks.
+fn sum_groups(
+    op: &'static str,
+    x: &Tensor,
+    order: Option<&[u32]>,
+    groups: impl Iterator<Item = Group>,
+    to: &Tensor,
+) -> Result<()> {
+    let (device, width) = (device_of(op, x)?, x.width());
+    let (mut starts, mut rows, mut segmented, mut partials) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let mut end = 0;
+    for group in groups {
+        let segments = (group.rows.end - group.rows.start).div_ceil(SEGMENT);
+        starts.extend(group.rows.clone().step_by(SEGMENT as usize));
+        end = group.rows.end;
+        if segments == 1 {
+            rows.push(group.to);
+        } else {
+            rows.extend((partials..partials + segments).map(|partial| PARTIAL | partial));
+            segmented.push(Group { rows: partials..partials + segments, to: group.to });
+            partials += segments;
         }
     }
-    starts.push(order.len() as u32);
-    let uploaded = [device.input(op, &order)?, device.input(op, &starts)?, device.input(op, &rows)?];
+    starts.push(end);
+    let sums = fresh(op, &[partials as usize, width], DType::F32, &device)?;
+    let order = order.map(|order| device.input(op, order)).transpose()?;
+    let uploaded = [device.input(op, &starts)?, device.input(op, &rows)?];
     let arguments = ScatterArguments {
-        dz: pointer(&x),
-        order: uploaded[0].pointer(),
-        starts: uploaded[1].pointer(),
-        rows: uploaded[2].pointer(),
+        dz: pointer(x),
+        order: order.map_or(0, |order| order.pointer()),
+        starts: uploaded[0].pointer(),
+        rows: uploaded[1].pointer(),
         gradient: pointer(to),
-        width: int(op, x.width())?,
+        partials: pointer(&sums),
+        width: int(op, width)?,
         padding: 0,
     };
-    let bytes = 4 * (ids.len() + rows.len()) * x.width();
-    Launch::new(&device, op, FILE, "scatter_sums_f32").moves(bytes).grid([rows.len(), 1, 1]).with(&arguments)
+    let bytes = 4 * (end as usize + rows.len()) * width;
+    Launch::new(&device, op, FILE, "scatter_sums_f32").moves(bytes).grid([rows.len(), 1, 1]).with(&arguments)?;
+    match segmented.is_empty() {
+        true => Ok(()),
+        false => sum_groups(op, &sums, None, segmented.into_iter(), to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::device::Device;
+    use crate::error::Result;
+    use crate::tensor::Tensor;
+
+    /// Integers add up exactly in any order.
+    #[test]
+    fn a_gpu_sums_segments_of_segments() -> Result<()> {
+        let Ok(gpu) = Device::cuda(0) else { return Ok(()) };
+        let count = (super::SEGMENT * super::SEGMENT + 100) as usize;
+        let values: Vec<f32> = (0..3 * count).map(|at| (at % 11) as f32).collect();
+        let ids: Vec<u32> = (0..count as u32).map(|row| if row % 50 == 7 { 2 } else { 5 }).collect();
+        let sums = |device: &Device| -> Result<Vec<f32>> {
+            Tensor::from_vec(values.clone(), &[count, 3], device)?.scatter_rows(&ids, 9)?.to_vec()
+        };
+        assert_eq!(sums(&gpu)?, sums(&Device::Cpu)?);
+        Ok(())
+    }
 }

@@ -120,5 +120,9 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     cases.add("gather_rows", "repeated", [normal(&[5, 7])], |x| x[0].gather_rows(&[4, 0, 4, 2]));
     cases.add("gather_rows", "none", [normal(&[5, 7])], |x| x[0].gather_rows(&[]));
     cases.add("scatter_rows", "repeated", [normal(&[4, 17])], |x| x[0].scatter_rows(&[2, 0, 2, 5], 6));
+    cases.add("scatter_rows", "many of a row", [normal(&[150, 8])], |x| {
+        let ids: Vec<u32> = (0..150).map(|row| row % 7 / 5).collect();
+        x[0].scatter_rows(&ids, 3)
+    });
     cases.add("scatter_rows", "none", [normal(&[0, 3])], |x| x[0].scatter_rows(&[], 2));
 }
