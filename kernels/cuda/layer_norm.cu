@@ -228,13 +228,12 @@ EMU_KERNEL(layer_norm_forward_bf16)
 KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_bf16)
 
-// sums [grid.y, width] = the sums of every 64 rows of `parts` [count, stride], in their order. A thread sums a column. Other
+// sums [grid.y, width] = the sums of every `summed` rows of `parts` [count, stride], in their order. A thread sums a column. Other
 // operations use this kernel too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
-constexpr int SUMMED = 64;
-KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int stride, int width, Accumulate accumulate) {
+KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {
   int column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= width) return;
-  int first = blockIdx.y * SUMMED, end = min(first + SUMMED, count);
+  int first = blockIdx.y * summed, end = min(first + summed, count);
   float* to = sums + size_t(blockIdx.y) * width + column;
   float sum = accumulate == Accumulate::Continue ? *to : 0.0f;
 #pragma unroll 8

@@ -101,7 +101,7 @@ template <class Type> static void run(const Device& device, int rows, int width,
   Pointer second = sums.pointer + size_t(width) * 4;
   auto column_sums = [&](Pointer from, Array<float>& to, int accumulate) {
     Device::check(device.launch("column_sums_f32", {unsigned(width + 127) / 128, 1, 1}, 128, 0,
-                                {&from, to.argument(), &parts, &stride, &width, &accumulate}),
+                                {&from, to.argument(), &parts, &parts, &stride, &width, &accumulate}),
                   name + "sums");
   };
   column_sums(sums.pointer, of_dgamma, OVERWRITE);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytemuck::NoUninit;
 
 use super::arguments::{KernelDropout, coordinates, device_of, f32s, fresh, int, pointer, write_gradient};
-use super::column_sums::add_rows;
+use super::column_sums::{add_rows, summed_to_few};
 use crate::cuda::{Accumulate, DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
@@ -204,11 +204,11 @@ impl Backward {
         let bytes = 4 * (rows * width * (2 + written(dz) + written(dx)) + 2 * rows + 2 * blocks * width);
         let launch = Launch::new(&device, op, FILE, "layer_norm_backward_f32").grid([blocks, 1, 1]).moves(bytes);
         launch.threads(32 * warps as u32).shared(warps * 2 * width * 4).with(&arguments)?;
+        // Those of gamma and beta together, as far as their sums go to other places.
+        let few = summed_to_few(op, &device, pointer(&sums), (blocks, 2 * width, 2 * width))?.unwrap_or(sums);
         for (slot, column) in [(dgamma, 0), (dbeta, width)] {
-            let parts = pointer(&sums) + 4 * column as u64;
-            write_gradient(slot, |to, add| {
-                add_rows(op, &device, parts, (blocks, 2 * width, width), pointer(to), Accumulate::gradient(add))
-            })?;
+            let (parts, rows) = (pointer(&few) + 4 * column as u64, (few.size(0), 2 * width, width));
+            write_gradient(slot, |to, add| add_rows(op, &device, parts, rows, pointer(to), Accumulate::gradient(add)))?;
         }
         Ok(())
     }
