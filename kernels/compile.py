@@ -85,7 +85,7 @@ def unpacked():
 
 def manifest(images):
     """Returns the compiler and the hashes of sources and images."""
-    compiler = (HERE / "requirements.txt").read_text().strip()
+    compiler = next(line for line in (HERE / "requirements.txt").read_text().split() if "nvrtc" in line)
     sources = {file.name: sha256(file.read_bytes()) for file in sorted(HERE.glob("cuda/*.cu*"))}
     hashes = {name: sha256(image) for name, image in images.items()}
     return {"compiler": compiler, "options": OPTIONS, "sources": sources, "images": hashes}
