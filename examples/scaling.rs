@@ -11,8 +11,8 @@ use clap::Parser;
 use cloze::bert::PreTrainingTargets;
 use cloze::prelude::*;
 use cloze::tensor::Sequences;
-use cloze::train::Optimizer;
 use cloze::train::scaling::{Job, Network, RankSpeed, StepTime};
+use cloze::train::{Optimizer, RankMemory};
 use cloze_examples::{Result, Table, thousands};
 use serde_json::{Value, json};
 
@@ -114,8 +114,9 @@ fn run(arguments: &Arguments) -> Result {
         }
         let time = job.step_time(&speed, &network);
         times = times.row(time_row(&job, &time, one, arguments.corpus_tokens));
-        memory = memory.row(memory_row(&job));
-        report.push(entry(&job, &time, one));
+        let of_rank = job.memory()?;
+        memory = memory.row(memory_row(job.ranks, &of_rank));
+        report.push(entry(&job, &time, one, &of_rank));
     }
     println!("time\n{times}\nmemory\n{memory}\n{}", end(&job, &speed, &network));
     cloze_examples::write_json(arguments.json.as_deref(), &report)
@@ -134,20 +135,19 @@ fn time_row(job: &Job, time: &StepTime, one: f64, corpus: f64) -> [String; 7] {
     ]
 }
 
-fn memory_row(job: &Job) -> [String; 7] {
-    let memory = job.memory();
+fn memory_row(ranks: usize, memory: &RankMemory) -> [String; 7] {
     let parts = [memory.weights, memory.gradients, memory.means, memory.exchange, memory.activations, memory.total()];
     let [weights, gradients, means, exchange, activations, all] =
         parts.map(|bytes| format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)));
-    [job.ranks.to_string(), weights, gradients, means, exchange, activations, all]
+    [ranks.to_string(), weights, gradients, means, exchange, activations, all]
 }
 
-fn entry(job: &Job, time: &StepTime, one: f64) -> Value {
+fn entry(job: &Job, time: &StepTime, one: f64, memory: &RankMemory) -> Value {
     json!({
         "ranks": job.ranks, "seconds": time.total(), "efficiency": one / time.total() / job.ranks as f64,
         "compute": time.compute, "update": time.update, "gradients_wait": time.gradients_wait,
         "norm_wait": time.norm_wait, "parameters_wait": time.parameters_wait, "hidden_share": time.hidden_share(),
-        "memory": job.memory().total(),
+        "memory": memory.total(),
     })
 }
 

@@ -23,7 +23,7 @@ ARCHITECTURES = ["sm_80", "sm_90a"]
 TOLERANCE = 1.05
 # Shorter loops end kernels or wait for barriers.
 SHORTEST = 40
-ITERATIONS = 8
+ITERATIONS = 4
 
 # Warps of a kernel that share a quarter: blocks that fit by registers and shared memory, times their warps, over four.
 WARPS = {"gemm": 4, "gemm_hopper": 4, "attention_forward": 4, "attention_dkv": 2, "attention_dq": 3}

@@ -58,6 +58,7 @@ mod book {
         build: "benchmarks/build.md",
         results: "results.md",
         scaling: "scaling.md",
+        memory: "reliability/memory.md",
         contributing: "../../CONTRIBUTING.md",
     }
 }

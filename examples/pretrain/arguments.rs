@@ -51,6 +51,10 @@ pub struct Arguments {
     pub no_nsp: bool,
     #[command(flatten)]
     pub masking: MaskingArguments,
+    /// Train even if the run is predicted to need more memory than there is
+    #[arg(long)]
+    #[serde(skip)]
+    pub no_memory_check: bool,
     /// Sequences in a batch [default: 8 with --pairs, 16 without]
     #[arg(long)]
     pub batch: Option<usize>,

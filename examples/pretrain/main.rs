@@ -151,7 +151,8 @@ fn trainer<'m, M: Pretrained>(arguments: &Arguments, model: &'m mut M) -> Traine
         .batch_size(arguments.batch())
         .seed(arguments.seed)
         .communicator(cloze_examples::ranks())
-        .reduce_dtype(arguments.ranks.reduce_dtype());
+        .reduce_dtype(arguments.ranks.reduce_dtype())
+        .check_memory(!arguments.no_memory_check);
     match arguments.batch_ramp() {
         Some(ramp) => trainer.batch_ramp(ramp),
         None => trainer,

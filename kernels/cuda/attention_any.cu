@@ -71,7 +71,7 @@ KERNEL(attention_any_forward)(AttentionAny a) {
   if (!p.is_there) return;
   size_t of_sequence = size_t(p.start) * a.row_qkv + p.head * a.size;
   const float *q = a.q + of_sequence + size_t(p.row) * a.row_qkv, *k = a.k + of_sequence, *v = a.v + of_sequence;
-  float sums[COLUMNS] = {}, largest = minus_infinity(), sum = 0;
+  float sums[COLUMNS] = {}, largest = lowest(), sum = 0;
   for (int first = 0; first < p.length; first += 32) {
     int j = first + p.lane, count = min(32, p.length - first);
     float score = j < p.length ? dot(q, k + size_t(j) * a.row_qkv, a.size) * a.scale : minus_infinity();

@@ -37,7 +37,7 @@ template <int D, class T> DEVICE void attention_forward(const AttentionArguments
   fetch_rows<D>(of_v, v, 0, length, a.row_qkv);
   copy_async_commit();
 
-  float output[D / 8][4] = {}, largest[2] = {minus_infinity(), minus_infinity()}, sum[2] = {0, 0};
+  float output[D / 8][4] = {}, largest[2] = {lowest(), lowest()}, sum[2] = {0, 0};
   uint32_t query[D / 16][4];
   float scale_qkv = scale_at(a.scale_qkv), to_log2 = a.scale * LOG2_E * scale_qkv * scale_qkv;
   int tiles = (length + 63) / 64;

@@ -135,21 +135,23 @@ EMU_KERNEL(unary_bf16)
 KERNEL(unary_backward_bf16)(UnaryBackward<bf16> a) { unary_backward(a); }
 EMU_KERNEL(unary_backward_bf16)
 
-// to [kept sizes] = the sums over the other dimensions. A warp computes a sum, its lanes taking elements in turns: the order of
-// additions does not depend on the launch.
+// to [kept sizes, parts] = the sums over the other dimensions, each in parts of `part` elements. A warp computes a part, its
+// lanes taking elements in turns: the order of additions does not depend on the launch.
 struct SumArguments {
   const float* from;
   float* to;
-  uint64_t count, summed;  // the number of sums, and of elements in each
+  uint64_t count, summed, part;  // the number of sums, of elements in each, and of elements in a part
   Layout kept, over;
   int add;
 };
 KERNEL(sum_f32)(SumArguments a) {
   uint64_t i = uint64_t(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
-  if (i >= a.count) return;
-  const float* from = a.from + place(a.kept, i);
+  uint64_t parts = (a.summed + a.part - 1) / a.part;
+  if (i >= a.count * parts) return;
+  const float* from = a.from + place(a.kept, i / parts);
+  uint64_t start = i % parts * a.part, end = a.summed - start < a.part ? a.summed : start + a.part;
   float sum = 0;
-  for (uint64_t j = threadIdx.x % 32; j < a.summed; j += 32) sum += from[place(a.over, j)];
+  for (uint64_t j = start + threadIdx.x % 32; j < end; j += 32) sum += from[place(a.over, j)];
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0) put(a.to + i, sum, a.add);
 }

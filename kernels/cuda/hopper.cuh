@@ -26,13 +26,28 @@ DEVICE void mbarrier_expect(uint64_t* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
-// Waits until the phase of this parity is over.
-DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
+// Waits for a while; returns whether the phase of this parity is over.
+DEVICE bool mbarrier_is_over(uint64_t* barrier, uint32_t parity) {
+  uint32_t is_over;
   asm volatile(
-      "{\n.reg .pred done;\nagain: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
-          shared_address(barrier)),
-      "r"(parity)
+      "{\n.reg .pred done;\nmbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\nselp.u32 %0, 1, 0, done;\n}"
+      : "=r"(is_over)
+      : "r"(shared_address(barrier)), "r"(parity)
       : "memory");
+  return is_over != 0;
+}
+DEVICE uint64_t nanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+}
+// Waits until the phase of this parity is over. A phase that has not ended after ten seconds never will, because a copy was
+// refused or counted wrongly: the kernel then traps, and the next call of the driver fails, where it would hang otherwise.
+DEVICE void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
+  if (mbarrier_is_over(barrier, parity)) return;
+  uint64_t start = nanoseconds();
+  while (!mbarrier_is_over(barrier, parity))
+    if (nanoseconds() - start > 10000000000ull) asm volatile("trap;");
 }
 
 // Copies the box at (column, row) to shared memory; the barrier counts its bytes as they arrive.

@@ -81,10 +81,14 @@ template <class T, int N> DEVICE void forward_row(const ForwardArguments<T>& a, 
 #pragma unroll
     for (int i = 0; i < N; i++) sum += z[i];
   }
-  float mean = warp_sum(sum) / float(a.width), squares = 0;
+  float mean = warp_sum(sum) / float(a.width), squares = 0, rest = 0;
   auto add_squares = [&](const float (&z)[N]) {
 #pragma unroll
-    for (int i = 0; i < N; i++) squares += (z[i] - mean) * (z[i] - mean);
+    for (int i = 0; i < N; i++) {
+      float difference = z[i] - mean;
+      squares += difference * difference;
+      rest += difference;
+    }
   };
 #pragma unroll
   for (int piece = 0; piece < KEPT; piece++)
@@ -94,7 +98,10 @@ template <class T, int N> DEVICE void forward_row(const ForwardArguments<T>& a, 
     again(z, column);
     add_squares(z);
   }
-  float rstd = 1.0f / sqrtf(warp_sum(squares) / float(a.width) + a.eps);
+  // The rounding error of the mean. If all elements are equal, nothing else would be left of them, and it would be normalised.
+  float error = warp_sum(rest) / float(a.width);
+  mean += error;
+  float rstd = 1.0f / sqrtf(fmaxf(warp_sum(squares) / float(a.width) - error * error, 0.0f) + a.eps);
   auto finish = [&](const float (&z)[N], int column) {
     float gamma[N], beta[N], y[N];
     load(gamma, a.gamma + column);

@@ -5,6 +5,10 @@
 
 DEVICE float minus_infinity() { return __int_as_float(int(0xff800000)); }
 
+// The lowest finite number, at which the maximum of an online softmax starts. Masked scores are minus infinity: relative to a
+// maximum of minus infinity their exponentials would be NaN, relative to this one they are 0.
+DEVICE float lowest() { return __int_as_float(int(0xff7fffff)); }
+
 // The sum over the warp, in every lane.
 DEVICE float warp_sum(float x) {
 #pragma unroll

@@ -35,7 +35,7 @@ struct UnaryBackward {
 };
 struct Sum {
   Pointer from, to;
-  uint64_t count, summed;
+  uint64_t count, summed, part;
   Layout kept, over;
   int add;
 };
@@ -117,7 +117,7 @@ static void broadcasts(const Device& device) {
   std::vector<double> expected(4);
   for (size_t i = 0; i < a.size(); i++) expected[i / 3 % 4] += a[i];
   Array<float> sums(device, 4), added(device, before);
-  Sum sum = {array_a.pointer, sums.pointer, 4, 15, {1, {4}, {3}}, {2, {3, 5}, {1, 12}}, 0};
+  Sum sum = {array_a.pointer, sums.pointer, 4, 15, 15, {1, {4}, {3}}, {2, {3, 5}, {1, 12}}, 0};
   Device::check(launch(device, "sum_f32", 4 * 32, &sum), "sum");
   expect_near(widened<F32>(sums.values()), expected, F32::TOLERANCE, "sum");
   sum.to = added.pointer, sum.add = 1;
@@ -125,6 +125,18 @@ static void broadcasts(const Device& device) {
   std::vector<float> first = added.values();
   first.resize(4);
   expect_added(first, before, sums.values(), "sum");
+}
+
+// Sums over the last dimension of [3, 1000] in parts, of which the last one is shorter.
+static void sums_in_parts(const Device& device) {
+  uint64_t count = 3, summed = 1000, part = 96, parts = (summed + part - 1) / part;
+  std::vector<float> x = normal<F32>(count * summed, 1);
+  std::vector<double> expected(count * parts);
+  for (uint64_t i = 0; i < x.size(); i++) expected[i / summed * parts + i % summed / part] += x[i];
+  Array<float> of_x(device, x), sums(device, expected.size());
+  Sum sum = {of_x.pointer, sums.pointer, count, summed, part, {1, {3}, {1000}}, {1, {1000}, {1}}, 0};
+  Device::check(launch(device, "sum_f32", count * parts * 32, &sum), "sums in parts");
+  expect_near(widened<F32>(sums.values()), expected, F32::TOLERANCE, "sums in parts");
 }
 
 // Copies of a transposed A [3, 4, 5] to a row-major tensor and back.
@@ -169,6 +181,7 @@ int main(int count, char** arguments) {
     unary<F32>(device);
     unary<Bf16>(device);
     broadcasts(device);
+    sums_in_parts(device);
     copies<F32>(device);
     copies<Bf16>(device);
     casts(device);

@@ -28,7 +28,9 @@ struct Backward {
   int rows, width;
 };
 
-template <class Type> static void run(const Device& device, int rows, int width, uint32_t threshold, bool has_residual) {
+// With `flat`, all elements of a row are equal or, in every other row of bf16, all but one, by a unit in the last place.
+template <class Type>
+static void run(const Device& device, int rows, int width, uint32_t threshold, bool has_residual, bool flat = false) {
   using T = typename Type::Stored;
   std::string name = Type::NAME + std::string(", ") + std::to_string(rows) + " x " + std::to_string(width) +
                      ", threshold " + std::to_string(threshold) + ": ";
@@ -40,7 +42,12 @@ template <class Type> static void run(const Device& device, int rows, int width,
   std::vector<float> gamma = normal<F32>(size_t(width), 5), beta = normal<F32>(size_t(width), 6);
   std::vector<Coordinate> coordinates;
   for (int row = 0; row < rows; row++) coordinates.push_back({uint32_t(row / 3), uint32_t(row % 3)});
-  float eps = 1e-5f;
+  float eps = flat ? 1e-12f : 1e-5f;
+  for (size_t i = 0; flat && i < count; i++) {
+    size_t row = i / size_t(width);
+    bool differs = Type::NAME == Bf16::NAME && row % 2 && i % size_t(width) == 2;
+    x[i] = Type::store((0.1 + 33.3 * double(row)) * (differs ? 1.0 + 1.0 / 128 : 1.0));
+  }
 
   // The expected results.
   std::vector<double> z(count), y(count), dz(count), dx(count), dgamma(size_t(width), 0), dbeta(size_t(width), 0);
@@ -56,8 +63,10 @@ template <class Type> static void run(const Device& device, int rows, int width,
     for (int c = 0; c < width; c++) {
       double sum = Type::widen(x[start + c]) * factors[c] + (has_residual ? Type::widen(residual[start + c]) : 0);
       z[start + c] = has_residual ? Type::widen(Type::store(sum)) : sum;
-      mean += z[start + c] / width;
     }
+    // Relative to the first element, so that equal ones have exactly this mean.
+    for (int c = 0; c < width; c++) mean += (z[start + c] - z[start]) / width;
+    mean += z[start];
     for (int c = 0; c < width; c++) variance += (z[start + c] - mean) * (z[start + c] - mean) / width;
     double rstd = 1 / std::sqrt(variance + eps), mean_w = 0, mean_wh = 0;
     for (int c = 0; c < width; c++) {
@@ -132,6 +141,10 @@ int main(int count, char** arguments) {
       }
     run<F32>(device, 6, 64, 0, false);
     run<Bf16>(device, 6, 3, 0, false);
+    for (int width : {33, 768, 1400}) {
+      run<F32>(device, 9, width, 0, false, true);
+      run<Bf16>(device, 9, width, 0, false, true);
+    }
     printf("layer_norm: ok\n");
     return 0;
   } catch (std::exception& error) {

@@ -74,7 +74,8 @@ inline void expect_near(const std::vector<double>& found, const std::vector<doub
   for (double x : expected) largest = std::fmax(largest, std::fabs(x));
   for (size_t i = 0; i < expected.size(); i++) {
     double difference = std::fabs(found[i] - expected[i]) / largest;
-    if (!(difference <= worst)) worst = difference;
+    // Once NaN, it stays NaN.
+    if (!(difference <= worst)) worst = std::isnan(worst) ? worst : difference;
   }
   if (!(worst <= tolerance)) throw std::runtime_error(what + " differs by " + std::to_string(worst) + " of the largest");
 }

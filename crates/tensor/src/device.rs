@@ -6,6 +6,8 @@ use std::str::FromStr;
 #[cfg(feature = "cuda")]
 use crate::cuda::CudaDevice;
 use crate::error::{Error, Result};
+use crate::memory::{self, MemoryUse};
+use crate::module::Module;
 use crate::precision::Precision;
 
 /// A device that holds tensors and runs operations.
@@ -83,6 +85,30 @@ impl Device {
             #[cfg(feature = "cuda")]
             Device::Cuda(device) => device.as_graph(work),
         }
+    }
+
+    /// Returns how much memory the tensors of this process take on the device. Mapped files do not count.
+    pub fn memory_use(&self) -> MemoryUse {
+        match self {
+            Device::Cpu => memory::host_memory(),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.memory_use(),
+        }
+    }
+
+    /// Returns the memory that a GPU has left for tensors, in bytes, with the blocks that this process keeps for reuse. Returns
+    /// `None` for the CPU, whose memory is the system's, and if the driver does not say.
+    pub fn free_memory(&self) -> Option<usize> {
+        match self {
+            Device::Cpu => None,
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => device.free_memory(),
+        }
+    }
+
+    /// Returns how much memory the parameters of `model` take on the device. Mapped files do not count.
+    pub fn memory_of(&self, model: &impl Module) -> usize {
+        memory::bytes_of(model, self)
     }
 
     /// Waits until the device has finished all launched work. Only needed for timing: reading a value back synchronises

@@ -74,6 +74,7 @@ pub use finite::check_finite;
 pub use gelu::Gelu;
 pub use gradients::{FinalGradients, Gradients};
 pub use layout::MAX_RANK;
+pub use memory::{DryRun, MemoryUse};
 pub use module::Module;
 #[doc(hidden)]
 pub use module::join_name;

@@ -12,6 +12,7 @@ mod heads;
 mod labelled;
 mod length_warmup;
 mod masking;
+mod memory;
 pub mod metrics;
 mod multi_label;
 mod optimizer;
@@ -49,6 +50,7 @@ pub use labelled::{
 };
 pub use length_warmup::LengthWarmup;
 pub use masking::{Masking, MaskingRate, MaskingUnit, Selection, Target, TargetKind, VocabularyTable};
+pub use memory::RankMemory;
 pub use multi_label::MultiLabelEvaluation;
 pub use optimizer::{AdamW, Optimizer, ParameterGroup, Waits};
 pub use pairs::{ExampleStream, IS_NEXT, NOT_NEXT, PairExample, PairSampler};

@@ -72,6 +72,10 @@ pub struct TrainingArguments {
     /// Steps between checkpoints [default: save one after each epoch]
     #[arg(long, requires = "out")]
     checkpoint_every: Option<u32>,
+    /// Train even if the run is predicted to need more memory than there is
+    #[arg(long)]
+    #[serde(skip)]
+    no_memory_check: bool,
     /// Also write the results to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -180,6 +184,7 @@ impl TrainingArguments {
             .seed(self.seed)
             .communicator(crate::ranks())
             .reduce_dtype(self.ranks.reduce_dtype())
+            .check_memory(!self.no_memory_check)
             .stop_on_signals();
         for (name, value) in settings {
             trainer = trainer.setting(name, value);

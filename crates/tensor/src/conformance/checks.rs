@@ -102,13 +102,37 @@ pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
 /// Compares results in `dtype` on `device` with results in f64 on the CPU.
 pub(super) fn narrow_types(case: &Case, dtype: DType, tolerance: f64, device: &Device) -> Result<(), String> {
     let inputs = varied(&case.inputs);
-    let expected = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
-    let there = tensors(&inputs, dtype).iter().map(|tensor| tensor.to_device(device)).collect::<Result<Vec<_>>>();
+    narrow_types_of(case, &inputs, dtype, tolerance, device)
+}
+
+/// Compares results in `dtype` on `device` with results in f64 on the CPU, for these inputs.
+pub(super) fn narrow_types_of(
+    case: &Case,
+    inputs: &[Input],
+    dtype: DType,
+    tolerance: f64,
+    device: &Device,
+) -> Result<(), String> {
+    let expected = run(&case.function, &tensors(inputs, DType::F64)).map_err(|error| error.to_string())?;
+    let there = tensors(inputs, dtype).iter().map(|tensor| tensor.to_device(device)).collect::<Result<Vec<_>>>();
     let computed = there.and_then(|inputs| run(&case.function, &inputs)).map_err(|error| error.to_string())?;
     compare("output", &computed.output, &expected.output, tolerance * largest(&expected.output))?;
     let scale = expected.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
     for (index, (computed, expected)) in computed.gradients.iter().zip(&expected.gradients).enumerate() {
         compare(&format!("gradient of input {index}"), computed, expected, tolerance * scale)?;
+    }
+    Ok(())
+}
+
+/// Compares results in f64 with a formula for the output and the gradients of the projected output, given its direction.
+pub(super) fn formula(case: &Case, formula: &super::extremes::Formula) -> Result<(), String> {
+    let computed = run(&case.function, &tensors(&case.inputs, DType::F64)).map_err(|error| error.to_string())?;
+    let inputs: Vec<&[f64]> = case.inputs.iter().map(Input::values).collect();
+    let (output, gradients) = formula(&inputs, &direction(computed.output.len()));
+    let tolerance = |of: &[f64]| 1e-9 * largest(of).max(f64::MIN_POSITIVE);
+    compare("output", &computed.output, &output, tolerance(&output))?;
+    for (index, (computed, expected)) in computed.gradients.iter().zip(&gradients).enumerate() {
+        compare(&format!("gradient of input {index}"), computed, expected, tolerance(expected))?;
     }
     Ok(())
 }

@@ -29,6 +29,20 @@ pub(crate) fn positive(shape: &[usize]) -> Input {
 }
 
 impl Input {
+    /// Makes an input of these values, rounded to bf16.
+    pub(crate) fn of(shape: &[usize], value: impl Fn(usize) -> f64) -> Input {
+        let count: usize = shape.iter().product();
+        Input { shape: shape.to_vec(), values: (0..count).map(|at| half::bf16::from_f64(value(at)).to_f64()).collect() }
+    }
+
+    /// Replaces the values for which `value` returns one.
+    pub(crate) fn with(mut self, value: impl Fn(usize) -> Option<f64>) -> Input {
+        for (at, x) in self.values.iter_mut().enumerate() {
+            *x = value(at).map_or(*x, |value| half::bf16::from_f64(value).to_f64());
+        }
+        self
+    }
+
     pub(crate) fn shape(&self) -> &[usize] {
         &self.shape
     }

@@ -24,15 +24,15 @@ simd! {
         log_sum_exp(x)
     }
 
-    /// Returns the log-sum-exp and `-sum(p (x - lse))`.
+    /// Returns the log-sum-exp and `-sum(p (x - lse))`, in which classes with p = 0 have no part, whatever their logit.
     fn soft_forward_row<T: Real>(x: &[T], p: &[T]) -> (T, T) {
         let lse = log_sum_exp(x);
-        (lse, -sum2(x, p, |x, p| p * (x - lse)))
+        (lse, -sum2(x, p, |x, p| if p == T::ZERO { p } else { p * (x - lse) }))
     }
 
-    /// Returns `sum(w (lse - x))`.
+    /// Returns `sum(w (lse - x))`, in which classes with w = 0 have no part, whatever their logit.
     fn smoothed_row<T: Real>(x: &[T], w: &[T], lse: T) -> T {
-        sum2(x, w, |x, w| w * (lse - x))
+        sum2(x, w, |x, w| if w == T::ZERO { w } else { w * (lse - x) })
     }
 
     /// Replaces the logits of a row by their gradients.

@@ -11,6 +11,7 @@ use super::parallel::{Disjoint, RowsMut, for_rows, for_tasks};
 use super::real::Real;
 use super::simd::simd;
 use super::target::Target;
+use crate::memory::Scratch;
 
 /// Columns per task of a scatter.
 const COLUMNS: usize = 64;
@@ -112,12 +113,13 @@ pub(crate) fn embed_backward<T: Real>(
     dbeta: Option<Target<T>>,
 ) {
     let wanted = dtables.iter().any(Option::is_some);
-    let mut sums = vec![T::ZERO; if wanted { dy.len() } else { 0 }];
-    let dz = wanted.then(|| Target::new(&mut sums[..], false));
+    let mut scratch = Scratch::new(if wanted { size_of_val(dy) } else { 0 });
+    let sums = scratch.slice_mut::<T>();
+    let dz = wanted.then(|| Target::new(&mut *sums, false));
     layer_norm::backward(dy, saved, RowDropout::NONE, NormGradients { dz, dx: None, dgamma, dbeta });
     for (dtable, ids) in dtables.into_iter().zip(ids) {
         if let Some(dtable) = dtable {
-            scatter_add(dtable, saved.gamma.len(), ids, &sums);
+            scatter_add(dtable, saved.gamma.len(), ids, sums);
         }
     }
 }

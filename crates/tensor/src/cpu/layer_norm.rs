@@ -65,7 +65,12 @@ impl<T: Real> NormOutputs<'_, T> {
 fn normalise<T: Real>(z: &[T], gamma: &[T], beta: &[T], eps: T, y: &mut [T]) -> (T, T) {
     let n = T::from_usize(z.len());
     let mean = sum(z, |z| z) / n;
-    let variance = sum(z, |z| (z - mean) * (z - mean)) / n;
+    let squares = sum(z, |z| (z - mean) * (z - mean)) / n;
+    // The rounding error of the mean. If all elements are equal, nothing else would be left of them, and it would be
+    // normalised.
+    let error = sum(z, |z| z - mean) / n;
+    let mean = mean + error;
+    let variance = (squares - error * error).max(T::ZERO);
     let rstd = T::ONE / (variance + eps).sqrt();
     for (((y, &z), &g), &b) in y.iter_mut().zip(z).zip(gamma).zip(beta) {
         *y = ((z - mean) * rstd).mul_add(g, b);
@@ -453,5 +458,23 @@ mod tests {
         let gradients = NormGradients { dz: None, dx: None, dgamma: first, dbeta: second };
         backward(&[], saved, RowDropout::NONE, gradients);
         assert_eq!((dgamma, dbeta), ([0.0; 3], [1.0; 3]));
+    }
+
+    /// Nothing is left of equal numbers but beta, in spite of the rounding of their mean.
+    #[test]
+    fn equal_numbers_become_beta() {
+        at_each_level(|_| {
+            for width in [1usize, 3, 33, 300, 768, 1024, 1400] {
+                for number in [0.1f32, 3.3, 33.4, -66.7, 100.1, 1234.5, 1e6, 1e15] {
+                    let (z, gamma) = (vec![number; 2 * width], vec![2f32; width]);
+                    let beta: Vec<f32> = (0..width).map(|at| at as f32).collect();
+                    let (mut y, mut mean, mut rstd) = (vec![f32::NAN; 2 * width], [0f32; 2], [0f32; 2]);
+                    let outputs = NormOutputs { y: &mut y, mean: &mut mean, rstd: &mut rstd };
+                    forward(&z, NormParameters { gamma: &gamma, beta: &beta, eps: EPS }, outputs);
+                    assert_eq!(y, [&beta[..], &beta].concat(), "{width} times {number}");
+                    assert_eq!((mean, rstd), ([number; 2], [1e6; 2]));
+                }
+            }
+        });
     }
 }

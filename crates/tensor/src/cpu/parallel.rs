@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::team::work_together;
+use crate::memory::is_dry;
 
 /// The cost of one block, in elements of light arithmetic: about 10 microseconds.
 const BLOCK_COST: usize = 1 << 15;
@@ -125,6 +126,9 @@ pub(crate) fn for_blocks<R: Rows>(
     rows: R,
     f: impl Fn(Range<usize>, R) + Sync,
 ) {
+    if is_dry() {
+        return;
+    }
     if count.saturating_mul(cost) >= SERIAL_COST && count > block && rayon::current_num_threads() > 1 {
         share(0..count, block, rows, &f);
     } else {
@@ -180,6 +184,11 @@ pub(crate) fn for_tasks<S>(
 ) {
     let threads = rayon::current_num_threads().min(count);
     if count == 0 {
+        return;
+    }
+    if is_dry() {
+        // The memory that the threads would have at the same time.
+        drop((0..if cost < SERIAL_COST { 1 } else { threads }).map(|_| scratch()).collect::<Vec<_>>());
         return;
     }
     if cost < SERIAL_COST || threads <= 1 {

@@ -3,12 +3,13 @@
 
 use crate::cpu::real::Real;
 use crate::layout::Layout;
+use crate::memory::is_dry;
 
 /// Calls `f` for every run of elements along the last dimension of `layout`, with the row-major position and the offset of
 /// its first element.
 fn for_runs(layout: &Layout, mut f: impl FnMut(usize, usize)) {
     let Some((&width, outer)) = layout.shape.split_last() else { return f(0, 0) };
-    if layout.elements() == 0 {
+    if layout.elements() == 0 || is_dry() {
         return;
     }
     let runs: usize = outer.iter().product();
@@ -119,7 +120,7 @@ pub(crate) fn sum<T: Real>(from: &[T], layout: &Layout, shape: &[usize], to: &mu
 /// Combines each element of the strided `to` with the corresponding element of the row-major `from`. `to` starts at the offset
 /// of `layout`.
 pub(crate) fn assign<T: Copy>(to: &mut [T], layout: &Layout, from: &[T], combine: impl Fn(&mut T, T)) {
-    if layout.is_contiguous() {
+    if layout.is_contiguous() && !is_dry() {
         return to.iter_mut().zip(from).for_each(|(to, &from)| combine(to, from));
     }
     let (width, stride) = run(layout);

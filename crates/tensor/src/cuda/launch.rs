@@ -6,6 +6,7 @@ use super::device::CudaDevice;
 use super::exchange::GpuExchange;
 use super::work::{Arguments, Kernel, Work};
 use crate::error::{Error, Result};
+use crate::memory::is_dry;
 use crate::profile::{GpuCost, launched};
 
 /// A launch of kernel `name` from `file.cu`, by default with one block of 128 threads.
@@ -82,6 +83,9 @@ impl<'a> Launch<'a> {
         if grid.iter().zip(LARGEST_GRID).any(|(&blocks, limit)| blocks > limit) {
             let reason = format!("{name} needs a grid of {grid:?} blocks, the largest is {LARGEST_GRID:?}");
             return Err(Error::device(op, reason));
+        }
+        if is_dry() {
+            return Ok(());
         }
         let grid = grid.map(|blocks| blocks as u32);
         let shared = u32::try_from(shared).unwrap_or(u32::MAX);

@@ -46,4 +46,5 @@ pub(crate) use launch::Launch;
 pub(crate) use memory::DeviceBuffer;
 #[cfg(feature = "nccl")]
 pub use nccl::Nccl;
+pub(crate) use pool::DryPool;
 pub(crate) use tensor_map::TensorMap;

@@ -8,9 +8,11 @@
 //! graph of the previous step needs few changes to serve the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::driver::Pointer;
+use crate::memory::MemoryUse;
 
 /// The memory that a device has given us: how much is in use, and the blocks that are free.
 #[derive(Default)]
@@ -21,6 +23,8 @@ struct Blocks {
     free: FreeBlocks,
     /// Capacity of all blocks in use, in bytes.
     used: usize,
+    /// The largest value of `used` so far.
+    peak: usize,
 }
 
 /// Addresses of free blocks, by capacity.
@@ -55,13 +59,13 @@ impl Pool {
         let mut blocks = self.blocks();
         let mut fitting = blocks.free.0.range_mut(capacity..=capacity.saturating_mul(2));
         let (capacity, pointer) = fitting.find_map(|(&capacity, free)| Some((capacity, free.pop_first()?)))?;
-        blocks.used += capacity;
+        blocks.count(capacity);
         Some(Block { pool: self.clone(), pointer, capacity })
     }
 
     /// Adds a block that the driver just allocated, as one in use.
     pub(super) fn adopt(self: &Arc<Pool>, pointer: Pointer, capacity: usize) -> Block {
-        self.blocks().used += capacity;
+        self.blocks().count(capacity);
         Block { pool: self.clone(), pointer, capacity }
     }
 
@@ -76,9 +80,41 @@ impl Pool {
         free.0.into_iter().for_each(|(capacity, pointers)| blocks.free.0.entry(capacity).or_default().extend(pointers));
     }
 
-    /// Returns how many bytes are in use.
-    pub(super) fn used(&self) -> usize {
-        self.blocks().used
+    /// Returns how many bytes are in use, how many are free, and the most that were in use at the same time.
+    pub(super) fn memory_use(&self) -> MemoryUse {
+        let blocks = self.blocks();
+        let kept = blocks.free.0.iter().map(|(capacity, pointers)| capacity * pointers.len()).sum();
+        MemoryUse { used: blocks.used, kept, peak: blocks.peak }
+    }
+}
+
+impl Blocks {
+    /// Counts a block as used.
+    fn count(&mut self, capacity: usize) {
+        self.used += capacity;
+        self.peak = self.peak.max(self.used);
+    }
+}
+
+/// The memory on a GPU of a dry run: blocks with addresses that nothing reads.
+#[derive(Clone, Default)]
+pub(crate) struct DryPool(Arc<Pool>);
+
+impl DryPool {
+    /// Returns a block of `capacity` bytes.
+    pub(super) fn block(&self, capacity: usize) -> Block {
+        /// Addresses start at multiples of 512 bytes, as the driver's do.
+        static NEXT: AtomicU64 = AtomicU64::new(512);
+        let fresh = || NEXT.fetch_add(capacity.next_multiple_of(512) as u64, Ordering::Relaxed);
+        self.0.take(capacity).unwrap_or_else(|| self.0.adopt(fresh(), capacity))
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.0.memory_use().used
+    }
+
+    pub(crate) fn peak(&self) -> usize {
+        self.0.memory_use().peak
     }
 }
 

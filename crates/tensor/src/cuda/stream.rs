@@ -17,6 +17,7 @@ use super::pool::Block;
 use super::staging::Staging;
 use super::work::Work;
 use crate::error::Result;
+use crate::memory::is_dry;
 use crate::profile::{GpuCost, launched};
 
 /// Larger writes are not staged: they make the host wait instead.
@@ -67,6 +68,9 @@ impl Stream {
 
     /// Runs `work` and launches what it submits as a graph. Inside another call this one only runs `work`.
     pub(super) fn gather<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
+        if is_dry() {
+            return Ok(work());
+        }
         let mut queue = self.queue();
         if queue.gathered.is_some() {
             drop(queue);
@@ -94,6 +98,9 @@ impl Stream {
     /// Submits work, whose pointers must stay valid until it is done: buffers guarantee that, because the pool hands a
     /// dropped block only to later work.
     pub(super) fn submit(&self, op: &'static str, work: Work) -> Result<()> {
+        if is_dry() {
+            return Ok(());
+        }
         let mut queue = self.queue();
         match &mut queue.gathered {
             Some(gathered) => gathered.push(work),
@@ -106,6 +113,9 @@ impl Stream {
 
     /// Submits a copy of `bytes` to the device. The bytes are read before this returns.
     pub(super) fn submit_write(&self, op: &'static str, to: Pointer, bytes: &[u8]) -> Result<()> {
+        if is_dry() {
+            return Ok(());
+        }
         self.queue().write(op, self.enter(op)?, to, bytes).map(drop)
     }
 
@@ -123,6 +133,9 @@ impl Stream {
 
     /// Submits a copy of `bytes` to a block that nothing else will write while the graph is gathered.
     pub(super) fn submit_input(&self, op: &'static str, to: &Arc<Block>, bytes: &[u8]) -> Result<()> {
+        if is_dry() {
+            return Ok(());
+        }
         let mut queue = self.queue();
         let staged = queue.write(op, self.enter(op)?, to.pointer(), bytes)?;
         if let Some(staged) = staged {

@@ -1,15 +1,16 @@
-//! Cross-entropy and its gradient: cross_entropy.cu. The labels were checked on the host. Weighted and smoothed labels, and
-//! the losses that are means of few numbers, have no kernels of their own: they are composed of other operations.
+//! Cross-entropy and its gradient: cross_entropy.cu. The labels were checked on the host. Weighted and smoothed labels become
+//! soft targets. The losses that are means of few numbers have no kernels of their own: they are composed of other operations.
 
 use bytemuck::NoUninit;
 
 use super::arguments::{device_of, f32s, fresh, int, pointer};
 use super::elementwise::{scaled, sum};
 use crate::cuda::{Launch, Pointer};
-use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dispatch::{Op, TensorOp};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::gradients::Destination;
 use crate::ops::cross_entropy::{LabelCrossEntropy, SoftCrossEntropy};
 use crate::ops::pointwise_loss::{Loss, PointwiseLoss};
 use crate::tensor::Tensor;
@@ -44,6 +45,34 @@ struct GradientArguments {
     classes: i32,
     row: i32,
     add: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct SoftArguments {
+    scores: Pointer,
+    targets: Pointer,
+    losses: Pointer,
+    log_sums: Pointer,
+    totals: Pointer,
+    rows: i32,
+    classes: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct SoftGradientArguments {
+    scores: Pointer,
+    targets: Pointer,
+    log_sums: Pointer,
+    totals: Pointer,
+    factor: Pointer,
+    of_scores: Pointer,
+    of_targets: Pointer,
+    rows: i32,
+    classes: i32,
+    add_scores: i32,
+    add_targets: i32,
 }
 
 impl CudaOp for LabelCrossEntropy {
@@ -114,7 +143,7 @@ impl LabelCrossEntropy {
             row[target as usize] += weights[target as usize] as f32;
         }
         let soft = Tensor::from_vec(soft, x.shape(), &x.device())?;
-        x.log_softmax()?.mul(&soft)?.sum_all()?.mul_scalar(-1.0 / self.divisor)
+        x.soft_cross_entropy(&soft)?.mul_scalar(self.targets.len() as f64 / self.divisor)
     }
 }
 
@@ -122,9 +151,50 @@ impl CudaOp for SoftCrossEntropy {
     type Arity = [(); 2];
 
     fn forward(&self, [x, targets]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
-        let rows = x.elements() / x.width();
-        let loss = x.log_softmax()?.mul(targets)?.sum_all()?.mul_scalar(-1.0 / rows as f64)?;
-        Ok(GpuOutput::Composed(loss))
+        let (op, count) = (self.name(), x.elements() / x.width());
+        let (x, targets) = (f32s(op, x)?, f32s(op, targets)?);
+        let device = device_of(op, &x)?;
+        let (rows, classes) = (int(op, count)?, int(op, x.width())?);
+        let of_rows = || fresh(op, &[count], DType::F32, &device);
+        let (losses, log_sums, totals) = (of_rows()?, of_rows()?, of_rows()?);
+        let arguments = SoftArguments {
+            scores: pointer(&x),
+            targets: pointer(&targets),
+            losses: pointer(&losses),
+            log_sums: pointer(&log_sums),
+            totals: pointer(&totals),
+            rows,
+            classes,
+        };
+        let launch = Launch::new(&device, op, FILE, "soft_cross_entropy_f32").grid([count, 1, 1]).threads(THREADS);
+        let launch = launch.moves(8 * x.elements());
+        launch.shared(THREADS as usize / 32 * 4).with(&arguments)?;
+        let factor = 1.0 / count as f64;
+        let loss = scaled(op, &sum(op, &losses, &[1])?, factor)?.reshape(&[])?;
+        Ok(GpuOutput::new(loss, move |dy, [dx, dtargets]| {
+            let factor = scaled(op, &dy, factor)?;
+            let (mut dx, mut dtargets) = (dx.open()?, dtargets.open()?);
+            let place = |gradient: &mut Option<Destination<'_>>| {
+                gradient.as_mut().map_or((0, 0), |gradient| (pointer(gradient.tensor()), gradient.accumulates().into()))
+            };
+            let ((of_scores, add_scores), (of_targets, add_targets)) = (place(&mut dx), place(&mut dtargets));
+            let arguments = SoftGradientArguments {
+                scores: pointer(&x),
+                targets: pointer(&targets),
+                log_sums: pointer(&log_sums),
+                totals: pointer(&totals),
+                factor: pointer(&factor),
+                of_scores,
+                of_targets,
+                rows,
+                classes,
+                add_scores,
+                add_targets,
+            };
+            let written = [of_scores, of_targets].into_iter().filter(|&place| place != 0).count();
+            let launch = Launch::new(&device, op, FILE, "soft_cross_entropy_gradient_f32");
+            launch.moves(4 * x.elements() * (2 + written)).grid([count, 1, 1]).threads(THREADS).with(&arguments)
+        }))
     }
 }
 

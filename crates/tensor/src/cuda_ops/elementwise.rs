@@ -10,6 +10,7 @@ use crate::dispatch::gpu::{CudaOp, GpuOutput};
 use crate::dispatch::{Op, TensorOp};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::layout::Layout;
 use crate::ops::arithmetic::{Pairwise, Scalar};
 use crate::ops::reduce::Sum;
 use crate::ops::unary::Unary;
@@ -177,6 +178,7 @@ struct SumArguments {
     to: Pointer,
     count: u64,
     summed: u64,
+    part: u64,
     kept: KernelLayout,
     over: KernelLayout,
     add: i32,
@@ -207,20 +209,44 @@ pub(super) fn sum(op: &'static str, x: &Tensor, shape: &[usize]) -> Result<Tenso
         to.clear()?;
         return Ok(to);
     }
+    let parts = summed.div_ceil(PART);
+    if parts == 1 {
+        launch_sum(op, x, &to, (kept, over), summed)?;
+        return Ok(to);
+    }
+    // One warp would take long for many elements, so several sum a part each, and the next launch sums the parts.
+    let of_parts = fresh(op, &[count, parts], DType::F32, &device)?;
+    launch_sum(op, x, &of_parts, (kept, over), PART)?;
+    let sums = Layout::contiguous(op, &[count, parts])?;
+    let (mut kept, mut over) = (sums, sums);
+    (kept.shape.as_mut()[1], over.shape.as_mut()[0]) = (1, 1);
+    launch_sum(op, &of_parts, &to, (kept, over), parts)?;
+    Ok(to)
+}
+
+/// The most elements that a warp sums: 128 by each lane.
+const PART: usize = 4096;
+
+/// Writes the sum of each `part` elements of `over`, for each element of `kept`.
+fn launch_sum(op: &'static str, x: &Tensor, to: &Tensor, (kept, over): (Layout, Layout), part: usize) -> Result<()> {
+    let (count, summed) = (kept.elements(), over.elements());
     let [kept] = merged(op, [&kept])?;
     let [over] = merged(op, [&over])?;
     let arguments = SumArguments {
         from: pointer(x),
-        to: pointer(&to),
+        to: pointer(to),
         count: count as u64,
         summed: summed as u64,
+        part: part as u64,
         kept,
         over,
         add: 0,
         padding: 0,
     };
-    Launch::new(&device, op, FILE, "sum_f32").moves(4 * count * (summed + 1)).over(count * 32).with(&arguments)?;
-    Ok(to)
+    let sums = count * summed.div_ceil(part);
+    let device = device_of(op, x)?;
+    let launch = Launch::new(&device, op, FILE, "sum_f32").over(sums * 32);
+    launch.moves(4 * (count * summed + sums)).with(&arguments)
 }
 
 #[cfg(test)]

@@ -163,13 +163,27 @@ impl Optimizer {
     /// # Errors
     /// Returns an error if a setting is invalid, no parameter is trainable, or a trainable parameter is not f32.
     pub fn new(adamw: AdamW, model: &mut impl Module, trainable: impl Fn(&str) -> bool) -> Result<Optimizer> {
+        Optimizer::make(adamw, model, trainable, None)
+    }
+
+    /// Makes the optimizer of [`new`](Optimizer::new) or, for the ranks of a job, of
+    /// [`with_communicator`](Optimizer::with_communicator).
+    pub(crate) fn make(
+        adamw: AdamW,
+        model: &mut impl Module,
+        trainable: impl Fn(&str) -> bool,
+        job: Option<(Arc<dyn Communicator>, DType)>,
+    ) -> Result<Optimizer> {
         adamw.check()?;
         let arena = ParameterArena::gather(model, trainable)?;
         let names: Vec<&str> = arena.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
         let treatments = adamw.rules.treatments(&names)?;
         let gradients = arena.gradients()?;
-        let means = [arena.zeros()?, arena.zeros()?];
-        Ok(Optimizer { adamw, arena, treatments, gradients, means, sharded: None, average: None, steps: 0 })
+        let job = job.filter(|(ranks, _)| ranks.size() > 1);
+        let sharded = job.map(|(ranks, dtype)| Sharded::new(ranks, &arena, dtype)).transpose()?;
+        let zeros = || sharded.as_ref().map_or_else(|| Ok(arena.zeros()?), Sharded::zeros);
+        let means = [zeros()?, zeros()?];
+        Ok(Optimizer { adamw, arena, treatments, gradients, means, sharded, average: None, steps: 0 })
     }
 
     /// Shares the optimizer among the ranks of a job. Each rank runs backward on its part of a step, with a loss divided by the
@@ -256,6 +270,11 @@ impl Optimizer {
     /// Clears the gradients of this step.
     pub fn clear(&mut self) {
         self.gradients.clear();
+    }
+
+    /// Returns the length of the flat parameters.
+    pub(crate) fn elements(&self) -> usize {
+        self.arena.elements()
     }
 
     /// Returns the number of trainable parameter elements.

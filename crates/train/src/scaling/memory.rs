@@ -1,57 +1,41 @@
 //! The memory of a rank.
 
+use cloze_bert::{Batch, BertForPreTraining, Mode, PreTrainedModel, PreTrainingTargets};
+use cloze_tensor::{Device, DryRun, Precision, Sequences};
+
 use super::{Job, MASKED};
-use crate::optimizer::shares::BUCKET;
-
-/// The memory of a rank on CPUs, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RankMemory {
-    /// The parameters, of which each rank has all.
-    pub weights: u64,
-    /// Their gradients.
-    pub gradients: u64,
-    /// The running means of AdamW, of which each rank has its share.
-    pub means: u64,
-    /// With several ranks, the added gradients of the share, and a bucket that is received (as bf16, also one that is sent).
-    pub exchange: u64,
-    /// What forward keeps for backward, of one batch.
-    pub activations: u64,
-}
-
-impl RankMemory {
-    /// Returns the sum of the parts.
-    pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.means + self.exchange + self.activations
-    }
-}
+use crate::memory::{Training, dry_run};
+use crate::{AdamW, RankMemory, Result};
 
 impl Job {
-    /// Predicts the memory of a rank.
-    pub fn memory(&self) -> RankMemory {
-        let (parameters, ranks) = (self.parameters(), self.ranks.max(1) as u64);
-        let share = parameters.div_ceil(ranks);
-        RankMemory {
-            weights: 4 * parameters,
-            gradients: 4 * parameters,
-            means: 8 * share,
-            exchange: if ranks > 1 { 4 * share + 4 * BUCKET as u64 } else { 0 },
-            activations: self.activations(),
-        }
-    }
-
-    /// A layer keeps its input, queries, keys, values, the output of attention and the input of the feed-forward network, and its
-    /// inner values before and after GELU. The head keeps logits of the masked tokens and their gradient.
-    fn activations(&self) -> u64 {
-        let [hidden, inner, layers, vocabulary] = [
-            self.config.hidden_size,
-            self.config.intermediate_size,
-            self.config.num_hidden_layers,
-            self.config.vocab_size,
-        ]
-        .map(|size| size as f64);
-        let tokens = (self.sequences_per_rank().div_ceil(self.accumulate.max(1)) * self.length) as f64;
-        let elements = tokens * (layers * (6.0 * hidden + 2.0 * inner) + MASKED * 2.0 * vocabulary);
-        4 * elements as u64
+    /// Predicts the memory of a rank on CPUs, by a dry run of two steps: without the memory, and in milliseconds.
+    ///
+    /// # Errors
+    /// Returns an error if the sequences are longer than the model allows or the addresses do not suffice.
+    pub fn memory(&self) -> Result<RankMemory> {
+        let (sequences, length) = (self.sequences_per_rank().div_ceil(self.accumulate.max(1)), self.length);
+        let tokens = sequences * length;
+        let packed = Sequences::new(&vec![length; sequences])?;
+        let batch = Batch::packed(vec![0; tokens], vec![0; tokens], packed)?;
+        let rows: Vec<u32> = (0..(tokens as f64 * MASKED) as u32).map(|row| (f64::from(row) / MASKED) as u32).collect();
+        let targets = PreTrainingTargets { labels: vec![0; rows.len()], rows, next_sentence: vec![0; sequences] };
+        let training = Training {
+            adamw: AdamW::new(1e-4),
+            average: None,
+            keeps_best: false,
+            clip_norm: Some(1.0),
+            ranks: (0, self.ranks.max(1)),
+            reduce: self.reduce,
+            accumulates: self.accumulate > 1,
+        };
+        let mode = Mode::Train { seed: 0, step: 0 };
+        let loss = |model: &BertForPreTraining| {
+            Ok(Precision::F32.scope(|| model.loss(&batch, &targets, mode)).map(|losses| losses.loss)?)
+        };
+        let memory = DryRun::new().run(|| -> Result<RankMemory> {
+            let mut model = BertForPreTraining::new(&self.config, &Device::Cpu, 0)?;
+            dry_run(&mut model, &Device::Cpu, &training, |_| true, loss)
+        })?;
+        Ok(RankMemory { process: 0, ..memory })
     }
 }

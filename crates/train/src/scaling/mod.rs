@@ -14,7 +14,9 @@
 //! let time = job.step_time(&speed, &network);
 //! assert!(time.hidden_share() > 0.5 && time.total() < Job { ranks: 2, ..job.clone() }.step_time(&speed, &network).total());
 //! // The running means are divided by the ranks, and the gradients of the own share come on top.
-//! assert_eq!(4 * job.memory().means, Job { ranks: 1, ..job }.memory().means);
+//! let alone = Job { ranks: 1, ..job.clone() };
+//! assert!(job.memory()?.means.abs_diff(alone.memory()?.means / 4) < 1 << 20);
+//! # Ok::<(), cloze_train::Error>(())
 //! ```
 
 mod memory;
@@ -25,7 +27,6 @@ mod tests;
 use cloze_bert::BertConfig;
 use cloze_tensor::DType;
 
-pub use memory::RankMemory;
 pub use step::StepTime;
 
 /// The part of the tokens that are targets of the masked-language model.

@@ -42,6 +42,8 @@ pub trait Learn<B>: Module {
 
     /// Runs the forward pass and returns the terms of the loss, in the order of [`total_weights`](Learn::total_weights).
     ///
+    /// Before training, the trainer predicts its memory by a [dry run](cloze_tensor::DryRun), in which values are arbitrary.
+    ///
     /// # Errors
     /// Returns an error if the batch does not fit the model.
     fn loss_terms(&self, batch: &B, mode: Mode) -> Result<Vec<LossTerm>>;

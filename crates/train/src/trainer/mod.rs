@@ -9,6 +9,7 @@ mod data_set;
 mod directory;
 mod evaluation;
 mod learn;
+mod memory;
 mod progress;
 mod ramp;
 mod ranks;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use cloze_tensor::{DType, Module, Precision};
 
 use crate::communicator::{Alone, Communicator};
-use crate::{AdamW, Result, Schedule};
+use crate::{AdamW, RankMemory, Result, Schedule};
 use batching::{Batching, Limit};
 pub(crate) use checkpoint::Fingerprint;
 pub use data_set::{DataSet, Size};
@@ -116,6 +117,11 @@ pub struct TrainingReport {
     pub resumed: Option<Resumed>,
     /// The reason why the run ended before its last step, if it did.
     pub stopped: Option<Stopped>,
+    /// The memory that the run was predicted to need before it started; `None` if the model cannot run without values.
+    pub predicted_memory: Option<RankMemory>,
+    /// The most memory that the process had until the run ended, in bytes, or for a model on a GPU that its tensors had there;
+    /// `None` if the system does not say.
+    pub peak_memory: Option<u64>,
 }
 
 impl TrainingReport {
@@ -174,6 +180,7 @@ pub struct Trainer<'m, M> {
     resume: bool,
     signals: bool,
     progress: bool,
+    check_memory: bool,
 }
 
 impl<'m, M: Module> Trainer<'m, M> {
@@ -204,6 +211,7 @@ impl<'m, M: Module> Trainer<'m, M> {
             resume: false,
             signals: false,
             progress: true,
+            check_memory: true,
         }
     }
 
@@ -372,6 +380,13 @@ impl<'m, M: Module> Trainer<'m, M> {
     /// Shows progress on stderr: a line that is redrawn on a terminal, or a new line every 30 seconds elsewhere.
     pub fn progress(self, progress: bool) -> Trainer<'m, M> {
         Trainer { progress, ..self }
+    }
+
+    /// Refuses to start if the run is predicted to need more memory than the system, the control group of the process or the
+    /// GPU has left; this is the default. With `false` it starts anyway. The prediction is for the largest batch of the first
+    /// 10,000 steps, and counts neither evaluations nor callbacks.
+    pub fn check_memory(self, check: bool) -> Trainer<'m, M> {
+        Trainer { check_memory: check, ..self }
     }
 
     /// Trains the model.

@@ -60,7 +60,11 @@ impl RunProgress {
         if self.bar.is_hidden() { f() } else { self.bar.suspend(f) }
     }
 
-    pub(super) fn finish(&self) {
+    /// Removes the progress line and, if it was shown, prints `last`.
+    pub(super) fn finish(&self, last: &str) {
         self.bar.finish_and_clear();
+        if self.shown && !last.is_empty() {
+            eprintln!("{last}");
+        }
     }
 }

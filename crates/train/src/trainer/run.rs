@@ -11,6 +11,7 @@ use super::budget::{budget_steps, epoch_steps};
 use super::checkpoint::{self, State};
 use super::directory::{RunDirectory, WholeCheckpoint};
 use super::evaluation::Best;
+use super::memory::predict;
 use super::progress::RunProgress;
 use super::ranks::{check_steps, end_job, of_rank_0};
 use super::settings::settings;
@@ -19,8 +20,9 @@ use super::share::share_of;
 use super::signals::Signals;
 use super::step::optimizer_step;
 use super::{Budget, DataSet, Learn, Resumed, Step, Stopped, Trainer, TrainingReport};
+use crate::memory::{Bytes, peak};
 use crate::optimizer::{SavedTensors, check_clip_norm};
-use crate::{Error, EvaluationRecord, Optimizer, Result, RunLog, RunRecord, RunReport, StepRecord};
+use crate::{Error, EvaluationRecord, Optimizer, RankMemory, Result, RunLog, RunRecord, RunReport, StepRecord};
 
 /// The file name of the report in a run directory.
 const REPORT: &str = "report.html";
@@ -41,19 +43,26 @@ fn run_rank<D: DataSet, M: Learn<D::Batch>>(
     data: &D,
     after_step: Callback<'_, M>,
 ) -> Result<TrainingReport> {
-    let mut optimizer = make_optimizer(&mut trainer, data)?;
-    let mut run = Run::start(&mut trainer, data, &mut optimizer)?;
+    let trainable = prepare(&mut trainer, data)?;
+    let predicted = predict(&mut trainer, data, &trainable)?;
+    let mut optimizer = make_optimizer(&mut trainer, &trainable)?;
+    let mut run = Run::start(&mut trainer, data, &mut optimizer, predicted)?;
     run.train(data, after_step)?;
     run.finish()
 }
 
 pub(super) fn count_steps<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D) -> Result<u32> {
-    let counted = make_optimizer(trainer, data).and_then(|mut optimizer| budget_steps(trainer, data, &mut optimizer));
+    let mut count = || {
+        let trainable = prepare(trainer, data)?;
+        let mut optimizer = make_optimizer(trainer, &trainable)?;
+        budget_steps(trainer, data, &mut optimizer)
+    };
+    let counted = count();
     counted.inspect_err(|error| end_job(&*trainer.ranks, error))
 }
 
-/// Checks the settings and makes the optimizer.
-fn make_optimizer<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D) -> Result<Optimizer> {
+/// Checks the settings and returns the names of the parameters that train.
+fn prepare<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, data: &D) -> Result<Vec<String>> {
     trainer.batching.check()?;
     check_clip_norm(trainer.clip_norm)?;
     trainer.schedule.check()?;
@@ -76,9 +85,13 @@ fn make_optimizer<D: DataSet, M: Learn<D::Batch>>(trainer: &mut Trainer<'_, M>, 
             trainable.push(name.to_string());
         }
     });
+    Ok(trainable)
+}
+
+fn make_optimizer<M: Module>(trainer: &mut Trainer<'_, M>, trainable: &[String]) -> Result<Optimizer> {
     let is_trainable = |name: &str| trainable.iter().any(|other| other == name);
-    let optimizer = Optimizer::new(trainer.adamw.clone(), trainer.model, is_trainable)?;
-    let optimizer = optimizer.with_communicator(trainer.ranks.clone(), trainer.reduce_dtype)?;
+    let job = (trainer.ranks.clone(), trainer.reduce_dtype);
+    let optimizer = Optimizer::make(trainer.adamw.clone(), trainer.model, is_trainable, Some(job))?;
     match trainer.average {
         Some(decay) => optimizer.with_average(decay),
         None => Ok(optimizer),
@@ -99,6 +112,7 @@ struct Run<'r, 'm, M> {
     best: Option<Tensor>,
     stopped: Option<Stopped>,
     start: Instant,
+    predicted: Option<RankMemory>,
     /// The time that the run took before it was resumed.
     elapsed_before: Duration,
 }
@@ -109,6 +123,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         trainer: &'r mut Trainer<'m, M>,
         data: &D,
         optimizer: &'r mut Optimizer,
+        predicted: Option<RankMemory>,
     ) -> Result<Run<'r, 'm, M>>
     where
         M: Learn<D::Batch>,
@@ -132,6 +147,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             best: None,
             stopped: None,
             start: Instant::now(),
+            predicted,
         })
     }
 
@@ -171,8 +187,21 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         if self.state.step < self.state.steps && self.stopped.is_none() {
             self.stopped = Some(Stopped::Early);
         }
-        progress.finish();
+        progress.finish(&self.memory_line());
         Ok(())
+    }
+
+    /// Returns the most memory that the process had so far or, for a model on a GPU, its tensors there.
+    fn peak_memory(&self) -> Option<u64> {
+        let device = self.optimizer.device();
+        if device.is_cpu() { peak() } else { Some(device.memory_use().peak as u64) }
+    }
+
+    /// Says the memory of the run, as far as it is known.
+    fn memory_line(&self) -> String {
+        let peak = self.peak_memory().map(|bytes| format!("peak memory {}", Bytes(bytes)));
+        let predicted = self.predicted.map(|memory| format!("predicted {}", Bytes(memory.total())));
+        peak.into_iter().chain(predicted).collect::<Vec<_>>().join(", ")
     }
 
     /// Returns the steps of the current epoch that are not made yet.
@@ -324,6 +353,10 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         if let Some(resumed) = self.resumed.as_ref().filter(|resumed| !resumed.damages.is_empty()) {
             report = report.note(format!("The run {resumed}."));
         }
+        let memory = self.memory_line();
+        if !memory.is_empty() {
+            report = report.note(format!("Memory: {memory}."));
+        }
         if let Some((labels, counts)) = &self.state.confusion {
             report = report.confusion(labels, counts);
         }
@@ -333,6 +366,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
     /// Gives the model its final parameters, unless a signal stopped the run and it can be resumed.
     fn finish(self) -> Result<TrainingReport> {
         self.write_report()?;
+        let (peak_memory, predicted_memory) = (self.peak_memory(), self.predicted);
         let (state, model) = (self.state, &mut *self.trainer.model);
         if self.stopped != Some(Stopped::BySignal) {
             // The ranks without the file receive the parameters from rank 0.
@@ -357,6 +391,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             losses: state.losses,
             resumed: self.resumed,
             stopped: self.stopped,
+            predicted_memory,
+            peak_memory,
         })
     }
 }

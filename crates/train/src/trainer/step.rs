@@ -21,10 +21,10 @@ pub(super) struct StepResult {
 }
 
 /// A batch of a step.
-struct StepBatch<D: DataSet> {
-    examples: Vec<D::Example>,
-    batch: D::Batch,
-    weights: Vec<f64>,
+pub(super) struct StepBatch<D: DataSet> {
+    pub(super) examples: Vec<D::Example>,
+    pub(super) batch: D::Batch,
+    pub(super) weights: Vec<f64>,
 }
 
 /// Runs forward and backward on the share of this rank in every batch of a step, then updates the parameters. `stops` tells
@@ -139,7 +139,7 @@ fn first_problem(ranks: &dyn Communicator, problem: Result<()>, is_own: bool) ->
 }
 
 /// Runs the forward pass of a batch and returns its share of the loss of the step.
-fn loss_share<D: DataSet, M: Learn<D::Batch>>(
+pub(super) fn loss_share<D: DataSet, M: Learn<D::Batch>>(
     model: &M,
     batch: &StepBatch<D>,
     of_step: &[f64],

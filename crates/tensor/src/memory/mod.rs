@@ -11,9 +11,11 @@
 //! Blocks of several mebibytes are mapped individually, in huge pages if the system has them: with pages of 4 KiB, a pass
 //! over the parameters of BERT-base has hundreds of thousands of TLB misses.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+mod dry_run;
+mod pool;
+
+use std::alloc::{Layout, handle_alloc_error};
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,150 +23,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+pub use dry_run::DryRun;
+#[cfg(feature = "cuda")]
+pub(crate) use dry_run::with_gpu;
+pub(crate) use dry_run::{bytes_of, is_dry};
+pub(crate) use pool::size_class;
+use pool::{ALIGNMENT, Block, Pool};
 
-/// The alignment of buffers: a cache line, which is also the widest vector.
-const ALIGNMENT: usize = 64;
-/// The alignment that is requested from the system allocator. With a larger alignment the allocator would zero the memory
-/// itself and touch every page, instead of taking pages that the system has zeroed.
-const SYSTEM_ALIGNMENT: usize = 16;
-/// The pool keeps memory as long as used and free blocks together exceed the peak of the used ones by no more than one part
-/// in `SLACK_PART`, plus [`SLACK`] bytes.
-const SLACK_PART: usize = 32;
-/// See [`SLACK_PART`].
-const SLACK: usize = 32 << 20;
-
-/// Blocks of at least this size are mapped individually.
-const MAPPED: usize = 4 << 20;
-
-/// Memory from the system: `capacity` bytes from the first aligned one on.
-struct Block {
-    memory: Memory,
-    capacity: usize,
+/// The memory of tensors on a device, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUse {
+    /// In use: tensors, graphs, gradients, optimizer state, and working memory of operations.
+    pub used: usize,
+    /// Free, and kept for the next tensors.
+    pub kept: usize,
+    /// The most that was used at the same time since the process started.
+    pub peak: usize,
 }
 
-enum Memory {
-    /// From the system allocator, with its alignment.
-    Heap(NonNull<u8>),
-    Mapped(memmap2::MmapMut),
+/// Returns the memory of tensors in the host's memory, without mapped files.
+pub(crate) fn host_memory() -> MemoryUse {
+    let pool = lock(&POOL);
+    MemoryUse { used: pool.used_bytes, kept: pool.free_bytes, peak: pool.peak_bytes }
 }
 
-// SAFETY: a block owns plain memory, which any thread may use and free.
-unsafe impl Send for Block {}
+static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 
-impl Block {
-    /// The layout of a heap block, or `None` if the capacity is too large for any allocation.
-    fn layout(capacity: usize) -> Option<Layout> {
-        let bytes = capacity.checked_add(ALIGNMENT - SYSTEM_ALIGNMENT)?;
-        Layout::from_size_align(bytes, SYSTEM_ALIGNMENT).ok()
-    }
-
-    /// Allocates a zeroed block, or returns `None` if the system does not have that much memory.
-    fn new(capacity: usize) -> Option<Block> {
-        let layout = Block::layout(capacity)?;
-        let memory = if capacity >= MAPPED {
-            let map = memmap2::MmapMut::map_anon(capacity).ok()?;
-            // Without huge pages, small ones work too.
-            #[cfg(target_os = "linux")]
-            let _ = map.advise(memmap2::Advice::HugePage);
-            Memory::Mapped(map)
-        } else {
-            // SAFETY: the layout has a size above zero, because `size_class` returns at least `ALIGNMENT`.
-            Memory::Heap(NonNull::new(unsafe { alloc_zeroed(layout) })?)
-        };
-        Some(Block { memory, capacity })
-    }
-
-    /// The first aligned byte.
-    fn pointer(&mut self) -> NonNull<u8> {
-        match &mut self.memory {
-            // SAFETY: `Block::layout` adds room for moving up to the next multiple of `ALIGNMENT`.
-            Memory::Heap(start) => unsafe { start.add(start.align_offset(ALIGNMENT)) },
-            // Pages are aligned to more than `ALIGNMENT`, and the address of a map is not null.
-            Memory::Mapped(map) => NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling()),
-        }
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        if let (Memory::Heap(start), Some(layout)) = (&self.memory, Block::layout(self.capacity)) {
-            // SAFETY: `Block::new` allocated this memory with the same layout, and only this drop frees it.
-            unsafe { dealloc(start.as_ptr(), layout) }
-        }
-    }
-}
-
-struct Pool {
-    free: BTreeMap<usize, Vec<Block>>,
-    free_bytes: usize,
-    used_bytes: usize,
-    /// The largest value of `used_bytes` so far.
-    peak_bytes: usize,
-}
-
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: BTreeMap::new(), free_bytes: 0, used_bytes: 0, peak_bytes: 0 });
-
-fn pool() -> MutexGuard<'static, Pool> {
-    POOL.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Rounds a size up to its class, so that batches of slightly different sizes share blocks. This wastes at most an eighth.
-/// Returns `None` for sizes beyond the address space.
-pub(crate) fn size_class(bytes: usize) -> Option<usize> {
-    let bytes = bytes.max(ALIGNMENT);
-    let step = (bytes.checked_next_power_of_two()? / 16).max(ALIGNMENT);
-    bytes.checked_next_multiple_of(step)
-}
-
-impl Pool {
-    /// Takes a free block of this capacity or up to twice that. Between forward and backward, when most memory is in use,
-    /// there is no room for a free block of every size.
-    fn take(&mut self, capacity: usize) -> Option<Block> {
-        let fitting = self.free.range_mut(capacity..=capacity.saturating_mul(2));
-        let block = fitting.filter_map(|(_, blocks)| blocks.pop()).next()?;
-        self.free_bytes -= block.capacity;
-        self.count(block.capacity);
-        Some(block)
-    }
-
-    /// Counts a block as used.
-    fn count(&mut self, capacity: usize) {
-        self.used_bytes += capacity;
-        self.peak_bytes = self.peak_bytes.max(self.used_bytes);
-    }
-
-    /// Frees blocks until a new one is within the limit.
-    fn make_room(&mut self, capacity: usize) {
-        let limit = self.limit(self.peak_bytes.max(self.used_bytes.saturating_add(capacity)));
-        self.trim(limit.saturating_sub(capacity));
-    }
-
-    /// The most bytes that used and free blocks may have together, given the peak of the used ones.
-    fn limit(&self, peak: usize) -> usize {
-        peak.saturating_add(peak / SLACK_PART).saturating_add(SLACK)
-    }
-
-    fn put(&mut self, block: Block) {
-        self.used_bytes -= block.capacity;
-        self.free_bytes += block.capacity;
-        self.free.entry(block.capacity).or_default().push(block);
-        self.trim(self.limit(self.peak_bytes));
-    }
-
-    /// Returns free blocks to the system, the largest first, until used and free blocks are within `limit`.
-    fn trim(&mut self, limit: usize) {
-        while self.used_bytes + self.free_bytes > limit {
-            let Some(mut largest) = self.free.last_entry() else { break };
-            match largest.get_mut().pop() {
-                Some(block) => self.free_bytes -= block.capacity,
-                None => drop(largest.remove()),
-            }
-        }
-    }
+fn lock(pool: &Mutex<Pool>) -> MutexGuard<'_, Pool> {
+    pool.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 enum Source {
-    Pooled(Option<Block>),
+    Pooled {
+        block: Option<Block>,
+        /// The pool of the dry run that the block belongs to, if it is no memory.
+        dry: Option<Arc<Mutex<Pool>>>,
+    },
     #[cfg_attr(not(unix), expect(dead_code, reason = "keeps the file mapped"))]
     Mapped(Arc<memmap2::Mmap>),
 }
@@ -200,18 +95,21 @@ impl Buffer {
     fn pooled(op: &'static str, bytes: usize) -> Result<(Buffer, bool)> {
         let lacking = || Error::invalid(op, format!("cannot allocate {bytes} bytes"));
         let capacity = size_class(bytes).ok_or_else(lacking)?;
+        let dry = dry_run::pool();
+        let pool = || lock(dry.as_deref().unwrap_or(&POOL));
         let reused = pool().take(capacity);
         let is_fresh = reused.is_none();
         let mut block = match reused {
             Some(block) => block,
             None => {
                 pool().make_room(capacity);
-                let block = Block::new(capacity).ok_or_else(lacking)?;
+                let block = if dry.is_some() { Block::reserve(capacity) } else { Block::new(capacity) };
+                let block = block.ok_or_else(lacking)?;
                 pool().count(capacity);
                 block
             }
         };
-        Ok((Buffer::of(block.pointer(), bytes, Source::Pooled(Some(block))), is_fresh))
+        Ok((Buffer::of(block.pointer(), bytes, Source::Pooled { block: Some(block), dry }), is_fresh))
     }
 
     /// Returns `bytes` zero bytes.
@@ -220,7 +118,7 @@ impl Buffer {
     /// As for [`Buffer::new`].
     pub(crate) fn zeroed(op: &'static str, bytes: usize) -> Result<Buffer> {
         let (buffer, is_fresh) = Buffer::pooled(op, bytes)?;
-        if !is_fresh {
+        if !is_fresh && !is_dry() {
             // SAFETY: the block has at least `bytes` bytes, and no other reference to it exists: the buffer was just made.
             unsafe { std::ptr::write_bytes(buffer.pointer.as_ptr(), 0, bytes) };
         }
@@ -233,6 +131,14 @@ impl Buffer {
         let pointer = NonNull::new(bytes.as_ptr().cast_mut())?;
         let bytes = bytes.len();
         Some(Buffer::of(pointer, bytes, Source::Mapped(map)))
+    }
+
+    /// Returns the bytes of memory that this takes, beside mapped files.
+    fn capacity(&self) -> usize {
+        match &self.source {
+            Source::Pooled { block, .. } => block.as_ref().map_or(0, Block::capacity),
+            Source::Mapped(_) => 0,
+        }
     }
 
     /// Whether this is a part of a file, which must not be written.
@@ -262,6 +168,10 @@ impl Buffer {
             return Some(derived);
         }
         let made = Arc::new(make()?);
+        if is_dry() && !matches!(self.source, Source::Pooled { dry: Some(_), .. }) {
+            // Nothing was computed, so nothing may stay with values that are real.
+            return Some(made);
+        }
         let mut kept = self.derived();
         let derived = find(&kept).unwrap_or_else(|| {
             kept.push(made.clone());
@@ -328,10 +238,10 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Source::Pooled(block) = &mut self.source
+        if let Source::Pooled { block, dry } = &mut self.source
             && let Some(block) = block.take()
         {
-            pool().put(block);
+            lock(dry.as_deref().unwrap_or(&POOL)).put(block);
         }
     }
 }
@@ -366,14 +276,6 @@ impl Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn classes_waste_at_most_an_eighth() {
-        for bytes in (1..5_000).chain([1 << 20, (1 << 20) + 1, 10_000_001]) {
-            let class = size_class(bytes).expect("small");
-            assert!(class >= bytes && class <= bytes + (bytes / 8).max(ALIGNMENT), "{bytes} -> {class}");
-        }
-    }
 
     #[test]
     fn blocks_come_back_and_zeroed_is_zero() -> Result<()> {
