@@ -58,6 +58,7 @@ mod book {
         build: "benchmarks/build.md",
         results: "results.md",
         scaling: "scaling.md",
+        fuzzing: "reliability/fuzzing.md",
         contributing: "../../CONTRIBUTING.md",
     }
 }

@@ -18,6 +18,8 @@ const Settings& settings() {
       .architecture = int(read("CLOZE_EMU_ARCH", 80)),
       .devices = int(read("CLOZE_EMU_DEVICES", 1)),
       .driver = int(read("CLOZE_EMU_DRIVER", 13000)),
+      .fails = read("CLOZE_EMU_FAILS", 0),
+      .error = int(read("CLOZE_EMU_ERROR", 2)),
   };
   return settings;
 }
