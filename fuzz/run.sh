@@ -43,7 +43,7 @@ if [ "$mode" = seeds ]; then
   exit
 fi
 # With a target, the flags do not apply to build scripts and macros.
-RUSTFLAGS="$flags" cargo "${toolchain[@]}" build --release --locked --target "$triple" "${all[@]/#/--bin=}"
+RUSTFLAGS="$flags" RUSTC_WRAPPER="$here/rustc.sh" cargo "${toolchain[@]}" build --release --locked --target "$triple" "${all[@]/#/--bin=}"
 if [ "$mode" = build ]; then exit; fi
 
 binaries="$CARGO_TARGET_DIR/$triple/release"
