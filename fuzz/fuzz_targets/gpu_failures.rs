@@ -61,7 +61,8 @@ fuzz_target!(init: { emulator(); }, |data: &[u8]| {
 fn assert_near(found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
-        assert!((found - expected).abs() <= 1e-3 * expected.abs().max(1.0), "{found} instead of {expected}");
+        // Both round to bf16, which a difference in the last bit may do differently.
+        assert!((found - expected).abs() <= 0.05 * expected.abs().max(1.0), "{found} instead of {expected}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Writes the seeds of all targets into the folder `seeds`. The same every time.
+//! Writes the seeds of all targets into the folder `seeds`, numbered. The same every time.
 
 use std::fs;
 use std::io::Write;
@@ -23,8 +23,14 @@ struct Seeds {
 impl Seeds {
     fn of(target: &str) -> Seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
-        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("the folder can be made");
+        // Inputs that once broke a promise have other names, and stay.
+        for entry in fs::read_dir(&folder).expect("the folder can be read") {
+            let path = entry.expect("the folder can be read").path();
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit)) {
+                fs::remove_file(path).expect("an old seed can be removed");
+            }
+        }
         Seeds { folder, count: 0 }
     }
 
