@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Compiles without counters what sets itself up by long loops for every input, or serves threads: they would take most of the
-# time and say nothing about files. For RUSTC_WRAPPER.
+# Compiles some crates without counters: those whose long loops set something up for every input or look up tables, and those
+# that serve threads. They would take most of the time and say nothing about files. For RUSTC_WRAPPER.
 set -euo pipefail
+shopt -s extglob
 case " $* " in
-*" --crate-name csv_core "* | *" --crate-name memchr "* | *" --crate-name rayon "* | *" --crate-name rayon_core "* | \
-  *" --crate-name crossbeam_"*)
+*" --crate-name "@(csv_core|memchr|unicode_categories|unicode_normalization_alignments|rayon|rayon_core|crossbeam_*)" "*)
   arguments=()
   for argument in "$@"; do
     case "$argument" in
