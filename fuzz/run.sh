@@ -38,15 +38,16 @@ if [ -n "${CLOZE_FUZZ_ASAN:-}" ]; then
   export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
 fi
 
-if [ "$mode" = seeds ]; then
-  cargo run --release --locked --bin seeds
-  exit
-fi
+programs=("${all[@]}")
+if [ "$mode" = seeds ]; then programs=(seeds); fi
 # With a target, the flags do not apply to build scripts and macros.
-RUSTFLAGS="$flags" RUSTC_WRAPPER="$here/rustc.sh" cargo "${toolchain[@]}" build --release --locked --target "$triple" "${all[@]/#/--bin=}"
-if [ "$mode" = build ]; then exit; fi
-
+RUSTFLAGS="$flags" RUSTC_WRAPPER="$here/rustc.sh" cargo "${toolchain[@]}" build --release --locked --target "$triple" "${programs[@]/#/--bin=}"
 binaries="$CARGO_TARGET_DIR/$triple/release"
+case "$mode" in
+build) exit ;;
+seeds) exec "$binaries/seeds" ;;
+esac
+
 memory=/dev/shm
 [ -w "$memory" ] || memory="${TMPDIR:-/tmp}"
 scratch="$(mktemp -d "$memory/cloze-fuzz.XXXXXX")"

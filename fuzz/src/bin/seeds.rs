@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use cloze_bert::{BertConfig, Tokenizer, TrainOptions};
 use cloze_fuzz::bases::{adapter, checkpoint, model_folder};
+// Its runtime has the counters that the build adds.
 use flate2::{Compression, write::GzEncoder};
+use libfuzzer_sys as _;
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
