@@ -59,6 +59,7 @@ mod book {
         results: "results.md",
         scaling: "scaling.md",
         memory: "reliability/memory.md",
+        fuzzing: "reliability/fuzzing.md",
         contributing: "../../CONTRIBUTING.md",
     }
 }

@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 
+#include "fault.hpp"
 #include "launch.hpp"
 #include "race.hpp"
 #include "settings.hpp"
@@ -280,12 +281,23 @@ int attribute(int which) {
   }
 }
 
+// Begins a call that fails without effect if a test asks for that.
+#define MAY_FAIL \
+  if (Result failed = emu::fault()) return failed
+
+// Returns the result of a call that frees something, which it does even if it reports a failure.
+Result or_fault(Result result) {
+  Result failed = emu::fault();
+  return failed ? failed : result;
+}
+
 }  // namespace
 
 extern "C" {
 
-Result cuInit(unsigned) { return SUCCESS; }
+Result cuInit(unsigned) { MAY_FAIL; return SUCCESS; }
 Result cuDriverGetVersion(int* version) {
+  MAY_FAIL;
   *version = emu::settings().driver;
   return SUCCESS;
 }
@@ -309,109 +321,136 @@ Result cuGetErrorString(Result result, const char** text) { return cuGetErrorNam
 
 // Devices and contexts.
 Result cuDeviceGetCount(int* count) {
+  MAY_FAIL;
   *count = emu::settings().devices;
   return SUCCESS;
 }
 Result cuDeviceGet(int* device, int ordinal) {
+  MAY_FAIL;
   *device = ordinal;
   return ordinal >= 0 && ordinal < emu::settings().devices ? SUCCESS : INVALID_DEVICE;
 }
 // The same in every process, as those of GPUs are.
 Result cuDeviceGetUuid_v2(char* uuid, int device) {
+  MAY_FAIL;
   memset(uuid, 0, 16);
   uuid[15] = char(device);
   return SUCCESS;
 }
 Result cuDeviceGetName(char* name, int bytes, int) {
+  MAY_FAIL;
   snprintf(name, size_t(bytes), "emulator");
   return SUCCESS;
 }
 Result cuDeviceTotalMem_v2(size_t* bytes, int) {
+  MAY_FAIL;
   *bytes = emu::settings().memory;
   return SUCCESS;
 }
 Result cuDeviceGetAttribute(int* value, int which, int) {
+  MAY_FAIL;
   *value = attribute(which);
   return SUCCESS;
 }
 Result cuDevicePrimaryCtxRetain(void** to, int device) {
+  MAY_FAIL;
   *to = &contexts[device];
   return SUCCESS;
 }
-Result cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+Result cuDevicePrimaryCtxRelease_v2(int) { return emu::fault(); }
 Result cuCtxSetCurrent(void* to) {
+  MAY_FAIL;
   current_context = to;
   return SUCCESS;
 }
 Result cuCtxGetCurrent(void** to) {
+  MAY_FAIL;
   *to = current_context;
   return SUCCESS;
 }
-Result cuCtxSynchronize() { return finish([] { return emu::advance_all(); }); }
+Result cuCtxSynchronize() {
+  MAY_FAIL;
+  return finish([] { return emu::advance_all(); });
+}
 
 // Streams, events and graphs.
 Result cuStreamCreate(void** stream, unsigned) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   *stream = new Stream;
   return SUCCESS;
 }
 Result cuStreamSynchronize(void* stream) {
+  MAY_FAIL;
   return finish([stream] { return advance(stream); });
 }
 Result cuStreamQuery(void* stream) {
+  MAY_FAIL;
   return progress([stream] { return advance(stream); });
 }
 Result cuStreamDestroy_v2(void* stream) {
-  Result result = cuStreamSynchronize(stream);
+  Result result = or_fault(finish([stream] { return advance(stream); }));
   std::lock_guard lock(mutex);
   delete static_cast<Stream*>(stream);
   return result;
 }
 Result cuEventCreate(void** event, unsigned) {
+  MAY_FAIL;
   *event = new emu::Event;
   return SUCCESS;
 }
 Result cuEventDestroy_v2(void* event) {
   delete static_cast<emu::Event*>(event);
-  return SUCCESS;
+  return emu::fault();
 }
 Result cuEventRecord(void* event, void* stream) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   *static_cast<emu::Event*>(event) = {&stream_of(stream), stream_of(stream).pushed()};
   return sticky;
 }
 Result cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   emu::wait(stream_of(stream), *static_cast<emu::Event*>(event));
   return sticky;
 }
 Result cuGraphCreate(void** graph, unsigned) {
+  MAY_FAIL;
   *graph = new Graph;
   return SUCCESS;
 }
 Result cuGraphAddKernelNode_v2(void** to, void* graph, void* const* after, size_t count, const KernelNode* node) {
+  MAY_FAIL;
   return add(to, graph, after, count, node);
 }
 Result cuGraphAddMemcpyNode(void** to, void* graph, void* const* after, size_t count, const CopyNode* node, void*) {
+  MAY_FAIL;
   return add(to, graph, after, count, node);
 }
 Result cuGraphAddMemsetNode(void** to, void* graph, void* const* after, size_t count, const SetNode* node, void*) {
+  MAY_FAIL;
   return add(to, graph, after, count, node);
 }
 Result cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+  MAY_FAIL;
   *executable = new Graph(*static_cast<Graph*>(graph));
   return SUCCESS;
 }
 Result cuGraphExecKernelNodeSetParams_v2(void* executable, void* number, const KernelNode* node) {
+  MAY_FAIL;
   return change(executable, number, node);
 }
 Result cuGraphExecMemcpyNodeSetParams(void* executable, void* number, const CopyNode* node, void*) {
+  MAY_FAIL;
   return change(executable, number, node);
 }
 Result cuGraphExecMemsetNodeSetParams(void* executable, void* number, const SetNode* node, void*) {
+  MAY_FAIL;
   return change(executable, number, node);
 }
 Result cuGraphLaunch(void* executable, void* stream) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   // Pushes copies: the graph may be changed while this launch is under way.
   for (const Work& work : *static_cast<Graph*>(executable))
@@ -421,21 +460,23 @@ Result cuGraphLaunch(void* executable, void* stream) {
 Result cuGraphDestroy(void* graph) {
   std::lock_guard lock(mutex);
   delete static_cast<Graph*>(graph);
-  return SUCCESS;
+  return emu::fault();
 }
 Result cuGraphExecDestroy(void* executable) { return cuGraphDestroy(executable); }
 
 // Memory.
 Result cuMemGetInfo_v2(size_t* free, size_t* total) {
+  MAY_FAIL;
   *total = emu::settings().memory;
   *free = *total - used;
   return SUCCESS;
 }
-Result cuMemAlloc_v2(Pointer* pointer, size_t bytes) { return allocate(pointer, bytes); }
-Result cuMemAllocAsync(Pointer* pointer, size_t bytes, void*) { return allocate(pointer, bytes); }
-Result cuMemFree_v2(Pointer pointer) { return release(pointer); }
-Result cuMemFreeAsync(Pointer pointer, void*) { return release(pointer); }
+Result cuMemAlloc_v2(Pointer* pointer, size_t bytes) { MAY_FAIL; return allocate(pointer, bytes); }
+Result cuMemAllocAsync(Pointer* pointer, size_t bytes, void*) { MAY_FAIL; return allocate(pointer, bytes); }
+Result cuMemFree_v2(Pointer pointer) { return or_fault(release(pointer)); }
+Result cuMemFreeAsync(Pointer pointer, void*) { return or_fault(release(pointer)); }
 Result cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   *pointer = malloc(bytes);
   if (!*pointer) return OUT_OF_MEMORY;
@@ -443,18 +484,20 @@ Result cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
   return SUCCESS;
 }
 Result cuMemFreeHost(void* pointer) {
-  Result result = finish([] { return emu::advance_all(); });
+  Result result = or_fault(finish([] { return emu::advance_all(); }));
   std::lock_guard lock(mutex);
   pinned.erase(static_cast<uint8_t*>(pointer));
   free(pointer);
   return result;
 }
 Result cuMemcpyHtoDAsync_v2(Pointer to, const void* from, size_t bytes, void* stream) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   return push_valid(stream, copy_in(to, from, bytes));
 }
 Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* stream) {
-  if (Result result = cuStreamSynchronize(stream)) return result;
+  MAY_FAIL;
+  if (Result result = finish([stream] { return advance(stream); })) return result;
   std::lock_guard lock(mutex);
   if (!is_inside(from, bytes)) return INVALID_VALUE;
   if (emu::settings().idle)
@@ -464,43 +507,51 @@ Result cuMemcpyDtoHAsync_v2(void* to, Pointer from, size_t bytes, void* stream) 
   return SUCCESS;
 }
 Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* stream) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   return push_valid(stream, copy_across(to, from, bytes));
 }
 Result cuMemsetD8Async(Pointer to, unsigned char value, size_t bytes, void* stream) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   return push_valid(stream, set(to, value, bytes));
 }
 
 // Kernels. They are linked into this library; images are ignored.
 Result cuModuleLoadData(void** to, const void* image) {
+  MAY_FAIL;
   *to = &module;
   return image ? SUCCESS : INVALID_VALUE;
 }
-Result cuModuleUnload(void*) { return SUCCESS; }
+Result cuModuleUnload(void*) { return emu::fault(); }
 Result cuModuleGetFunction(void** function, void*, const char* name) {
+  MAY_FAIL;
   const emu::Kernel* kernel = emu::find_kernel(name);
   *function = const_cast<emu::Kernel*>(kernel);
   return kernel ? SUCCESS : NOT_FOUND;
 }
 Result cuFuncSetAttribute(void* function, int which, int value) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   if (which != 8 || value < 0 || size_t(value) > emu::most_shared()) return INVALID_VALUE;
   allowed[function] = unsigned(value);
   return SUCCESS;
 }
 Result cuFuncGetAttribute(int* value, int, void*) {
+  MAY_FAIL;
   *value = 0;
   return SUCCESS;
 }
 Result cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                       unsigned block_y, unsigned block_z, unsigned shared, void* stream, void** arguments, void**) {
+  MAY_FAIL;
   std::lock_guard lock(mutex);
   return push_valid(stream, launch(function, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, shared}, arguments));
 }
 Result cuTensorMapEncodeTiled(TensorMap* map, int type, unsigned rank, void* base, const uint64_t* size,
                               const uint64_t* row_bytes, const unsigned* box, const unsigned*, int interleave,
                               int swizzle, int, int) {
+  MAY_FAIL;
   // In the order of CUtensorMapDataType: u8, u16, u32, i32, u64, i64, f16, f32, f64, bf16.
   static const uint32_t element_bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};
   bool is_valid = rank == 2 && size[0] > 0 && size[1] > 0 && !interleave && type >= 0 && type < 10 && uintptr_t(map) % 64 == 0 &&

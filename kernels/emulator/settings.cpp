@@ -19,6 +19,8 @@ const Settings& settings() {
       .devices = int(read("CLOZE_EMU_DEVICES", 1)),
       .idle = read("CLOZE_EMU_IDLE", 0) != 0,
       .driver = int(read("CLOZE_EMU_DRIVER", 13000)),
+      .fails = read("CLOZE_EMU_FAILS", 0),
+      .error = int(read("CLOZE_EMU_ERROR", 2)),
   };
   return settings;
 }

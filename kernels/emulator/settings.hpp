@@ -16,6 +16,8 @@ struct Settings {
   int devices;         // CLOZE_EMU_DEVICES: how many devices there are; by default 1
   bool idle;           // CLOZE_EMU_IDLE: 1 for a device that checks what it is given and computes nothing
   int driver;          // CLOZE_EMU_DRIVER: the driver's CUDA version, such as 12090; by default 13000
+  uint64_t fails;      // CLOZE_EMU_FAILS: the number of the driver's call that fails, from 1; by default 0, none
+  int error;           // CLOZE_EMU_ERROR: the error that it returns; by default 2, out of memory
 };
 
 const Settings& settings();

@@ -34,14 +34,14 @@ macro_rules! boxed_error {
 
         impl std::fmt::Display for Error {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                std::fmt::Display::fmt(&self.0, f)
+                std::fmt::Write::write_fmt(&mut $crate::OneLine(f), format_args!("{}", self.0))
             }
         }
 
         /// The same line as [`Display`](std::fmt::Display), so that a `main` that returns an error prints it readably.
         impl std::fmt::Debug for Error {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                std::fmt::Display::fmt(&self.0, f)
+                std::fmt::Display::fmt(self, f)
             }
         }
 
@@ -51,6 +51,25 @@ macro_rules! boxed_error {
             }
         }
     };
+}
+
+/// Escapes the control characters of what is written to it, and all other ends of lines: names in files may have them, and
+/// an error is a line.
+#[doc(hidden)]
+pub struct OneLine<'f, 'b>(pub &'f mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let escaped = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        for part in text.split_inclusive(escaped) {
+            let mut start = part.chars();
+            match start.next_back().filter(|&c| escaped(c)) {
+                Some(last) => write!(self.0, "{}{}", start.as_str(), last.escape_debug())?,
+                None => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
 }
 
 boxed_error!(Located, from ErrorKind);
@@ -252,5 +271,17 @@ impl<T, E: Inside + From<Error>> Inside for Result<T, E> {
     fn inside(self, name: impl fmt::Display) -> Result<T, E> {
         let finite = self.and_then(|value| watch::found().map_or(Ok(value), |found| Err(Error::from(found).into())));
         finite.map_err(|error| error.inside(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_line_whatever_the_names_in_files() {
+        let error = Error::format("a\u{1b}b", "no column x: the file has a\r\nb, \u{2028}\t, ç");
+        assert_eq!(error.to_string(), r"a\u{1b}b: no column x: the file has a\r\nb, \u{2028}\t, ç");
+        assert_eq!(format!("{error:?}"), error.to_string());
     }
 }

@@ -66,6 +66,8 @@ pub use device::Device;
 pub use dropout::{Dropout, RowCoordinate};
 pub use dtype::DType;
 pub use element::{Element, TensorData};
+#[doc(hidden)]
+pub use error::OneLine;
 pub use error::{Error, ErrorKind, Inside, Result};
 pub use files::{TensorFile, save_safetensors};
 #[doc(hidden)]

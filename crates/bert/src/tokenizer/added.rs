@@ -10,8 +10,10 @@ use serde_json::{Map, Value, json};
 use super::normalizer::Normalizer;
 use super::pre_tokenizer::is_word;
 
-/// The limit of ids, low enough that an invalid file cannot fill the memory with the tokens below them.
-pub(super) const MAX_ID: u32 = 1 << 22;
+/// Returns the limit of the ids of so many tokens. Tokens are stored by id, so a small file must not have a huge one.
+pub(super) fn id_limit(tokens: usize) -> u32 {
+    tokens.saturating_mul(4).saturating_add(1 << 16).min(1 << 22) as u32
+}
 
 /// A token that is found wherever it is written, as `tokenizer.json` describes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +104,10 @@ impl Added {
                         token.content
                     ));
                 }
-                if id >= MAX_ID {
-                    return Err(format!("the added token {:?} has the id {id}: must be below {MAX_ID}", token.content));
+                let limit = id_limit(vocabulary.len() + self.tokens.len());
+                if id >= limit {
+                    let token = &token.content;
+                    return Err(format!("the added token {token:?} has the id {id}: must be below {limit} here"));
                 }
             }
             if token.normalized
@@ -251,6 +255,16 @@ mod tests {
         let tokens = tokens.iter().cloned().map(|token| (None, token));
         added.add(tokens, None, &vec![None; 10], |_| None).unwrap();
         added.cut(text, false).into_iter().map(|(id, part)| (id, text[part].to_string())).collect()
+    }
+
+    #[test]
+    fn few_tokens_have_no_large_ids() {
+        let add = |id| Added::default().add([(Some(id), AddedToken::new("x", false))], None, &[], |_| None);
+        assert_eq!(
+            (add(65_535), add(65_536).unwrap_err()),
+            (Ok(()), "the added token \"x\" has the id 65536: must be below 65536 here".to_string())
+        );
+        assert_eq!((id_limit(30_522), id_limit(usize::MAX)), (187_624, 1 << 22));
     }
 
     #[test]

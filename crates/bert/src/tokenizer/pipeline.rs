@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::added::{Added, AddedToken, MAX_ID};
+use super::added::{Added, AddedToken, id_limit};
 use super::normalizer::{Aligned, BertNormalizer, Normalizer, aligned};
 use super::pieces::Pieces;
 use super::pre_tokenizer::PreTokenizer;
@@ -62,10 +62,13 @@ impl Model {
         let pieces = Pieces::new(pieces, &prefix, unknown_id, max_chars);
         let mut by_id: Vec<(u32, String)> = vocabulary.into_iter().map(|(token, id)| (id, token)).collect();
         by_id.sort_unstable();
+        let (count, limit) = (by_id.len(), id_limit(by_id.len()));
         let mut tokens = Vec::with_capacity(by_id.len());
         for (id, token) in by_id {
-            if id >= MAX_ID {
-                return Err(Error::tokenizer(format!("{token:?} has the id {id}: must be below {MAX_ID}")));
+            if id >= limit {
+                let reason =
+                    format!("{token:?} has the id {id}: must be below {limit} in a vocabulary of {count} tokens");
+                return Err(Error::tokenizer(reason));
             }
             if let Some(Some(other)) = tokens.get(id as usize) {
                 return Err(Error::tokenizer(format!("{other:?} and {token:?} both have the id {id}")));

@@ -6,8 +6,9 @@ use std::ops::Range;
 use super::Inner;
 use super::pipeline::Encoded;
 
-/// The shortest start of a text that is encoded on its own, in bytes. In a shorter text, there is nothing to gain.
-pub(super) const BYTES: usize = 1 << 14;
+/// The shortest start of a text that is encoded on its own, in bytes. In a shorter text, there is nothing to gain, except
+/// that fuzzing tries more of them.
+pub(super) const BYTES: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 14 };
 
 /// Encodes a text of which at most `most` tokens are kept. The tokens after a blank behind these, at `bytes` or later, are
 /// only counted.

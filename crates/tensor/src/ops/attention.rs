@@ -60,7 +60,7 @@ pub(crate) struct PackedAttention {
 
 impl PackedAttention {
     fn new(qkv: &Tensor, sequences: &Sequences, heads: usize, dropout: Dropout, precision: Precision) -> Self {
-        let head_size = qkv.width() / (3 * heads).max(1);
+        let head_size = qkv.width() / heads.saturating_mul(3).max(1);
         PackedAttention { sequences: sequences.clone(), heads, head_size, dropout, precision }
     }
 
@@ -183,6 +183,10 @@ mod tests {
         let device = crate::device::Device::Cpu;
         let narrow = Tensor::zeros(&[3, 0], crate::dtype::DType::F32, &device)?;
         assert!(narrow.attention(&Sequences::new(&[3])?, 1, &Dropout::NONE).is_err());
+        for heads in [0, 257, usize::MAX / 3 + 1, usize::MAX] {
+            let Err(error) = narrow.attention(&Sequences::new(&[3])?, heads, &Dropout::NONE) else { panic!("accepted") };
+            assert!(error.to_string().contains(&format!("of {heads} heads (1 to 256)")), "{error}");
+        }
         let long = Sequences::new(&[LONGEST_WITH_DROPOUT + 1])?;
         let qkv = Tensor::zeros(&[long.tokens(), 3], crate::dtype::DType::F32, &device)?;
         let Err(error) = qkv.attention(&long, 1, &Dropout::new(0.5, 0, 0, 0)?) else { panic!("it was accepted") };

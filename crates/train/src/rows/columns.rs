@@ -10,6 +10,8 @@ const LABEL: &[&str] = &["label"];
 
 /// Number of columns listed in the error for a missing one.
 const LISTED: usize = 20;
+/// Number of characters listed of each: in a file of another format, a name may be as long as the file.
+const LONGEST: usize = 60;
 
 /// The columns to read, by name. By default, the text is in the first of `sentence`, `text` and `content` that exists,
 /// the label is in `label`, and no second text is read.
@@ -175,8 +177,10 @@ fn either(names: &[&str]) -> String {
     }
 }
 
-fn list(columns: &[impl AsRef<str>]) -> String {
-    let names: Vec<&str> = columns.iter().take(LISTED).map(AsRef::as_ref).collect();
+/// Lists the first names of columns, and the number of others.
+pub(super) fn list(columns: &[impl AsRef<str>]) -> String {
+    let names: Vec<String> =
+        columns.iter().take(LISTED).map(|name| name.as_ref().chars().take(LONGEST).collect()).collect();
     match columns.len().saturating_sub(LISTED) {
         0 if names.is_empty() => "none".to_string(),
         0 => names.join(", "),
@@ -218,5 +222,7 @@ mod tests {
         assert_eq!(second, "no column b: the file has id, text");
         let many: Vec<String> = (0..25).map(|number| number.to_string()).collect();
         assert!(said(Columns::new(), &many).ends_with("18, 19 and 5 more"));
+        let long = said(Columns::new().text("x"), &["a".repeat(1000)]);
+        assert_eq!(long, format!("no column x: the file has {}", "a".repeat(60)));
     }
 }

@@ -11,7 +11,7 @@ use parquet::record::{Field, Row as Record};
 use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
-use super::columns::{ColumnIndices, LabelColumns};
+use super::columns::{ColumnIndices, LabelColumns, list};
 use super::{Cell, Columns, Row};
 use crate::{Error, Result};
 
@@ -104,7 +104,7 @@ impl ParquetTexts {
         let schema = reader.metadata().file_metadata().schema().clone();
         let Some(field) = schema.get_fields().iter().find(|field| field.name() == column) else {
             let names: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
-            let why = format!("no column {column}: the file has {}", names.join(", "));
+            let why = format!("no column {column}: the file has {}", list(&names));
             return Err(Error::data_in(path, "columns", why));
         };
         let records = guarded(path, || {
