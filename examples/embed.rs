@@ -93,12 +93,12 @@ fn run(arguments: &Arguments) -> Result {
         text.push('\n');
     }
     match &arguments.out {
-        Some(path) => {
-            std::fs::write(path, text).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
+        Some(path) => cloze_examples::write_file(path, |file| file.write_all(text.as_bytes())),
+        None => {
+            print!("{text}");
+            Ok(())
         }
-        None => print!("{text}"),
     }
-    Ok(())
 }
 
 /// Reads a file with one sentence per line.

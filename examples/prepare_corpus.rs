@@ -3,7 +3,7 @@
 //! Without arguments, prepares a small built-in corpus and shows its first sentences. `pretrain --corpus FOLDER` trains on
 //! the shards in a folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use cloze::prelude::*;
 use cloze::train::{CorpusFiles, CorpusStatistics, LengthStatistics, ShardOptions, Shards};
 use cloze_examples::{Result, Table, VocabularyArguments, built_in, thousands};
 use serde::Serialize;
+use tempfile::TempDir;
 
 /// Tokenizes text files of any size into shards, for `pretrain --corpus`.
 #[derive(Parser, Serialize)]
@@ -66,12 +67,14 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result {
     cloze_examples::set_threads(arguments.threads)?;
     cloze_examples::check_json(arguments.json.as_deref())?;
-    let scratch = tempfile::tempdir()?;
+    // Only the built-in corpus needs no --out.
+    let scratch = arguments.corpus.is_empty().then(tempfile::tempdir).transpose()?;
+    let scratch = scratch.as_ref().map_or(Path::new(""), TempDir::path);
     let paths = match arguments.corpus.is_empty() {
-        true => vec![built_in::mini_corpus_file(scratch.path())?],
+        true => vec![built_in::mini_corpus_file(scratch)?],
         false => arguments.corpus.clone(),
     };
-    let out = arguments.out.clone().unwrap_or_else(|| scratch.path().join("shards"));
+    let out = arguments.out.clone().unwrap_or_else(|| scratch.join("shards"));
     let files = CorpusFiles::at(&paths)?.text_field(&arguments.text_field);
     let options = ShardOptions::new()
         .deduplicate(!arguments.keep_duplicates)

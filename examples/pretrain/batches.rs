@@ -18,8 +18,19 @@ pub fn write(
     batch_size: impl Fn(u32) -> usize,
     held_out: &HeldOutText,
 ) -> Result {
-    let file = std::fs::File::create(path).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
-    let mut file = std::io::BufWriter::new(file);
+    cloze_examples::write_file(path, |file| {
+        let written = write_to(file, training, steps, batch_size, held_out);
+        written.map_err(|error| std::io::Error::other(error.to_string()))
+    })
+}
+
+fn write_to(
+    file: &mut dyn Write,
+    training: &LengthWarmup,
+    steps: u32,
+    batch_size: impl Fn(u32) -> usize,
+    held_out: &HeldOutText,
+) -> Result {
     let (mut step, mut epoch) = (0, 0);
     while step < steps {
         let mut examples = training.epoch(epoch)?;
@@ -34,9 +45,7 @@ pub fn write(
         }
         epoch += 1;
     }
-    held_out.final_batches(|batch| Ok(writeln!(file, "{}", as_json(batch, "held out"))?))?;
-    file.flush()?;
-    Ok(())
+    held_out.final_batches(|batch| Ok(writeln!(file, "{}", as_json(batch, "held out"))?))
 }
 
 /// Returns the number within the step of the first sequence of each example.

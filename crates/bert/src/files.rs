@@ -86,7 +86,7 @@ pub(crate) fn short(value: &Value) -> String {
 /// # Errors
 /// Returns an error if the folder cannot be created.
 pub(crate) fn create_folder(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).map_err(|error| Error::io(dir, "cannot create the folder", error))
+    cloze_tensor::create_folders(dir).map_err(|error| Error::io(dir, "cannot create the folder", error))
 }
 
 /// Replaces the file `path` atomically: a reader sees the old content or the new, never a part. Writes a temporary

@@ -71,7 +71,10 @@ pub use error::OneLine;
 pub use error::{Error, ErrorKind, Inside, Result};
 pub use files::{TensorFile, save_safetensors};
 #[doc(hidden)]
-pub use files::{replace_with, retry, sync_directory, write_file_atomically};
+pub use files::{
+    claim_abandoned, create_claimed, create_folders, entries, exists, metadata, replace_with, retry, sync_directory, try_lock,
+    write_file_atomically,
+};
 pub use finite::check_finite;
 pub use gelu::Gelu;
 pub use gradients::{FinalGradients, Gradients};

@@ -20,7 +20,7 @@ pub use arguments::{dropout, positive, set_threads, texts};
 pub use exit::{Result, exit_code, program};
 pub use loss::ClassLossArguments;
 pub use model::{DeviceArgument, ModelArgument, tiny_model};
-pub use output::{check_folder, check_json, print_remarks, print_report, write_json};
+pub use output::{check_folder, check_json, print_remarks, print_report, write_file, write_json};
 pub use pairs::{Pairs, PairsArgument};
 pub use picture::{PictureArgument, default_page, is_svg};
 pub use ranks::{RankArguments, parse, ranks};

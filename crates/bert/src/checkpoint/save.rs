@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use cloze_tensor::{DType, Module, Tensor, save_safetensors};
+use cloze_tensor::{DType, Module, Tensor, retry, save_safetensors};
 use serde_json::{Value, json};
 
 use super::{WEIGHTS_FILE, WEIGHTS_INDEX_FILE, names};
@@ -113,7 +113,7 @@ fn save_shards(dir: &Path, tensors: Vec<(String, Tensor)>, most: usize) -> Resul
     files::replace(&dir.join(WEIGHTS_INDEX_FILE), format!("{index:#}\n").as_bytes())?;
     // An older file with all weights would be opened instead of the shards.
     let whole = dir.join(WEIGHTS_FILE);
-    match fs::remove_file(&whole) {
+    match retry(|| fs::remove_file(&whole)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(whole, "cannot remove", error)),
         _ => Ok(()),
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cloze_tensor::metadata;
 use serde_json::{Map, Value, json};
 
 use super::unread_fields::UnreadFields;
@@ -23,7 +24,7 @@ impl BertConfig {
     /// family, has a field that asks for something that is not supported, or is not [valid](BertConfig::validate).
     pub fn open(place: impl AsRef<Path>) -> Result<BertConfig> {
         let place = place.as_ref();
-        if is_json(place) { BertConfig::in_file(place) } else { BertConfig::in_folder(&Folder::at(place)?) }
+        if is_json(place)? { BertConfig::in_file(place) } else { BertConfig::in_folder(&Folder::at(place)?) }
     }
 
     /// Reads the configuration in a model folder.
@@ -95,14 +96,20 @@ impl BertConfig {
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         self.validate()?;
         let dir = dir.as_ref();
-        let path = if is_json(dir) { dir.to_path_buf() } else { dir.join(FILE) };
+        let path = if is_json(dir)? { dir.to_path_buf() } else { dir.join(FILE) };
         files::replace(&path, self.to_json().as_bytes())
     }
 }
 
 /// Whether `path` is a file rather than a folder.
-fn is_json(path: &Path) -> bool {
-    path.is_file() || (!path.is_dir() && path.extension().is_some_and(|extension| extension == "json"))
+///
+/// # Errors
+/// Returns an error if that cannot be found out.
+fn is_json(path: &Path) -> Result<bool> {
+    Ok(match metadata(path).map_err(|error| Error::io(path, "cannot read", error))? {
+        Some(found) => !found.is_dir(),
+        None => path.extension().is_some_and(|extension| extension == "json"),
+    })
 }
 
 fn read(mut fields: UnreadFields) -> Result<BertConfig> {

@@ -7,6 +7,8 @@ mod name;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
+use cloze_tensor::metadata;
+
 use crate::{Error, Result};
 
 /// The location of a model's files: a folder on disk or, with the feature `hub`, a repository of the Hugging Face hub,
@@ -27,12 +29,13 @@ impl Folder {
     /// Returns an error if `place` is neither, or if the network must not be used (`HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`) and the repository
     /// is not in the cache.
     pub(crate) fn at(place: &Path) -> Result<Folder> {
-        if place.is_dir() {
-            return Ok(Folder::on_disk(place, ""));
-        }
-        if place.exists() {
-            let error = std::io::Error::new(ErrorKind::NotADirectory, "not a folder");
-            return Err(Error::io(place, "cannot read", error));
+        match metadata(place).map_err(|error| Error::io(place, "cannot read", error))? {
+            Some(found) if found.is_dir() => return Ok(Folder::on_disk(place, "")),
+            Some(_) => {
+                let error = std::io::Error::new(ErrorKind::NotADirectory, "not a folder");
+                return Err(Error::io(place, "cannot read", error));
+            }
+            None => {}
         }
         match name::parse(place) {
             Some((name, revision)) => Folder::named(place, name, revision),
@@ -72,14 +75,15 @@ impl Folder {
     /// Returns the path of the file `name`, or `None` if it does not exist.
     ///
     /// # Errors
-    /// Returns an error if the file of a repository is not in the cache and cannot be downloaded.
+    /// Returns an error if that cannot be found out, or if the file of a repository is not in the cache and cannot be downloaded.
     pub(crate) fn find(&self, name: &str) -> Result<Option<PathBuf>> {
         #[cfg(feature = "hub")]
         if let Some(repository) = &self.repository {
             return repository.find(name);
         }
         let path = self.path.join(name);
-        Ok(path.is_file().then_some(path))
+        let found = metadata(&path).map_err(|error| Error::io(&path, "cannot read", error))?;
+        Ok(found.is_some_and(|found| found.is_file()).then_some(path))
     }
 
     /// Returns the path of the file `name`.

@@ -2,6 +2,8 @@
 //! environment says where the hub and the cache are.
 
 mod cached;
+#[cfg(unix)]
+mod faults;
 mod refused;
 mod server;
 
@@ -90,12 +92,7 @@ impl Machine {
     fn start(&self, place: &str) -> Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "process", "--ignored", "--nocapture"]);
-        for name in std::env::vars_os().map(|(name, _)| name) {
-            if name.to_string_lossy().to_uppercase().contains("PROXY") || name.to_string_lossy().starts_with("HF_") {
-                command.env_remove(name);
-            }
-        }
-        command.env_remove("HUGGINGFACE_HUB_CACHE").env_remove("XDG_CACHE_HOME").env("HOME", self.home.path());
+        without_proxy(&mut command, self.home.path());
         command.envs(self.variables.iter().map(|(name, value)| (name, value))).env("CLOZE_TEST_OPEN", place);
         command.current_dir(self.home.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
@@ -125,6 +122,16 @@ impl Machine {
         found.sort();
         found
     }
+}
+
+/// Removes from the environment of a command what would lead it to another hub or cache.
+fn without_proxy<'c>(command: &'c mut Command, home: &Path) -> &'c mut Command {
+    for name in std::env::vars_os().map(|(name, _)| name) {
+        if name.to_string_lossy().to_uppercase().contains("PROXY") || name.to_string_lossy().starts_with("HF_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("HUGGINGFACE_HUB_CACHE").env_remove("XDG_CACHE_HOME").env("HOME", home)
 }
 
 fn answer(process: Child) -> String {

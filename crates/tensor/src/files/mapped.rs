@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::dtype::DType;
 use crate::element::element;
 use crate::error::{Error, Result};
+use crate::files::retry;
 use crate::layout::{Dims, Layout, MAX_RANK};
 use crate::memory::Buffer;
 use crate::storage::Storage;
@@ -81,13 +82,13 @@ impl MappedFile {
     pub(super) fn open(path: &Path) -> Result<MappedFile> {
         let cannot_read = |error| Error::io(path, "cannot read", error);
         // Pipes cannot be mapped, and opening one blocks until there is a writer.
-        if !fs::metadata(path).map_err(cannot_read)?.is_file() {
+        if !retry(|| fs::metadata(path)).map_err(cannot_read)?.is_file() {
             return Err(Error::format(path, "is not a file"));
         }
         let file = File::open(path).map_err(cannot_read)?;
         // SAFETY: a mapping is sound as long as no process modifies the file, which the documentation of `TensorFile`
         // requires. Writers of this crate replace files by renaming and never modify them.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, "cannot map", error))?;
+        let map = retry(|| unsafe { Mmap::map(&file) }).map_err(|error| Error::io(path, "cannot map", error))?;
         Ok(MappedFile { path: path.to_path_buf(), map: Arc::new(map) })
     }
 

@@ -5,12 +5,14 @@
 //! tensor, is in `mapped`. Every size that a file states is checked against its actual size before anything of that
 //! size is allocated.
 
+mod claim;
 mod cursor;
 mod index;
 mod mapped;
 mod pickle;
 mod pytorch;
 mod replace;
+mod retry;
 mod safetensors;
 mod zip;
 
@@ -19,7 +21,9 @@ use std::path::{Path, PathBuf};
 
 use mapped::{MappedFile, TensorEntries, TensorEntry, shown, shown_list};
 
-pub use replace::{replace_with, retry, sync_directory, write_file_atomically};
+pub use claim::{claim_abandoned, create_claimed, try_lock};
+pub use replace::{replace_with, write_file_atomically};
+pub use retry::{create_folders, entries, exists, metadata, retry, sync_directory};
 pub use safetensors::save_safetensors;
 
 use crate::device::Device;
@@ -94,8 +98,13 @@ impl TensorFile {
     ) -> Result<TensorFile, E> {
         let names: BTreeSet<&String> = index.values().collect();
         let paths = names.iter().map(|name| shard(name)).collect::<Result<Vec<_>, E>>()?;
-        let missing = names.iter().zip(&paths).filter(|(_, path)| !path.exists()).map(|(name, _)| name.as_str());
-        let missing = shown_list(missing);
+        let mut missing = Vec::new();
+        for (name, path) in names.iter().zip(&paths) {
+            if !exists(path).map_err(|error| Error::io(path, "cannot read", error))? {
+                missing.push(name.as_str());
+            }
+        }
+        let missing = shown_list(missing.into_iter());
         if !missing.is_empty() {
             return Err(index_file.wrong(format!("missing shards: {missing}")).into());
         }

@@ -5,11 +5,12 @@ use std::io::Read;
 use std::path::Path;
 
 use cloze_bert::Tokenizer;
+use cloze_tensor::{exists, retry};
 use twox_hash::XxHash3_128;
 
 use super::content::ContentHash;
 use super::files::CorpusFiles;
-use super::shards::{ShardOptions, Shards, VERSION, write_folder};
+use super::shards::{ShardOptions, Shards, VERSION, remove_abandoned, write_folder};
 use super::tokenized::TokenizedCorpus;
 use crate::{Error, Result};
 
@@ -32,12 +33,14 @@ impl CorpusFiles {
         let stamps = self.stamps()?;
         let key = self.key(tokenizer)?;
         let folder = cache.as_ref().join(&key);
+        remove_abandoned(&folder);
         // A folder that cannot be used is replaced; only a failure to replace it is reported.
         if let Some(corpus) = open(&folder, &key) {
             return Ok(corpus);
         }
         let options = ShardOptions::new().deduplicate(false);
-        let written = write_folder(&folder, folder.exists(), |unfinished| {
+        let replace = exists(&folder).map_err(|source| Error::io(&folder, "cannot read", source))?;
+        let written = write_folder(&folder, replace, |unfinished| {
             self.write_shards(tokenizer, (unfinished, &folder), &options, Some(key.clone()))?;
             self.check_stamps(&stamps)
         });
@@ -67,7 +70,7 @@ impl CorpusFiles {
             let cannot_read = |source| Error::io(&file.path, "cannot read", source);
             let mut opened = File::open(&file.path).map_err(cannot_read)?;
             loop {
-                match opened.read(&mut bytes).map_err(cannot_read)? {
+                match retry(|| opened.read(&mut bytes)).map_err(cannot_read)? {
                     0 => break,
                     read => {
                         hash.write(&bytes[..read]);

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
 use cloze_bert::{Tokenizer, TrainOptions};
+use cloze_tensor::{entries, retry};
 
 use super::Corpus;
 use super::form::{TextFile, TextForm};
 use super::part::TextPart;
 use super::pieces::TextPieces;
 use super::progress::ReadProgress;
-use super::shards::Shards;
+use super::shards::is_in;
 use crate::{Error, Result};
 
 /// The files of a corpus. They are read in pieces on all threads of the rayon pool; the result does not depend on the number
@@ -47,14 +48,14 @@ impl CorpusFiles {
     ///
     /// # Errors
     /// Returns an error if there is no path, if a path is neither a file nor a folder or cannot be read, if it is a folder
-    /// of [`Shards`], or if a folder has no text.
+    /// of [`Shards`](crate::Shards), or if a folder has no text.
     pub fn at<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<CorpusFiles> {
         let (given, files, field) = (Vec::new(), Vec::new(), "text".to_string());
         let mut found = CorpusFiles { given, files, field, progress: true };
         for path in paths {
             let path = path.as_ref();
             found.given.push(path.to_path_buf());
-            let metadata = fs::metadata(path).map_err(|source| Error::io(path, "cannot read", source))?;
+            let metadata = retry(|| fs::metadata(path)).map_err(|source| Error::io(path, "cannot read", source))?;
             if metadata.is_dir() {
                 let before = found.files.len();
                 found.add_folder(path)?;
@@ -157,20 +158,20 @@ impl CorpusFiles {
     /// Adds the texts in a folder and its folders.
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         let cannot_read = |source| Error::io(folder, "cannot read", source);
-        if Shards::is_at(folder) {
+        if is_in(folder).map_err(cannot_read)? {
             let why = "this is a folder of shards, whose text is tokenized already: open it with Shards::open";
             return Err(Error::data_in(folder, "corpus", why));
         }
-        for entry in fs::read_dir(folder).map_err(cannot_read)? {
-            let entry = entry.map_err(cannot_read)?;
-            let (path, kind) = (entry.path(), entry.file_type().map_err(cannot_read)?);
+        for entry in entries(folder).map_err(cannot_read)? {
+            let (path, kind) = (entry.path(), retry(|| entry.file_type()).map_err(cannot_read)?);
             if entry.file_name().to_string_lossy().starts_with('.') {
                 continue;
             }
             if kind.is_dir() {
                 self.add_folder(&path)?;
             } else if let Some(file) = TextFile::found(&path, 0) {
-                let metadata = fs::metadata(&path).map_err(|source| Error::io(&path, "cannot read", source))?;
+                let metadata =
+                    retry(|| fs::metadata(&path)).map_err(|source| Error::io(&path, "cannot read", source))?;
                 if !metadata.is_dir() {
                     self.files.push(TextFile { bytes: metadata.len(), ..file });
                 }

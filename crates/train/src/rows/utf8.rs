@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
+use cloze_tensor::retry;
+
 use crate::{Error, ErrorKind, Result};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -100,7 +102,8 @@ impl Utf8Reader {
 
 impl Read for Utf8Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(buffer)?;
+        // The reader of columns does not repeat a call that a signal interrupts.
+        let length = retry(|| self.source.read(buffer))?;
         if !buffer.is_empty() {
             self.check(&buffer[..length])?;
         }

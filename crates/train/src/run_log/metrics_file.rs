@@ -60,6 +60,10 @@ impl MetricsFile {
         self.append(&LogLine::Evaluation(record.clone()))
     }
 
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|source| Error::io(&self.path, "cannot sync", source))
+    }
+
     fn append(&mut self, line: &LogLine) -> Result<()> {
         let wrong = |source| Error::io(&self.path, "cannot write", source);
         let mut text = serde_json::to_vec(line).map_err(|error| wrong(error.into()))?;

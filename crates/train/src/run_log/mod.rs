@@ -4,8 +4,9 @@ mod metrics_file;
 mod records;
 mod tensorboard;
 
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use cloze_tensor::create_folders;
 
 pub use records::{EvaluationRecord, RunRecord, StepRecord};
 
@@ -109,10 +110,19 @@ impl RunLog {
         let scalars: Vec<(&str, f64)> = tags.iter().map(String::as_str).zip(values.iter().map(|v| v.1)).collect();
         self.events.scalars(step, &scalars)
     }
+
+    /// Makes what is logged survive a power failure.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be synced.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.metrics.sync()?;
+        self.events.sync()
+    }
 }
 
 fn create_directory(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).map_err(|source| Error::io(dir, "cannot create the directory", source))
+    create_folders(dir).map_err(|source| Error::io(dir, "cannot create the directory", source))
 }
 
 fn metrics_path(dir: &Path) -> PathBuf {

@@ -4,10 +4,12 @@
 //! the masked CRC-32C of those bytes, the event, and the masked CRC-32C of the event. Events are protocol buffer
 //! messages defined in TensorFlow's `event.proto` and `summary.proto`. Only scalars are written.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use cloze_tensor::entries;
 
 use crate::{Error, Result};
 
@@ -55,6 +57,10 @@ impl EventFile {
         self.append(&frame(&event.0))
     }
 
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|source| Error::io(&self.path, "cannot sync", source))
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|source| Error::io(&self.path, "cannot write", source))
     }
@@ -65,8 +71,8 @@ impl EventFile {
 fn next_number(dir: &Path) -> Result<u64> {
     let wrong = |source| Error::io(dir, "cannot read", source);
     let mut number = now() as u64;
-    for entry in fs::read_dir(dir).map_err(wrong)? {
-        let name = entry.map_err(wrong)?.file_name();
+    for entry in entries(dir).map_err(wrong)? {
+        let name = entry.file_name();
         let other = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok());
         number = number.max(other.map_or(0, |other| other.saturating_add(1)));
     }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use cloze_tensor::write_file_atomically;
+use cloze_tensor::{entries, write_file_atomically};
 use twox_hash::XxHash3_128;
 
 use crate::{Error, Result};
@@ -58,8 +58,7 @@ pub(super) fn check(folder: &Path) -> Result<()> {
 /// Returns the checksum of each file in a folder except the list and hidden files, and those in `known`.
 fn checksums(folder: &Path, known: BTreeMap<String, String>) -> io::Result<BTreeMap<String, String>> {
     let mut sums = known;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
+    for entry in entries(folder)? {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != LIST && !name.starts_with('.') && !sums.contains_key(&name) {
             sums.insert(name, checksum(&entry.path())?);

@@ -20,7 +20,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cloze_tensor::{retry, sync_directory};
+use cloze_tensor::{create_folders, entries, exists, metadata, retry, sync_directory, try_lock};
 
 use super::checksums;
 use crate::{Error, Result};
@@ -53,11 +53,11 @@ impl RunDirectory {
     /// # Errors
     /// Returns an error if another run uses the directory or it cannot be written.
     pub(super) fn open(path: &Path) -> Result<RunDirectory> {
-        fs::create_dir_all(path).map_err(|error| Error::io(path, "cannot create the directory", error))?;
+        create_folders(path).map_err(|error| Error::io(path, "cannot create the directory", error))?;
         let lock_path = path.join(LOCK);
         let cannot = |error| Error::io(&lock_path, "cannot lock", error);
         let lock = File::options().create(true).write(true).truncate(false).open(&lock_path).map_err(cannot)?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let why = "another run uses the directory: wait for it to end or choose another directory";
@@ -82,6 +82,15 @@ impl RunDirectory {
     /// Returns the path of the parameters of the best evaluation.
     pub(super) fn best(&self) -> PathBuf {
         self.path.join(BEST)
+    }
+
+    /// Returns this path if there is a file.
+    pub(super) fn existing_best(&self) -> Result<Option<PathBuf>> {
+        let best = self.best();
+        match exists(&best) {
+            Ok(exists) => Ok(exists.then_some(best)),
+            Err(error) => Err(Error::io(best, "cannot read", error)),
+        }
     }
 
     /// Returns the step and the folder of each checkpoint, the earliest first.
@@ -140,7 +149,7 @@ impl RunDirectory {
             let sums = write(&unfinished)?;
             checksums::write(&unfinished, sums)?;
             sync(&unfinished)?;
-            if finished.exists() {
+            if exists(&finished).map_err(|error| Error::io(&finished, "cannot read", error))? {
                 // The same step of the same run: the same content, or damaged.
                 self.delete(&finished)?;
             }
@@ -150,14 +159,22 @@ impl RunDirectory {
         })();
         if let Err(error) = written {
             // The first error is the one to report.
-            let _ = fs::remove_dir_all(&unfinished);
+            let _ = retry(|| fs::remove_dir_all(&unfinished));
             return Err(error);
         }
-        let checkpoints = self.checkpoints()?;
+        self.keep_last(step, keep)?;
+        Ok(finished)
+    }
+
+    /// Deletes the checkpoints until `step`, except the last `keep`, at least one. A run that resumes needs this, because the
+    /// one before may have been killed between adding a checkpoint and deleting an old one.
+    pub(super) fn keep_last(&self, step: u32, keep: usize) -> Result<()> {
+        let mut checkpoints = self.checkpoints()?;
+        checkpoints.retain(|(other, _)| *other <= step);
         for (_, old) in &checkpoints[..checkpoints.len().saturating_sub(keep.max(1))] {
             self.delete(old)?;
         }
-        Ok(finished)
+        Ok(())
     }
 
     /// Deletes a checkpoint. It loses its name first, so that no part of it is taken for a checkpoint.
@@ -172,35 +189,40 @@ impl RunDirectory {
     pub(super) fn restore_best(&self, checkpoint: &Path) -> Result<()> {
         let (stored, best) = (checkpoint.join(BEST), self.best());
         let temporary = self.path.join(format!("{UNFINISHED}{BEST}"));
-        let restored = match stored.exists() {
-            true => link(&stored, &temporary).and_then(|()| {
-                retry(|| fs::rename(&temporary, &best))?;
-                // Renaming one link of a file to another leaves both.
-                if temporary.exists() { fs::remove_file(&temporary) } else { Ok(()) }
-            }),
-            false if best.exists() => retry(|| fs::remove_file(&best)),
-            false => Ok(()),
+        let restore = || {
+            if !exists(&stored)? {
+                return if exists(&best)? { retry(|| fs::remove_file(&best)) } else { Ok(()) };
+            }
+            link(&stored, &temporary)?;
+            retry(|| fs::rename(&temporary, &best))?;
+            // Renaming one link of a file to another leaves both.
+            if exists(&temporary)? { retry(|| fs::remove_file(&temporary)) } else { Ok(()) }
         };
-        restored.map_err(|error| Error::io(best, "cannot restore", error))
+        restore().map_err(|error| {
+            let _ = retry(|| fs::remove_file(&temporary));
+            Error::io(&best, "cannot restore", error)
+        })
     }
 
     /// Adds the best parameters of the run to the files of a checkpoint, if there are any.
     pub(super) fn add_best(&self, checkpoint: &Path) -> Result<()> {
-        let (best, to) = (self.best(), checkpoint.join(BEST));
-        if !best.exists() {
-            return Ok(());
-        }
+        let Some(best) = self.existing_best()? else { return Ok(()) };
+        let to = checkpoint.join(BEST);
         link(&best, &to).map_err(|error| Error::io(to, "cannot write", error))
     }
 
     fn entries(&self) -> Result<Vec<PathBuf>> {
-        let read = || fs::read_dir(&self.path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
-        read().map_err(|error| Error::io(&self.path, "cannot read", error))
+        let entries = entries(&self.path).map_err(|error| Error::io(&self.path, "cannot read", error))?;
+        Ok(entries.iter().map(fs::DirEntry::path).collect())
     }
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let removed = retry(|| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+    let removed = retry(|| match metadata(path)? {
+        Some(found) if found.is_dir() => fs::remove_dir_all(path),
+        Some(_) => fs::remove_file(path),
+        None => Ok(()),
+    });
     removed.map_err(|error| Error::io(path, "cannot remove", error))
 }
 
@@ -239,6 +261,18 @@ mod tests {
         assert_eq!(steps(&directory), [100, 1_000_000_000]);
         directory.add(1_000_000_000, 0, write).unwrap();
         assert_eq!(steps(&directory), [1_000_000_000]);
+    }
+
+    #[test]
+    fn what_a_killed_run_had_yet_to_delete_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::open(folder.path()).unwrap();
+        for step in [1, 2, 3, 4] {
+            directory.add(step, 9, write).unwrap();
+        }
+        // A later checkpoint than the one to resume from is damaged, and does not count.
+        directory.keep_last(3, 2).unwrap();
+        assert_eq!(steps(&directory), [2, 3, 4]);
     }
 
     #[test]

@@ -316,6 +316,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             directory.add_best(folder)?;
             Ok(sums)
         };
+        // The log goes on from the checkpoint, so it must reach the disk with it.
+        self.log.as_ref().map_or(Ok(()), RunLog::sync)?;
         directory.add(step, self.trainer.keep_checkpoints, write)?;
         Ok(())
     }
@@ -370,7 +372,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         let (state, model) = (self.state, &mut *self.trainer.model);
         if self.stopped != Some(Stopped::BySignal) {
             // The ranks without the file receive the parameters from rank 0.
-            let file = self.directory.as_ref().map(RunDirectory::best).filter(|path| path.exists());
+            let file = self.directory.as_ref().map_or(Ok(None), RunDirectory::existing_best)?;
             match (self.trainer.keep_best && state.best.is_some(), file, self.best) {
                 (true, Some(file), _) => {
                     let saved = SavedTensors::open(&file, std::slice::from_ref(&file))?;
@@ -419,6 +421,7 @@ fn first_state<D: DataSet, M: Learn<D::Batch>>(
     let state = State::restore(folder, &settings, trainer.model, optimizer, &*trainer.ranks)?;
     if let Some((directory, checkpoint)) = &found {
         directory.restore_best(&checkpoint.folder)?;
+        directory.keep_last(checkpoint.step, trainer.keep_checkpoints)?;
     }
     if !matches!(trainer.budget, Budget::Time(_)) {
         let steps = budget_steps(trainer, data, optimizer)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cloze_tensor::save_safetensors;
+use cloze_tensor::{entries, retry, save_safetensors};
 
 use super::checksums::checksum;
 use crate::communicator::{Communicator, gather_bytes, gather_values};
@@ -23,8 +23,8 @@ fn file_name(rank: usize, ranks: usize) -> String {
 
 /// Returns the files that the ranks of a job wrote to a checkpoint. A process on its own writes none.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
-    let mut files = read().map_err(|error| Error::io(folder, "cannot read", error))?;
+    let entries = entries(folder).map_err(|error| Error::io(folder, "cannot read", error))?;
+    let mut files: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
     files.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)));
     files.sort();
     Ok(files)
@@ -87,7 +87,7 @@ fn sees_folder(folder: &Path, ranks: &dyn Communicator) -> Result<Vec<bool>> {
     let sees = fs::read(&path).is_ok_and(|found| found == mark);
     let all = gather_values(ranks, u8::from(sees))?;
     if ranks.rank() == 0 {
-        fs::remove_file(&path).map_err(|error| Error::io(&path, "cannot remove", error))?;
+        retry(|| fs::remove_file(&path)).map_err(|error| Error::io(&path, "cannot remove", error))?;
     }
     Ok(all.into_iter().map(|sees| sees == 1).collect())
 }

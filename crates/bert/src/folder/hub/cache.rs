@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-use cloze_tensor::replace_with;
+use cloze_tensor::{create_folders, metadata, replace_with, retry};
 
 use super::progress;
 
@@ -60,12 +60,15 @@ impl Cache {
 
     /// Returns the path of a file of a commit, `Some(None)` if the commit is known not to have it, or `None` if the
     /// cache has no record of it.
-    pub(super) fn find(&self, commit: &str, file: &str) -> Option<Option<PathBuf>> {
+    ///
+    /// # Errors
+    /// Returns an error if that cannot be found out.
+    pub(super) fn find(&self, commit: &str, file: &str) -> Result<Option<Option<PathBuf>>> {
         let path = self.snapshot(commit).join(file);
-        if path.is_file() {
-            return Some(Some(path));
+        if is_file(&path)? {
+            return Ok(Some(Some(path)));
         }
-        self.absence(commit, file).is_file().then_some(None)
+        Ok(is_file(&self.absence(commit, file))?.then_some(None))
     }
 
     fn absence(&self, commit: &str, file: &str) -> PathBuf {
@@ -92,16 +95,16 @@ impl Cache {
         let pointer = self.snapshot(commit).join(file);
         make_parent(&blob)?;
         make_parent(&pointer)?;
-        if fs::metadata(&blob).map_or(true, |found| found.len() != size) {
+        if metadata(&blob)?.is_none_or(|found| found.len() != size) {
             replace_with(&blob, write)?;
         }
-        if !pointer.is_file() {
+        if !is_file(&pointer)? {
             // A link to a deleted blob must be removed before it can be replaced.
             if pointer.is_symlink() {
-                fs::remove_file(&pointer)?;
+                retry(|| fs::remove_file(&pointer))?;
             }
             let target = ["../".repeat(2 + file.matches('/').count()).as_str(), "blobs/", etag].concat();
-            match link(Path::new(&target), &blob, &pointer) {
+            match retry(|| link(Path::new(&target), &blob, &pointer)) {
                 // On a file system without locks, another process may have created the link.
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -131,8 +134,12 @@ pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+fn is_file(path: &Path) -> Result<bool> {
+    Ok(metadata(path)?.is_some_and(|found| found.is_file()))
+}
+
 fn make_parent(path: &Path) -> Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
+    path.parent().map_or(Ok(()), create_folders)
 }
 
 #[cfg(unix)]

@@ -92,18 +92,19 @@ impl Repository {
             let reason = format!("{file:?} is not a file within a repository");
             return Err(self.error(std::io::Error::new(ErrorKind::InvalidInput, reason)));
         }
-        if let Some(known) = self.known(file) {
+        if let Some(known) = self.known(file)? {
             return Ok(known);
         }
         let _lock = self.cache.lock(file);
-        if let Some(known) = self.known(file) {
+        if let Some(known) = self.known(file)? {
             return Ok(known);
         }
         self.download(file).map_err(|error| self.error(error))
     }
 
-    fn known(&self, file: &str) -> Option<Option<PathBuf>> {
-        self.cache.find(self.commit()?, file)
+    fn known(&self, file: &str) -> Result<Option<Option<PathBuf>>> {
+        let Some(commit) = self.commit() else { return Ok(None) };
+        self.cache.find(commit, file).map_err(|error| Error::io(&self.cache.root, "cannot read", error))
     }
 
     fn commit(&self) -> Option<&str> {

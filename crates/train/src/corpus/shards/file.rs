@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::AnyBitPattern;
+use cloze_tensor::retry;
 use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
@@ -106,14 +107,15 @@ pub(super) fn open(folder: &Path, entry: &ShardEntry, index: &Index) -> Result<S
         return Err(Error::data_in(&path, "shard", "shards can only be read on machines with little-endian numbers"));
     }
     // Opening a pipe would block until it has a writer.
-    let metadata = std::fs::metadata(&path).map_err(cannot_read)?;
+    let metadata = retry(|| std::fs::metadata(&path)).map_err(cannot_read)?;
     if !metadata.is_file() || metadata.len() != entry.bytes {
         return Err(changed(format!("has {} bytes, index.json says {}", metadata.len(), entry.bytes)));
     }
     let file = File::open(&path).map_err(cannot_read)?;
     // SAFETY: the file must not be modified while it is mapped, which the documentation of `Shards` requires. The ids and ends
     // are plain numbers without invalid bit patterns.
-    let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(|source| Error::io(&path, "cannot map", source))?);
+    let map = retry(|| unsafe { Mmap::map(&file) }).map_err(|source| Error::io(&path, "cannot map", source))?;
+    let map = Arc::new(map);
     let found = format!("{:032x}", hash(&map));
     if found != entry.xxh128 {
         return Err(changed(format!("its hash is {found}, index.json says {}", entry.xxh128)));

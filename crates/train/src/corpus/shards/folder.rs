@@ -4,19 +4,16 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use cloze_tensor::{retry, sync_directory};
+use cloze_tensor::{claim_abandoned, create_claimed, create_folders, entries, exists, metadata, retry, sync_directory};
 
 use crate::{Error, Result};
 
 /// The prefixes of the names of a folder until it is complete, and while it is deleted.
 const UNFINISHED: &str = ".unfinished-";
 const DELETED: &str = ".deleted-";
-/// A file that is locked while a folder is written.
-const LOCK: &str = "lock";
-/// Younger folders are kept even if they are not locked: they may have been created but not locked yet.
-const MIN_AGE: Duration = Duration::from_secs(60);
+/// The ending of the name of a file beside them, which exists before and after they do, and is claimed meanwhile.
+const CLAIM: &str = ".lock";
 
 /// Makes the folder `path` with the files that `write` writes. It has another name until all are complete and synced, so that
 /// a failure, a full disk or a killed process leave nothing at `path`. What killed processes left is removed first. A folder
@@ -30,32 +27,28 @@ pub(in crate::corpus) fn write_folder<T>(
     replace: bool,
     write: impl FnOnce(&Path) -> Result<T>,
 ) -> Result<T> {
-    static UNIQUE: AtomicU64 = AtomicU64::new(0);
     let cannot = |error| Error::io(path, "cannot write", error);
-    let name = path.file_name().ok_or_else(|| Error::data_in(path, "folder", "name a folder of its own"))?;
-    let (name, parent) = (name.to_string_lossy(), parent(path));
-    fs::create_dir_all(parent).map_err(cannot)?;
-    remove_abandoned(parent, &name);
-    let suffix = format!("{name}.{}.{}", std::process::id(), UNIQUE.fetch_add(1, Ordering::Relaxed));
-    let unfinished = parent.join(format!("{UNFINISHED}{suffix}"));
-    let lock = unfinished.join(LOCK);
+    if path.file_name().is_none() {
+        return Err(Error::data_in(path, "folder", "name a folder of its own"));
+    }
+    create_folders(parent(path)).map_err(cannot)?;
+    remove_abandoned(path);
+    let claimed = Claimed::new(path).map_err(cannot)?;
     let written = (|| {
-        retry(|| fs::create_dir(&unfinished)).map_err(cannot)?;
-        let locked = File::create_new(&lock).map_err(cannot)?;
-        // Not every file system supports locks, so errors are ignored.
-        let _ = locked.try_lock();
-        let made = write(&unfinished)?;
-        drop(locked);
-        fs::remove_file(&lock).map_err(cannot)?;
-        sync(&unfinished).map_err(cannot)?;
-        rename(&unfinished, path, replace, &parent.join(format!("{DELETED}{suffix}"))).map_err(cannot)?;
+        retry(|| fs::create_dir(&claimed.unfinished)).map_err(cannot)?;
+        let made = write(&claimed.unfinished)?;
+        sync(&claimed.unfinished).map_err(cannot)?;
+        claimed.rename(path, replace).map_err(cannot)?;
         Ok(made)
     })();
-    if written.is_err() {
-        // The first error is the one to report.
-        let _ = fs::remove_dir_all(&unfinished);
+    match written {
+        Ok(made) => claimed.finish().map_err(cannot).map(|()| made),
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = claimed.clean(path);
+            Err(error)
+        }
     }
-    written
 }
 
 fn parent(path: &Path) -> &Path {
@@ -64,44 +57,111 @@ fn parent(path: &Path) -> &Path {
 
 /// Syncs all files of a folder.
 fn sync(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        File::open(entry?.path())?.sync_all()?;
+    for entry in entries(folder)? {
+        File::open(entry.path())?.sync_all()?;
     }
     sync_directory(folder)
 }
 
-/// Gives a complete folder its name.
-fn rename(from: &Path, to: &Path, replace: bool, deleted: &Path) -> io::Result<()> {
-    if !to.exists() || !replace {
-        if to.is_dir() {
-            // Fails unless it is empty.
-            fs::remove_dir(to)?;
-        }
-        retry(|| fs::rename(from, to))?;
-        return sync_directory(parent(to));
-    }
-    retry(|| fs::rename(to, deleted))?;
-    if let Err(error) = retry(|| fs::rename(from, to)) {
-        fs::rename(deleted, to)?;
-        return Err(error);
-    }
-    sync_directory(parent(to))?;
-    retry(|| fs::remove_dir_all(deleted))
+/// The names of a folder before it is complete and while it is deleted, which belong to this process.
+struct Claimed {
+    unfinished: PathBuf,
+    deleted: PathBuf,
+    claim: PathBuf,
+    _file: File,
 }
 
-/// Removes what processes left that were killed while they wrote or deleted a folder of this name.
-fn remove_abandoned(parent: &Path, name: &str) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    let prefixes = [UNFINISHED, DELETED].map(|prefix| format!("{prefix}{name}."));
-    for entry in entries.flatten() {
-        let (other, path): (_, PathBuf) = (entry.file_name(), entry.path());
+impl Claimed {
+    fn new(path: &Path) -> io::Result<Claimed> {
+        static UNIQUE: AtomicU64 = AtomicU64::new(0);
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        loop {
+            let number = UNIQUE.fetch_add(1, Ordering::Relaxed);
+            let suffix = format!("{name}.{}.{number}", std::process::id());
+            let claim = parent(path).join(format!("{UNFINISHED}{suffix}{CLAIM}"));
+            match create_claimed(&claim) {
+                Ok(Some(file)) => return Ok(Claimed::of(path, &suffix, file)),
+                // In a container, another process can have the same id.
+                Ok(None) => {}
+                Err(error) => {
+                    let _ = retry(|| fs::remove_file(&claim));
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Returns the names that end in `suffix`, if their process has ended.
+    fn abandoned(path: &Path, suffix: &str) -> Option<Claimed> {
+        let claim = parent(path).join(format!("{UNFINISHED}{suffix}{CLAIM}"));
+        let file = claim_abandoned(&claim).or_else(|| create_claimed(&claim).ok().flatten())?;
+        Some(Claimed::of(path, suffix, file))
+    }
+
+    fn of(path: &Path, suffix: &str, file: File) -> Claimed {
+        let [unfinished, deleted] = [UNFINISHED, DELETED].map(|prefix| parent(path).join(format!("{prefix}{suffix}")));
+        let claim = unfinished.with_file_name(format!("{UNFINISHED}{suffix}{CLAIM}"));
+        Claimed { unfinished, deleted, claim, _file: file }
+    }
+
+    /// Gives the complete folder its name.
+    fn rename(&self, to: &Path, replace: bool) -> io::Result<()> {
+        let there = metadata(to)?;
+        if there.is_none() || !replace {
+            if there.is_some_and(|there| there.is_dir()) {
+                // Fails unless it is empty.
+                retry(|| fs::remove_dir(to))?;
+            }
+            retry(|| fs::rename(&self.unfinished, to))?;
+            return sync_directory(parent(to));
+        }
+        retry(|| fs::rename(to, &self.deleted))?;
+        retry(|| fs::rename(&self.unfinished, to))?;
+        sync_directory(parent(to))
+    }
+
+    /// Removes what has these names. If the folder `path` lost its name to one that never came, it gets it back.
+    fn clean(self, path: &Path) -> io::Result<()> {
+        remove_folder(&self.unfinished)?;
+        if !exists(path)? && exists(&self.deleted)? {
+            retry(|| fs::rename(&self.deleted, path))?;
+        }
+        self.finish()
+    }
+
+    /// Deletes what the complete folder has replaced.
+    fn finish(self) -> io::Result<()> {
+        remove_folder(&self.deleted)?;
+        retry(|| fs::remove_file(&self.claim))
+    }
+}
+
+/// Removes a folder, if it is there.
+fn remove_folder(path: &Path) -> io::Result<()> {
+    match retry(|| fs::remove_dir_all(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Removes what processes left that were killed while they wrote or deleted the folder `path`.
+pub(in crate::corpus) fn remove_abandoned(path: &Path) {
+    let Ok(entries) = entries(parent(path)) else { return };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for entry in entries {
+        let other = entry.file_name();
         let other = other.to_string_lossy();
-        let is_ours = prefixes.iter().any(|prefix| other.starts_with(prefix));
-        let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-        let is_in_use = File::open(path.join(LOCK)).is_ok_and(|file| file.try_lock().is_err());
-        if is_ours && age.is_some_and(|age| age > MIN_AGE) && !is_in_use {
-            // A folder that cannot be removed does no harm.
-            let _ = fs::remove_dir_all(&path);
+        let Some(rest) = other.strip_prefix(UNFINISHED).or_else(|| other.strip_prefix(DELETED)) else { continue };
+        let suffix = rest.strip_suffix(CLAIM).unwrap_or(rest);
+        let numbers = suffix.strip_prefix(&*name).and_then(|rest| rest.strip_prefix('.'));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let numbers = numbers.and_then(|numbers| numbers.split_once('.'));
+        if !numbers.is_some_and(|(process, number)| is_number(process) && is_number(number)) {
+            continue;
+        }
+        if let Some(claimed) = Claimed::abandoned(path, suffix) {
+            // What cannot be removed does no harm.
+            let _ = claimed.clean(path);
         }
     }
 }
@@ -140,24 +200,42 @@ mod tests {
         assert!(write_folder(Path::new(".."), false, write("")).unwrap_err().to_string().contains("of its own"));
     }
 
-    #[cfg(unix)]
     #[test]
     fn what_killed_processes_left_is_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let old = std::time::SystemTime::now() - Duration::from_secs(3600);
-        for name in
-            [".unfinished-a.1.0", ".deleted-a.1.0", ".unfinished-a.2.0", ".unfinished-b.1.0", ".unfinished-a.3.0"]
-        {
-            let path = folder.path().join(name);
-            fs::create_dir(&path).unwrap();
-            File::create(path.join(LOCK)).unwrap();
-            if name != ".unfinished-a.3.0" {
-                File::open(&path).unwrap().set_modified(old).unwrap();
-            }
+        let make = |name: &str| fs::create_dir(folder.path().join(name)).unwrap();
+        let claim = |name: &str| File::create(folder.path().join(name)).unwrap();
+        // As a process of this id would have left it.
+        let own = format!(".unfinished-a.{}.0", std::process::id());
+        for name in [
+            ".unfinished-a.1.0",
+            ".deleted-a.1.0",
+            ".unfinished-a.2.0",
+            ".unfinished-b.1.0",
+            ".unfinished-a.b.1.0",
+            &own,
+        ] {
+            make(name);
         }
-        let used = File::open(folder.path().join(".unfinished-a.2.0").join(LOCK)).unwrap();
+        for name in [".unfinished-a.1.0.lock", ".unfinished-a.3.0.lock", &format!("{own}.lock")] {
+            claim(name);
+        }
+        let used = claim(".unfinished-a.2.0.lock");
         used.lock().unwrap();
         write_folder(&folder.path().join("a"), false, write("")).unwrap();
-        assert_eq!(names(folder.path()), [".unfinished-a.2.0", ".unfinished-a.3.0", ".unfinished-b.1.0", "a"]);
+        let left = [".unfinished-a.2.0", ".unfinished-a.2.0.lock", ".unfinished-a.b.1.0", ".unfinished-b.1.0", "a"];
+        assert_eq!(names(folder.path()), left);
+    }
+
+    #[test]
+    fn a_folder_that_lost_its_name_gets_it_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (made, deleted) = (folder.path().join("a"), folder.path().join(".deleted-a.1.0"));
+        write_folder(&made, false, write("old")).unwrap();
+        fs::rename(&made, &deleted).unwrap();
+        let fails = |_: &Path| Err::<(), _>(Error::data("corpus", "why"));
+        assert!(write_folder(&made, true, fails).is_err());
+        assert_eq!(fs::read_to_string(made.join("a")).unwrap(), "old");
+        assert_eq!(names(folder.path()), ["a"]);
     }
 }

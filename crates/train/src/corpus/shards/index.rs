@@ -1,10 +1,11 @@
 //! The index of a folder of shards.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path};
 
 use cloze_bert::Tokenizer;
-use cloze_tensor::write_file_atomically;
+use cloze_tensor::{exists, write_file_atomically};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
@@ -169,7 +170,22 @@ impl Index {
 }
 
 /// Returns whether a folder has shards, or what is left of them.
-pub(super) fn is_in(folder: &Path) -> bool {
-    let says_so = || fs::read_to_string(folder.join(INDEX)).is_ok_and(|text| text.contains(FORMAT));
-    folder.join(super::shard_name(0)).exists() || says_so()
+///
+/// # Errors
+/// Returns an error if that cannot be found out.
+pub(in crate::corpus) fn is_in(folder: &Path) -> io::Result<bool> {
+    if exists(&folder.join(super::shard_name(0)))? {
+        return Ok(true);
+    }
+    match fs::read_to_string(folder.join(INDEX)) {
+        Ok(text) => Ok(text.contains(FORMAT)),
+        // It may be the index of something else, or no file.
+        Err(error) if error.raw_os_error().is_none() => Ok(false),
+        Err(error)
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }

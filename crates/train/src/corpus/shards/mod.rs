@@ -26,7 +26,8 @@ use cloze_bert::Tokenizer;
 use rayon::prelude::*;
 use twox_hash::XxHash3_64;
 
-pub(super) use folder::write_folder;
+pub(super) use folder::{remove_abandoned, write_folder};
+pub(super) use index::is_in;
 use index::{INDEX, Index, TokenizerPrint};
 pub use prepare::ShardOptions;
 pub use statistics::{CorpusStatistics, LengthStatistics};
@@ -74,7 +75,7 @@ impl Shards {
 
     /// Returns whether `path` is a folder of shards, even if it is damaged.
     pub fn is_at(path: impl AsRef<Path>) -> bool {
-        index::is_in(path.as_ref())
+        is_in(path.as_ref()).unwrap_or(false)
     }
 
     /// Returns the number of shards.

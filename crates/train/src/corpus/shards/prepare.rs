@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use cloze_bert::Tokenizer;
+use cloze_tensor::{entries, metadata, retry};
 use serde::{Deserialize, Serialize};
 
 use super::super::assemble::TokenPart;
@@ -12,7 +13,7 @@ use super::super::files::CorpusFiles;
 use super::super::part::TextPart;
 use super::folder::write_folder;
 use super::writer::ShardWriter;
-use super::{CorpusStatistics, index};
+use super::{CorpusStatistics, is_in};
 use crate::{Error, Result};
 
 /// How a corpus is written into shards.
@@ -118,18 +119,19 @@ impl CorpusFiles {
             return Err(Error::invalid("shard_tokens", 0, "at least 1"));
         }
         let refuse = |why: &str| Err(Error::data_in(folder, "shards", why));
-        if folder.exists() {
-            let is_empty = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-            match (folder.is_dir(), index::is_in(folder)) {
-                (false, _) => return refuse("is not a folder"),
-                (_, true) if !options.replace => {
+        let cannot_read = |source| Error::io(folder, "cannot read", source);
+        match metadata(folder).map_err(cannot_read)? {
+            None => {}
+            Some(found) if !found.is_dir() => return refuse("is not a folder"),
+            Some(_) => match is_in(folder).map_err(cannot_read)? {
+                true if !options.replace => {
                     return refuse("has shards already: choose another folder, or replace them");
                 }
-                (_, false) if !is_empty => {
+                false if !entries(folder).map_err(cannot_read)?.is_empty() => {
                     return refuse("is neither empty nor a folder of shards: choose another one");
                 }
                 _ => {}
-            }
+            },
         }
         let place = absolute(folder);
         for given in &self.given {
@@ -149,7 +151,7 @@ impl CorpusFiles {
     /// Returns the length and time of each file.
     pub(in crate::corpus) fn stamps(&self) -> Result<Vec<(u64, Option<SystemTime>)>> {
         let stamp = |path: &PathBuf| {
-            let metadata = fs::metadata(path).map_err(|source| Error::io(path, "cannot read", source))?;
+            let metadata = retry(|| fs::metadata(path)).map_err(|source| Error::io(path, "cannot read", source))?;
             Ok((metadata.len(), metadata.modified().ok()))
         };
         self.files.iter().map(|file| stamp(&file.path)).collect()
