@@ -25,8 +25,8 @@ const BATCH: usize = 64 * PIECE;
 /// The most pieces of a batch, a limit that small files reach.
 const BATCH_PIECES: usize = 1 << 13;
 
-/// The most bytes between two possible cuts.
-const LONGEST: usize = 1 << 30;
+/// The most bytes between two possible cuts, which are in memory together.
+const LONGEST: usize = 1 << 28;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
