@@ -2,6 +2,7 @@
 //! environment says where the hub and the cache are.
 
 mod cached;
+mod network;
 mod refused;
 mod server;
 
@@ -128,11 +129,16 @@ impl Machine {
 }
 
 fn answer(process: Child) -> String {
+    answered(process).0
+}
+
+/// Returns the answer of a process, and what it printed on standard error.
+fn answered(process: Child) -> (String, String) {
     let output = process.wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = said.lines().find_map(|line| line.strip_prefix(ANSWER));
-    line.unwrap_or_else(|| panic!("no answer: {said}{stderr}")).to_string()
+    (line.unwrap_or_else(|| panic!("no answer: {said}{stderr}")).to_string(), stderr)
 }
 
 /// A hub with the model, and the server that stores its large files.
