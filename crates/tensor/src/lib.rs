@@ -69,7 +69,7 @@ pub use element::{Element, TensorData};
 pub use error::{Error, ErrorKind, Inside, Result};
 pub use files::{TensorFile, save_safetensors};
 #[doc(hidden)]
-pub use files::{replace_with, retry, sync_directory, write_file_atomically};
+pub use files::{remove_all_abandoned, replace_with, retry, sync_directory, write_file_atomically};
 pub use finite::check_finite;
 pub use gelu::Gelu;
 pub use gradients::{FinalGradients, Gradients};

@@ -41,7 +41,8 @@ pub use classification::{ClassificationEvaluation, Classify};
 pub use cloze_bert::tags::TagScheme;
 pub use conll::{ConllFormat, ConllReport, read_conll};
 pub use corpus::{
-    Corpus, CorpusFiles, CorpusStatistics, DroppedTexts, LengthStatistics, ShardOptions, Shards, TokenizedCorpus,
+    CacheTrim, Corpus, CorpusFiles, CorpusStatistics, DroppedTexts, LengthStatistics, ShardOptions, Shards,
+    TokenizedCorpus, trim_cache,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::PreTrainingEvaluation;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use mapped::{MappedFile, TensorEntries, TensorEntry, shown, shown_list};
 
-pub use replace::{replace_with, retry, sync_directory, write_file_atomically};
+pub use replace::{remove_all_abandoned, replace_with, retry, sync_directory, write_file_atomically};
 pub use safetensors::save_safetensors;
 
 use crate::device::Device;

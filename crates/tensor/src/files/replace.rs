@@ -82,14 +82,29 @@ const MIN_AGE: Duration = Duration::from_secs(60);
 
 /// Removes temporary files of `path` whose process has ended, which released their lock.
 fn remove_abandoned(path: &Path, name: &str) {
-    let Ok(entries) = fs::read_dir(folder_of(path)) else { return };
     let prefix = format!(".{name}.");
+    remove_unlocked(folder_of(path), |other| other.starts_with(&prefix));
+}
+
+/// Removes the temporary files of [`replace_with`] in `folder`, whatever they were to replace, whose process has ended.
+#[doc(hidden)]
+pub fn remove_all_abandoned(folder: &Path) {
+    let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u64>().is_ok());
+    remove_unlocked(folder, |name| {
+        let mut parts = name.rsplit('.').skip(1);
+        name.starts_with('.') && is_number(parts.next()) && is_number(parts.next())
+    });
+}
+
+/// Removes the temporary files in `folder` with a name that `is_ours`, if no process has locked them.
+fn remove_unlocked(folder: &Path, is_ours: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let other = entry.file_name();
         let other = other.to_string_lossy();
         let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
         let is_old = age.is_some_and(|age| age > MIN_AGE);
-        let is_ours = other.starts_with(&prefix) && other.ends_with(".tmp");
+        let is_ours = other.ends_with(".tmp") && is_ours(&other);
         if is_ours && is_old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             // A file that cannot be removed does no harm.
             let _ = fs::remove_file(entry.path());
@@ -126,6 +141,11 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(folder.path())?.flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         assert_eq!(names, [".a.2.0.tmp", ".a.3.0.tmp", ".ab.1.0.tmp", "a", "a.4.0.tmp"]);
+        file(".ab.x.0.tmp", 3600)?;
+        remove_all_abandoned(folder.path());
+        let mut names: Vec<_> = fs::read_dir(folder.path())?.flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".a.2.0.tmp", ".a.3.0.tmp", ".ab.x.0.tmp", "a", "a.4.0.tmp"]);
         Ok(())
     }
 }

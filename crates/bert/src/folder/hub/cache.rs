@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-use cloze_tensor::replace_with;
+use cloze_tensor::{remove_all_abandoned, replace_with};
 
 use super::progress;
 
@@ -93,6 +93,8 @@ impl Cache {
         make_parent(&blob)?;
         make_parent(&pointer)?;
         if fs::metadata(&blob).map_or(true, |found| found.len() != size) {
+            // Downloads of files that have changed since are never continued.
+            blob.parent().map(remove_all_abandoned);
             replace_with(&blob, write)?;
         }
         if !pointer.is_file() {

@@ -89,10 +89,19 @@ fn rename(from: &Path, to: &Path, replace: bool, deleted: &Path) -> io::Result<(
     retry(|| fs::remove_dir_all(deleted))
 }
 
-/// Removes what processes left that were killed while they wrote or deleted a folder of this name.
-fn remove_abandoned(parent: &Path, name: &str) {
+/// Deletes a folder, which is there as a whole or not at all.
+pub(in crate::corpus) fn delete_folder(path: &Path) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let deleted = parent(path).join(format!("{DELETED}{name}.{}.deleted", std::process::id()));
+    retry(|| fs::rename(path, &deleted))?;
+    retry(|| fs::remove_dir_all(&deleted))
+}
+
+/// Removes what processes left that were killed while they wrote or deleted a folder of this name, or any if `name` is empty.
+pub(in crate::corpus) fn remove_abandoned(parent: &Path, name: &str) {
     let Ok(entries) = fs::read_dir(parent) else { return };
-    let prefixes = [UNFINISHED, DELETED].map(|prefix| format!("{prefix}{name}."));
+    let end = if name.is_empty() { "" } else { "." };
+    let prefixes = [UNFINISHED, DELETED].map(|prefix| format!("{prefix}{name}{end}"));
     for entry in entries.flatten() {
         let (other, path): (_, PathBuf) = (entry.file_name(), entry.path());
         let other = other.to_string_lossy();

@@ -1,6 +1,7 @@
 //! The index of a folder of shards.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Component, Path};
 
 use cloze_bert::Tokenizer;
@@ -29,6 +30,9 @@ pub(super) struct Index {
     /// The cache key, if the shards are a cache: a hash of text and tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<String>,
+    /// The paths of the text, if the shards are a cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) source: Vec<String>,
     /// The [`ContentPrint`](super::super::assemble::ContentPrint) of all shards, in hexadecimal.
     pub(super) fingerprint: String,
     pub(super) largest_id: u32,
@@ -80,6 +84,7 @@ impl Index {
             tokenizer,
             options,
             key: None,
+            source: Vec::new(),
             fingerprint,
             largest_id,
             statistics,
@@ -170,6 +175,11 @@ impl Index {
 
 /// Returns whether a folder has shards, or what is left of them.
 pub(super) fn is_in(folder: &Path) -> bool {
-    let says_so = || fs::read_to_string(folder.join(INDEX)).is_ok_and(|text| text.contains(FORMAT));
+    let says_so = || {
+        // The format is the first field.
+        let mut start = String::new();
+        let read = File::open(folder.join(INDEX)).and_then(|file| file.take(1 << 10).read_to_string(&mut start));
+        read.is_ok() && start.contains(FORMAT)
+    };
     folder.join(super::shard_name(0)).exists() || says_so()
 }

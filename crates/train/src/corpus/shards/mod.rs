@@ -8,6 +8,7 @@
 //!   tokenizer.json, ..        the tokenizer, in the files of `transformers`
 //! ```
 
+mod cache;
 mod duplicates;
 mod file;
 mod folder;
@@ -26,8 +27,12 @@ use cloze_bert::Tokenizer;
 use rayon::prelude::*;
 use twox_hash::XxHash3_64;
 
+pub(super) use cache::note_use;
+pub use cache::{CacheTrim, trim_cache};
+pub(super) use folder::remove_abandoned;
 pub(super) use folder::write_folder;
 use index::{INDEX, Index, TokenizerPrint};
+pub(super) use prepare::CacheKey;
 pub use prepare::ShardOptions;
 pub use statistics::{CorpusStatistics, LengthStatistics};
 
