@@ -125,6 +125,40 @@ fn settings() -> Result {
     Ok(())
 }
 
+/// Sizes that no machine has memory for, in a few hundred bytes.
+#[test]
+fn absurd_sizes() -> Result {
+    let folder = Folder::new()?;
+    let corpus = folder.file("corpus.txt", TWO_DOCUMENTS)?;
+    let config = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut config: serde_json::Value = serde_json::from_str(&BertConfig::tiny(100).to_json())?;
+        change(&mut config);
+        folder.file(name, config.to_string().as_bytes())
+    };
+    let refused_with = |config: &str| {
+        let arguments = ["--corpus", &corpus, "--pairs", "10", "--steps", "1", "--vocab-size", "60"];
+        refused(&[&arguments[..], &["--config", config]].concat())
+    };
+    let wide = config("wide.json", &|config| config["hidden_size"] = json!(1_000_000_000))?;
+    let said = refused_with(&wide)?;
+    assert!(said.contains("wide.json: hidden_size is 1000000000: must be from 1 to 1048576"), "{said}");
+    let deep = config("deep.json", &|config| config["num_hidden_layers"] = json!(1_000_000))?;
+    let said = refused_with(&deep)?;
+    assert!(said.contains("deep.json: num_hidden_layers is 1000000: must be from 1 to 16384"), "{said}");
+    #[cfg(target_os = "linux")]
+    {
+        let both = config("both.json", &|config| {
+            (config["hidden_size"], config["num_hidden_layers"]) = (json!(1 << 20), json!(1 << 14));
+            config["intermediate_size"] = json!(1 << 22);
+        })?;
+        let said = refused_with(&both)?;
+        assert!(said.contains(" GB in f32, this machine has ") && said.contains("num_hidden_layers (16384)"), "{said}");
+    }
+    let nested = folder.file("nested.json", "[".repeat(1 << 20).as_bytes())?;
+    assert!(refused_with(&nested)?.contains("nested.json: not JSON: recursion limit exceeded"));
+    Ok(())
+}
+
 #[test]
 fn prepared_corpora() -> Result {
     let folder = Folder::new()?;

@@ -55,7 +55,15 @@ fn pretrain_on_prepared_corpora() -> Result {
     assert_eq!(list(&expected)?.len(), 4);
     assert_eq!(losses(&["--corpus", &shards])?, expected);
     assert_eq!(losses(&["--corpus", &corpus, "--vocab", &shards, "--cache", &cache])?, expected);
-    assert_eq!(losses(&["--corpus", &corpus, "--vocab-size", "500", "--cache", &cache])?, expected);
+    let corpora = || Ok::<_, std::io::Error>(std::fs::read_dir(&cache)?.count());
+    let limited = ["--corpus", &corpus, "--vocab-size", "500", "--cache", &cache, "--cache-limit", "0"];
+    assert_eq!((corpora()?, losses(&limited)?, corpora()?), (1, expected, 1));
+    // Another tokenizer makes another corpus of the cache, which has no room for both.
+    let other = ["--corpus", &corpus, "--vocab-size", "400", "--cache", &cache];
+    losses(&other)?;
+    assert_eq!(corpora()?, 2);
+    losses(&[&other[..], &["--cache-limit", "0"]].concat())?;
+    assert_eq!(corpora()?, 1);
     Ok(())
 }
 

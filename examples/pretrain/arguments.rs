@@ -17,6 +17,9 @@ pub struct Arguments {
     /// Folder to cache the tokens of the corpus in, for text larger than memory; later runs read them from there
     #[arg(long, requires = "corpus")]
     pub cache: Option<PathBuf>,
+    /// Most gigabytes of the cache: corpora that were not used for longest are removed from it, but not this one
+    #[arg(long, value_name = "GB", requires = "cache")]
+    pub cache_limit: Option<f64>,
     /// Continue from the weights and tokenizer of an existing model, a folder or a name on the Hugging Face Hub,
     /// instead of random weights
     #[arg(

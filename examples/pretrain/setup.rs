@@ -34,6 +34,7 @@ impl<M: PreTrainedModel> Setup<M> {
         let trained = start.elapsed();
         let model: M = model(arguments, &tokenizer)?;
         let corpus = source.tokenized(&tokenizer)?;
+        trim_cache(arguments)?;
         let [documents, sentences, tokens] = [corpus.document_count(), corpus.sentence_count(), corpus.token_count()];
         check_length(arguments, model.config())?;
         let (training, held_out) = data(arguments, corpus, &tokenizer)?;
@@ -98,6 +99,18 @@ impl Source {
             Source::Shards(shards) => shards.corpus()?,
         })
     }
+}
+
+/// Applies `--cache-limit`.
+fn trim_cache(arguments: &Arguments) -> Result {
+    let (Some(cache), Some(limit)) = (&arguments.cache, arguments.cache_limit) else { return Ok(()) };
+    if !(limit >= 0.0) {
+        return Err(format!("--cache-limit is {limit}: must be 0 or more").into());
+    }
+    let trim = cloze::train::trim_cache(cache, (limit * 1e9) as u64)?;
+    let (kept, megabytes, removed) = (trim.kept, trim.kept_bytes as f64 / 1e6, trim.removed);
+    println!("{}: {kept} corpora of {megabytes:.1} MB kept, {removed} removed", cache.display());
+    Ok(())
 }
 
 /// Opens the model of `--model`, or creates a new one.

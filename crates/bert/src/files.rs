@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::marker::PhantomData;
 use std::path::Path;
 
@@ -11,12 +12,28 @@ use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
+/// The most bytes of a text file of a model. The largest vocabularies in use have 20 MB.
+const MAX_BYTES: u64 = 1 << 28;
+/// The most values of a JSON file. Each takes up to 64 bytes of memory, for two in the file.
+const MAX_VALUES: usize = 1 << 23;
+
 /// Reads a text file, without its byte order mark.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or is not UTF-8; the error has the offset of the first invalid byte.
+/// Returns an error if the file cannot be read, is too large or is not UTF-8; the last has the offset of the first invalid
+/// byte.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|error| Error::io(path, "cannot read", error))?;
+    let cannot_read = |error| Error::io(path, "cannot read", error);
+    let file = File::open(path).map_err(cannot_read)?;
+    let length = file.metadata().map_err(cannot_read)?.len();
+    let mut bytes = Vec::with_capacity(length.min(MAX_BYTES) as usize + 1);
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let length = length.max(MAX_BYTES + 1);
+        let reason =
+            format!("has {length} bytes, at most {MAX_BYTES} are read: it is no file of a model or a tokenizer");
+        return Err(Error::format(path, reason));
+    }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         Error::format(path, format!("not UTF-8: invalid byte at offset {}", error.utf8_error().valid_up_to()))
     })?;
@@ -26,12 +43,26 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     Ok(text)
 }
 
+/// Reads the text of a JSON file.
+///
+/// # Errors
+/// Returns an error like [`read_text`], or if there are too many values.
+pub(crate) fn read_json(path: &Path) -> Result<String> {
+    let text = read_text(path)?;
+    // A value is the first one, or follows one of these; strings may have them too.
+    let values = 1 + text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    match values > MAX_VALUES {
+        true => Err(Error::format(path, format!("has up to {values} values, at most {MAX_VALUES} are read"))),
+        false => Ok(text),
+    }
+}
+
 /// Reads a JSON object from a file.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or is not a JSON object.
+/// Returns an error like [`read_json`], or if it is not a JSON object.
 pub(crate) fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    parse_object(&read_text(path)?).map_err(|reason| Error::format(path, reason))
+    parse_object(&read_json(path)?).map_err(|reason| Error::format(path, reason))
 }
 
 /// Parses a JSON object.
@@ -102,6 +133,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -115,6 +148,19 @@ mod tests {
         // A folder cannot be replaced by a file; the temporary file is removed.
         assert!(replace(path.parent().unwrap(), b"x").is_err());
         assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
+    }
+
+    /// The file has a hole, so it takes no space on the disk.
+    #[test]
+    fn files_of_many_bytes_or_values_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let said = read_text(&path).unwrap_err().to_string();
+        assert!(said.contains("config.json: has 1099511627776 bytes, at most 268435456 are read: "), "{said}");
+        fs::write(&path, format!("{{\"a\": [{}0]}}", "0,".repeat(MAX_VALUES))).unwrap();
+        let said = read_object(&path).unwrap_err().to_string();
+        assert!(said.ends_with("config.json: has up to 8388611 values, at most 8388608 are read"), "{said}");
     }
 
     #[test]

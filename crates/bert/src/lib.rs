@@ -38,6 +38,7 @@ mod files;
 mod folder;
 mod model;
 mod pipelines;
+mod room;
 mod side_file;
 pub mod tags;
 pub mod tokenizer;

@@ -7,6 +7,7 @@ use cloze_tensor::random::{Purpose, Stream};
 use cloze_tensor::{DType, Device, Tensor};
 
 use crate::checkpoint::Checkpoint;
+use crate::room::Room;
 use crate::{BertConfig, Result};
 
 /// The initial value of a parameter.
@@ -37,6 +38,8 @@ pub(crate) struct Source {
     seed: u64,
     /// The number of parameters drawn so far. Each uses a separate random stream.
     drawn: u32,
+    /// The memory for parameters that are drawn.
+    room: Room,
     /// Whether only names and shapes are checked, without reading or drawing values.
     only_shapes: bool,
 }
@@ -44,7 +47,8 @@ pub(crate) struct Source {
 impl Source {
     /// Creates a source that reads parameters from `checkpoint`, and draws with `seed` those that it does not have.
     pub(crate) fn new(checkpoint: Option<Checkpoint>, config: &BertConfig, device: &Device, seed: u64) -> Source {
-        Source { checkpoint, device: device.clone(), std: config.initializer_range, seed, drawn: 0, only_shapes: false }
+        let (device, std, room) = (device.clone(), config.initializer_range, Room::of_machine());
+        Source { checkpoint, device, std, seed, drawn: 0, room, only_shapes: false }
     }
 
     /// Creates a source that only checks names and shapes against `checkpoint`.
@@ -59,7 +63,8 @@ impl Source {
         Ok((model, source.into_inner().checkpoint))
     }
 
-    fn draw(&mut self, shape: &[usize], init: Init) -> Result<Tensor> {
+    fn draw(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.room.take(name, shape)?;
         Ok(match init {
             Init::Zeros => Tensor::zeros(shape, DType::F32, &self.device)?,
             Init::Ones => Tensor::ones(shape, DType::F32, &self.device)?,
@@ -98,7 +103,7 @@ impl Weights<'_> {
         };
         let tensor = match stored {
             Some(tensor) => tensor,
-            None => source.draw(shape, init)?,
+            None => source.draw(&name, shape, init)?,
         };
         Ok(tensor.requires_grad())
     }

@@ -72,8 +72,8 @@ pub use error::{Error, ErrorKind, Inside, Result};
 pub use files::{TensorFile, save_safetensors};
 #[doc(hidden)]
 pub use files::{
-    claim_abandoned, create_claimed, create_folders, entries, exists, metadata, replace_with, retry, sync_directory, try_lock,
-    write_file_atomically,
+    claim_abandoned, create_claimed, create_folders, entries, exists, metadata, remove_all_abandoned, replace_with,
+    retry, sync_directory, try_lock, write_file_atomically,
 };
 pub use finite::check_finite;
 pub use gelu::Gelu;

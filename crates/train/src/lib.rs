@@ -7,7 +7,9 @@ mod conll;
 pub mod corpus;
 mod error;
 mod evaluation;
+mod expansion;
 mod files;
+mod guard;
 mod heads;
 mod labelled;
 mod length_warmup;
@@ -40,7 +42,8 @@ pub use classification::{ClassificationEvaluation, Classify};
 pub use cloze_bert::tags::TagScheme;
 pub use conll::{ConllFormat, ConllReport, read_conll};
 pub use corpus::{
-    Corpus, CorpusFiles, CorpusStatistics, DroppedTexts, LengthStatistics, ShardOptions, Shards, TokenizedCorpus,
+    CacheTrim, Corpus, CorpusFiles, CorpusStatistics, DroppedTexts, LengthStatistics, ShardOptions, Shards,
+    TokenizedCorpus, trim_cache,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use evaluation::PreTrainingEvaluation;

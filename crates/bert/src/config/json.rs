@@ -33,7 +33,7 @@ impl BertConfig {
     }
 
     fn in_file(path: &Path) -> Result<BertConfig> {
-        BertConfig::from_json(&files::read_text(path)?).map_err(|error| error.in_file(path))
+        BertConfig::from_json(&files::read_json(path)?).map_err(|error| error.in_file(path))
     }
 
     /// Reads the text of a `config.json`, like [`open`](BertConfig::open).

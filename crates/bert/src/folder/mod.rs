@@ -107,8 +107,10 @@ impl Folder {
     /// Returns an error if `name` leads out of this folder.
     pub(crate) fn inside(&self, name: &str) -> Result<Folder> {
         let name = name.trim_end_matches('/');
-        if !Path::new(name).components().all(|component| matches!(component, Component::Normal(_))) {
-            return Err(Error::format(&self.path, format!("{name} is not a folder inside it")));
+        let is_inside = Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
+        // On Windows, the two others can lead out as well.
+        if !is_inside || name.contains(['\\', ':', '\0']) {
+            return Err(Error::format(&self.path, format!("{} is not a folder inside it", name.escape_debug())));
         }
         Ok(Folder {
             path: self.path.join(name),
@@ -127,6 +129,18 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_do_not_lead_out_of_a_folder() {
+        let folder = Folder::on_disk(Path::new("model"), "");
+        for (name, path) in [("", "model/"), ("1_Pooling", "model/1_Pooling"), ("a/b/", "model/a/b")] {
+            assert_eq!(folder.inside(name).ok().map(|inside| inside.path), Some(PathBuf::from(path)));
+        }
+        for name in ["..", "../x", "a/../../x", "/etc", "./x", "..\\x", "c:x", "c:\\x", "a\0b"] {
+            let said = folder.inside(name).err().map(|error| error.to_string());
+            assert_eq!(said, Some(format!("model: {} is not a folder inside it", name.escape_debug())), "{name}");
+        }
+    }
 
     #[test]
     fn places_that_are_not_folders_are_errors() {

@@ -11,6 +11,7 @@ use super::lora_files;
 use super::open::{OpenOptions, open_adapted};
 use crate::checkpoint::{self, LoadReport, SaveOptions};
 use crate::folder::Folder;
+use crate::room::Room;
 use crate::weights::{Source, Weights};
 use crate::{BertConfig, ModelType, Result};
 
@@ -73,9 +74,11 @@ pub trait PreTrainedModel: Module + Sized {
     /// Creates a model with random weights: normal with standard deviation `initializer_range`, biases zero.
     ///
     /// # Errors
-    /// Returns an error if the configuration is invalid or excludes this head.
+    /// Returns an error if the configuration is invalid or excludes this head, or if the parameters need more than the memory
+    /// of this machine.
     fn new(config: &BertConfig, device: &Device, seed: u64) -> Result<Self> {
         config.validate()?;
+        Room::of_machine().check(config)?;
         let (model, _) = Source::new(None, config, device, seed).build(|weights| Self::build(weights, config))?;
         Ok(model)
     }

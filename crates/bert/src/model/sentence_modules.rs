@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::sentence_dense::{Dense, check_features};
 use super::sentence_pooling::PoolingModule;
-use crate::files::{read_text, replace};
+use crate::files::{read_json, replace};
 use crate::folder::Folder;
 use crate::side_file::{Kind, SideFile};
 use crate::{Error, Result};
@@ -27,7 +27,7 @@ pub(super) struct Entry {
 /// file: the folder is then that of a bare encoder.
 pub(super) fn read_entries(folder: &Folder) -> Result<Option<(String, Vec<Entry>)>> {
     let Some(path) = folder.find(MODULES)? else { return Ok(None) };
-    let listed: Vec<Map<String, Value>> = serde_json::from_str(&read_text(&path)?)
+    let listed: Vec<Map<String, Value>> = serde_json::from_str(&read_json(&path)?)
         .map_err(|error| Error::format(&path, format!("not a list of modules: {error}")))?;
     let mut entries = Vec::with_capacity(listed.len());
     for (index, fields) in listed.into_iter().enumerate() {

@@ -11,6 +11,9 @@ use crate::{Batch, EncodeOptions, Encoding, Error, ErrorKind, PreTrainedModel, R
 /// The number of tokens per batch, enough to keep all threads busy.
 const BATCH_TOKENS: usize = 4096;
 
+/// The bytes of a text from which on its tokens are counted before it is encoded.
+const LONG: usize = 1 << 14;
+
 /// A model with its tokenizer, limited to the maximum length of the model.
 pub(super) struct Runner<M> {
     pub(super) model: M,
@@ -109,19 +112,28 @@ impl<M: PreTrainedModel> Runner<M> {
             let options = EncodeOptions::new().truncation(Truncation::LongestFirst);
             return Ok(self.tokenizer.encode_with(text, second, &options)?.into());
         }
-        let encoding = self.whole(text, second)?;
-        if encoding.len() <= limit {
-            return Ok(encoding.into());
+        let special = 2 + usize::from(second.is_some());
+        let is_long = text.len() + second.map_or(0, str::len) > LONG;
+        // Of a long text, only the numbers of its tokens are needed before it is read in windows.
+        let (lengths, encoding) = if is_long {
+            ([self.length(text)?, second.map_or(Ok(0), |second| self.length(second))?], None)
+        } else {
+            let encoding = self.whole(text, second)?;
+            let length = |sequence| encoding.sequence_ids.iter().filter(|&&id| id == Some(sequence)).count();
+            ([length(0), length(1)], Some(encoding))
+        };
+        let tokens = lengths[0] + lengths[1] + special;
+        if tokens <= limit {
+            return Ok(encoding.map_or_else(|| self.whole(text, second), Ok)?.into());
         }
-        let special = encoding.special_tokens_mask.iter().filter(|&&special| special).count();
         if prompt > 0 && prompt + special >= limit {
             return Err(Error::input(format!(
                 "the prompt has {prompt} tokens: it leaves no room for a text, {limit} fit with {special} special tokens"
             )));
         }
         match self.long_texts {
-            LongText::Refuse => Err(ErrorKind::TooLong { text: None, tokens: encoding.len(), limit }.into()),
-            _ => self.windows(text, second, &encoding, prompt),
+            LongText::Refuse => Err(ErrorKind::TooLong { text: None, tokens, limit }.into()),
+            _ => self.windows(text, second, lengths, prompt),
         }
     }
 
@@ -135,17 +147,16 @@ impl<M: PreTrainedModel> Runner<M> {
         self.tokenizer.encode_with(text, second, &EncodeOptions::new().max_length(usize::MAX))
     }
 
-    /// Encodes a text that is too long as windows over its longer part.
-    fn windows(&self, text: &str, second: Option<&str>, whole: &Encoding, prompt: usize) -> Result<Windows> {
+    /// Encodes a text that is too long as windows over its longer part. `lengths` has the numbers of tokens of both texts.
+    fn windows(&self, text: &str, second: Option<&str>, lengths: [usize; 2], prompt: usize) -> Result<Windows> {
         let limit = self.tokenizer.max_length();
-        let length = |sequence| whole.sequence_ids.iter().filter(|&&id| id == Some(sequence)).count();
         // The last word of a prompt may be the beginning of a longer one, of fewer tokens.
-        let prompt = prompt.min(length(0));
-        let (truncation, longer, prefix) = match length(0) >= length(1) {
-            true => (Truncation::OnlyFirst, length(0) - prompt, prompt),
-            false => (Truncation::OnlySecond, length(1), 0),
+        let prompt = prompt.min(lengths[0]);
+        let (truncation, longer, prefix) = match lengths[0] >= lengths[1] {
+            true => (Truncation::OnlyFirst, lengths[0] - prompt, prompt),
+            false => (Truncation::OnlySecond, lengths[1], 0),
         };
-        let shared = whole.len() - longer;
+        let shared = lengths[0] + lengths[1] + 2 + usize::from(second.is_some()) - longer;
         let Some(room) = limit.checked_sub(shared).filter(|room| *room > 0) else {
             return Err(Error::input(format!(
                 "no room is left for windows: the special tokens and the shorter text of a pair are {shared} tokens, \

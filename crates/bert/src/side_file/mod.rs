@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::files::{Ordered, parse_object, read_text, short};
+use crate::files::{Ordered, parse_object, read_json, short};
 use crate::folder::Folder;
 use crate::{Error, Result};
 
@@ -42,7 +42,7 @@ impl SideFile {
     /// # Errors
     /// Returns an error if it cannot be read or is not a JSON object.
     pub(crate) fn open(path: &Path, kind: Kind) -> Result<SideFile> {
-        let text = read_text(path)?;
+        let text = read_json(path)?;
         let fields = parse_object(&text).map_err(|reason| Error::format(path, reason))?;
         Ok(SideFile { places: places(&text), ..SideFile::new(path, kind, fields) })
     }

@@ -249,12 +249,28 @@ impl Patterns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::pipeline::Pipeline;
 
     fn cut(tokens: &[AddedToken], text: &str) -> Vec<(Option<u32>, String)> {
         let mut added = Added::default();
         let tokens = tokens.iter().cloned().map(|token| (None, token));
         added.add(tokens, None, &vec![None; 10], |_| None).unwrap();
         added.cut(text, false).into_iter().map(|(id, part)| (id, text[part].to_string())).collect()
+    }
+
+    /// A list of all tokens by id is in memory.
+    #[test]
+    fn ids_have_a_limit() {
+        let vocabulary = |id: u32| {
+            let text = format!(
+                r#"{{"version": "1.0", "model": {{"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "@",
+                    "max_input_chars_per_word": 100, "vocab": {{"?": 0, "a": {id}}}}}}}"#
+            );
+            Pipeline::from_json(&text, |_| ()).err().map(|error| error.to_string())
+        };
+        assert_eq!(vocabulary(7), None);
+        let said = vocabulary(u32::MAX).unwrap();
+        assert!(said.contains("\"a\" has the id 4294967295: must be below "), "{said}");
     }
 
     #[test]

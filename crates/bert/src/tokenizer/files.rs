@@ -12,7 +12,7 @@ use super::pipeline::Pipeline;
 use super::settings::{CONFIG, SPECIAL, Settings, TOKENIZER};
 use super::special::Names;
 use super::{Inner, Tokenizer};
-use crate::files::{read_text, replace};
+use crate::files::{read_json, read_text, replace};
 use crate::folder::Folder;
 use crate::{Error, Result};
 
@@ -38,7 +38,7 @@ impl Tokenizer {
     pub(crate) fn in_folder(folder: &Folder) -> Result<Tokenizer> {
         let mut settings = Settings::read(folder)?;
         if let Some(path) = folder.find(TOKENIZER)? {
-            let pipeline = Pipeline::from_json(&read_text(&path)?, |normalizer| settings.adjust(normalizer));
+            let pipeline = Pipeline::from_json(&read_json(&path)?, |normalizer| settings.adjust(normalizer));
             let tokenizer = pipeline.and_then(|pipeline| {
                 settings.source.conflicts.extend(vocabulary_conflict(folder, &pipeline)?);
                 Tokenizer::from_settings(pipeline, settings)

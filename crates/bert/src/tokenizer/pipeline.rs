@@ -304,6 +304,15 @@ impl Encoded {
         self.ids.len() + self.rest
     }
 
+    /// Appends the tokens of a further part of the text, which begins after so many characters.
+    pub(super) fn append(&mut self, part: Encoded, characters: usize) {
+        let words = self.words.last().map_or(0, |last| last + 1);
+        self.ids.extend(part.ids);
+        self.tokens.extend(part.tokens);
+        self.offsets.extend(part.offsets.into_iter().map(|(start, end)| (start + characters, end + characters)));
+        self.words.extend(part.words.into_iter().map(|word| word + words));
+    }
+
     fn push(&mut self, id: u32, token: String, letters: &[Aligned], word: u32) {
         let (start, end) = (letters.first().map_or(0, |first| first.start), letters.last().map_or(0, |last| last.end));
         self.ids.push(id);

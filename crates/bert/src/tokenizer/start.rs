@@ -1,33 +1,40 @@
-//! The start of a long text. Of a text of a hundred megabytes, truncation keeps a few hundred tokens: only these get
-//! their spelling and place, the rest is counted.
+//! Long texts. They are encoded part by part, because the letters of a text with their places take fifty times its size. And of a
+//! text of a hundred megabytes, truncation keeps a few hundred tokens: only these get their spelling and place, the rest is
+//! counted.
 
 use std::ops::Range;
 
 use super::Inner;
 use super::pipeline::Encoded;
 
-/// The shortest start of a text that is encoded on its own, in bytes. In a shorter text, there is nothing to gain, except
-/// that fuzzing tries more of them.
+/// The length of a part that is encoded on its own, in bytes. In a shorter text, there is nothing to gain, except that fuzzing tries
+/// more of them.
 pub(super) const BYTES: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 14 };
 
-/// Encodes a text of which at most `most` tokens are kept. The tokens after a blank behind these, at `bytes` or later, are
-/// only counted.
-pub(super) fn encode(inner: &Inner, text: &str, most: usize, mut bytes: usize) -> Encoded {
+/// Encodes a text of which at most `most` tokens are kept, in parts of at least `bytes` bytes that end before a blank. The tokens
+/// after the part that completes `most` are only counted.
+pub(super) fn encode(inner: &Inner, text: &str, most: usize, bytes: usize) -> Encoded {
     // Other tokenizers may join what a blank separates.
-    if inner.words.is_some() && text.len() > bytes {
-        let parts = inner.pipeline.added().cut(text, false);
-        while let Some(blank) = blank(text, &parts, bytes) {
-            let mut encoded = inner.pipeline.encode(&text[..blank]);
-            if encoded.ids.len() >= most {
-                let mut rest = Vec::new();
-                inner.ids_into(&text[blank..], &mut rest);
-                encoded.rest = rest.len();
-                return encoded;
-            }
-            bytes = (blank + 1).saturating_mul(4);
-        }
+    if inner.words.is_none() || text.len() <= bytes {
+        return inner.pipeline.encode(text);
     }
-    inner.pipeline.encode(text)
+    let parts = inner.pipeline.added().cut(text, false);
+    let (mut encoded, mut start, mut characters) = (Encoded::default(), 0, 0);
+    while start < text.len() {
+        if start > 0 && encoded.ids.len() >= most {
+            let mut rest = Vec::new();
+            inner.ids_into(&text[start..], &mut rest);
+            encoded.rest = rest.len();
+            break;
+        }
+        // A part begins with the blank that ended the one before.
+        let end = blank(text, &parts, start + bytes.max(1)).unwrap_or(text.len());
+        let part = &text[start..end];
+        encoded.append(inner.pipeline.encode(part), characters);
+        characters += part.chars().count();
+        start = end;
+    }
+    encoded
 }
 
 /// Returns the first place of a blank at `bytes` or later that no added token contains.

@@ -4,6 +4,7 @@
 mod cached;
 #[cfg(unix)]
 mod faults;
+mod network;
 mod refused;
 mod server;
 
@@ -135,11 +136,16 @@ fn without_proxy<'c>(command: &'c mut Command, home: &Path) -> &'c mut Command {
 }
 
 fn answer(process: Child) -> String {
+    answered(process).0
+}
+
+/// Returns the answer of a process, and what it printed on standard error.
+fn answered(process: Child) -> (String, String) {
     let output = process.wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = said.lines().find_map(|line| line.strip_prefix(ANSWER));
-    line.unwrap_or_else(|| panic!("no answer: {said}{stderr}")).to_string()
+    (line.unwrap_or_else(|| panic!("no answer: {said}{stderr}")).to_string(), stderr)
 }
 
 /// A hub with the model, and the server that stores its large files.

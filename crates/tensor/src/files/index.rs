@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::mapped::shown;
 
+/// The largest index that is read, in bytes, as large as the longest header of a safetensors file.
+const MAX_BYTES: usize = 100_000_000;
+
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
@@ -14,6 +17,9 @@ struct Index {
 
 /// Returns the file name of the shard that contains each tensor.
 pub(super) fn read(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    if bytes.len() > MAX_BYTES {
+        return Err(format!("has {} bytes, at most {MAX_BYTES} of an index of shards are read", bytes.len()));
+    }
     let index: Index = serde_json::from_slice(bytes).map_err(|error| format!("is not an index of shards: {error}"))?;
     for (tensor, file) in &index.weight_map {
         if !is_plain(file) {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use mapped::{MappedFile, TensorEntries, TensorEntry, shown, shown_list};
 
 pub use claim::{claim_abandoned, create_claimed, try_lock};
-pub use replace::{replace_with, write_file_atomically};
+pub use replace::{remove_all_abandoned, replace_with, write_file_atomically};
 pub use retry::{create_folders, entries, exists, metadata, retry, sync_directory};
 pub use safetensors::save_safetensors;
 

@@ -69,12 +69,26 @@ fn folder_of(path: &Path) -> &Path {
 
 /// Removes temporary files of `path` whose process has ended.
 fn remove_abandoned(path: &Path, name: &str) {
-    let Ok(entries) = entries(folder_of(path)) else { return };
     let prefix = format!(".{name}.");
-    for entry in entries {
+    remove_claimable(folder_of(path), |other| other.starts_with(&prefix));
+}
+
+/// Removes the temporary files of [`replace_with`] in `folder`, whatever they were to replace, whose process has ended.
+#[doc(hidden)]
+pub fn remove_all_abandoned(folder: &Path) {
+    let is_number = |part: Option<&str>| part.is_some_and(|part| part.parse::<u64>().is_ok());
+    remove_claimable(folder, |name| {
+        let mut parts = name.rsplit('.').skip(1);
+        name.starts_with('.') && is_number(parts.next()) && is_number(parts.next())
+    });
+}
+
+/// Removes the temporary files in `folder` with a name that `is_ours`, if no process claims them.
+fn remove_claimable(folder: &Path, is_ours: impl Fn(&str) -> bool) {
+    for entry in entries(folder).unwrap_or_default() {
         let other = entry.file_name();
         let other = other.to_string_lossy();
-        if !other.starts_with(&prefix) || !other.ends_with(".tmp") {
+        if !other.ends_with(".tmp") || !is_ours(&other) {
             continue;
         }
         if let Some(_claimed) = claim_abandoned(&entry.path()) {
@@ -103,6 +117,11 @@ mod tests {
         let mut names: Vec<_> = fs::read_dir(folder.path())?.flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         assert_eq!(names, [".a.2.0.tmp", ".ab.1.0.tmp", "a", "a.4.0.tmp"]);
+        file(".ab.x.0.tmp")?;
+        remove_all_abandoned(folder.path());
+        let mut names: Vec<_> = fs::read_dir(folder.path())?.flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".a.2.0.tmp", ".ab.x.0.tmp", "a", "a.4.0.tmp"]);
         Ok(())
     }
 

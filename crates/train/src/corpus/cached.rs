@@ -10,7 +10,7 @@ use twox_hash::XxHash3_128;
 
 use super::content::ContentHash;
 use super::files::CorpusFiles;
-use super::shards::{ShardOptions, Shards, VERSION, remove_abandoned, write_folder};
+use super::shards::{CacheKey, ShardOptions, Shards, VERSION, note_use, remove_all_abandoned, write_folder};
 use super::tokenized::TokenizedCorpus;
 use crate::{Error, Result};
 
@@ -24,7 +24,8 @@ impl CorpusFiles {
     /// speed of the disk; [`TokenizedCorpus::open`] does without that. The shards are checked as well, and written again
     /// if they are damaged.
     ///
-    /// Shards are between half as large and as large as their text. Delete folders that are no longer needed.
+    /// Shards are between half as large and as large as their text. When the text at these paths has changed, the folder of
+    /// the text before is removed, and so is what killed processes left; [`trim_cache`](crate::trim_cache) limits the rest.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, is not UTF-8 or changes meanwhile, if no sentence has a token, or if the
@@ -33,20 +34,25 @@ impl CorpusFiles {
         let stamps = self.stamps()?;
         let key = self.key(tokenizer)?;
         let folder = cache.as_ref().join(&key);
-        remove_abandoned(&folder);
+        remove_all_abandoned(cache.as_ref());
         // A folder that cannot be used is replaced; only a failure to replace it is reported.
         if let Some(corpus) = open(&folder, &key) {
+            note_use(&folder);
             return Ok(corpus);
         }
         let options = ShardOptions::new().deduplicate(false);
         let replace = exists(&folder).map_err(|source| Error::io(&folder, "cannot read", source))?;
         let written = write_folder(&folder, replace, |unfinished| {
-            self.write_shards(tokenizer, (unfinished, &folder), &options, Some(key.clone()))?;
+            let key = CacheKey { key: key.clone(), source: self.source() };
+            self.write_shards(tokenizer, (unfinished, &folder), &options, Some(key))?;
             self.check_stamps(&stamps)
         });
         match (written, open(&folder, &key)) {
             // Another process has written the same meanwhile, if this one could not.
-            (_, Some(corpus)) => Ok(corpus),
+            (_, Some(corpus)) => {
+                note_use(&folder);
+                Ok(corpus)
+            }
             (Err(error), None) => Err(error),
             (Ok(()), None) => TokenizedCorpus::open(&folder),
         }
@@ -60,6 +66,13 @@ impl CorpusFiles {
         hash.write(self.field.as_bytes());
         hash.write(tokenizer.to_json()?.as_bytes());
         Ok(format!("{:032x}", hash.finish_128()))
+    }
+
+    /// Returns the given paths, and the field that is read.
+    fn source(&self) -> Vec<String> {
+        let absolute =
+            |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into()).to_string_lossy().into_owned();
+        self.given.iter().map(|path| absolute(path)).chain([self.field.clone()]).collect()
     }
 
     /// Hashes all files.
@@ -207,9 +220,41 @@ mod tests {
         // The changed file has the same length and time as before.
         fs::write(&file, text().replacen("words", "Words", 1)).unwrap();
         File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
-        assert_eq!(count(&file, &uncased), 2);
-        assert_eq!(count(&file, &tokenizer(TokenizerOptions::default().lowercase(false))), 3);
-        assert_eq!(count(&file, &uncased.add_tokens(["has the words"]).unwrap()), 4);
+        assert_eq!(count(&file, &uncased), 1, "the text before is not removed");
+        assert_eq!(count(&file, &tokenizer(TokenizerOptions::default().lowercase(false))), 2);
+        assert_eq!(count(&file, &uncased.add_tokens(["has the words"]).unwrap()), 3);
+    }
+
+    #[test]
+    fn a_cache_is_trimmed_to_what_was_used_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let (tokenizer, old) = (tokenizer(TokenizerOptions::uncased()), std::time::SystemTime::UNIX_EPOCH);
+        let own = |name: &str| {
+            fs::write(folder.path().join(name), format!("{} {name}", text())).unwrap();
+            let before = if cache.exists() { folders(&cache) } else { Vec::new() };
+            TokenizedCorpus::cached([folder.path().join(name)], &tokenizer, &cache).unwrap();
+            let made = folders(&cache).into_iter().find(|path| !before.contains(path)).unwrap();
+            File::options().append(true).open(made.join("index.json")).unwrap().set_modified(old).unwrap();
+            made
+        };
+        let [a, b, c] = ["a", "b", "c"].map(own);
+        // What is used again, what a killed process left, and what is not of the cache.
+        TokenizedCorpus::cached([folder.path().join("b")], &tokenizer, &cache).unwrap();
+        let left = cache.join(format!(".unfinished-{}.1.0", "0".repeat(32)));
+        for other in [&left, &cache.join("notes"), &cache.join("f".repeat(32))] {
+            fs::create_dir(other).unwrap();
+            File::open(other).unwrap().set_modified(old).unwrap();
+        }
+        let bytes = files(&b).iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        let trim = crate::trim_cache(&cache, 2 * bytes + bytes / 2).unwrap();
+        assert_eq!((trim.removed, trim.kept), (1, 2), "{trim:?}");
+        assert!(b.exists() && a.exists() != c.exists() && !left.exists());
+        let trim = crate::trim_cache(&cache, 0).unwrap();
+        assert_eq!((trim.removed, trim.kept, trim.kept_bytes), (1, 1, bytes));
+        assert!(b.exists() && cache.join("notes").exists() && cache.join("f".repeat(32)).exists());
+        let said = crate::trim_cache(folder.path().join("none"), 0).unwrap_err().to_string();
+        assert!(said.contains("none: cannot read"), "{said}");
     }
 
     #[test]
@@ -237,7 +282,7 @@ mod tests {
         fs::write(&file, "another text").unwrap();
         cached();
         let other = folders(&cache).into_iter().find(|other| *other != own).unwrap();
-        fs::remove_dir_all(&own).unwrap();
+        assert!(!own.exists(), "the text before is not removed");
         fs::rename(other, &own).unwrap();
         fs::write(&file, text()).unwrap();
         assert!(lists(&cached()) == expected);

@@ -23,7 +23,7 @@ use std::ops::Range;
 pub use files::CorpusFiles;
 pub use part::DroppedTexts;
 use part::TextPart;
-pub use shards::{CorpusStatistics, LengthStatistics, ShardOptions, Shards};
+pub use shards::{CacheTrim, CorpusStatistics, LengthStatistics, ShardOptions, Shards, trim_cache};
 pub use tokenized::TokenizedCorpus;
 #[cfg(test)]
 pub(crate) use tokenized::tests::numbered;

@@ -25,8 +25,8 @@ const BATCH: usize = 64 * PIECE;
 /// The most pieces of a batch, a limit that small files reach.
 const BATCH_PIECES: usize = 1 << 13;
 
-/// The most bytes between two possible cuts.
-const LONGEST: usize = 1 << 30;
+/// The most bytes between two possible cuts, which are in memory together.
+const LONGEST: usize = 1 << 28;
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
@@ -127,12 +127,14 @@ struct OpenText {
     offset: u64,
     line: usize,
     is_over: bool,
+    /// The most bytes between two possible cuts.
+    longest: usize,
 }
 
 impl OpenText {
     fn new(source: Source, file: &TextFile) -> OpenText {
         let (form, path) = (file.form, file.path.as_path().into());
-        OpenText { source, form, path, rest: Vec::new(), offset: 0, line: 1, is_over: false }
+        OpenText { source, form, path, rest: Vec::new(), offset: 0, line: 1, is_over: false, longest: LONGEST }
     }
 
     /// Returns the next piece, or `None` after the last one.
@@ -150,9 +152,9 @@ impl OpenText {
                 break bytes.len();
             }
             match self.form.cut(&bytes) {
-                0 if bytes.len() >= LONGEST => {
-                    let unit = self.form.unit();
-                    let why = format!("{unit} has more than {LONGEST} bytes: put each sentence on its own line");
+                0 if bytes.len() >= self.longest => {
+                    let (unit, longest) = (self.form.unit(), self.longest);
+                    let why = format!("{unit} has more than {longest} bytes: put each sentence on its own line");
                     return Err(Error::data_in(&*self.path, "corpus", why));
                 }
                 0 => wanted = bytes.len() * 2,
@@ -370,6 +372,25 @@ mod tests {
         }
         documents.retain(|document| !document.is_empty());
         documents
+    }
+
+    #[test]
+    fn a_line_or_paragraph_has_a_limit() {
+        for (form, unit) in
+            [(TextForm::Lines, "a line"), (TextForm::JsonLines, "a line"), (TextForm::Prose, "a paragraph")]
+        {
+            let of = |text: Vec<u8>| {
+                let file = TextFile { path: "text".into(), form, compression: Compression::None, bytes: 0 };
+                let source = Source::of(std::io::Cursor::new(text));
+                OpenText { longest: 2 * PIECE, ..OpenText::new(source, &file) }.next()
+            };
+            assert!(of(vec![b'a'; 2 * PIECE - 1]).is_ok());
+            let said = of(vec![b'a'; 4 * PIECE]).err().unwrap().to_string();
+            assert_eq!(
+                said,
+                format!("text: corpus: {unit} has more than 524288 bytes: put each sentence on its own line")
+            );
+        }
     }
 
     #[test]

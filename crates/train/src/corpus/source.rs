@@ -12,19 +12,24 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::form::{Compression, TextFile};
+use crate::expansion::Expansion;
+use crate::guard::without_panic;
 use crate::{Error, Result};
 
 /// The bytes that are read from a compressed file at once.
 const BUFFER: usize = 1 << 18;
 
-/// A file that is decompressed while it is read.
+/// A file that is decompressed while it is read. Besides the text, no more than the window of the decoder is in memory: 32 KiB
+/// for gzip, at most 128 MiB for zstd.
 pub(super) struct Source {
     reader: Box<dyn Read + Send>,
     compression: Compression,
     /// The number of bytes read from the disk.
     stored: Arc<AtomicU64>,
-    /// The number of bytes of text.
-    given: u64,
+    /// The text so far.
+    expansion: Expansion,
+    /// Why no more text is given, if the file becomes too large.
+    refused: Option<String>,
 }
 
 impl Source {
@@ -32,6 +37,7 @@ impl Source {
     /// Returns an error if the file cannot be opened.
     pub(super) fn open(file: &TextFile) -> Result<Source> {
         let opened = File::open(&file.path).map_err(|source| Error::io(&file.path, "cannot read", source))?;
+        let length = opened.metadata().map_err(|source| Error::io(&file.path, "cannot read", source))?.len();
         let stored = Arc::new(AtomicU64::new(0));
         let counted = Counted { from: opened, count: stored.clone() };
         let reader: Box<dyn Read + Send> = match file.compression {
@@ -39,14 +45,14 @@ impl Source {
             Compression::Gzip => Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(BUFFER, counted))),
             Compression::Zstd => Box::new(Frames::new(io::BufReader::with_capacity(BUFFER, counted))),
         };
-        Ok(Source { reader, compression: file.compression, stored, given: 0 })
+        Ok(Source { reader, compression: file.compression, stored, expansion: Expansion::of(length), refused: None })
     }
 
     /// Returns a source that is no file.
     #[cfg(test)]
     pub(super) fn of(reader: impl Read + Send + 'static) -> Source {
         let (reader, stored) = (Box::new(reader), Arc::default());
-        Source { reader, compression: Compression::None, stored, given: 0 }
+        Source { reader, compression: Compression::None, stored, expansion: Expansion::of(0), refused: None }
     }
 
     /// Returns the number of bytes read from the disk so far.
@@ -59,16 +65,26 @@ impl Source {
         if self.compression == Compression::None {
             return Error::io(path, "cannot read", error);
         }
-        let given = self.given;
-        let why = format!("cannot decompress after {given} bytes of text: the file is damaged or cut: {error}");
+        let given = self.expansion.given();
+        let why = match &self.refused {
+            Some(why) => format!("after decompression it has {why}"),
+            None => format!("cannot decompress after {given} bytes of text: the file is damaged or cut: {error}"),
+        };
         Error::data_in(path, "corpus", why)
     }
 }
 
 impl Read for Source {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(to)?;
-        self.given += read as u64;
+        // On some damaged files the decoder of zstd panics.
+        let damaged = || Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged"));
+        let read = without_panic(|| self.reader.read(to)).unwrap_or_else(damaged)?;
+        if self.compression != Compression::None
+            && let Err(why) = self.expansion.add(read as u64)
+        {
+            self.refused = Some(why);
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         Ok(read)
     }
 }
@@ -211,6 +227,40 @@ pub(super) mod tests {
             let stored = compressed(&text(), compression);
             assert!(read(&stored, compression).unwrap() == text(), "{compression:?}");
             assert!(compression == Compression::None || stored.len() * 2 < text().len());
+        }
+    }
+
+    /// A few kilobytes that become more than any memory has.
+    #[test]
+    fn what_becomes_too_large_is_refused() {
+        let zeros = vec![0; 1 << 20];
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::best());
+        (0..80).for_each(|_| encoder.write_all(&zeros).unwrap());
+        let gzip = encoder.finish().unwrap();
+        // A frame of blocks of one repeated byte: a window of 128 KiB, and as much from every four bytes.
+        let block = |is_last: u32| (is_last | 1 << 1 | (128 << 10) << 3).to_le_bytes()[..3].to_vec();
+        let frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
+        let blocks: Vec<u8> = (0..1_000).flat_map(|_| [block(0), vec![b'a']].concat()).collect();
+        let zstd = [frame, blocks, block(1), vec![b'a']].concat();
+        for (stored, compression) in [(gzip, Compression::Gzip), (zstd, Compression::Zstd)] {
+            assert!(stored.len() < 100_000, "{compression:?}");
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("bomb");
+            std::fs::write(&path, &stored).unwrap();
+            let file =
+                TextFile { path: path.clone(), form: super::super::form::TextForm::Lines, compression, bytes: 0 };
+            let (mut source, mut part, mut given) = (Source::open(&file).unwrap(), vec![0; 1 << 16], 0);
+            let error = loop {
+                match source.read(&mut part) {
+                    Ok(read) => given += read,
+                    Err(error) => break source.error(&path, error).to_string(),
+                }
+            };
+            let bytes = stored.len();
+            let why =
+                format!("bomb: corpus: after decompression it has more than 200 times the {bytes} bytes of the file");
+            assert!(error.contains(&why), "{error}");
+            assert!(given < (1 << 26) + 201 * bytes, "{given}");
         }
     }
 

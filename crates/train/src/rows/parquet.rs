@@ -1,9 +1,10 @@
 //! Parquet files, the usual format of data sets on the Hugging Face hub.
 
+mod pages;
+
 use std::fs::File;
-use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
@@ -13,12 +14,13 @@ use serde_json::{Map, Value};
 
 use super::columns::{ColumnIndices, LabelColumns, list};
 use super::{Cell, Columns, Row};
+use crate::expansion::Expansion;
+use crate::guard::without_panic;
 use crate::{Error, Result};
 
 /// Returns an iterator over the rows of a file. A row's line is its number.
 pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
-    let file = File::open(path).map_err(|source| Error::io(path, "cannot read", source))?;
-    let reader = guarded(path, || SerializedFileReader::new(file))?;
+    let (reader, file) = open(path)?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let names: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
     let found = columns.find(&names).map_err(|why| Error::data_in(path, "columns", why))?;
@@ -26,18 +28,69 @@ pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
     let mut wanted = found.all();
     wanted.sort_unstable();
     wanted.dedup();
-    let fields: Vec<Arc<Type>> = wanted.iter().map(|&column| schema.get_fields()[column].clone()).collect();
-    let records = guarded(path, || {
-        let projection = Type::group_type_builder(schema.name()).with_fields(fields).build()?;
-        RowIter::from_file_into(Box::new(reader)).project(Some(projection))
-    })?;
-    Ok(ParquetRows { path: path.into(), records, found, wanted, number: 0 })
+    let records = Records::new(path, (reader, &file), &wanted)?;
+    Ok(ParquetRows { records, found, wanted })
+}
+
+/// Opens a file. Also returns a handle to read it by.
+fn open(path: &Path) -> Result<(SerializedFileReader<File>, File)> {
+    let cannot_read = |source| Error::io(path, "cannot read", source);
+    let file = File::open(path).map_err(cannot_read)?;
+    let own = file.try_clone().map_err(cannot_read)?;
+    Ok((guarded(path, || SerializedFileReader::new(file))?, own))
+}
+
+/// The records of a file with some of its columns.
+struct Records {
+    path: PathBuf,
+    records: RowIter<'static>,
+    expansion: Expansion,
+    /// The number of records read.
+    number: usize,
+}
+
+impl Records {
+    /// Returns the records with these columns, in order.
+    fn new(path: &Path, (reader, file): (SerializedFileReader<File>, &File), columns: &[usize]) -> Result<Records> {
+        let damaged = |why: String| Error::data_in(path, "rows", format!("cannot read Parquet: {why}"));
+        let checked = without_panic(|| pages::check(file, reader.metadata(), columns));
+        checked.unwrap_or_else(|| Err("the file is damaged".to_string())).map_err(damaged)?;
+        let schema = reader.metadata().file_metadata().schema().clone();
+        let fields: Vec<Arc<Type>> = columns.iter().map(|&column| schema.get_fields()[column].clone()).collect();
+        let records = guarded(path, || {
+            let projection = Type::group_type_builder(schema.name()).with_fields(fields).build()?;
+            RowIter::from_file_into(Box::new(reader)).project(Some(projection))
+        })?;
+        let stored = file.metadata().map_err(|source| Error::io(path, "cannot read", source))?.len();
+        Ok(Records { path: path.into(), records, expansion: Expansion::of(stored), number: 0 })
+    }
+
+    fn next(&mut self) -> Result<Option<Record>> {
+        let record = guarded(&self.path, || self.records.next().transpose())?;
+        self.number += usize::from(record.is_some());
+        let size = record.iter().flat_map(Record::get_column_iter).map(|(_, field)| size(field)).sum();
+        match self.expansion.add(size) {
+            Ok(()) => Ok(record),
+            Err(why) => Err(Error::data_in(&self.path, "rows", format!("the first {} rows have {why}", self.number))),
+        }
+    }
+}
+
+/// Returns about how many bytes a field has, at least 8.
+fn size(field: &Field) -> u64 {
+    8 + match field {
+        Field::Str(text) => text.len() as u64,
+        Field::Bytes(bytes) => bytes.len() as u64,
+        Field::Group(record) => record.get_column_iter().map(|(_, field)| size(field)).sum(),
+        Field::ListInternal(list) => list.elements().iter().map(size).sum(),
+        Field::MapInternal(map) => map.entries().iter().map(|(key, value)| size(key) + size(value)).sum(),
+        _ => 0,
+    }
 }
 
 /// Returns the names of the classes that `datasets` writes into a file (`ClassLabel`) for the label column.
 pub(super) fn declared_label_names(path: &Path, columns: &Columns) -> Result<Option<Vec<String>>> {
-    let file = File::open(path).map_err(|source| Error::io(path, "cannot read", source))?;
-    let reader = guarded(path, || SerializedFileReader::new(file))?;
+    let (reader, _) = open(path)?;
     let metadata = reader.metadata().file_metadata();
     let fields: Vec<&str> = metadata.schema().get_fields().iter().map(|field| field.name()).collect();
     let found = columns.find(&fields).map_err(|why| Error::data_in(path, "columns", why))?;
@@ -51,30 +104,28 @@ pub(super) fn declared_label_names(path: &Path, columns: &Columns) -> Result<Opt
 }
 
 pub(super) struct ParquetRows {
-    path: PathBuf,
-    records: RowIter<'static>,
+    records: Records,
     found: ColumnIndices,
     /// The columns that are read, in order.
     wanted: Vec<usize>,
-    number: usize,
 }
 
 impl Iterator for ParquetRows {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Result<Row>> {
-        let record = match guarded(&self.path, || self.records.next().transpose()) {
+        let record = match self.records.next() {
             Ok(record) => record?,
             Err(error) => return Some(Err(error)),
         };
-        self.number += 1;
+        let number = self.records.number;
         if let Some(why) = undecodable(&record) {
-            return Some(Ok(Row::malformed(self.number, why)));
+            return Some(Ok(Row::malformed(number, why)));
         }
         let cells: Vec<Cell> = record.get_column_iter().map(|(_, field)| cell(field)).collect();
         let place = |column: usize| self.wanted.iter().position(|&other| other == column);
         let cell = |column: usize| place(column).and_then(|at| cells.get(at).cloned()).unwrap_or(Value::Null.into());
-        Some(Ok(self.found.row(self.number, cell, cell)))
+        Some(Ok(self.found.row(number, cell, cell)))
     }
 }
 
@@ -87,10 +138,8 @@ pub(crate) enum ParquetText {
 
 /// The texts of a column, one for each row.
 pub(crate) struct ParquetTexts {
-    path: PathBuf,
     column: String,
-    records: RowIter<'static>,
-    number: usize,
+    records: Records,
 }
 
 impl ParquetTexts {
@@ -99,19 +148,14 @@ impl ParquetTexts {
     /// # Errors
     /// Returns an error if the file cannot be read or lacks the column (lists those it has).
     pub(crate) fn open(path: &Path, column: &str) -> Result<ParquetTexts> {
-        let file = File::open(path).map_err(|source| Error::io(path, "cannot read", source))?;
-        let reader = guarded(path, || SerializedFileReader::new(file))?;
+        let (reader, file) = open(path)?;
         let schema = reader.metadata().file_metadata().schema().clone();
-        let Some(field) = schema.get_fields().iter().find(|field| field.name() == column) else {
+        let Some(at) = schema.get_fields().iter().position(|field| field.name() == column) else {
             let names: Vec<&str> = schema.get_fields().iter().map(|field| field.name()).collect();
             let why = format!("no column {column}: the file has {}", list(&names));
             return Err(Error::data_in(path, "columns", why));
         };
-        let records = guarded(path, || {
-            let projection = Type::group_type_builder(schema.name()).with_fields(vec![field.clone()]).build()?;
-            RowIter::from_file_into(Box::new(reader)).project(Some(projection))
-        })?;
-        Ok(ParquetTexts { path: path.into(), column: column.into(), records, number: 0 })
+        Ok(ParquetTexts { column: column.into(), records: Records::new(path, (reader, &file), &[at])? })
     }
 }
 
@@ -119,11 +163,10 @@ impl Iterator for ParquetTexts {
     type Item = Result<ParquetText>;
 
     fn next(&mut self) -> Option<Result<ParquetText>> {
-        let record = match guarded(&self.path, || self.records.next().transpose()) {
+        let record = match self.records.next() {
             Ok(record) => record?,
             Err(error) => return Some(Err(error)),
         };
-        self.number += 1;
         let field = record.into_columns().into_iter().next().map(|(_, field)| field);
         Some(match field {
             Some(Field::Str(text)) => Ok(ParquetText::Text(text)),
@@ -133,43 +176,22 @@ impl Iterator for ParquetTexts {
             }
             Some(Field::Null) | None => Ok(ParquetText::Null),
             Some(other) => {
-                let why = format!("column {} of row {} is not a string: {other}", self.column, self.number);
-                Err(Error::data_in(&self.path, "columns", why))
+                let why = format!("column {} of row {} is not a string: {other}", self.column, self.records.number);
+                Err(Error::data_in(&self.records.path, "columns", why))
             }
         })
     }
 }
 
-/// Runs `read` and turns panics into errors: on some damaged files the `parquet` crate (60.1) panics. Unwind safety
-/// holds because the reader is not used after an error.
+/// Runs `read`, and turns panics into errors: on some damaged files the `parquet` crate (60.1) panics. The reader is not used
+/// after an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T> {
-    let read = quietly(|| catch_unwind(AssertUnwindSafe(read)));
-    let why = match read {
-        Ok(Ok(read)) => return Ok(read),
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the file is damaged".to_string(),
+    let why = match without_panic(read) {
+        Some(Ok(read)) => return Ok(read),
+        Some(Err(error)) => error.to_string(),
+        None => "the file is damaged".to_string(),
     };
     Err(Error::data_in(path, "rows", format!("cannot read Parquet: {why}")))
-}
-
-/// Runs `f` without the messages of panics in this thread, which are errors with messages of their own.
-fn quietly<T>(f: impl FnOnce() -> T) -> T {
-    thread_local! {
-        static IS_QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-    }
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let usual = panic::take_hook();
-        panic::set_hook(Box::new(move |panic| {
-            if !IS_QUIET.get() {
-                usual(panic);
-            }
-        }));
-    });
-    IS_QUIET.set(true);
-    let result = f();
-    IS_QUIET.set(false);
-    result
 }
 
 fn cell(field: &Field) -> Cell {

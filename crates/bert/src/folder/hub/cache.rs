@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
-use cloze_tensor::{create_folders, metadata, replace_with, retry};
+use cloze_tensor::{create_folders, metadata, remove_all_abandoned, replace_with, retry};
 
 use super::progress;
 
@@ -96,6 +96,8 @@ impl Cache {
         make_parent(&blob)?;
         make_parent(&pointer)?;
         if metadata(&blob)?.is_none_or(|found| found.len() != size) {
+            // Downloads of files that have changed since are never continued.
+            blob.parent().map(remove_all_abandoned);
             replace_with(&blob, write)?;
         }
         if !is_file(&pointer)? {

@@ -16,6 +16,8 @@ const PART: usize = 1 << 16;
 pub(super) struct Client {
     agent: Agent,
     endpoint: String,
+    /// The endpoint in messages.
+    shown: String,
     token: Option<String>,
     patience: Duration,
 }
@@ -60,7 +62,8 @@ impl Client {
             .timeout_per_write(Some(patience))
             .build()
             .into();
-        Client { agent, endpoint: endpoint.trim_end_matches('/').to_string(), token, patience }
+        let endpoint = endpoint.trim_end_matches('/').to_string();
+        Client { agent, shown: without_credentials(&endpoint), endpoint, token, patience }
     }
 
     /// Requests a file of a repository at a revision.
@@ -109,7 +112,7 @@ impl Client {
                 return self.download(described, answer.into_body()).map(Answer::File);
             }
             if origin(&at) != origin(&start) {
-                return Err(Error::other(format!("{}: {status}", host(&at))));
+                return Err(Error::other(format!("{}: {status}", without_credentials(&host(&at)))));
             }
             return match (text(headers, "x-error-code"), status.as_u16()) {
                 (Some("EntryNotFound"), _) | (None, 404) => Ok(Answer::Missing(described.commit)),
@@ -138,7 +141,7 @@ impl Client {
         let (kind, reason) = match (code, status) {
             (Some("RevisionNotFound"), _) => (ErrorKind::NotFound, format!("has no revision {revision} of {name}")),
             (Some("GatedRepo"), _) => {
-                let page = format!("{}/{name}", self.endpoint);
+                let page = format!("{}/{name}", self.shown);
                 let reason = format!(
                     "requires accepting the conditions of {name}: do so at {page}; {known} must belong to that account"
                 );
@@ -146,7 +149,7 @@ impl Client {
             }
             // The hub also answers 401 if the repository does not exist.
             (Some("RepoNotFound"), _) | (_, 401) => {
-                let endpoint = &self.endpoint;
+                let endpoint = &self.shown;
                 let reason = format!(
                     "no such folder, and {endpoint} has no public repository {name} ({status}): check the name; if it is \
                      private, {known} must have access"
@@ -169,11 +172,12 @@ impl Client {
             other => (ErrorKind::Other, other.to_string()),
         };
         let todo = "give a folder, or set HF_HUB_OFFLINE=1 if the model is in the cache";
-        Error::new(kind, format!("no such folder, and {} cannot be reached ({why}): {todo}", host(at)))
+        let host = without_credentials(&host(at));
+        Error::new(kind, format!("no such folder, and {host} cannot be reached ({why}): {todo}"))
     }
 
     fn error(&self, kind: ErrorKind, reason: &str) -> Error {
-        Error::new(kind, format!("{} {reason}", self.endpoint))
+        Error::new(kind, format!("{} {reason}", self.shown))
     }
 }
 
@@ -236,6 +240,14 @@ fn host(address: &Uri) -> String {
     format!("{}://{}", address.scheme_str().unwrap_or_default(), address.authority().map_or("", |host| host.as_str()))
 }
 
+/// Returns an address without the name and the password that it may have, for messages.
+pub(super) fn without_credentials(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    format!("{scheme}{}{host}{path}", if scheme.is_empty() { "" } else { "://" })
+}
+
 /// Resolves the `location` of a redirect, which may be relative, against `at`. Returns `None` if it is invalid or leads
 /// from https to http.
 fn follow(at: &Uri, location: &str) -> Option<Uri> {
@@ -287,6 +299,18 @@ mod tests {
         assert_eq!(origin(&a), origin(&b));
         for other in ["http://h/a", "https://h:8443/a", "https://h.g/a"] {
             assert_ne!(origin(&a), origin(&other.parse().unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        for (address, shown) in [
+            ("https://hub.example/a@b", "https://hub.example/a@b"),
+            ("https://name:p@ss@hub.example:8443/a?b", "https://hub.example:8443/a?b"),
+            ("name:secret@hub", "hub"),
+            ("", ""),
+        ] {
+            assert_eq!(without_credentials(address), shown);
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use cache::Cache;
-use client::{Answer, Client};
+use client::{Answer, Client, without_credentials};
 use environment::Environment;
 
 use super::Folder;
@@ -73,7 +73,8 @@ pub(super) fn open(place: &Path, name: &str, revision: &str) -> Result<Folder> {
         };
     }
     let client = Client::new(&environment.endpoint, environment.token, environment.patience);
-    let mut folder = Folder::on_disk(place, format!(" at {}: check the name", environment.endpoint));
+    let mut folder =
+        Folder::on_disk(place, format!(" at {}: check the name", without_credentials(&environment.endpoint)));
     let repository = Repository {
         place: place.to_path_buf(),
         name: name.to_string(),

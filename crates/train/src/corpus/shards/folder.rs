@@ -144,24 +144,43 @@ fn remove_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Deletes a folder. Nobody sees a part of it under its name.
+pub(in crate::corpus) fn delete_folder(path: &Path) -> io::Result<()> {
+    let claimed = Claimed::new(path)?;
+    // Under this name it is removed, and not restored, if this process is killed.
+    retry(|| fs::rename(path, &claimed.unfinished))?;
+    remove_folder(&claimed.unfinished)?;
+    claimed.finish()
+}
+
 /// Removes what processes left that were killed while they wrote or deleted the folder `path`.
-pub(in crate::corpus) fn remove_abandoned(path: &Path) {
-    let Ok(entries) = entries(parent(path)) else { return };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    for entry in entries {
+fn remove_abandoned(path: &Path) {
+    let name = path.file_name().unwrap_or_default();
+    remove_claimable(parent(path), |other| name == other);
+}
+
+/// Removes what processes left that were killed while they wrote or deleted a folder in `parent`.
+pub(in crate::corpus) fn remove_all_abandoned(parent: &Path) {
+    remove_claimable(parent, |_| true);
+}
+
+/// Removes what ended processes left of folders in `parent` whose names `are_ours`.
+fn remove_claimable(parent: &Path, are_ours: impl Fn(&str) -> bool) {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    for entry in entries(parent).unwrap_or_default() {
         let other = entry.file_name();
         let other = other.to_string_lossy();
         let Some(rest) = other.strip_prefix(UNFINISHED).or_else(|| other.strip_prefix(DELETED)) else { continue };
         let suffix = rest.strip_suffix(CLAIM).unwrap_or(rest);
-        let numbers = suffix.strip_prefix(&*name).and_then(|rest| rest.strip_prefix('.'));
-        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        let numbers = numbers.and_then(|numbers| numbers.split_once('.'));
-        if !numbers.is_some_and(|(process, number)| is_number(process) && is_number(number)) {
+        let mut parts = suffix.rsplitn(3, '.');
+        let (Some(number), Some(process), Some(name)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        if !is_number(number) || !is_number(process) || !are_ours(name) {
             continue;
         }
-        if let Some(claimed) = Claimed::abandoned(path, suffix) {
+        let path = parent.join(name);
+        if let Some(claimed) = Claimed::abandoned(&path, suffix) {
             // What cannot be removed does no harm.
-            let _ = claimed.clean(path);
+            let _ = claimed.clean(&path);
         }
     }
 }
@@ -225,6 +244,19 @@ mod tests {
         write_folder(&folder.path().join("a"), false, write("")).unwrap();
         let left = [".unfinished-a.2.0", ".unfinished-a.2.0.lock", ".unfinished-a.b.1.0", ".unfinished-b.1.0", "a"];
         assert_eq!(names(folder.path()), left);
+    }
+
+    #[test]
+    fn what_is_left_of_any_folder_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".unfinished-a.1.0", ".unfinished-a.b.1.0", ".deleted-c.1.0", ".unfinished-d"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        write_folder(&folder.path().join("c"), false, write("")).unwrap();
+        remove_all_abandoned(folder.path());
+        assert_eq!(names(folder.path()), [".unfinished-d", "c"]);
+        delete_folder(&folder.path().join("c")).unwrap();
+        assert_eq!(names(folder.path()), [".unfinished-d"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The index of a folder of shards.
 
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Component, Path};
 
 use cloze_bert::Tokenizer;
@@ -30,6 +30,9 @@ pub(super) struct Index {
     /// The cache key, if the shards are a cache: a hash of text and tokenizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<String>,
+    /// The paths of the text, if the shards are a cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) source: Vec<String>,
     /// The [`ContentPrint`](super::super::assemble::ContentPrint) of all shards, in hexadecimal.
     pub(super) fingerprint: String,
     pub(super) largest_id: u32,
@@ -81,6 +84,7 @@ impl Index {
             tokenizer,
             options,
             key: None,
+            source: Vec::new(),
             fingerprint,
             largest_id,
             statistics,
@@ -177,8 +181,10 @@ pub(in crate::corpus) fn is_in(folder: &Path) -> io::Result<bool> {
     if exists(&folder.join(super::shard_name(0)))? {
         return Ok(true);
     }
-    match fs::read_to_string(folder.join(INDEX)) {
-        Ok(text) => Ok(text.contains(FORMAT)),
+    // The format is the first field.
+    let mut start = String::new();
+    match File::open(folder.join(INDEX)).and_then(|file| file.take(1 << 10).read_to_string(&mut start)) {
+        Ok(_) => Ok(start.contains(FORMAT)),
         // It may be the index of something else, or no file.
         Err(error) if error.raw_os_error().is_none() => Ok(false),
         Err(error)

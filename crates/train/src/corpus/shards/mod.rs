@@ -8,6 +8,7 @@
 //!   tokenizer.json, ..        the tokenizer, in the files of `transformers`
 //! ```
 
+mod cache;
 mod duplicates;
 mod file;
 mod folder;
@@ -26,9 +27,12 @@ use cloze_bert::Tokenizer;
 use rayon::prelude::*;
 use twox_hash::XxHash3_64;
 
-pub(super) use folder::{remove_abandoned, write_folder};
+pub(super) use cache::note_use;
+pub use cache::{CacheTrim, trim_cache};
+pub(super) use folder::{remove_all_abandoned, write_folder};
 pub(super) use index::is_in;
 use index::{INDEX, Index, TokenizerPrint};
+pub(super) use prepare::CacheKey;
 pub use prepare::ShardOptions;
 pub use statistics::{CorpusStatistics, LengthStatistics};
 

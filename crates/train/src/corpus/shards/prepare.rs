@@ -56,6 +56,15 @@ impl ShardOptions {
     }
 }
 
+/// What a cache is found by.
+#[derive(Clone)]
+pub(in crate::corpus) struct CacheKey {
+    /// A hash of text and tokenizer, in hexadecimal.
+    pub(in crate::corpus) key: String,
+    /// The paths of the text, by which it is seen that it has changed.
+    pub(in crate::corpus) source: Vec<String>,
+}
+
 impl CorpusFiles {
     /// Tokenizes these files into a folder of [`Shards`](super::Shards), on all threads of the rayon pool. The tokenizer is
     /// saved there, too. The bytes of the folder depend on the text, the tokenizer and the options, not on the number of
@@ -92,7 +101,7 @@ impl CorpusFiles {
         tokenizer: &Tokenizer,
         (unfinished, shown): (&Path, &Path),
         options: &ShardOptions,
-        key: Option<String>,
+        key: Option<CacheKey>,
     ) -> Result<CorpusStatistics> {
         let mut writer = ShardWriter::new(unfinished, shown, tokenizer, options)?;
         let work = |text: TextPart| TokenPart::of_text(text, tokenizer, options.deduplicate);
@@ -101,7 +110,9 @@ impl CorpusFiles {
         let mut index = writer.finish()?.ok_or_else(|| self.without_sentence())?;
         index.statistics.files = self.files.len() as u64;
         index.statistics.stored_bytes = self.byte_count();
-        index.key = key;
+        if let Some(CacheKey { key, source }) = key {
+            (index.key, index.source) = (Some(key), source);
+        }
         let statistics = index.statistics.clone();
         index.write(unfinished)?;
         tokenizer.save(unfinished)?;
