@@ -24,9 +24,12 @@ use crate::error::{Error, Result};
 
 /// The alignment of buffers: a cache line, which is also the widest vector.
 const ALIGNMENT: usize = 64;
+/// Whether each buffer is an allocation of its own and of exactly its size, so that Miri and the sanitizers see what is read or
+/// written past its end or after it was freed. The latter are built with `--cfg sanitized`.
+const EXACT: bool = cfg!(any(miri, sanitized));
 /// The alignment that is requested from the system allocator. With a larger alignment the allocator would zero the memory
 /// itself and touch every page, instead of taking pages that the system has zeroed.
-const SYSTEM_ALIGNMENT: usize = 16;
+const SYSTEM_ALIGNMENT: usize = if EXACT { ALIGNMENT } else { 16 };
 /// The pool keeps memory as long as used and free blocks together exceed the peak of the used ones by no more than one part
 /// in `SLACK_PART`, plus [`SLACK`] bytes.
 const SLACK_PART: usize = 32;
@@ -61,14 +64,14 @@ impl Block {
     /// Allocates a zeroed block, or returns `None` if the system does not have that much memory.
     fn new(capacity: usize) -> Option<Block> {
         let layout = Block::layout(capacity)?;
-        let memory = if capacity >= MAPPED {
+        let memory = if capacity >= MAPPED && !EXACT {
             let map = memmap2::MmapMut::map_anon(capacity).ok()?;
             // Without huge pages, small ones work too.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             Memory::Mapped(map)
         } else {
-            // SAFETY: the layout has a size above zero, because `size_class` returns at least `ALIGNMENT`.
+            // SAFETY: the layout has a size above zero, because `size_class` returns at least 1.
             Memory::Heap(NonNull::new(unsafe { alloc_zeroed(layout) })?)
         };
         Some(Block { memory, capacity })
@@ -77,7 +80,7 @@ impl Block {
     /// The first aligned byte.
     fn pointer(&mut self) -> NonNull<u8> {
         match &mut self.memory {
-            // SAFETY: `Block::layout` adds room for moving up to the next multiple of `ALIGNMENT`.
+            // SAFETY: `Block::layout` adds room for moving up to the next multiple of `ALIGNMENT`, or has that alignment.
             Memory::Heap(start) => unsafe { start.add(start.align_offset(ALIGNMENT)) },
             // Pages are aligned to more than `ALIGNMENT`, and the address of a map is not null.
             Memory::Mapped(map) => NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling()),
@@ -111,6 +114,9 @@ fn pool() -> MutexGuard<'static, Pool> {
 /// Rounds a size up to its class, so that batches of slightly different sizes share blocks. This wastes at most an eighth.
 /// Returns `None` for sizes beyond the address space.
 pub(crate) fn size_class(bytes: usize) -> Option<usize> {
+    if EXACT {
+        return Some(bytes.max(1));
+    }
     let bytes = bytes.max(ALIGNMENT);
     let step = (bytes.checked_next_power_of_two()? / 16).max(ALIGNMENT);
     bytes.checked_next_multiple_of(step)
@@ -146,6 +152,9 @@ impl Pool {
 
     fn put(&mut self, block: Block) {
         self.used_bytes -= block.capacity;
+        if EXACT {
+            return;
+        }
         self.free_bytes += block.capacity;
         self.free.entry(block.capacity).or_default().push(block);
         self.trim(self.limit(self.peak_bytes));
@@ -287,42 +296,47 @@ impl Buffer {
         self.bytes
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        // SAFETY: `pointer` and `bytes` are initialised memory that `source` keeps alive as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.bytes) }
+    /// Whether the buffer begins where elements of type `T` may.
+    pub(crate) fn is_aligned_for<T>(&self) -> bool {
+        self.pointer.cast::<T>().is_aligned()
     }
 
-    /// The whole buffer as elements.
-    pub(crate) fn slice<T: Pod>(&self) -> &[T] {
-        bytemuck::cast_slice(self.as_bytes())
-    }
-
-    /// The elements `range`. Others may be written meanwhile.
+    /// The elements `range`. Others may be written meanwhile, so the slice covers no more than these.
     ///
     /// # Panics
-    /// Panics if the range is out of bounds.
-    pub(crate) fn part<T: Pod>(&self, range: Range<usize>) -> &[T] {
-        assert!(range.start <= range.end && range.end <= self.bytes / size_of::<T>());
-        // SAFETY: the assertion checked the bounds; the memory is initialised and starts at a multiple of 64 bytes.
-        unsafe { std::slice::from_raw_parts(self.pointer.cast::<T>().as_ptr().add(range.start), range.len()) }
+    /// Panics if the range is out of bounds, or the buffer is a part of a file that is not aligned for `T`.
+    pub(crate) fn slice<T: Pod>(&self, range: Range<usize>) -> &[T] {
+        self.check::<T>(&range);
+        // SAFETY: `check` found the elements aligned and within `bytes` bytes from `pointer` on, which are initialised and which
+        // `source` keeps alive as long as `self`. Whoever writes elements holds a slice of `slice_mut`, whose contract excludes
+        // this one.
+        unsafe { std::slice::from_raw_parts(self.pointer.cast::<T>().as_ptr().wrapping_add(range.start), range.len()) }
+    }
+
+    /// Panics unless the elements `range` lie in the buffer and are aligned.
+    fn check<T>(&self, range: &Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.bytes / size_of::<T>() && self.is_aligned_for::<T>());
     }
 
     /// The elements `range` for writing.
     ///
     /// # Panics
-    /// Panics if the range is out of bounds or the buffer is part of a file.
+    /// Panics if the range is out of bounds or the buffer is a part of a file.
     ///
     /// # Safety
     /// Nothing else may read or write these elements while the slice is alive: either the buffer was just made and is not
     /// shared yet, or its owner checked that no other tensor views it.
     #[allow(clippy::mut_from_ref, reason = "the contract above replaces the borrow checker")]
     pub(crate) unsafe fn slice_mut<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
-        let size = size_of::<T>();
-        assert!(range.start <= range.end && range.end <= self.bytes / size && !self.is_mapped());
+        self.check::<T>(&range);
+        assert!(!self.is_mapped(), "a mapped file is not written");
         self.derived().clear();
-        // SAFETY: the assertion checked the bounds; the memory is initialised and starts at a multiple of 64 bytes; nothing
-        // else accesses the elements by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.cast::<T>().as_ptr().add(range.start), range.len()) }
+        // SAFETY: `check` found the elements aligned and within `bytes` bytes from `pointer` on, which are initialised and which
+        // `source` keeps alive as long as `self`; nothing else accesses them by this function's contract. The memory is a block,
+        // not a file, so it may be written.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.pointer.cast::<T>().as_ptr().wrapping_add(range.start), range.len())
+        }
     }
 }
 
@@ -350,6 +364,11 @@ impl Scratch {
     pub(crate) fn slice_mut<T: Pod>(&mut self) -> &mut [T] {
         // SAFETY: the buffer is never shared, and `self` is borrowed exclusively.
         unsafe { self.0.slice_mut(0..self.0.bytes / size_of::<T>()) }
+    }
+
+    /// The memory as elements, for reading. Nothing may write it meanwhile through [`pointer`](Scratch::pointer).
+    pub(crate) fn slice<T: Pod>(&self) -> &[T] {
+        self.0.slice(0..self.0.bytes / size_of::<T>())
     }
 
     /// The number of bytes.
@@ -382,7 +401,7 @@ mod tests {
         // SAFETY: the buffer was just made and is not shared.
         unsafe { first.slice_mut::<u8>(0..bytes) }.fill(7);
         drop(first);
-        assert!(Buffer::zeroed("test", bytes)?.as_bytes().iter().all(|&byte| byte == 0));
+        assert!(Buffer::zeroed("test", bytes)?.slice::<u8>(0..bytes).iter().all(|&byte| byte == 0));
         Ok(())
     }
 

@@ -128,11 +128,11 @@ impl MappedFile {
             Buffer::mapped(self.map.clone(), start..start.checked_add(bytes)?)
         });
         let buffer = buffer.ok_or_else(|| self.wrong(format!("is truncated: it ends inside tensor {name}")))?;
-        let is_aligned = buffer.as_bytes().as_ptr().align_offset(dtype.size()) == 0;
+        let is_aligned = element!(OP, dtype, T => buffer.is_aligned_for::<T>());
         let storage = match is_aligned {
             true => Storage::Cpu(Arc::new(buffer)),
             false => element!(OP, dtype, T => {
-                let bytes = buffer.as_bytes();
+                let bytes = buffer.slice::<u8>(0..buffer.len());
                 let copy = Tensor::build(OP, &[bytes.len() / dtype.size()], &Device::Cpu, |to: &mut [T]| {
                     bytemuck::cast_slice_mut(to).copy_from_slice(bytes);
                 })?;
