@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+use crate::files::FileMap;
 
 /// The alignment of buffers: a cache line, which is also the widest vector.
 const ALIGNMENT: usize = 64;
@@ -174,8 +175,8 @@ impl Pool {
 
 enum Source {
     Pooled(Option<Block>),
-    #[cfg_attr(not(unix), expect(dead_code, reason = "keeps the file mapped"))]
-    Mapped(Arc<memmap2::Mmap>),
+    #[cfg_attr(any(miri, not(unix)), expect(dead_code, reason = "keeps the file mapped"))]
+    Mapped(Arc<FileMap>),
 }
 
 /// The bytes that tensors view: memory of the pool, or a part of a mapped file, which is never written.
@@ -237,7 +238,7 @@ impl Buffer {
     }
 
     /// Returns the bytes `range` of a mapped file, or `None` if the range is out of bounds.
-    pub(crate) fn mapped(map: Arc<memmap2::Mmap>, range: Range<usize>) -> Option<Buffer> {
+    pub(crate) fn mapped(map: Arc<FileMap>, range: Range<usize>) -> Option<Buffer> {
         let bytes = map.get(range)?;
         let pointer = NonNull::new(bytes.as_ptr().cast_mut())?;
         let bytes = bytes.len();
@@ -282,7 +283,7 @@ impl Buffer {
     }
 
     fn give_pages_back(&self) {
-        #[cfg(unix)]
+        #[cfg(all(unix, not(miri)))]
         if let Source::Mapped(map) = &self.source {
             let start = self.pointer.as_ptr().addr() - map.as_ptr().addr();
             // If the system refuses, the pages stay.

@@ -5,8 +5,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
-
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::element::element;
@@ -71,10 +69,32 @@ impl TensorEntry {
     }
 }
 
+/// A file in memory. Miri cannot map files, so it reads them.
+#[cfg(not(miri))]
+pub(crate) type FileMap = memmap2::Mmap;
+/// The bytes of a file, in memory of the process.
+#[cfg(miri)]
+pub(crate) type FileMap = memmap2::MmapMut;
+
 /// A file mapped into memory.
 pub(super) struct MappedFile {
     path: PathBuf,
-    map: Arc<Mmap>,
+    map: Arc<FileMap>,
+}
+
+/// Maps a file, which no process may modify as long as the map lives.
+#[cfg(not(miri))]
+fn map(file: &File) -> std::io::Result<FileMap> {
+    // SAFETY: a mapping is sound as long as no process modifies the file, which the documentation of `TensorFile` requires.
+    // Writers of this crate replace files by renaming and never modify them.
+    unsafe { FileMap::map(file) }
+}
+
+#[cfg(miri)]
+fn map(mut file: &File) -> std::io::Result<FileMap> {
+    let mut map = FileMap::map_anon(file.metadata()?.len() as usize)?;
+    std::io::Read::read_exact(&mut file, &mut map)?;
+    Ok(map)
 }
 
 impl MappedFile {
@@ -85,9 +105,7 @@ impl MappedFile {
             return Err(Error::format(path, "is not a file"));
         }
         let file = File::open(path).map_err(cannot_read)?;
-        // SAFETY: a mapping is sound as long as no process modifies the file, which the documentation of `TensorFile`
-        // requires. Writers of this crate replace files by renaming and never modify them.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, "cannot map", error))?;
+        let map = map(&file).map_err(|error| Error::io(path, "cannot map", error))?;
         Ok(MappedFile { path: path.to_path_buf(), map: Arc::new(map) })
     }
 

@@ -17,6 +17,7 @@ mod zip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub(crate) use mapped::FileMap;
 use mapped::{MappedFile, TensorEntries, TensorEntry, shown, shown_list};
 
 pub use replace::{replace_with, retry, sync_directory, write_file_atomically};
