@@ -1,5 +1,6 @@
 //! BERT from scratch in Rust: pre-training, fine-tuning and inference.
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 pub use cloze_bert as bert;
 pub use cloze_tensor as tensor;

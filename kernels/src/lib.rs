@@ -1,6 +1,8 @@
 //! The compiled CUDA kernels of [cloze](https://docs.rs/cloze), which the feature `cuda` of
 //! [cloze-tensor](https://docs.rs/cloze-tensor) launches. The sources are in `cuda/`, one file per family of kernels.
 
+#![forbid(unsafe_code)]
+
 use std::io::Read;
 
 use flate2::read::ZlibDecoder;

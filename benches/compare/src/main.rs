@@ -1,5 +1,7 @@
 //! Runs cloze and its peers on the same workloads in turns, and prints the tables of `docs/src/benchmarks/cpu.md`.
 
+#![forbid(unsafe_code)]
+
 mod agreement;
 mod contestants;
 mod first_answer;

@@ -30,6 +30,8 @@
 //! - `HF_HUB_DOWNLOAD_TIMEOUT`: the time in seconds to wait for an answer or for more data, 30 by default.
 //! - `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`: the proxy.
 
+#![forbid(unsafe_code)]
+
 mod batch;
 mod checkpoint;
 mod config;

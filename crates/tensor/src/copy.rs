@@ -25,7 +25,8 @@ impl Tensor {
 pub(crate) fn copied(from: &Tensor, op: &'static str, dtype: DType) -> Result<Tensor> {
     if !from.is_on_cpu() {
         let to = Tensor::uninitialised(op, from.shape(), dtype, &from.device())?;
-        copy(op, from, &to)?;
+        // SAFETY: `to` was made above and is not shared yet.
+        unsafe { copy(op, from, &to)? };
         return Ok(to);
     }
     if dtype == from.dtype() {
@@ -45,26 +46,35 @@ pub(crate) fn copied(from: &Tensor, op: &'static str, dtype: DType) -> Result<Te
 
 /// Copies the elements of `from` to those of `to`, which has the same shape and, on the CPU, the same element type.
 ///
-/// No other handle may access the elements of `to` meanwhile: it was made by the caller, or is a gradient's place.
-pub(crate) fn copy(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
+/// # Safety
+/// Nothing else may read or write the elements of `to` meanwhile, through any handle on their memory: it was made by the
+/// caller, or is a gradient's place.
+pub(crate) unsafe fn copy(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
     if let Some(result) = on_gpu(op, from, to, false) {
         return result;
     }
     let from = from.values()?;
-    element!(op, to.dtype(), T => assign::<T>(&from, to, |to, from| *to = from));
+    // SAFETY: nothing else accesses the elements of `to` by this function's contract.
+    element!(op, to.dtype(), T => unsafe { assign::<T>(&from, to, |to, from| *to = from) });
     Ok(())
 }
 
-/// Adds the elements of `from` to those of `to`, under the contract of [`copy`].
-pub(crate) fn add(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
+/// Adds the elements of `from` to those of `to`.
+///
+/// # Safety
+/// As for [`copy`].
+pub(crate) unsafe fn add(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
     if to.dtype().is_half() {
-        return copy(op, &to.add(from)?, to);
+        let sum = to.add(from)?;
+        // SAFETY: the contract is the same, and `sum` has memory of its own.
+        return unsafe { copy(op, &sum, to) };
     }
     if let Some(result) = on_gpu(op, from, to, true) {
         return result;
     }
     let from = from.values()?;
-    float!(op, to.dtype(), T => assign::<T>(&from, to, |to, from| *to += from));
+    // SAFETY: nothing else accesses the elements of `to` by this function's contract.
+    float!(op, to.dtype(), T => unsafe { assign::<T>(&from, to, |to, from| *to += from) });
     Ok(())
 }
 
@@ -94,14 +104,17 @@ fn on_gpu(_: &'static str, _: &Tensor, _: &Tensor, _: bool) -> Option<Result<()>
 }
 
 /// Combines each element of `to`, laid out in any way, with that of the row-major `from`.
-fn assign<T: Element>(from: &Tensor, to: &Tensor, combine: impl Fn(&mut T, T)) {
+///
+/// # Safety
+/// As for [`copy`].
+unsafe fn assign<T: Element>(from: &Tensor, to: &Tensor, combine: impl Fn(&mut T, T)) {
     // An empty tensor may be a view that starts past the end.
     if to.elements() == 0 {
         return;
     }
     let start = to.layout().offset;
-    // SAFETY: the callers' contract says that no other handle accesses these elements, and the layout of a tensor stays
-    // within its storage.
+    // SAFETY: nothing else accesses the elements by this function's contract. What lies between them is not accessed through
+    // this slice, but must not be borrowed elsewhere either: all who write to a view hold all of its memory exclusively.
     let elements = unsafe { to.storage().cpu_mut::<T>(start..start + to.layout().span()) };
     strided::assign(elements, to.layout(), from.slice::<T>(), combine);
 }
@@ -111,14 +124,15 @@ pub(crate) fn moved(op: &'static str, tensor: &Tensor, device: &Device) -> Resul
     let source = tensor.values()?;
     let to = Tensor::uninitialised(op, source.shape(), source.dtype(), device)?;
     match (source.storage(), to.storage()) {
-        (Storage::Cpu(_), Storage::Cpu(_)) => copy(op, &source, &to)?,
+        // SAFETY: `to` was made above and is not shared yet.
+        (Storage::Cpu(_), Storage::Cpu(_)) => unsafe { copy(op, &source, &to)? },
         #[cfg(feature = "cuda")]
         (Storage::Cpu(_), Storage::Cuda(there)) => there.write(op, 0, source.bytes())?,
         #[cfg(feature = "cuda")]
         (Storage::Cuda(there), Storage::Cpu(_)) => {
             let size = source.dtype().size();
             let (start, bytes) = (source.layout().offset * size, source.elements() * size);
-            // SAFETY: the storage was made here and is not shared yet.
+            // SAFETY: `to` was made above and is not shared yet.
             there.read(op, start, unsafe { to.storage().cpu_mut::<u8>(0..bytes) })?;
         }
         #[cfg(feature = "cuda")]

@@ -70,7 +70,7 @@ impl ParameterArena {
         if !self.device().is_cpu() {
             const OP: &str = "optimizer step";
             let flat = self.flat_gradients(OP, gradients)?;
-            self.claim(OP, model, |tensor| gradients.contains(tensor))?;
+            let _claimed = self.claim(OP, model, |tensor| gradients.contains(tensor))?;
             let steps: Vec<_> =
                 self.parameters().iter().enumerate().map(|(at, of)| (of.range.clone(), step_of(at))).collect();
             for mean in means.iter_mut() {
@@ -115,7 +115,7 @@ impl ParameterArena {
             let reason = format!("the parameters are {} on {}, not f32 on a GPU", self.dtype(), self.device());
             return Err(Error::invalid(OP, reason).into());
         }
-        self.claim(OP, model, |tensor| gradients.contains(tensor))?;
+        let _claimed = self.claim(OP, model, |tensor| gradients.contains(tensor))?;
         let of_gradients = Tensor::from_parts(flat.storage.clone(), self.layout(), DType::F32, Origin::Constant);
         step(&self.flat(), &of_gradients, self.parameters())
     }
@@ -128,22 +128,24 @@ impl ParameterArena {
     pub fn move_average(&self, model: &mut impl Module, average: &mut Tensor, decay: f64) -> Result<()> {
         const OP: &str = "moving average";
         self.check_state(OP, average)?;
-        self.claim(OP, model, |_| true)?;
+        let _claimed = self.claim(OP, model, |_| true)?;
         if !self.device().is_cpu() {
             let kept = average.mul_scalar(decay)?;
-            copy::add(OP, &self.flat().mul_scalar(1.0 - decay)?, &kept)?;
+            // SAFETY: `kept` was just made, and no other handle refers to it.
+            unsafe { copy::add(OP, &self.flat().mul_scalar(1.0 - decay)?, &kept)? };
             *average = kept;
             return Ok(());
         }
-        cpu::average::move_to(average.exclusive_slice::<f32>()?, self.storage().cpu(), decay);
+        cpu::average::move_to(average.exclusive_slice::<f32>()?, self.storage().cpu(0..self.elements()), decay);
         Ok(())
     }
 
     /// Returns a copy of the flat parameters.
     ///
     /// # Errors
-    /// Returns an error if there is not enough memory.
+    /// Returns an error if there is not enough memory, or if another thread is changing the parameters.
     pub fn values(&self) -> Result<Tensor> {
+        let _reading = self.reading("values")?;
         self.flat().copied()
     }
 
@@ -156,9 +158,9 @@ impl ParameterArena {
         const OP: &str = "change of parameters";
         self.check_like(OP, values)?;
         let before = self.values()?;
-        self.claim(OP, model, |_| true)?;
-        // `claim` checked that only the model views the parameters, and the model is borrowed exclusively.
-        copy::copy(OP, values, &self.flat())?;
+        let _claimed = self.claim(OP, model, |_| true)?;
+        // SAFETY: as long as the parameters are claimed, no other handle refers to this memory.
+        unsafe { copy::copy(OP, values, &self.flat())? };
         Ok(before)
     }
 
@@ -196,12 +198,12 @@ impl Gradients {
         match &self.flat {
             Some(Flat { storage, dtype: DType::F32, .. }) => {
                 #[cfg(feature = "cuda")]
-                if let Storage::Cuda(buffer) = storage {
-                    let ranges = self.written(buffer.len() / size_of::<f32>());
+                if let Storage::Cuda(_) = storage {
+                    let ranges = self.written(storage.bytes() / size_of::<f32>());
                     return Ok(crate::cuda_ops::optimizer::sum_of_squares("norm", storage, &ranges)?.sqrt());
                 }
-                let flat = storage.cpu::<f32>();
-                let squares = self.written(flat.len()).into_iter().map(|range| adamw::sum_of_squares(&flat[range]));
+                let ranges = self.written(storage.bytes() / size_of::<f32>()).into_iter();
+                let squares = ranges.map(|range| adamw::sum_of_squares(storage.cpu::<f32>(range)));
                 Ok(timed("gradient norm", Pass::Forward, || squares.sum::<f64>()).sqrt())
             }
             _ => Err(Error::gradient("norm", "the gradients do not mirror an arena of f32 parameters")),

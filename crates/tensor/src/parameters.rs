@@ -5,13 +5,15 @@
 //! So the gradient norm, clipping, an optimizer step and a checkpoint are each one pass over contiguous memory, however many
 //! parameters there are. The tensors of the model become views of their ranges.
 //!
-//! An optimizer step thus writes memory that tensors view. [`claim`](ParameterArena::claim) makes that sound: the model is
-//! borrowed exclusively, must hold the only handle on each parameter, and no other view of the buffer may exist.
+//! An optimizer step thus writes memory that tensors view. [`claim`](ParameterArena::claim) makes that sound: the model must
+//! hold the only handle on each parameter, no other view of the buffer may exist, and the parameters are taken out of the model
+//! until they are written. That the model is borrowed exclusively would not be enough: one that locks its parameters and shares
+//! them could hand out a handle meanwhile.
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use crate::copy;
 use crate::device::Device;
@@ -66,6 +68,8 @@ pub struct ParameterArena {
     parameters: Vec<ParameterRange>,
     /// The layout of the flat buffer.
     layout: Layout,
+    /// Held while the flat buffer is read or written other than through the model.
+    access: RwLock<()>,
 }
 
 /// Elements between the possible starts of parameters: a parameter starts on a cache line, and so does its copy in a
@@ -120,7 +124,8 @@ impl ParameterArena {
         let elements = parameters.last().map_or(0, |last| last.range.end.next_multiple_of(ALIGNMENT));
         let storage = Storage::zeroed(GATHER, &device, elements * dtype.size())?;
         let layout = Layout::contiguous(GATHER, &[elements])?;
-        let arena = ParameterArena { id: TensorId::fresh(), storage, dtype, device, parameters, layout };
+        let access = RwLock::default();
+        let arena = ParameterArena { id: TensorId::fresh(), storage, dtype, device, parameters, layout, access };
         arena.adopt_all(model, &trains)?;
         Ok(arena)
     }
@@ -157,9 +162,10 @@ impl ParameterArena {
         let source = tensor.detach().contiguous()?;
         let mut layout = Layout::contiguous(GATHER, &place.shape)?;
         layout.offset = place.range.start;
-        // No handle refers to this range yet: only `gather` calls this, before it returns the arena, and ranges do not overlap.
         let to = Tensor::from_parts(self.storage.clone(), layout, self.dtype, Origin::Constant);
-        copy::copy(GATHER, &source, &to)?;
+        // SAFETY: no handle refers to this range yet: only `gather` calls this, before it returns the arena, and ranges do not
+        // overlap.
+        unsafe { copy::copy(GATHER, &source, &to)? };
         *tensor = Tensor(Arc::new(crate::tensor::Inner {
             id: place.id,
             storage: self.storage.clone(),
@@ -231,9 +237,10 @@ impl ParameterArena {
         if !self.device.is_cpu() {
             return Err(Error::invalid(OP, format!("the parameters are on {}, not in the host's memory", self.device)));
         }
-        self.claim(OP, model, |tensor| gradients.contains(tensor))?;
-        // SAFETY: `claim` checked that only the model views this memory, and `model` is borrowed exclusively.
-        step(unsafe { self.storage.cpu_mut::<T>(0..self.elements()) }, flat.cpu::<T>(), &self.parameters);
+        let _claimed = self.claim(OP, model, |tensor| gradients.contains(tensor))?;
+        // SAFETY: as long as the parameters are claimed, no other handle refers to this memory.
+        let values = unsafe { self.storage.cpu_mut::<T>(0..self.elements()) };
+        step(values, flat.cpu::<T>(0..self.elements()), &self.parameters);
         Ok(())
     }
 
@@ -247,17 +254,40 @@ impl ParameterArena {
         &self.storage
     }
 
-    /// Checks that only `model` holds the flat parameters and that `has_gradient` is true for each. As long as the model stays
-    /// borrowed afterwards, they may be written.
-    pub(crate) fn claim(
-        &self,
+    /// Keeps the flat parameters from being written as long as the guard lives.
+    ///
+    /// # Errors
+    /// Returns an error if they are being written.
+    pub(crate) fn reading(&self, op: &'static str) -> Result<RwLockReadGuard<'_, ()>> {
+        match self.access.try_read() {
+            Ok(guard) => Ok(guard),
+            // A panic in an optimizer step.
+            Err(TryLockError::Poisoned(guard)) => Ok(guard.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Error::gradient(op, "the parameters are being changed")),
+        }
+    }
+
+    /// Takes the flat parameters out of `model`, after checking that it holds the only handles on them and that `has_gradient`
+    /// is true for each. As long as the guard lives, they may be written; then they are put back.
+    pub(crate) fn claim<'a, M: Module>(
+        &'a self,
         op: &'static str,
-        model: &mut impl Module,
+        model: &'a mut M,
         has_gradient: impl Fn(&Tensor) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Claimed<'a, M>> {
+        let access = match self.access.try_write() {
+            Ok(guard) => guard,
+            // A panic in an optimizer step.
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::gradient(op, "the parameters are being read or changed"));
+            }
+        };
+        let absent = Tensor::zeros(&[0], DType::F32, &Device::Cpu)?;
+        let mut claimed = Claimed { model, absent, taken: Vec::with_capacity(self.parameters.len()), _access: access };
         let mut complaint = None;
         let mut expected = self.parameters.iter();
-        model.visit_mut("", &mut |name, tensor| {
+        claimed.model.visit_mut("", &mut |name, tensor| {
             if !tensor.storage().is_same(&self.storage) || complaint.is_some() {
                 return;
             }
@@ -276,6 +306,8 @@ impl ParameterArena {
                 complaint = Some(format!(
                     "{name} has no gradient because the loss does not depend on it: freeze it if that is intended"
                 ));
+            } else {
+                claimed.taken.push(std::mem::replace(tensor, claimed.absent.clone()));
             }
         });
         let missing = expected.next();
@@ -291,6 +323,27 @@ impl ParameterArena {
         }
         // Orders reads through handles that other threads have dropped before the writes that follow.
         fence(Ordering::Acquire);
-        Ok(())
+        Ok(claimed)
+    }
+}
+
+/// The flat parameters, taken out of their model, in which `absent` holds their places. Dropping it puts them back.
+pub(crate) struct Claimed<'a, M: Module> {
+    model: &'a mut M,
+    absent: Tensor,
+    taken: Vec<Tensor>,
+    _access: RwLockWriteGuard<'a, ()>,
+}
+
+impl<M: Module> Drop for Claimed<'_, M> {
+    fn drop(&mut self) {
+        let mut taken = self.taken.drain(..);
+        self.model.visit_mut("", &mut |_, tensor| {
+            if tensor.id() == self.absent.id()
+                && let Some(parameter) = taken.next()
+            {
+                *tensor = parameter;
+            }
+        });
     }
 }

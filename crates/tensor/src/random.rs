@@ -183,6 +183,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "plain arithmetic, 100,000 draws")]
     fn below_is_uniform_and_in_range() {
         let mut stream = Stream::new(3, Purpose::User, 0, 0, 0);
         let mut counts = [0usize; 7];
@@ -195,6 +196,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "plain arithmetic, 100,000 draws")]
     fn normal_has_its_moments() {
         let mut stream = Stream::new(5, Purpose::User, 0, 0, 0);
         let draws: Vec<f64> = (0..50_000).flat_map(|_| stream.normal_pair()).collect();

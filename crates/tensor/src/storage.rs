@@ -85,10 +85,13 @@ impl Storage {
         }
     }
 
-    /// Returns the elements of memory on the CPU.
-    pub(crate) fn cpu<T: Pod>(&self) -> &[T] {
+    /// Returns the elements `range` of memory on the CPU. Others may be written meanwhile.
+    ///
+    /// # Panics
+    /// Panics if the range is out of bounds.
+    pub(crate) fn cpu<T: Pod>(&self, range: Range<usize>) -> &[T] {
         match self {
-            Storage::Cpu(buffer) => buffer.slice(),
+            Storage::Cpu(buffer) => buffer.slice(range),
             #[cfg(feature = "cuda")]
             Storage::Cuda(_) => unreachable!("{ON_A_GPU}"),
         }
@@ -121,6 +124,15 @@ impl Storage {
             Storage::Cuda(buffer) => buffer.clear("clear", range.start, range.len())?,
         }
         Ok(())
+    }
+
+    /// Returns the number of bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Storage::Cpu(buffer) => buffer.len(),
+            #[cfg(feature = "cuda")]
+            Storage::Cuda(buffer) => buffer.len(),
+        }
     }
 
     /// Returns the number of handles on this memory.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytemuck::Pod;
+
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::element::{Element, TensorData, element, wrong_dtype};
@@ -231,22 +233,29 @@ impl Tensor {
     /// Returns the elements of a row-major tensor. Call [`Tensor::contiguous`] first if the layout is not known.
     pub(crate) fn slice<T: Element>(&self) -> &[T] {
         debug_assert!(self.layout().is_contiguous());
-        &self.strided_slice()[..self.elements()]
+        self.strided_slice()
     }
 
-    /// Returns the memory from the first element on, to be read with the strides of the layout.
+    /// Returns the memory from the first element to the last, to be read with the strides of the layout.
     pub(crate) fn strided_slice<T: Element>(&self) -> &[T] {
         debug_assert_eq!(T::DTYPE, self.dtype());
+        self.memory(self.layout().span())
+    }
+
+    /// Returns `span` elements from the first on.
+    fn memory<T: Pod>(&self, span: usize) -> &[T] {
         // An empty tensor may be a view that starts past the end.
-        self.storage().cpu().get(self.layout().offset..).unwrap_or_default()
+        if span == 0 {
+            return &[];
+        }
+        let start = self.layout().offset * self.dtype().size() / size_of::<T>();
+        self.storage().cpu(start..start + span)
     }
 
     /// Returns the elements of a row-major tensor as bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         debug_assert!(self.layout().is_contiguous());
-        let start = self.layout().offset * self.dtype().size();
-        // An empty tensor may be a view that starts past the end.
-        self.storage().cpu().get(start..start + self.elements() * self.dtype().size()).unwrap_or_default()
+        self.memory(self.elements() * self.dtype().size())
     }
 
     /// Returns the elements in row-major order.
@@ -272,10 +281,13 @@ impl Tensor {
         Ok(self.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.slice::<f64>()[0])
     }
 
-    /// Sets the elements of a row-major tensor to zero. No other handle may read or write them meanwhile.
-    pub(crate) fn clear(&self) -> Result<()> {
+    /// Sets the elements of a row-major tensor to zero.
+    ///
+    /// # Safety
+    /// Nothing else may read or write the elements meanwhile, through any handle on their memory.
+    pub(crate) unsafe fn clear(&self) -> Result<()> {
         let (start, bytes) = (self.layout().offset * self.dtype().size(), self.elements() * self.dtype().size());
-        // SAFETY: the caller holds the only handle through which these elements are accessed.
+        // SAFETY: these bytes are those elements, which nothing else accesses by this function's contract.
         unsafe { self.storage().clear(start..start + bytes) }
     }
 

@@ -1,5 +1,7 @@
 //! Training for BERT: corpora, sentence pairs and masking; labelled data for every head; AdamW, the trainer and metrics.
 
+#![deny(unsafe_code)]
+
 mod class_labels;
 mod classification;
 pub mod communicator;

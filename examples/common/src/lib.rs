@@ -2,6 +2,8 @@
 //!
 //! An example reads best from top to bottom, so this crate holds only what several of them would repeat.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 pub mod built_in;
 mod exit;

@@ -89,6 +89,7 @@ mod tests {
     use crate::precision::Precision;
 
     #[test]
+    #[cfg_attr(miri, ignore = "runs every operation hundreds of times, as the others do once")]
     fn gradients_agree_with_finite_differences() {
         for case in ops::cases().0 {
             checks::finite_differences(&case).unwrap_or_else(|message| panic!("{}: {message}", case.label));
@@ -153,6 +154,7 @@ mod tests {
 
     /// In `x + f(x)`, the gradient of x has two contributions, one of which is the gradient of the sum itself.
     #[test]
+    #[cfg_attr(miri, ignore = "runs every operation hundreds of times, as the others do once")]
     fn gradients_beside_a_residual_agree_with_finite_differences() {
         let mut checked = 0;
         for case in ops::cases().0 {
@@ -172,6 +174,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "runs every operation hundreds of times, as the others do once")]
     fn every_operation_has_a_case_and_a_backward_that_runs() {
         let covered: HashSet<&str> = ops::cases().0.iter().map(|case| case.op).collect();
         for op in ops::REGISTRY {
@@ -193,6 +196,7 @@ mod tests {
 
     /// A backward that is off by 0.1 % must fail the gradient check.
     #[test]
+    #[cfg_attr(miri, ignore = "runs every operation hundreds of times, as the others do once")]
     fn the_gradient_check_notices_a_spoiled_backward() {
         for op in ops::REGISTRY {
             mutation::spoil(Some(op));

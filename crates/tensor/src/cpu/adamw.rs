@@ -17,7 +17,7 @@ use super::real::Real;
 use super::simd::simd;
 
 /// Elements in a block.
-const BLOCK: usize = 1 << 16;
+const BLOCK: usize = if cfg!(miri) { 1 << 7 } else { 1 << 16 };
 
 /// One step of AdamW (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2017) with bias
 /// correction (D. P. Kingma, J. Ba, 2014), as PyTorch computes it.
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::cpu::parallel::testing::with_threads;
     use crate::cpu::simd::testing::{at_each_level, steady_level};
-    use crate::cpu::testing::{SIZES, close, random_in, wide};
+    use crate::cpu::testing::{SIZES, close, random_in, small_for_miri, wide};
 
     /// The algorithm as PyTorch's documentation states it, line by line.
     fn reference(p: &mut [f64], gradients: &[Vec<f64>], lr: f64, decay: f64, clip: f64) {
@@ -165,7 +165,7 @@ mod tests {
                 check::<f64>(n, 1e-14);
             }
         });
-        check::<f32>(100_000, 1e-6);
+        check::<f32>(small_for_miri(100_000, 300), 1e-6);
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn squares_do_not_depend_on_the_number_of_threads() {
         let _steady = steady_level();
-        let x = random_in::<f32>(300_000, 3);
+        let x = random_in::<f32>(small_for_miri(300_000, 500), 3);
         let [one, two, five, team] = with_threads(|| sum_of_squares(&x));
         assert!(one == two && one == five && one == team);
     }

@@ -146,6 +146,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "statistics of 150,000 elements")]
     fn drops_at_its_rate_and_keeps_the_mean() {
         let (width, count) = (768, 200);
         for p in [0.1, 0.5] {

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::cpu::parallel::testing::with_threads;
     use crate::cpu::simd::testing::{at_each_level, steady_level};
-    use crate::cpu::testing::{SIZES, close, dot, numeric_gradient, random, random_in, wide};
+    use crate::cpu::testing::{SIZES, close, dot, numeric_gradient, random, random_in, small_for_miri, wide};
     use crate::random::{Purpose, Stream};
 
     fn random_ids(n: usize, below: usize, seed: u64) -> Vec<u32> {
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn scatter_does_not_depend_on_the_number_of_threads() {
         let _steady = steady_level();
-        let (width, count) = (768, 500);
+        let (width, count) = (small_for_miri(768, 130), small_for_miri(500, 20));
         let (ids, rows) = (random_ids(count, 11, 1), random_in::<f32>(count * width, 2));
         let [one, two, five, team] = with_threads(|| {
             let mut table = vec![f32::NAN; 11 * width];

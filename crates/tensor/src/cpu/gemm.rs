@@ -82,14 +82,13 @@ impl<T: Real> Gemm<'_, T> {
         if self.a.rows == 0 || self.b.cols == 0 {
             return;
         }
-        // SAFETY: C is valid by this function's contract, and is cast to its own type.
-        unsafe {
-            if T::DTYPE == DType::F32 {
-                let kernel = Kernel::of(self.precision);
-                driver::run_serially(self.cast(), c.cast(), stride, kernel, space);
-            } else {
-                driver::run_serially(self.cast(), c.cast(), stride, Kernel::of_f64(), space);
-            }
+        if T::DTYPE == DType::F32 {
+            let kernel = Kernel::of(self.precision);
+            // SAFETY: C is valid by this function's contract, and is cast to its own type.
+            unsafe { driver::run_serially(self.cast(), c.cast(), stride, kernel, space) };
+        } else {
+            // SAFETY: as above.
+            unsafe { driver::run_serially(self.cast(), c.cast(), stride, Kernel::of_f64(), space) };
         }
     }
 }

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
     use crate::cpu::parallel::testing::with_threads;
     use crate::cpu::simd::testing::{at_each_level, steady_level};
-    use crate::cpu::testing::{SIZES, close, dot, numeric_gradient, random, random_in, wide};
+    use crate::cpu::testing::{SIZES, close, dot, numeric_gradient, random, random_in, small_for_miri, wide};
 
     const EPS: f64 = 1e-12;
 
@@ -376,6 +376,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "runs the forward hundreds of times")]
     fn backward_equals_finite_differences() {
         at_each_level(|_| {
             for width in [2, 15, 16, 33] {
@@ -427,7 +428,7 @@ mod tests {
     #[test]
     fn f32_backward_is_near_f64_and_the_same_for_any_number_of_threads() {
         let _steady = steady_level();
-        let (count, width) = (133, 768);
+        let (count, width) = (small_for_miri(133, 9), small_for_miri(768, 40));
         let n = count * width;
         let (z, dy, gamma) = (random_in::<f32>(n, 1), random_in::<f32>(n, 2), random_in::<f32>(width, 3));
         fn run<T: Real>(z: &[T], dy: &[T], gamma: &[T]) -> [Vec<T>; 3] {

@@ -271,6 +271,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "plain arithmetic, at 60,000 points")]
     fn f32_functions_are_accurate() {
         check("exp", &grid(-86.8, 88.7, 20_001), 0.0, 2.5e-7, Real::exp, f64::exp);
         check("exp", &grid(-1.0, 1.0, 5_001), 0.0, 1.5e-7, Real::exp, f64::exp);
@@ -285,6 +286,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "plain arithmetic, at 60,000 points")]
     fn f64_normal_is_accurate() {
         for i in -60..=60 {
             let x = i as f64 * 0.13;

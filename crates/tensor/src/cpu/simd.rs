@@ -132,16 +132,17 @@ fn best() -> Level {
 /// Prefetches the cache line at an address, which need not be valid, into cache level `CACHE`, 1 or 2.
 #[inline(always)]
 pub(crate) fn prefetch<const CACHE: u8, T>(address: *const T) {
-    // SAFETY: a prefetch of any address is allowed; it only affects the caches. Every x86-64 processor has SSE.
     #[cfg(target_arch = "x86_64")]
-    unsafe {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         match CACHE {
-            1 => _mm_prefetch::<_MM_HINT_T0>(address.cast()),
-            _ => _mm_prefetch::<_MM_HINT_T1>(address.cast()),
+            // SAFETY: a prefetch of any address is allowed; it only affects the caches. Every x86-64 processor has SSE.
+            1 => unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) },
+            // SAFETY: as above.
+            _ => unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) },
         }
     }
-    // SAFETY: as above.
+    // SAFETY: a prefetch of any address is allowed; it only affects the caches.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         use std::arch::asm;
@@ -167,12 +168,16 @@ macro_rules! simd {
             #[inline(always)]
             fn body $(<$($g: $bound),+>)? ($($arg: $t),*) $(-> $r)? $body
 
+            /// # Safety
+            /// The processor must have these features.
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
             fn avx512 $(<$($g: $bound),+>)? ($($arg: $t),*) $(-> $r)? {
                 body $(::<$($g),+>)? ($($arg),*)
             }
 
+            /// # Safety
+            /// The processor must have these features.
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2 $(<$($g: $bound),+>)? ($($arg: $t),*) $(-> $r)? {

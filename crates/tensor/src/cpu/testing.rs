@@ -5,7 +5,15 @@ use crate::random::{Purpose, Stream};
 use super::real::Real;
 
 /// Sizes around the lengths of vector loops: empty, whole, and with remainders.
+#[cfg(not(miri))]
 pub(crate) const SIZES: [usize; 9] = [0, 1, 15, 16, 17, 31, 33, 48, 768];
+#[cfg(miri)]
+pub(crate) const SIZES: [usize; 4] = [0, 1, 17, 33];
+
+/// Returns a size, or a smaller one for Miri, which is a thousand times slower.
+pub(crate) const fn small_for_miri(size: usize, small: usize) -> usize {
+    if cfg!(miri) { small } else { size }
+}
 
 /// Returns `n` standard normal numbers.
 pub(crate) fn random(n: usize, seed: u64) -> Vec<f64> {

@@ -127,11 +127,11 @@ impl GpuExchange {
             return Ok(());
         }
         let stream = self.enter(OP)?;
+        let work = Work::Write { to: pointer, from: bytes.as_ptr().cast(), bytes: length };
         // SAFETY: `place` returned memory of the tensor, and the copy is waited for while `bytes` is borrowed.
-        unsafe {
-            Work::Write { to: pointer, from: bytes.as_ptr().cast(), bytes: length }.launch(OP, stream)?;
-            self.device.waited(result::stream::synchronize(stream))
-        }
+        unsafe { work.launch(OP, stream)? };
+        // SAFETY: the stream belongs to this value, and `enter` made its context current.
+        self.device.waited(unsafe { result::stream::synchronize(stream) })
     }
 
     /// Rounds f32 elements to bf16. Their number is a multiple of 8.
@@ -203,12 +203,11 @@ impl Drop for GpuExchange {
         if self.device.0.stream.enter("exchange").is_err() {
             return;
         }
-        // SAFETY: the handles belong to this value. The driver finishes what is under way.
-        unsafe {
-            if !self.event.is_null() {
-                let _ = result::event::destroy(self.event);
-            }
-            let _ = result::stream::destroy(self.stream);
+        if !self.event.is_null() {
+            // SAFETY: the event belongs to this value. The driver finishes what is under way.
+            let _ = unsafe { result::event::destroy(self.event) };
         }
+        // SAFETY: the stream belongs to this value. The driver finishes what is under way.
+        let _ = unsafe { result::stream::destroy(self.stream) };
     }
 }

@@ -114,6 +114,7 @@ impl Graph {
             let (graph_of, handle) = (graph.graph, context.handle);
             // SAFETY: the handles belong to this graph and context, and the parameters describe what `Work::launch` would
             // enqueue. The driver copies them together with the arguments.
+            #[expect(clippy::multiple_unsafe_ops_per_block, reason = "makes one of several calls")]
             let added = Node::with(work, |node| unsafe {
                 match node {
                     Node::Kernel(kernel) => sys::cuGraphAddKernelNode_v2(to, graph_of, after, count, kernel),
@@ -146,6 +147,7 @@ impl Graph {
             let (graph, handle) = (self.executable, context.handle);
             // SAFETY: the node belongs to the graph that `executable` was instantiated from. The driver copies the
             // parameters together with the arguments.
+            #[expect(clippy::multiple_unsafe_ops_per_block, reason = "makes one of several calls")]
             let answer = Node::with(work, |to| unsafe {
                 match to {
                     Node::Kernel(kernel) => sys::cuGraphExecKernelNodeSetParams_v2(graph, node, kernel),
@@ -168,14 +170,13 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: each handle is null or owned by this value. The driver lets a launch in flight finish.
-        unsafe {
-            if !self.executable.is_null() {
-                let _ = sys::cuGraphExecDestroy(self.executable);
-            }
-            if !self.graph.is_null() {
-                let _ = sys::cuGraphDestroy(self.graph);
-            }
+        if !self.executable.is_null() {
+            // SAFETY: the handle is owned by this value. The driver lets a launch in flight finish.
+            let _ = unsafe { sys::cuGraphExecDestroy(self.executable) };
+        }
+        if !self.graph.is_null() {
+            // SAFETY: as above.
+            let _ = unsafe { sys::cuGraphDestroy(self.graph) };
         }
     }
 }

@@ -293,8 +293,10 @@ fn check_answer(functions: &Functions, handle: Handle, call: &str, answer: Answe
         // SAFETY: NCCL returns a text that ends with a zero, which lives at least until its next call.
         false => unsafe { CStr::from_ptr(text) }.to_string_lossy().trim().replace('\n', " "),
     };
-    // SAFETY: these only read; the handle is null or that of a communicator.
-    let (what, last) = unsafe { (text((functions.error_string)(answer)), text((functions.last_error)(handle))) };
+    // SAFETY: it only looks up a text.
+    let what = text(unsafe { (functions.error_string)(answer) });
+    // SAFETY: it only reads; the handle is null or that of a communicator.
+    let last = text(unsafe { (functions.last_error)(handle) });
     let last = if last.is_empty() { last } else { format!(" ({last})") };
     Err(Error::device(OP, format!("{call}: {what}{last}; NCCL_DEBUG=WARN tells more")))
 }
@@ -315,6 +317,9 @@ impl Drop for Nccl {
                 }
             };
         // SAFETY: as above; the handle is not used any more.
-        unsafe { if is_closed { (self.functions.destroy)(self.handle) } else { (self.functions.abort)(self.handle) } };
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "makes one of several calls")]
+        unsafe {
+            if is_closed { (self.functions.destroy)(self.handle) } else { (self.functions.abort)(self.handle) }
+        };
     }
 }

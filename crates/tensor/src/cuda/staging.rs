@@ -83,12 +83,10 @@ impl Staging {
         }
         let (chunk, used) = (area.chunks[area.at.0].0, area.at.1);
         area.at.1 += room;
+        let to = chunk.as_ptr().wrapping_add(used);
         // SAFETY: the chunk has `room` bytes from `used` on: the loop above skipped chunks with less, and a new one is at
         // least that large. The device reads only bytes before `used` and the other area.
-        unsafe {
-            let to = chunk.as_ptr().add(used);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-            Ok(to.cast_const().cast())
-        }
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(to.cast_const().cast())
     }
 }

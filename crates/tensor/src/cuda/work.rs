@@ -100,6 +100,7 @@ impl Work {
     /// the current context.
     pub(super) unsafe fn launch(&self, op: &'static str, stream: sys::CUstream) -> Result<()> {
         // SAFETY: this function's contract covers each of the four calls.
+        #[expect(clippy::multiple_unsafe_ops_per_block, reason = "makes one of several calls")]
         let asked = unsafe {
             match self {
                 Work::Kernel(Kernel { function, grid, threads, shared, arguments, .. }) => {

@@ -206,7 +206,8 @@ pub(super) fn sum(op: &'static str, x: &Tensor, shape: &[usize]) -> Result<Tenso
     }
     let (count, summed) = (kept.elements(), over.elements());
     if summed == 0 {
-        to.clear()?;
+        // SAFETY: `to` was made above and is not shared yet.
+        unsafe { to.clear()? };
         return Ok(to);
     }
     let parts = summed.div_ceil(PART);

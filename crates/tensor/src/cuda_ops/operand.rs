@@ -96,7 +96,8 @@ impl Operand {
         }
         if row != of.columns {
             // The padding of a row is multiplied too.
-            to.clear()?;
+            // SAFETY: `to` was made above and is not shared yet.
+            unsafe { to.clear()? };
         }
         let shape = Dims::new(op, &[of.rows, of.columns])?;
         let view = |tensor: &Tensor, start: usize, step: (usize, usize)| -> Result<Tensor> {
@@ -104,7 +105,9 @@ impl Operand {
                 Layout { shape, strides: Dims::new(op, &[step.0, step.1])?, offset: tensor.layout().offset + start };
             Ok(Tensor::from_parts(tensor.storage().clone(), layout, tensor.dtype(), Origin::Constant))
         };
-        copy(op, &view(of.tensor, of.start, of.step)?, &view(&to, 0, (row, 1))?)?;
+        let (source, place) = (view(of.tensor, of.start, of.step)?, view(&to, 0, (row, 1))?);
+        // SAFETY: `to`, which `place` views, was made above and is not read yet.
+        unsafe { copy(op, &source, &place)? };
         Ok(Operand { tensor: to, rows, columns, row, scale: of.scale.cloned() })
     }
 

@@ -98,7 +98,8 @@ pub(crate) fn scaled(
 ) -> Result<Scale> {
     let device = device_of(op, to)?;
     let scale = fresh(op, &[2], DType::F32, &device)?;
-    scale.clear()?;
+    // SAFETY: `scale` was just made.
+    unsafe { scale.clear()? };
     let arguments = Arguments {
         from,
         to: pointer(to),

@@ -5,8 +5,6 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
-
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::element::element;
@@ -72,10 +70,32 @@ impl TensorEntry {
     }
 }
 
+/// A file in memory. Miri cannot map files, so it reads them.
+#[cfg(not(miri))]
+pub(crate) type FileMap = memmap2::Mmap;
+/// The bytes of a file, in memory of the process.
+#[cfg(miri)]
+pub(crate) type FileMap = memmap2::MmapMut;
+
 /// A file mapped into memory.
 pub(super) struct MappedFile {
     path: PathBuf,
-    map: Arc<Mmap>,
+    map: Arc<FileMap>,
+}
+
+/// Maps a file, which no process may modify as long as the map lives.
+#[cfg(not(miri))]
+fn map(file: &File) -> std::io::Result<FileMap> {
+    // SAFETY: a mapping is sound as long as no process modifies the file, which the documentation of `TensorFile` requires.
+    // Writers of this crate replace files by renaming and never modify them.
+    unsafe { FileMap::map(file) }
+}
+
+#[cfg(miri)]
+fn map(mut file: &File) -> std::io::Result<FileMap> {
+    let mut map = FileMap::map_anon(file.metadata()?.len() as usize)?;
+    std::io::Read::read_exact(&mut file, &mut map)?;
+    Ok(map)
 }
 
 impl MappedFile {
@@ -86,9 +106,7 @@ impl MappedFile {
             return Err(Error::format(path, "is not a file"));
         }
         let file = File::open(path).map_err(cannot_read)?;
-        // SAFETY: a mapping is sound as long as no process modifies the file, which the documentation of `TensorFile`
-        // requires. Writers of this crate replace files by renaming and never modify them.
-        let map = retry(|| unsafe { Mmap::map(&file) }).map_err(|error| Error::io(path, "cannot map", error))?;
+        let map = retry(|| map(&file)).map_err(|error| Error::io(path, "cannot map", error))?;
         Ok(MappedFile { path: path.to_path_buf(), map: Arc::new(map) })
     }
 
@@ -129,11 +147,11 @@ impl MappedFile {
             Buffer::mapped(self.map.clone(), start..start.checked_add(bytes)?)
         });
         let buffer = buffer.ok_or_else(|| self.wrong(format!("is truncated: it ends inside tensor {name}")))?;
-        let is_aligned = buffer.as_bytes().as_ptr().align_offset(dtype.size()) == 0;
+        let is_aligned = element!(OP, dtype, T => buffer.is_aligned_for::<T>());
         let storage = match is_aligned {
             true => Storage::Cpu(Arc::new(buffer)),
             false => element!(OP, dtype, T => {
-                let bytes = buffer.as_bytes();
+                let bytes = buffer.slice::<u8>(0..buffer.len());
                 let copy = Tensor::build(OP, &[bytes.len() / dtype.size()], &Device::Cpu, |to: &mut [T]| {
                     bytemuck::cast_slice_mut(to).copy_from_slice(bytes);
                 })?;

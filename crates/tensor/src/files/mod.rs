@@ -19,6 +19,7 @@ mod zip;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+pub(crate) use mapped::FileMap;
 use mapped::{MappedFile, TensorEntries, TensorEntry, shown, shown_list};
 
 pub use claim::{claim_abandoned, create_claimed, try_lock};

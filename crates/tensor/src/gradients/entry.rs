@@ -65,7 +65,8 @@ impl Entry {
         if self.place.is_some() {
             let value = self.allocate(self.place.as_ref())?;
             if self.rows.is_none() {
-                value.clear()?;
+                // SAFETY: `value` is the place of this gradient in the flat buffer, of which `Gradients::get` hands out copies only.
+                unsafe { value.clear()? };
             }
             self.value = Some(value);
         }
@@ -119,7 +120,8 @@ impl Entry {
             let sum = match self.late.take() {
                 Some(earlier) => {
                     let sum = earlier.copied()?;
-                    copy::add(OP, &contribution, &sum)?;
+                    // SAFETY: `sum` was just made.
+                    unsafe { copy::add(OP, &contribution, &sum)? };
                     sum
                 }
                 None => contribution,
@@ -129,13 +131,16 @@ impl Entry {
         }
         self.value = Some(match (self.take_exclusive()?, &self.place) {
             (Some(sum), _) => {
-                copy::add(OP, &contribution, &sum)?;
+                // SAFETY: `take_exclusive` returned memory that no other handle refers to.
+                unsafe { copy::add(OP, &contribution, &sum)? };
                 sum
             }
             (None, None) => contribution,
             (None, place) => {
                 let value = self.allocate(place.as_ref())?;
-                copy::copy(OP, &contribution, &value)?;
+                // SAFETY: `value` is new, or the place of this gradient in the flat buffer, of which `Gradients::get` hands out
+                // copies only; no destination has it open.
+                unsafe { copy::copy(OP, &contribution, &value)? };
                 value
             }
         });

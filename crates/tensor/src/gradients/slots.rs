@@ -133,7 +133,8 @@ impl Destination<'_> {
     pub(crate) fn zeroed(&mut self) -> Result<&Tensor> {
         self.rows = None;
         if !std::mem::replace(&mut self.accumulate, true) {
-            self.tensor().clear()?;
+            // SAFETY: `open` returned memory that no other handle refers to, and `self` is borrowed exclusively.
+            unsafe { self.tensor().clear()? };
         }
         Ok(self.tensor())
     }

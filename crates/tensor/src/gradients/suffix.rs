@@ -34,7 +34,7 @@ impl FinalGradients<'_> {
     /// a gradient have arbitrary values. On a GPU there are none: see `on_gpu`.
     pub fn values(&self) -> &[f32] {
         match &self.storage {
-            Storage::Cpu(buffer) => buffer.part(self.start..buffer.len() / size_of::<f32>()),
+            Storage::Cpu(buffer) => buffer.slice(self.start..buffer.len() / size_of::<f32>()),
             #[cfg(feature = "cuda")]
             Storage::Cuda(_) => &[],
         }

@@ -239,3 +239,49 @@ fn visits_that_disagree_are_refused() -> Result<()> {
     refused(ParameterArena::gather(&mut Crooked(two()?), |_| true).map(drop), "disagree at b");
     Ok::<(), Error>(())
 }
+
+/// A model that shares its parameter with others, behind a lock.
+struct Shared(std::sync::Arc<std::sync::Mutex<Tensor>>);
+
+impl Module for Shared {
+    fn visit(&self, name: &str, visitor: &mut dyn FnMut(&str, &Tensor)) {
+        visitor(name, &self.0.lock().expect("no panic"));
+    }
+
+    fn visit_mut(&mut self, name: &str, visitor: &mut dyn FnMut(&str, &mut Tensor)) {
+        visitor(name, &mut self.0.lock().expect("no panic"));
+    }
+}
+
+/// While a step writes the parameters, neither the model nor the arena gives access to them.
+#[test]
+fn parameters_cannot_be_read_while_they_are_written() -> Result<()> {
+    let mut model = Shared(std::sync::Arc::new(std::sync::Mutex::new(leaf(&[1.0, 2.0])?)));
+    let arena = ParameterArena::gather(&mut model, |_| true)?;
+    let mut gradients = arena.gradients()?;
+    let weights = model.0.clone();
+    let held = || weights.lock().expect("no panic").clone();
+    held().mul_scalar(3.0)?.sum_all()?.backward_into(&mut gradients)?;
+    arena.update(&mut model, &gradients, |values: &mut [f32], gradients, _| {
+        assert_eq!(held().elements(), 0);
+        let refused = arena.values().expect_err("they are being written").to_string();
+        assert!(refused.contains("being changed"), "{refused}");
+        values.iter_mut().zip(gradients).for_each(|(value, gradient)| *value += gradient);
+        assert_eq!(held().elements(), 0);
+    })?;
+    assert_eq!(held().to_vec::<f32>()?, [4.0, 5.0]);
+    assert!(held().tracks_grad());
+
+    // A panic puts them back too.
+    let step = |values: &mut [f32], _: &[f32], _: &[crate::parameters::ParameterRange]| {
+        values[0] = 7.0;
+        panic!("spoilt");
+    };
+    let panics = std::panic::AssertUnwindSafe(|| arena.update(&mut model, &gradients, step));
+    assert!(std::panic::catch_unwind(panics).is_err());
+    assert_eq!(held().to_vec::<f32>()?, [7.0, 5.0]);
+    assert_eq!(arena.values()?.to_vec::<f32>()?[..2], [7.0, 5.0]);
+    arena.update(&mut model, &gradients, |values: &mut [f32], _, _| values[0] = 8.0)?;
+    assert_eq!(held().to_vec::<f32>()?, [8.0, 5.0]);
+    Ok(())
+}

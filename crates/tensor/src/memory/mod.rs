@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytemuck::Pod;
 
 use crate::error::{Error, Result};
+use crate::files::FileMap;
 pub use dry_run::DryRun;
 #[cfg(feature = "cuda")]
 pub(crate) use dry_run::with_gpu;
@@ -60,8 +61,8 @@ enum Source {
         /// The pool of the dry run that the block belongs to, if it is no memory.
         dry: Option<Arc<Mutex<Pool>>>,
     },
-    #[cfg_attr(not(unix), expect(dead_code, reason = "keeps the file mapped"))]
-    Mapped(Arc<memmap2::Mmap>),
+    #[cfg_attr(any(miri, not(unix)), expect(dead_code, reason = "keeps the file mapped"))]
+    Mapped(Arc<FileMap>),
 }
 
 /// The bytes that tensors view: memory of the pool, or a part of a mapped file, which is never written.
@@ -126,7 +127,7 @@ impl Buffer {
     }
 
     /// Returns the bytes `range` of a mapped file, or `None` if the range is out of bounds.
-    pub(crate) fn mapped(map: Arc<memmap2::Mmap>, range: Range<usize>) -> Option<Buffer> {
+    pub(crate) fn mapped(map: Arc<FileMap>, range: Range<usize>) -> Option<Buffer> {
         let bytes = map.get(range)?;
         let pointer = NonNull::new(bytes.as_ptr().cast_mut())?;
         let bytes = bytes.len();
@@ -183,7 +184,7 @@ impl Buffer {
     }
 
     fn give_pages_back(&self) {
-        #[cfg(unix)]
+        #[cfg(all(unix, not(miri)))]
         if let Source::Mapped(map) = &self.source {
             let start = self.pointer.as_ptr().addr() - map.as_ptr().addr();
             // If the system refuses, the pages stay.
@@ -197,42 +198,47 @@ impl Buffer {
         self.bytes
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        // SAFETY: `pointer` and `bytes` are initialised memory that `source` keeps alive as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.bytes) }
+    /// Whether the buffer begins where elements of type `T` may.
+    pub(crate) fn is_aligned_for<T>(&self) -> bool {
+        self.pointer.cast::<T>().is_aligned()
     }
 
-    /// The whole buffer as elements.
-    pub(crate) fn slice<T: Pod>(&self) -> &[T] {
-        bytemuck::cast_slice(self.as_bytes())
-    }
-
-    /// The elements `range`. Others may be written meanwhile.
+    /// The elements `range`. Others may be written meanwhile, so the slice covers no more than these.
     ///
     /// # Panics
-    /// Panics if the range is out of bounds.
-    pub(crate) fn part<T: Pod>(&self, range: Range<usize>) -> &[T] {
-        assert!(range.start <= range.end && range.end <= self.bytes / size_of::<T>());
-        // SAFETY: the assertion checked the bounds; the memory is initialised and starts at a multiple of 64 bytes.
-        unsafe { std::slice::from_raw_parts(self.pointer.cast::<T>().as_ptr().add(range.start), range.len()) }
+    /// Panics if the range is out of bounds, or the buffer is a part of a file that is not aligned for `T`.
+    pub(crate) fn slice<T: Pod>(&self, range: Range<usize>) -> &[T] {
+        self.check::<T>(&range);
+        // SAFETY: `check` found the elements aligned and within `bytes` bytes from `pointer` on, which are initialised and which
+        // `source` keeps alive as long as `self`. Whoever writes elements holds a slice of `slice_mut`, whose contract excludes
+        // this one.
+        unsafe { std::slice::from_raw_parts(self.pointer.cast::<T>().as_ptr().wrapping_add(range.start), range.len()) }
+    }
+
+    /// Panics unless the elements `range` lie in the buffer and are aligned.
+    fn check<T>(&self, range: &Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.bytes / size_of::<T>() && self.is_aligned_for::<T>());
     }
 
     /// The elements `range` for writing.
     ///
     /// # Panics
-    /// Panics if the range is out of bounds or the buffer is part of a file.
+    /// Panics if the range is out of bounds or the buffer is a part of a file.
     ///
     /// # Safety
     /// Nothing else may read or write these elements while the slice is alive: either the buffer was just made and is not
     /// shared yet, or its owner checked that no other tensor views it.
     #[allow(clippy::mut_from_ref, reason = "the contract above replaces the borrow checker")]
     pub(crate) unsafe fn slice_mut<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
-        let size = size_of::<T>();
-        assert!(range.start <= range.end && range.end <= self.bytes / size && !self.is_mapped());
+        self.check::<T>(&range);
+        assert!(!self.is_mapped(), "a mapped file is not written");
         self.derived().clear();
-        // SAFETY: the assertion checked the bounds; the memory is initialised and starts at a multiple of 64 bytes; nothing
-        // else accesses the elements by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.cast::<T>().as_ptr().add(range.start), range.len()) }
+        // SAFETY: `check` found the elements aligned and within `bytes` bytes from `pointer` on, which are initialised and which
+        // `source` keeps alive as long as `self`; nothing else accesses them by this function's contract. The memory is a block,
+        // not a file, so it may be written.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.pointer.cast::<T>().as_ptr().wrapping_add(range.start), range.len())
+        }
     }
 }
 
@@ -262,6 +268,11 @@ impl Scratch {
         unsafe { self.0.slice_mut(0..self.0.bytes / size_of::<T>()) }
     }
 
+    /// The memory as elements, for reading. Nothing may write it meanwhile through [`pointer`](Scratch::pointer).
+    pub(crate) fn slice<T: Pod>(&self) -> &[T] {
+        self.0.slice(0..self.0.bytes / size_of::<T>())
+    }
+
     /// The number of bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.bytes
@@ -284,7 +295,7 @@ mod tests {
         // SAFETY: the buffer was just made and is not shared.
         unsafe { first.slice_mut::<u8>(0..bytes) }.fill(7);
         drop(first);
-        assert!(Buffer::zeroed("test", bytes)?.as_bytes().iter().all(|&byte| byte == 0));
+        assert!(Buffer::zeroed("test", bytes)?.slice::<u8>(0..bytes).iter().all(|&byte| byte == 0));
         Ok(())
     }
 

@@ -6,9 +6,12 @@ use std::ptr::NonNull;
 
 /// The alignment of buffers: a cache line, which is also the widest vector.
 pub(super) const ALIGNMENT: usize = 64;
+/// Whether each buffer is an allocation of its own and of exactly its size, so that Miri and the sanitizers see what is read or
+/// written past its end or after it was freed. The latter are built with `--cfg sanitized`.
+const EXACT: bool = cfg!(any(miri, sanitized));
 /// The alignment that is requested from the system allocator. With a larger alignment the allocator would zero the memory
 /// itself and touch every page, instead of taking pages that the system has zeroed.
-const SYSTEM_ALIGNMENT: usize = 16;
+const SYSTEM_ALIGNMENT: usize = if EXACT { ALIGNMENT } else { 16 };
 /// The pool keeps memory as long as used and free blocks together exceed the peak of the used ones by no more than one part
 /// in `SLACK_PART`, plus [`SLACK`] bytes.
 const SLACK_PART: usize = 32;
@@ -43,14 +46,14 @@ impl Block {
     /// Allocates a zeroed block, or returns `None` if the system does not have that much memory.
     pub(super) fn new(capacity: usize) -> Option<Block> {
         let layout = Block::layout(capacity)?;
-        let memory = if capacity >= MAPPED {
+        let memory = if capacity >= MAPPED && !EXACT {
             let map = memmap2::MmapMut::map_anon(capacity).ok()?;
             // Without huge pages, small ones work too.
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             Memory::Mapped(map)
         } else {
-            // SAFETY: the layout has a size above zero, because `size_class` returns at least `ALIGNMENT`.
+            // SAFETY: the layout has a size above zero, because `size_class` returns at least 1.
             Memory::Heap(NonNull::new(unsafe { alloc_zeroed(layout) })?)
         };
         Some(Block { memory, capacity })
@@ -69,7 +72,7 @@ impl Block {
     /// The first aligned byte.
     pub(super) fn pointer(&mut self) -> NonNull<u8> {
         match &mut self.memory {
-            // SAFETY: `Block::layout` adds room for moving up to the next multiple of `ALIGNMENT`.
+            // SAFETY: `Block::layout` adds room for moving up to the next multiple of `ALIGNMENT`, or has that alignment.
             Memory::Heap(start) => unsafe { start.add(start.align_offset(ALIGNMENT)) },
             // Pages are aligned to more than `ALIGNMENT`, and the address of a map is not null.
             Memory::Mapped(map) => NonNull::new(map.as_mut_ptr()).unwrap_or(NonNull::dangling()),
@@ -101,6 +104,9 @@ pub(super) struct Pool {
 /// Rounds a size up to its class, so that batches of slightly different sizes share blocks. This wastes at most an eighth.
 /// Returns `None` for sizes beyond the address space.
 pub(crate) fn size_class(bytes: usize) -> Option<usize> {
+    if EXACT {
+        return Some(bytes.max(1));
+    }
     let bytes = bytes.max(ALIGNMENT);
     let step = (bytes.checked_next_power_of_two()? / 16).max(ALIGNMENT);
     bytes.checked_next_multiple_of(step)
@@ -141,6 +147,9 @@ impl Pool {
 
     pub(super) fn put(&mut self, block: Block) {
         self.used_bytes -= block.capacity;
+        if EXACT {
+            return;
+        }
         self.free_bytes += block.capacity;
         self.free.entry(block.capacity).or_default().push(block);
         self.trim(self.limit(self.peak_bytes));

@@ -99,7 +99,9 @@ impl Tensor {
         layout.offset += start * layout.strides[axis];
         Ok(differentiable("narrow", [self], [], self.view(layout), move |[], dy, [dx]| {
             let Some(mut dx) = dx.open()? else { return Ok(()) };
-            copy::add("narrow", &dy, &dx.zeroed()?.narrow(axis, start, length)?)
+            let part = dx.zeroed()?.narrow(axis, start, length)?;
+            // SAFETY: `part` is a view of a destination's memory, to which no other handle refers; `dx` is used again only after it.
+            unsafe { copy::add("narrow", &dy, &part) }
         }))
     }
 

@@ -100,6 +100,7 @@ impl Shard {
         if let Section::Mapped(map, _) = &self.sentence_ends {
             // SAFETY: `MADV_DONTNEED` discards private changes to the pages. This read-only map of a file has none, so a page
             // that is read again has the same content. An error leaves the pages mapped, which is harmless.
+            #[expect(unsafe_code, reason = "releases pages of a mapped file")]
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
     }

@@ -214,11 +214,10 @@ simd! {
             let (p, ds) = (&mut scores.slice_mut::<T>()[..rows * wide], &mut gradients.slice_mut::<T>()[..rows * wide]);
             let query = at.rows(qkv, q, first, rows);
             let dhead = View::new(&dout[first * hidden + q..], rows, size, hidden, 1);
-            // SAFETY: `p` and `ds` are mutable slices of `rows` rows of `wide` elements, at least the `len` of the products.
-            unsafe {
-                attention.product(query, keys.transposed()).serial(p.as_mut_ptr(), wide, space);
-                attention.product(dhead, values.transposed()).serial(ds.as_mut_ptr(), wide, space);
-            }
+            // SAFETY: `p` is a mutable slice of `rows` rows of `wide` elements, at least the `len` of the product.
+            unsafe { attention.product(query, keys.transposed()).serial(p.as_mut_ptr(), wide, space) };
+            // SAFETY: so is `ds`.
+            unsafe { attention.product(dhead, values.transposed()).serial(ds.as_mut_ptr(), wide, space) };
             let bytes = bytes.slice_mut::<u8>();
             if !dropout.is_none() {
                 let identity = (attention.number(sequence), head as u32);
@@ -234,13 +233,13 @@ simd! {
             let later = accumulate || first > 0;
             let [to_q, to_k, to_v] = [(first, rows, q), (0, len, k), (0, len, v)]
                 .map(|(row, rows, column)| dqkv.strided((start + row) * stride + column, rows, size, stride));
+            let (p, ds) = (View::new(p, rows, len, wide, 1), View::new(ds, rows, len, wide, 1));
             // SAFETY: `strided` checked that the head's columns of these rows are in bounds, and no other task has them.
-            unsafe {
-                let (p, ds) = (View::new(p, rows, len, wide, 1), View::new(ds, rows, len, wide, 1));
-                attention.product(ds, keys).accumulate(accumulate).serial(to_q, stride, space);
-                attention.product(ds.transposed(), query).accumulate(later).serial(to_k, stride, space);
-                attention.product(p.transposed(), dhead).accumulate(later).serial(to_v, stride, space);
-            }
+            unsafe { attention.product(ds, keys).accumulate(accumulate).serial(to_q, stride, space) };
+            // SAFETY: as above.
+            unsafe { attention.product(ds.transposed(), query).accumulate(later).serial(to_k, stride, space) };
+            // SAFETY: as above.
+            unsafe { attention.product(p.transposed(), dhead).accumulate(later).serial(to_v, stride, space) };
         }
     }
 

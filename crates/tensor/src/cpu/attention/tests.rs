@@ -4,7 +4,7 @@ use super::*;
 use crate::cpu::parallel::testing::with_threads;
 use crate::cpu::simd::testing::{at_each_level, steady_level};
 use crate::cpu::target::Target;
-use crate::cpu::testing::{close, dot, numeric_gradient, random, random_in, wide};
+use crate::cpu::testing::{close, dot, numeric_gradient, random, random_in, small_for_miri, wide};
 use crate::dropout::Dropout;
 use crate::precision::Precision;
 
@@ -68,7 +68,7 @@ fn run<T: Real>(attention: &AttentionProblem<'_>, qkv: &[T], dout: &[T]) -> [Vec
 
 fn cases() -> Vec<(usize, usize, Vec<u32>, Dropout)> {
     let dropout = Dropout::new(0.3, 11, 12, 13).unwrap();
-    vec![
+    let mut cases = vec![
         (1, 1, vec![0, 1], Dropout::NONE),
         (2, 3, vec![0, 1, 1, 6], dropout),
         (3, 8, vec![0, 17, 18, 34], Dropout::NONE),
@@ -76,7 +76,10 @@ fn cases() -> Vec<(usize, usize, Vec<u32>, Dropout)> {
         (2, 32, vec![0, 64, 65, 198], dropout),
         (1, 64, vec![0, 40, 170], Dropout::NONE),
         (1, 80, vec![0, 33], dropout),
-    ]
+    ];
+    // Miri takes a minute for each of the others.
+    cases.truncate(small_for_miri(cases.len(), 2));
+    cases
 }
 
 fn sequences(cu: &[u32]) -> Vec<u32> {
@@ -113,6 +116,7 @@ fn forward_equals_the_formula_and_f32_backward_is_near_f64() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "runs the forward hundreds of times")]
 fn backward_equals_finite_differences() {
     at_each_level(|_| {
         for (heads, head_size, cu) in [(2, 3, vec![0, 1, 6, 6, 23]), (1, 2, vec![0, 66])] {
@@ -145,20 +149,20 @@ fn backward_equals_finite_differences() {
 #[test]
 fn same_bits_for_any_number_of_threads() {
     let _steady = steady_level();
-    let cu = [0, 128, 143, 150, 400, 401];
+    let cu = if cfg!(miri) { [0, 5, 8, 10, 11, 19] } else { [0, 128, 143, 150, 400, 401] };
     let numbers = sequences(&cu);
     let dropout = Dropout::new(0.1, 1, 2, 3).unwrap();
     let attention = AttentionProblem {
         heads: 4,
-        head_size: 64,
+        head_size: small_for_miri(64, 8),
         scale: 0.125,
         cu_seqlens: &cu,
         sequences: &numbers,
         dropout,
         precision: Precision::F32,
     };
-    let qkv = random_in::<f32>(401 * 3 * 256, 1);
-    let dout = random_in::<f32>(401 * 256, 2);
+    let qkv = random_in::<f32>(cu[5] as usize * 3 * attention.hidden(), 1);
+    let dout = random_in::<f32>(cu[5] as usize * attention.hidden(), 2);
     let [one, two, five, team] = with_threads(|| run(&attention, &qkv, &dout));
     assert!(one == two && one == five && one == team);
 }
@@ -186,13 +190,13 @@ fn extremes_are_finite() {
 
 #[test]
 fn weights_are_what_attention_multiplies_values_with() {
-    let (len, heads, size) = (70, 2, 16);
+    let (len, heads, size) = (small_for_miri(70, 9), 2, 16);
     let mut qkv = random(len * 3 * heads * size, 1);
     let mut p = vec![f64::NAN; heads * len * len];
     weights(&qkv, heads, size, 0.25, &mut p);
     // With values that name their token in one column, the output holds one column of the weights.
     let cu = [0, len as u32];
-    for token in [0, 33, 69] {
+    for token in [0, len / 2, len - 1] {
         for (i, row) in qkv.chunks_mut(3 * heads * size).enumerate() {
             row[2 * heads * size..].fill(if i == token { 1.0 } else { 0.0 });
         }

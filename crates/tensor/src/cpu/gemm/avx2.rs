@@ -2,6 +2,10 @@
 //!
 //! A tile of 6 x 16 takes 12 of the 16 vector registers for sums; two more hold a unit of B and one a broadcast word of A.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the accesses of a loop over a tile or panel have one contract"
+)]
 #![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
 mod int8;

@@ -3,6 +3,10 @@
 //! A tile of 12 x 32 takes 24 of the 32 vector registers for sums. That is enough independent multiply-adds to hide their
 //! latency, and they need only 14 loads: two vectors of B and twelve broadcast words of A for 24 multiply-adds.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the accesses of a loop over a tile or panel have one contract"
+)]
 #![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
 mod pack;

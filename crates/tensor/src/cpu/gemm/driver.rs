@@ -31,6 +31,7 @@ use super::product::Gemm;
 use super::view::{View, ViewMut};
 use crate::cpu::parallel::{Shared, for_tasks};
 use crate::cpu::real::Real;
+use crate::cpu::team::threads;
 use crate::memory::Scratch;
 
 /// Computes a product that has elements.
@@ -196,7 +197,8 @@ impl<'a, T: Real> Job<'a, T> {
     fn can_stream(&self) -> bool {
         let is_aligned = self.c.at(0).addr().is_multiple_of(64) && (self.stride * size_of::<T>()).is_multiple_of(64);
         let is_complete = blocks(self.units).count() == 1 && !self.accumulate && matches!(self.finish, Finish::None);
-        self.kernel.streams && is_aligned && is_complete
+        // Miri does not know the instructions.
+        self.kernel.streams && !cfg!(miri) && is_aligned && is_complete
     }
 
     /// Calls `f` for all panels of A, up to [`TOGETHER`] at a time, with a thread's scratch space.
@@ -254,18 +256,12 @@ impl<'a, T: Real> Job<'a, T> {
         self.for_panels(block, Vec::new, |row, panels| {
             for panel in panels {
                 let rows = block.rows(panel);
-                // SAFETY: no other task has this panel or the scales of its rows.
-                unsafe {
-                    let scales = std::slice::from_raw_parts_mut(block.scales.at(rows.start), rows.len());
-                    pack_activations(
-                        self.a.cast(),
-                        block.first + rows.start,
-                        scales,
-                        row,
-                        (block.mr, is_offset),
-                        |from, units| block.panel(panel, from, units).cast(),
-                    );
-                }
+                // SAFETY: `run` passed a scale for each row of the block, and no other task has those of this panel.
+                let scales = unsafe { std::slice::from_raw_parts_mut(block.scales.at(rows.start), rows.len()) };
+                let (start, form) = (block.first + rows.start, (block.mr, is_offset));
+                let to = |from, units| block.panel(panel, from, units).cast();
+                // SAFETY: the block has room for whole panels, and no other task has this one.
+                unsafe { pack_activations(self.a.cast(), start, scales, row, form, to) };
             }
         });
     }
@@ -275,7 +271,7 @@ impl<'a, T: Real> Job<'a, T> {
         let panels = self.cols.div_ceil(nr);
         let columns = panels.div_ceil(width);
         // If there are too few slices of columns for all threads, several tasks share one, each with a part of the rows.
-        let wanted = 2 * rayon::current_num_threads();
+        let wanted = 2 * threads();
         let parts = if columns >= wanted { 1 } else { wanted.div_ceil(columns).min(block.panels().div_ceil(2)) };
         let height = block.panels().div_ceil(parts);
         let longest = match self.b {
@@ -391,26 +387,25 @@ impl<'a, T: Real> Job<'a, T> {
             },
             _ => Int8Terms::NONE,
         };
+        if last {
+            self.finish.prefetch(self.stride, tile);
+        }
+        let to = TileStore {
+            c: self.c.at(tile.row * self.stride + tile.column),
+            stride: self.stride,
+            rows: tile.rows,
+            cols: tile.cols,
+            accumulate: self.accumulate || from > 0,
+            stream: self.stream && tile.cols == nr,
+            int8,
+            ahead,
+        };
         // SAFETY: the panels are packed and the tile is exclusive by this function's contract; the scales have an element for
         // each row and column of whole panels. The processor has the instructions of the kernel that `Kernel::of` chose.
-        unsafe {
-            if last {
-                self.finish.prefetch(self.stride, tile);
-            }
-            let to = TileStore {
-                c: self.c.at(tile.row * self.stride + tile.column),
-                stride: self.stride,
-                rows: tile.rows,
-                cols: tile.cols,
-                accumulate: self.accumulate || from > 0,
-                stream: self.stream && tile.cols == nr,
-                int8,
-                ahead,
-            };
-            multiply(units, a, b, to);
-            if last {
-                finish(self.finish, self.c.at(0), self.stride, tile);
-            }
+        unsafe { multiply(units, a, b, to) };
+        if last {
+            // SAFETY: as above; `Gemm::write_to` checked that the operands of the epilogue have the size of C.
+            unsafe { finish(self.finish, self.c.at(0), self.stride, tile) };
         }
     }
 }

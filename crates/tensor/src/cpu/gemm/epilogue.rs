@@ -1,5 +1,10 @@
 //! Epilogues: what follows the sum of an element of a product, such as a bias, GELU or the gradient of GELU.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the accesses of a loop over a tile or panel have one contract"
+)]
+
 use super::view::ViewMut;
 use crate::cpu::real::Real;
 use crate::cpu::simd::prefetch;

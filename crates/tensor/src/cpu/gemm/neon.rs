@@ -6,6 +6,10 @@
 //!
 //! The instructions are written in assembly, because not all of their intrinsics are stable.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the accesses of a loop over a tile or panel have one contract"
+)]
 #![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
 mod pack;
@@ -197,6 +201,9 @@ unsafe fn write_int8<const R: usize>(sums: &[[i32; NR]; R], to: TileStore<f32>) 
 }
 
 /// Adds the products of the four quads of `b` and quad `LANE` of `a`.
+///
+/// # Safety
+/// The processor must have `dotprod`.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
 fn sdot<const LANE: i32>(mut sums: int32x4_t, b: int8x16_t, a: int8x16_t) -> int32x4_t {
@@ -209,6 +216,9 @@ fn sdot<const LANE: i32>(mut sums: int32x4_t, b: int8x16_t, a: int8x16_t) -> int
 }
 
 /// Adds the products of 2 rows of `a` and 2 rows of `b`, of 4 bf16 or 8 int8 each.
+///
+/// # Safety
+/// The processor must have `bf16` or `i8mm`.
 #[target_feature(enable = "neon,i8mm,bf16")]
 #[inline]
 fn mmla<const IS_BF16: bool>(mut sums: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {

@@ -17,7 +17,11 @@ const ELEMENTS: usize = 4;
 /// Packs the transpose of weights `[n, k]` for a kernel of `nr` columns with or without an offset for A.
 /// `panel(panel, from, units)` returns the address for a panel's part of a block of k. Returns the scales of the columns,
 /// padded to whole panels, and the initial sums `[blocks, panels, nr]`.
-pub(super) fn pack_weights(
+///
+/// # Safety
+/// Each address must be valid for writes of `units` units of a panel, no two parts may overlap, and nothing else may access them
+/// meanwhile.
+pub(super) unsafe fn pack_weights(
     weights: &[f32],
     n: usize,
     k: usize,
@@ -34,20 +38,22 @@ pub(super) fn pack_weights(
         n * k,
         || vec![0i8; units * ELEMENTS],
         |row, at| {
-            // SAFETY: no other task has this panel, its scales or its sums; `panel` returns room for the panel's words.
-            unsafe {
-                let scales = all_scales.slice(at * nr..(at + 1) * nr);
-                for (column, scale) in scales.iter_mut().enumerate().take(n - at * nr) {
-                    *scale = quantize(&weights[(at * nr + column) * k..][..k], WEIGHT, &mut row[..k]);
-                    for (number, (from, length)) in blocks(units).enumerate() {
-                        let part = &row[from * ELEMENTS..][..length * ELEMENTS];
-                        let start = (number * panels + at) * nr + column;
-                        all_starts.slice(start..start + 1)[0] =
-                            offset * part.iter().map(|&q| i32::from(q)).sum::<i32>();
-                        let to = panel(at, from, length);
-                        for (unit, word) in part.as_chunks::<ELEMENTS>().0.iter().enumerate() {
-                            to.add((unit * nr + column) * ELEMENTS).cast::<[i8; ELEMENTS]>().write(*word);
-                        }
+            // SAFETY: no other task has this panel.
+            let scales = unsafe { all_scales.slice(at * nr..(at + 1) * nr) };
+            for (column, scale) in scales.iter_mut().enumerate().take(n - at * nr) {
+                *scale = quantize(&weights[(at * nr + column) * k..][..k], WEIGHT, &mut row[..k]);
+                for (number, (from, length)) in blocks(units).enumerate() {
+                    let part = &row[from * ELEMENTS..][..length * ELEMENTS];
+                    let start = (number * panels + at) * nr + column;
+                    // SAFETY: no other task has this panel, and this one takes one element at a time.
+                    let sum = unsafe { all_starts.slice(start..start + 1) };
+                    sum[0] = offset * part.iter().map(|&q| i32::from(q)).sum::<i32>();
+                    let to = panel(at, from, length);
+                    for (unit, word) in part.as_chunks::<ELEMENTS>().0.iter().enumerate() {
+                        let to = to.wrapping_add((unit * nr + column) * ELEMENTS).cast::<[i8; ELEMENTS]>();
+                        // SAFETY: `unit` is below `length` and `column` below `nr`, so this word is within the part of the panel at
+                        // `to`, which is valid by this function's contract; no other task has it.
+                        unsafe { to.write(*word) };
                     }
                 }
             }
@@ -57,10 +63,11 @@ pub(super) fn pack_weights(
 }
 
 /// Packs rows of activations, of a row-major A from row `start` on, one for each of `scales`, and writes their scales. The
-/// kernel has `mr` rows, and its A may have an offset. `panel(from, units)` returns the address for the panel's part of a block of k; `row` is working memory.
+/// kernel has `mr` rows, at least as many as there are `scales`, and its A may have an offset. `panel(from, units)` returns the
+/// address for the panel's part of a block of k; `row` is working memory.
 ///
 /// # Safety
-/// Each address must be valid for writes of `units` units of a panel.
+/// Each address must be valid for writes of `units` units of a panel, and nothing else may access them meanwhile.
 pub(super) unsafe fn pack_activations(
     a: View<'_, f32>,
     start: usize,
@@ -79,8 +86,10 @@ pub(super) unsafe fn pack_activations(
             for (unit, word) in row[from * ELEMENTS..][..length * ELEMENTS].as_chunks::<ELEMENTS>().0.iter().enumerate()
             {
                 let word = u32::from_ne_bytes(word.map(|q| q as u8)) ^ flip;
-                // SAFETY: `unit` is below `length` and `i` below `mr`, so this word is within the panel's part.
-                unsafe { to.add(unit * mr + i).write(word) };
+                let to = to.wrapping_add(unit * mr + i);
+                // SAFETY: `unit` is below `length` and `i` below `mr`, so this word is within the part of the panel, which is valid by
+                // this function's contract.
+                unsafe { to.write(word) };
             }
         }
     }

@@ -52,7 +52,9 @@ impl PackedMatrix {
             Packing::Convert { b, .. } => b,
             Packing::Quantize { is_offset } => {
                 let panel = |panel, from, units| packed.panel(panel, from, units).cast();
-                (packed.scales, packed.starts) = pack_weights(matrix, n, k, (kernel.nr, is_offset), panel);
+                // SAFETY: `packed` has room for all panels, of which no two overlap, and no other thread knows it yet.
+                let (scales, starts) = unsafe { pack_weights(matrix, n, k, (kernel.nr, is_offset), panel) };
+                (packed.scales, packed.starts) = (scales, starts);
                 return packed;
             }
         };
@@ -113,10 +115,10 @@ impl PackedMatrix {
 
     /// Converts panels that are kept as bf16 to f32, `to [panels, units, nr]`.
     pub(super) fn widen(&self, panels: Range<usize>, from: usize, units: usize, to: &mut [f32]) {
-        let (start, end) = (self.half(panels.start, from, units), self.half(panels.end, from, units));
-        // SAFETY: the panels of a block lie one after the other, and are only read once the matrix is packed.
-        let halves = unsafe { std::slice::from_raw_parts(start, end.offset_from_unsigned(start)) };
-        widen(halves, to);
+        debug_assert!(self.is_half());
+        // The panels of a block lie one after the other.
+        let start = self.index(panels.start, from, units);
+        widen(&self.panels.slice::<u16>()[start..][..panels.len() * units * self.kernel.nr], to);
     }
 
     /// The initial sums of a tile of int8 in block number `block` of k.

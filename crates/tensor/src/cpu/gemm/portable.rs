@@ -1,6 +1,10 @@
 //! The kernels in plain Rust. They run on every processor, and LLVM vectorises them: on aarch64 for NEON, elsewhere for the
 //! instructions that the caller enables.
 
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "the accesses of a loop over a tile or panel have one contract"
+)]
 #![allow(clippy::needless_range_loop, reason = "loops over a tile use its coordinates")]
 
 use super::epilogue::{Finish, Tile};

@@ -5,7 +5,12 @@ use crate::cpu::parallel::testing::with_threads;
 use crate::cpu::target::Target;
 use crate::cpu::testing::random;
 
-const SHAPES: [(usize, usize, usize); 21] = [
+const SHAPES: &[(usize, usize, usize)] = if cfg!(miri) { &SMALL } else { &LARGE };
+
+/// Several tiles, blocks of k and blocks of rows with the sizes that Miri has, and what is left over of each.
+const SMALL: [(usize, usize, usize); 6] = [(1, 1, 1), (2, 33, 14), (13, 2, 25), (15, 17, 3), (25, 9, 30), (7, 70, 5)];
+
+const LARGE: [(usize, usize, usize); 21] = [
     (1, 1, 1),
     (1, 768, 768),
     (768, 1, 768),
@@ -29,6 +34,12 @@ const SHAPES: [(usize, usize, usize); 21] = [
     (2000, 1, 1000),
 ];
 
+/// These shapes, or smaller ones for Miri.
+fn small_or<const N: usize>(shapes: [(usize, usize, usize); N]) -> Vec<(usize, usize, usize)> {
+    let small = |(m, n, k): (usize, usize, usize)| (m.min(13), n.min(40), k.min(99));
+    shapes.into_iter().map(|shape| if cfg!(miri) { small(shape) } else { shape }).collect()
+}
+
 fn matmul<T: Real>(a: View<'_, T>, b: View<'_, T>, c: ViewMut<'_, T>, accumulate: bool) {
     Gemm::new(a, b).accumulate(accumulate).write_to(c);
 }
@@ -42,7 +53,7 @@ fn stored<T: Real>(rows: usize, cols: usize, transposed: bool, gap: usize, seed:
 
 fn against_naive<T: Real>(tolerance: f64) {
     let mut cases = 0;
-    for (m, n, k) in SHAPES {
+    for &(m, n, k) in SHAPES {
         for layout in 0..4 {
             let gap = 3 * (layout % 3);
             let (a, sa) = stored::<T>(m, k, layout & 1 != 0, gap, 1);
@@ -87,7 +98,8 @@ fn same_bits_for_any_number_of_threads_and_right() {
 fn epilogues(precision: Precision) {
     use crate::cpu::testing::{close, wide};
     let exact = |n, seed| random(n, seed).into_iter().map(|x| half::bf16::from_f64(x).to_f32()).collect::<Vec<_>>();
-    for (m, n, k) in [(1, 1, 1), (5, 33, 7), (12, 32, 64), (25, 100, 13), (70, 130, 500), (130, 40, 801)] {
+    let shapes = [(1, 1, 1), (5, 33, 7), (12, 32, 64), (25, 100, 13), (70, 130, 500), (130, 40, 801)];
+    for (m, n, k) in small_or(shapes) {
         let (a, b) = (exact(k * m, 1), exact(n * k, 2));
         let (bias, u, before) = (exact(n, 3), exact(m * n, 4), exact(m * n, 5));
         let at = |i: usize, j: usize| (0..k).map(|l| a[l * m + i] as f64 * b[j * k + l] as f64).sum::<f64>();
@@ -169,7 +181,7 @@ fn nearest(x: &[f32], limit: f64) -> Vec<f64> {
 fn rows_and_columns_are_rounded_to_int8() {
     use crate::cpu::simd::testing::at_each_level;
     at_each_level(|level| {
-        for (m, n, k) in [(1, 1, 1), (13, 40, 7), (5, 33, 1600), (30, 64, 4000)] {
+        for (m, n, k) in small_or([(1, 1, 1), (13, 40, 7), (5, 33, 1600), (30, 64, 4000)]) {
             let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, false, 0, 1).0, stored(n, k, false, 0, 2).0);
             let rounded = |x: &[f32], limit| x.chunks(k).map(|x| nearest(x, limit)).collect::<Vec<_>>();
             let (a_rounded, b_rounded) = (rounded(&a, 127.0), rounded(&b, 64.0));
@@ -196,7 +208,7 @@ fn rows_and_columns_are_rounded_to_int8() {
 #[test]
 fn what_is_written_past_the_caches_has_the_same_bits() {
     let _steady = crate::cpu::simd::testing::steady_level();
-    for (m, n, k) in [(30, 64, 100), (12, 48, 7), (25, 96, 900)] {
+    for (m, n, k) in small_or([(30, 64, 100), (12, 48, 7), (25, 96, 900)]) {
         let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, true, 0, 1).0, stored(k, n, false, 0, 2).0);
         let results = with_threads(|| {
             [false, true].map(|later| {
@@ -215,7 +227,7 @@ fn what_is_written_past_the_caches_has_the_same_bits() {
 #[test]
 fn packed_matrices_give_the_same_bits() {
     let _steady = crate::cpu::simd::testing::steady_level();
-    for (m, n, k) in [(1, 1, 1), (13, 40, 7), (5, 100, 1601)] {
+    for (m, n, k) in small_or([(1, 1, 1), (13, 40, 7), (5, 100, 1601)]) {
         let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, false, 0, 1).0, stored(n, k, false, 0, 2).0);
         for precision in [Precision::F32, Precision::Bf16, Precision::F16, Precision::Int8] {
             let packed = PackedMatrix::new(&b, n, k, precision);
@@ -251,7 +263,7 @@ fn in_order(k: usize, elements: usize, block: impl Fn(std::ops::Range<usize>) ->
 #[test]
 fn all_levels_give_the_bits_of_the_formula() {
     use crate::cpu::simd::{Level, testing::at_each_level};
-    for (m, n, k) in [(1, 1, 1), (5, 33, 70), (13, 40, 1000), (20, 100, 3203)] {
+    for (m, n, k) in small_or([(1, 1, 1), (5, 33, 70), (13, 40, 1000), (20, 100, 3203)]) {
         let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, false, 0, 1).0, stored(n, k, false, 0, 2).0);
         let f32s = (0..m * n).map(|e| {
             let (a, b) = (&a[e / n * k..][..k], &b[e % n * k..][..k]);
@@ -283,7 +295,7 @@ fn all_levels_give_the_bits_of_the_formula() {
 #[test]
 fn rows_of_int8_do_not_depend_on_their_companions() {
     let _steady = crate::cpu::simd::testing::steady_level();
-    let (m, n, k) = (29, 40, 1700);
+    let (m, n, k) = if cfg!(miri) { (9, 40, 60) } else { (29, 40, 1700) };
     let (a, b): (Vec<f32>, Vec<f32>) = (stored(m, k, false, 0, 1).0, stored(n, k, false, 0, 2).0);
     let product = |a: &[f32]| {
         let mut c = vec![f32::NAN; a.len() / k * n];

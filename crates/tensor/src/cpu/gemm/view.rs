@@ -21,9 +21,13 @@ pub(crate) struct ViewMut<'a, T> {
     pub(super) stride: usize,
 }
 
-/// The number of elements from the first one of a strided matrix to its last.
+/// The number of elements from the first one of a strided matrix to its last, or `usize::MAX` if that is too many.
 pub(super) fn extent(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize {
-    if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 }
+    if rows == 0 || cols == 0 {
+        return 0;
+    }
+    let (last_row, last_col) = ((rows - 1).saturating_mul(row_stride), (cols - 1).saturating_mul(col_stride));
+    last_row.saturating_add(last_col).saturating_add(1)
 }
 
 impl<'a, T> View<'a, T> {

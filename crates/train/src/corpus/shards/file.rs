@@ -114,6 +114,7 @@ pub(super) fn open(folder: &Path, entry: &ShardEntry, index: &Index) -> Result<S
     let file = File::open(&path).map_err(cannot_read)?;
     // SAFETY: the file must not be modified while it is mapped, which the documentation of `Shards` requires. The ids and ends
     // are plain numbers without invalid bit patterns.
+    #[expect(unsafe_code, reason = "maps a file")]
     let map = retry(|| unsafe { Mmap::map(&file) }).map_err(|source| Error::io(&path, "cannot map", source))?;
     let map = Arc::new(map);
     let found = format!("{:032x}", hash(&map));
@@ -142,6 +143,7 @@ fn hash(map: &Mmap) -> u128 {
 /// Releases the pages of a range that begins with a page.
 fn release(map: &Mmap, range: Range<usize>) {
     #[cfg(unix)]
+    #[expect(unsafe_code, reason = "releases pages of a mapped file")]
     // SAFETY: as in `Shard::release`.
     let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     #[cfg(not(unix))]

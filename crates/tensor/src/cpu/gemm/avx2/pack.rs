@@ -55,10 +55,15 @@ unsafe fn transpose<const P: usize, const BITS: u32>(
         let mut quads = [_mm256_setzero_ps(); 4];
         for i in 0..4 {
             let row = |i: usize| operand.data.wrapping_add(i * operand.outer + l + half);
-            // SAFETY: these are 4 elements of rows that exist.
-            let low = if i < rows { unsafe { _mm_loadu_ps(row(i)) } } else { _mm_setzero_ps() };
-            // SAFETY: as above.
-            let high = if i + 4 < rows { unsafe { _mm_loadu_ps(row(i + 4)) } } else { _mm_setzero_ps() };
+            let (mut low, mut high) = (_mm_setzero_ps(), _mm_setzero_ps());
+            if i < rows {
+                // SAFETY: these are 4 elements of a row that exists, valid by this function's contract.
+                low = unsafe { _mm_loadu_ps(row(i)) };
+            }
+            if i + 4 < rows {
+                // SAFETY: as above.
+                high = unsafe { _mm_loadu_ps(row(i + 4)) };
+            }
             quads[i] = round::<BITS>(_mm256_set_m128(high, low));
             // The next group, 8 rows further on.
             prefetch::<1, _>(row(i + 8));
@@ -88,6 +93,9 @@ unsafe fn transpose<const P: usize, const BITS: u32>(
 }
 
 /// Clears the lowest `BITS` bits, rounding to the nearest, ties to even. NaN stays NaN.
+///
+/// # Safety
+/// The processor must have AVX2.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn round<const BITS: u32>(x: __m256) -> __m256 {

@@ -50,7 +50,10 @@ fn groups<const P: usize>(count: usize, units: usize, to: *mut f32) -> impl Iter
 /// rows or columns.
 macro_rules! pack {
     ($name:ident, $along_name:ident, $features:literal, $elements:literal, $along:expr, $across:expr) => {
-        /// Transposes 16 x 16 words at a time.
+        /// The same for an operand whose elements along k are contiguous: transposes 16 x 16 words at a time.
+        ///
+        /// # Safety
+        /// As for [`Pack`](super::super::kernel::Pack).
         #[target_feature(enable = $features)]
         unsafe fn $along_name<const P: usize>(part: Part<f32>, to: *mut f32) {
             let Part { operand: Operand { data, outer, k, .. }, count, from, units } = part;
@@ -186,6 +189,9 @@ pack!(
 );
 
 /// Clears the lowest `BITS` bits, rounding to the nearest, ties to even. NaN stays NaN.
+///
+/// # Safety
+/// The processor must have AVX-512 F.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn round<const BITS: u32>(x: __m512) -> __m512i {
@@ -198,6 +204,9 @@ fn round<const BITS: u32>(x: __m512) -> __m512i {
 }
 
 /// Transposes 16 rows of 16 words.
+///
+/// # Safety
+/// The processor must have AVX-512 F.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn transpose(rows: &mut [__m512i; 16]) {
