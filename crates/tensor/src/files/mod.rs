@@ -105,7 +105,7 @@ impl TensorFile {
                 missing.push(name.as_str());
             }
         }
-        let missing = shown_list(missing.into_iter());
+        let missing = shown_list(missing);
         if !missing.is_empty() {
             return Err(index_file.wrong(format!("missing shards: {missing}")).into());
         }
