@@ -7,13 +7,12 @@
 //! 3. the f32 and bf16 code, forward and backward, at every SIMD level and on a GPU, with f64;
 //! 4. inputs that are transposed, sliced or repeated in memory with row-major inputs.
 //!
-//! `extremes` adds cases at the edges of the number range, for checks 3, and compares f64 itself with formulas there.
+//! `extremes` adds cases at the edges of the number range for check 3, and compares f64 itself with formulas there.
 //!
 //! A coverage test fails if an operation has no case. A mutation test spoils each backward in turn and requires check 1 to
 //! fail.
 
 mod checks;
-#[cfg(test)]
 mod extremes;
 mod input;
 
