@@ -104,7 +104,7 @@ impl Source {
 /// Applies `--cache-limit`.
 fn trim_cache(arguments: &Arguments) -> Result {
     let (Some(cache), Some(limit)) = (&arguments.cache, arguments.cache_limit) else { return Ok(()) };
-    if !(limit >= 0.0) {
+    if limit.is_nan() || limit < 0.0 {
         return Err(format!("--cache-limit is {limit}: must be 0 or more").into());
     }
     let trim = cloze::train::trim_cache(cache, (limit * 1e9) as u64)?;
