@@ -233,6 +233,8 @@ mod x86 {
         Kernel { instructions, operations: 2 * products, run }
     }
 
+    /// # Safety
+    /// The processor must have `avx512f`.
     #[target_feature(enable = "avx512f")]
     pub fn f32_avx512(rounds: usize) {
         let [a, b] = black_box([0.5; 2]).map(|x| _mm512_set1_ps(x));
@@ -245,6 +247,8 @@ mod x86 {
         black_box(sums);
     }
 
+    /// # Safety
+    /// The processor must have `avx2`, `fma`.
     #[target_feature(enable = "avx2,fma")]
     pub fn f32_avx2(rounds: usize) {
         let [a, b] = black_box([0.5; 2]).map(|x| _mm256_set1_ps(x));
@@ -257,6 +261,8 @@ mod x86 {
         black_box(sums);
     }
 
+    /// # Safety
+    /// The processor must have `avx512f`, `avx512bf16`.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub fn bf16_avx512(rounds: usize) {
         let [a, b] = black_box([0.5; 2]).map(|x| _mm512_set1_ps(x)).map(|x| _mm512_cvtne2ps_pbh(x, x));
@@ -269,6 +275,8 @@ mod x86 {
         black_box(sums);
     }
 
+    /// # Safety
+    /// The processor must have `avx512f`, `avx512vnni`.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub fn int8_avx512(rounds: usize) {
         let [a, b] = black_box([0x0102_0304; 2]).map(|x| _mm512_set1_epi32(x));

@@ -16,11 +16,14 @@ use super::state::{State, copy};
 /// A run takes well below a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Fills a folder.
+type Prepare = dyn Fn(&Path) -> io::Result<()> + Sync;
+
 /// A program, and what it is given.
 pub struct Program {
     pub name: &'static str,
     /// Fills an empty folder with the input, and with what earlier runs left.
-    pub prepare: Box<dyn Fn(&Path) -> io::Result<()> + Sync>,
+    pub prepare: Box<Prepare>,
     /// Returns the command that works in this folder. Run again, it continues.
     pub command: Box<dyn Fn(&Path) -> Command + Sync>,
     /// Returns what a failure has damaged in the folder, besides the files that were there before.
