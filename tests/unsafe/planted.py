@@ -10,7 +10,6 @@ import sys
 ROUND = "crates/tensor/src/cpu/team/round.rs"
 EMBEDDING = "crates/tensor/src/cpu/embedding.rs"
 DRIVER = "crates/tensor/src/cpu/gemm/driver.rs"
-PACK = "crates/tensor/src/cpu/gemm/avx512/pack.rs"
 PORTABLE = "crates/tensor/src/cpu/gemm/portable.rs"
 
 # Name: the tool and the tests that find it, the file, what is replaced, and by what.
@@ -46,34 +45,22 @@ BUGS = {
         "self.inside.store(0, std::sync::atomic::Ordering::Relaxed)",
     ),
     "columns-overlap": (
-        "miri embedding::",
-        EMBEDDING,
-        "task * COLUMNS..((task + 1) * COLUMNS).min(width)",
-        "task * COLUMNS..((task + 1) * COLUMNS + 1).min(width)",
-    ),
-    "columns-overlap-2": (
-        "thread embedding::",
+        "miri embedding::tests::scatter",
         EMBEDDING,
         "task * COLUMNS..((task + 1) * COLUMNS).min(width)",
         "task * COLUMNS..((task + 1) * COLUMNS + 1).min(width)",
     ),
     "rows-past-the-tile": (
-        "miri gemm::",
+        "miri gemm::tests::any_strides",
         PORTABLE,
         "        if i >= to.rows {\n            continue;\n        }\n",
         "",
     ),
     "panel-is-freed": (
-        "address attention::",
+        "address attention::tests::extremes",
         DRIVER,
         "scratch.insert(fitting.unwrap_or_else(|| Scratch::new(bytes))).pointer()",
         "fitting.unwrap_or_else(|| Scratch::new(bytes)).pointer()",
-    ),
-    "columns-past-the-panel": (
-        "address gemm::",
-        PACK,
-        "all[used] = (start, to, first(width), first(rows));",
-        "all[used] = (start, to, !0, first(rows));",
     ),
 }
 

@@ -1,5 +1,5 @@
-//! Runs the rounds of `crates/tensor/src/cpu/team/round.rs`, the same file, in every order that its threads can take, and
-//! with every value that the memory model lets a load return.
+//! Runs the rounds of `crates/tensor/src/cpu/team/round.rs`, the same file, in every order that its threads can take with
+//! few preemptions, and with every value that the memory model lets a load return.
 //!
 //! loom also tracks the accesses to [`UnsafeCell`]s: two that are not ordered, one of them a write, fail the model. So a
 //! helper that were still inside a round when its owner goes on would be seen, and so would work that the owner does not see.
