@@ -70,8 +70,8 @@ fn log_sum(x: &[f64]) -> f64 {
 fn logits(classes: usize) -> Vec<(String, Input, (f64, f64))> {
     let shape = [3, classes];
     let with = |name: &str, input: Input, tolerance| (format!("{name}, {classes} classes"), input, tolerance);
-    let signs = |at: usize| if at * 7919 % 3 == 0 { 1e4 } else { -1e4 };
-    let is_masked = move |at: usize| at % classes != classes - 1 && (at % 2 == 0 || at % 256 < 40);
+    let signs = |at: usize| if (at * 7919).is_multiple_of(3) { 1e4 } else { -1e4 };
+    let is_masked = move |at: usize| at % classes != classes - 1 && (at.is_multiple_of(2) || at % 256 < 40);
     vec![
         with("all 0", Input::of(&shape, |_| 0.0), USUAL),
         with("all 10,000", Input::of(&shape, |_| 1e4), LARGE_LOGITS),
