@@ -193,10 +193,17 @@ fn a_case() -> Result {
     run(cases[number.parse::<usize>()?])
 }
 
-/// A run that cannot fit is refused before it begins, with what is needed, what there is and what would fit. It would need more
-/// than a terabyte.
+/// A run that cannot fit is refused before it begins, with what is needed, what there is and what would fit. It would need
+/// 48 GiB.
 #[test]
 fn what_cannot_fit_is_refused() -> Result {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok());
+    if available.is_none_or(|kibibytes: u64| kibibytes > 40 << 20) {
+        println!("SKIPPED: the system has more memory than this run needs, or does not say");
+        return Ok(());
+    }
     let config = BertConfig { num_hidden_layers: 1, intermediate_size: 1 << 16, ..BertConfig::tiny(1000) };
     let mut model = BertForSequenceClassification::new(&config, &Device::Cpu, 1)?;
     let data = Tokens { count: 50_000, length: 64, vocabulary: 1000 };
@@ -204,7 +211,7 @@ fn what_cannot_fit_is_refused() -> Result {
     let error = trainer.run(&data).map(drop).unwrap_err().to_string();
     println!("{error}");
     assert!(
-        error.starts_with("memory: the run needs 1") && error.contains(" more, ") && error.contains(" are available (")
+        error.starts_with("memory: the run needs ") && error.contains(" more, ") && error.contains(" are available (")
     );
     assert!(error.contains("for a batch of 50000 examples with ") && error.contains(" tokens): set batch_size to "));
     assert!(error.ends_with(", or use shorter sequences; check_memory(false) trains anyway"), "{error}");

@@ -103,7 +103,7 @@ fn a_run_with_a_time_budget_equals_one_with_as_many_steps() -> Result {
 fn a_zero_time_budget_makes_one_timed_step_and_one_step() -> Result {
     let (data, config) = data()?;
     let mut model = Watched::new(&config)?;
-    let report = trainer(&mut model).budget(Budget::Time(Duration::ZERO)).run(&data)?;
+    let report = trainer(&mut model).check_memory(false).budget(Budget::Time(Duration::ZERO)).run(&data)?;
     assert_eq!((model.forwards.get(), report.losses.len()), (2, 1));
     Ok(())
 }
@@ -175,7 +175,7 @@ fn a_head_without_labels_is_not_trained() -> Result {
 fn a_nan_loss_ends_the_run_and_leaves_the_model_unchanged() -> Result {
     let (data, config) = data()?;
     let mut model = Watched { broken_from: 3, ..Watched::new(&config)? };
-    let error = trainer(&mut model).steps(10).run(&data).err().ok_or("no error")?.to_string();
+    let error = trainer(&mut model).check_memory(false).steps(10).run(&data).err().ok_or("no error")?.to_string();
     assert!(error.contains("loss") && error.contains("NaN") && error.contains("step 4"), "{error}");
     assert!(error.contains("(first: cls.predictions: mul_scalar: the result has NaN at element 0)"), "{error}");
 

@@ -47,8 +47,8 @@ pub(super) fn predict<D: DataSet, M: Learn<D::Batch>>(
     // What keeps a model from running without values will show in the first step, if it keeps it from training too.
     let memory =
         dry_run(trainer.model, &device, &training, |name| trainable.iter().any(|other| other == name), loss).ok();
-    if let Some(memory) = memory.filter(|_| trainer.check_memory) {
-        check(trainer, &device, &memory, (batch.examples.len(), largest.tokens))?;
+    if let Some(memory) = &memory {
+        check(trainer, &device, memory, (batch.examples.len(), largest.tokens))?;
     }
     Ok(memory)
 }

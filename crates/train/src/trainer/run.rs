@@ -44,7 +44,7 @@ fn run_rank<D: DataSet, M: Learn<D::Batch>>(
     after_step: Callback<'_, M>,
 ) -> Result<TrainingReport> {
     let trainable = prepare(&mut trainer, data)?;
-    let predicted = predict(&mut trainer, data, &trainable)?;
+    let predicted = if trainer.check_memory { predict(&mut trainer, data, &trainable)? } else { None };
     let mut optimizer = make_optimizer(&mut trainer, &trainable)?;
     let mut run = Run::start(&mut trainer, data, &mut optimizer, predicted)?;
     run.train(data, after_step)?;
