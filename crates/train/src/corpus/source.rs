@@ -252,6 +252,7 @@ pub(super) mod tests {
             let (mut source, mut part, mut given) = (Source::open(&file).unwrap(), vec![0; 1 << 16], 0);
             let error = loop {
                 match source.read(&mut part) {
+                    Ok(0) => panic!("{compression:?}: all of it is read"),
                     Ok(read) => given += read,
                     Err(error) => break source.error(&path, error).to_string(),
                 }
