@@ -22,7 +22,7 @@ static FILES: LazyLock<Files> = LazyLock::new(|| {
     let scratch = Scratch::new();
     let corpus = scratch.write("corpus", "the cat sat\nthe mat\n\na dog ran\n\nthe cat ran\nthe dog sat\n");
     let tokenizer = Tokenizer::train(["the cat sat on a mat, the dog ran"], 60, &TrainOptions::new()).unwrap();
-    let options = ShardOptions::new().shard_tokens(10);
+    let options = ShardOptions::new().shard_tokens(5);
     let folder = scratch.path().join("shards");
     CorpusFiles::at([corpus]).unwrap().progress(false).prepare(&tokenizer, &folder, &options).unwrap();
     let read = |name| std::fs::read(folder.join(name)).unwrap();

@@ -187,7 +187,8 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
         if self.state.step < self.state.steps && self.stopped.is_none() {
             self.stopped = Some(Stopped::Early);
         }
-        progress.finish(&self.memory_line());
+        let has_trained = self.state.step > before.0;
+        progress.finish(&if has_trained { self.memory_line() } else { String::new() });
         Ok(())
     }
 
