@@ -24,6 +24,7 @@ AREAS = [
     ("tests and benches", "crates/tensor/tests/"),
     ("tests and benches", "benches/src/"),
     ("tests and benches", "tests/unsafe/loom/"),
+    ("tests and benches", "fuzz/"),
 ]
 
 # Crates without unsafe code, and the file that says so.

@@ -174,6 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "reserves addresses, which Miri cannot")]
     fn a_dry_run_computes_nothing_and_leaves_the_model_alone() -> Result<()> {
         let mut model = vec![Tensor::new([[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?.requires_grad()];
         let dry_run = DryRun::new();
