@@ -43,6 +43,7 @@ impl State {
                 self.0.insert(key, Content::Link(fs::read_link(path)?));
             } else {
                 let bytes = fs::read(path)?;
+                let bytes = if name == "index.json" { without_paths(bytes) } else { bytes };
                 self.0.insert(key, varying(&name, &bytes).map_or_else(|| Content::Bytes(bytes), Content::Varies));
             }
         }
@@ -92,6 +93,14 @@ impl State {
         };
         names.find(|(_, name)| is_temporary(name)).map(|(path, _)| path.as_str())
     }
+}
+
+/// Returns the index of a cached corpus without the paths of its text, which lies elsewhere in each run, and the checksum over them.
+fn without_paths(index: Vec<u8>) -> Vec<u8> {
+    let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_slice(&index) else { return index };
+    fields.remove("source");
+    fields.remove("checksum");
+    serde_json::to_vec(&fields).unwrap_or(index)
 }
 
 /// Returns whether a file that varies from run to run is whole, or `None` if the file does not vary.

@@ -20,6 +20,8 @@ pub(super) struct RunProgress {
     /// The steps and tokens before the run was resumed.
     before: (u32, usize),
     last_line: Instant,
+    /// Whether lines were printed, as without a terminal.
+    has_lines: bool,
 }
 
 impl RunProgress {
@@ -30,7 +32,7 @@ impl RunProgress {
         let template = "{wide_bar} {pos}/{len} {msg}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
         let start = Instant::now();
-        RunProgress { bar, shown, loss: None, start, before, last_line: start }
+        RunProgress { bar, shown, loss: None, start, before, last_line: start, has_lines: false }
     }
 
     pub(super) fn update(&mut self, step: &Step) {
@@ -48,6 +50,7 @@ impl RunProgress {
         let line = format!("loss {loss:.3}  lr {learning_rate:.1e}  |g| {norm:.2}  {rate:.0} tokens/s  {left:#} left");
         if is_line {
             self.last_line = Instant::now();
+            self.has_lines = true;
             eprintln!("step {}/{}  {line}", step.step, step.steps);
         } else {
             self.bar.set_position(step.step.into());
@@ -60,10 +63,11 @@ impl RunProgress {
         if self.bar.is_hidden() { f() } else { self.bar.suspend(f) }
     }
 
-    /// Removes the progress line and, if it was shown, prints `last`.
+    /// Removes the progress line and, if progress was seen, prints `last`.
     pub(super) fn finish(&self, last: &str) {
+        let was_seen = self.shown && (self.has_lines || !self.bar.is_hidden());
         self.bar.finish_and_clear();
-        if self.shown && !last.is_empty() {
+        if was_seen && !last.is_empty() {
             eprintln!("{last}");
         }
     }
