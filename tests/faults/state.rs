@@ -18,9 +18,6 @@ enum Content {
     Varies(Result<usize, String>),
 }
 
-/// What a program names its files and folders until they are whole, and while it deletes them.
-const TEMPORARY: [&str; 4] = [".tmp", ".unfinished-", ".deleted-", ".lock"];
-
 impl State {
     pub fn of(folder: &Path) -> io::Result<State> {
         let mut state = State(BTreeMap::new());
@@ -88,8 +85,11 @@ impl State {
     /// Returns the first path with a temporary name.
     pub fn left_over(&self) -> Option<&str> {
         let mut names = self.0.keys().map(|path| (path, path.rsplit('/').next().unwrap_or(path)));
+        // What programs name their files and folders until they are whole, and while they delete them. `.locks` belongs to the
+        // cache of the hub.
         let is_temporary = |name: &str| {
-            name.starts_with('.') && TEMPORARY.iter().any(|part| name.starts_with(part) || name.ends_with(part))
+            let is_folder = name.starts_with(".unfinished-") || name.starts_with(".deleted-");
+            is_folder || name.starts_with('.') && name.ends_with(".tmp")
         };
         names.find(|(_, name)| is_temporary(name)).map(|(path, _)| path.as_str())
     }
