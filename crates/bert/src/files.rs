@@ -7,6 +7,7 @@ use std::io::Read;
 use std::marker::PhantomData;
 use std::path::Path;
 
+use cloze_tensor::retry;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
@@ -25,7 +26,7 @@ const MAX_VALUES: usize = 1 << 23;
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let cannot_read = |error| Error::io(path, "cannot read", error);
     let file = File::open(path).map_err(cannot_read)?;
-    let length = file.metadata().map_err(cannot_read)?.len();
+    let length = retry(|| file.metadata()).map_err(cannot_read)?.len();
     let mut bytes = Vec::with_capacity(length.min(MAX_BYTES) as usize + 1);
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(cannot_read)?;
     if bytes.len() as u64 > MAX_BYTES {

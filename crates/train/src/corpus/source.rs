@@ -37,7 +37,7 @@ impl Source {
     /// Returns an error if the file cannot be opened.
     pub(super) fn open(file: &TextFile) -> Result<Source> {
         let opened = File::open(&file.path).map_err(|source| Error::io(&file.path, "cannot read", source))?;
-        let length = opened.metadata().map_err(|source| Error::io(&file.path, "cannot read", source))?.len();
+        let length = retry(|| opened.metadata()).map_err(|source| Error::io(&file.path, "cannot read", source))?.len();
         let stored = Arc::new(AtomicU64::new(0));
         let counted = Counted { from: opened, count: stored.clone() };
         let reader: Box<dyn Read + Send> = match file.compression {

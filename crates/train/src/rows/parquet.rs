@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cloze_tensor::retry;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row as Record};
@@ -61,7 +62,7 @@ impl Records {
             let projection = Type::group_type_builder(schema.name()).with_fields(fields).build()?;
             RowIter::from_file_into(Box::new(reader)).project(Some(projection))
         })?;
-        let stored = file.metadata().map_err(|source| Error::io(path, "cannot read", source))?.len();
+        let stored = retry(|| file.metadata()).map_err(|source| Error::io(path, "cannot read", source))?.len();
         Ok(Records { path: path.into(), records, expansion: Expansion::of(stored), number: 0 })
     }
 

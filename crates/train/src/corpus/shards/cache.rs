@@ -1,8 +1,10 @@
 //! The folders of a cache: which can never be used again, and which have not been used for long.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use cloze_tensor::{entries, metadata, retry};
 
 use super::folder::{delete_folder, remove_all_abandoned};
 use super::index::{INDEX, Index};
@@ -36,10 +38,10 @@ struct Entry {
 pub fn trim_cache(cache: impl AsRef<Path>, bytes: u64) -> Result<CacheTrim> {
     let cache = cache.as_ref();
     remove_all_abandoned(cache);
-    let mut entries = entries(cache).map_err(|source| Error::io(cache, "cannot read", source))?;
-    entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+    let mut corpora = corpora(cache).map_err(|source| Error::io(cache, "cannot read", source))?;
+    corpora.sort_by_key(|entry| std::cmp::Reverse(entry.used));
     let mut trim = CacheTrim::default();
-    for entry in entries {
+    for entry in corpora {
         if trim.kept > 0 && trim.kept_bytes.saturating_add(entry.bytes) > bytes {
             delete_folder(&entry.path).map_err(|source| Error::io(&entry.path, "cannot delete", source))?;
             trim.removed += 1;
@@ -52,18 +54,18 @@ pub fn trim_cache(cache: impl AsRef<Path>, bytes: u64) -> Result<CacheTrim> {
 }
 
 /// Returns the corpora of a cache.
-fn entries(cache: &Path) -> std::io::Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(cache)? {
-        let path = entry?.path();
+fn corpora(cache: &Path) -> std::io::Result<Vec<Entry>> {
+    let mut corpora = Vec::new();
+    for entry in entries(cache)? {
+        let path = entry.path();
         if !is_named_by_key(&path) {
             continue;
         }
-        let Ok(used) = fs::metadata(path.join(INDEX)).and_then(|index| index.modified()) else { continue };
-        let files = fs::read_dir(&path)?.flatten().filter_map(|file| file.metadata().ok());
-        entries.push(Entry { bytes: files.map(|file| file.len()).sum(), path, used });
+        let Some(used) = metadata(&path.join(INDEX))?.and_then(|index| index.modified().ok()) else { continue };
+        let files = entries(&path)?.into_iter().filter_map(|file| retry(|| file.metadata()).ok());
+        corpora.push(Entry { bytes: files.map(|file| file.len()).sum(), path, used });
     }
-    Ok(entries)
+    Ok(corpora)
 }
 
 fn is_named_by_key(path: &Path) -> bool {
@@ -78,7 +80,7 @@ pub(in crate::corpus) fn note_use(folder: &Path) {
     // A cache that cannot be written can be read.
     let _ = now();
     let (Ok(own), Some(cache)) = (Index::read(folder), folder.parent()) else { return };
-    for entry in entries(cache).unwrap_or_default().into_iter().filter(|entry| entry.path != folder) {
+    for entry in corpora(cache).unwrap_or_default().into_iter().filter(|entry| entry.path != folder) {
         let is_stale = |other: &Index| {
             let is_same = other.source == own.source && other.tokenizer == own.tokenizer && other.key != own.key;
             is_same && !own.source.is_empty()

@@ -182,9 +182,9 @@ pub(in crate::corpus) fn is_in(folder: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     // The format is the first field.
-    let mut start = String::new();
-    match File::open(folder.join(INDEX)).and_then(|file| file.take(1 << 10).read_to_string(&mut start)) {
-        Ok(_) => Ok(start.contains(FORMAT)),
+    let mut start = Vec::new();
+    match File::open(folder.join(INDEX)).and_then(|file| file.take(1 << 10).read_to_end(&mut start)) {
+        Ok(_) => Ok(String::from_utf8_lossy(&start).contains(FORMAT)),
         // It may be the index of something else, or no file.
         Err(error) if error.raw_os_error().is_none() => Ok(false),
         Err(error)

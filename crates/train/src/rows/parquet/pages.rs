@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
+use cloze_tensor::retry;
 use flate2::bufread::MultiGzDecoder;
 use parquet::basic::Compression;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
@@ -27,7 +28,7 @@ const MAX_DEPTH: u8 = 8;
 /// Returns which page exceeds a limit, or that a header is damaged.
 pub(super) fn check(file: &File, metadata: &ParquetMetaData, roots: &[usize]) -> Result<(), String> {
     let schema = metadata.file_metadata().schema_descr();
-    let length = file.metadata().map_err(|error| error.to_string())?.len();
+    let length = retry(|| file.metadata()).map_err(|error| error.to_string())?.len();
     let mut source = BufReader::with_capacity(1 << 12, file);
     for (number, group) in metadata.row_groups().iter().enumerate() {
         for (leaf, chunk) in group.columns().iter().enumerate() {
