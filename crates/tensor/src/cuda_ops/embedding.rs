@@ -193,7 +193,7 @@ fn sum_groups(
     let uploaded = [device.input(op, &starts)?, device.input(op, &rows)?];
     let arguments = ScatterArguments {
         dz: pointer(x),
-        order: order.map_or(0, |order| order.pointer()),
+        order: order.as_ref().map_or(0, |order| order.pointer()),
         starts: uploaded[0].pointer(),
         rows: uploaded[1].pointer(),
         gradient: pointer(to),
