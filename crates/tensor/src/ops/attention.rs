@@ -184,7 +184,9 @@ mod tests {
         let narrow = Tensor::zeros(&[3, 0], crate::dtype::DType::F32, &device)?;
         assert!(narrow.attention(&Sequences::new(&[3])?, 1, &Dropout::NONE).is_err());
         for heads in [0, 257, usize::MAX / 3 + 1, usize::MAX] {
-            let Err(error) = narrow.attention(&Sequences::new(&[3])?, heads, &Dropout::NONE) else { panic!("accepted") };
+            let Err(error) = narrow.attention(&Sequences::new(&[3])?, heads, &Dropout::NONE) else {
+                panic!("accepted")
+            };
             assert!(error.to_string().contains(&format!("of {heads} heads (1 to 256)")), "{error}");
         }
         let long = Sequences::new(&[LONGEST_WITH_DROPOUT + 1])?;
