@@ -114,7 +114,7 @@ impl<M: PreTrainedModel> Runner<M> {
         }
         let special = 2 + usize::from(second.is_some());
         let is_long = text.len() + second.map_or(0, str::len) > LONG;
-        // Of a long text, only the numbers of its tokens are needed before it is read in windows.
+        // Before a long text is read in windows, only its number of tokens is needed.
         let (lengths, encoding) = if is_long {
             ([self.length(text)?, second.map_or(Ok(0), |second| self.length(second))?], None)
         } else {

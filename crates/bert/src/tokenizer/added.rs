@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use super::normalizer::Normalizer;
 use super::pre_tokenizer::is_word;
 
-/// Returns the limit of the ids of so many tokens. Tokens are stored by id, so a small file must not have a huge one.
+/// Returns the exclusive upper bound of ids for a vocabulary of `tokens` tokens. Tokens are stored by id, so a small file must
+/// not have a huge one.
 pub(super) fn id_limit(tokens: usize) -> u32 {
     tokens.saturating_mul(4).saturating_add(1 << 16).min(1 << 22) as u32
 }

@@ -304,7 +304,7 @@ impl Encoded {
         self.ids.len() + self.rest
     }
 
-    /// Appends the tokens of a further part of the text, which begins after so many characters.
+    /// Appends the tokens of the next part of the text, which begins `characters` characters into it.
     pub(super) fn append(&mut self, part: Encoded, characters: usize) {
         let words = self.words.last().map_or(0, |last| last + 1);
         self.ids.extend(part.ids);

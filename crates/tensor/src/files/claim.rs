@@ -26,7 +26,7 @@ pub fn create_claimed(path: &Path) -> Result<Option<File>> {
     Ok(exists(path)?.then_some(file))
 }
 
-/// Claims a file whose process has ended. Returns `None` if it is in use, or if there is none.
+/// Claims a file that an ended process left behind. Returns `None` if the file is in use or does not exist.
 #[doc(hidden)]
 pub fn claim_abandoned(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;
