@@ -192,11 +192,17 @@ impl Run {
     }
 }
 
-/// Returns the losses in the log of a run.
-fn logged(out: &Path) -> Result<Vec<f64>> {
+/// Returns the losses in the log of a run: those of its steps, or those of its evaluations.
+fn logged(out: &Path, kind: &str) -> Result<Vec<f64>> {
     let log = fs::read_to_string(out.join("metrics.jsonl"))?;
-    let losses = log.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?["loss"].as_f64()));
-    Ok(losses.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    let lines = log.lines().map(|line| Ok(serde_json::from_str::<Value>(line)?)).collect::<Result<Vec<_>>>()?;
+    Ok(lines.iter().filter(|line| line["kind"] == kind).filter_map(|line| line["loss"].as_f64()).collect())
+}
+
+/// Returns the largest difference between losses: absolute, or relative for losses above 1.
+fn farthest(losses: &[f64], others: &[f64]) -> f64 {
+    assert_eq!(losses.len(), others.len());
+    losses.iter().zip(others).map(|(a, b)| (a - b).abs() / a.abs().max(1.0)).fold(0.0, f64::max)
 }
 
 /// Whom a kill hits. Without their launcher, ranks must not go on.
@@ -219,7 +225,7 @@ fn killed_jobs_end_soon_and_resume() -> Result {
         expected.push((out, begun.elapsed()));
     }
     let mut stream = Stream::new(5, Purpose::User, 0, 0, 0);
-    let (mut times, mut named, mut farthest) = (Vec::new(), 0, 0f64);
+    let (mut times, mut named, mut steps, mut evaluations) = (Vec::new(), 0, 0f64, 0f64);
     while times.len() < kills {
         let number = times.len();
         let (run, (expected, duration)) = (&RUNS[number % 4], &expected[number % 4]);
@@ -237,11 +243,14 @@ fn killed_jobs_end_soon_and_resume() -> Result {
         assert!(messages <= 1, "{said}");
         named += if matches!(victim, Victim::Rank) { messages } else { 0 };
         times.push(time);
-        farthest = farthest.max(resumed(run, &out, expected)?);
+        let differences = resumed(run, &out, expected)?;
+        (steps, evaluations) = (steps.max(differences.0), evaluations.max(differences.1));
     }
     let longest = times.iter().max().ok_or("no kill")?;
     println!("{kills} kills; {named} messages with the rank and the step; the slowest end after {longest:?}");
-    println!("losses on one rank less differ by up to {farthest:.1e}");
+    println!(
+        "on one rank less, losses of steps differ by up to {steps:.1e}, those of evaluations by {evaluations:.1e}"
+    );
     Ok(())
 }
 
@@ -275,9 +284,9 @@ fn kill(
     Ok(was_running.then(|| (begun.elapsed(), printed(&ended))))
 }
 
-/// Resumes a killed run on as many ranks and on one less, and returns the largest difference of a loss of the latter from the
-/// run that was not killed: absolute, or relative for losses above 1.
-fn resumed(run: &Run, out: &Path, expected: &Path) -> Result<f64> {
+/// Resumes a killed run on as many ranks and on one less, and returns how far the losses of steps and of evaluations of the
+/// latter are from those of the run that was not killed.
+fn resumed(run: &Run, out: &Path, expected: &Path) -> Result<(f64, f64)> {
     let fewer = out.with_extension("fewer");
     // A run that was killed early has no folder yet.
     if out.exists() {
@@ -286,14 +295,15 @@ fn resumed(run: &Run, out: &Path, expected: &Path) -> Result<f64> {
     run.finish(out, run.ranks)?;
     assert!(weights(out)? == weights(expected)?, "other weights than those of a run never stopped");
     run.finish(&fewer, run.ranks - 1)?;
-    let (losses, fewer_losses) = (logged(expected)?, logged(&fewer)?);
-    assert_eq!(losses.len(), fewer_losses.len());
-    let differences = losses.iter().zip(&fewer_losses).map(|(a, b)| (a - b).abs() / a.abs().max(1.0));
-    let farthest = differences.fold(0.0, f64::max);
-    assert!(farthest < 1e-5, "losses differ by {farthest}");
+    let steps = farthest(&logged(expected, "step")?, &logged(&fewer, "step")?);
+    let evaluations = farthest(&logged(expected, "evaluation")?, &logged(&fewer, "evaluation")?);
+    assert!(steps < 1e-5, "losses of steps differ by {steps}");
+    // The fine-tuned model has learned its few examples by heart, and is far off on others, where rounding is magnified: the same
+    // batches with --accumulate, in one process, change these losses by 6e-6.
+    assert!(evaluations < 3e-5, "losses of evaluations differ by {evaluations}");
     fs::remove_dir_all(out)?;
     fs::remove_dir_all(&fewer)?;
-    Ok(farthest)
+    Ok((steps, evaluations))
 }
 
 /// Returns whether a checkpoint is being written.
