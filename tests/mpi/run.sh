@@ -32,7 +32,7 @@ for mpi in mpich openmpi; do
   # A test alone does not build the examples that it runs.
   cargo build --release --locked -p cloze --features mpi --example pretrain --example finetune --example finetune_ner \
     --example finetune_qa --example finetune_similarity --example finetune_reranker
-  cargo test --release --locked -p cloze --features mpi --test ranks
+  cargo test --release --locked -p cloze --features mpi --test ranks -- ${CLOZE_KILLS:+--nocapture --test-threads 1}
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   cargo build --release --locked -p cloze-benches --features mpi --bin cloze-scaling
   for kind in exchange together; do
