@@ -63,6 +63,9 @@ fn run(arguments: &Arguments) -> Result {
     let max_length = arguments.max_length.min(model.config().max_position_embeddings);
     let (data, report) = LabelledData::of_questions(&questions, &tokenizer, max_length, arguments.stride)?;
     println!("{report}");
+    if data.example_count() > questions.len() {
+        println!("{} windows to train on in every epoch", data.example_count());
+    }
 
     let pipeline = |model: &BertForQuestionAnswering| -> cloze::train::Result<QuestionAnswering> {
         Ok(QuestionAnswering::new(model.clone(), tokenizer.clone())?

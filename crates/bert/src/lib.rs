@@ -53,5 +53,5 @@ pub use pipelines::*;
 
 pub use config::{BertConfig, ClassifierPooling, HiddenAct, ModelType, ParameterCounts, ProblemType};
 pub use error::{Error, ErrorKind, Result};
-pub use tokenizer::{EncodeOptions, Encoding, Tokenizer, TokenizerOptions, TrainOptions, Truncation};
+pub use tokenizer::{EncodeOptions, Encoding, Tokenizer, TokenizerOptions, TrainOptions, Truncation, Windows};
 pub use weights::{Init, Weights};

@@ -29,7 +29,9 @@ impl Folder {
     /// Returns an error if `place` is neither, or if the network must not be used (`HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`) and the repository
     /// is not in the cache.
     pub(crate) fn at(place: &Path) -> Result<Folder> {
-        match metadata(place).map_err(|error| Error::io(place, "cannot read", error))? {
+        // The name of a model says nothing about the disk that failed, the path of the folder that was looked for does.
+        let absolute = || std::path::absolute(place).unwrap_or_else(|_| place.to_path_buf());
+        match metadata(place).map_err(|error| Error::io(absolute(), "cannot read", error))? {
             Some(found) if found.is_dir() => return Ok(Folder::on_disk(place, "")),
             Some(_) => {
                 let error = std::io::Error::new(ErrorKind::NotADirectory, "not a folder");

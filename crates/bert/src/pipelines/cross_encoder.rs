@@ -8,7 +8,7 @@ use super::Pipeline;
 use super::long_text::{LongText, Reported};
 use super::output::best;
 use super::pipeline::open_trained;
-use super::runner::Runner;
+use super::runner::{Runner, prompted};
 use super::score_function::ScoreFunction;
 use crate::config::CONFIG_FILE;
 use crate::folder::Folder;
@@ -92,8 +92,8 @@ impl CrossEncoder {
     /// Returns an error if a pair is too long and [refused](LongText::Refuse), or if the model computes a number that is
     /// not finite.
     pub fn predict(&self, pairs: &[(&str, &str)]) -> Result<Reported<Vec<Vec<f64>>>> {
-        let texts = pairs.iter().map(|(first, second)| (format!("{}{first}", self.prompt), Some(*second)));
-        let texts = self.runner.read_any(texts, self.runner.length(&self.prompt)?)?;
+        let texts = pairs.iter().map(|(first, second)| (prompted(&self.prompt, first), Some(*second)));
+        let texts = self.runner.read_any(texts, self.runner.tokenizer.count(&self.prompt))?;
         let logits = self.runner.means(texts, |model, batch| model.forward(batch, Mode::Eval))?; // [pairs, C]
         Ok(logits.map(|logits| logits.iter().map(|logits| self.scores.apply(logits)).collect()))
     }

@@ -7,7 +7,7 @@ use cloze_tensor::Precision;
 use super::Pipeline;
 use super::long_text::{LongText, Reported};
 use super::output::check_finite;
-use super::runner::{Readings, Runner};
+use super::runner::{Reading, Readings, Runner, Window};
 use crate::{BertForMaskedLM, Encoding, Error, Mode, PreTrainedModel as _, Result, Tokenizer};
 
 /// A token predicted for a mask.
@@ -65,9 +65,12 @@ impl Pipeline for FillMask {
 struct Place {
     /// The position of the mask among the tokens of its text.
     position: usize,
-    /// The index of the encoding that has the mask, and the position there.
+    /// The window that has the mask, and the position there.
     read_at: (usize, usize),
 }
+
+/// The masks of each text.
+type Places = Vec<Vec<Place>>;
 
 impl FillMask {
     /// Sets what happens to texts that are too long, [`LongText::Windows`] by default: each mask is predicted in the
@@ -112,64 +115,75 @@ impl FillMask {
     /// # Errors
     /// Returns an error if a text has no mask, or is longer than the model allows.
     pub fn fill_encoded(&self, encodings: &[Encoding], k: usize) -> Result<Vec<Vec<FilledMask>>> {
-        let places = |(index, encoding)| self.places(index, encoding, |at| Some((index, at)));
-        let places = encodings.iter().enumerate().map(places).collect::<Result<Vec<_>>>()?;
-        self.fill_places(encodings, &places, k)
-    }
-
-    fn run(&self, texts: &[(&str, Option<&str>)], k: usize) -> Result<Reported<Vec<Vec<FilledMask>>>> {
-        let Readings { encodings, report, .. } = self.runner.read(texts.iter().copied())?;
-        let (mut places, mut first) = (Vec::with_capacity(texts.len()), 0);
-        for (index, (&(text, second), &count)) in texts.iter().zip(&report.windows).enumerate() {
-            let windows = &encodings[first..first + count];
-            places.push(match count == 1 && report.cut[index] == 0 {
-                true => self.places(index, &windows[0], |at| Some((first, at)))?,
-                false => {
-                    let whole = self.runner.whole(text, second)?;
-                    let read_at = |position| find(&whole, position, windows).map(|(window, at)| (first + window, at));
-                    self.places(index, &whole, read_at)?
-                }
-            });
-            first += count;
-        }
-        Ok(Reported { value: self.fill_places(&encodings, &places, k)?, report })
-    }
-
-    /// Returns the masks of a text. `read_at` returns where the model reads a position, `None` if it is cut.
-    fn places(
-        &self,
-        index: usize,
-        text: &Encoding,
-        read_at: impl Fn(usize) -> Option<(usize, usize)>,
-    ) -> Result<Vec<Place>> {
-        let place = |position| match read_at(position) {
-            Some(read_at) => Ok(Place { position, read_at }),
-            None => Err(Error::input(format!(
-                "text {index}: its [MASK] at position {position} is cut: read the text in windows, or shorten it"
-            ))),
+        let of_encoding = |(index, encoding): (usize, &Encoding)| {
+            let masks = (0..encoding.len()).filter(|&at| encoding.ids[at] == self.runner.tokenizer.mask_id());
+            let places: Vec<Place> = masks.map(|at| Place { position: at, read_at: (0, at) }).collect();
+            if places.is_empty() { Err(no_mask(index, encoding)) } else { Ok(places) }
         };
-        let masks = (0..text.len()).filter(|&at| text.ids[at] == self.runner.tokenizer.mask_id());
-        let places = masks.map(place).collect::<Result<Vec<_>>>()?;
-        if places.is_empty() {
-            let tokens: Vec<&str> = text.tokens.iter().take(12).map(String::as_str).collect();
-            return Err(Error::input(format!("no [MASK] in text {index}: {} ...", tokens.join(" "))));
+        let places: Places = encodings.iter().enumerate().map(of_encoding).collect::<Result<_>>()?;
+        let windows = encodings.iter().enumerate().map(|(index, encoding)| Window::whole(index, encoding.clone()));
+        self.fill_places(windows, &places, k)
+    }
+
+    /// Runs the model on the windows in which a mask is predicted.
+    fn run(&self, texts: &[(&str, Option<&str>)], k: usize) -> Result<Reported<Vec<Vec<FilledMask>>>> {
+        let Readings { texts, report } = self.runner.read(texts.iter().copied())?;
+        let places: Places =
+            texts.iter().enumerate().map(|(index, text)| self.places(index, text)).collect::<Result<_>>()?;
+        let windows = texts.iter().zip(&places).enumerate().flat_map(|(index, (text, places))| {
+            let numbers: BTreeSet<usize> = places.iter().map(|place| place.read_at.0).collect();
+            text.windows(&self.runner.tokenizer, index, numbers)
+        });
+        Ok(Reported { value: self.fill_places(windows, &places, k)?, report })
+    }
+
+    /// Returns the masks of a text, each in the window where it has the most context.
+    fn places(&self, index: usize, text: &Reading) -> Result<Vec<Place>> {
+        let tokenizer = &self.runner.tokenizer;
+        let (mut places, mut before) = (Vec::new(), 0);
+        for (sequence, part) in [Some(&*text.text), text.second].into_iter().flatten().enumerate() {
+            // Before each text is a special token.
+            before += 1;
+            for mask in tokenizer.positions(part, tokenizer.mask_id()) {
+                let position = before + mask;
+                let Some(window) = text.layout.best_window(sequence, mask) else {
+                    return Err(Error::input(format!(
+                        "text {index}: its [MASK] at position {position} is cut: read the text in windows, or shorten it"
+                    )));
+                };
+                let range = |sequence| text.layout.range(sequence, window);
+                let other = if sequence == 0 { 0 } else { 1 + range(0).1 - range(0).0 };
+                places.push(Place { position, read_at: (window, 1 + other + mask - range(sequence).0) });
+            }
+            before += if text.second.is_some() && sequence == 0 { tokenizer.count(part) } else { 0 };
+        }
+        if places.is_empty()
+            && let Some(window) = text.windows(tokenizer, index, [0]).next()
+        {
+            return Err(no_mask(index, &window.encoding));
         }
         Ok(places)
     }
 
-    /// Predicts the masks of each text. Encodings in which no mask is read are skipped.
-    fn fill_places(&self, encodings: &[Encoding], places: &[Vec<Place>], k: usize) -> Result<Vec<Vec<FilledMask>>> {
-        let read_at: BTreeSet<(usize, usize)> = places.iter().flatten().map(|place| place.read_at).collect();
-        let mut indices: Vec<usize> = read_at.iter().map(|&(encoding, _)| encoding).collect();
-        indices.dedup();
-        let encodings: Vec<Encoding> = indices.iter().map(|&index| encodings[index].clone()).collect();
-        let (mut indices, mut guesses) = (indices.into_iter(), HashMap::new());
-        self.runner.in_batches(&encodings, |model, batch, _| {
+    /// Predicts the masks of each text, which are in these windows.
+    fn fill_places(
+        &self,
+        windows: impl Iterator<Item = Window>,
+        places: &Places,
+        k: usize,
+    ) -> Result<Vec<Vec<FilledMask>>> {
+        let of_text = |(text, places): (usize, &Vec<Place>)| -> Vec<(usize, usize, usize)> {
+            places.iter().map(|Place { read_at: (window, at), .. }| (text, *window, *at)).collect()
+        };
+        let read_at: BTreeSet<(usize, usize, usize)> = places.iter().enumerate().flat_map(of_text).collect();
+        let mut guesses = HashMap::new();
+        self.runner.in_batches(windows, |model, batch, windows| {
             let (mut rows, mut masks) = (Vec::new(), Vec::new());
-            for (start, index) in batch.sequences().starts().iter().zip(indices.by_ref()) {
-                for &(encoding, at) in read_at.range((index, 0)..(index + 1, 0)) {
-                    rows.push(start + at as u32);
-                    masks.push((encoding, at));
+            for (start, window) in batch.sequences().starts().iter().zip(windows) {
+                let (text, number) = (window.text, window.number);
+                for &mask in read_at.range((text, number, 0)..(text, number + 1, 0)) {
+                    rows.push(start + mask.2 as u32);
+                    masks.push(mask);
                 }
             }
             let best = model.forward(batch, &rows, Mode::Eval)?.softmax()?.top_k(k)?; // k of [M, V]
@@ -177,14 +191,15 @@ impl FillMask {
             guesses.extend(masks.into_iter().zip(best));
             Ok(())
         })?;
-        let guessed = |place: &Place| FilledMask {
-            position: place.position,
-            guesses: guesses[&place.read_at]
+        let guessed = |text: usize, Place { position, read_at: (window, at) }: &Place| FilledMask {
+            position: *position,
+            guesses: guesses[&(text, *window, *at)]
                 .iter()
                 .map(|&(id, probability)| self.guess(id as u32, probability))
                 .collect(),
         };
-        Ok(places.iter().map(|places| places.iter().map(guessed).collect()).collect())
+        let of_text = |(text, places): (usize, &Vec<Place>)| places.iter().map(|place| guessed(text, place)).collect();
+        Ok(places.iter().enumerate().map(of_text).collect())
     }
 
     fn guess(&self, id: u32, probability: f64) -> Guess {
@@ -194,20 +209,7 @@ impl FillMask {
     }
 }
 
-/// Returns the window in which the token at `position` of a text has the most context, and its position there.
-fn find(text: &Encoding, position: usize, windows: &[Encoding]) -> Option<(usize, usize)> {
-    let token = |encoding: &Encoding, at: usize| (encoding.sequence_ids[at], encoding.offsets[at]);
-    let found = windows.iter().enumerate().filter_map(|(number, window)| {
-        let at = (0..window.len()).find(|&at| token(window, at) == token(text, position))?;
-        Some((margin(window, at), number, at))
-    });
-    // If several windows give the same context, takes the first.
-    found.rev().max_by_key(|(margin, ..)| *margin).map(|(_, number, at)| (number, at))
-}
-
-/// Returns the distance of a token to the nearer end of its text in a window.
-fn margin(window: &Encoding, at: usize) -> usize {
-    let same = |&other: &usize| window.sequence_ids[other] == window.sequence_ids[at];
-    let (before, after) = ((0..at).rev().take_while(same).count(), (at + 1..window.len()).take_while(same).count());
-    before.min(after)
+fn no_mask(index: usize, start: &Encoding) -> Error {
+    let tokens: Vec<&str> = start.tokens.iter().take(12).map(String::as_str).collect();
+    Error::input(format!("no [MASK] in text {index}: {} ...", tokens.join(" ")))
 }

@@ -8,10 +8,11 @@ use super::Pipeline;
 use super::characters::Characters;
 use super::long_text::LongText;
 use super::output::{finite, softmax};
-use super::runner::Runner;
+use super::runner::{Runner, Window};
 use super::spans::{self, Span};
 use crate::{
     BertForQuestionAnswering, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
+    Windows,
 };
 
 /// An answer, which is a part of the context.
@@ -65,12 +66,12 @@ impl Pipeline for QuestionAnswering {
     }
 }
 
-/// The number of questions that are encoded together, which bounds the memory for their windows.
+/// The number of questions whose windows share batches.
 const QUESTIONS_AT_ONCE: usize = 64;
 
 /// A window over a context, and the logits of its tokens.
-struct Window {
-    encoding: Encoding,
+struct Scored<'w> {
+    encoding: &'w Encoding,
     starts: Vec<f32>,
     ends: Vec<f32>,
     /// Whether each token belongs to the context.
@@ -119,7 +120,9 @@ impl QuestionAnswering {
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn top_k(&self, question: &str, context: &str, k: usize) -> Result<Vec<Answer>> {
-        Ok(self.best(&self.windows_of(question, context)?, context, k))
+        let mut best = Best::new(context, k, self.longest);
+        self.read(vec![self.windows(question, context)?], |_, window| best.add(window))?;
+        Ok(best.answers(self.no_answer))
     }
 
     /// Returns the `k` best answers to each question, given with its context, like [`top_k`](QuestionAnswering::top_k),
@@ -131,47 +134,16 @@ impl QuestionAnswering {
         let mut answers = Vec::with_capacity(questions.len());
         for part in questions.chunks(QUESTIONS_AT_ONCE) {
             let before = answers.len();
-            let encode = |(at, (question, context)): (usize, &(&str, &str))| {
+            let mut windows = Vec::with_capacity(part.len());
+            for (at, (question, context)) in part.iter().enumerate() {
                 let named = |error| Error::input(format!("question {}: {error}", before + at));
-                self.encode(question, context).map_err(named)
-            };
-            let windows = self.windows(part.iter().enumerate().map(encode).collect::<Result<_>>()?)?;
-            answers.extend(windows.iter().zip(part).map(|(windows, (_, context))| self.best(windows, context, k)));
+                windows.push(self.windows(question, context).map_err(named)?);
+            }
+            let mut best: Vec<Best> = part.iter().map(|(_, context)| Best::new(context, k, self.longest)).collect();
+            self.read(windows, |question, window| best[question].add(window))?;
+            answers.extend(best.into_iter().map(|best| best.answers(self.no_answer)));
         }
         Ok(answers)
-    }
-
-    /// Returns the `k` best answers among all windows over a context.
-    fn best(&self, windows: &[Window], context: &str, k: usize) -> Vec<Answer> {
-        let mut answers: HashMap<(usize, usize), Answer> = HashMap::new();
-        let mut possible = LogSum::default();
-        let mut keep = |answer: Answer| {
-            let best = answers.entry((answer.start, answer.end)).or_insert_with(|| answer.clone());
-            if answer.score > best.score {
-                *best = answer;
-            }
-        };
-        let characters = Characters::new(context);
-        // The `k` best of each window, because windows may share answers.
-        for window in windows {
-            let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
-            all.for_each(|span| possible.add(span.score.into()));
-            let best = spans::best(&window.starts, &window.ends, &window.allowed, self.longest, k);
-            best.into_iter().for_each(|span| keep(window.answer(span, &characters)));
-        }
-        let mut answers: Vec<Answer> = answers.into_values().collect();
-        let at_cls = |window: &Window| window.starts[0] + window.ends[0];
-        if self.no_answer
-            && let Some(score) = windows.iter().map(at_cls).min_by(f32::total_cmp)
-        {
-            let (text, score) = (String::new(), f64::from(score));
-            possible.add(score);
-            answers.push(Answer { text, start: 0, end: 0, tokens: (0, 0), score, probability: 0.0 });
-        }
-        answers.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.start, a.end).cmp(&(b.start, b.end))));
-        answers.truncate(k);
-        answers.iter_mut().for_each(|answer| answer.probability = possible.part(answer.score));
-        answers
     }
 
     /// Returns the answer from the best first to the best last token, found independently of each other (see
@@ -180,15 +152,15 @@ impl QuestionAnswering {
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn independent(&self, question: &str, context: &str) -> Result<Answer> {
-        let windows = self.windows_of(question, context)?;
-        let found = windows.iter().filter_map(|window| {
-            let span = spans::independent(&window.starts, &window.ends, &window.allowed)?;
-            Some((window, span))
-        });
-        let best = found.max_by(|(_, a), (_, b)| a.score.total_cmp(&b.score));
-        let (window, span) = best.ok_or_else(no_tokens)?;
-        let probability = softmax(&window.starts)[span.start] * softmax(&window.ends)[span.end];
-        Ok(Answer { probability, ..window.answer(span, &Characters::new(context)) })
+        let (mut best, characters): (Option<(f32, Answer)>, _) = (None, Characters::new(context));
+        self.read(vec![self.windows(question, context)?], |_, window| {
+            let Some(span) = spans::independent(&window.starts, &window.ends, &window.allowed) else { return };
+            if best.as_ref().is_none_or(|(score, _)| span.score.total_cmp(score).is_ge()) {
+                let probability = softmax(&window.starts)[span.start] * softmax(&window.ends)[span.end];
+                best = Some((span.score, Answer { probability, ..window.answer(span, &characters) }));
+            }
+        })?;
+        best.map(|(_, answer)| answer).ok_or_else(no_tokens)
     }
 
     /// Encodes the question with each window of the context, as the model reads them.
@@ -196,15 +168,16 @@ impl QuestionAnswering {
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn encode(&self, question: &str, context: &str) -> Result<Vec<Encoding>> {
-        let (tokenizer, max_length) = (&self.runner.tokenizer, self.window_length());
-        let room = self.room(question, context)?;
+        Ok(self.windows(question, context)?.collect())
+    }
+
+    /// Returns the windows of a context that [`encode`](QuestionAnswering::encode) encodes.
+    fn windows<'q>(&'q self, question: &'q str, context: &'q str) -> Result<Windows<'q>> {
         let options = EncodeOptions::new()
-            .max_length(max_length)
+            .max_length(self.window_length())
             .truncation(Truncation::OnlySecond)
-            .stride(self.stride.min(room / 2));
-        let mut first = tokenizer.encode_with(question, Some(context), &options)?;
-        let others = std::mem::take(&mut first.overflowing);
-        Ok([vec![first], others].concat())
+            .stride(self.stride.min(self.room(question, context)? / 2));
+        self.runner.tokenizer.windows(question, Some(context), &options)
     }
 
     /// Checks questions, given with their contexts, without reading the contexts: answering them later returns no error
@@ -242,33 +215,76 @@ impl QuestionAnswering {
         })
     }
 
-    /// Runs the model on the windows of one question.
-    fn windows_of(&self, question: &str, context: &str) -> Result<Vec<Window>> {
-        Ok(self.windows(vec![self.encode(question, context)?])?.pop().unwrap_or_default())
-    }
-
-    /// Runs the model on the windows of several questions.
-    fn windows(&self, questions: Vec<Vec<Encoding>>) -> Result<Vec<Vec<Window>>> {
-        let counts: Vec<usize> = questions.iter().map(Vec::len).collect();
-        let encodings = questions.concat();
-        let mut windows = Vec::with_capacity(encodings.len());
-        self.runner.in_batches(&encodings, |model, batch, encodings| {
+    /// Runs the model on the windows of several questions, and calls `each` with the number of a question and a window, in order.
+    fn read(&self, questions: Vec<Windows>, mut each: impl FnMut(usize, Scored)) -> Result<()> {
+        let windows = questions.into_iter().enumerate();
+        let windows = windows.flat_map(|(at, windows)| windows.map(move |encoding| Window::whole(at, encoding)));
+        self.runner.in_batches(windows, |model, batch, windows| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, 2]
             let mut pairs = logits.chunks_exact(2);
-            for encoding in encodings {
+            for Window { text, encoding, .. } in windows {
                 let (starts, ends) = pairs.by_ref().take(encoding.len()).map(|pair| (pair[0], pair[1])).unzip();
                 let allowed = encoding.sequence_ids.iter().map(|&sequence| sequence == Some(1)).collect();
-                windows.push(Window { encoding: encoding.clone(), starts, ends, allowed });
+                each(*text, Scored { encoding, starts, ends, allowed });
             }
             Ok(())
-        })?;
-        let mut windows = windows.into_iter();
-        Ok(counts.into_iter().map(|count| windows.by_ref().take(count).collect()).collect())
+        })
     }
 
     /// Returns the configuration of the model.
     pub fn config(&self) -> &crate::BertConfig {
         self.runner.model.config()
+    }
+}
+
+/// The best answers in the windows over a context.
+struct Best<'c> {
+    context: Characters<'c>,
+    k: usize,
+    longest: usize,
+    /// By their characters, because windows may share answers.
+    answers: HashMap<(usize, usize), Answer>,
+    possible: LogSum,
+    /// The lowest score of `[CLS]`.
+    at_cls: Option<f32>,
+}
+
+impl<'c> Best<'c> {
+    fn new(context: &'c str, k: usize, longest: usize) -> Best<'c> {
+        let (answers, possible) = (HashMap::new(), LogSum::default());
+        Best { context: Characters::new(context), k, longest, answers, possible, at_cls: None }
+    }
+
+    /// Takes the best answers of a window.
+    fn add(&mut self, window: Scored) {
+        let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
+        all.for_each(|span| self.possible.add(span.score.into()));
+        for span in spans::best(&window.starts, &window.ends, &window.allowed, self.longest, self.k) {
+            let answer = window.answer(span, &self.context);
+            let best = self.answers.entry((answer.start, answer.end)).or_insert_with(|| answer.clone());
+            if answer.score > best.score {
+                *best = answer;
+            }
+        }
+        let at_cls = window.starts[0] + window.ends[0];
+        if self.at_cls.is_none_or(|lowest| at_cls.total_cmp(&lowest).is_lt()) {
+            self.at_cls = Some(at_cls);
+        }
+    }
+
+    /// Returns the best answers, best first, among them "no answer" if that is possible.
+    fn answers(self, no_answer: bool) -> Vec<Answer> {
+        let Best { k, mut possible, .. } = self;
+        let mut answers: Vec<Answer> = self.answers.into_values().collect();
+        if let Some(score) = self.at_cls.filter(|_| no_answer) {
+            let (text, score) = (String::new(), f64::from(score));
+            possible.add(score);
+            answers.push(Answer { text, start: 0, end: 0, tokens: (0, 0), score, probability: 0.0 });
+        }
+        answers.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.start, a.end).cmp(&(b.start, b.end))));
+        answers.truncate(k);
+        answers.iter_mut().for_each(|answer| answer.probability = possible.part(answer.score));
+        answers
     }
 }
 
@@ -304,7 +320,7 @@ fn no_tokens() -> Error {
     Error::input("the context has no tokens, so it has no answer")
 }
 
-impl Window {
+impl Scored<'_> {
     fn answer(&self, span: Span, context: &Characters) -> Answer {
         let (start, end) = (self.encoding.offsets[span.start].0, self.encoding.offsets[span.end].1);
         let text = context.part(start, end).to_string();

@@ -1,18 +1,16 @@
 //! Running a model on texts, batch by batch.
 
-use std::ops::Range;
+use std::borrow::Cow;
 
 use cloze_tensor::{Precision, Tensor, no_grad};
 
 use super::long_text::{LongText, LongTextReport, Reported};
 use super::output::finite;
+use crate::tokenizer::Layout;
 use crate::{Batch, EncodeOptions, Encoding, Error, ErrorKind, PreTrainedModel, Result, Tokenizer, Truncation};
 
 /// The number of tokens per batch, enough to keep all threads busy.
 const BATCH_TOKENS: usize = 4096;
-
-/// The bytes of a text from which on its tokens are counted before it is encoded.
-const LONG: usize = 1 << 14;
 
 /// A model with its tokenizer, limited to the maximum length of the model.
 pub(super) struct Runner<M> {
@@ -22,29 +20,66 @@ pub(super) struct Runner<M> {
     pub(super) long_texts: LongText,
 }
 
-/// Texts as a model reads them.
-pub(super) struct Readings {
-    /// The encodings of all texts in order, several for a text that is read in windows.
-    pub(super) encodings: Vec<Encoding>,
-    /// The number of tokens of each encoding that not all windows of its text have.
-    own: Vec<usize>,
-    /// The number of such tokens that are before each encoding in its text.
-    pub(super) starts: Vec<usize>,
+/// Texts as a model reads them. They are encoded when the model comes to them, so that a text takes no more memory than its
+/// answer.
+pub(super) struct Readings<'t> {
+    pub(super) texts: Vec<Reading<'t>>,
     pub(super) report: LongTextReport,
 }
 
-/// A text as windows, or as a single one.
-struct Windows {
-    encodings: Vec<Encoding>,
+/// A text, and the tokens of its windows.
+pub(super) struct Reading<'t> {
+    pub(super) text: Cow<'t, str>,
+    pub(super) second: Option<&'t str>,
+    pub(super) layout: Layout,
+    options: EncodeOptions,
     /// The number of tokens that all windows have.
     shared: usize,
-    /// The number of further tokens that consecutive windows share.
-    stride: usize,
 }
 
-impl From<Encoding> for Windows {
-    fn from(encoding: Encoding) -> Windows {
-        Windows { encodings: vec![encoding], shared: 0, stride: 0 }
+/// A text or a part of it, as a model reads it.
+pub(super) struct Window {
+    /// The index of the text.
+    pub(super) text: usize,
+    /// The index among the windows of the text.
+    pub(super) number: usize,
+    pub(super) encoding: Encoding,
+    /// The number of tokens that not all windows of the text have.
+    own: usize,
+    /// The number of tokens of the first text that are before this window.
+    pub(super) start: usize,
+}
+
+impl Window {
+    pub(super) fn whole(text: usize, encoding: Encoding) -> Window {
+        Window { text, number: 0, own: encoding.len(), encoding, start: 0 }
+    }
+}
+
+impl Reading<'_> {
+    /// Encodes the windows with these numbers, which increase, of the text with this index.
+    pub(super) fn windows<'a>(
+        &'a self,
+        tokenizer: &'a Tokenizer,
+        text: usize,
+        numbers: impl IntoIterator<Item = usize> + 'a,
+    ) -> impl Iterator<Item = Window> + 'a {
+        let mut windows = tokenizer.windows_of(&self.text, self.second, self.layout, &self.options);
+        let mut next = 0;
+        numbers.into_iter().map_while(move |number| {
+            let encoding = windows.nth(number - next)?;
+            next = number + 1;
+            let (start, _) = self.layout.range(0, number);
+            Some(Window { text, number, own: encoding.len() - self.shared, encoding, start })
+        })
+    }
+}
+
+impl Readings<'_> {
+    /// Encodes all windows of all texts.
+    pub(super) fn windows<'a>(&'a self, tokenizer: &'a Tokenizer) -> impl Iterator<Item = Window> + 'a {
+        let texts = self.texts.iter().enumerate();
+        texts.flat_map(move |(index, text)| text.windows(tokenizer, index, 0..text.layout.count()))
     }
 }
 
@@ -56,99 +91,78 @@ impl<M: PreTrainedModel> Runner<M> {
         Ok(Runner { model, tokenizer, precision: Precision::F32, long_texts })
     }
 
-    /// Encodes texts, each with an optional second text, none of which may be blank.
-    pub(super) fn read<'t>(&self, texts: impl Iterator<Item = (&'t str, Option<&'t str>)>) -> Result<Readings> {
-        let readings = self.read_any(texts, 0)?;
-        let mut first = 0;
-        for (index, windows) in readings.report.windows.iter().enumerate() {
-            let encoding = &readings.encodings[first];
-            let texts = encoding.special_tokens_mask.iter().filter(|&&special| special).count() - 1;
-            if (0..texts).any(|sequence| !encoding.sequence_ids.contains(&Some(sequence))) {
+    /// Counts the tokens of texts, each with an optional second text, none of which may be blank.
+    pub(super) fn read<'t>(&self, texts: impl Iterator<Item = (&'t str, Option<&'t str>)>) -> Result<Readings<'t>> {
+        let readings = self.read_any(texts.map(|(text, second)| (text.into(), second)), 0)?;
+        for (index, text) in readings.texts.iter().enumerate() {
+            if (0..text.layout.texts()).any(|sequence| text.layout.range(sequence, 0).1 == 0) {
                 let reason = match readings.report.cut[index] {
                     0 => "is blank or has only characters that are removed".to_string(),
                     _ => format!("has no room among the {} tokens that fit", readings.report.max_length),
                 };
                 return Err(Error::input(format!("text {index} has no tokens: it {reason}")));
             }
-            first += windows;
         }
         Ok(readings)
     }
 
-    /// Encodes texts, each with an optional second text, which may be blank. The first `prompt` tokens of each text are
-    /// a prompt.
-    pub(super) fn read_any<'t, S: AsRef<str>>(
+    /// Counts the tokens of texts, each with an optional second text, which may be blank. The first `prompt` tokens of each
+    /// text are a prompt.
+    pub(super) fn read_any<'t>(
         &self,
-        texts: impl Iterator<Item = (S, Option<&'t str>)>,
+        texts: impl Iterator<Item = (Cow<'t, str>, Option<&'t str>)>,
         prompt: usize,
-    ) -> Result<Readings> {
+    ) -> Result<Readings<'t>> {
         let max_length = self.tokenizer.max_length();
         // A stride that no window can have is refused even if every text fits.
         self.long_texts.stride(max_length.saturating_sub(2))?;
         let report = LongTextReport { max_length, ..LongTextReport::default() };
-        let mut readings = Readings { encodings: Vec::new(), own: Vec::new(), starts: Vec::new(), report };
+        let mut readings = Readings { texts: Vec::new(), report };
         for (index, (text, second)) in texts.enumerate() {
-            let read = self.read_one(text.as_ref(), second, prompt);
-            let Windows { encodings, shared, stride } = read.map_err(|error| error.in_text(index))?;
-            readings.report.cut.push(encodings[0].truncated);
-            readings.report.windows.push(encodings.len());
-            let mut end = stride;
-            for encoding in encodings {
-                let (start, own) = (end - stride, encoding.len() - shared);
-                end = start + own;
-                readings.starts.push(start);
-                readings.own.push(own);
-                readings.encodings.push(encoding);
-            }
+            let reading = self.read_one(text, second, prompt).map_err(|error| error.in_text(index))?;
+            readings.report.cut.push(reading.layout.cut);
+            readings.report.windows.push(reading.layout.count());
+            readings.texts.push(reading);
         }
         Ok(readings)
     }
 
-    /// Encodes a text.
-    fn read_one(&self, text: &str, second: Option<&str>, prompt: usize) -> Result<Windows> {
+    /// Counts the tokens of a text, and lays it out.
+    fn read_one<'t>(&self, text: Cow<'t, str>, second: Option<&'t str>, prompt: usize) -> Result<Reading<'t>> {
         let limit = self.tokenizer.max_length();
-        if self.long_texts == LongText::Truncate {
+        let counts = [self.tokenizer.count(&text), second.map_or(0, |second| self.tokenizer.count(second))];
+        let lengths = &counts[..1 + usize::from(second.is_some())];
+        let tokens = counts[0] + counts[1] + 1 + lengths.len();
+        let (options, shared) = if self.long_texts == LongText::Truncate {
             // Even the end of a prompt, as in `sentence-transformers`.
-            let options = EncodeOptions::new().truncation(Truncation::LongestFirst);
-            return Ok(self.tokenizer.encode_with(text, second, &options)?.into());
-        }
-        let special = 2 + usize::from(second.is_some());
-        let is_long = text.len() + second.map_or(0, str::len) > LONG;
-        // Before a long text is read in windows, only its number of tokens is needed.
-        let (lengths, encoding) = if is_long {
-            ([self.length(text)?, second.map_or(Ok(0), |second| self.length(second))?], None)
+            (EncodeOptions::new().truncation(Truncation::LongestFirst), 0)
+        } else if tokens <= limit {
+            (EncodeOptions::new(), 0)
         } else {
-            let encoding = self.whole(text, second)?;
-            let length = |sequence| encoding.sequence_ids.iter().filter(|&&id| id == Some(sequence)).count();
-            ([length(0), length(1)], Some(encoding))
+            self.check_prompt(prompt, 1 + lengths.len())?;
+            match self.long_texts {
+                LongText::Refuse => return Err(ErrorKind::TooLong { text: None, tokens, limit }.into()),
+                _ => self.windows(counts, second.is_some(), prompt)?,
+            }
         };
-        let tokens = lengths[0] + lengths[1] + special;
-        if tokens <= limit {
-            return Ok(encoding.map_or_else(|| self.whole(text, second), Ok)?.into());
-        }
-        if prompt > 0 && prompt + special >= limit {
-            return Err(Error::input(format!(
+        let layout = Layout::new(lengths, limit, &options)?;
+        Ok(Reading { text, second, layout, options, shared })
+    }
+
+    /// Checks that a prompt leaves room for a text.
+    fn check_prompt(&self, prompt: usize, special: usize) -> Result<()> {
+        let limit = self.tokenizer.max_length();
+        match prompt > 0 && prompt + special >= limit {
+            true => Err(Error::input(format!(
                 "the prompt has {prompt} tokens: it leaves no room for a text, {limit} fit with {special} special tokens"
-            )));
-        }
-        match self.long_texts {
-            LongText::Refuse => Err(ErrorKind::TooLong { text: None, tokens, limit }.into()),
-            _ => self.windows(text, second, lengths, prompt),
+            ))),
+            false => Ok(()),
         }
     }
 
-    /// Returns the number of tokens of a text, without special tokens.
-    pub(super) fn length(&self, text: &str) -> Result<usize> {
-        Ok(self.tokenizer.ids(text)?.len())
-    }
-
-    /// Encodes a text of any length.
-    pub(super) fn whole(&self, text: &str, second: Option<&str>) -> Result<Encoding> {
-        self.tokenizer.encode_with(text, second, &EncodeOptions::new().max_length(usize::MAX))
-    }
-
-    /// Encodes a text that is too long as windows over its longer part. `lengths` has the numbers of tokens of both texts.
-    fn windows(&self, text: &str, second: Option<&str>, lengths: [usize; 2], prompt: usize) -> Result<Windows> {
+    /// Returns the options for windows over the longer of two texts, of `lengths` tokens, and the number of tokens that all
+    /// windows have.
+    fn windows(&self, lengths: [usize; 2], is_pair: bool, prompt: usize) -> Result<(EncodeOptions, usize)> {
         let limit = self.tokenizer.max_length();
         // The last word of a prompt may be the beginning of a longer one, of fewer tokens.
         let prompt = prompt.min(lengths[0]);
@@ -156,7 +170,7 @@ impl<M: PreTrainedModel> Runner<M> {
             true => (Truncation::OnlyFirst, lengths[0] - prompt, prompt),
             false => (Truncation::OnlySecond, lengths[1], 0),
         };
-        let shared = lengths[0] + lengths[1] + 2 + usize::from(second.is_some()) - longer;
+        let shared = lengths[0] + lengths[1] + 2 + usize::from(is_pair) - longer;
         let Some(room) = limit.checked_sub(shared).filter(|room| *room > 0) else {
             return Err(Error::input(format!(
                 "no room is left for windows: the special tokens and the shorter text of a pair are {shared} tokens, \
@@ -164,11 +178,7 @@ impl<M: PreTrainedModel> Runner<M> {
             )));
         };
         let stride = self.long_texts.stride(room)?;
-        let options = EncodeOptions::new().truncation(truncation).stride(stride).prefix(prefix);
-        let mut first = self.tokenizer.encode_with(text, second, &options)?;
-        let mut encodings = std::mem::take(&mut first.overflowing);
-        encodings.insert(0, first);
-        Ok(Windows { encodings, shared, stride })
+        Ok((EncodeOptions::new().truncation(truncation).stride(stride).prefix(prefix), shared))
     }
 
     /// Computes a row per text: the one that `forward` computes for its encoding, or the mean over its windows.
@@ -177,60 +187,80 @@ impl<M: PreTrainedModel> Runner<M> {
         texts: Readings,
         mut forward: impl FnMut(&M, &Batch) -> Result<Tensor>,
     ) -> Result<Reported<Vec<Vec<f32>>>> {
-        let mut rows = Vec::with_capacity(texts.encodings.len());
-        self.in_batches(&texts.encodings, |model, batch, encodings| {
+        let mut means: Vec<Mean> = texts.texts.iter().map(|_| Mean::default()).collect();
+        self.in_batches(texts.windows(&self.tokenizer), |model, batch, windows| {
             let values = finite(&forward(model, batch)?)?; // [B, C]
-            rows.extend(values.chunks_exact(values.len() / encodings.len()).map(<[f32]>::to_vec));
-            Ok(())
-        })?;
-        let mut windows = rows.into_iter().zip(texts.own);
-        let of_text = |&count: &usize| mean(windows.by_ref().take(count).collect());
-        let value = texts.report.windows.iter().map(of_text).collect();
-        Ok(Reported { value, report: texts.report })
-    }
-
-    /// Calls `run` with batches of about [`BATCH_TOKENS`] tokens, without recording a graph.
-    pub(super) fn in_batches(
-        &self,
-        encodings: &[Encoding],
-        mut run: impl FnMut(&M, &Batch, &[Encoding]) -> Result<()>,
-    ) -> Result<()> {
-        let run_all = || {
-            for range in batches(encodings) {
-                let encodings = &encodings[range];
-                run(&self.model, &Batch::from_encodings(encodings)?, encodings)?;
+            for (window, row) in windows.iter().zip(values.chunks_exact(values.len() / windows.len())) {
+                means[window.text].add(row, window.own);
             }
             Ok(())
+        })?;
+        Ok(Reported { value: means.into_iter().map(Mean::into_row).collect(), report: texts.report })
+    }
+
+    /// Calls `run` with batches of about [`BATCH_TOKENS`] tokens, or of a single window, without recording a graph.
+    pub(super) fn in_batches(
+        &self,
+        windows: impl Iterator<Item = Window>,
+        mut run: impl FnMut(&M, &Batch, &[Window]) -> Result<()>,
+    ) -> Result<()> {
+        let mut run = |windows: &[Window]| {
+            let parts: Vec<_> =
+                windows.iter().map(|window| (&window.encoding.ids, &window.encoding.token_types)).collect();
+            run(&self.model, &Batch::new(&parts)?, windows)
+        };
+        let run_all = || {
+            let (mut batch, mut tokens) = (Vec::new(), 0);
+            for window in windows {
+                if tokens + window.encoding.len() > BATCH_TOKENS && !batch.is_empty() {
+                    run(&batch)?;
+                    batch.clear();
+                    tokens = 0;
+                }
+                tokens += window.encoding.len();
+                batch.push(window);
+            }
+            if batch.is_empty() { Ok(()) } else { run(&batch) }
         };
         no_grad(|| self.precision.scope(run_all))
     }
 }
 
-/// Computes the mean of rows with weights.
-fn mean(mut rows: Vec<(Vec<f32>, usize)>) -> Vec<f32> {
-    if rows.len() == 1 {
-        return rows.remove(0).0;
-    }
-    let weights: f64 = rows.iter().map(|(_, weight)| *weight as f64).sum();
-    let at = |column: usize| {
-        let sum: f64 = rows.iter().map(|(row, weight)| f64::from(row[column]) * *weight as f64).sum();
-        (sum / weights) as f32
-    };
-    (0..rows.first().map_or(0, |(row, _)| row.len())).map(at).collect()
+/// Returns a text behind a prompt.
+pub(super) fn prompted<'t>(prompt: &str, text: &'t str) -> Cow<'t, str> {
+    if prompt.is_empty() { text.into() } else { format!("{prompt}{text}").into() }
 }
 
-/// Returns the ranges of encodings that form batches of at most [`BATCH_TOKENS`] tokens, or of a single encoding.
-fn batches(encodings: &[Encoding]) -> Vec<Range<usize>> {
-    let (mut ranges, mut start, mut tokens) = (Vec::new(), 0, 0);
-    for (index, encoding) in encodings.iter().enumerate() {
-        if tokens + encoding.len() > BATCH_TOKENS && index > start {
-            ranges.push(start..index);
-            (start, tokens) = (index, 0);
+/// The mean of rows with weights.
+#[derive(Default)]
+struct Mean {
+    /// The first row, which is the mean if there is no other.
+    first: Vec<f32>,
+    first_weight: usize,
+    /// The weighted sums of all rows, if there are several.
+    sums: Vec<f64>,
+    weight: f64,
+}
+
+impl Mean {
+    fn add(&mut self, row: &[f32], weight: usize) {
+        let weighted = |row: &[f32], weight: usize| row.iter().map(move |&x| f64::from(x) * weight as f64).collect();
+        if self.first.is_empty() {
+            (self.first, self.first_weight) = (row.to_vec(), weight);
+            return;
         }
-        tokens += encoding.len();
+        if self.sums.is_empty() {
+            (self.sums, self.weight) = (weighted(&self.first, self.first_weight), self.first_weight as f64);
+        }
+        let row: Vec<f64> = weighted(row, weight);
+        self.sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+        self.weight += weight as f64;
     }
-    if start < encodings.len() {
-        ranges.push(start..encodings.len());
+
+    fn into_row(self) -> Vec<f32> {
+        match self.sums.is_empty() {
+            true => self.first,
+            false => self.sums.iter().map(|sum| (sum / self.weight) as f32).collect(),
+        }
     }
-    ranges
 }

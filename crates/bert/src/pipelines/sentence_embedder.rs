@@ -6,7 +6,7 @@ use cloze_tensor::{Device, Precision};
 
 use super::Pipeline;
 use super::long_text::{LongText, Reported};
-use super::runner::Runner;
+use super::runner::{Runner, prompted};
 use crate::{
     Error, LoadReport, Mode, OpenOptions, PreTrainedModel, Result, SentenceEncoder, SimilarityFunction, Tokenizer,
 };
@@ -111,8 +111,8 @@ impl SentenceEmbedder {
     }
 
     fn run(&self, prompt: &str, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
-        let texts = sentences.iter().map(|sentence| (format!("{prompt}{sentence}"), None));
-        let prompt = self.runner.length(prompt)?;
+        let texts = sentences.iter().map(|sentence| (prompted(prompt, sentence), None));
+        let prompt = self.runner.tokenizer.count(prompt);
         let texts = self.runner.read_any(texts, prompt)?;
         let skipped = if prompt == 0 { 0 } else { 1 + prompt }; // [CLS], too
         let vectors = self.runner.means(texts, |model, batch| model.forward_prompted(batch, skipped, Mode::Eval))?;

@@ -8,7 +8,7 @@ use super::Pipeline;
 use super::characters::Characters;
 use super::long_text::{LongText, Reported};
 use super::output::{finite, largest, softmax};
-use super::runner::{Readings, Runner};
+use super::runner::Runner;
 use crate::tags::{Tag, TagNotation, TagSpan};
 use crate::{BertForTokenClassification, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer};
 
@@ -88,6 +88,35 @@ struct Piece {
     probabilities: Vec<f64>,
 }
 
+/// The words of a text, as far as it has been read.
+struct Words<'t> {
+    text: Characters<'t>,
+    /// The tokens of words that a further window may have, by their position in the text.
+    pieces: BTreeMap<usize, Piece>,
+    labelled: Vec<LabelledWord>,
+}
+
+impl<'t> Words<'t> {
+    fn new(text: &'t str) -> Words<'t> {
+        Words { text: Characters::new(text), pieces: BTreeMap::new(), labelled: Vec::new() }
+    }
+
+    /// Labels the words that no further window has, if the next one begins behind `before` tokens of the text. `None` stands
+    /// for no further window.
+    fn finish(&mut self, pipeline: &TokenClassification, before: Option<usize>) {
+        // The position of a token counts `[CLS]`. The last word may have further tokens.
+        let next = before.map(|before| before + 1);
+        let read = |at: usize| next.is_none_or(|next| at < next);
+        let open =
+            next.and_then(|next| self.pieces.range(next.saturating_sub(1)..).next().map(|(_, piece)| piece.word));
+        let end = self.pieces.iter().find(|(at, piece)| !read(**at) || Some(piece.word) == open).map(|(at, _)| *at);
+        let later = end.map(|end| self.pieces.split_off(&end)).unwrap_or_default();
+        let pieces: Vec<Piece> = std::mem::replace(&mut self.pieces, later).into_values().collect();
+        let words = pieces.chunk_by(|a, b| a.word == b.word);
+        self.labelled.extend(words.map(|word| pipeline.labelled(word, &self.text)));
+    }
+}
+
 impl TokenClassification {
     /// Sets how the pieces of a word are combined, [`Aggregation::First`] by default.
     pub fn aggregation(self, aggregation: Aggregation) -> TokenClassification {
@@ -113,26 +142,24 @@ impl TokenClassification {
         if let Some(index) = texts.iter().position(|text| text.trim().is_empty()) {
             return Err(Error::input(format!("text {index} is blank: it has no words")));
         }
-        let Readings { encodings, starts, report, .. } =
-            self.runner.read_any(texts.iter().map(|text| (text, None)), 0)?;
-        let mut pieces: Vec<BTreeMap<usize, Piece>> = texts.iter().map(|_| BTreeMap::new()).collect();
-        let text_of = (0..).zip(&report.windows).flat_map(|(text, &windows)| std::iter::repeat_n(text, windows));
-        let mut places = text_of.zip(starts);
-        self.runner.in_batches(&encodings, |model, batch, encodings| {
+        let readings = self.runner.read_any(texts.iter().map(|text| ((*text).into(), None)), 0)?;
+        let mut labelled: Vec<Words> = texts.iter().map(|text| Words::new(text)).collect();
+        self.runner.in_batches(readings.windows(&self.runner.tokenizer), |model, batch, windows| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, C]
             let mut rows = logits.chunks_exact(self.labels().len());
-            for (encoding, (text, start)) in encodings.iter().zip(places.by_ref()) {
-                let probabilities = rows.by_ref().take(encoding.len()).map(softmax).collect();
-                gather(encoding, start, probabilities, &mut pieces[text]);
+            for window in windows {
+                let words = &mut labelled[window.text];
+                words.finish(self, Some(window.start));
+                let probabilities = rows.by_ref().take(window.encoding.len()).map(softmax).collect();
+                gather(&window.encoding, window.start, probabilities, &mut words.pieces);
             }
             Ok(())
         })?;
-        let labelled = |(pieces, text): (BTreeMap<usize, Piece>, &&str)| {
-            let (pieces, text) = (pieces.into_values().collect::<Vec<_>>(), Characters::new(text));
-            pieces.chunk_by(|a, b| a.word == b.word).map(|word| self.labelled(word, &text)).collect()
+        let all = |mut words: Words| {
+            words.finish(self, None);
+            words.labelled
         };
-        let value = pieces.into_iter().zip(texts).map(labelled).collect();
-        Ok(Reported { value, report })
+        Ok(Reported { value: labelled.into_iter().map(all).collect(), report: readings.report })
     }
 
     /// Finds the entities of each text: spans of consecutive words of one kind. Labels may follow any

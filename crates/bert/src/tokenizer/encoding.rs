@@ -1,6 +1,7 @@
 //! Encoded texts: ids in BERT's layout, with the offsets of each token in its text.
 
 use super::pipeline::Encoded;
+use super::start::Parts;
 use crate::{Error, Result};
 
 /// The text that is truncated when the tokens do not fit.
@@ -137,52 +138,121 @@ pub(super) struct Frame<'a> {
     pub(super) typed: bool,
 }
 
-/// Arranges one or two texts, encoded without special tokens, in BERT's layout.
-pub(super) fn lay_out(
-    frame: &Frame,
-    texts: &[Encoded],
-    default_max_length: usize,
-    options: &EncodeOptions,
-) -> Result<Encoding> {
-    let max_length = options.max_length_or(default_max_length);
-    let lengths: Vec<usize> = texts.iter().map(Encoded::length).collect();
-    let kept = truncate(&lengths, max_length, options.truncation)?;
-    let cut: usize = lengths.iter().zip(&kept).map(|(length, kept)| length - kept).sum();
-    let mut windows = Vec::with_capacity(kept.len());
-    let prefixes = [options.prefix, 0];
-    for ((&length, &kept), prefix) in lengths.iter().zip(&kept).zip(prefixes) {
-        windows.push(match options.stride {
-            Some(stride) if kept < length => {
-                let covered = cover(length.saturating_sub(prefix), kept.saturating_sub(prefix), stride)?;
-                covered.into_iter().map(|(start, end)| (prefix + start, prefix + end)).collect()
-            }
-            _ => vec![(0, kept)],
-        });
+/// Which tokens of one or two texts each window has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    covers: [Cover; 2],
+    texts: usize,
+    /// The number of tokens that no window has.
+    pub(crate) cut: usize,
+}
+
+impl Layout {
+    /// Lays out texts of these numbers of tokens.
+    ///
+    /// # Errors
+    /// Returns an error like [`Tokenizer::encode_with`](super::Tokenizer::encode_with).
+    pub(crate) fn new(lengths: &[usize], default_max_length: usize, options: &EncodeOptions) -> Result<Layout> {
+        let kept = truncate(lengths, options.max_length_or(default_max_length), options.truncation)?;
+        let mut layout = Layout { covers: [Cover::default(); 2], texts: lengths.len(), cut: 0 };
+        let prefixes = [options.prefix, 0];
+        for (text, (&length, &kept)) in lengths.iter().zip(&kept).enumerate() {
+            let prefix = prefixes[text];
+            layout.covers[text] = match options.stride {
+                Some(stride) if kept < length => {
+                    Cover::new(prefix, length.saturating_sub(prefix), kept.saturating_sub(prefix), stride)?
+                }
+                _ => Cover { length: kept, width: kept, ..Cover::default() },
+            };
+            layout.cut += if options.stride.is_some() { 0 } else { length - kept };
+        }
+        if layout.covers.iter().filter(|cover| cover.count() > 1).count() > 1 {
+            return Err(Error::tokenizer(
+                "both texts are too long for a stride: truncate only the first or only the second",
+            ));
+        }
+        Ok(layout)
     }
-    if windows.iter().filter(|windows| windows.len() > 1).count() > 1 {
-        return Err(Error::tokenizer(
-            "both texts are too long for a stride: truncate only the first or only the second",
-        ));
+
+    /// Returns the number of windows.
+    pub(crate) fn count(&self) -> usize {
+        self.covers.iter().map(Cover::count).max().unwrap_or(1)
     }
-    let count = windows.iter().map(Vec::len).max().unwrap_or(1);
-    let mut encodings = (0..count).map(|number| {
+
+    /// Returns the number of texts.
+    pub(crate) fn texts(&self) -> usize {
+        self.texts
+    }
+
+    /// Returns the first and the exclusive last token of a text in a window. The prefix comes before them.
+    pub(crate) fn range(&self, text: usize, window: usize) -> (usize, usize) {
+        let cover = &self.covers[text];
+        cover.window(window.min(cover.count() - 1))
+    }
+
+    /// Returns the window in which a token of a text is farthest from the ends of the text in the window, the first of
+    /// several. `None` if no window has it. There must not be a prefix.
+    pub(crate) fn best_window(&self, text: usize, token: usize) -> Option<usize> {
+        let cover = &self.covers[text];
+        let step = (cover.width - cover.stride).max(1);
+        let first = (token + 1).saturating_sub(cover.width).div_ceil(step);
+        let windows = (first..cover.count()).map(|window| (window, cover.window(window)));
+        let with_token = windows.take_while(|(_, (start, _))| *start <= token).filter(|(_, (_, end))| token < *end);
+        let margins = with_token.map(|(window, (start, end))| (window, (token - start).min(end - 1 - token)));
+        margins.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(window, _)| window)
+    }
+
+    /// Makes a window in BERT's layout.
+    pub(super) fn encoding(&self, frame: &Frame, texts: &mut [Tokens], window: usize) -> Encoding {
         let mut encoding = Encoding::default();
         encoding.special(frame.cls, 0);
-        for (sequence, (text, windows)) in texts.iter().zip(&windows).enumerate() {
-            let window = windows[number.min(windows.len() - 1)];
-            // The only window of a text that fits has the prefix already.
-            let prefix = prefixes[sequence].min(window.0);
+        for (sequence, text) in texts.iter_mut().enumerate() {
+            let (start, end) = self.range(sequence, window);
             let token_type = if frame.typed { sequence as u32 } else { 0 };
-            encoding.text(text, (0, prefix), sequence, token_type);
-            encoding.text(text, window, sequence, token_type);
+            text.read(start, end);
+            encoding.text(&text.held, (0, text.prefix.min(start)), sequence, token_type);
+            encoding.text(&text.held, (start - text.dropped, end - text.dropped), sequence, token_type);
             encoding.special(frame.sep, token_type);
         }
+        encoding.truncated = if window == 0 { self.cut } else { 0 };
         encoding
-    });
-    let mut first = encodings.next().unwrap_or_default();
-    first.overflowing = encodings.collect();
-    first.truncated = if options.stride.is_some() { 0 } else { cut };
-    Ok(first)
+    }
+}
+
+/// The tokens of a text that the next windows need.
+pub(super) struct Tokens<'t> {
+    held: Encoded,
+    /// The number of tokens at the start that every window repeats.
+    prefix: usize,
+    /// The number of tokens behind them that are dropped.
+    dropped: usize,
+    rest: Option<Parts<'t>>,
+}
+
+impl<'t> Tokens<'t> {
+    /// Holds all tokens of a text.
+    pub(super) fn all(held: Encoded, options: &EncodeOptions, text: usize) -> Tokens<'t> {
+        Tokens { held, prefix: if text == 0 { options.prefix } else { 0 }, dropped: 0, rest: None }
+    }
+
+    /// Holds none yet.
+    pub(super) fn none(rest: Parts<'t>, options: &EncodeOptions, text: usize) -> Tokens<'t> {
+        Tokens { rest: Some(rest), ..Tokens::all(Encoded::default(), options, text) }
+    }
+
+    /// Reads the tokens before `end`, and may drop those before `start`.
+    fn read(&mut self, start: usize, end: usize) {
+        while self.dropped + self.held.ids.len() < end
+            && let Some(part) = self.rest.as_mut().and_then(Iterator::next)
+        {
+            let gone = start.min(self.dropped + self.held.ids.len()).saturating_sub(self.prefix + self.dropped);
+            if gone > 0 {
+                self.held.remove(self.prefix..self.prefix + gone);
+                self.dropped += gone;
+            }
+            self.held.append(part);
+        }
+    }
 }
 
 /// Returns the number of tokens of each text that are kept.
@@ -224,22 +294,35 @@ fn truncate(lengths: &[usize], max_length: usize, truncation: Truncation) -> Res
     }
 }
 
-/// Returns windows of `width` tokens that cover `length` tokens. Each shares `stride` tokens with the previous one.
-fn cover(length: usize, width: usize, stride: usize) -> Result<Vec<(usize, usize)>> {
-    if length <= width {
-        return Ok(vec![(0, length)]);
+/// Windows of `width` tokens that cover `length` tokens behind a prefix. Each shares `stride` tokens with the one before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cover {
+    prefix: usize,
+    length: usize,
+    width: usize,
+    stride: usize,
+}
+
+impl Cover {
+    fn new(prefix: usize, length: usize, width: usize, stride: usize) -> Result<Cover> {
+        if length > width && stride >= width {
+            return Err(Error::tokenizer(format!("stride is {stride}: must be below the {width} tokens of a window")));
+        }
+        Ok(Cover { prefix, length, width, stride })
     }
-    if stride >= width {
-        return Err(Error::tokenizer(format!("stride is {stride}: must be below the {width} tokens of a window")));
+
+    fn count(&self) -> usize {
+        match self.length <= self.width {
+            true => 1,
+            false => 1 + (self.length - self.width).div_ceil(self.width - self.stride),
+        }
     }
-    let mut windows = vec![(0, width)];
-    let mut end = width;
-    while end < length {
-        let start = end - stride;
-        end = length.min(start + width);
-        windows.push((start, end));
+
+    fn window(&self, number: usize) -> (usize, usize) {
+        // A single window has no stride.
+        let start = if number == 0 { 0 } else { number * (self.width - self.stride) };
+        (self.prefix + start, self.prefix + self.length.min(start + self.width))
     }
-    Ok(windows)
 }
 
 #[cfg(test)]
@@ -270,9 +353,10 @@ mod tests {
     proptest! {
         #[test]
         fn windows_cover_and_overlap(length in 0usize..200, width in 1usize..50, stride in 0usize..50) {
-            match cover(length, width, stride) {
+            match Cover::new(0, length, width, stride) {
                 Err(_) => prop_assert!(stride >= width && length > width),
-                Ok(windows) => {
+                Ok(cover) => {
+                    let windows: Vec<(usize, usize)> = (0..cover.count()).map(|number| cover.window(number)).collect();
                     prop_assert_eq!(windows[0].0, 0);
                     prop_assert_eq!(windows.last().unwrap().1, length);
                     for pair in windows.windows(2) {

@@ -18,6 +18,7 @@ mod special;
 mod start;
 mod token_fields;
 mod train;
+mod windows;
 mod words;
 
 use std::fmt;
@@ -25,15 +26,17 @@ use std::sync::Arc;
 
 pub use encoding::{EncodeOptions, Encoding, Truncation};
 pub use options::{TokenizerOptions, TrainOptions};
+pub use windows::Windows;
 
 use crate::config::CONFIG_FILE;
 use crate::{BertConfig, Error, Result};
-use encoding::Frame;
-use pipeline::Pipeline;
+use encoding::Tokens;
+use pipeline::{Encoded, Pipeline};
 use settings::Source;
 use special::{Ids, Names};
 use words::Words;
 
+pub(crate) use encoding::Layout;
 pub(crate) use settings::CONFIG;
 
 /// A BERT tokenizer. It is cheap to clone and can be shared between threads.
@@ -166,10 +169,14 @@ impl Tokenizer {
         let texts = [Some(text), second].into_iter().flatten();
         let most = options.most(self.max_length);
         let texts: Vec<_> = texts.map(|text| start::encode(&self.inner, text, most, start::BYTES)).collect();
-        let (names, ids) = (&self.inner.names, &self.inner.ids);
-        let typed = self.inner.source.has_token_types();
-        let frame = Frame { cls: (&names.cls, ids.cls), sep: (&names.sep, ids.sep), typed };
-        encoding::lay_out(&frame, &texts, self.max_length, options)
+        let lengths: Vec<usize> = texts.iter().map(Encoded::length).collect();
+        let layout = Layout::new(&lengths, self.max_length, options)?;
+        let tokens = |(at, text)| Tokens::all(text, options, at);
+        let mut texts: Vec<Tokens> = texts.into_iter().enumerate().map(tokens).collect();
+        let mut windows = (0..layout.count()).map(|window| layout.encoding(&self.frame(), &mut texts, window));
+        let mut first = windows.next().unwrap_or_default();
+        first.overflowing = windows.collect();
+        Ok(first)
     }
 
     /// Returns the ids of a text of any length, without special tokens. This is much faster than

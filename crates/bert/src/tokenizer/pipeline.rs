@@ -304,13 +304,26 @@ impl Encoded {
         self.ids.len() + self.rest
     }
 
-    /// Appends the tokens of the next part of the text, which begins `characters` characters into it.
-    pub(super) fn append(&mut self, part: Encoded, characters: usize) {
-        let words = self.words.last().map_or(0, |last| last + 1);
+    /// Moves the tokens behind this many characters and words.
+    pub(super) fn shift(&mut self, characters: usize, words: u32) {
+        self.offsets.iter_mut().for_each(|(start, end)| (*start, *end) = (*start + characters, *end + characters));
+        self.words.iter_mut().for_each(|word| *word += words);
+    }
+
+    /// Appends the tokens of the next part of the text.
+    pub(super) fn append(&mut self, part: Encoded) {
         self.ids.extend(part.ids);
         self.tokens.extend(part.tokens);
-        self.offsets.extend(part.offsets.into_iter().map(|(start, end)| (start + characters, end + characters)));
-        self.words.extend(part.words.into_iter().map(|word| word + words));
+        self.offsets.extend(part.offsets);
+        self.words.extend(part.words);
+    }
+
+    /// Removes tokens.
+    pub(super) fn remove(&mut self, tokens: Range<usize>) {
+        self.ids.drain(tokens.clone());
+        self.tokens.drain(tokens.clone());
+        self.offsets.drain(tokens.clone());
+        self.words.drain(tokens);
     }
 
     fn push(&mut self, id: u32, token: String, letters: &[Aligned], word: u32) {

@@ -14,27 +14,62 @@ pub(super) const BYTES: usize = if cfg!(fuzzing) { 1 << 6 } else { 1 << 14 };
 /// Encodes a text of which at most `most` tokens are kept, in parts of at least `bytes` bytes that end before a blank. The tokens
 /// after the part that completes `most` are only counted.
 pub(super) fn encode(inner: &Inner, text: &str, most: usize, bytes: usize) -> Encoded {
-    // Other tokenizers may join what a blank separates.
-    if inner.words.is_none() || text.len() <= bytes {
-        return inner.pipeline.encode(text);
+    let (mut encoded, mut parts) = (Encoded::default(), Parts::new(inner, text, bytes));
+    while encoded.ids.len() < most
+        && let Some(part) = parts.next()
+    {
+        encoded.append(part);
     }
-    let parts = inner.pipeline.added().cut(text, false);
-    let (mut encoded, mut start, mut characters) = (Encoded::default(), 0, 0);
-    while start < text.len() {
-        if start > 0 && encoded.ids.len() >= most {
-            let mut rest = Vec::new();
-            inner.ids_into(&text[start..], &mut rest);
-            encoded.rest = rest.len();
-            break;
-        }
-        // A part begins with the blank that ended the one before.
-        let end = blank(text, &parts, start + bytes.max(1)).unwrap_or(text.len());
-        let part = &text[start..end];
-        encoded.append(inner.pipeline.encode(part), characters);
-        characters += part.chars().count();
-        start = end;
-    }
+    encoded.rest = inner.count(&text[parts.start..]);
     encoded
+}
+
+/// The parts of a text, each encoded when it is asked for. Offsets and words are those of the whole text.
+pub(super) struct Parts<'t> {
+    inner: &'t Inner,
+    text: &'t str,
+    bytes: usize,
+    /// The text cut at its added tokens, once the first part is asked for.
+    cuts: Option<Vec<(Option<u32>, Range<usize>)>>,
+    /// The bytes, characters and words before the next part.
+    start: usize,
+    characters: usize,
+    words: u32,
+}
+
+impl<'t> Parts<'t> {
+    pub(super) fn new(inner: &'t Inner, text: &'t str, bytes: usize) -> Parts<'t> {
+        Parts { inner, text, bytes, cuts: None, start: 0, characters: 0, words: 0 }
+    }
+
+    /// Returns the end of the next part.
+    fn end(&mut self) -> usize {
+        // Other tokenizers may join what a blank separates.
+        if self.inner.words.is_none() || self.text.len() - self.start <= self.bytes {
+            return self.text.len();
+        }
+        let cuts = self.cuts.get_or_insert_with(|| self.inner.pipeline.added().cut(self.text, false));
+        // A part begins with the blank that ended the one before.
+        blank(self.text, cuts, self.start + self.bytes.max(1)).unwrap_or(self.text.len())
+    }
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Encoded;
+
+    fn next(&mut self) -> Option<Encoded> {
+        if self.start == self.text.len() {
+            return None;
+        }
+        let end = self.end();
+        let part = &self.text[self.start..end];
+        let mut encoded = self.inner.pipeline.encode(part);
+        encoded.shift(self.characters, self.words);
+        self.start = end;
+        self.characters += part.chars().count();
+        self.words = encoded.words.last().map_or(self.words, |last| last + 1);
+        Some(encoded)
+    }
 }
 
 /// Returns the first place of a blank at `bytes` or later that no added token contains.
@@ -50,15 +85,43 @@ fn blank(text: &str, parts: &[(Option<u32>, Range<usize>)], bytes: usize) -> Opt
 impl Inner {
     /// Appends the ids of a text to a vector.
     pub(super) fn ids_into(&self, text: &str, ids: &mut Vec<u32>) {
+        self.each_word(text, ids, |_| ());
+    }
+
+    /// Returns the number of tokens of a text.
+    pub(super) fn count(&self, text: &str) -> usize {
+        let mut count = 0;
+        self.each_word(text, &mut Vec::new(), |ids| count += ids.drain(..).len());
+        count
+    }
+
+    /// Returns the positions of the tokens of a text that have this id.
+    pub(super) fn positions(&self, text: &str, id: u32) -> Vec<usize> {
+        let (mut positions, mut before) = (Vec::new(), 0);
+        self.each_word(text, &mut Vec::new(), |ids| {
+            positions.extend(ids.iter().enumerate().filter(|(_, other)| **other == id).map(|(at, _)| before + at));
+            before += ids.drain(..).len();
+        });
+        positions
+    }
+
+    /// Appends the ids of each word of a text to a vector, and then calls `after` with it.
+    fn each_word(&self, text: &str, ids: &mut Vec<u32>, mut after: impl FnMut(&mut Vec<u32>)) {
         let Some(words) = &self.words else {
             ids.extend(self.pipeline.encode(text).ids);
-            return;
+            return after(ids);
         };
         let mut word = String::new();
         for (token, bytes) in self.pipeline.added().cut(text, false) {
             match token {
-                Some(id) => ids.push(id),
-                None => words.for_each(&text[bytes], &mut word, |word| self.pipeline.model().pieces.push(word, ids)),
+                Some(id) => {
+                    ids.push(id);
+                    after(ids);
+                }
+                None => words.for_each(&text[bytes], &mut word, |word| {
+                    self.pipeline.model().pieces.push(word, ids);
+                    after(ids);
+                }),
             }
         }
     }
@@ -99,6 +162,10 @@ mod tests {
             prop_assert_eq!(&start.words, &whole.words[..kept]);
             let mut ids = Vec::new();
             tokenizer.inner.ids_into(&text, &mut ids);
+            prop_assert_eq!(tokenizer.inner.count(&text), ids.len());
+            let mask = tokenizer.mask_id();
+            let masks: Vec<usize> = (0..ids.len()).filter(|&at| ids[at] == mask).collect();
+            prop_assert_eq!(tokenizer.inner.positions(&text, mask), masks);
             prop_assert_eq!(ids, whole.ids);
         }
     }

@@ -1,6 +1,6 @@
 //! Questions with their answers in a context, as in SQuAD.
 
-use cloze_bert::{EncodeOptions, Encoding, Tokenizer, Truncation};
+use cloze_bert::{EncodeOptions, Encoding, Tokenizer, Truncation, Windows};
 use rayon::prelude::*;
 
 use super::{EncodingReport, LabelledData, Sequence};
@@ -54,8 +54,8 @@ impl LabelledData<(u32, u32)> {
             let named = |why: String| Error::data("questions", format!("question {number}: {why}"));
             let span = question.answer.as_ref().map(|answer| answer_span(answer, &question.context)).transpose();
             let span = span.map_err(named)?;
-            let encoding = tokenizer.encode_with(&question.question, Some(&question.context), &options);
-            Ok(windows(encoding.map_err(|error| named(error.to_string()))?, span))
+            let encoded = tokenizer.windows(&question.question, Some(&question.context), &options);
+            Ok(windows(encoded.map_err(|error| named(error.to_string()))?, span))
         };
         let encoded: Vec<QuestionWindows> = questions.par_iter().enumerate().map(encode).collect::<Result<_>>()?;
 
@@ -79,14 +79,17 @@ struct QuestionWindows {
     lost: bool,
 }
 
-fn windows(mut encoding: Encoding, span: Option<CharRange>) -> QuestionWindows {
-    let mut windows = std::mem::take(&mut encoding.overflowing);
-    windows.insert(0, encoding);
-    let answers = answers(&windows, span);
+fn windows(encoded: Windows, span: Option<CharRange>) -> QuestionWindows {
+    let (mut sequences, mut tokens) = (Vec::with_capacity(encoded.len()), Vec::with_capacity(encoded.len()));
+    for window in encoded {
+        tokens.push(span.map_or_else(Vec::new, |span| in_answer(&window, span)));
+        sequences.push(Sequence::from(window));
+    }
+    let answers = answers(&tokens);
     QuestionWindows {
         lost: span.is_some() && answers.iter().all(Option::is_none),
         labels: answers.into_iter().map(|answer| answer.unwrap_or(NO_ANSWER)).collect(),
-        sequences: windows.into_iter().map(Sequence::from).collect(),
+        sequences,
     }
 }
 
@@ -109,19 +112,19 @@ pub(crate) fn answer_span(answer: &AnswerSpan, context: &str) -> std::result::Re
     Ok((*start, start + length))
 }
 
-/// Returns the positions of the first and the last token of the answer in each window that has both.
-fn answers(windows: &[Encoding], span: Option<CharRange>) -> Vec<Option<(u32, u32)>> {
-    let Some((start, end)) = span else { return vec![None; windows.len()] };
-    // The position and the characters of each token of the answer.
-    let in_answer = |window: &Encoding| -> Vec<(u32, CharRange)> {
-        let tokens = (0..).zip(&window.offsets).zip(&window.sequence_ids);
-        let touches = |(from, to): CharRange| from < end && start < to;
-        tokens
-            .filter(|((_, span), sequence)| **sequence == Some(1) && touches(**span))
-            .map(|((at, span), _)| (at, *span))
-            .collect()
-    };
-    let tokens: Vec<Vec<(u32, CharRange)>> = windows.iter().map(in_answer).collect();
+/// Returns the position and the characters of each token of a window that belongs to the answer.
+fn in_answer(window: &Encoding, (start, end): CharRange) -> Vec<(u32, CharRange)> {
+    let tokens = (0..).zip(&window.offsets).zip(&window.sequence_ids);
+    let touches = |(from, to): CharRange| from < end && start < to;
+    tokens
+        .filter(|((_, span), sequence)| **sequence == Some(1) && touches(**span))
+        .map(|((at, span), _)| (at, *span))
+        .collect()
+}
+
+/// Returns the positions of the first and the last token of the answer in each window that has both, given the tokens of the
+/// answer in each.
+fn answers(tokens: &[Vec<(u32, CharRange)>]) -> Vec<Option<(u32, u32)>> {
     let whole = (
         tokens.iter().flatten().map(|(_, (from, _))| *from).min(),
         tokens.iter().flatten().map(|(_, (_, to))| *to).max(),
