@@ -76,8 +76,8 @@ impl Operand {
     pub(super) fn of(op: &'static str, precision: Precision, tensor: &Tensor) -> Result<Operand> {
         let matrix = Matrix::of(tensor);
         match Narrow::of(op, precision, &device_of(op, tensor)?)? {
-            Some(narrow) => Operand::narrowed(op, narrow, matrix),
-            None => {
+            Some(narrow) if !matrix.is(narrow) => Operand::narrowed(op, narrow, matrix),
+            _ => {
                 let Matrix { rows, columns, .. } = matrix;
                 Ok(Operand { tensor: tensor.clone(), rows, columns, row: columns, scale: None })
             }
