@@ -79,11 +79,10 @@ impl Layers {
     /// Computes the outputs side by side, from x and each layer's weight and bias.
     fn forward(&self, op: &'static str, x: &Tensor, parameters: &[&Tensor], recorded: bool) -> Result<(Tensor, Kept)> {
         let precision = self.precision;
-        let values = parameters.iter().map(|parameter| parameter.values()).collect::<Result<Vec<_>>>()?;
         let (device, x) = (device_of(op, x)?, x.values()?);
         let mut shape = x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
-            *last = values.chunks_exact(2).map(|layer| layer[0].size(0)).sum();
+            *last = parameters.chunks_exact(2).map(|layer| layer[0].size(0)).sum();
         }
         let output = fresh(op, &shape, self.dtype, &device)?;
         let u = match self.gelu {
@@ -91,12 +90,13 @@ impl Layers {
             _ => None,
         };
         let x = Operand::of(op, precision, &x)?;
-        let (mut weights, mut start) = (Vec::with_capacity(values.len() / 2), 0);
-        for layer in values.chunks_exact(2) {
-            let (weight, outputs) = (Operand::of(op, precision, &layer[0])?, layer[0].size(0));
+        let (mut weights, mut start) = (Vec::with_capacity(parameters.len() / 2), 0);
+        for layer in parameters.chunks_exact(2) {
+            let (weight, outputs) = (Operand::of_weight(op, precision, layer[0])?, layer[0].size(0));
+            let bias = layer[1].values()?;
             let epilogue = match self.gelu {
-                Some(gelu) => Epilogue::BiasGelu(&layer[1], u.as_ref().map(|(u, _)| u), gelu),
-                None => Epilogue::Bias(&layer[1]),
+                Some(gelu) => Epilogue::BiasGelu(&bias, u.as_ref().map(|(u, _)| u), gelu),
+                None => Epilogue::Bias(&bias),
             };
             let columns = Matrix::of(&output).columns(start, outputs);
             multiply(op, precision, x.matrix(), weight.matrix().transposed(), columns, epilogue, false)?;
