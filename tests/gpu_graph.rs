@@ -55,7 +55,9 @@ fn a_graph_computes_the_same_bits() -> Result {
         println!(
             "{precision}, {lengths}: {launches} graphs, {built} built; {changed} of {replayed} nodes changed in the others"
         );
-        assert!(launches == 6 && built <= 1 && changed > 0, "{launches} {built} {changed}");
+        // The first step in bf16 also rounds the weights, which AdamW does in the others.
+        let most = if precision == Precision::Bf16 { 2 } else { 1 };
+        assert!(launches == 6 && built <= most && changed > 0, "{launches} {built} {changed}");
         // Only the step of dropout changes, and the staging buffers, which alternate.
         assert!(is_varied || changed * 3 < replayed, "{changed} of {replayed}");
     }

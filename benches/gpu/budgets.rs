@@ -33,22 +33,22 @@ const CASES: [Case; 3] = [
         model: "base",
         sequences: 8,
         length: 128,
-        training: Budget { nodes: 799, gigabytes: 9.5, changed: 125 },
-        answering: Budget { nodes: 247, gigabytes: 2.3, changed: 5 },
+        training: Budget { nodes: 699, gigabytes: 8.4, changed: 125 },
+        answering: Budget { nodes: 163, gigabytes: 1.5, changed: 5 },
     },
     Case {
         model: "base",
         sequences: 64,
         length: 512,
-        training: Budget { nodes: 875, gigabytes: 140.3, changed: 126 },
-        answering: Budget { nodes: 247, gigabytes: 48.3, changed: 5 },
+        training: Budget { nodes: 775, gigabytes: 117.4, changed: 126 },
+        answering: Budget { nodes: 163, gigabytes: 38.1, changed: 5 },
     },
     Case {
         model: "large",
         sequences: 64,
         length: 512,
-        training: Budget { nodes: 1643, gigabytes: 372.6, changed: 222 },
-        answering: Budget { nodes: 487, gigabytes: 128.7, changed: 5 },
+        training: Budget { nodes: 1447, gigabytes: 309.0, changed: 222 },
+        answering: Budget { nodes: 319, gigabytes: 101.1, changed: 5 },
     },
 ];
 

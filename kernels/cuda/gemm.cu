@@ -130,6 +130,5 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
 GEMMS(f16, f32, float)
 #ifdef MULTIPLIES_BF16
 GEMMS(bf16, f32, float)
-// Nothing launches these yet: they are for activations in bf16.
 GEMMS(bf16, bf16, bf16)
 #endif

@@ -93,7 +93,7 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
   write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x, [] { barrier_of(1, CONSUMERS); });
 }
 
-// Kernels are named as in gemm.cu. Nothing launches those with C in bf16 yet: they are for activations in bf16.
+// Kernels are named as in gemm.cu.
 #define GEMM_OF(name, a_along_k, b_along_k, C)                                                                     \
   extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                         \
       name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, ProductArguments<C> product) { \

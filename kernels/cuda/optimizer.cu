@@ -1,6 +1,6 @@
 // AdamW over flat parameters (I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", 2019, in PyTorch's
 // formulation), and the norm of all gradients, for clipping. Each is one pass over memory: 28 and 4 bytes per
-// parameter.
+// parameter, and 2 more where the step also writes the parameters in bf16, for the products of the next one.
 //
 // Learning rate, bias corrections and clip factor change from step to step, so they are read from device memory: every step is
 // launched with the same arguments, and the host does not wait for the norm.
@@ -68,6 +68,7 @@ struct AdamWArguments {
   int count;  // of ranges
   float new1, beta2, new2;  // 1 - beta1, beta2, 1 - beta2: computed in f64, since f32 loses the digits of 1 - beta2
   float eps;
+  bf16* rounded;  // the parameters as products read them, or null
 };
 
 template <int N> DEVICE void adamw_at(const AdamWArguments& a, const Range& range, uint64_t at) {
@@ -88,11 +89,12 @@ template <int N> DEVICE void adamw_at(const AdamWArguments& a, const Range& rang
     p[i] = p[i] * keep - rate * m[i] / (sqrtf(v[i]) * root + a.eps);
   }
   store(a.parameters + at, p);
+  if (a.rounded) store(a.rounded + at, p);
   store(a.mean + at, m);
   store(a.mean_of_squares + at, v);
 }
 
-// A thread updates four parameters. Ranges start at multiples of 16 bytes.
+// A thread updates four parameters. Ranges start at multiples of 16 bytes, in f32.
 KERNEL(adamw)(AdamWArguments a) {
   float factor = a.state->factor;
   if (!(factor == factor)) return;

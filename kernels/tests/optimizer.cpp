@@ -17,6 +17,8 @@ struct AdamW {
   Pointer parameters, gradients, mean, mean_of_squares, state, ranges;
   int count;
   float new1, beta2, new2, eps;
+  unsigned padding;
+  Pointer rounded;
 };
 
 // Takes three steps with `count` parameters and gradients clipped to `most`. There are two ranges, the second with half
@@ -26,6 +28,7 @@ static void steps(const Device& device, size_t count, float most) {
   std::vector<double> p = widened<F32>(normal<F32>(count, 1)), m(count, 0), v(count, 0);
   Array<float> parameters(device, normal<F32>(count, 1)), mean(device, std::vector<float>(count, 0)),
       squares(device, std::vector<float>(count, 0));
+  Array<Bf16::Stored> rounded(device, normal<Bf16>(count, 1));
   unsigned blocks = unsigned((count + 65535) / 65536);
   Array<double> partials(device, blocks);
   float rate = 1e-2f, eps = 1e-8f;
@@ -57,13 +60,14 @@ static void steps(const Device& device, size_t count, float most) {
     Device::check(device.launch("clip_factor", {1, 1, 1}, 32, 0, {partials.argument(), &parts, &most, state.argument()}),
                   name + "clip_factor");
     AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, ranges.pointer,
-                   int(table.size()), float(1 - beta1), float(beta2), float(1 - beta2), eps};
+                   int(table.size()), float(1 - beta1), float(beta2), float(1 - beta2), eps, 0, rounded.pointer};
     Device::check(device.launch("adamw", {of_first + of_second, 1, 1}, 256, 0, {&adamw}), name + "adamw");
     StepState found = state.values()[0];
     expect_near({found.norm}, {norm}, 1e-12, name + "norm");
     expect_near({found.factor}, {factor}, 1e-6, name + "factor");
   }
   expect_near(widened<F32>(parameters.values()), p, 2e-6, name + "parameters");
+  expect_near(widened<Bf16>(rounded.values()), p, 4e-3, name + "parameters in bf16");
   expect_near(widened<F32>(mean.values()), m, 2e-6, name + "mean");
   expect_near(widened<F32>(squares.values()), v, 2e-6, name + "mean of squares");
 }
@@ -87,7 +91,7 @@ static void not_finite(const Device& device, float bad) {
                 name + "clip_factor");
   Array<Range> ranges(device, std::vector<Range>{{0, count, 0, 1, 0.01f}});
   AdamW adamw = {parameters.pointer, of_gradients.pointer, mean.pointer, squares.pointer, state.pointer, ranges.pointer,
-                 1, 0.1f, 0.999f, 0.001f, 1e-8f};
+                 1, 0.1f, 0.999f, 0.001f, 1e-8f, 0, {}};
   Device::check(device.launch("adamw", {1, 1, 1}, 256, 0, {&adamw}), name + "adamw");
   if (std::isfinite(state.values()[0].norm)) throw std::runtime_error(name + "their norm is finite");
   for (const Array<float>* unchanged : {&parameters, &mean, &squares})

@@ -116,6 +116,7 @@ impl ParameterArena {
             return Err(Error::invalid(OP, reason).into());
         }
         let _claimed = self.claim(OP, model, |tensor| gradients.contains(tensor))?;
+        self.storage().changes();
         let of_gradients = Tensor::from_parts(flat.storage.clone(), self.layout(), DType::F32, Origin::Constant);
         step(&self.flat(), &of_gradients, self.parameters())
     }

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// The precision of matrix products of f32 tensors. Parameters, activations, normalisations, softmax, losses and the
-/// optimizer are f32 in any case.
+/// optimizer are f32 in any case, except that in bf16 on a GPU the values between the two products of
+/// [`feed_forward`](crate::Tensor::feed_forward) are bf16 in memory.
 ///
 /// On the CPU, operands are rounded on their way into a product, so no second copy of them exists. Processors with
 /// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32; others multiply it at

@@ -149,7 +149,15 @@ impl Storage {
         match self {
             Storage::Cpu(buffer) => Arc::get_mut(buffer).is_some_and(|buffer| !buffer.is_mapped()),
             #[cfg(feature = "cuda")]
-            Storage::Cuda(buffer) => Arc::get_mut(buffer).is_some(),
+            Storage::Cuda(buffer) => Arc::get_mut(buffer).inspect(|buffer| buffer.changes()).is_some(),
+        }
+    }
+
+    /// Announces that kernels are going to write the memory: what was derived from its contents is forgotten.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn changes(&self) {
+        if let Storage::Cuda(buffer) = self {
+            buffer.changes();
         }
     }
 

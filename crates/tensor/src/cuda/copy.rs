@@ -6,7 +6,7 @@ use bytemuck::NoUninit;
 
 use super::driver::Pointer;
 use super::launch::Launch;
-use super::memory::{self, DeviceBuffer};
+use super::memory::{DeviceBuffer, copy_bytes};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, MAX_RANK};
@@ -83,11 +83,12 @@ struct CopyArguments {
 /// # Errors
 /// Returns an error if the types are not f32, bf16 or f16, unless they are the same and both lie row-major.
 pub(crate) fn copy(op: &'static str, from: &Elements, to: &Elements, add: bool) -> Result<()> {
+    to.buffer.changes();
     let device = to.buffer.device();
     let count = from.layout.elements();
     let is_plain = from.layout.is_contiguous() && to.layout.is_contiguous();
     if from.dtype == to.dtype && !add && is_plain {
-        return memory::copy(device, op, from.pointer(), to.pointer(), count * from.dtype.size());
+        return copy_bytes(device, op, from.pointer(), to.pointer(), count * from.dtype.size());
     }
     let name = match (from.dtype, to.dtype) {
         (DType::F32, DType::F32) => "copy_f32_f32",

@@ -178,6 +178,8 @@ impl GpuExchange {
         let size = tensor.dtype().size();
         match tensor.storage() {
             Storage::Cuda(buffer) if buffer.device() == &self.device && tensor.layout().is_contiguous() => {
+                // Most of them are written.
+                buffer.changes();
                 Ok((buffer.pointer() + (tensor.layout().offset * size) as u64, tensor.elements() * size))
             }
             _ => Err(Error::invalid(op, format!("{tensor:?} is not row-major on cuda:{}", self.device.index()))),

@@ -1,16 +1,19 @@
 //! Buffers on a device: allocation, and copies to, from and within the device.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 use cudarc::driver::{result, sys};
 
+use super::copy::{self, Elements};
 use super::device::CudaDevice;
 use super::driver::{Pointer, check};
 use super::pool::Block;
 use super::work::Work;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 use crate::memory::{MemoryUse, is_dry, size_class, with_gpu};
 use crate::profile::{GpuCost, launched};
 
@@ -19,6 +22,8 @@ pub(crate) struct DeviceBuffer {
     device: CudaDevice,
     block: Arc<Block>,
     bytes: usize,
+    /// The elements, which are f32, in bf16, until they change.
+    rounded: Mutex<Option<Arc<DeviceBuffer>>>,
 }
 
 impl CudaDevice {
@@ -29,7 +34,7 @@ impl CudaDevice {
     pub(crate) fn allocate(&self, op: &'static str, bytes: usize) -> Result<DeviceBuffer> {
         let capacity = size_class(bytes).ok_or_else(|| self.out_of_memory(op, bytes))?;
         if let Some(block) = with_gpu(|pool| pool.block(capacity)) {
-            return Ok(DeviceBuffer { device: self.clone(), block: Arc::new(block), bytes });
+            return Ok(DeviceBuffer::of(self, Arc::new(block), bytes));
         }
         let block = match self.block(op, capacity)? {
             None => {
@@ -39,7 +44,7 @@ impl CudaDevice {
             block => block,
         };
         let block = Arc::new(block.ok_or_else(|| self.out_of_memory(op, bytes))?);
-        Ok(DeviceBuffer { device: self.clone(), block, bytes })
+        Ok(DeviceBuffer::of(self, block, bytes))
     }
 
     /// Takes a block from the pool or else from the driver; `None` if the driver has none.
@@ -119,7 +124,7 @@ impl CudaDevice {
     pub(crate) fn input<T: Pod>(&self, op: &'static str, elements: &[T]) -> Result<Arc<DeviceBuffer>> {
         let bytes: &[u8] = bytemuck::cast_slice(elements);
         if let Some(block) = self.0.stream.known_input(bytes) {
-            return Ok(Arc::new(DeviceBuffer { device: self.clone(), block, bytes: bytes.len() }));
+            return Ok(Arc::new(DeviceBuffer::of(self, block, bytes.len())));
         }
         let buffer = self.allocate(op, bytes.len())?;
         if !bytes.is_empty() {
@@ -130,6 +135,49 @@ impl CudaDevice {
 }
 
 impl DeviceBuffer {
+    fn of(device: &CudaDevice, block: Arc<Block>, bytes: usize) -> DeviceBuffer {
+        DeviceBuffer { device: device.clone(), block, bytes, rounded: Mutex::default() }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Arc<DeviceBuffer>>> {
+        self.rounded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the elements, which are f32, rounded to bf16. They are computed at the first call and kept until the elements
+    /// change: weights are rounded once, not in every product.
+    ///
+    /// # Errors
+    /// Returns an error if there is not enough memory.
+    pub(crate) fn rounded(self: &Arc<DeviceBuffer>, op: &'static str) -> Result<Arc<DeviceBuffer>> {
+        let mut kept = self.kept();
+        if let Some(rounded) = &*kept {
+            return Ok(rounded.clone());
+        }
+        let layout = Layout::contiguous(op, &[self.bytes / DType::F32.size()])?;
+        let rounded = Arc::new(self.device.allocate(op, layout.elements() * DType::BF16.size())?);
+        let elements = |buffer: &Arc<DeviceBuffer>, dtype| Elements { buffer: buffer.clone(), layout, dtype };
+        copy::copy(op, &elements(self, DType::F32), &elements(&rounded, DType::BF16), false)?;
+        // A dry run computes nothing, so nothing of it may stay with memory that is real.
+        if !is_dry() || !self.block.is_of(&self.device.0.pool) {
+            *kept = Some(rounded.clone());
+        }
+        Ok(rounded)
+    }
+
+    /// Announces that the elements are going to be written by whoever does not know about [`rounded`](DeviceBuffer::rounded)
+    /// elements: these are forgotten.
+    pub(crate) fn changes(&self) {
+        self.kept().take();
+    }
+
+    /// Returns the address of the rounded elements for a kernel that changes both; null if nobody asked for them, or if a graph
+    /// still holds those before the change, in which case they are forgotten.
+    pub(crate) fn rounded_beside(&self) -> Pointer {
+        let mut kept = self.kept();
+        kept.take_if(|rounded| Arc::strong_count(rounded) > 1);
+        kept.as_ref().map_or(0, |rounded| rounded.pointer())
+    }
+
     pub(crate) fn device(&self) -> &CudaDevice {
         &self.device
     }
@@ -148,6 +196,7 @@ impl DeviceBuffer {
         if elements.is_empty() {
             return Ok(());
         }
+        self.changes();
         self.device.0.stream.submit_write(op, self.pointer() + start as u64, bytemuck::cast_slice(elements))
     }
 
@@ -172,13 +221,20 @@ impl DeviceBuffer {
         if bytes == 0 {
             return Ok(());
         }
+        self.changes();
         launched("memset", GpuCost { bytes: bytes as u64, operations: 0 });
         self.device.0.stream.submit(op, Work::Clear { to: self.pointer() + start as u64, bytes })
     }
 }
 
 /// Copies `bytes` bytes on the device.
-pub(super) fn copy(device: &CudaDevice, op: &'static str, from: Pointer, to: Pointer, bytes: usize) -> Result<()> {
+pub(super) fn copy_bytes(
+    device: &CudaDevice,
+    op: &'static str,
+    from: Pointer,
+    to: Pointer,
+    bytes: usize,
+) -> Result<()> {
     for start in (0..bytes as u64).step_by(LONGEST_COPY) {
         let bytes = LONGEST_COPY.min(bytes - start as usize);
         launched("copy on the device", GpuCost { bytes: 2 * bytes as u64, operations: 0 });

@@ -49,6 +49,13 @@ pub(super) struct Block {
     capacity: usize,
 }
 
+impl Block {
+    /// Returns whether the block belongs to this pool, and not to that of a dry run.
+    pub(super) fn is_of(&self, pool: &Arc<Pool>) -> bool {
+        Arc::ptr_eq(&self.pool, pool)
+    }
+}
+
 impl Pool {
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

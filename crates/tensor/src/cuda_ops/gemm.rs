@@ -33,6 +33,13 @@ const PART: usize = 1024;
 /// Kernels advance along k in steps of 32 or 64.
 const SMALLEST_PART: usize = 64;
 
+/// The kernels of the types of operands and of the product, by how the operands lie: both along rows, B across, both across.
+const F16_F32: [&str; 3] = ["gemm_nn_f16_f32", "gemm_nt_f16_f32", "gemm_tn_f16_f32"];
+const BF16_F32: [&str; 3] = ["gemm_nn_bf16_f32", "gemm_nt_bf16_f32", "gemm_tn_bf16_f32"];
+const BF16_BF16: [&str; 3] = ["gemm_nn_bf16_bf16", "gemm_nt_bf16_bf16", "gemm_tn_bf16_bf16"];
+const HOPPER_F32: [&str; 3] = ["gemm_hopper_nn_bf16_f32", "gemm_hopper_nt_bf16_f32", "gemm_hopper_tn_bf16_f32"];
+const HOPPER_BF16: [&str; 3] = ["gemm_hopper_nn_bf16_bf16", "gemm_hopper_nt_bf16_bf16", "gemm_hopper_tn_bf16_bf16"];
+
 /// The last step of a product before it is written.
 #[derive(Clone, Copy)]
 pub(super) enum Epilogue<'a> {
@@ -107,7 +114,8 @@ impl TensorCoreArguments {
     pub(super) fn launch(&self, op: &'static str, device: &CudaDevice, name: &'static str, batch: usize) -> Result<()> {
         let grid = grid(self.product.m, self.product.n, TILE, batch);
         let launch = Launch::new(device, op, "gemm", name).threads(THREADS).grid(grid).shared(SHARED);
-        self.product.costs(launch, batch).with(self)
+        let of_c = if name.ends_with("_bf16") { DType::BF16 } else { DType::F32 };
+        self.product.costs(launch, batch, of_c).with(self)
     }
 }
 
@@ -128,13 +136,15 @@ fn grid(m: i32, n: i32, tile: usize, batch: usize) -> [usize; 3] {
 }
 
 impl Product {
-    /// Sets the cost of a launch for `batch` products, or parts of a product, of operands of two bytes per element.
-    fn costs<'a>(&self, launch: Launch<'a>, batch: usize) -> Launch<'a> {
+    /// Sets the cost of a launch for `batch` products of type `of_c`, or parts of a product, of operands of two bytes per
+    /// element.
+    fn costs<'a>(&self, launch: Launch<'a>, batch: usize, of_c: DType) -> Launch<'a> {
         let [m, n, k, split] = [self.m, self.n, self.k, self.split].map(|size| size as usize);
         // Parts share the operands.
         let products = if split > 0 { 1 } else { batch };
         let sums = if self.column_sums > 0 { m.div_ceil(TILE) * n } else { 0 };
-        let bytes = 2 * products * (m * k + n * k) + 4 * batch * m * n * self.epilogue.passes() + 4 * sums;
+        let written = of_c.size() * batch * m * n * self.epilogue.passes();
+        let bytes = 2 * products * (m * k + n * k) + written + 4 * sums;
         launch.moves(bytes).computes(2 * products * m * n * k)
     }
 }
@@ -162,7 +172,22 @@ impl KernelEpilogue {
     }
 }
 
-/// Computes c = a b, or adds a b to c with `add`. No other handle accesses `c`.
+/// Returns the type in which a product is written that only other products and GELU read: that of their operands, if tensor
+/// cores compute it in bf16. Otherwise f32.
+pub(super) fn type_between(
+    op: &'static str,
+    precision: Precision,
+    sizes: [usize; 3],
+    device: &CudaDevice,
+) -> Result<DType> {
+    Ok(match Narrow::of(op, precision, device)? {
+        Some(Narrow::Bf16) if !sizes.contains(&0) => DType::BF16,
+        _ => DType::F32,
+    })
+}
+
+/// Computes c = a b, or adds a b to c with `add`. No other handle accesses `c`. It is f32, or of the type that [`type_between`]
+/// returns.
 pub(super) fn multiply(
     op: &'static str,
     precision: Precision,
@@ -183,12 +208,16 @@ pub(super) fn multiply(
     if let Some(narrow) = Narrow::of(op, precision, &device)?.filter(|_| m * n * k > 0) {
         let sizes = Product { m: int_m, n: int_n, k: int_k, column_sums, epilogue, ..Product::zeroed() };
         let is_plain = epilogue.kind == EpilogueKind::Plain as i32;
-        let is_split = is_plain && c.step.0 == n && m * n <= i32::MAX as usize && parts(m, n, k) > 1;
+        let is_split = is_plain
+            && c.tensor.dtype() == DType::F32
+            && c.step.0 == n
+            && m * n <= i32::MAX as usize
+            && parts(m, n, k) > 1;
         if is_split {
             return multiply_parts(op, narrow, (a, b, c), sizes, add);
         }
         let product = Product { c: c.pointer(), row_c: int(op, c.step.0)?, ..sizes };
-        return on_tensor_cores(op, narrow, a, b, product, 1);
+        return on_tensor_cores(op, narrow, (a, b), product, 1, c.tensor.dtype());
     }
     let arguments = AnyArguments {
         a: a.pointer(),
@@ -229,7 +258,7 @@ fn multiply_parts(
         epilogue: KernelEpilogue { add: 0, ..sizes.epilogue },
         ..sizes
     };
-    on_tensor_cores(op, narrow, a, b, product, count)?;
+    on_tensor_cores(op, narrow, (a, b), product, count, DType::F32)?;
     // The parts continue the sum that is there, as a product that is not split does.
     let accumulate = if add { Accumulate::Continue } else { Accumulate::Overwrite };
     add_rows(op, &device, pointer(&sums), (count, m * n, m * n), c.pointer(), accumulate)
@@ -241,7 +270,7 @@ fn parts(m: usize, n: usize, k: usize) -> usize {
     (ENOUGH_TILES / tiles.max(1)).min(k / PART).max(1)
 }
 
-/// Computes du = (a b) * gelu'(u), the gradient of a pre-activation, and parts of the sums of its columns if the kernel can:
+/// Computes du = (a b) * gelu'(u), the gradient of a pre-activation in its type, and parts of the sums of its columns if the kernel can:
 /// the gradient of the bias.
 pub(super) fn gelu_gradient(
     op: &'static str,
@@ -251,7 +280,7 @@ pub(super) fn gelu_gradient(
     (u, gelu): (&Tensor, Gelu),
 ) -> Result<(Tensor, Option<Tensor>)> {
     let device = device_of(op, u)?;
-    let du = fresh(op, u.shape(), DType::F32, &device)?;
+    let du = fresh(op, u.shape(), u.dtype(), &device)?;
     let to = Matrix::of(&du);
     let sums = match Narrow::of(op, precision, &device)? {
         Some(_) if to.rows * to.columns * a.columns > 0 => {
@@ -263,14 +292,14 @@ pub(super) fn gelu_gradient(
     Ok((du, sums))
 }
 
-/// Launches a product, or its parts, with operands in a narrow type. Operands of another type are rounded first.
+/// Launches a product of type `of_c`, or its parts, with operands in a narrow type. Operands of another type are rounded first.
 fn on_tensor_cores(
     op: &'static str,
     narrow: Narrow,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
+    (a, b): (Matrix<'_>, Matrix<'_>),
     product: Product,
     parts: usize,
+    of_c: DType,
 ) -> Result<()> {
     // Operands may lie along k or across it; there is no kernel for an A across k and a B along it.
     let b_across = b.lies_across();
@@ -286,26 +315,24 @@ fn on_tensor_cores(
     let (a, b) = (of_a.as_ref().map_or(a, Operand::matrix), of_b.as_ref().map_or(b, Operand::matrix));
     let (scale_a, scale_b) = (of_scale(a.scale), of_scale(b.scale));
     let product = Product { epilogue: KernelEpilogue { scale_a, scale_b, ..product.epilogue }, ..product };
+    let layouts = match (a_across, b_across) {
+        (false, false) => 0,
+        (false, true) => 1,
+        _ => 2,
+    };
     if narrow == Narrow::Bf16 && device.capability() == (9, 0) {
-        let name = match (a_across, b_across) {
-            (false, false) => "gemm_hopper_nn_bf16_f32",
-            (false, true) => "gemm_hopper_nt_bf16_f32",
-            _ => "gemm_hopper_tn_bf16_f32",
-        };
         let map_a = TensorMap::of(op, a.pointer(), (a.rows, a.columns, a.step.0))?;
         let map_b = TensorMap::of(op, b.pointer(), (b.rows, b.columns, b.step.0))?;
         let grid = grid(product.m, product.n, TILE, parts);
-        let launch =
-            Launch::new(device, op, "gemm_hopper", name).threads(THREADS_HOPPER).grid(grid).shared(SHARED_HOPPER);
-        return product.costs(launch, parts).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
+        let names = if of_c == DType::BF16 { HOPPER_BF16 } else { HOPPER_F32 };
+        let launch = Launch::new(device, op, "gemm_hopper", names[layouts]);
+        let launch = launch.threads(THREADS_HOPPER).grid(grid).shared(SHARED_HOPPER);
+        return product.costs(launch, parts, of_c).with_all(&[bytes_of(&map_a), bytes_of(&map_b), bytes_of(&product)]);
     }
-    let name = match (narrow, a_across, b_across) {
-        (Narrow::Bf16, false, false) => "gemm_nn_bf16_f32",
-        (Narrow::Bf16, false, true) => "gemm_nt_bf16_f32",
-        (Narrow::Bf16, true, _) => "gemm_tn_bf16_f32",
-        (Narrow::F16, false, false) => "gemm_nn_f16_f32",
-        (Narrow::F16, false, true) => "gemm_nt_f16_f32",
-        (Narrow::F16, true, _) => "gemm_tn_f16_f32",
+    let names = match (narrow, of_c) {
+        (Narrow::Bf16, DType::BF16) => BF16_BF16,
+        (Narrow::Bf16, _) => BF16_F32,
+        (Narrow::F16, _) => F16_F32,
     };
     let arguments = TensorCoreArguments {
         a: a.pointer(),
@@ -315,7 +342,7 @@ fn on_tensor_cores(
         row_b: int(op, b.step.0)?,
         product,
     };
-    arguments.launch(op, device, name, parts)
+    arguments.launch(op, device, names[layouts], parts)
 }
 
 /// Writes the sums of the columns of a matrix, whose rows lie together, as a gradient.

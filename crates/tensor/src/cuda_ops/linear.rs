@@ -1,9 +1,9 @@
 //! Linear layers: several over one input, and two with GELU between them. Operands that are multiplied in a narrower type
-//! are rounded once. The products are in `gemm`.
+//! are rounded once; between two layers, they are written in that type. The products are in `gemm`.
 
 use super::arguments::{check_f32, device_of, fresh};
 use super::elementwise::unary_backward;
-use super::gemm::{Epilogue, gelu_gradient, multiply, write_column_sums};
+use super::gemm::{Epilogue, gelu_gradient, multiply, type_between, write_column_sums};
 use super::operand::{Matrix, Operand};
 use crate::cpu::unary::Function;
 use crate::dispatch::TensorOp;
@@ -21,7 +21,8 @@ impl CudaOp for Linear {
     type Arity = Vec<()>;
 
     fn forward(&self, inputs: Vec<&Tensor>, recorded: bool) -> Result<GpuOutput> {
-        let (op, layers) = (self.name(), Layers { precision: self.precision, gelu: self.gelu });
+        let (op, layers) = (self.name(), Layers { precision: self.precision, gelu: self.gelu, dtype: DType::F32 });
+        check_f32(op, &inputs)?;
         let (output, kept) = layers.forward(op, inputs[0], &inputs[1..], recorded)?;
         Ok(GpuOutput::of_any(output, move |dy, slots| {
             let mut slots = slots.into_iter();
@@ -37,8 +38,13 @@ impl CudaOp for FeedForward {
 
     fn forward(&self, [x, w1, b1, w2, b2]: [&Tensor; 5], recorded: bool) -> Result<GpuOutput> {
         let (op, precision) = (self.name(), self.precision);
-        let (hidden, mut inner) = Layers { precision, gelu: Some(self.gelu) }.forward(op, x, &[w1, b1], recorded)?;
-        let (output, outer) = Layers { precision, gelu: None }.forward(op, &hidden, &[w2, b2], recorded)?;
+        check_f32(op, &[x, w1, b1, w2, b2])?;
+        let sizes = [x.elements(), w1.elements(), w2.elements()];
+        let dtype = type_between(op, precision, sizes, &device_of(op, x)?)?;
+        let layers = Layers { precision, gelu: Some(self.gelu), dtype };
+        let (hidden, mut inner) = layers.forward(op, x, &[w1, b1], recorded)?;
+        let layers = Layers { precision, gelu: None, dtype: DType::F32 };
+        let (output, outer) = layers.forward(op, &hidden, &[w2, b2], recorded)?;
         Ok(GpuOutput::new(output, move |dy, [dx, dw1, db1, dw2, db2]| {
             let dy = OutputGradient::new(op, precision, dy, None)?;
             let (Some((u, gelu)), [weight]) = (inner.pre_activation.take(), &outer.weights[..]) else { return Ok(()) };
@@ -56,6 +62,8 @@ impl CudaOp for FeedForward {
 struct Layers {
     precision: Precision,
     gelu: Option<Gelu>,
+    /// The type of the outputs, and of the pre-activation.
+    dtype: DType,
 }
 
 /// The tensors that the backward reads: input and weights, in the type in which they are multiplied, and the
@@ -70,26 +78,25 @@ struct Kept {
 impl Layers {
     /// Computes the outputs side by side, from x and each layer's weight and bias.
     fn forward(&self, op: &'static str, x: &Tensor, parameters: &[&Tensor], recorded: bool) -> Result<(Tensor, Kept)> {
-        check_f32(op, &[&[x], parameters].concat())?;
         let precision = self.precision;
-        let values = parameters.iter().map(|parameter| parameter.values()).collect::<Result<Vec<_>>>()?;
         let (device, x) = (device_of(op, x)?, x.values()?);
         let mut shape = x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
-            *last = values.chunks_exact(2).map(|layer| layer[0].size(0)).sum();
+            *last = parameters.chunks_exact(2).map(|layer| layer[0].size(0)).sum();
         }
-        let output = fresh(op, &shape, DType::F32, &device)?;
+        let output = fresh(op, &shape, self.dtype, &device)?;
         let u = match self.gelu {
-            Some(gelu) if recorded => Some((fresh(op, &shape, DType::F32, &device)?, gelu)),
+            Some(gelu) if recorded => Some((fresh(op, &shape, self.dtype, &device)?, gelu)),
             _ => None,
         };
         let x = Operand::of(op, precision, &x)?;
-        let (mut weights, mut start) = (Vec::with_capacity(values.len() / 2), 0);
-        for layer in values.chunks_exact(2) {
-            let (weight, outputs) = (Operand::of(op, precision, &layer[0])?, layer[0].size(0));
+        let (mut weights, mut start) = (Vec::with_capacity(parameters.len() / 2), 0);
+        for layer in parameters.chunks_exact(2) {
+            let (weight, outputs) = (Operand::of_weight(op, precision, layer[0])?, layer[0].size(0));
+            let bias = layer[1].values()?;
             let epilogue = match self.gelu {
-                Some(gelu) => Epilogue::BiasGelu(&layer[1], u.as_ref().map(|(u, _)| u), gelu),
-                None => Epilogue::Bias(&layer[1]),
+                Some(gelu) => Epilogue::BiasGelu(&bias, u.as_ref().map(|(u, _)| u), gelu),
+                None => Epilogue::Bias(&bias),
             };
             let columns = Matrix::of(&output).columns(start, outputs);
             multiply(op, precision, x.matrix(), weight.matrix().transposed(), columns, epilogue, false)?;

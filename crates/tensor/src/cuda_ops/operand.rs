@@ -3,15 +3,21 @@
 use super::arguments::{device_of, fresh, pointer};
 use super::scaled::{Narrow, Scale, scaled};
 use crate::copy::copy;
+#[cfg(doc)]
+use crate::cuda::DeviceBuffer;
 use crate::cuda::Pointer;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::layout::{Dims, Layout, rows_and_width};
 use crate::precision::Precision;
+use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor};
 
 /// Rows of operands on tensor cores start at multiples of this many elements, which are 16 bytes.
 const CHUNK: usize = 8;
+
+/// The most elements of memory that is rounded as a whole.
+const LARGEST: usize = u32::MAX as usize;
 
 /// In f16, operands are scaled to below 2 to this power. Sums are in f32, so operands may use the whole range of f16.
 const LIMIT: i32 = 15;
@@ -76,12 +82,32 @@ impl Operand {
     pub(super) fn of(op: &'static str, precision: Precision, tensor: &Tensor) -> Result<Operand> {
         let matrix = Matrix::of(tensor);
         match Narrow::of(op, precision, &device_of(op, tensor)?)? {
-            Some(narrow) => Operand::narrowed(op, narrow, matrix),
-            None => {
+            Some(narrow) if !matrix.is(narrow) => Operand::narrowed(op, narrow, matrix),
+            _ => {
                 let Matrix { rows, columns, .. } = matrix;
                 Ok(Operand { tensor: tensor.clone(), rows, columns, row: columns, scale: None })
             }
         }
+    }
+
+    /// The matrix of a weight. In bf16, it is part of its memory's [rounded](DeviceBuffer::rounded) elements, if the memory
+    /// contains parameters only.
+    pub(super) fn of_weight(op: &'static str, precision: Precision, weight: &Tensor) -> Result<Operand> {
+        let is_parameter = matches!(weight.0.origin, Origin::Leaf | Origin::Frozen);
+        let layout = *weight.layout();
+        let is_aligned = layout.is_contiguous() && [layout.offset, weight.width()].iter().all(|x| x % CHUNK == 0);
+        if let Storage::Cuda(buffer) = weight.storage()
+            && Narrow::of(op, precision, buffer.device())? == Some(Narrow::Bf16)
+            && (is_parameter || buffer.len() == weight.elements() * DType::F32.size())
+            && is_aligned
+            && (1..=LARGEST).contains(&(buffer.len() / DType::F32.size()))
+        {
+            let rounded = Storage::Cuda(buffer.rounded(op)?);
+            let tensor = Tensor::from_parts(rounded, layout, DType::BF16, Origin::Constant);
+            let (rows, columns) = rows_and_width(tensor.shape());
+            return Ok(Operand { tensor, rows, columns, row: columns, scale: None });
+        }
+        Operand::of(op, precision, &weight.values()?)
     }
 
     /// The elements in a narrower type, with rows at multiples of 16 bytes.
@@ -114,5 +140,97 @@ impl Operand {
     pub(super) fn matrix(&self) -> Matrix<'_> {
         let Operand { tensor, rows, columns, row, scale } = self;
         Matrix { tensor, start: 0, rows: *rows, columns: *columns, step: (*row, 1), scale: scale.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::autograd::no_grad;
+    use crate::conformance::normal;
+    use crate::device::Device;
+    use crate::error::Result;
+    use crate::gradients::Gradients;
+    use crate::module;
+    use crate::optim::AdamWStep;
+    use crate::parameters::ParameterArena;
+    use crate::precision::Precision;
+    use crate::tensor::Tensor;
+
+    struct Layer {
+        weight: Tensor,
+        bias: Tensor,
+    }
+    module!(Layer { weight, bias });
+
+    impl Layer {
+        fn forward(&self, x: &Tensor) -> Result<Tensor> {
+            Precision::Bf16.scope(|| x.linear(&self.weight, &self.bias))
+        }
+
+        /// The output, computed from copies of the parameters, which share no memory with anything.
+        fn forward_afresh(&self, x: &Tensor) -> Result<Vec<f32>> {
+            let copy = |of: &Tensor| of.to_device(&Device::Cpu)?.to_device(&x.device());
+            Layer { weight: copy(&self.weight)?, bias: copy(&self.bias)? }.forward(x)?.to_vec()
+        }
+
+        fn answer(&self, x: &Tensor) -> Result<Vec<f32>> {
+            no_grad(|| self.forward(x))?.to_vec()
+        }
+    }
+
+    fn step(arena: &ParameterArena, layer: &mut Layer, gradients: &Gradients, means: &mut [Tensor; 2]) -> Result<f64> {
+        let of_step = AdamWStep { step: 1, learning_rate: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
+        arena.adamw(layer, gradients, means, None, |_| of_step)
+    }
+
+    /// Weights are rounded once and kept with their memory, so whoever writes them must write both or forget the rounded ones.
+    #[test]
+    fn rounded_weights_follow_their_parameters() -> Result<()> {
+        let Ok(gpu) = Device::cuda(0) else { return Ok(()) };
+        if !gpu.supports(Precision::Bf16) {
+            return Ok(());
+        }
+        let on_gpu = |shape: &[usize]| normal(shape).tensor().to_dtype(crate::dtype::DType::F32)?.to_device(&gpu);
+        let x = on_gpu(&[5, 16])?;
+        let mut layer = Layer { weight: on_gpu(&[24, 16])?, bias: on_gpu(&[24])? };
+        // Loaded weights; those of a model in training; after a step, with the rounded weights that the step wrote.
+        assert_eq!(layer.answer(&x)?, layer.forward_afresh(&x)?);
+        let arena = ParameterArena::gather(&mut layer, |_| true)?;
+        assert_eq!(layer.answer(&x)?, layer.forward_afresh(&x)?);
+        let (mut gradients, mut means) = (arena.gradients()?, [arena.zeros()?, arena.zeros()?]);
+        let mut before = layer.answer(&x)?;
+        for _ in 0..2 {
+            gradients.clear();
+            layer.forward(&x)?.sum_all()?.backward_into(&mut gradients)?;
+            step(&arena, &mut layer, &gradients, &mut means)?;
+            let after = layer.answer(&x)?;
+            assert_ne!(after, before);
+            assert_eq!(after, layer.forward_afresh(&x)?);
+            before = after;
+        }
+        // A graph from before a step computes its gradients from the weights before it.
+        let leaf = x.clone().requires_grad();
+        let held = [layer.forward(&leaf)?.sum_all()?, layer.forward(&leaf)?.sum_all()?];
+        let of_x = |loss: &Tensor| loss.backward()?.get(&leaf).map_or(Ok(Vec::new()), |dx| dx.to_vec::<f32>());
+        let expected = of_x(&held[0])?;
+        step(&arena, &mut layer, &gradients, &mut means)?;
+        assert_eq!(of_x(&held[1])?, expected);
+        assert_eq!(layer.answer(&x)?, layer.forward_afresh(&x)?);
+        before = layer.answer(&x)?;
+        drop(held);
+        // Gradients that are not finite change neither form.
+        let huge = layer.forward(&x)?.mul_scalar(f64::INFINITY)?.sum_all()?;
+        gradients.clear();
+        huge.backward_into(&mut gradients)?;
+        drop(huge);
+        step(&arena, &mut layer, &gradients, &mut means)?;
+        assert_eq!(layer.answer(&x)?, before);
+        // Other values, as when a moving average is evaluated, and the former ones again.
+        let values = arena.replace(&mut layer, &arena.values()?.mul_scalar(3.0)?)?;
+        assert_ne!(layer.answer(&x)?, before);
+        assert_eq!(layer.answer(&x)?, layer.forward_afresh(&x)?);
+        arena.replace(&mut layer, &values)?;
+        assert_eq!(layer.answer(&x)?, before);
+        Ok(())
     }
 }

@@ -96,6 +96,7 @@ struct AdamWArguments {
     new2: f32,
     eps: f32,
     padding: u32,
+    rounded: Pointer,
 }
 
 /// Applies one step to the f32 parameters of each range, with the gradients of `written` scaled so that their norm is at most
@@ -116,7 +117,7 @@ pub(crate) fn adamw(
     for (pointer, storage) in pointers.iter_mut().zip(storages) {
         *pointer = address(op, storage, 0)?;
     }
-    step.apply_at(pointers, steps)?;
+    step.apply_at(pointers, buffer.rounded_beside(), steps)?;
     step.norm()
 }
 
@@ -195,10 +196,12 @@ impl GpuStep {
                 return Err(Error::invalid(Self::OP, reason));
             }
         }
-        self.apply_at(tensors.map(pointer), ranges)
+        tensors[0].storage().changes();
+        self.apply_at(tensors.map(pointer), 0, ranges)
     }
 
-    fn apply_at(&self, at: [Pointer; 4], steps: &[(Range<usize>, AdamWStep)]) -> Result<()> {
+    /// Updates what is at these addresses; the parameters in bf16, too, if `rounded` is not null.
+    fn apply_at(&self, at: [Pointer; 4], rounded: Pointer, steps: &[(Range<usize>, AdamWStep)]) -> Result<()> {
         let (op, first) = (Self::OP, &self.first);
         let (mut blocks, mut elements) = (0, 0);
         let mut ranges = Vec::with_capacity(steps.len());
@@ -230,10 +233,11 @@ impl GpuStep {
             new2: (1.0 - first.beta2) as f32,
             eps: first.eps as f32,
             padding: 0,
+            rounded,
         };
-        // Reads all four and writes all but the gradients.
+        // Reads all four and writes all but the gradients, and the parameters in bf16 too.
         let launch = Launch::new(&self.device, op, FILE, "adamw").threads(THREADS).grid([blocks, 1, 1]);
-        launch.moves(7 * 4 * elements).with(&arguments)
+        launch.moves((7 * 4 + if rounded == 0 { 0 } else { 2 }) * elements).with(&arguments)
     }
 
     /// Waits for the device and returns the norm of the gradients before scaling.
