@@ -298,9 +298,8 @@ fn resumed(run: &Run, out: &Path, expected: &Path) -> Result<(f64, f64)> {
     let steps = farthest(&logged(expected, "step")?, &logged(&fewer, "step")?);
     let evaluations = farthest(&logged(expected, "evaluation")?, &logged(&fewer, "evaluation")?);
     assert!(steps < 1e-5, "losses of steps differ by {steps}");
-    // The fine-tuned model has learned its few examples by heart, and is far off on others, where rounding is magnified: the same
-    // batches with --accumulate, in one process, change these losses by 6e-6.
-    assert!(evaluations < 3e-5, "losses of evaluations differ by {evaluations}");
+    // A fine-tuning that is killed before its first checkpoint misses this bound by a fifth: `docs/src/results.md`.
+    assert!(evaluations < 1e-5, "losses of evaluations differ by {evaluations}");
     fs::remove_dir_all(out)?;
     fs::remove_dir_all(&fewer)?;
     Ok((steps, evaluations))

@@ -55,7 +55,7 @@ const CASES: [Case; 3] = [
 /// The steps of a measurement. The graph of the first is built, and addresses settle in those after it.
 const STEPS: u32 = 6;
 
-/// What the last of several identical steps asked of the device.
+/// The kernels, changed nodes and host time of the last of several identical steps.
 struct Asked {
     profile: Profile,
     changed: usize,

@@ -50,7 +50,7 @@ fn a_mask_in_a_long_text_needs_no_other_window() -> Result {
     Ok(())
 }
 
-/// What grows with a text is the answer.
+/// Only the answer grows with the text.
 #[test]
 fn long_texts_take_little_more_than_their_answers() -> Result {
     let of_length = |repeats: usize| "the cat sat on the mat ".repeat(repeats);
