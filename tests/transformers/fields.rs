@@ -68,7 +68,7 @@ impl Output {
 fn classifier(folder: &Path) -> Result<Output> {
     let (model, report) = BertForSequenceClassification::open(folder, &Device::Cpu)?;
     let numbers = logits(&model)?;
-    let labels = model.config().labels.clone();
+    let labels = model.config().labels.to_vec();
     let found = TextClassification::open(folder)?.classify(&TEXTS[1..])?;
     let numbers = numbers.into_iter().chain(found.into_iter().flat_map(|found| found.scores)).collect();
     Ok(Output { numbers, texts: labels, unknown_fields: report.unknown_fields })

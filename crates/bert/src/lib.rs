@@ -51,7 +51,7 @@ pub use checkpoint::{LoadReport, SaveOptions, WEIGHTS_FILE, WEIGHTS_INDEX_FILE};
 pub use model::*;
 pub use pipelines::*;
 
-pub use config::{BertConfig, ClassifierPooling, HiddenAct, ModelType, ParameterCounts, ProblemType};
+pub use config::{BertConfig, ClassifierPooling, HiddenAct, Labels, ModelType, ParameterCounts, ProblemType};
 pub use error::{Error, ErrorKind, Result};
 pub use tokenizer::{EncodeOptions, Encoding, Tokenizer, TokenizerOptions, TrainOptions, Truncation, Windows};
 pub use weights::{Init, Weights};

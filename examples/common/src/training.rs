@@ -259,7 +259,7 @@ fn settings(config: &BertConfig) -> Vec<(&'static str, String)> {
     if config.classifier_pooling() != ClassifierPooling::default() {
         settings.push(("pooling", config.classifier_pooling().name().into()));
     }
-    if *config.labels != *BertConfig::tiny(1).labels {
+    if config.labels != BertConfig::default().labels {
         settings.push(("classes", config.labels.join(", ")));
     }
     settings

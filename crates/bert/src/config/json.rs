@@ -6,7 +6,7 @@ use cloze_tensor::metadata;
 use serde_json::{Map, Value, json};
 
 use super::unread_fields::UnreadFields;
-use super::{BertConfig, HiddenAct, ModelType, labels, numbered_labels};
+use super::{BertConfig, HiddenAct, Labels, ModelType, labels};
 use crate::files::short;
 use crate::folder::Folder;
 use crate::{Error, Result, files};
@@ -78,7 +78,7 @@ impl BertConfig {
             ("classifier_dropout", json!(classifier_dropout)),
         ];
         map.extend(fields.map(|(name, value)| (name.to_string(), value)));
-        if self.labels != numbered_labels(2) {
+        if self.labels != Labels::numbered(2) {
             let by_id = self.labels.iter().enumerate().map(|(id, label)| (id.to_string(), json!(label)));
             map.insert("id2label".into(), Value::Object(by_id.collect()));
             // Reversed so that a repeated label gets its first id, as in `label_id`.
@@ -180,7 +180,7 @@ mod tests {
             "hidden_act": "gelu_new", "classifier_dropout": null, "id2label": {"1": "good", "0": "bad"},
             "label2id": {"good": 1, "bad": 0}, "position_embedding_type": "absolute", "use_cache": true, "my": {"own": [1]}}"#;
         let config = BertConfig::from_json(text).unwrap();
-        assert_eq!(config.labels, ["bad", "good"]);
+        assert_eq!(*config.labels, ["bad", "good"]);
         assert_eq!(config.hidden_act, HiddenAct::GeluNew);
         assert_eq!(config.extra["my"]["own"][0], 1);
         let dir = tempfile::tempdir().unwrap();

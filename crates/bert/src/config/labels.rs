@@ -3,13 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::unread_fields::UnreadFields;
-use super::{CONFIG_FILE, MAX_LABELS, numbered_labels};
+use super::{CONFIG_FILE, Labels, MAX_LABELS};
 use crate::files::short;
 use crate::{Error, Result};
 
 /// Returns the label names by id, from `id2label`, or else `label2id`. As in `transformers`, labels are numbered if
 /// `num_labels` differs from the number of names, and there are two if no field says anything.
-pub(super) fn read(fields: &mut UnreadFields) -> Result<Vec<String>> {
+pub(super) fn read(fields: &mut UnreadFields) -> Result<Labels> {
     let (by_id, by_label) = (fields.take("id2label"), fields.take("label2id"));
     let count = fields.optional_size("num_labels")?;
     let named = match (by_id, by_label) {
@@ -29,9 +29,9 @@ pub(super) fn read(fields: &mut UnreadFields) -> Result<Vec<String>> {
         (_, Some(count)) if count > MAX_LABELS => {
             Err(Error::config(format!("num_labels is {count}: must be from 1 to {MAX_LABELS}")))
         }
-        (Some(named), Some(count)) if named.len() == count => Ok(named),
-        (_, Some(count)) => Ok(numbered_labels(count)),
-        (named, None) => Ok(named.unwrap_or_else(|| numbered_labels(2))),
+        (Some(named), Some(count)) if named.len() == count => Ok(named.into()),
+        (_, Some(count)) => Ok(Labels::numbered(count)),
+        (named, None) => Ok(named.map_or_else(|| Labels::numbered(2), Labels::from)),
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
     use crate::BertConfig;
 
     fn labels(text: &str) -> Result<Vec<String>, String> {
-        BertConfig::from_json(text).map(|config| config.labels).map_err(|error| error.to_string())
+        BertConfig::from_json(text).map(|config| config.labels.to_vec()).map_err(|error| error.to_string())
     }
 
     /// The numbers of labels, and the names in `id2label`, are those of `transformers` 5.23.

@@ -7,6 +7,7 @@ mod hidden_act;
 mod json;
 mod labels;
 mod model_type;
+mod names;
 mod problem_type;
 mod unread_fields;
 
@@ -19,6 +20,7 @@ pub(crate) use fields::Remarks;
 pub use hidden_act::HiddenAct;
 pub(crate) use json::FILE as CONFIG_FILE;
 pub use model_type::ModelType;
+pub use names::Labels;
 pub use problem_type::ProblemType;
 
 /// The configuration of a model: its shape and its hyper-parameters.
@@ -64,7 +66,7 @@ pub struct BertConfig {
     /// The dropout before a classifier. `None` stands for `hidden_dropout_prob`.
     pub classifier_dropout: Option<f64>,
     /// The names of a classifier's labels by id: `id2label` and `label2id` of `config.json`.
-    pub labels: Vec<String>,
+    pub labels: Labels,
     /// The class names of the models that the weights belong to.
     pub architectures: Vec<String>,
     /// All other fields of `config.json`, kept when it is written.
@@ -90,16 +92,11 @@ impl Default for BertConfig {
             layer_norm_eps: 1e-12,
             pad_token_id: 0,
             classifier_dropout: None,
-            labels: numbered_labels(2),
+            labels: Labels::numbered(2),
             architectures: Vec::new(),
             extra: Map::new(),
         }
     }
-}
-
-/// Returns the default names of labels: `LABEL_0`, `LABEL_1`, ...
-fn numbered_labels(count: usize) -> Vec<String> {
-    (0..count).map(|id| format!("LABEL_{id}")).collect()
 }
 
 impl BertConfig {
@@ -161,7 +158,7 @@ impl BertConfig {
 
     /// Sets the labels.
     pub fn with_labels<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> BertConfig {
-        BertConfig { labels: labels.into_iter().map(Into::into).collect(), ..self }
+        BertConfig { labels: labels.into_iter().collect(), ..self }
     }
 
     /// Returns the number of labels of a classifier.
@@ -313,7 +310,7 @@ mod tests {
             ),
             (BertConfig { layer_norm_eps: 0.0, ..base() }, "layer_norm_eps is 0: must be above 0 and at most 1"),
             (BertConfig { pad_token_id: 40_000, ..base() }, "pad_token_id is 40000: must be below vocab_size, 30522"),
-            (BertConfig { labels: vec![], ..base() }, "num_labels is 0: must be from 1 to 1048576"),
+            (BertConfig { labels: Labels::numbered(0), ..base() }, "num_labels is 0: must be from 1 to 1048576"),
         ];
         for (config, expected) in cases {
             assert_eq!(message(config), expected);

@@ -59,13 +59,14 @@ pub(crate) fn gather<T: Real>(table: &[T], width: usize, ids: &[u32], out: &mut 
 /// first.
 pub(crate) fn scatter_add<T: Real>(table: Target<T>, width: usize, ids: &[u32], rows: &[T]) {
     assert_eq!(rows.len(), ids.len() * width);
-    if width == 0 {
-        return;
-    }
-    assert_eq!(table.data.len() % width, 0);
     if !table.accumulate {
         for_rows(table.data.len(), 1, &mut *table.data, |_, part| part.fill(T::ZERO));
     }
+    // A table without rows can have any width, so there could be tasks without end that add nothing.
+    if rows.is_empty() {
+        return;
+    }
+    assert_eq!(table.data.len() % width, 0);
     let table = Disjoint::new(table.data);
     for_tasks(
         width.div_ceil(COLUMNS),
@@ -160,6 +161,16 @@ mod tests {
                 close(&got, &want.iter().map(|w| 2.0 * w).collect::<Vec<_>>(), 1e-6, "scatter accumulated");
             }
         });
+    }
+
+    #[test]
+    fn no_rows_of_any_width_are_scattered() {
+        scatter_add::<f32>(Target::new(&mut [], false), 1 << 50, &[], &[]);
+        let mut table = [1.0f32; 6];
+        scatter_add(Target::new(&mut table, true), 3, &[], &[]);
+        assert_eq!(table, [1.0; 6]);
+        scatter_add(Target::new(&mut table, false), 3, &[], &[]);
+        assert_eq!(table, [0.0; 6]);
     }
 
     #[test]
