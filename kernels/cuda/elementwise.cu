@@ -62,12 +62,25 @@ struct ZipArguments {
   int add;
   Layout of_a, of_b;  // with the shape of the result
 };
+DEVICE float value_of(Binary op, float x, float y) {
+  bool is_ordered = x <= y || x > y;
+  switch (op) {
+    case Binary::Add: return x + y;
+    case Binary::Sub: return x - y;
+    case Binary::Mul: return x * y;
+    case Binary::Div: return x / y;
+    case Binary::Maximum: return !is_ordered ? x + y : x > y ? x : y;
+    case Binary::Minimum: return !is_ordered ? x + y : x < y ? x : y;
+    case Binary::Greater: return x > y ? 1.0f : 0.0f;
+    case Binary::AtLeast: return x >= y ? 1.0f : 0.0f;
+    default: return x == y ? 1.0f : 0.0f;
+  }
+}
 KERNEL(zip_f32)(ZipArguments a) {
   uint64_t i = thread_index();
   if (i >= a.count) return;
   float x = a.a[place(a.of_a, i)], y = a.b[place(a.of_b, i)];
-  float value = a.op == Binary::Add ? x + y : a.op == Binary::Sub ? x - y : a.op == Binary::Mul ? x * y : x / y;
-  put(a.to + i, value, a.add);
+  put(a.to + i, value_of(a.op, x, y), a.add);
 }
 EMU_KERNEL(zip_f32)
 
@@ -81,12 +94,18 @@ DEVICE float value_of(Unary op, float x, float number) {
     case Unary::Reciprocal: return 1.0f / x;
     case Unary::Gelu: return gelu(x, Unary::Gelu);
     case Unary::GeluTanh: return gelu(x, Unary::GeluTanh);
+    case Unary::Sigmoid: return 1.0f / (1.0f + expf(-x));
+    case Unary::Abs: return fabsf(x);
     case Unary::Scale: return x * number;
+    case Unary::Power: return number == 2.0f ? x * x : powf(x, number);
+    case Unary::AtLeast: return x < number ? number : x;
+    case Unary::AtMost: return x > number ? number : x;
     default: return x + number;
   }
 }
-// The derivative, from the input for Ln and GELU and from the output for the others: backward keeps the one it needs.
-DEVICE float derivative_of(Unary op, float saved) {
+// The derivative, from the output for Exp, Tanh, Sqrt, Relu, Reciprocal and Sigmoid, and from the input for the others: backward
+// keeps the one it needs.
+DEVICE float derivative_of(Unary op, float saved, float number) {
   switch (op) {
     case Unary::Exp: return saved;
     case Unary::Ln: return 1.0f / saved;
@@ -96,6 +115,13 @@ DEVICE float derivative_of(Unary op, float saved) {
     case Unary::Reciprocal: return -(saved * saved);
     case Unary::Gelu: return gelu_derivative(saved, Unary::Gelu);
     case Unary::GeluTanh: return gelu_derivative(saved, Unary::GeluTanh);
+    case Unary::Sigmoid: return saved * (1.0f - saved);
+    case Unary::Abs: return saved > 0 ? 1.0f : saved < 0 ? -1.0f : 0.0f;
+    case Unary::Scale: return number;
+    // The formula gives 0 times infinity for 0 to the power of 0.
+    case Unary::Power: return number == 0.0f ? 0.0f : number == 2.0f ? saved + saved : number * powf(saved, number - 1.0f);
+    case Unary::AtLeast: return saved >= number ? 1.0f : 0.0f;
+    case Unary::AtMost: return saved <= number ? 1.0f : 0.0f;
     default: return 1.0f;
   }
 }
@@ -120,11 +146,12 @@ template <class T> struct UnaryBackward {
   T* dx;
   uint64_t count;
   Unary op;
+  float number;
   int add;
 };
 template <class T> DEVICE void unary_backward(const UnaryBackward<T>& a) {
   uint64_t i = thread_index();
-  if (i < a.count) put(a.dx + i, to_f32(a.dy[i]) * derivative_of(a.op, to_f32(a.saved[i])), a.add);
+  if (i < a.count) put(a.dx + i, to_f32(a.dy[i]) * derivative_of(a.op, to_f32(a.saved[i]), a.number), a.add);
 }
 KERNEL(unary_backward_f32)(UnaryBackward<float> a) { unary_backward(a); }
 EMU_KERNEL(unary_backward_f32)

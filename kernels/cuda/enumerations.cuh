@@ -2,7 +2,8 @@
 // numbers with this file, in which each variant has a line: `Name = number,`.
 #pragma once
 
-// Functions of one variable. Scale and Shift take a number as well: x times it, x plus it.
+// Functions of one variable. Those from Scale on take a number as well: x times it, x plus it, x to its power, x or it, whichever
+// is larger or smaller.
 enum class Unary : int {
   Exp = 0,
   Ln = 1,
@@ -12,16 +13,26 @@ enum class Unary : int {
   Reciprocal = 5,
   Gelu = 6,
   GeluTanh = 7,
-  Scale = 8,
-  Shift = 9,
+  Sigmoid = 8,
+  Abs = 9,
+  Scale = 10,
+  Shift = 11,
+  Power = 12,
+  AtLeast = 13,
+  AtMost = 14,
 };
 
-// Operations on two operands.
+// Operations on two operands. A comparison is 1 where it holds, and 0 elsewhere.
 enum class Binary : int {
   Add = 0,
   Sub = 1,
   Mul = 2,
   Div = 3,
+  Maximum = 4,
+  Minimum = 5,
+  Greater = 6,
+  AtLeast = 7,
+  Equal = 8,
 };
 
 // The last step of a matrix product, before it is written.

@@ -31,7 +31,9 @@ struct Unary {
 struct UnaryBackward {
   Pointer saved, dy, dx;
   uint64_t count;
-  int op, add;
+  int op;
+  float number;
+  int add;
 };
 struct Sum {
   Pointer from, to;
@@ -50,6 +52,7 @@ template <class Type> static void unary(const Device& device) {
     const char* name;
     std::function<double(double)> value;
     bool from_input, is_positive;
+    float number = 0;
   };
   auto phi = [](double x) { return 0.5 * (1 + std::erf(x / std::sqrt(2.0))); };
   auto by_tanh = [](double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); };
@@ -62,6 +65,13 @@ template <class Type> static void unary(const Device& device) {
       {"reciprocal", [](double x) { return 1 / x; }, false, true},
       {"gelu", [&](double x) { return x * phi(x); }, true, false},
       {"gelu by tanh", by_tanh, true, false},
+      {"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }, false, false},
+      {"abs", [](double x) { return std::fabs(x); }, true, false},
+      {"scale", [](double x) { return -1.5 * x; }, true, false, -1.5f},
+      {"shift", [](double x) { return x + 0.75; }, true, false, 0.75f},
+      {"power", [](double x) { return std::pow(x, -1.25); }, true, true, -1.25f},
+      {"at least", [](double x) { return std::fmax(x, 0.123f); }, true, false, 0.123f},
+      {"at most", [](double x) { return std::fmin(x, 0.123f); }, true, false, 0.123f},
   };
   size_t count = 300;
   std::vector<T> dy = normal<Type>(count, 2), before = normal<Type>(count, 3);
@@ -80,10 +90,10 @@ template <class Type> static void unary(const Device& device) {
     }
     Array<T> of_x(device, x), of_y(device, count), of_dy(device, dy), of_dx(device, before);
     std::string type = Type::NAME;
-    Unary forward = {of_x.pointer, of_y.pointer, count, op, 0, 0};
+    Unary forward = {of_x.pointer, of_y.pointer, count, op, f.number, 0};
     Device::check(launch(device, "unary_" + type, count, &forward), what);
     expect_near(widened<Type>(of_y.values()), y, Type::TOLERANCE, what + "value");
-    UnaryBackward backward = {f.from_input ? of_x.pointer : of_y.pointer, of_dy.pointer, of_dx.pointer, count, op, 1};
+    UnaryBackward backward = {f.from_input ? of_x.pointer : of_y.pointer, of_dy.pointer, of_dx.pointer, count, op, f.number, 1};
     Device::check(launch(device, "unary_backward_" + type, count, &backward), what);
     expect_near(widened<Type>(of_dx.values()), dx, Type::TOLERANCE, what + "derivative");
   }
@@ -95,15 +105,17 @@ static const Layout TRANSPOSED = {3, {3, 4, 5}, {1, 3, 12}};
 static void broadcasts(const Device& device) {
   std::vector<float> a = normal<F32>(60, 1), b = normal<F32>(4, 2), before = normal<F32>(60, 3);
   for (float& value : b) value = 0.5f + std::fabs(value);
+  b[1] = a[3];  // a pair that is equal
   Layout of_a = TRANSPOSED, of_b = {3, {3, 4, 5}, {0, 1, 0}};
   Array<float> array_a(device, a), array_b(device, b), to(device, 60);
-  for (int op = 0; op < 4; op++) {
+  for (int op = 0; op < 9; op++) {
     std::vector<double> expected;
     for (int i = 0; i < 3; i++)
       for (int j = 0; j < 4; j++)
         for (int k = 0; k < 5; k++) {
           double x = a[i + 3 * j + 12 * k], y = b[j];
-          expected.push_back(op == 0 ? x + y : op == 1 ? x - y : op == 2 ? x * y : x / y);
+          double of[] = {x + y, x - y, x * y, x / y, std::fmax(x, y), std::fmin(x, y), double(x > y), double(x >= y), double(x == y)};
+          expected.push_back(of[op]);
         }
     Zip zip = {array_a.pointer, array_b.pointer, to.pointer, 60, op, 0, of_a, of_b};
     std::string what = "operation " + std::to_string(op);

@@ -40,12 +40,15 @@ mod error;
 mod files;
 mod finite;
 mod gelu;
+mod gradcheck;
 mod gradients;
 #[cfg(feature = "ndarray")]
 mod interop;
 mod layout;
 mod memory;
 mod module;
+#[doc(hidden)]
+pub mod nearest;
 mod ops;
 pub mod optim;
 mod parameters;
@@ -77,13 +80,14 @@ pub use files::{
 };
 pub use finite::check_finite;
 pub use gelu::Gelu;
+pub use gradcheck::check_gradients;
 pub use gradients::{FinalGradients, Gradients};
 pub use layout::MAX_RANK;
 pub use memory::{DryRun, MemoryUse};
 pub use module::Module;
 #[doc(hidden)]
 pub use module::join_name;
-pub use ops::{CrossEntropy, EmbeddingIds, Pooling, Reduction, recompute};
+pub use ops::{CrossEntropy, EmbeddingIds, Pooling, Reduction, custom_op, recompute};
 pub use parameters::{ParameterArena, ParameterRange};
 pub use precision::Precision;
 pub use profile::{GpuCost, KernelUse, OperationTime, Pass, Profile, profile};

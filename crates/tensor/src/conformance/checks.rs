@@ -4,8 +4,8 @@ use super::{Case, Input};
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::gradcheck::{check_gradients, weights};
 use crate::gradients::Gradients;
-use crate::random::{Purpose, Stream};
 use crate::tensor::Tensor;
 
 /// Output values and the gradient of each input.
@@ -14,16 +14,10 @@ struct Outcome {
     gradients: Vec<Vec<f64>>,
 }
 
-/// Returns the fixed direction that outputs are projected on, so that there is one number to differentiate.
-fn direction(count: usize) -> Vec<f64> {
-    let mut stream = Stream::new(99, Purpose::User, 0, 0, 0);
-    (0..count).map(|_| half::bf16::from_f64(stream.uniform() + 0.5).to_f64()).collect()
-}
-
 fn run(function: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) -> Result<Outcome> {
     let leaves: Vec<Tensor> = inputs.iter().map(|input| input.clone().requires_grad()).collect();
     let output = function(&leaves)?;
-    let direction = Tensor::from_vec(direction(output.elements()), output.shape(), &Device::Cpu)?;
+    let direction = Tensor::from_vec(weights(output.elements()), output.shape(), &Device::Cpu)?;
     let mut gradients = Gradients::new();
     output.backward_with(&direction.to_dtype(output.dtype())?.to_device(&output.device())?, &mut gradients)?;
     let values = |tensor: &Tensor| tensor.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.to_vec::<f64>();
@@ -62,41 +56,8 @@ fn compare(what: &str, a: &[f64], b: &[f64], tolerance: f64) -> Result<(), Strin
 
 /// Compares gradients in f64 with finite differences.
 pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
-    let inputs = varied(&case.inputs);
-    let outcome = run(&case.function, &tensors(&inputs, DType::F64)).map_err(|error| error.to_string())?;
-    let projected = |inputs: &[Input]| -> Result<f64, String> {
-        let output =
-            crate::autograd::no_grad(|| (case.function)(&tensors(inputs, DType::F64))).map_err(|e| e.to_string())?;
-        let values = output.to_vec::<f64>().map_err(|error| error.to_string())?;
-        Ok(values.iter().zip(direction(values.len())).map(|(value, weight)| value * weight).sum())
-    };
-    // Tolerances are relative to the largest gradient of the case, because some gradients are zero mathematically.
-    let scale = outcome.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);
-    for (which, input) in inputs.iter().enumerate() {
-        // Every coordinate of small inputs, a sample of large ones.
-        let stride = (input.values().len() / 48).max(1);
-        for index in (0..input.values().len()).step_by(stride) {
-            // Four points, so that the error is of fourth order in the step. The step is a power of two, so that the nudged
-            // inputs are exact, even in f32.
-            let step = 1.0 / 1024.0;
-            let at = |by: f64| {
-                let mut nudged = inputs.clone();
-                nudged[which] = input.nudged(index, by);
-                projected(&nudged)
-            };
-            let difference = (8.0 * (at(step)? - at(-step)?) - (at(2.0 * step)? - at(-2.0 * step)?)) / (12.0 * step);
-            // Allows for the rounding of the projected sums, divided by the step.
-            let rounding = 1e-13 * projected(&inputs)?.abs() / step;
-            let computed = outcome.gradients[which][index];
-            compare(
-                &format!("gradient of input {which} at {index}"),
-                &[computed],
-                &[difference],
-                1e-6 * scale.max(f64::MIN_POSITIVE) + rounding,
-            )?;
-        }
-    }
-    Ok(())
+    let inputs = tensors(&varied(&case.inputs), DType::F64);
+    check_gradients(&inputs, &case.function).map_err(|error| error.to_string())
 }
 
 /// Compares results in `dtype` on `device` with results in f64 on the CPU.
@@ -128,7 +89,7 @@ pub(super) fn narrow_types_of(
 pub(super) fn formula(case: &Case, formula: &super::extremes::Formula) -> Result<(), String> {
     let computed = run(&case.function, &tensors(&case.inputs, DType::F64)).map_err(|error| error.to_string())?;
     let inputs: Vec<&[f64]> = case.inputs.iter().map(Input::values).collect();
-    let (output, gradients) = formula(&inputs, &direction(computed.output.len()));
+    let (output, gradients) = formula(&inputs, &weights(computed.output.len()));
     let tolerance = |of: &[f64]| 1e-9 * largest(of).max(f64::MIN_POSITIVE);
     compare("output", &computed.output, &output, tolerance(&output))?;
     for (index, (computed, expected)) in computed.gradients.iter().zip(&gradients).enumerate() {

@@ -57,13 +57,6 @@ impl Input {
         self
     }
 
-    /// Returns the input with one value changed.
-    pub(crate) fn nudged(&self, index: usize, by: f64) -> Input {
-        let mut input = self.clone();
-        input.values[index] += by;
-        input
-    }
-
     /// Returns other numbers of the same shape, so that two inputs of one shape are not equal.
     pub(crate) fn varied(&self, salt: usize) -> Input {
         if salt == 0 {

@@ -38,6 +38,8 @@ pub(crate) trait Real:
     /// Returns the natural logarithm.
     fn ln(self) -> Self;
     fn tanh(self) -> Self;
+    /// Returns `self` to the power of `exponent`.
+    fn powf(self, exponent: f64) -> Self;
     /// Returns the standard normal distribution function and density: `(Phi(x), phi(x))`.
     fn normal(self) -> (Self, Self);
 
@@ -129,6 +131,10 @@ impl Real for f32 {
         if self >= 0.0 { y } else { f32::NAN }
     }
 
+    #[inline]
+    fn powf(self, exponent: f64) -> f32 {
+        f32::powf(self, exponent as f32)
+    }
     #[inline(always)]
     fn tanh(self) -> f32 {
         let x = self.abs();
@@ -192,6 +198,10 @@ impl Real for f64 {
     #[inline]
     fn tanh(self) -> f64 {
         f64::tanh(self)
+    }
+    #[inline]
+    fn powf(self, exponent: f64) -> f64 {
+        f64::powf(self, exponent)
     }
 
     fn normal(self) -> (f64, f64) {

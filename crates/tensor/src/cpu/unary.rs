@@ -1,4 +1,4 @@
-//! Element-wise functions of one variable: GELU in both its forms, and exp, ln, tanh, sqrt, relu, 1/x.
+//! Element-wise functions of one variable: GELU in both its forms, and exp, ln, tanh, sqrt, relu, 1/x, the logistic function and |x|.
 //!
 //! A function is a type that implements [`Unary`]: value and derivative side by side, and whether the derivative is
 //! computed from the input or the output, so that the caller knows which to keep.
@@ -88,6 +88,17 @@ unary! {
     Gelu(Input): |x| x * x.normal().0, |x| { let (cdf, pdf) = x.normal(); x.mul_add(pdf, cdf) };
     /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`.
     GeluTanh(Input): |x| gelu_tanh(x).0, |x| gelu_tanh(x).1;
+    /// `1 / (1 + e^-x)`.
+    Sigmoid(Output): |x| T::ONE / (T::ONE + (-x).exp()), |y| y * (T::ONE - y);
+    /// `|x|`.
+    Abs(Input): |x| if x < T::ZERO { -x } else { x }, |x| sign(x);
+}
+
+/// Returns the derivative of the absolute value: 0 at 0.
+#[inline(always)]
+fn sign<T: Real>(x: T) -> T {
+    let above = if x > T::ZERO { T::ONE } else { T::ZERO };
+    if x < T::ZERO { -T::ONE } else { above }
 }
 
 /// Returns value and derivative of the tanh form. Beyond |x| = 10 the tanh is 1 to the last bit, so `x` is clamped there:
@@ -172,6 +183,8 @@ mod tests {
         check::<T, Ln>(tolerance, true, f64::ln);
         check::<T, Tanh>(tolerance, false, f64::tanh);
         check::<T, Sqrt>(tolerance, true, f64::sqrt);
+        check::<T, Sigmoid>(tolerance, false, |x| 1.0 / (1.0 + (-x).exp()));
+        check::<T, Abs>(tolerance, false, f64::abs);
         check::<T, Reciprocal>(tolerance, true, |x| 1.0 / x);
         check::<T, GeluTanh>(tolerance, false, |x| {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())

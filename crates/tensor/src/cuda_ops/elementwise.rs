@@ -11,8 +11,9 @@ use crate::dispatch::{Op, TensorOp};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::layout::Layout;
-use crate::ops::arithmetic::{Pairwise, Scalar};
+use crate::ops::arithmetic::Pairwise;
 use crate::ops::reduce::Sum;
+use crate::ops::scalar::{Curve, Scalar};
 use crate::ops::unary::Unary;
 use crate::tensor::Tensor;
 
@@ -70,7 +71,7 @@ struct UnaryArguments {
     padding: u32,
 }
 
-/// Computes function number `function` of every element; `number` is what to scale by or shift by.
+/// Computes function number `function` of every element; `number` is that of a function with one.
 fn unary(op: &'static str, function: i32, number: f64, x: &Tensor, y: &Tensor, add: bool) -> Result<()> {
     let x = f32s(op, x)?;
     let count = x.elements();
@@ -95,13 +96,16 @@ struct UnaryBackward {
     dx: Pointer,
     count: u64,
     op: i32,
+    number: f32,
     add: i32,
+    padding: u32,
 }
 
 /// Writes `dy` times the derivative of function number `function`, from its input or output.
 pub(super) fn unary_backward(
     op: &'static str,
     function: i32,
+    number: f64,
     saved: &Tensor,
     dy: &Tensor,
     dx: &Tensor,
@@ -115,7 +119,9 @@ pub(super) fn unary_backward(
         dx: pointer(dx),
         count: count as u64,
         op: function,
+        number: number as f32,
         add: add.into(),
+        padding: 0,
     };
     let bytes = 4 * count * (3 + usize::from(add));
     Launch::new(&device_of(op, &dy)?, op, FILE, "unary_backward_f32").moves(bytes).over(count).with(&arguments)
@@ -134,14 +140,17 @@ impl CudaOp for Unary {
             Saved::Output => y.clone(),
         };
         Ok(GpuOutput::new(y, move |dy, [dx]| {
-            write_gradient(dx, |dx, add| unary_backward(op, function, &saved, &dy, dx, add))
+            write_gradient(dx, |dx, add| unary_backward(op, function, 0.0, &saved, &dy, dx, add))
         }))
     }
 }
 
 /// The functions that take a number, after those of `cpu::unary::Function`.
-const SCALE: i32 = 8;
-const SHIFT: i32 = 9;
+const SCALE: i32 = 10;
+const SHIFT: i32 = 11;
+const POWER: i32 = 12;
+const AT_LEAST: i32 = 13;
+const AT_MOST: i32 = 14;
 
 impl CudaOp for Scalar {
     type Arity = [(); 1];
@@ -161,6 +170,25 @@ impl CudaOp for Scalar {
                 }))
             }
         }
+    }
+}
+
+impl CudaOp for Curve {
+    type Arity = [(); 1];
+
+    fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
+        let op = self.name();
+        let (function, number) = match *self {
+            Curve::Power(exponent) => (POWER, exponent),
+            Curve::AtLeast(min) => (AT_LEAST, min),
+            Curve::AtMost(max) => (AT_MOST, max),
+        };
+        let x = f32s(op, x)?;
+        let y = fresh(op, x.shape(), DType::F32, &device_of(op, &x)?)?;
+        unary(op, function, number, &x, &y, false)?;
+        Ok(GpuOutput::new(y, move |dy, [dx]| {
+            write_gradient(dx, |dx, add| unary_backward(op, function, number, &x, &dy, dx, add))
+        }))
     }
 }
 
@@ -259,9 +287,21 @@ mod tests {
 
     #[test]
     fn functions_have_the_numbers_that_kernels_know() {
-        assert_in_header("Unary", &[FUNCTIONS, &[("Scale", SCALE), ("Shift", SHIFT)]].concat());
-        let pair = |name, pair: Pair| (name, pair as i32);
-        let pairs = [pair("Add", Pair::Add), pair("Sub", Pair::Sub), pair("Mul", Pair::Mul), pair("Div", Pair::Div)];
+        let numbers =
+            [("Scale", SCALE), ("Shift", SHIFT), ("Power", POWER), ("AtLeast", AT_LEAST), ("AtMost", AT_MOST)];
+        assert_in_header("Unary", &[FUNCTIONS, &numbers].concat());
+        let pairs = [
+            ("Add", Pair::Add),
+            ("Sub", Pair::Sub),
+            ("Mul", Pair::Mul),
+            ("Div", Pair::Div),
+            ("Maximum", Pair::Maximum),
+            ("Minimum", Pair::Minimum),
+            ("Greater", Pair::Greater),
+            ("AtLeast", Pair::AtLeast),
+            ("Equal", Pair::Equal),
+        ];
+        let pairs = pairs.map(|(name, pair)| (name, pair as i32));
         assert_in_header("Binary", &pairs);
     }
 }

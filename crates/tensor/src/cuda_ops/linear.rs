@@ -134,7 +134,7 @@ impl Kept {
         let dy = match &self.pre_activation {
             Some((u, gelu)) => {
                 let du = fresh(op, dy.shape(), DType::F32, &device_of(op, &dy)?)?;
-                unary_backward(op, Function::from(*gelu) as i32, u, &dy, &du, false)?;
+                unary_backward(op, Function::from(*gelu) as i32, 0.0, u, &dy, &du, false)?;
                 du
             }
             None => dy,

@@ -46,7 +46,6 @@ macro_rules! kernels {
 
 kernels! {
     ops::arithmetic::Pairwise,
-    ops::arithmetic::Scalar,
     ops::attention::PackedAttention,
     ops::cross_entropy::LabelCrossEntropy,
     ops::cross_entropy::SoftCrossEntropy,
@@ -62,6 +61,8 @@ kernels! {
     ops::reduce::Sum,
     ops::rows::GatherRows,
     ops::rows::ScatterRows,
+    ops::scalar::Curve,
+    ops::scalar::Scalar,
     ops::softmax::Softmax,
     ops::unary::Unary,
 }

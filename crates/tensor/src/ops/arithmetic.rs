@@ -1,9 +1,9 @@
-//! Elementwise arithmetic. Operands broadcast as in NumPy: aligned at the last dimension, a size of 1 repeats. Both have
+//! Elementwise arithmetic of two tensors. Operands broadcast as in NumPy: aligned at the last dimension, a size of 1 repeats. Both have
 //! one float type: nothing is converted silently; [`Tensor::to_dtype`] converts.
 
-use crate::cpu::{Target, strided};
+use crate::cpu::strided;
 use crate::device::Device;
-use crate::dispatch::{Float, Forward, Keep, Op, TensorOp, apply, apply_tensors};
+use crate::dispatch::{Float, Forward, TensorOp, apply_tensors};
 use crate::error::Result;
 use crate::gradients::Slot;
 use crate::layout::{Dims, Layout, broadcast_shapes};
@@ -29,16 +29,6 @@ impl Tensor {
     pub fn div(&self, other: &Tensor) -> Result<Tensor> {
         Pairwise::apply(Pair::Div, self, other)
     }
-
-    /// Computes `self + value`.
-    pub fn add_scalar(&self, value: f64) -> Result<Tensor> {
-        apply(Scalar::Shift(value), [self])
-    }
-
-    /// Computes `self * value`.
-    pub fn mul_scalar(&self, value: f64) -> Result<Tensor> {
-        apply(Scalar::Scale(value), [self])
-    }
 }
 
 /// A function of a pair of elements, numbered as `Binary` in `kernels/cuda/enumerations.cuh`.
@@ -48,6 +38,11 @@ pub(crate) enum Pair {
     Sub,
     Mul,
     Div,
+    Maximum,
+    Minimum,
+    Greater,
+    AtLeast,
+    Equal,
 }
 
 /// A function of every pair of elements. Its backward is composed of such operations.
@@ -58,7 +53,7 @@ pub(crate) struct Pairwise {
 }
 
 impl Pairwise {
-    fn apply(function: Pair, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    pub(super) fn apply(function: Pair, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         apply_tensors(Pairwise { function, left: a.dims(), right: b.dims() }, [a, b])
     }
 
@@ -71,7 +66,8 @@ impl Pairwise {
     /// Returns the tensors that the backward reads; for a product, an operand only if the other needs a gradient.
     pub(crate) fn keeps(&self, [a, b]: [&Tensor; 2], output: &Tensor) -> Result<Vec<Tensor>> {
         Ok(match self.function {
-            Pair::Add | Pair::Sub => Vec::new(),
+            Pair::Maximum | Pair::Minimum => vec![a.clone(), b.clone()],
+            Pair::Add | Pair::Sub | Pair::Greater | Pair::AtLeast | Pair::Equal => Vec::new(),
             Pair::Mul => vec![a.kept_if(b.tracks_grad())?, b.kept_if(a.tracks_grad())?],
             Pair::Div => vec![b.clone(), output.clone()],
         })
@@ -87,6 +83,11 @@ impl TensorOp for Pairwise {
             Pair::Sub => "sub",
             Pair::Mul => "mul",
             Pair::Div => "div",
+            Pair::Maximum => "maximum",
+            Pair::Minimum => "minimum",
+            Pair::Greater => "gt",
+            Pair::AtLeast => "ge",
+            Pair::Equal => "eq",
         }
     }
 
@@ -97,11 +98,17 @@ impl TensorOp for Pairwise {
     fn forward<T: Float>(&mut self, [a, b]: [&Tensor; 2], _: bool) -> Result<Forward> {
         let [la, lb] = self.broadcast([a, b])?;
         let (x, y) = (a.strided_slice::<T>(), b.strided_slice::<T>());
+        let one_if = |holds| if holds { T::ONE } else { T::ZERO };
         let output = Tensor::build(self.name(), &la.shape, &Device::Cpu, |to: &mut [T]| match self.function {
             Pair::Add => strided::zip(x, &la, y, &lb, to, |a, b| a + b),
             Pair::Sub => strided::zip(x, &la, y, &lb, to, |a, b| a - b),
             Pair::Mul => strided::zip(x, &la, y, &lb, to, |a, b| a * b),
             Pair::Div => strided::zip(x, &la, y, &lb, to, |a, b| a / b),
+            Pair::Maximum => strided::zip(x, &la, y, &lb, to, |a, b| chosen(a, b, a > b)),
+            Pair::Minimum => strided::zip(x, &la, y, &lb, to, |a, b| chosen(a, b, a < b)),
+            Pair::Greater => strided::zip(x, &la, y, &lb, to, |a, b| one_if(a > b)),
+            Pair::AtLeast => strided::zip(x, &la, y, &lb, to, |a, b| one_if(a >= b)),
+            Pair::Equal => strided::zip(x, &la, y, &lb, to, |a, b| one_if(a == b)),
         })?;
         let kept = self.keeps([a, b], &output)?;
         Ok(Forward { output, kept })
@@ -118,6 +125,14 @@ impl TensorOp for Pairwise {
                 da.give_with(|| dy.div(b)?.sum_to(&left))?;
                 db.give_with(|| dy.mul(quotient)?.div(b)?.mul_scalar(-1.0)?.sum_to(&right))
             }
+            (Pair::Maximum, [a, b]) => {
+                da.give_with(|| dy.mul(&share(a, b)?)?.sum_to(&left))?;
+                db.give_with(|| dy.mul(&share(b, a)?)?.sum_to(&right))
+            }
+            (Pair::Minimum, [a, b]) => {
+                da.give_with(|| dy.mul(&share(b, a)?)?.sum_to(&left))?;
+                db.give_with(|| dy.mul(&share(a, b)?)?.sum_to(&right))
+            }
             (Pair::Sub, _) => {
                 da.give_with(|| dy.sum_to(&left))?;
                 db.give_with(|| dy.mul_scalar(-1.0)?.sum_to(&right))
@@ -130,51 +145,21 @@ impl TensorOp for Pairwise {
     }
 }
 
-/// A function of every element and a number.
-#[derive(Clone, Copy)]
-pub(crate) enum Scalar {
-    Shift(f64),
-    Scale(f64),
+/// Returns one of two numbers, or NaN if one of them is.
+#[inline(always)]
+fn chosen<T: Float>(a: T, b: T, is_first: bool) -> T {
+    let is_ordered = a <= b || a > b;
+    match (is_ordered, is_first) {
+        (false, _) => a + b,
+        (true, true) => a,
+        (true, false) => b,
+    }
 }
 
-impl Op<1, 1, 0> for Scalar {
-    const OPERANDS: [&'static str; 1] = ["tensor"];
-
-    fn name(&self) -> &'static str {
-        match self {
-            Scalar::Shift(_) => "add_scalar",
-            Scalar::Scale(_) => "mul_scalar",
-        }
-    }
-
-    fn shapes(&self, [x]: [&Tensor; 1]) -> Result<[Dims; 1]> {
-        Ok([x.dims()])
-    }
-
-    fn forward<T: Float>(&mut self, [x]: [&[T]; 1], [y]: [&mut [T]; 1]) {
-        let pairs = y.iter_mut().zip(x);
-        match *self {
-            Scalar::Shift(value) => pairs.for_each(|(y, &x)| *y = x + T::from_f64(value)),
-            Scalar::Scale(value) => pairs.for_each(|(y, &x)| *y = x * T::from_f64(value)),
-        }
-    }
-
-    fn keeps(&self) -> [Keep; 0] {
-        []
-    }
-
-    fn backward<T: Float>(&self, []: [&[T]; 0], dy: &[T], [dx]: [Option<Target<'_, T>>; 1]) {
-        let Some(Target { data: dx, accumulate }) = dx else { return };
-        let slope = match *self {
-            Scalar::Shift(_) => T::ONE,
-            Scalar::Scale(value) => T::from_f64(value),
-        };
-        if accumulate {
-            dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy * slope);
-        } else {
-            dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx = dy * slope);
-        }
-    }
+/// Returns 1 where `a` is larger than `b`, 1/2 where they are equal, and 0 elsewhere: two equal numbers share the gradient of
+/// their maximum.
+fn share(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    a.gt(b)?.add(&a.ge(b)?)?.mul_scalar(0.5)
 }
 
 #[cfg(test)]
@@ -190,6 +175,4 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     cases.add("mul", "number", [normal(&[2, 9]), normal(&[])], |x| x[0].mul(&x[1]));
     cases.add("mul", "square", [normal(&[7])], |x| x[0].mul(&x[0]));
     cases.add("div", "row", [normal(&[3, 4]), positive(&[4])], |x| x[0].div(&x[1]));
-    cases.add("add_scalar", "", [normal(&[5])], |x| x[0].add_scalar(0.25));
-    cases.add("mul_scalar", "", [normal(&[5, 2])], |x| x[0].mul_scalar(-1.5));
 }

@@ -25,9 +25,10 @@ macro_rules! ops {
 }
 
 ops! {
-    arithmetic: ["add", "sub", "mul", "div", "add_scalar", "mul_scalar"],
+    arithmetic: ["add", "sub", "mul", "div"],
     attention: ["attention"],
     cast: ["to_dtype"],
+    comparison: ["maximum", "minimum"],
     concat: ["concat"],
     cross_entropy: ["cross_entropy", "soft_cross_entropy"],
     dropout: ["dropout"],
@@ -42,15 +43,19 @@ ops! {
     recompute: ["recompute"],
     reduce: ["sum"],
     rows: ["gather_rows", "scatter_rows"],
+    scalar: ["add_scalar", "mul_scalar", "pow", "clamp"],
     softmax: ["softmax", "log_softmax"],
-    unary: ["exp", "ln", "sqrt", "tanh", "relu", "reciprocal"],
+    unary: ["abs", "exp", "ln", "relu", "reciprocal", "sigmoid", "sqrt", "tanh"],
     view: ["reshape", "permute", "narrow", "broadcast_to"],
 }
 
+mod custom;
+mod operators;
 mod top_k;
 mod transfer;
 
 pub use cross_entropy::{CrossEntropy, Reduction};
+pub use custom::custom_op;
 pub use embedding::EmbeddingIds;
 pub use pooling::Pooling;
 pub use recompute::recompute;

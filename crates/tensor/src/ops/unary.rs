@@ -33,6 +33,16 @@ impl Tensor {
         apply(Unary { name: "relu", function: Function::Relu }, [self])
     }
 
+    /// Computes the logistic function, `1 / (1 + e^-x)`. The derivative is `y (1 - y)`, with the result `y`.
+    pub fn sigmoid(&self) -> Result<Tensor> {
+        apply(Unary { name: "sigmoid", function: Function::Sigmoid }, [self])
+    }
+
+    /// Computes the absolute value. The derivative is the sign, which is 0 at 0.
+    pub fn abs(&self) -> Result<Tensor> {
+        apply(Unary { name: "abs", function: Function::Abs }, [self])
+    }
+
     /// Computes `1 / x`. The derivative is `-1 / x²`.
     pub fn reciprocal(&self) -> Result<Tensor> {
         apply(Unary { name: "reciprocal", function: Function::Reciprocal }, [self])
@@ -81,9 +91,14 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
         cases.add("exp", "", [normal(shape)], |x| x[0].exp());
         cases.add("tanh", "", [normal(shape)], |x| x[0].tanh());
         cases.add("relu", "", [normal(shape)], |x| x[0].relu());
+        cases.add("sigmoid", "", [normal(shape)], |x| x[0].sigmoid());
+        cases.add("abs", "", [normal(shape)], |x| x[0].abs());
         cases.add("ln", "", [positive(shape)], |x| x[0].ln());
         cases.add("sqrt", "", [positive(shape)], |x| x[0].sqrt());
         cases.add("reciprocal", "", [positive(shape)], |x| x[0].reciprocal());
     }
+    // One number that is not extreme, so that there is a gradient to compare with.
+    cases
+        .add("sigmoid", "extremes", [normal(&[9]).scaled(1e4).with(|at| (at == 4).then_some(0.5))], |x| x[0].sigmoid());
     cases.add("tanh", "extremes", [normal(&[9]).scaled(1e4)], |x| x[0].tanh());
 }
