@@ -4,7 +4,7 @@
 /// repeated values to a fiftieth.
 const FACTOR: u64 = 200;
 /// The bytes that every file may become, however small it is.
-const LEAST: u64 = 1 << 26;
+const LEAST: u64 = 1 << 20;
 
 /// The bytes that a compressed file has become so far. Of a file that repeats itself, a megabyte can become a terabyte,
 /// which fills a memory or a disk.
@@ -30,15 +30,22 @@ impl Expansion {
     /// Returns how large the text is if that is more than a file may become.
     pub(crate) fn add(&mut self, bytes: u64) -> Result<(), String> {
         self.given = self.given.saturating_add(bytes);
-        let Expansion { stored, given } = *self;
-        if given <= stored.saturating_mul(FACTOR).saturating_add(LEAST) {
-            return Ok(());
-        }
-        Err(format!(
-            "more than {FACTOR} times the {stored} bytes of the file: it repeats itself; if that is meant, store it without \
-             compression"
-        ))
+        if self.given <= most(self.stored) { Ok(()) } else { Err(self.refusal()) }
     }
+
+    /// Returns how large the text of a file is that becomes too large.
+    pub(crate) fn refusal(&self) -> String {
+        format!(
+            "more than {FACTOR} times the {} bytes of the file: it repeats itself; if that is meant, store it without \
+             compression",
+            self.stored
+        )
+    }
+}
+
+/// Returns the number of bytes that a file of `stored` bytes may become.
+pub(crate) fn most(stored: u64) -> u64 {
+    stored.saturating_mul(FACTOR).saturating_add(LEAST)
 }
 
 #[cfg(test)]

@@ -140,6 +140,18 @@ fn accumulated_tokens_count_alike() -> Result {
     Ok(())
 }
 
+/// The batch with the most tokens, of which the memory is predicted, has no label. Another one of its step has.
+#[test]
+fn the_largest_batch_may_lack_labels() -> Result {
+    let sequence = |length: u32| Sequence { ids: (0..length).collect(), token_types: vec![0; length as usize] };
+    let labels: Vec<Vec<i64>> = vec![vec![-100; 9], vec![0, 1, 0], vec![1, 0, 1]];
+    let data = LabelledData::new(vec![sequence(9), sequence(3), sequence(3)], labels)?;
+    let mut model = BertForTokenClassification::new(&config(&["O", "B"]), &device(), 1)?;
+    let report = trainer(&mut model).optimizer(plain()).batch_size(1).accumulate(3).epochs(2).run(&data)?;
+    assert_eq!((report.losses.len(), report.predicted_memory.is_some()), (2, true));
+    Ok(())
+}
+
 /// Trains with a checkpoint every third step and a callback that fails after step `fails_after`.
 fn run_in(
     directory: &Path,

@@ -171,6 +171,59 @@ fn a_head_without_labels_is_not_trained() -> Result {
     Ok(())
 }
 
+/// A model that fails from one of its forward passes on, for a reason that a pass without values finds too.
+struct Mismatched {
+    model: BertForPreTraining,
+    forwards: Cell<u32>,
+    fails_from: u32,
+}
+module!(Mismatched { model });
+
+impl Learn<PreTrainingBatch> for Mismatched {
+    fn total_weights(&self, batch: &PreTrainingBatch) -> Vec<f64> {
+        Learn::total_weights(&self.model, batch)
+    }
+
+    fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> cloze_train::Result<Vec<LossTerm>> {
+        let number = self.forwards.replace(self.forwards.get() + 1);
+        if number >= self.fails_from {
+            self.model.bert.embeddings.word_embeddings.weight.reshape(&[7, 1])?;
+        }
+        self.model.loss_terms(batch, mode)
+    }
+}
+
+#[test]
+fn a_step_that_fails_without_values_is_refused_before_training() -> Result {
+    let (data, config) = data()?;
+    let model = |fails_from| -> Result<Mismatched> {
+        Ok(Mismatched { model: BertForPreTraining::new(&config, &device(), 1)?, forwards: Cell::new(0), fails_from })
+    };
+    let mut steps = 0;
+    let mut count = |model: &mut Mismatched, checks: bool| {
+        steps = 0;
+        let report = trainer(model).check_memory(checks).steps(3).run_with(&data, |_, _| {
+            steps += 1;
+            Ok(())
+        });
+        (report.map(|report| report.predicted_memory.is_some()).map_err(|error| error.to_string()), steps)
+    };
+    let (before, mut failing) = (bits(&model(0)?)?, model(0)?);
+    let (refused, steps) = count(&mut failing, true);
+    let error = refused.err().ok_or("it trains")?;
+    assert!(error.starts_with("memory: a step without values, which predicts it, failed: reshape: "), "{error}");
+    let remedy = ": if a step with values works, check_memory(false) trains without a prediction";
+    assert!(error.ends_with(remedy) && !error.contains('\n'), "{error}");
+    assert_eq!((steps, bits(&failing)?), (0, before));
+    // Without the check, the run gets as far as it can, and says what failed.
+    let (failed, steps) = count(&mut model(2)?, false);
+    let error = failed.err().ok_or("it trains")?;
+    assert!(error.starts_with("reshape: "), "{error}");
+    assert_eq!(steps, 2);
+    assert_eq!(count(&mut model(u32::MAX)?, true), (Ok(true), 3));
+    Ok(())
+}
+
 #[test]
 fn a_nan_loss_ends_the_run_and_leaves_the_model_unchanged() -> Result {
     let (data, config) = data()?;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -79,10 +79,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header<'de>, A::Error> {
-                let mut tensors = BTreeMap::new();
+                let (mut tensors, mut has_metadata) = (BTreeMap::new(), false);
                 while let Some(name) = map.next_key::<String>()? {
                     if name == METADATA {
-                        map.next_value::<IgnoredAny>()?;
+                        if std::mem::replace(&mut has_metadata, true) {
+                            return Err(A::Error::custom(format!("duplicate {METADATA}")));
+                        }
+                        map.next_value::<Option<Metadata>>()?;
                         continue;
                     }
                     match tensors.entry(name) {
@@ -101,6 +104,29 @@ impl<'de: 'a, 'a> Deserialize<'de> for Header<'a> {
     }
 }
 
+/// Metadata, which are only checked: a string under each name.
+struct Metadata;
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Strings;
+
+        impl<'de> Visitor<'de> for Strings {
+            type Value = Metadata;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an object with a string under each name in {METADATA}")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Metadata, A::Error> {
+                while map.next_entry::<Cow<'de, str>, Cow<'de, str>>()?.is_some() {}
+                Ok(Metadata)
+            }
+        }
+        deserializer.deserialize_map(Strings)
+    }
+}
+
 /// Reads the tensors of a file.
 pub(super) fn read(bytes: &[u8]) -> std::result::Result<TensorEntries, String> {
     let mut cursor = Cursor::new(bytes, 0);
@@ -110,7 +136,8 @@ pub(super) fn read(bytes: &[u8]) -> std::result::Result<TensorEntries, String> {
     let header = cursor.take(size);
     let header =
         header.ok_or_else(|| format!("is truncated: its header has {length} bytes, the whole file {}", bytes.len()))?;
-    let Header(header) = serde_json::from_slice(header).map_err(|error| format!("invalid header: {error}"))?;
+    let header = std::str::from_utf8(header).map_err(|error| format!("invalid header: not UTF-8: {error}"))?;
+    let Header(header) = serde_json::from_str(header).map_err(|error| format!("invalid header: {error}"))?;
 
     // Tensors must be contiguous and fill the rest of the file.
     let mut in_order: Vec<(&String, &TensorInfo<'_>)> = header.iter().collect();

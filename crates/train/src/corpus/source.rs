@@ -12,7 +12,7 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::form::{Compression, TextFile};
-use crate::expansion::Expansion;
+use crate::expansion::{Expansion, most};
 use crate::guard::without_panic;
 use crate::{Error, Result};
 
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 const BUFFER: usize = 1 << 18;
 
 /// A file that is decompressed while it is read. Besides the text, no more than the window of the decoder is in memory: 32 KiB
-/// for gzip, at most 128 MiB for zstd.
+/// for gzip; for zstd at most 128 MiB, and about what the file may become.
 pub(super) struct Source {
     reader: Box<dyn Read + Send>,
     compression: Compression,
@@ -43,7 +43,7 @@ impl Source {
         let reader: Box<dyn Read + Send> = match file.compression {
             Compression::None => Box::new(counted),
             Compression::Gzip => Box::new(MultiGzDecoder::new(io::BufReader::with_capacity(BUFFER, counted))),
-            Compression::Zstd => Box::new(Frames::new(io::BufReader::with_capacity(BUFFER, counted))),
+            Compression::Zstd => Box::new(Frames::new(io::BufReader::with_capacity(BUFFER, counted), most(length))),
         };
         Ok(Source { reader, compression: file.compression, stored, expansion: Expansion::of(length), refused: None })
     }
@@ -78,14 +78,20 @@ impl Read for Source {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         // On some damaged files the decoder of zstd panics.
         let damaged = || Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged"));
-        let read = without_panic(|| self.reader.read(to)).unwrap_or_else(damaged)?;
-        if self.compression != Compression::None
-            && let Err(why) = self.expansion.add(read as u64)
-        {
-            self.refused = Some(why);
+        let read = without_panic(|| self.reader.read(to)).unwrap_or_else(damaged);
+        if self.compression == Compression::None {
+            return read;
+        }
+        let is_too_large = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::FileTooLarge);
+        let why = match &read {
+            Ok(read) => self.expansion.add(*read as u64).err(),
+            Err(_) => is_too_large.then(|| self.expansion.refusal()),
+        };
+        if why.is_some() {
+            self.refused = why;
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        Ok(read)
+        read
     }
 }
 
@@ -105,17 +111,25 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// The text of a zstd file: of all its frames, with their checksums compared. The decoder knows single frames.
+///
+/// The decoder keeps as much text as the window that a frame asks for, whatever the size of the file. A window of all the text
+/// that the file may become serves as well, so a frame gets that if it asks for more.
 struct Frames<R> {
     from: R,
+    /// The decoder of a single frame, because one that is used again takes memory for the whole window at once.
     decoder: FrameDecoder,
+    /// The number of bytes that the file may become.
+    most: u64,
     /// Whether the current frame may have more text.
     is_open: bool,
+    /// Whether the window of the current frame is smaller than what it asks for.
+    is_narrowed: bool,
     frames: usize,
 }
 
 impl<R: BufRead> Frames<R> {
-    fn new(from: R) -> Frames<R> {
-        Frames { from, decoder: FrameDecoder::new(), is_open: false, frames: 0 }
+    fn new(from: R, most: u64) -> Frames<R> {
+        Frames { from, decoder: FrameDecoder::new(), most, is_open: false, is_narrowed: false, frames: 0 }
     }
 
     /// Begins the next frame. Returns whether there is one.
@@ -124,7 +138,13 @@ impl<R: BufRead> Frames<R> {
             return if self.frames > 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
         self.frames += 1;
-        match self.decoder.reset(&mut self.from) {
+        let mut head = Vec::new();
+        self.from.by_ref().take(WINDOW as u64 + 1).read_to_end(&mut head)?;
+        self.is_narrowed = narrow(&mut head, self.most);
+        self.decoder = FrameDecoder::new();
+        match self.decoder.reset(head.chain(&mut self.from)) {
+            // A window may be stated as the size of the text.
+            Ok(()) if self.decoder.content_size() > self.most => return Err(io::ErrorKind::FileTooLarge.into()),
             Ok(()) => self.is_open = true,
             Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
                 let length = u64::from(length);
@@ -164,12 +184,36 @@ impl<R: BufRead> Read for Frames<R> {
                 let one = BlockDecodingStrategy::UptoBlocks(1);
                 self.decoder.decode_blocks(&mut self.from, one).map_err(io::Error::other)?;
             }
+            // Text leaves the window, which has room for all that there may be.
+            if self.is_narrowed && !self.decoder.is_finished() {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
             match self.decoder.read(to)? {
                 0 => self.end()?,
                 read => return Ok(read),
             }
         }
     }
+}
+
+/// The place in a frame of the byte that states its window, and those of the four that begin it and of the one that describes
+/// the header (RFC 8878, section 3.1.1.1).
+const WINDOW: usize = 5;
+const MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
+const DESCRIPTOR: usize = 4;
+/// The bit of the descriptor for a frame that states the size of its text instead of a window.
+const IS_SINGLE_SEGMENT: u8 = 1 << 5;
+
+/// Lowers the window of the frame that begins with `head` to the smallest one that has at least `most` bytes. Returns whether
+/// the frame asks for more.
+fn narrow(head: &mut [u8], most: u64) -> bool {
+    if head.len() <= WINDOW || !head.starts_with(&MAGIC) || head[DESCRIPTOR] & IS_SINGLE_SEGMENT != 0 {
+        return false;
+    }
+    let bytes = |window: u8| (8 + u64::from(window & 7)) << (7 + (window >> 3));
+    let enough = (0..head[WINDOW]).find(|&window| bytes(window) >= most);
+    head[WINDOW] = enough.unwrap_or(head[WINDOW]);
+    enough.is_some()
 }
 
 #[cfg(test)]
@@ -261,8 +305,91 @@ pub(super) mod tests {
             let why =
                 format!("bomb: corpus: after decompression it has more than 200 times the {bytes} bytes of the file");
             assert!(error.contains(&why), "{error}");
-            assert!(given < (1 << 26) + 201 * bytes, "{given}");
+            assert!(given < (1 << 20) + 201 * bytes, "{given}");
         }
+    }
+
+    /// Returns what the program `zstd` makes of a text that it reads from a pipe, so that it does not know its size. `None` if
+    /// there is no such program.
+    fn by_zstd(text: &[u8], arguments: &[&str]) -> Option<Vec<u8>> {
+        use std::process::{Command, Stdio};
+        let mut command = Command::new("zstd");
+        command.args(["-q", "-c"]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut program = command.spawn().ok()?;
+        let mut to = program.stdin.take().unwrap();
+        let stored = std::thread::scope(|scope| {
+            scope.spawn(move || to.write_all(text).unwrap());
+            program.wait_with_output().unwrap()
+        });
+        assert!(stored.status.success());
+        Some(stored.stdout)
+    }
+
+    /// Files of the reference implementation with windows of 1 KiB to 128 MiB, whose texts repeat what is almost as far behind,
+    /// in frames between others that are skipped.
+    #[test]
+    fn files_with_windows_of_every_size_are_read() {
+        let numbers: Vec<u8> = text().into_iter().take(30_000).collect();
+        let text = |log: u32| {
+            let blank = vec![b' '; (1usize << log.min(20)).saturating_sub(numbers.len() / 2)];
+            [&numbers[..], &blank, &numbers[..], &blank[..blank.len() / 3], &numbers[..]].concat()
+        };
+        let skipped = [&[0x5f, 0x2a, 0x4d, 0x18, 5, 0, 0, 0][..], b"other"].concat();
+        let mut narrowed = 0;
+        for log in 10..=27 {
+            let (text, window) = (text(log), format!("--zstd=wlog={log}"));
+            for arguments in [&["-3", &window, "--check"][..], &["-19", &window, "--no-check"]] {
+                let Some(frame) = by_zstd(&text, arguments) else {
+                    println!("SKIPPED: there is no program zstd");
+                    return;
+                };
+                let stored = [&frame[..], &skipped, &skipped, &frame].concat();
+                narrowed += usize::from(narrow(&mut frame.clone(), most(stored.len() as u64)));
+                let found = read(&stored, Compression::Zstd).unwrap();
+                assert!(found == [&text[..], &text].concat(), "{arguments:?}");
+            }
+        }
+        assert!(narrowed > 5, "{narrowed}");
+        // A frame that states the size of its text.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        std::fs::write(&path, text(19)).unwrap();
+        let stored = by_zstd(&[], &["--single-thread", path.to_str().unwrap()]).unwrap();
+        assert!(stored[DESCRIPTOR] & IS_SINGLE_SEGMENT != 0 && read(&stored, Compression::Zstd).unwrap() == text(19));
+    }
+
+    #[test]
+    fn a_window_is_at_most_what_the_file_may_become() {
+        let frame = |descriptor: u8, window: u8| [&MAGIC[..], &[descriptor, window]].concat();
+        let narrowed = |window: u8, most: u64| {
+            let mut head = frame(0, window);
+            let is_narrowed = narrow(&mut head, most);
+            assert_eq!(is_narrowed, head[WINDOW] < window);
+            head[WINDOW]
+        };
+        // The windows of 1 KiB, 1.125 KiB and so on to 1.875 KiB, 2 KiB.
+        for (most, expected) in
+            [(0, 0), (1024, 0), (1025, 1), (1152, 1), (1153, 2), (2048, 8), (2049, 9), (1 << 20, 80)]
+        {
+            assert_eq!(narrowed(255, most), expected, "{most}");
+        }
+        assert_eq!((narrowed(80, 1 << 20), narrowed(7, 1 << 20), narrowed(255, u64::MAX)), (80, 7, 255));
+        let mut others = [frame(IS_SINGLE_SEGMENT, 200), b"other ".to_vec(), MAGIC.to_vec()];
+        for head in &mut others {
+            let before = head.clone();
+            assert!(!narrow(head, 0) && *head == before);
+        }
+    }
+
+    /// Two frames that ask for 17 MB, and one that states as many bytes of text, in files of a few bytes.
+    #[test]
+    fn a_few_bytes_get_no_large_window() {
+        let block = |blocks: u32| [&(1 | 1 << 1 | blocks << 3).to_le_bytes()[..3], b"a"].concat();
+        let asks = [&MAGIC[..], &[0, 14 << 3], &block(5)].concat();
+        assert_eq!(read(&[&asks[..], &asks].concat(), Compression::Zstd).unwrap(), b"aaaaaaaaaa");
+        let states = [&MAGIC[..], &[IS_SINGLE_SEGMENT | 2 << 6], &(17u32 << 20).to_le_bytes(), &block(5)].concat();
+        let error = read(&states, Compression::Zstd).unwrap_err().to_string();
+        assert!(error.contains("after decompression it has more than 200 times the 13 bytes of the file"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Parquet files, the usual format of data sets on the Hugging Face hub.
 
+mod footer;
 mod pages;
+mod thrift;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ use super::{Cell, Columns, Row};
 use crate::expansion::Expansion;
 use crate::guard::without_panic;
 use crate::{Error, Result};
+
+/// What can be said of a file on which the `parquet` crate panics.
+const DAMAGED: &str = "the file is damaged";
 
 /// Returns an iterator over the rows of a file. A row's line is its number.
 pub(super) fn rows(path: &Path, columns: &Columns) -> Result<ParquetRows> {
@@ -38,6 +43,8 @@ fn open(path: &Path) -> Result<(SerializedFileReader<File>, File)> {
     let cannot_read = |source| Error::io(path, "cannot read", source);
     let file = File::open(path).map_err(cannot_read)?;
     let own = file.try_clone().map_err(cannot_read)?;
+    let length = retry(|| file.metadata()).map_err(cannot_read)?.len();
+    footer::check(&file, length).map_err(|why| cannot_decode(path, why))?;
     Ok((guarded(path, || SerializedFileReader::new(file))?, own))
 }
 
@@ -53,9 +60,8 @@ struct Records {
 impl Records {
     /// Returns the records with these columns, in order.
     fn new(path: &Path, (reader, file): (SerializedFileReader<File>, &File), columns: &[usize]) -> Result<Records> {
-        let damaged = |why: String| Error::data_in(path, "rows", format!("cannot read Parquet: {why}"));
         let checked = without_panic(|| pages::check(file, reader.metadata(), columns));
-        checked.unwrap_or_else(|| Err("the file is damaged".to_string())).map_err(damaged)?;
+        checked.unwrap_or_else(|| Err(DAMAGED.to_string())).map_err(|why| cannot_decode(path, why))?;
         let schema = reader.metadata().file_metadata().schema().clone();
         let fields: Vec<Arc<Type>> = columns.iter().map(|&column| schema.get_fields()[column].clone()).collect();
         let records = guarded(path, || {
@@ -69,24 +75,25 @@ impl Records {
     fn next(&mut self) -> Result<Option<Record>> {
         let record = guarded(&self.path, || self.records.next().transpose())?;
         self.number += usize::from(record.is_some());
-        let size = record.iter().flat_map(Record::get_column_iter).map(|(_, field)| size(field)).sum();
-        match self.expansion.add(size) {
+        let sizes = record.iter().flat_map(Record::get_column_iter).map(|(_, field)| size(field));
+        match self.expansion.add(size_of::<Row>() as u64 + sizes.sum::<u64>()) {
             Ok(()) => Ok(record),
             Err(why) => Err(Error::data_in(&self.path, "rows", format!("the first {} rows have {why}", self.number))),
         }
     }
 }
 
-/// Returns about how many bytes a field has, at least 8.
+/// Returns about how many bytes a field has.
 fn size(field: &Field) -> u64 {
-    8 + match field {
-        Field::Str(text) => text.len() as u64,
-        Field::Bytes(bytes) => bytes.len() as u64,
-        Field::Group(record) => record.get_column_iter().map(|(_, field)| size(field)).sum(),
-        Field::ListInternal(list) => list.elements().iter().map(size).sum(),
-        Field::MapInternal(map) => map.entries().iter().map(|(key, value)| size(key) + size(value)).sum(),
-        _ => 0,
-    }
+    size_of::<Field>() as u64
+        + match field {
+            Field::Str(text) => text.len() as u64,
+            Field::Bytes(bytes) => bytes.len() as u64,
+            Field::Group(record) => record.get_column_iter().map(|(_, field)| size(field)).sum(),
+            Field::ListInternal(list) => list.elements().iter().map(size).sum(),
+            Field::MapInternal(map) => map.entries().iter().map(|(key, value)| size(key) + size(value)).sum(),
+            _ => 0,
+        }
 }
 
 /// Returns the names of the classes that `datasets` writes into a file (`ClassLabel`) for the label column.
@@ -190,9 +197,13 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> parquet::errors::Result<T>) ->
     let why = match without_panic(read) {
         Some(Ok(read)) => return Ok(read),
         Some(Err(error)) => error.to_string(),
-        None => "the file is damaged".to_string(),
+        None => DAMAGED.to_string(),
     };
-    Err(Error::data_in(path, "rows", format!("cannot read Parquet: {why}")))
+    Err(cannot_decode(path, why))
+}
+
+fn cannot_decode(path: &Path, why: String) -> Error {
+    Error::data_in(path, "rows", format!("cannot read Parquet: {why}"))
 }
 
 fn cell(field: &Field) -> Cell {

@@ -42,7 +42,8 @@ pub trait Learn<B>: Module {
 
     /// Runs the forward pass and returns the terms of the loss, in the order of [`total_weights`](Learn::total_weights).
     ///
-    /// Before training, the trainer predicts its memory by a [dry run](cloze_tensor::DryRun), in which values are arbitrary.
+    /// Before training, the trainer predicts its memory by a [dry run](cloze_tensor::DryRun), in which values are arbitrary. If
+    /// that fails, the run is refused, unless [the check](crate::Trainer::check_memory) is off.
     ///
     /// # Errors
     /// Returns an error if the batch does not fit the model.

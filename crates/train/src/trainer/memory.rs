@@ -10,7 +10,7 @@ use super::step::{StepBatch, loss_share};
 use super::{Budget, DataSet, Learn, Trainer};
 use crate::communicator::Communicator;
 use crate::memory::{Bytes, RankMemory, Training, available, dry_run, resident};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The most steps that are looked through for the one with the largest batch.
 const LOOKED_THROUGH: u32 = 10_000;
@@ -22,7 +22,12 @@ struct Largest<E> {
     tokens: usize,
 }
 
-/// Predicts the memory of a run that trains the parameters `trainable`. Returns `None` if it cannot be predicted.
+/// Predicts the memory of a run that trains the parameters `trainable`. Returns `None` if it cannot be predicted: for a run
+/// without steps, and if the largest batch has no predictions and fails, because a step may do without it.
+///
+/// # Errors
+/// Returns an error if the run does not fit, or if a step of it fails without values. Most such steps fail with values, too:
+/// operations check shapes, types, indices and labels as always. A model that depends on values can train without the check.
 pub(super) fn predict<D: DataSet, M: Learn<D::Batch>>(
     trainer: &mut Trainer<'_, M>,
     data: &D,
@@ -43,14 +48,29 @@ pub(super) fn predict<D: DataSet, M: Learn<D::Batch>>(
         accumulates: trainer.batching.accumulate > 1,
     };
     let (precision, mode) = (trainer.precision, Mode::Train { seed: trainer.seed, step: 0 });
-    let loss = |model: &M| precision.scope(|| loss_share(model, &batch, &batch.weights, mode));
-    // What keeps a model from running without values will show in the first step, if it keeps it from training too.
-    let memory =
-        dry_run(trainer.model, &device, &training, |name| trainable.iter().any(|other| other == name), loss).ok();
-    if let Some(memory) = &memory {
-        check(trainer, &device, memory, (batch.examples.len(), largest.tokens))?;
+    // Another batch of the step may have the predictions that this one lacks.
+    let of_step: Vec<f64> = batch.weights.iter().map(|&weight| if weight > 0.0 { weight } else { 1.0 }).collect();
+    let loss = |model: &M| precision.scope(|| loss_share(model, &batch, &of_step, mode));
+    let is_trainable = |name: &str| trainable.iter().any(|other| other == name);
+    let memory = match dry_run(trainer.model, &device, &training, is_trainable, loss) {
+        Ok(memory) => memory,
+        Err(_) if batch.weights.iter().all(|&weight| weight <= 0.0) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    check(trainer, &device, &memory, (batch.examples.len(), largest.tokens))?;
+    Ok(Some(memory))
+}
+
+/// Returns the error of a dry run that failed. An invalid setting is one whatever the values are.
+fn failed(error: Error) -> Error {
+    if matches!(error.kind(), ErrorKind::Invalid { .. }) {
+        return error;
     }
-    Ok(memory)
+    let why = format!(
+        "a step without values, which predicts it, failed: {error}: if a step with values works, check_memory(false) trains \
+         without a prediction"
+    );
+    Error::data("memory", why)
 }
 
 /// Returns the device of the parameters.

@@ -117,8 +117,8 @@ pub struct TrainingReport {
     pub resumed: Option<Resumed>,
     /// The reason why the run ended before its last step, if it did.
     pub stopped: Option<Stopped>,
-    /// The memory that the run was predicted to need before it started; `None` without
-    /// [the check](Trainer::check_memory), and if the model cannot run without values.
+    /// The memory that the run was predicted to need before it started; `None` without [the check](Trainer::check_memory), and
+    /// if the largest batch has no predictions and fails.
     pub predicted_memory: Option<RankMemory>,
     /// The most memory that the process had until the run ended, in bytes, or for a model on a GPU that its tensors had there;
     /// `None` if the system does not say.
@@ -384,9 +384,11 @@ impl<'m, M: Module> Trainer<'m, M> {
     }
 
     /// Refuses to start if the run is predicted to need more memory than the system, the control group of the process or the
-    /// GPU has left; this is the default. With `false` it starts anyway, without a
-    /// prediction. The prediction is for the largest batch of the first
-    /// 10,000 steps, and counts neither evaluations nor callbacks.
+    /// GPU has left; this is the default. With `false` it starts anyway, without a prediction.
+    ///
+    /// The prediction is for the largest batch of the first 10,000 steps, and counts neither evaluations nor callbacks. It comes
+    /// from two steps on that batch in a [dry run](cloze_tensor::DryRun), whose errors refuse the run, too. A model whose loss
+    /// fails because of values that it reads, which are arbitrary there, needs `false`.
     pub fn check_memory(self, check: bool) -> Trainer<'m, M> {
         Trainer { check_memory: check, ..self }
     }

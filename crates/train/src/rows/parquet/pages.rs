@@ -2,8 +2,6 @@
 //!
 //! The header of a page states its size after decompression and its number of values, and the `parquet` crate (60.1) takes
 //! memory for what is stated: 300 bytes can ask for 60 GB. The headers are therefore read here before, without the pages.
-//! They are structures in Thrift's compact protocol; the format is described at
-//! <https://parquet.apache.org/docs/file-format/>.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -12,6 +10,10 @@ use cloze_tensor::retry;
 use flate2::bufread::MultiGzDecoder;
 use parquet::basic::Compression;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::record::Field;
+
+use super::thrift::{Found, Structure, Thrift};
+use crate::expansion::Expansion;
 
 /// The most bytes of a page after decompression. Writers aim at one megabyte, which a single long text exceeds.
 const MAX_BYTES: u64 = 1 << 28;
@@ -19,29 +21,44 @@ const MAX_BYTES: u64 = 1 << 28;
 const MAX_VALUES: u64 = 1 << 24;
 /// The largest factor by which gzip can compress. The crate decompresses gzip whatever size is stated.
 const MAX_GZIP: u64 = 1032;
-/// The deepest structure in a header: the statistics of a page are at depth 3.
-const MAX_DEPTH: u8 = 8;
 
-/// Checks the pages of the columns whose root is in `roots`.
+/// Checks the pages of the columns whose root is in `roots`, and that there are as many values as rows: the crate makes empty
+/// rows of those that are stated and not there.
 ///
 /// # Errors
-/// Returns which page exceeds a limit, or that a header is damaged.
+/// Returns which page exceeds a limit, that a header is damaged, or which column lacks values.
 pub(super) fn check(file: &File, metadata: &ParquetMetaData, roots: &[usize]) -> Result<(), String> {
     let schema = metadata.file_metadata().schema_descr();
     let length = retry(|| file.metadata()).map_err(|error| error.to_string())?.len();
+    let root_of = |leaf: usize| (leaf < schema.num_columns()).then(|| schema.get_column_root_idx(leaf));
+    let fields = schema.root_schema().get_fields();
+    let is_empty = |root: &&usize| (0..schema.num_columns()).all(|leaf| root_of(leaf) != Some(**root));
+    if let Some(&root) = roots.iter().find(is_empty) {
+        return Err(format!("column {:?} has no values", fields[root].name()));
+    }
     let mut source = BufReader::with_capacity(1 << 12, file);
+    let mut expansion = Expansion::of(length);
     for (number, group) in metadata.row_groups().iter().enumerate() {
+        let rows = group.num_rows();
         for (leaf, chunk) in group.columns().iter().enumerate() {
-            if leaf < schema.num_columns() && roots.contains(&schema.get_column_root_idx(leaf)) {
-                let wrong = |why: String| format!("row group {number}, column {}: {why}", chunk.column_path());
-                check_chunk(&mut source, chunk, length).map_err(wrong)?;
+            if !root_of(leaf).is_some_and(|root| roots.contains(&root)) {
+                continue;
             }
+            let wrong = |why: String| format!("row group {number}, column {}: {why}", chunk.column_path());
+            let values = check_chunk(&mut source, chunk, length).map_err(wrong)?;
+            if u64::try_from(rows).map_or(true, |rows| rows > values) {
+                return Err(wrong(format!("it has {values} values for {rows} rows: the file is damaged")));
+            }
+            // Each value becomes a field, and a list of them is read as a whole.
+            let bytes = values.saturating_mul(size_of::<Field>() as u64);
+            expansion.add(bytes).map_err(|why| wrong(format!("the values so far have {why}")))?;
         }
     }
     Ok(())
 }
 
-fn check_chunk(source: &mut BufReader<&File>, chunk: &ColumnChunkMetaData, length: u64) -> Result<(), String> {
+/// Returns the number of values in the pages of a column, with those that are null.
+fn check_chunk(source: &mut BufReader<&File>, chunk: &ColumnChunkMetaData, length: u64) -> Result<u64, String> {
     let place = |number: i64| u64::try_from(number).ok();
     let start = place(chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset()));
     let end = start.zip(place(chunk.compressed_size())).and_then(|(start, size)| start.checked_add(size));
@@ -49,6 +66,7 @@ fn check_chunk(source: &mut BufReader<&File>, chunk: &ColumnChunkMetaData, lengt
         return Err("its pages are not in the file".to_string());
     };
     let is_compressed = chunk.compression() != Compression::UNCOMPRESSED;
+    let mut values = 0u64;
     while at < end {
         let damaged = || format!("the header of its page at byte {at} is damaged");
         source.seek(SeekFrom::Start(at)).map_err(|error| error.to_string())?;
@@ -59,9 +77,10 @@ fn check_chunk(source: &mut BufReader<&File>, chunk: &ColumnChunkMetaData, lengt
         if matches!(chunk.compression(), Compression::GZIP(_)) && bursts(source, header.stored, MAX_BYTES) {
             return Err(too_large(at, "more"));
         }
+        values = values.saturating_add(if header.is_dictionary { 0 } else { header.values });
         at = next;
     }
-    Ok(())
+    Ok(values)
 }
 
 /// Returns whether `stored` bytes of gzip have more than `most` bytes after decompression.
@@ -95,25 +114,25 @@ struct PageHeader {
 mod field {
     pub(super) const BYTES: i16 = 2;
     pub(super) const STORED: i16 = 3;
-    pub(super) const DATA_PAGE: i16 = 5;
-    pub(super) const DICTIONARY_PAGE: i16 = 7;
-    pub(super) const DATA_PAGE_V2: i16 = 8;
     pub(super) const VALUES: i16 = 1;
 }
 
 impl PageHeader {
     /// Reads a header, and returns it with its length. Returns `None` if it is damaged.
     fn read(source: &mut impl Read) -> Option<(PageHeader, u64)> {
-        let mut thrift = Thrift { source, taken: 0 };
+        let mut thrift = Thrift::new(source);
         let mut header = PageHeader::default();
-        thrift.fields(0, 0, &mut |parent, id, number| {
+        thrift.structure(Structure::PageHeader, &mut |found| {
+            let Found::Number(structure, id, number) = found else { return Some(()) };
             // As the crate does, which reads 32 bits.
-            let number = u64::try_from(number as i32).ok()?;
-            match (parent, id) {
-                (0, field::BYTES) => header.bytes = number,
-                (0, field::STORED) => header.stored = number,
-                (field::DATA_PAGE | field::DATA_PAGE_V2, field::VALUES) => header.values = number,
-                (field::DICTIONARY_PAGE, field::VALUES) => (header.values, header.is_dictionary) = (number, true),
+            let number = || u64::try_from(number as i32).ok();
+            match (structure, id) {
+                (Structure::PageHeader, field::BYTES) => header.bytes = number()?,
+                (Structure::PageHeader, field::STORED) => header.stored = number()?,
+                (Structure::DataPageHeader | Structure::DataPageHeaderV2, field::VALUES) => header.values = number()?,
+                (Structure::DictionaryPageHeader, field::VALUES) => {
+                    (header.values, header.is_dictionary) = (number()?, true);
+                }
                 _ => {}
             }
             Some(())
@@ -138,114 +157,6 @@ impl PageHeader {
             ));
         }
         Ok(())
-    }
-}
-
-/// The types of fields in the compact protocol.
-mod kind {
-    pub(super) const STOP: u8 = 0;
-    pub(super) const TRUE: u8 = 1;
-    pub(super) const FALSE: u8 = 2;
-    pub(super) const BYTE: u8 = 3;
-    pub(super) const I16: u8 = 4;
-    pub(super) const I32: u8 = 5;
-    pub(super) const I64: u8 = 6;
-    pub(super) const DOUBLE: u8 = 7;
-    pub(super) const BINARY: u8 = 8;
-    pub(super) const LIST: u8 = 9;
-    pub(super) const SET: u8 = 10;
-    pub(super) const STRUCT: u8 = 12;
-}
-
-/// A reader of the compact protocol.
-struct Thrift<'a, R> {
-    source: &'a mut R,
-    taken: u64,
-}
-
-impl<R: Read> Thrift<'_, R> {
-    fn byte(&mut self) -> Option<u8> {
-        let mut byte = [0];
-        self.source.read_exact(&mut byte).ok()?;
-        self.taken += 1;
-        Some(byte[0])
-    }
-
-    fn skip(&mut self, bytes: u64) -> Option<()> {
-        self.taken = self.taken.checked_add(bytes)?;
-        (io::copy(&mut self.source.by_ref().take(bytes), &mut io::sink()).ok()? == bytes).then_some(())
-    }
-
-    fn unsigned(&mut self) -> Option<u64> {
-        let mut number = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn signed(&mut self) -> Option<i64> {
-        let number = self.unsigned()?;
-        Some((number >> 1) as i64 ^ -((number & 1) as i64))
-    }
-
-    /// Reads a structure, which is the field `parent` of another one or the outermost (0), and calls `number` with `parent`
-    /// and each of its fields of 32 bits. Fields that have them in a header must not have another type.
-    fn fields(&mut self, parent: i16, depth: u8, number: &mut dyn FnMut(i16, i16, i64) -> Option<()>) -> Option<()> {
-        let mut id = 0i16;
-        loop {
-            let head = self.byte()?;
-            let kind = head & 0x0f;
-            if kind == kind::STOP {
-                return Some(());
-            }
-            id = match head >> 4 {
-                0 => i16::try_from(self.signed()?).ok()?,
-                step => id.checked_add(step.into())?,
-            };
-            let expected = match (depth, id) {
-                (0, ..=3) | (1, field::VALUES) => kind::I32,
-                (0, field::DATA_PAGE | field::DICTIONARY_PAGE | field::DATA_PAGE_V2) => kind::STRUCT,
-                _ => kind,
-            };
-            match kind {
-                _ if kind != expected => return None,
-                kind::I32 if depth <= 1 => number(parent, id, self.signed()?)?,
-                kind::STRUCT if depth == 0 => self.fields(id, 1, number)?,
-                _ => self.value(kind, depth + 1)?,
-            }
-        }
-    }
-
-    /// Skips a value.
-    fn value(&mut self, kind: u8, depth: u8) -> Option<()> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        match kind {
-            kind::TRUE | kind::FALSE => Some(()),
-            kind::BYTE => self.skip(1),
-            kind::I16 | kind::I32 | kind::I64 => self.unsigned().map(drop),
-            kind::DOUBLE => self.skip(8),
-            kind::BINARY => {
-                let bytes = self.unsigned()?;
-                self.skip(bytes)
-            }
-            kind::LIST | kind::SET => {
-                let head = self.byte()?;
-                let count = if head >> 4 == 15 { self.unsigned()? } else { (head >> 4).into() };
-                // In a list, truth values take a byte each.
-                let element = if matches!(head & 0x0f, kind::TRUE | kind::FALSE) { kind::BYTE } else { head & 0x0f };
-                (0..count).try_for_each(|_| self.value(element, depth + 1))
-            }
-            kind::STRUCT => self.fields(-1, depth.max(2), &mut |_, _, _| Some(())),
-            // No header has a map.
-            _ => None,
-        }
     }
 }
 
@@ -278,6 +189,12 @@ mod tests {
         writer.close().unwrap();
     }
 
+    /// The fields of the structures of a page, and the type of a structure.
+    const DATA_PAGE: i16 = 5;
+    const DICTIONARY_PAGE: i16 = 7;
+    const DATA_PAGE_V2: i16 = 8;
+    const STRUCT: u8 = 12;
+
     fn varint(mut number: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         while number >= 0x80 {
@@ -292,10 +209,11 @@ mod tests {
     fn header(page: [u64; 4], structure: i16, length: usize) -> Vec<u8> {
         let [kind, bytes, stored, values] = page.map(|number| varint(number << 1));
         let structure = (structure - 3) as u8;
-        let fields =
-            [&[0x15][..], &kind, &[0x15], &bytes, &[0x15], &stored, &[structure << 4 | kind::STRUCT, 0x15], &values];
-        // Encodings: PLAIN for values, RLE for levels. A field that nobody knows fills the rest.
-        let mut bytes = [&fields.concat()[..], &[0x15, 0, 0x15, 6, 0x15, 6, 0, 0x98]].concat();
+        let fields = [&[0x15][..], &kind, &[0x15], &bytes, &[0x15], &stored, &[structure << 4 | STRUCT, 0x15], &values];
+        // Encodings: PLAIN for values, RLE for levels, which a dictionary has not. A field that nobody knows fills the rest.
+        let encodings =
+            if i16::from(structure) + 3 == DICTIONARY_PAGE { &[0x15, 0][..] } else { &[0x15, 0, 0x15, 6, 0x15, 6] };
+        let mut bytes = [&fields.concat()[..], encodings, &[0, 0x98]].concat();
         let left = length - bytes.len() - 2;
         bytes.extend([&varint(left as u64)[..], &vec![0; left], &[0]].concat());
         assert_eq!(bytes.len(), length);
@@ -320,24 +238,20 @@ mod tests {
                 read_rows(&path, &columns).map(|rows| rows.len()).map_err(|error| error.to_string())
             };
             let PageHeader { stored, bytes, .. } = own;
-            assert_eq!(said([0, bytes, stored, 2], field::DATA_PAGE), Ok(2));
+            assert_eq!(said([0, bytes, stored, 2], DATA_PAGE), Ok(2));
             let huge = i32::MAX as u64;
             let place = "a.parquet: rows: cannot read Parquet: row group 0, column \"text\": its";
             for (page, structure, expected) in [
-                (
-                    [0, huge, stored, 2],
-                    field::DATA_PAGE,
-                    "page at byte 4 has 2147483647 bytes after decompression, at most",
-                ),
-                ([0, bytes, stored, huge], field::DATA_PAGE, "page at byte 4 has 2147483647 values, at most 16777216"),
-                ([3, bytes, stored, huge], field::DATA_PAGE_V2, "page at byte 4 has 2147483647 values, at most"),
-                ([2, bytes, stored, 1 << 20], field::DICTIONARY_PAGE, "dictionary at byte 4 has 1048576 values in"),
+                ([0, huge, stored, 2], DATA_PAGE, "page at byte 4 has 2147483647 bytes after decompression, at most"),
+                ([0, bytes, stored, huge], DATA_PAGE, "page at byte 4 has 2147483647 values, at most 16777216"),
+                ([3, bytes, stored, huge], DATA_PAGE_V2, "page at byte 4 has 2147483647 values, at most"),
+                ([2, bytes, stored, 1 << 20], DICTIONARY_PAGE, "dictionary at byte 4 has 1048576 values in"),
             ] {
                 let error = said(page, structure).unwrap_err();
                 assert!(error.contains(place) && error.contains(expected), "{error}");
             }
             // A negative size.
-            let error = said([0, bytes, u64::from(u32::MAX), 2], field::DATA_PAGE).unwrap_err();
+            let error = said([0, bytes, u64::from(u32::MAX), 2], DATA_PAGE).unwrap_err();
             assert!(error.contains("the header of its page at byte 4 is damaged"), "{error}");
         }
     }
@@ -371,14 +285,44 @@ mod tests {
         assert!(error.contains("a.parquet: rows: the first ") && error.contains(&why), "{error}");
     }
 
+    /// A row of a million nulls, in a few bytes.
+    #[test]
+    fn a_list_may_not_become_too_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let write = |nulls: usize| {
+            let schema = "message rows { required binary text; optional group tags (LIST) {
+                repeated group list { optional binary element; } } }";
+            let schema = Arc::new(parse_message_type(schema).unwrap());
+            let mut writer =
+                SerializedFileWriter::new(File::create(&path).unwrap(), schema, Default::default()).unwrap();
+            let mut group = writer.next_row_group().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&[ByteArray::from("a")], None, None).unwrap();
+            column.close().unwrap();
+            let mut column = group.next_column().unwrap().unwrap();
+            let depths: Vec<i16> = (0..nulls).map(|at| (at > 0).into()).collect();
+            column.typed::<ByteArrayType>().write_batch(&[], Some(&vec![2; nulls]), Some(&depths)).unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+            writer.close().unwrap();
+            read_rows(&path, &Columns::new().label("tags")).map(|rows| rows.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(write(1_000), Ok(1));
+        let error = write(1_000_000).unwrap_err();
+        let why = "row group 0, column \"tags.list.element\": the values so far have more than 200 times the ";
+        assert!(error.contains(why), "{error}");
+    }
+
     #[test]
     fn headers_that_nest_or_end_early_are_damaged() {
-        assert_eq!(
-            PageHeader::read(&mut &[0x15, 0, 0x15, 2, 0x15, 4, 0][..]),
-            Some((PageHeader { bytes: 1, stored: 2, ..PageHeader::default() }, 7))
-        );
+        let two = PageHeader { bytes: 1, stored: 2, ..PageHeader::default() };
+        assert_eq!(PageHeader::read(&mut &[0x15, 0, 0x15, 2, 0x15, 4, 0][..]), Some((two, 7)));
+        // A checksum is any number of 32 bits.
+        let two = PageHeader { bytes: 1, stored: 2, ..PageHeader::default() };
+        assert_eq!(PageHeader::read(&mut &[0x15, 0, 0x15, 2, 0x15, 4, 0x15, 9, 0][..]), Some((two, 9)));
         for bytes in
-            [&b""[..], &[0x15], &[0x15, 0xff], &[0x16, 0, 0], &[0xf8, 0xff, 0xff, 0xff, 0xff, 0xf], &[0x9c; 99]]
+            [&b""[..], &[0x15], &[0x15, 0xff], &[0x18, 0, 0], &[0xf8, 0xff, 0xff, 0xff, 0xff, 0xf], &[0x9c; 99]]
         {
             assert_eq!(PageHeader::read(&mut &bytes[..]), None, "{bytes:?}");
         }
