@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
-use cloze::tensor::random::{Purpose, Stream};
+use cloze::tensor::random::Stream;
 use cloze::train::metrics::{PrecisionRecall, SpanMode};
 use cloze::train::{BadRows, ConllFormat, TaggedSentence, TokenClassificationEvaluation, read_conll, tag_names};
 use cloze_examples::{ClassLossArguments, Recipe, Result, Table, TrainingArguments, built_in};
@@ -119,7 +119,7 @@ type Sentences = Vec<TaggedSentence>;
 fn sentences(arguments: &Arguments) -> Result<(Sentences, Sentences, Sentences)> {
     let (Some(training), Some(validation)) = (&arguments.train, &arguments.validation) else {
         println!("No --train and --validation: using invented sentences.");
-        let mut random = Stream::new(arguments.training.seed, Purpose::User, 0, 0, 0);
+        let mut random = Stream::seeded(arguments.training.seed);
         let mut invent = |count| (0..count).map(|_| built_in::tagged_sentence(&mut random)).collect();
         return Ok((invent(1500), invent(200), Vec::new()));
     };

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use cloze::bert::Aggregation;
 use cloze::prelude::*;
-use cloze::tensor::random::{Purpose, Stream};
+use cloze::tensor::random::Stream;
 use cloze::train::metrics::Average;
 use cloze::train::tag_names;
 use cloze_examples::{DeviceArgument, Result, built_in};
@@ -97,7 +97,7 @@ fn run(arguments: &Arguments) -> Result {
 /// Trains the small model on invented sentences.
 fn small(arguments: &Arguments) -> Result<TokenClassification> {
     let place = cloze_examples::tiny_model();
-    let mut random = Stream::new(arguments.seed, Purpose::User, 0, 0, 0);
+    let mut random = Stream::seeded(arguments.seed);
     let mut sentences = |count| (0..count).map(|_| built_in::tagged_sentence(&mut random)).collect::<Vec<_>>();
     let (training, held_out) = (sentences(3000), sentences(200));
     let tags = tag_names(&training);

@@ -11,12 +11,14 @@ pub mod prelude {
     pub use cloze_bert::{
         Batch, BertConfig, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForPreTraining,
         BertForQuestionAnswering, BertForSequenceClassification, BertForTokenClassification, BertModel, CrossEncoder,
-        EncodeOptions, Encoding, FillMask, LoadReport, LongText, LoraConfig, Mode, NextSentence, OpenOptions, Pipeline,
-        PreTrainedModel, ProblemType, QuestionAnswering, Reported, SaveOptions, SentenceEmbedder, SentenceEncoder,
-        SequenceLabels, Similarity, TextClassification, TokenClassification, Tokenizer, TokenizerOptions, TrainOptions,
-        Truncation,
+        EncodeOptions, Encoding, FillMask, Index, LoadReport, LongText, LoraConfig, Mode, NextSentence, OpenOptions,
+        Pipeline, PreTrainedModel, ProblemType, QuestionAnswering, Reported, SaveOptions, SentenceEmbedder,
+        SentenceEncoder, SequenceLabels, Similarity, TextClassification, TokenClassification, Tokenizer,
+        TokenizerOptions, TrainOptions, Truncation,
     };
-    pub use cloze_tensor::{DType, Device, Gradients, Module, Precision, Tensor, no_grad, profile};
+    pub use cloze_tensor::{
+        DType, Device, Gradients, Module, Precision, Tensor, check_gradients, custom_op, no_grad, profile,
+    };
     pub use cloze_train::{
         AdamW, BatchRamp, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking,
         MaskingRate, MaskingUnit, MultiLabelEvaluation, PairSampler, PreTraining, PreTrainingEvaluation, Schedule,

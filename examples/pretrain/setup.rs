@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cloze::prelude::*;
-use cloze::tensor::random::{Purpose, Stream};
+use cloze::tensor::random::Stream;
 use cloze::train::{Budget, CorpusFiles, PairExample, Shards, TokenizedCorpus, VocabularyTable};
 use cloze_examples::{Result, built_in};
 
@@ -172,7 +172,7 @@ fn data(arguments: &Arguments, corpus: TokenizedCorpus, tokenizer: &Tokenizer) -
             let (training, held_out) = split_documents(arguments, corpus)?;
             let held_out = sampled(held_out, sampler.clone());
             let mut examples = held_out.evaluation()?;
-            Stream::new(seed, Purpose::User, 0, 0, 0).shuffle(&mut examples);
+            Stream::seeded(seed).shuffle(&mut examples);
             (sampled(training, sampler), held_out, examples)
         }
     };

@@ -10,6 +10,7 @@
 //! - [`Pipeline`]: text in, answers out: [`FillMask`], [`NextSentence`], [`TextClassification`],
 //!   [`TokenClassification`], [`QuestionAnswering`], [`SentenceEmbedder`], [`Similarity`], [`CrossEncoder`].
 //!   Texts that are too long are cut, refused or read in windows ([`LongText`]), and [`Reported`].
+//! - [`Index`]: the vectors that are nearest to another.
 //! - [`tags`]: the tags of words, such as `B-PER`, in every scheme and notation, and the spans that they form.
 //!
 //! # Models by name
@@ -38,6 +39,7 @@ mod config;
 mod error;
 mod files;
 mod folder;
+mod index;
 mod model;
 mod pipelines;
 mod room;
@@ -48,6 +50,7 @@ mod weights;
 
 pub use batch::Batch;
 pub use checkpoint::{LoadReport, SaveOptions, WEIGHTS_FILE, WEIGHTS_INDEX_FILE};
+pub use index::Index;
 pub use model::*;
 pub use pipelines::*;
 

@@ -87,6 +87,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Creates a stream for draws of a program's own, such as [`Tensor::randn`](crate::Tensor::randn).
+    pub fn seeded(seed: u64) -> Stream {
+        Stream::new(seed, Purpose::User, 0, 0, 0)
+    }
+
     /// Creates the stream of `seed` for draws of `purpose` at `site` (only the low 20 bits count) in optimizer step `step` and
     /// sequence `sequence`. It yields 2^34 words before it repeats.
     pub fn new(seed: u64, purpose: Purpose, site: u32, step: u32, sequence: u32) -> Stream {

@@ -201,8 +201,8 @@ fn a_resumed_run_has_the_bits_of_one_never_stopped() -> Result {
         let found = run_in(&directory, &mut resumed, &data, 0)?;
         assert_eq!(bits(&resumed)?, bits(&whole)?, "stopped after {stops:?}");
         assert_eq!(
-            (found.losses, found.best, found.tokens),
-            (report.losses.clone(), report.best.clone(), report.tokens)
+            (found.losses, found.best, found.evaluations, found.tokens),
+            (report.losses.clone(), report.best.clone(), report.evaluations.clone(), report.tokens)
         );
         // Resuming a run that has ended changes nothing.
         let mut again = model()?;
@@ -283,6 +283,7 @@ fn the_checkpoint_before_replaces_a_damaged_one() -> Result {
         let found = run_in(&directory, &mut resumed, &data, 0)?;
         assert_eq!(bits(&resumed)?, bits(&whole)?, "{file}");
         assert_eq!((&found.losses, &found.best), (&report.losses, &report.best));
+        assert_eq!(found.evaluations, report.evaluations);
         let from = found.resumed.ok_or("not resumed")?;
         assert_eq!((from.step, from.damages.len()), (9, 1));
         assert!(from.damages[0].contains("checkpoint-00000012/") && from.damages[0].contains(file), "{from}");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
-use cloze::tensor::random::{Purpose, Stream};
+use cloze::tensor::random::Stream;
 use cloze::train::{AnswerSpan, QuestionExample, Result, TaggedSentence};
 
 const MINI_CORPUS: &str = include_str!("../../data/mini-corpus.txt");
@@ -32,7 +32,7 @@ pub fn mini_corpus_file(folder: &Path) -> std::io::Result<PathBuf> {
 /// # Errors
 /// Returns an error if the corpus is empty, which it is not.
 pub fn random_corpus() -> Result<Corpus> {
-    let mut stream = Stream::new(1, Purpose::User, 0, 0, 0);
+    let mut stream = Stream::seeded(1);
     let mut sentence = || (0..12).map(|_| format!("w{}", stream.below(300))).collect::<Vec<_>>().join(" ");
     Corpus::from_documents((0..6).map(|_| (0..60).map(|_| sentence()).collect()).collect())
 }
@@ -106,7 +106,7 @@ const REMARKS: [&str; 4] =
 
 /// Returns questions about who did what and when, each with a text that contains the answer.
 pub fn voyages(count: usize, seed: u64) -> Vec<QuestionExample> {
-    let mut random = Stream::new(seed, Purpose::User, 0, 0, 0);
+    let mut random = Stream::seeded(seed);
     let voyage = |_| {
         let mut pick = |words: &[&'static str]| words[random.below(words.len())];
         let (person, deed, place, journey) = (pick(&PEOPLE), pick(&DEEDS), pick(&PLACES), pick(&JOURNEYS));

@@ -66,6 +66,14 @@ impl Pipeline for CrossEncoder {
         self.runner.precision = precision;
         self
     }
+
+    fn model(&self) -> &BertForSequenceClassification {
+        &self.runner.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.runner.tokenizer
+    }
 }
 
 impl CrossEncoder {
@@ -91,8 +99,8 @@ impl CrossEncoder {
     /// # Errors
     /// Returns an error if a pair is too long and [refused](LongText::Refuse), or if the model computes a number that is
     /// not finite.
-    pub fn predict(&self, pairs: &[(&str, &str)]) -> Result<Reported<Vec<Vec<f64>>>> {
-        let texts = pairs.iter().map(|(first, second)| (prompted(&self.prompt, first), Some(*second)));
+    pub fn predict(&self, pairs: &[(impl AsRef<str>, impl AsRef<str>)]) -> Result<Reported<Vec<Vec<f64>>>> {
+        let texts = pairs.iter().map(|(first, second)| (prompted(&self.prompt, first.as_ref()), Some(second.as_ref())));
         let texts = self.runner.read_any(texts, self.runner.tokenizer.count(&self.prompt))?;
         let logits = self.runner.means(texts, |model, batch| model.forward(batch, Mode::Eval))?; // [pairs, C]
         Ok(logits.map(|logits| logits.iter().map(|logits| self.scores.apply(logits)).collect()))
@@ -103,7 +111,7 @@ impl CrossEncoder {
     ///
     /// # Errors
     /// Returns an error like [`predict`](CrossEncoder::predict), and if the model has several labels.
-    pub fn rank(&self, query: &str, documents: &[&str], k: usize) -> Result<Reported<Vec<(usize, f64)>>> {
+    pub fn rank(&self, query: &str, documents: &[impl AsRef<str>], k: usize) -> Result<Reported<Vec<(usize, f64)>>> {
         let labels = self.runner.model.config().num_labels();
         if labels != 1 {
             let reason = format!(
@@ -111,7 +119,7 @@ impl CrossEncoder {
             );
             return Err(Error::config(reason));
         }
-        let pairs: Vec<_> = documents.iter().map(|document| (query, *document)).collect();
+        let pairs: Vec<(&str, &str)> = documents.iter().map(|document| (query, document.as_ref())).collect();
         Ok(self.predict(&pairs)?.map(|scores| best(scores.concat(), k)))
     }
 }

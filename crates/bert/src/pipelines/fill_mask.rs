@@ -59,6 +59,14 @@ impl Pipeline for FillMask {
         self.runner.precision = precision;
         self
     }
+
+    fn model(&self) -> &BertForMaskedLM {
+        &self.runner.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.runner.tokenizer
+    }
 }
 
 /// A mask, and where the model reads it.
@@ -98,16 +106,20 @@ impl FillMask {
     /// # Errors
     /// Returns an error if a text has no mask, if a mask is cut, or if a text is too long and
     /// [refused](LongText::Refuse).
-    pub fn fill(&self, texts: &[&str], k: usize) -> Result<Reported<Vec<Vec<FilledMask>>>> {
-        self.run(&texts.iter().map(|text| (*text, None)).collect::<Vec<_>>(), k)
+    pub fn fill(&self, texts: &[impl AsRef<str>], k: usize) -> Result<Reported<Vec<Vec<FilledMask>>>> {
+        self.run(&texts.iter().map(|text| (text.as_ref(), None)).collect::<Vec<_>>(), k)
     }
 
     /// Fills the masks of pairs of texts, like [`fill`](FillMask::fill).
     ///
     /// # Errors
     /// Returns an error like [`fill`](FillMask::fill).
-    pub fn fill_pairs(&self, pairs: &[(&str, &str)], k: usize) -> Result<Reported<Vec<Vec<FilledMask>>>> {
-        self.run(&pairs.iter().map(|(first, second)| (*first, Some(*second))).collect::<Vec<_>>(), k)
+    pub fn fill_pairs(
+        &self,
+        pairs: &[(impl AsRef<str>, impl AsRef<str>)],
+        k: usize,
+    ) -> Result<Reported<Vec<Vec<FilledMask>>>> {
+        self.run(&pairs.iter().map(|(first, second)| (first.as_ref(), Some(second.as_ref()))).collect::<Vec<_>>(), k)
     }
 
     /// Fills the masks of encoded texts, like [`fill`](FillMask::fill).

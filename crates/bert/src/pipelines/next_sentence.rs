@@ -24,6 +24,14 @@ impl Pipeline for NextSentence {
         self.runner.precision = precision;
         self
     }
+
+    fn model(&self) -> &BertForNextSentencePrediction {
+        &self.runner.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.runner.tokenizer
+    }
 }
 
 impl NextSentence {
@@ -46,8 +54,8 @@ impl NextSentence {
     ///
     /// # Errors
     /// Returns an error like [`probability`](NextSentence::probability).
-    pub fn probabilities(&self, pairs: &[(&str, &str)]) -> Result<Reported<Vec<f64>>> {
-        let texts = self.runner.read(pairs.iter().map(|(first, second)| (*first, Some(*second))))?;
+    pub fn probabilities(&self, pairs: &[(impl AsRef<str>, impl AsRef<str>)]) -> Result<Reported<Vec<f64>>> {
+        let texts = self.runner.read(pairs.iter().map(|(first, second)| (first.as_ref(), Some(second.as_ref()))))?;
         let logits = self.runner.means(texts, |model, batch| model.forward(batch, Mode::Eval))?; // [pairs, 2]
         Ok(logits.map(|logits| logits.iter().map(|pair| softmax(pair)[0]).collect()))
     }

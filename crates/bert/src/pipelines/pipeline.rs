@@ -52,6 +52,12 @@ pub trait Pipeline: Sized {
 
     /// Sets the precision of matrix products, f32 by default.
     fn precision(self, precision: Precision) -> Self;
+
+    /// Returns the model.
+    fn model(&self) -> &Self::Model;
+
+    /// Returns the tokenizer, limited to the length that the model allows.
+    fn tokenizer(&self) -> &Tokenizer;
 }
 
 /// Opens a model that a folder has all weights of. The report says nothing about the tokenizer.

@@ -64,6 +64,14 @@ impl Pipeline for QuestionAnswering {
         self.runner.precision = precision;
         self
     }
+
+    fn model(&self) -> &BertForQuestionAnswering {
+        &self.runner.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.runner.tokenizer
+    }
 }
 
 /// The number of questions whose windows share batches.
@@ -130,16 +138,21 @@ impl QuestionAnswering {
     ///
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer), with the index of the question.
-    pub fn top_k_of_each(&self, questions: &[(&str, &str)], k: usize) -> Result<Vec<Vec<Answer>>> {
+    pub fn top_k_of_each(
+        &self,
+        questions: &[(impl AsRef<str>, impl AsRef<str>)],
+        k: usize,
+    ) -> Result<Vec<Vec<Answer>>> {
         let mut answers = Vec::with_capacity(questions.len());
         for part in questions.chunks(QUESTIONS_AT_ONCE) {
             let before = answers.len();
             let mut windows = Vec::with_capacity(part.len());
             for (at, (question, context)) in part.iter().enumerate() {
                 let named = |error| Error::input(format!("question {}: {error}", before + at));
-                windows.push(self.windows(question, context).map_err(named)?);
+                windows.push(self.windows(question.as_ref(), context.as_ref()).map_err(named)?);
             }
-            let mut best: Vec<Best> = part.iter().map(|(_, context)| Best::new(context, k, self.longest)).collect();
+            let mut best: Vec<Best> =
+                part.iter().map(|(_, context)| Best::new(context.as_ref(), k, self.longest)).collect();
             self.read(windows, |question, window| best[question].add(window))?;
             answers.extend(best.into_iter().map(|best| best.answers(self.no_answer)));
         }
@@ -186,10 +199,12 @@ impl QuestionAnswering {
     /// # Errors
     /// Returns an error if a text is blank, or a question so long that no room is left for its context. The error has
     /// the index of the question.
-    pub fn check(&self, questions: &[(&str, &str)]) -> Result<()> {
-        questions.iter().enumerate().try_for_each(|(at, (question, context))| match self.room(question, context) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::input(format!("question {at}: {error}"))),
+    pub fn check(&self, questions: &[(impl AsRef<str>, impl AsRef<str>)]) -> Result<()> {
+        questions.iter().enumerate().try_for_each(|(at, (question, context))| {
+            match self.room(question.as_ref(), context.as_ref()) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Error::input(format!("question {at}: {error}"))),
+            }
         })
     }
 

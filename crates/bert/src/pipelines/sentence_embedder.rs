@@ -47,6 +47,14 @@ impl Pipeline for SentenceEmbedder {
         self.runner.precision = precision;
         self
     }
+
+    fn model(&self) -> &SentenceEncoder {
+        &self.runner.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.runner.tokenizer
+    }
 }
 
 impl SentenceEmbedder {
@@ -82,7 +90,7 @@ impl SentenceEmbedder {
     /// # Errors
     /// Returns an error if a sentence is too long and [refused](LongText::Refuse), if the prompt leaves no room in a
     /// window, or if a number that the model computes is not finite.
-    pub fn embed(&self, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
+    pub fn embed(&self, sentences: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.run(self.runner.model.settings.prompt(None)?, sentences)
     }
 
@@ -90,7 +98,7 @@ impl SentenceEmbedder {
     ///
     /// # Errors
     /// Returns an error like [`embed`](SentenceEmbedder::embed).
-    pub fn query(&self, queries: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
+    pub fn query(&self, queries: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.prompted("query", queries)
     }
 
@@ -98,7 +106,7 @@ impl SentenceEmbedder {
     ///
     /// # Errors
     /// Returns an error like [`embed`](SentenceEmbedder::embed).
-    pub fn document(&self, documents: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
+    pub fn document(&self, documents: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.prompted("document", documents)
     }
 
@@ -106,12 +114,12 @@ impl SentenceEmbedder {
     ///
     /// # Errors
     /// Returns an error like [`embed`](SentenceEmbedder::embed), and if the model has no prompt of this name.
-    pub fn prompted(&self, name: &str, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
+    pub fn prompted(&self, name: &str, sentences: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<f32>>>> {
         self.run(self.runner.model.settings.prompt(Some(name))?, sentences)
     }
 
-    fn run(&self, prompt: &str, sentences: &[&str]) -> Result<Reported<Vec<Vec<f32>>>> {
-        let texts = sentences.iter().map(|sentence| (prompted(prompt, sentence), None));
+    fn run(&self, prompt: &str, sentences: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<f32>>>> {
+        let texts = sentences.iter().map(|sentence| (prompted(prompt, sentence.as_ref()), None));
         let prompt = self.runner.tokenizer.count(prompt);
         let texts = self.runner.read_any(texts, prompt)?;
         let skipped = if prompt == 0 { 0 } else { 1 + prompt }; // [CLS], too

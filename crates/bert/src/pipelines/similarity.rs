@@ -50,6 +50,14 @@ impl Pipeline for Similarity {
     fn precision(self, precision: Precision) -> Similarity {
         Similarity { embedder: self.embedder.precision(precision) }
     }
+
+    fn model(&self) -> &SentenceEncoder {
+        self.embedder.model()
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        self.embedder.tokenizer()
+    }
 }
 
 impl Similarity {
@@ -70,9 +78,10 @@ impl Similarity {
     ///
     /// # Errors
     /// Returns an error like [`SentenceEmbedder::embed`].
-    pub fn matrix(&self, a: &[&str], b: &[&str]) -> Result<Reported<Vec<Vec<f64>>>> {
+    pub fn matrix(&self, a: &[impl AsRef<str>], b: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<f64>>>> {
         let function = self.embedder.similarity_function();
-        let vectors = self.embedder.embed(&[a, b].concat())?;
+        let texts: Vec<&str> = a.iter().map(AsRef::as_ref).chain(b.iter().map(AsRef::as_ref)).collect();
+        let vectors = self.embedder.embed(&texts)?;
         Ok(vectors.map(|vectors| {
             let (a, b) = vectors.split_at(a.len());
             a.iter().map(|a| b.iter().map(|b| function.compare(a, b)).collect()).collect()
@@ -84,7 +93,12 @@ impl Similarity {
     ///
     /// # Errors
     /// Returns an error like [`SentenceEmbedder::embed`].
-    pub fn most_similar(&self, query: &str, candidates: &[&str], k: usize) -> Result<Reported<Vec<(usize, f64)>>> {
+    pub fn most_similar(
+        &self,
+        query: &str,
+        candidates: &[impl AsRef<str>],
+        k: usize,
+    ) -> Result<Reported<Vec<(usize, f64)>>> {
         Ok(self.matrix(&[query], candidates)?.map(|matrix| best(matrix.concat(), k)))
     }
 }

@@ -42,6 +42,14 @@ impl Pipeline for TextClassification {
         self.runner.precision = precision;
         self
     }
+
+    fn model(&self) -> &BertForSequenceClassification {
+        &self.runner.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.runner.tokenizer
+    }
 }
 
 impl TextClassification {
@@ -62,16 +70,19 @@ impl TextClassification {
     ///
     /// # Errors
     /// Returns an error if a text is blank, or too long and [refused](LongText::Refuse).
-    pub fn classify(&self, texts: &[&str]) -> Result<Reported<Vec<Classification>>> {
-        self.run(texts.iter().map(|text| (*text, None)))
+    pub fn classify(&self, texts: &[impl AsRef<str>]) -> Result<Reported<Vec<Classification>>> {
+        self.run(texts.iter().map(|text| (text.as_ref(), None)))
     }
 
     /// Classifies each pair of texts, for example as entailment or paraphrase.
     ///
     /// # Errors
     /// Returns an error like [`classify`](TextClassification::classify).
-    pub fn classify_pairs(&self, pairs: &[(&str, &str)]) -> Result<Reported<Vec<Classification>>> {
-        self.run(pairs.iter().map(|(first, second)| (*first, Some(*second))))
+    pub fn classify_pairs(
+        &self,
+        pairs: &[(impl AsRef<str>, impl AsRef<str>)],
+    ) -> Result<Reported<Vec<Classification>>> {
+        self.run(pairs.iter().map(|(first, second)| (first.as_ref(), Some(second.as_ref()))))
     }
 
     fn run<'t>(

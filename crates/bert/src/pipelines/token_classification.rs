@@ -74,6 +74,14 @@ impl Pipeline for TokenClassification {
         self.runner.precision = precision;
         self
     }
+
+    fn model(&self) -> &BertForTokenClassification {
+        &self.runner.model
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.runner.tokenizer
+    }
 }
 
 /// A token of a word in the window where it has the most context.

@@ -243,7 +243,7 @@ fn batches_do_not_change_answers() -> Result {
         assert!(vector.iter().zip(alone).all(|(a, b)| (a - b).abs() < 1e-5), "text {index}");
     }
     assert_eq!((many.len(), many[0].len()), (600, embedder.dimension()));
-    assert!(embedder.embed(&[])?.is_empty());
+    assert!(embedder.embed(&[] as &[&str])?.is_empty());
     Ok(())
 }
 

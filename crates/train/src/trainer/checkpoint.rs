@@ -11,7 +11,7 @@ use cloze_tensor::{Device, Module, Tensor, TensorFile, save_safetensors, write_f
 use serde::{Deserialize, Serialize};
 
 use super::directory::RunDirectory;
-use super::evaluation::{Best, Confusion};
+use super::evaluation::{Best, Confusion, Evaluation};
 use super::shards;
 use crate::communicator::{Communicator, broadcast_bytes};
 use crate::files::read_text;
@@ -40,6 +40,9 @@ pub(super) struct State {
     pub(super) tokens: usize,
     pub(super) seconds: f64,
     pub(super) best: Option<Best>,
+    /// Every evaluation, with its step.
+    #[serde(default)]
+    pub(super) evaluations: Vec<(u32, Evaluation)>,
     /// The confusion matrix of the last evaluation, if it has one.
     pub(super) confusion: Option<Confusion>,
     /// The settings that must not change when the run is resumed, by name.

@@ -84,6 +84,11 @@ impl Evaluation {
         Evaluation { confusion: Some((labels, counts)), ..self }
     }
 
+    /// Returns the metrics alone.
+    pub(super) fn without_confusion_matrix(&self) -> Evaluation {
+        Evaluation { confusion: None, ..self.clone() }
+    }
+
     /// Returns the confusion matrix, if there is one.
     pub(super) fn confusion_matrix(&self) -> Option<&Confusion> {
         self.confusion.as_ref()

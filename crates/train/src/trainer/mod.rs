@@ -111,7 +111,10 @@ pub struct TrainingReport {
     pub tokens: usize,
     /// The time of steps, evaluations and callbacks.
     pub elapsed: Duration,
-    /// The step of the best evaluation, and the evaluation.
+    /// Every evaluation with its step, without confusion matrices; also those before the checkpoint that the run continued
+    /// from.
+    pub evaluations: Vec<(u32, Evaluation)>,
+    /// The best of them.
     pub best: Option<(u32, Evaluation)>,
     /// The checkpoint that the run continued from, if it did.
     pub resumed: Option<Resumed>,

@@ -296,6 +296,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             self.optimizer.swap_average(self.trainer.model)?;
         }
         self.state.confusion = evaluation.confusion_matrix().cloned();
+        self.state.evaluations.push((self.state.step, evaluation.without_confusion_matrix()));
         Ok(Some(evaluation))
     }
 
@@ -391,6 +392,7 @@ impl<'r, 'm, M: Module> Run<'r, 'm, M> {
             tokens: state.tokens,
             elapsed: state.elapsed(),
             best: state.best.map(|best| (best.step, best.evaluation)),
+            evaluations: state.evaluations,
             losses: state.losses,
             resumed: self.resumed,
             stopped: self.stopped,
