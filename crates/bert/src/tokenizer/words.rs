@@ -67,6 +67,8 @@ impl Words {
         for chunk in text.split([' ', '\t', '\n', '\r']).filter(|chunk| !chunk.is_empty()) {
             if chunk.is_ascii() || chunk.chars().all(|c| self.entry(c).is_some()) {
                 self.by_table(chunk, word, &mut each);
+            } else if chunk.len() <= BLOCK {
+                split(&self.normalizer, chunk).iter().for_each(|word| each(word));
             } else {
                 self.completely(chunk, word, &mut each);
             }
