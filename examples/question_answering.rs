@@ -133,7 +133,7 @@ fn question(arguments: &Arguments) -> Result<Question> {
 /// Trains a tiny model from scratch on invented voyages.
 fn small(arguments: &Arguments) -> Result<QuestionAnswering> {
     let voyages = built_in::voyages(4000, arguments.seed);
-    let texts = voyages.iter().flat_map(|voyage| [&voyage.question, &voyage.context]);
+    let texts = voyages.iter().flat_map(|voyage| [&*voyage.question, &*voyage.context]);
     let tokenizer = Tokenizer::train(texts, 1000, &TrainOptions::new())?;
     let config = BertConfig {
         hidden_dropout_prob: 0.0,

@@ -38,6 +38,21 @@ fn windows_are_made_one_by_one() -> Result {
     Ok(())
 }
 
+/// A text without blanks is cut at punctuation marks and Chinese characters, and a word that no vocabulary knows is not taken apart.
+#[test]
+fn texts_without_blanks_are_read_in_parts() -> Result {
+    let (tokenizer, length) = (tokenizer()?, 1 << 20);
+    for unit in ["cat,", "\u{6f22}", "\u{3042}\u{3044}\u{3001}", "a", "\u{3042}", "\u{1}", "e\u{301}"] {
+        let text = unit.repeat(length / unit.len());
+        let options = EncodeOptions::new().max_length(64).truncation(Truncation::OnlyFirst);
+        let (encoding, most) = memory::peak(|| tokenizer.encode_with(&text, None, &options));
+        let (count, read) = memory::peak(|| tokenizer.windows(&text, None, &options).map(Iterator::count));
+        assert!(encoding?.len() <= 64 && count? >= 1);
+        assert!(most.max(read) < 4 << 20, "{most} and {read} bytes for a text of {length} of {unit:?}");
+    }
+    Ok(())
+}
+
 /// The only mask is predicted in one window, wherever it is.
 #[test]
 fn a_mask_in_a_long_text_needs_no_other_window() -> Result {
@@ -71,5 +86,10 @@ fn long_texts_take_little_more_than_their_answers() -> Result {
     // A word with its label, and the copies while the vector of words grows.
     let words = TokenClassification::new(model::<BertForTokenClassification>()?, tokenizer()?)?;
     check("words", 400, &|text| Ok(words.words(&[text]).map(drop)?))?;
+    let config = BertConfig::tiny(tokenizer()?.vocab_size()).with_labels(["O"].map(String::from));
+    let model = BertForTokenClassification::new(&config, &Device::Cpu, 1)?;
+    let entities = TokenClassification::new(model, tokenizer()?)?;
+    // Besides the entities, of which there are none, it varies how full the batch is when the next part of a text is encoded.
+    check("entities", 50, &|text| Ok(entities.entities(&[text]).map(drop)?))?;
     Ok(())
 }

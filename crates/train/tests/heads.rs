@@ -190,7 +190,11 @@ fn answers_to_questions() -> Result {
         .map(|(text, &(at, is_plant))| {
             // A sentence with a plant has no answer.
             let answer = AnswerSpan { text: text[at * 4..at * 4 + 3].to_string(), start: at * 4 };
-            QuestionExample { question: "cat".into(), context: text.clone(), answer: (!is_plant).then_some(answer) }
+            QuestionExample {
+                question: "cat".into(),
+                context: text.as_str().into(),
+                answer: (!is_plant).then_some(answer),
+            }
         })
         .collect();
     let (data, _) = LabelledData::of_questions(&questions, &tokenizer()?, 32, 4)?;

@@ -123,7 +123,11 @@ pub fn voyages(count: usize, seed: u64) -> Vec<QuestionExample> {
         };
         let context = if random.below(2) == 0 { format!("{fact} {remark}") } else { format!("{remark} {fact}") };
         let start = context.find(answer).map_or(0, |byte| context[..byte].chars().count());
-        QuestionExample { question, answer: Some(AnswerSpan { text: answer.to_string(), start }), context }
+        QuestionExample {
+            question,
+            answer: Some(AnswerSpan { text: answer.to_string(), start }),
+            context: context.into(),
+        }
     };
     (0..count).map(voyage).collect()
 }

@@ -6,10 +6,10 @@ use cloze_tensor::Precision;
 
 use super::Pipeline;
 use super::characters::Characters;
-use super::long_text::{LongText, Reported};
+use super::long_text::{LongText, LongTextReport, Reported};
 use super::output::{finite, largest, softmax};
 use super::runner::Runner;
-use crate::tags::{Tag, TagNotation, TagSpan};
+use crate::tags::{SpanPosition, Tag, TagNotation};
 use crate::{BertForTokenClassification, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer};
 
 /// The way in which the probabilities of the pieces of a word are combined.
@@ -96,22 +96,25 @@ struct Piece {
     probabilities: Vec<f64>,
 }
 
-/// The words of a text, as far as it has been read.
-struct Words<'t> {
-    text: Characters<'t>,
-    /// The tokens of words that a further window may have, by their position in the text.
-    pieces: BTreeMap<usize, Piece>,
-    labelled: Vec<LabelledWord>,
+/// A word that was labelled.
+struct Labelled {
+    start: usize,
+    end: usize,
+    /// The id of the most probable label.
+    label: usize,
+    score: f64,
 }
 
-impl<'t> Words<'t> {
-    fn new(text: &'t str) -> Words<'t> {
-        Words { text: Characters::new(text), pieces: BTreeMap::new(), labelled: Vec::new() }
-    }
+/// The tokens of the words of a text that a further window may have, by their position in the text.
+#[derive(Default)]
+struct Open {
+    pieces: BTreeMap<usize, Piece>,
+}
 
-    /// Labels the words that no further window has, if the next one begins behind `before` tokens of the text. `None` stands
-    /// for no further window.
-    fn finish(&mut self, pipeline: &TokenClassification, before: Option<usize>) {
+impl Open {
+    /// Returns the pieces of the words that no further window has, if the next one begins behind `before` tokens of the text.
+    /// `None` stands for no further window.
+    fn finish(&mut self, before: Option<usize>) -> Vec<Piece> {
         // The position of a token counts `[CLS]`. The last word may have further tokens.
         let next = before.map(|before| before + 1);
         let read = |at: usize| next.is_none_or(|next| at < next);
@@ -119,9 +122,53 @@ impl<'t> Words<'t> {
             next.and_then(|next| self.pieces.range(next.saturating_sub(1)..).next().map(|(_, piece)| piece.word));
         let end = self.pieces.iter().find(|(at, piece)| !read(**at) || Some(piece.word) == open).map(|(at, _)| *at);
         let later = end.map(|end| self.pieces.split_off(&end)).unwrap_or_default();
-        let pieces: Vec<Piece> = std::mem::replace(&mut self.pieces, later).into_values().collect();
-        let words = pieces.chunk_by(|a, b| a.word == b.word);
-        self.labelled.extend(words.map(|word| pipeline.labelled(word, &self.text)));
+        std::mem::replace(&mut self.pieces, later).into_values().collect()
+    }
+}
+
+/// The entities of a text, as far as it has been read.
+struct Entities<'l> {
+    previous: Tag<'l>,
+    found: Vec<Found<'l>>,
+}
+
+/// An entity, whose words may not have been read all.
+struct Found<'l> {
+    kind: &'l str,
+    start: usize,
+    end: usize,
+    /// The sum of the scores of its words.
+    score: f64,
+    words: usize,
+}
+
+impl<'l> Entities<'l> {
+    fn new() -> Entities<'l> {
+        Entities { previous: Tag::OUTSIDE, found: Vec::new() }
+    }
+
+    /// Adds the next word.
+    fn add(&mut self, tag: Tag<'l>, word: &Labelled) {
+        if tag.begins_after(&self.previous) {
+            self.found.push(Found { kind: tag.kind, start: word.start, end: word.end, score: word.score, words: 1 });
+        } else if tag.position != SpanPosition::Outside
+            && let Some(last) = self.found.last_mut()
+        {
+            (last.end, last.score, last.words) = (word.end, last.score + word.score, last.words + 1);
+        }
+        self.previous = tag;
+    }
+
+    fn of(self, text: &str) -> Vec<Entity> {
+        let text = Characters::new(text);
+        let entity = |Found { kind, start, end, score, words }: Found| Entity {
+            label: kind.to_string(),
+            text: text.part(start, end).to_string(),
+            start,
+            end,
+            score: score / words as f64,
+        };
+        self.found.into_iter().map(entity).collect()
     }
 }
 
@@ -146,28 +193,39 @@ impl TokenClassification {
     ///
     /// # Errors
     /// Returns an error if a text is blank, or too long and [refused](LongText::Refuse).
-    pub fn words(&self, texts: &[&str]) -> Result<Reported<Vec<Vec<LabelledWord>>>> {
-        if let Some(index) = texts.iter().position(|text| text.trim().is_empty()) {
+    pub fn words(&self, texts: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<LabelledWord>>>> {
+        let characters: Vec<Characters> = texts.iter().map(|text| Characters::new(text.as_ref())).collect();
+        let mut words: Vec<Vec<LabelledWord>> = vec![Vec::new(); texts.len()];
+        let report = self.each_word(texts, |text, Labelled { start, end, label, score }| {
+            let (of_word, label) = (characters[text].part(start, end).to_string(), self.labels()[label].clone());
+            words[text].push(LabelledWord { text: of_word, start, end, label, score });
+        })?;
+        Ok(Reported { value: words, report })
+    }
+
+    /// Calls `each` with the index of a text and the next of its words.
+    fn each_word(&self, texts: &[impl AsRef<str>], mut each: impl FnMut(usize, Labelled)) -> Result<LongTextReport> {
+        if let Some(index) = texts.iter().position(|text| text.as_ref().trim().is_empty()) {
             return Err(Error::input(format!("text {index} is blank: it has no words")));
         }
-        let readings = self.runner.read_any(texts.iter().map(|text| ((*text).into(), None)), 0)?;
-        let mut labelled: Vec<Words> = texts.iter().map(|text| Words::new(text)).collect();
+        let readings = self.runner.read_any(texts.iter().map(|text| (text.as_ref().into(), None)), 0)?;
+        let mut open: Vec<Open> = texts.iter().map(|_| Open::default()).collect();
+        let mut finish = |text: usize, pieces: Vec<Piece>| {
+            pieces.chunk_by(|a, b| a.word == b.word).for_each(|word| each(text, self.labelled(word)));
+        };
         self.runner.in_batches(readings.windows(&self.runner.tokenizer), |model, batch, windows| {
             let logits = finite(&model.forward(batch, Mode::Eval)?)?; // [T, C]
             let mut rows = logits.chunks_exact(self.labels().len());
             for window in windows {
-                let words = &mut labelled[window.text];
-                words.finish(self, Some(window.start));
+                let open = &mut open[window.text];
+                finish(window.text, open.finish(Some(window.start)));
                 let probabilities = rows.by_ref().take(window.encoding.len()).map(softmax).collect();
-                gather(&window.encoding, window.start, probabilities, &mut words.pieces);
+                gather(&window.encoding, window.start, probabilities, &mut open.pieces);
             }
             Ok(())
         })?;
-        let all = |mut words: Words| {
-            words.finish(self, None);
-            words.labelled
-        };
-        Ok(Reported { value: labelled.into_iter().map(all).collect(), report: readings.report })
+        open.into_iter().enumerate().for_each(|(text, mut open)| finish(text, open.finish(None)));
+        Ok(readings.report)
     }
 
     /// Finds the entities of each text: spans of consecutive words of one kind. Labels may follow any
@@ -176,14 +234,17 @@ impl TokenClassification {
     ///
     /// # Errors
     /// Returns an error like [`words`](TokenClassification::words).
-    pub fn entities(&self, texts: &[&str]) -> Result<Reported<Vec<Vec<Entity>>>> {
+    pub fn entities(&self, texts: &[impl AsRef<str>]) -> Result<Reported<Vec<Vec<Entity>>>> {
         let notation = TagNotation::of(self.labels().iter().map(String::as_str));
-        let of_text = |(words, text): (&Vec<LabelledWord>, &&str)| entities(words, notation, text);
-        Ok(self.words(texts)?.map(|words| words.iter().zip(texts).map(of_text).collect()))
+        let tags: Vec<Tag> = self.labels().iter().map(|label| notation.parse(label)).collect();
+        let mut entities: Vec<Entities> = texts.iter().map(|_| Entities::new()).collect();
+        let report = self.each_word(texts, |text, word| entities[text].add(tags[word.label], &word))?;
+        let entities = entities.into_iter().zip(texts).map(|(entities, text)| entities.of(text.as_ref())).collect();
+        Ok(Reported { value: entities, report })
     }
 
     /// Labels the word of these pieces, of which there is at least one.
-    fn labelled(&self, pieces: &[Piece], text: &Characters) -> LabelledWord {
+    fn labelled(&self, pieces: &[Piece]) -> Labelled {
         let probabilities = || pieces.iter().map(|piece| &piece.probabilities);
         let probabilities = match self.aggregation {
             Aggregation::First => pieces[0].probabilities.clone(),
@@ -196,14 +257,9 @@ impl TokenClassification {
                 (0..self.labels().len()).map(mean).collect()
             }
         };
-        let (start, end, id) = (pieces[0].start, pieces[pieces.len() - 1].end, largest(&probabilities));
-        LabelledWord {
-            text: text.part(start, end).to_string(),
-            start,
-            end,
-            label: self.labels()[id].clone(),
-            score: probabilities[id],
-        }
+        let label = largest(&probabilities);
+        let (start, end, score) = (pieces[0].start, pieces[pieces.len() - 1].end, probabilities[label]);
+        Labelled { start, end, label, score }
     }
 }
 
@@ -220,19 +276,6 @@ fn gather(encoding: &Encoding, before: usize, probabilities: Vec<Vec<f64>>, piec
     }
 }
 
-/// Finds the spans of words whose labels, written in `notation`, belong together.
-fn entities(words: &[LabelledWord], notation: TagNotation, text: &str) -> Vec<Entity> {
-    let tags: Vec<Tag> = words.iter().map(|word| notation.parse(&word.label)).collect();
-    let text = Characters::new(text);
-    let entity = |TagSpan { start, end, kind }: TagSpan| {
-        let words = &words[start..end];
-        let score = words.iter().map(|word| word.score).sum::<f64>() / words.len() as f64;
-        let (start, end) = (words[0].start, words[words.len() - 1].end);
-        Entity { label: kind, text: text.part(start, end).to_string(), start, end, score }
-    };
-    TagSpan::of_tags(&tags).into_iter().map(entity).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,24 +283,16 @@ mod tests {
     fn found(labels: &[&str]) -> Vec<(String, String)> {
         let text = ["Ana", "Luz", "mora", "em", "Rio", "Claro"];
         let whole = text.join(" ");
-        let mut start = 0;
-        let words: Vec<LabelledWord> = text
-            .iter()
-            .zip(labels)
-            .map(|(word, label)| {
-                let word = LabelledWord {
-                    text: word.to_string(),
-                    start,
-                    end: start + word.len(),
-                    label: label.to_string(),
-                    score: 0.5,
-                };
-                start = word.end + 1;
-                word
-            })
-            .collect();
         let notation = TagNotation::of(labels.iter().copied());
-        entities(&words, notation, &whole).into_iter().map(|entity| (entity.label, entity.text)).collect()
+        let (mut start, mut entities) = (0, Entities::new());
+        for (word, label) in text.iter().zip(labels) {
+            let end = start + word.len();
+            entities.add(notation.parse(label), &Labelled { start, end, label: 0, score: 0.5 });
+            start = end + 1;
+        }
+        let found = entities.of(&whole);
+        assert!(found.iter().all(|entity| entity.score == 0.5));
+        found.into_iter().map(|entity| (entity.label, entity.text)).collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -174,6 +174,11 @@ impl Added {
         self.special.contains(content)
     }
 
+    /// Returns whether what is before or behind a token decides whether it is one.
+    pub(super) fn looks_around(&self) -> bool {
+        self.tokens.iter().any(|(_, token)| token.single_word)
+    }
+
     /// Cuts a text at the tokens that are searched in it: all of it, in bytes, each part with the id of its token.
     pub(super) fn cut(&self, text: &str, normalized: bool) -> Vec<(Option<u32>, Range<usize>)> {
         let patterns = if normalized { &self.in_normalized } else { &self.in_text };

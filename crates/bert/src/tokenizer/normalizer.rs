@@ -97,6 +97,11 @@ fn is_control(c: char) -> bool {
     !matches!(c, '\t' | '\n' | '\r') && c.is_other()
 }
 
+/// Returns whether a character combines with the one before it.
+pub(super) fn is_mark(c: char) -> bool {
+    is_combining_mark(c)
+}
+
 /// Returns whether a character is in one of the blocks of Chinese characters. Kana and Hangul are not: their languages
 /// put blanks between words, or are left to the vocabulary.
 fn is_chinese(c: char) -> bool {

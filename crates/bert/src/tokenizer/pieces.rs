@@ -35,6 +35,11 @@ impl Pieces {
         Pieces { first, rest, longest, unknown, max_chars }
     }
 
+    /// Returns the most characters of a word that is known, and the id of others.
+    pub(super) fn limit(&self) -> (usize, u32) {
+        (self.max_chars, self.unknown)
+    }
+
     /// Returns the id of a token, spelled as in the vocabulary.
     pub(super) fn id(&self, token: &str) -> Option<u32> {
         self.first.get(token).copied()

@@ -299,6 +299,11 @@ impl Pipeline {
 }
 
 impl Encoded {
+    /// A text of one token.
+    pub(super) fn single(id: u32, token: String, offset: (usize, usize)) -> Encoded {
+        Encoded { ids: vec![id], tokens: vec![token], offsets: vec![offset], words: vec![0], rest: 0 }
+    }
+
     /// The number of tokens of the text.
     pub(super) fn length(&self) -> usize {
         self.ids.len() + self.rest

@@ -1,11 +1,17 @@
 //! Long texts. They are encoded part by part, because the letters of a text with their places take fifty times its size. And of a
 //! text of a hundred megabytes, truncation keeps a few hundred tokens: only these get their spelling and place, the rest is
 //! counted.
+//!
+//! A part begins with a character that ends the word before it: a blank, a punctuation mark, a Chinese character. A text that has
+//! none for longer than a part has a word there that no vocabulary knows, which is found without its letters.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Inner;
+use super::normalizer::is_mark;
 use super::pipeline::Encoded;
+use super::words::{Class, Words};
 
 /// The length of a part that is encoded on its own, in bytes. In a shorter text, there is nothing to gain, except that fuzzing tries
 /// more of them.
@@ -48,9 +54,46 @@ impl<'t> Parts<'t> {
         if self.inner.words.is_none() || self.text.len() - self.start <= self.bytes {
             return self.text.len();
         }
-        let cuts = self.cuts.get_or_insert_with(|| self.inner.pipeline.added().cut(self.text, false));
-        // A part begins with the blank that ended the one before.
-        blank(self.text, cuts, self.start + self.bytes.max(1)).unwrap_or(self.text.len())
+        let added = self.inner.pipeline.added();
+        self.cuts.get_or_insert_with(|| added.cut(self.text, false));
+        places(self.text, self.least()..self.text.len()).find(|&place| self.ends(place)).unwrap_or(self.text.len())
+    }
+
+    /// The first place where the next part may end.
+    fn least(&self) -> usize {
+        let least = self.start + self.bytes.max(1);
+        (least..self.text.len()).find(|&place| self.text.is_char_boundary(place)).unwrap_or(self.text.len())
+    }
+
+    /// Returns whether what is before a place and what is behind it can be encoded apart.
+    fn ends(&self, place: usize) -> bool {
+        let (Some(words), Some(cuts)) = (&self.inner.words, &self.cuts) else { return false };
+        let Some((token, range)) = cuts.get(cuts.partition_point(|(_, range)| range.end <= place)) else {
+            return false;
+        };
+        let next = self.text[place..].chars().next().unwrap_or(' ');
+        if self.inner.pipeline.added().looks_around() {
+            return token.is_none() && matches!(next, ' ' | '\t' | '\n' | '\r');
+        }
+        place == range.start || (token.is_none() && words.separates(next))
+    }
+
+    /// Encodes a part that has a long word at its end, without the letters of that.
+    fn encode_long(&self, words: &Words, end: usize) -> Option<Encoded> {
+        let (text, cuts) = (self.text, self.cuts.as_ref()?);
+        let last =
+            places(text, self.start + 1..self.least()).rev().find(|&place| self.ends(place)).unwrap_or(self.start);
+        let in_token = cuts.iter().any(|(token, range)| token.is_some() && range.contains(&last));
+        let separator = text[last..end].chars().next().filter(|&c| words.separates(c));
+        let behind = last + separator.map_or(0, char::len_utf8);
+        if in_token || self.inner.pipeline.added().looks_around() || text[behind..end].starts_with(is_mark) {
+            return None;
+        }
+        let mut encoded = self.inner.pipeline.encode(&text[self.start..behind]);
+        let mut word = long_word(self.inner, words, &text[behind..end]);
+        word.shift(text[self.start..behind].chars().count(), encoded.words.last().map_or(0, |last| last + 1));
+        encoded.append(word);
+        Some(encoded)
     }
 }
 
@@ -63,7 +106,9 @@ impl Iterator for Parts<'_> {
         }
         let end = self.end();
         let part = &self.text[self.start..end];
-        let mut encoded = self.inner.pipeline.encode(part);
+        let words = self.inner.words.as_ref().filter(|_| part.len() > 4 * self.bytes.max(1));
+        let encoded = words.and_then(|words| self.encode_long(words, end));
+        let mut encoded = encoded.unwrap_or_else(|| self.inner.pipeline.encode(part));
         encoded.shift(self.characters, self.words);
         self.start = end;
         self.characters += part.chars().count();
@@ -72,14 +117,34 @@ impl Iterator for Parts<'_> {
     }
 }
 
-/// Returns the first place of a blank at `bytes` or later that no added token contains.
-fn blank(text: &str, parts: &[(Option<u32>, Range<usize>)], bytes: usize) -> Option<usize> {
-    let behind = text.as_bytes().get(bytes..)?;
-    let blanks = behind.iter().enumerate().filter(|(_, byte)| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
-    blanks.map(|(at, _)| bytes + at).find(|&place| {
-        let part = parts.partition_point(|(_, range)| range.end <= place);
-        parts.get(part).is_some_and(|(token, _)| token.is_none())
-    })
+/// Returns the places of the characters of a part of a text.
+fn places(text: &str, bytes: Range<usize>) -> impl DoubleEndedIterator<Item = usize> {
+    let first = (bytes.start..bytes.end).find(|&place| text.is_char_boundary(place)).unwrap_or(bytes.end);
+    text[first..bytes.end].char_indices().map(move |(at, _)| first + at)
+}
+
+/// Encodes a text without anything that ends a word.
+fn long_word(inner: &Inner, words: &Words, text: &str) -> Encoded {
+    let model = inner.pipeline.model();
+    let (most, unknown) = model.pieces.limit();
+    // The characters that normalization keeps, as far as a word may have them, and the last one.
+    let (mut classes, mut kept, mut last) = (HashMap::new(), Vec::new(), 0);
+    for (at, c) in text.chars().enumerate() {
+        if *classes.entry(c).or_insert_with(|| words.class(c)) != Class::Dropped {
+            last = at;
+            if kept.len() <= most {
+                kept.push((at, c));
+            }
+        }
+    }
+    if kept.len() > most {
+        return Encoded::single(unknown, model.unknown.clone(), (kept[0].0, last + 1));
+    }
+    let mut encoded = inner.pipeline.encode(&kept.iter().map(|(_, c)| c).collect::<String>());
+    for (start, end) in &mut encoded.offsets {
+        (*start, *end) = (kept[*start].0, kept[*end - 1].0 + 1);
+    }
+    encoded
 }
 
 impl Inner {
@@ -167,6 +232,29 @@ mod tests {
             let masks: Vec<usize> = (0..ids.len()).filter(|&at| ids[at] == mask).collect();
             prop_assert_eq!(tokenizer.inner.positions(&text, mask), masks);
             prop_assert_eq!(ids, whole.ids);
+        }
+    }
+
+    #[test]
+    fn long_words_are_unknown() {
+        let added = tokenizer().add_tokens(["new york", "[E]"]).unwrap();
+        for tokenizer in [tokenizer(), added] {
+            for word in ["a", "\u{3042}", "\u{e4}", "e\u{301}", "\u{1}", "\u{1}x\u{7}", "\u{1}catcat\u{200d}"] {
+                for (before, after) in
+                    [("", ""), ("the.", ".cat"), ("\u{6f22}", "\u{6f22}"), (" ", " "), ("the[MASK]", "[E] the")]
+                {
+                    for times in [1, 30, 200] {
+                        let text = format!("{before}{}{after}", word.repeat(times));
+                        let (parts, whole) =
+                            (encode(&tokenizer.inner, &text, 999, 3), tokenizer.inner.pipeline.encode(&text));
+                        assert_eq!(
+                            (parts.ids, parts.tokens, parts.offsets, parts.words),
+                            (whole.ids, whole.tokens, whole.offsets, whole.words),
+                            "{text:?}"
+                        );
+                    }
+                }
+            }
         }
     }
 

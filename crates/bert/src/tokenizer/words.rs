@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::normalizer::{BertNormalizer, aligned};
+use super::normalizer::{BertNormalizer, aligned, is_mark};
 use super::pre_tokenizer::PreTokenizer;
 
 /// Latin, IPA and spacing modifiers, up to the first combining mark.
@@ -15,9 +15,12 @@ const LOW: Range<u32> = 0..0x300;
 /// General punctuation: dashes, quotation marks, ellipsis, special blanks.
 const HIGH: Range<u32> = 0x2000..0x2070;
 
+/// The bytes of a text that take the complete path at once, which needs fifty times as much memory.
+const BLOCK: usize = if cfg!(any(test, fuzzing)) { 1 << 4 } else { 1 << 14 };
+
 /// The effect of normalization and splitting on a character.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     /// It is removed.
     Dropped,
     /// It ends a word.
@@ -64,9 +67,44 @@ impl Words {
         for chunk in text.split([' ', '\t', '\n', '\r']).filter(|chunk| !chunk.is_empty()) {
             if chunk.is_ascii() || chunk.chars().all(|c| self.entry(c).is_some()) {
                 self.by_table(chunk, word, &mut each);
-            } else {
+            } else if chunk.len() <= BLOCK {
                 split(&self.normalizer, chunk).iter().for_each(|word| each(word));
+            } else {
+                self.completely(chunk, word, &mut each);
             }
+        }
+    }
+
+    /// Returns the effect of any character.
+    pub(super) fn class(&self, c: char) -> Class {
+        self.entry(c).map_or_else(|| entry(&self.normalizer, c.into()).class, |entry| entry.class)
+    }
+
+    /// Returns whether a character ends the word before it, whatever follows.
+    pub(super) fn separates(&self, c: char) -> bool {
+        matches!(self.class(c), Class::Blank | Class::Punctuation)
+    }
+
+    /// Splits a text by the complete path, in blocks that begin with a character that does not combine with the one before.
+    fn completely(&self, chunk: &str, word: &mut String, each: &mut impl FnMut(&str)) {
+        word.clear();
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let end = rest.char_indices().find(|(at, c)| *at >= BLOCK && !is_mark(*c)).map_or(rest.len(), |(at, _)| at);
+            // A letter on each side shows whether the words at the ends go on in the blocks around.
+            let words = split(&self.normalizer, &format!("x{}x", &rest[..end]));
+            for (at, part) in words.iter().enumerate() {
+                let (first, last) = (at == 0, at + 1 == words.len());
+                if !first && !word.is_empty() {
+                    each(word);
+                    word.clear();
+                }
+                word.push_str(&part[usize::from(first)..part.len() - usize::from(last)]);
+            }
+            rest = &rest[end..];
+        }
+        if !word.is_empty() {
+            each(word);
         }
     }
 
@@ -144,6 +182,18 @@ mod tests {
         let (fast, slow) = both(bert(true, None), "Ação:\u{a0}“É\u{200d} o  fim”…\u{7}\u{b}s\u{85}");
         assert_eq!(fast, slow);
         assert_eq!(fast, ["acao", ":", "“", "e", "o", "fim", "”", "…", "s"]);
+    }
+
+    #[test]
+    fn blocks_are_joined() {
+        for text in
+            ["ä".repeat(50), "か".repeat(50), "が、".repeat(20), "e\u{301}\u{327}".repeat(30), "\u{301}".repeat(40)]
+        {
+            for (lowercase, accents) in [(true, None), (false, None), (false, Some(true))] {
+                let (fast, slow) = both(bert(lowercase, accents), &text);
+                assert_eq!(fast, slow, "{text}");
+            }
+        }
     }
 
     #[test]

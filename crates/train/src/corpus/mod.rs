@@ -17,6 +17,7 @@ mod shards;
 mod source;
 mod store;
 mod tokenized;
+mod zstandard;
 
 use std::ops::Range;
 

@@ -1,5 +1,7 @@
 //! Questions with their answers in a context, as in SQuAD.
 
+use std::sync::Arc;
+
 use cloze_bert::{EncodeOptions, Encoding, Tokenizer, Truncation, Windows};
 use rayon::prelude::*;
 
@@ -11,8 +13,8 @@ use crate::{Error, Result};
 pub struct QuestionExample {
     /// The question.
     pub question: String,
-    /// The context to answer from.
-    pub context: String,
+    /// The context to answer from, which questions may share.
+    pub context: Arc<str>,
     /// The answer, or `None` if the context has none.
     pub answer: Option<AnswerSpan>,
 }
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_a_token_is_lost() {
-        let context = "cat \u{7} sat".to_string();
+        let context = "cat \u{7} sat".into();
         let given =
             QuestionExample { context, answer: Some(AnswerSpan { text: "\u{7}".into(), start: 4 }), ..question(None) };
         let (data, report) = LabelledData::of_questions(&[given], &tokenizer(), 64, 8).unwrap();
@@ -196,7 +198,7 @@ mod tests {
         let words: Vec<String> = (0..30).map(|n| if n == 14 { "cat".into() } else { "sat".to_string() }).collect();
         let context = words.join(" ");
         let answer = AnswerSpan { text: "cat sat".into(), start: 14 * 4 };
-        let given = QuestionExample { context: context.clone(), answer: Some(answer), ..question(None) };
+        let given = QuestionExample { context: context.as_str().into(), answer: Some(answer), ..question(None) };
         // Windows of 10 words that share 4: from words 0, 6, 12, 18 and 24.
         let (data, report) = LabelledData::of_questions(std::slice::from_ref(&given), &tokenizer, 15, 4).unwrap();
         let found: Vec<_> =
@@ -261,7 +263,7 @@ mod tests {
             let start = words[..first].iter().map(|word| word.chars().count() + 1).sum();
             let answer = Some(AnswerSpan { text: text.clone(), start });
             let tokenizer = Tokenizer::train(["a b c d e n 1 2 ⁄ . , who sat"], 40, &TrainOptions::new()).unwrap();
-            let question = QuestionExample { question: "who sat".into(), context: context.clone(), answer };
+            let question = QuestionExample { question: "who sat".into(), context: context.as_str().into(), answer };
             let (data, report) = LabelledData::of_questions(&[question], &tokenizer, max_length, 4).unwrap();
 
             let options = EncodeOptions::new().max_length(max_length).truncation(Truncation::OnlySecond).stride(4);

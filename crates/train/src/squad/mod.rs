@@ -48,7 +48,7 @@ impl SquadExample {
     pub fn to_question(&self) -> QuestionExample {
         QuestionExample {
             question: self.question.clone(),
-            context: self.context.to_string(),
+            context: self.context.clone(),
             answer: self.answers.first().cloned(),
         }
     }
@@ -68,7 +68,7 @@ impl Squad {
             article: 0,
             is_impossible: question.answer.is_none(),
             question: question.question,
-            context: question.context.into(),
+            context: question.context,
             answers: question.answer.into_iter().collect(),
             fault: None,
         };

@@ -32,6 +32,8 @@ fn both_versions() {
     let first = &squad.examples[0];
     assert_eq!((first.article, first.is_impossible, first.answer_texts()), (0, false, vec!["cat", "the cat"]));
     assert_eq!(first.to_question().answer, Some(AnswerSpan { text: "cat".into(), start: 9 }));
+    // However many questions a paragraph has, it is in memory once.
+    assert!(Arc::ptr_eq(&first.to_question().context, &first.context));
     assert_eq!((squad.examples[1].article, squad.examples[1].to_question().answer), (2, None));
 
     let impossible = json!([{"id": "a", "question": "who", "is_impossible": true, "answers": [answer("cat", 9)]}]);
