@@ -21,6 +21,23 @@ fn contributions_do_not_write_into_each_other() -> Result<()> {
     Ok(())
 }
 
+/// The first contribution is a view of no elements, which starts past the end of what it views.
+#[test]
+fn an_empty_view_is_a_gradient_like_any_other() -> Result<()> {
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+    let x = zeros(&[0, 0])?.requires_grad();
+    let picked = x.gather_rows(&[])?.reshape(&[0, 3])?;
+    let below = Tensor::concat(&[&zeros(&[0, 3])?, &x], 1)?;
+    let all = Tensor::concat(&[&zeros(&[2, 3])?, &picked, &below], 0)?;
+    assert!(all.mul_scalar(2.0)?.sum_all()?.backward()?.get(&x).expect("wanted").shape() == [0, 0]);
+    let inner = x.mul_scalar(1.0)?;
+    let picked = inner.gather_rows(&[])?.reshape(&[0, 3])?;
+    let below = Tensor::concat(&[&zeros(&[0, 3])?, &inner], 1)?;
+    let all = Tensor::concat(&[&zeros(&[2, 3])?, &picked, &below], 0)?;
+    assert!(all.mul_scalar(2.0)?.sum_all()?.backward()?.get(&x).expect("wanted").shape() == [0, 0]);
+    Ok(())
+}
+
 #[test]
 fn what_a_user_holds_does_not_change() -> Result<()> {
     let x = leaf(&[1.0, 2.0])?;

@@ -184,7 +184,8 @@ mod tests {
             assert!(gradients.contains(&model[0]) && is_dry());
             Ok(dry_run.used(&Device::Cpu))
         })??;
-        assert!(used >= 3 * 64 && dry_run.peak(&Device::Cpu) >= used, "{used}");
+        // The powers, their sum and the gradient. The sanitizers' blocks have no more bytes than these.
+        assert!(used >= 4 * (4 + 1 + 4) && dry_run.peak(&Device::Cpu) >= used, "{used}");
         assert_eq!(dry_run.used(&Device::Cpu), 0);
         assert!(!is_dry());
         assert_eq!(model[0].to_vec::<f32>()?, [1.0, 2.0, 3.0, 4.0]);

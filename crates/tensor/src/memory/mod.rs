@@ -203,11 +203,15 @@ impl Buffer {
         self.pointer.cast::<T>().is_aligned()
     }
 
-    /// The elements `range`. Others may be written meanwhile, so the slice covers no more than these.
+    /// The elements `range`. Others may be written meanwhile, so the slice covers no more than these. An empty range may be
+    /// anywhere, because an empty tensor may be a view that starts past the end.
     ///
     /// # Panics
     /// Panics if the range is out of bounds, or the buffer is a part of a file that is not aligned for `T`.
     pub(crate) fn slice<T: Pod>(&self, range: Range<usize>) -> &[T] {
+        if range.start == range.end {
+            return &[];
+        }
         self.check::<T>(&range);
         // SAFETY: `check` found the elements aligned and within `bytes` bytes from `pointer` on, which are initialised and which
         // `source` keeps alive as long as `self`. Whoever writes elements holds a slice of `slice_mut`, whose contract excludes
@@ -220,7 +224,7 @@ impl Buffer {
         assert!(range.start <= range.end && range.end <= self.bytes / size_of::<T>() && self.is_aligned_for::<T>());
     }
 
-    /// The elements `range` for writing.
+    /// The elements `range` for writing. An empty range may be anywhere.
     ///
     /// # Panics
     /// Panics if the range is out of bounds or the buffer is a part of a file.
@@ -230,6 +234,9 @@ impl Buffer {
     /// shared yet, or its owner checked that no other tensor views it.
     #[allow(clippy::mut_from_ref, reason = "the contract above replaces the borrow checker")]
     pub(crate) unsafe fn slice_mut<T: Pod>(&self, range: Range<usize>) -> &mut [T] {
+        if range.start == range.end {
+            return &mut [];
+        }
         self.check::<T>(&range);
         assert!(!self.is_mapped(), "a mapped file is not written");
         self.derived().clear();

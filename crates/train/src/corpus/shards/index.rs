@@ -159,11 +159,11 @@ impl Index {
             return Err(format!("{:?} is not the name of a file", shard.name));
         }
         let sum = |count: fn(&ShardEntry) -> u64| {
-            self.shards.iter().fold(0u64, |sum, shard| sum.saturating_add(count(shard)))
+            self.shards.iter().try_fold(0u64, |sum, shard| sum.checked_add(count(shard)))
         };
         let sums = [sum(|shard| shard.documents), sum(|shard| shard.sentences), sum(|shard| shard.tokens)];
         let CorpusStatistics { documents, sentences, tokens, .. } = self.statistics;
-        if sums != [documents, sentences, tokens] || tokens == 0 {
+        if sums != [documents, sentences, tokens].map(Some) || tokens == 0 {
             return Err("the counts of the shards do not add up to those of the corpus".to_string());
         }
         match self.print() {

@@ -332,6 +332,16 @@ fn a_damaged_index_is_refused() {
     assert!(changed("\"tokens\": ", "\"tokens\": 1").contains("is damaged"));
     assert!(changed("\"name\": \"", "\"name\": \"../").contains("is damaged"));
     assert!(changed("\"largest_id\"", "\"largest\"").contains("is damaged: missing field `largest_id`"));
+    // Counts that add up to the largest number only if their sum stops there.
+    fs::write(&index, &whole).unwrap();
+    let mut forged = Shards::open(&folder).unwrap().index;
+    forged.shards.push(forged.shards[0].clone());
+    forged.shards[0].documents = u64::MAX;
+    forged.statistics.documents = u64::MAX;
+    forged.statistics.sentences += forged.shards[0].sentences;
+    forged.statistics.tokens += forged.shards[0].tokens;
+    forged.write(&folder).unwrap();
+    assert!(Shards::open(&folder).unwrap_err().to_string().contains("do not add up"));
     fs::remove_file(&index).unwrap();
     assert!(Shards::open(&folder).unwrap_err().to_string().contains("shards: shards: has no index.json"));
     assert!(Shards::is_at(&folder) && !Shards::is_at(scratch.0.path()));
