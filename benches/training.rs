@@ -71,7 +71,7 @@ fn step(
             let loss = precision.scope(|| model.loss(&batch, &targets, mode))?.loss;
             optimizer.backward(&loss)?;
             drop(loss);
-            Ok(optimizer.step(&mut model, 1e-5, Some(1.0))?)
+            Ok(optimizer.step_at(&mut model, 1e-5, Some(1.0))?)
         })
     })
 }

@@ -238,7 +238,7 @@ fn measured_step(model: &mut BertForPreTraining, optimizer: &mut Optimizer, toke
         drop(loss);
         compute = start.elapsed().as_secs_f64().min(compute);
         let start = Instant::now();
-        optimizer.step(model, 1e-5, Some(1.0))?;
+        optimizer.step_at(model, 1e-5, Some(1.0))?;
         update = start.elapsed().as_secs_f64().min(update);
     }
     Ok((compute, update))

@@ -26,7 +26,7 @@ fn steps(gpu: &Device, as_graph: bool, precision: Precision, is_varied: bool) ->
             let output = precision.scope(|| model.bert.forward(&batch, mode))?;
             let loss = output.mul(&output)?.mean_all()?.add_scalar(f64::from(step))?;
             optimizer.backward(&loss)?;
-            let norm = optimizer.step(&mut model, 1e-3 / f64::from(1 + step), Some(0.5))?;
+            let norm = optimizer.step_at(&mut model, 1e-3 / f64::from(1 + step), Some(0.5))?;
             Ok([loss.item()?, norm])
         };
         found.extend(if as_graph { gpu.as_graph(work)?? } else { work()? });

@@ -44,7 +44,7 @@ fn pre_trains_within(config: &BertConfig, gib: f64) -> Result {
         optimizer.backward(&loss)?;
         let value = loss.item()?;
         drop(loss);
-        optimizer.step(&mut model, 1e-4, Some(1.0))?;
+        optimizer.step_at(&mut model, 1e-4, Some(1.0))?;
         println!("step {step}: loss {value:.3}, peak {:.2} GiB", peak().unwrap_or(0) as f64 / GIB);
         if let (3, Some(before), Some(after)) = (step, before, page_faults()) {
             println!("{} page faults in this step", after - before);

@@ -57,7 +57,7 @@ fn steps_with_gradients_of_any_size() -> Result {
         for _ in 0..3 {
             // The gradient of the sum of the products is the other factor.
             optimizer.backward(&model[0].mul(&factors)?.sum_all()?)?;
-            let norm = optimizer.step(&mut model, 1e-3, clip)?;
+            let norm = optimizer.step_at(&mut model, 1e-3, clip)?;
             let expected = (size as f32 as f64) * (COUNT as f64).sqrt();
             assert!((norm - expected).abs() <= 1e-6 * expected, "{size:e}: norm {norm:e}, not {expected:e}");
             seen.push(size as f32 as f64 * clip.map_or(1.0, |clip: f64| (clip / (norm + 1e-6)).min(1.0)));
@@ -79,7 +79,7 @@ fn an_infinite_gradient_is_refused() -> Result {
     let mut optimizer = Optimizer::new(AdamW::new(1e-3), &mut model, |_| true)?;
     let infinite = Tensor::full(f64::INFINITY, &[8], cloze::tensor::DType::F32, &device)?;
     optimizer.backward(&model[0].mul(&infinite)?.sum_all()?)?;
-    let error = optimizer.step(&mut model, 1e-3, Some(1.0)).unwrap_err().to_string();
+    let error = optimizer.step_at(&mut model, 1e-3, Some(1.0)).unwrap_err().to_string();
     assert!(error.contains("their norm is inf in optimizer step 1, first at 0: lower the learning rate"), "{error}");
     assert_eq!(model[0].to_vec::<f32>()?, [1.0; 8]);
     Ok(())

@@ -136,7 +136,7 @@ fn main() -> Result {
         let step = Asked::by(&device, |step| {
             let mode = Mode::Train { seed: 1, step };
             Precision::Bf16.scope(|| optimizer.backward(&model.loss(&batch, &targets, mode)?.loss))?;
-            optimizer.step(&mut model, 1e-4, Some(1.0))?;
+            optimizer.step_at(&mut model, 1e-4, Some(1.0))?;
             Ok(())
         })?;
         for (name, asked, budget) in [

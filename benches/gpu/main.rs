@@ -102,7 +102,7 @@ impl Bench {
                     // As the trainer runs a step.
                     self.device.as_graph(|| -> Result {
                         Precision::Bf16.scope(|| optimizer.backward(&model.loss(&batch, &targets, mode)?.loss))?;
-                        optimizer.step(&mut model, 1e-4, Some(1.0))?;
+                        optimizer.step_at(&mut model, 1e-4, Some(1.0))?;
                         Ok(())
                     })?
                 })?;

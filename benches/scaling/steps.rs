@@ -51,7 +51,7 @@ pub fn measure(
         }
         link.take_spent();
         let update = Instant::now();
-        optimizer.step(&mut model, 1e-5, Some(1.0))?;
+        optimizer.step_at(&mut model, 1e-5, Some(1.0))?;
         let (end, waits, spent) = (start.elapsed(), optimizer.waits(), link.take_spent());
         if step < WARM_UP {
             continue;

@@ -59,7 +59,7 @@ fn twenty_steps_of_adamw() -> Result {
             optimizer.backward(&loss)?;
             losses.push(loss.item()? as f32);
             drop(loss);
-            norms.push(optimizer.step(&mut model, rate.into(), Some(1.0))? as f32);
+            norms.push(optimizer.step_at(&mut model, rate.into(), Some(1.0))? as f32);
         }
         fixture.near("losses", &losses, &fixture.floats("training.losses")?, 5e-6);
         fixture.near("norms", &norms, &fixture.floats("training.norms")?, 1e-5);

@@ -105,7 +105,7 @@ impl<M: PreTrainedModel> Training<M> {
         self.optimizer.backward(&loss)?;
         let value = loss.item()?;
         drop(loss);
-        self.optimizer.step(&mut self.model, self.learning_rate, Some(1.0))?;
+        self.optimizer.step_at(&mut self.model, self.learning_rate, Some(1.0))?;
         Ok(value)
     }
 }

@@ -93,3 +93,7 @@ pub use precision::Precision;
 pub use profile::{GpuCost, KernelUse, OperationTime, Pass, Profile, profile};
 pub use sequences::Sequences;
 pub use tensor::Tensor;
+
+/// Whether this crate was compiled with optimisation, without which it is hundreds of times slower.
+#[doc(hidden)]
+pub const IS_OPTIMIZED: bool = !cfg!(unoptimized);

@@ -8,17 +8,17 @@ use crate::tensor::Tensor;
 /// Vectors of one width in a matrix on the CPU.
 #[derive(Clone, Debug)]
 pub enum StoredRows {
-    /// f32 [N, width].
+    /// f32 `[N, width]`.
     F32(Tensor),
-    /// Four whole numbers from -127 to 127 in each u32 [N, width / 4], rounded up, the first in the lowest byte; and f32 [N],
-    /// what those of a row are multiplied by.
+    /// Four whole numbers from -127 to 127 in each u32 `[N, width / 4]`, rounded up, the first in the lowest byte; and f32
+    /// `[N]`, what those of a row are multiplied by.
     Int8(Tensor, Tensor),
-    /// 32 bits in each u32 [N, width / 32], rounded up, the first in the lowest bit; whether an element is above 0.
+    /// 32 bits in each u32 `[N, width / 32]`, rounded up, the first in the lowest bit; whether an element is above 0.
     Bits(Tensor),
 }
 
 impl StoredRows {
-    /// Returns the `k` rows with the largest scores against each of `queries` [Q, width] with these scores, largest first.
+    /// Returns the `k` rows with the largest scores against each of `queries` `[Q, width]` with these scores, largest first.
     /// The score is the product, and for bits 1 - 2 d / width, with the number d of bits that differ.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ mod optimizer {
             if !own.is_empty() {
                 optimizer.backward(&model.loss(&own, rows.len())).unwrap();
             }
-            norms.push(optimizer.step(&mut model, 0.01, Some(0.5)).unwrap());
+            norms.push(optimizer.step_at(&mut model, 0.01, Some(0.5)).unwrap());
         }
         (norms, model.values())
     }
@@ -120,7 +120,7 @@ mod optimizer {
                     let loss = loss.mul(&looked_up).unwrap();
                     if last { optimizer.backward_last(&loss) } else { optimizer.backward(&loss) }.unwrap();
                     drop(loss);
-                    optimizer.step(&mut model, 0.01, Some(1.0)).unwrap();
+                    optimizer.step_at(&mut model, 0.01, Some(1.0)).unwrap();
                 }
                 [&model.first, &model.table].map(|tensor| tensor.to_vec::<f32>().unwrap())
             };
@@ -151,7 +151,7 @@ mod optimizer {
             let mut optimizer = optimizer(&mut model).with_communicator(ranks.clone(), DType::F32).unwrap();
             let factor = if ranks.rank() == 1 { f64::NAN } else { 1.0 };
             optimizer.backward(&model.loss(&[1], 2).mul_scalar(factor).unwrap()).unwrap();
-            let error = optimizer.step(&mut model, 0.1, None).unwrap_err().to_string();
+            let error = optimizer.step_at(&mut model, 0.1, None).unwrap_err().to_string();
             (before, model.values(), error)
         }) {
             assert_eq!(before, after);

@@ -157,7 +157,7 @@ impl BertConfig {
     }
 
     /// Sets the labels.
-    pub fn with_labels<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> BertConfig {
+    pub fn with_labels<S: AsRef<str>>(self, labels: impl IntoIterator<Item = S>) -> BertConfig {
         BertConfig { labels: labels.into_iter().collect(), ..self }
     }
 

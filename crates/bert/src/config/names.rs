@@ -63,9 +63,9 @@ impl From<Vec<String>> for Labels {
     }
 }
 
-impl<S: Into<String>> FromIterator<S> for Labels {
+impl<S: AsRef<str>> FromIterator<S> for Labels {
     fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Labels {
-        names.into_iter().map(Into::into).collect::<Vec<String>>().into()
+        names.into_iter().map(|name| name.as_ref().to_string()).collect::<Vec<String>>().into()
     }
 }
 

@@ -47,8 +47,8 @@ impl LoraConfig {
 
     /// Sets the linear layers that get an adapter, by the end of their names: `query`, `attention.output.dense`, or
     /// `dense` for all layers of that name, the pooler included. Names are those of the state dict.
-    pub fn targets<S: Into<String>>(self, targets: impl IntoIterator<Item = S>) -> LoraConfig {
-        LoraConfig { targets: targets.into_iter().map(Into::into).collect(), ..self }
+    pub fn targets<S: AsRef<str>>(self, targets: impl IntoIterator<Item = S>) -> LoraConfig {
+        LoraConfig { targets: targets.into_iter().map(|target| target.as_ref().to_string()).collect(), ..self }
     }
 
     fn is_target(&self, name: &str) -> bool {

@@ -39,8 +39,8 @@ impl OpenOptions {
     }
 
     /// Sets the labels, instead of those that the folder names.
-    pub fn labels<S: Into<String>>(self, labels: impl IntoIterator<Item = S>) -> OpenOptions {
-        OpenOptions { labels: Some(labels.into_iter().map(Into::into).collect()), ..self }
+    pub fn labels<S: AsRef<str>>(self, labels: impl IntoIterator<Item = S>) -> OpenOptions {
+        OpenOptions { labels: Some(labels.into_iter().map(|label| label.as_ref().to_string()).collect()), ..self }
     }
 
     /// Sets the pooling of a classifier of sequences. `None` keeps that of the folder.

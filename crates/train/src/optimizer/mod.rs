@@ -38,7 +38,7 @@ pub struct AdamW {
 
 impl AdamW {
     /// Makes the settings with this peak learning rate, which the schedule of a [`Trainer`](crate::Trainer) scales.
-    /// [`Optimizer::step`] takes the learning rate of each step instead.
+    /// [`Optimizer::step_at`] takes the learning rate of each step instead.
     pub fn new(learning_rate: f64) -> AdamW {
         let rules = Rules { weight_decay: 0.01, decay_everything: false, layer_decay: 1.0, groups: Vec::new() };
         AdamW { learning_rate, betas: (0.9, 0.999), eps: 1e-8, rules }
@@ -125,14 +125,14 @@ pub(crate) fn check_clip_norm(clip_norm: Option<f64>) -> Result<()> {
 ///
 /// ```
 /// use cloze_tensor::{module, Device, Tensor};
-/// use cloze_train::{AdamW, Optimizer};
+/// use cloze_train::AdamW;
 /// struct Model { weight: Tensor }
 /// module!(Model { weight });
 /// let mut model = Model { weight: Tensor::new(&[3f32, -2.0], &Device::Cpu)? };
-/// let mut optimizer = Optimizer::new(AdamW::new(0.5), &mut model, |_| true)?;
+/// let mut optimizer = AdamW::new(0.1).optimizer(&mut model)?;
 /// for _ in 0..100 {
 ///     optimizer.backward(&model.weight.mul(&model.weight)?.sum_all()?)?;
-///     optimizer.step(&mut model, 0.1, Some(1.0))?;
+///     optimizer.step(&mut model)?;
 /// }
 /// assert!(model.weight.to_vec::<f32>()?.iter().all(|x| x.abs() < 0.1));
 /// # Ok::<(), cloze_train::Error>(())
@@ -155,6 +155,16 @@ pub struct Optimizer {
 struct MovingAverage {
     decay: f64,
     values: Tensor,
+}
+
+impl AdamW {
+    /// Makes an optimizer of all parameters of a model, for a loop of your own.
+    ///
+    /// # Errors
+    /// Returns an error like [`Optimizer::new`].
+    pub fn optimizer(self, model: &mut impl Module) -> Result<Optimizer> {
+        Optimizer::new(self, model, |_| true)
+    }
 }
 
 impl Optimizer {
@@ -282,6 +292,14 @@ impl Optimizer {
         self.arena.parameters().iter().map(|parameter| parameter.range.len()).sum()
     }
 
+    /// Makes one step with the learning rate of [`AdamW::new`], and returns the norm of the gradients over all parameters.
+    ///
+    /// # Errors
+    /// Returns an error like [`step_at`](Optimizer::step_at).
+    pub fn step(&mut self, model: &mut impl Module) -> Result<f64> {
+        self.step_at(model, self.adamw.learning_rate, None)
+    }
+
     /// Makes one step with this absolute learning rate, which replaces that of [`AdamW::new`]. Scales the gradients so that
     /// their norm over all parameters is at most `clip_norm`, and returns the norm before scaling.
     ///
@@ -290,13 +308,13 @@ impl Optimizer {
     /// `clip_norm` is not above 0 and finite, if a parameter has no gradient or is still held by a graph (see
     /// [`ParameterArena::update`]), or if the gradients are not finite, which clears them. Returns an error if another rank
     /// has left the job.
-    pub fn step(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
+    pub fn step_at(&mut self, model: &mut impl Module, learning_rate: f64, clip_norm: Option<f64>) -> Result<f64> {
         let norm = self.update(model, learning_rate, clip_norm)?;
         self.check_norm(model, norm)?;
         Ok(norm)
     }
 
-    /// Makes one step as [`step`](Optimizer::step) does. If the norm is not finite, it is returned, and nothing has changed.
+    /// Makes one step as [`step_at`](Optimizer::step_at) does. If the norm is not finite, it is returned, and nothing has changed.
     pub(crate) fn update(
         &mut self,
         model: &mut impl Module,
@@ -425,10 +443,12 @@ mod tests {
             let (mut model, mut optimizer) = Model::optimized();
             let before = model.bits();
             optimizer.backward(&model.loss(factor)).unwrap();
-            assert!(optimizer.step(&mut model, 0.1, Some(1.0)).unwrap_err().to_string().contains("optimizer step 1"));
+            assert!(
+                optimizer.step_at(&mut model, 0.1, Some(1.0)).unwrap_err().to_string().contains("optimizer step 1")
+            );
             assert_eq!(model.bits(), before);
             optimizer.backward(&model.loss(1.0)).unwrap();
-            let norm = optimizer.step(&mut model, 0.1, Some(1.0)).unwrap();
+            let norm = optimizer.step_at(&mut model, 0.1, Some(1.0)).unwrap();
             assert!((norm - 52f64.sqrt()).abs() < 1e-5, "{norm}");
         }
     }
@@ -449,15 +469,15 @@ mod tests {
         let before = model.bits();
         optimizer.backward(&model.loss(1.0)).unwrap();
         for rate in [f64::NAN, -0.1, f64::INFINITY] {
-            let error = optimizer.step(&mut model, rate, None).unwrap_err().to_string();
+            let error = optimizer.step_at(&mut model, rate, None).unwrap_err().to_string();
             assert_eq!(error, format!("learning rate is {rate}, must be at least 0 and finite"));
         }
         for norm in [f64::NAN, 0.0, -1.0, f64::INFINITY] {
-            let error = optimizer.step(&mut model, 0.1, Some(norm)).unwrap_err().to_string();
+            let error = optimizer.step_at(&mut model, 0.1, Some(norm)).unwrap_err().to_string();
             assert_eq!(error, format!("clip_norm is {norm}, must be above 0 and finite"));
         }
         assert_eq!(model.bits(), before);
-        optimizer.step(&mut model, 0.1, Some(1.0)).unwrap();
+        optimizer.step_at(&mut model, 0.1, Some(1.0)).unwrap();
         assert_ne!(model.bits(), before);
     }
 }

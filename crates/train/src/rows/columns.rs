@@ -120,8 +120,8 @@ impl Columns {
     /// assert_eq!(clean.labels, [[false, true], [true, true]]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn labels<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Columns {
-        Columns { labels: names.into_iter().map(Into::into).collect(), ..self }
+    pub fn labels<S: AsRef<str>>(self, names: impl IntoIterator<Item = S>) -> Columns {
+        Columns { labels: names.into_iter().map(|name| name.as_ref().to_string()).collect(), ..self }
     }
 
     /// Sets the character between the columns of TSV and CSV files. By default, it is found out from the file. Between

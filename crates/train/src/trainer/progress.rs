@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use cloze_tensor::IS_OPTIMIZED;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Step;
@@ -11,6 +12,10 @@ const SMOOTHING: f64 = 0.05;
 
 /// The interval of progress lines without a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
+
+/// The first line of a program that was built without optimisation.
+const UNOPTIMIZED: &str = "cloze is compiled without optimization and hundreds of times slower: build with --release, or add \
+                           [profile.dev.package.\"*\"] with opt-level = 3 to Cargo.toml";
 
 pub(super) struct RunProgress {
     bar: ProgressBar,
@@ -31,6 +36,9 @@ impl RunProgress {
         let bar = ProgressBar::with_draw_target(Some(steps.into()), target).with_position(before.0.into());
         let template = "{wide_bar} {pos}/{len} {msg}";
         bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        if shown && !IS_OPTIMIZED {
+            eprintln!("{UNOPTIMIZED}");
+        }
         let start = Instant::now();
         RunProgress { bar, shown, loss: None, start, before, last_line: start, has_lines: false }
     }
