@@ -55,15 +55,17 @@ impl Index {
             return Err(Error::input(reason));
         }
         let dimension = first.as_ref().len();
-        if dimension == 0 {
-            return Err(Error::input("vector 0 has no elements"));
+        if !(1..=MOST_ELEMENTS).contains(&dimension) {
+            return Err(Error::input(format!(
+                "vector 0 has {dimension} elements: must have from 1 to {MOST_ELEMENTS}"
+            )));
         }
         let rows = StoredRows::F32(matrix(vectors, dimension, similarity)?);
         Ok(Index { rows, dimension, similarity })
     }
 
     /// Keeps a byte for each element instead of four: 127 levels of the largest element of each vector in both directions.
-    /// Queries keep their precision.
+    /// Queries keep more, about 15 bits of the largest element.
     ///
     /// # Errors
     /// Returns an error if the vectors are not in f32.
@@ -184,8 +186,11 @@ impl Index {
             _ => return Err(wrong(format!("{DIMENSION} must be one I64"))),
         };
         let vectors = file.tensor(&name, &Device::Cpu)?;
-        let columns = usize::try_from(dimension).unwrap_or(0).div_ceil(per_column);
-        if columns == 0 || vectors.dtype() != dtype || vectors.rank() != 2 || vectors.shape()[1] != columns {
+        let width = usize::try_from(dimension).ok().filter(|width| (1..=MOST_ELEMENTS).contains(width));
+        let width =
+            width.ok_or_else(|| wrong(format!("{DIMENSION} is {dimension}: must be from 1 to {MOST_ELEMENTS}")))?;
+        let columns = width.div_ceil(per_column);
+        if vectors.dtype() != dtype || vectors.rank() != 2 || vectors.shape()[1] != columns {
             let (shape, found) = (vectors.shape(), vectors.dtype());
             return Err(wrong(format!(
                 "{name} is {found} {shape:?}: must be {dtype} [N, {columns}] for dimension {dimension}"
@@ -203,7 +208,7 @@ impl Index {
                 StoredRows::Int8(vectors, steps)
             }
         };
-        Ok(Index { rows, dimension: dimension as usize, similarity })
+        Ok(Index { rows, dimension: width, similarity })
     }
 
     fn tensor(&self) -> &Tensor {
@@ -228,6 +233,8 @@ impl Index {
     }
 }
 
+/// The most elements of a vector.
+const MOST_ELEMENTS: usize = 65_536;
 const STEPS: &str = "steps";
 const DIMENSION: &str = "dimension";
 
@@ -378,6 +385,7 @@ mod tests {
         assert_eq!(lengths, "vector 1 has 2 elements, others have 1");
         let infinite = message(Index::new(&[vec![1.0, f32::INFINITY]]));
         assert_eq!(infinite, "vector 0 is inf at element 1: must be finite");
+        assert_eq!(message(Index::new(&[[0f32; 0]])), "vector 0 has 0 elements: must have from 1 to 65536");
         assert!(message(Index::with_similarity(&[vec![1.0]], SimilarityFunction::Manhattan)).contains("Manhattan"));
         let dot = Index::with_similarity(&[vec![1.0]], SimilarityFunction::Dot).unwrap();
         assert!(message(dot.bits()).contains("dot products"));
@@ -400,7 +408,7 @@ mod tests {
         let dimension = |of: i64| ("dimension", Tensor::new(of, &Device::Cpu).unwrap());
         let found = other(vec![("dot.f32", two.clone()), dimension(7)]);
         assert!(found.ends_with("dot.f32 is f32 [3, 2]: must be f32 [N, 7] for dimension 7"), "{found}");
-        assert!(other(vec![("dot.f32", two), dimension(-1)]).contains("for dimension -1"));
+        assert!(other(vec![("dot.f32", two), dimension(-1)]).contains("dimension is -1: must be from 1 to 65536"));
         let words = Tensor::zeros(&[3, 1], DType::U32, &Device::Cpu).unwrap();
         let steps = Tensor::zeros(&[2], DType::F32, &Device::Cpu).unwrap();
         let found = other(vec![("cosine.int8", words), dimension(3), ("steps", steps)]);

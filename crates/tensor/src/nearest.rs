@@ -1,6 +1,6 @@
 //! Search among stored vectors: what `cloze-bert`'s index is made of.
 
-use crate::cpu::nearest::{Query, Rows, nearest};
+use crate::cpu::nearest::{Query, Rows, most_level, nearest};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -42,9 +42,9 @@ impl StoredRows {
             }
             StoredRows::Int8(_, steps) => {
                 let steps = column(steps, rows.size(0))?;
-                // Rows of whole words: the numbers beyond the width are 0.
-                let padded: Vec<Vec<f32>> = queries.iter().map(|query| padded(query, 4 * columns)).collect();
-                let queries: Vec<Query<'_>> = padded.iter().map(|query| Query::Numbers(query)).collect();
+                let levels: Vec<_> = queries.iter().map(|query| levels(query, 4 * columns)).collect();
+                let queries: Vec<Query<'_>> =
+                    levels.iter().map(|(levels, step)| Query::Levels(levels, *step)).collect();
                 let rows = Rows::Int8 {
                     rows: bytemuck::cast_slice(rows.slice::<u32>()),
                     steps: steps.slice(),
@@ -82,10 +82,15 @@ fn column(steps: &Tensor, rows: usize) -> Result<Tensor> {
     steps.values()
 }
 
-fn padded(query: &[f32], width: usize) -> Vec<f32> {
-    let mut query = query.to_vec();
-    query.resize(width, 0.0);
-    query
+/// Returns a query as whole numbers, of which those beyond its width are 0, and what they are multiplied by.
+fn levels(query: &[f32], width: usize) -> (Vec<i16>, f32) {
+    let most = f32::from(most_level(width));
+    let largest = query.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    let step = largest / most;
+    let level = |x: &f32| if step > 0.0 { (x / step).round().clamp(-most, most) as i16 } else { 0 };
+    let mut levels: Vec<i16> = query.iter().map(level).collect();
+    levels.resize(width, 0);
+    (levels, step)
 }
 
 /// Returns whether each number is above 0, as [`StoredRows::Bits`] has it.

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::lanes::{LANES, sum_lanes, sum2};
+use super::lanes::sum2;
 use super::parallel::for_tasks;
 use super::simd::simd;
 
@@ -21,8 +21,8 @@ const TASK: usize = 8192;
 pub(crate) enum Rows<'m> {
     /// The score is the product with a query in f32.
     F32 { rows: &'m [f32], width: usize },
-    /// Whole numbers from -127 to 127, and for each row what they are multiplied by. The score is the product with a query in
-    /// f32.
+    /// Whole numbers from -127 to 127, and for each row what they are multiplied by. The score is the product with a query of
+    /// whole numbers, which is exact before it is multiplied by the two steps.
     Int8 { rows: &'m [i8], steps: &'m [f32], width: usize },
     /// A bit for each element, in words of which the rest is 0. The score is 1 - 2 d / `width`, with the number d of bits that
     /// differ from those of the query: the cosine of two vectors of -1 and 1.
@@ -33,7 +33,14 @@ pub(crate) enum Rows<'m> {
 #[derive(Clone, Copy)]
 pub(crate) enum Query<'q> {
     Numbers(&'q [f32]),
+    /// Whole numbers whose absolute values are at most [`most_level`], and what they are multiplied by.
+    Levels(&'q [i16], f32),
     Bits(&'q [u32]),
+}
+
+/// Returns the largest whole number of a query of this width: the sum of its products with numbers up to 127 fits in an i32.
+pub(crate) fn most_level(width: usize) -> i16 {
+    (i32::MAX as usize / (127 * width.max(1))).min(i16::MAX as usize) as i16
 }
 
 impl Rows<'_> {
@@ -50,17 +57,15 @@ impl Rows<'_> {
             (Rows::F32 { rows, width }, Query::Numbers(query)) => {
                 products(&rows[range.start * width..range.end * width], query, scores);
             }
-            (Rows::Int8 { rows, steps, width }, Query::Numbers(query)) => {
-                int8_products(&rows[range.start * width..range.end * width], &steps[range], query, scores);
+            (Rows::Int8 { rows, steps, width }, Query::Levels(query, step)) => {
+                int8_products(&rows[range.start * width..range.end * width], &steps[range], query, step, scores);
             }
             (Rows::Bits { rows, width }, Query::Bits(query)) => {
                 let words = query.len();
                 differing_bits(&rows[range.start * words..range.end * words], query, scores);
                 scores.iter_mut().for_each(|score| *score = 1.0 - 2.0 * *score / width as f32);
             }
-            (Rows::F32 { .. } | Rows::Int8 { .. }, Query::Bits(_)) | (Rows::Bits { .. }, Query::Numbers(_)) => {
-                unreachable!("the caller prepares queries for the rows")
-            }
+            _ => unreachable!("the caller prepares queries for the rows"),
         }
     }
 }
@@ -72,21 +77,10 @@ simd! {
         }
     }
 
-    fn int8_products(rows: &[i8], steps: &[f32], query: &[f32], scores: &mut [f32]) {
-        let (chunks, rest) = query.as_chunks::<LANES>();
+    fn int8_products(rows: &[i8], steps: &[f32], query: &[i16], query_step: f32, scores: &mut [f32]) {
         for ((score, row), &step) in scores.iter_mut().zip(rows.chunks_exact(query.len())).zip(steps) {
-            let mut lanes = [0f32; LANES];
-            let (row, row_rest) = row.as_chunks::<LANES>();
-            for (row, query) in row.iter().zip(chunks) {
-                let values = row.map(f32::from);
-                for ((lane, &x), &y) in lanes.iter_mut().zip(&values).zip(query) {
-                    *lane += x * y;
-                }
-            }
-            for ((lane, &x), &y) in lanes.iter_mut().zip(row_rest).zip(rest) {
-                *lane += f32::from(x) * y;
-            }
-            *score = step * sum_lanes(lanes);
+            let sum: i32 = row.iter().zip(query).map(|(&x, &y)| i32::from(x) * i32::from(y)).sum();
+            *score = sum as f32 * (step * query_step);
         }
     }
 
@@ -210,7 +204,9 @@ mod tests {
         let numbers: Vec<Query<'_>> = queries.iter().map(|query| Query::Numbers(query)).collect();
         for k in [0, 1, 7, count + 3] {
             let in_f32 = nearest(Rows::F32 { rows: &wide, width }, &numbers, k);
-            let in_int8 = nearest(Rows::Int8 { rows: &rows, steps: &steps, width }, &numbers, k);
+            let levels: Vec<Vec<i16>> = queries.iter().map(|query| query.iter().map(|&x| x as i16).collect()).collect();
+            let levels: Vec<Query<'_>> = levels.iter().map(|levels| Query::Levels(levels, 1.0)).collect();
+            let in_int8 = nearest(Rows::Int8 { rows: &rows, steps: &steps, width }, &levels, k);
             for (query, (in_f32, in_int8)) in queries.iter().zip(in_f32.iter().zip(&in_int8)) {
                 let scores: Vec<f64> = rows.chunks_exact(width).map(|row| product(row, query)).collect();
                 let best = expected(&scores, k);
@@ -250,6 +246,16 @@ mod tests {
             }
             assert!(nearest(Rows::F32 { rows: &[], width: 3 }, &[Query::Numbers(&[0.0; 3])], 2)[0].is_empty());
         });
+    }
+
+    #[test]
+    fn the_largest_sums_fit() {
+        for width in [1, 512, 768, 4096] {
+            let most = most_level(width);
+            let (rows, query) = (vec![-127i8; width], vec![most; width]);
+            let found = nearest(Rows::Int8 { rows: &rows, steps: &[1.0], width }, &[Query::Levels(&query, 1.0)], 1);
+            assert_eq!(found[0], [(0, (-127.0 * f64::from(most) * width as f64) as f32)]);
+        }
     }
 
     #[test]
