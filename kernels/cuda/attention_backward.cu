@@ -11,8 +11,9 @@
 template <class T> struct BackwardArguments {
   const T *q, *k, *v, *d_o;
   const float *scale_qkv, *scale_do;
-  const float *o, *log_sums, *deltas;  // [T, N D], [N, T], [N, T]
-  float *dq, *dk, *dv;
+  const Result<T>* o;              // [T, N D]
+  const float *log_sums, *deltas;  // [N, T]
+  Result<T> *dq, *dk, *dv;
   Sequences sequences;
   int row_qkv, row_o, row_dqkv, tokens;
   float scale;
@@ -26,7 +27,7 @@ template <int D, class T> DEVICE void attention_deltas(const BackwardArguments<T
   if (row >= a.tokens) return;
   size_t offset = size_t(row) * a.row_o + head * D;
   float sum = 0;
-  for (int d = lane; d < D; d += 32) sum += a.o[offset + d] * to_f32(a.d_o[offset + d]);
+  for (int d = lane; d < D; d += 32) sum += to_f32(a.o[offset + d]) * to_f32(a.d_o[offset + d]);
   sum = warp_sum(sum);
   if (lane == 0) deltas[size_t(head) * a.tokens + row] = sum / scale_at(a.scale_qkv);
 }
@@ -61,20 +62,16 @@ template <int D, class T> DEVICE void add_product(float (&sums)[D / 8][4], const
 }
 
 // Writes a warp's 16 rows of a gradient, times `factor`, or adds them to those in memory.
-template <int D>
-DEVICE void write_rows(float* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor, int add) {
+template <int D, class R>
+DEVICE void write_rows(R* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor, int add) {
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     int at = first + lane / 4 + 8 * r;
     if (at >= length) continue;
-    float2* pairs = reinterpret_cast<float2*>(to + size_t(at) * row);
+    R* pairs = to + size_t(at) * row + lane % 4 * 2;
 #pragma unroll
-    for (int d = 0; d < D / 8; d++) {
-      float2& pair = pairs[d * 4 + lane % 4];
-      float2 gradient = {sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor};
-      pair = add ? float2{__fadd_rn(pair.x, gradient.x), __fadd_rn(pair.y, gradient.y)} : gradient;
-    }
+    for (int d = 0; d < D / 8; d++) put(pairs + d * 8, {sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor}, add);
   }
 }
 

@@ -52,16 +52,36 @@ pub(super) fn check_f32(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
     }
 }
 
+/// As [`check_f32`], also for bf16.
+pub(super) fn check_float(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.dtype() == DType::BF16 { Ok(()) } else { check_f32(op, &[tensor]) }
+}
+
 /// Returns the elements of an f32 tensor, row-major and aligned to 16 bytes, which kernels read at a time.
 ///
 /// # Errors
-/// Returns an error if the dtype is not f32. The narrower floats are widened before they get here.
+/// Returns an error if the dtype is not f32. The narrower floats are widened before they get here, unless the operation
+/// [reads](crate::dispatch::gpu::CudaOp::reads) them.
 pub(super) fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    if tensor.dtype() != DType::F32 {
-        return Err(wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
-    }
+    check_f32(op, &[tensor])?;
+    aligned(tensor)
+}
+
+/// As [`f32s`], also for bf16.
+pub(super) fn floats(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+    check_float(op, tensor)?;
+    aligned(tensor)
+}
+
+fn aligned(tensor: &Tensor) -> Result<Tensor> {
     let values = tensor.values()?;
-    if values.layout().offset.is_multiple_of(4) { Ok(values) } else { values.copied() }
+    let start = values.layout().offset * values.dtype().size();
+    if start.is_multiple_of(16) { Ok(values) } else { values.copied() }
+}
+
+/// Returns the name of a kernel for elements of this type: the first for f32, the second for bf16.
+pub(super) fn kernel_for(dtype: DType, [of_f32, of_bf16]: [&'static str; 2]) -> &'static str {
+    if dtype == DType::BF16 { of_bf16 } else { of_f32 }
 }
 
 /// Lets a kernel write a gradient where it stays, if it is needed. `launch` is given that place, and whether to add to

@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use super::arguments::{check_f32, device_of, f32s, fresh, pointer, write_gradient};
+use super::arguments::{check_f32, device_of, floats, fresh, kernel_for, pointer, write_gradient};
 use crate::cpu::unary::Saved;
 use crate::cuda::copy::{KernelLayout, merged};
 use crate::cuda::{Launch, Pointer};
@@ -72,7 +72,7 @@ struct UnaryArguments {
 
 /// Computes function number `function` of every element; `number` is what to scale by or shift by.
 fn unary(op: &'static str, function: i32, number: f64, x: &Tensor, y: &Tensor, add: bool) -> Result<()> {
-    let x = f32s(op, x)?;
+    let x = floats(op, x)?;
     let count = x.elements();
     let arguments = UnaryArguments {
         x: pointer(&x),
@@ -83,8 +83,9 @@ fn unary(op: &'static str, function: i32, number: f64, x: &Tensor, y: &Tensor, a
         add: add.into(),
         padding: 0,
     };
-    let bytes = 4 * count * (2 + usize::from(add));
-    Launch::new(&device_of(op, &x)?, op, FILE, "unary_f32").moves(bytes).over(count).with(&arguments)
+    let bytes = x.dtype().size() * count * (2 + usize::from(add));
+    let name = kernel_for(x.dtype(), ["unary_f32", "unary_bf16"]);
+    Launch::new(&device_of(op, &x)?, op, FILE, name).moves(bytes).over(count).with(&arguments)
 }
 
 #[repr(C)]
@@ -98,7 +99,7 @@ struct UnaryBackward {
     add: i32,
 }
 
-/// Writes `dy` times the derivative of function number `function`, from its input or output.
+/// Writes `dy` times the derivative of function number `function`, from its input or output. All are of one type.
 pub(super) fn unary_backward(
     op: &'static str,
     function: i32,
@@ -107,7 +108,7 @@ pub(super) fn unary_backward(
     dx: &Tensor,
     add: bool,
 ) -> Result<()> {
-    let dy = f32s(op, dy)?;
+    let dy = floats(op, dy)?;
     let count = dy.elements();
     let arguments = UnaryBackward {
         saved: pointer(saved),
@@ -117,17 +118,22 @@ pub(super) fn unary_backward(
         op: function,
         add: add.into(),
     };
-    let bytes = 4 * count * (3 + usize::from(add));
-    Launch::new(&device_of(op, &dy)?, op, FILE, "unary_backward_f32").moves(bytes).over(count).with(&arguments)
+    let bytes = dy.dtype().size() * count * (3 + usize::from(add));
+    let name = kernel_for(dy.dtype(), ["unary_backward_f32", "unary_backward_bf16"]);
+    Launch::new(&device_of(op, &dy)?, op, FILE, name).moves(bytes).over(count).with(&arguments)
 }
 
 impl CudaOp for Unary {
     type Arity = [(); 1];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let (op, function) = (self.name, self.function as i32);
-        let x = f32s(op, x)?;
-        let y = fresh(op, x.shape(), DType::F32, &device_of(op, &x)?)?;
+        let x = floats(op, x)?;
+        let y = fresh(op, x.shape(), x.dtype(), &device_of(op, &x)?)?;
         unary(op, function, 0.0, &x, &y, false)?;
         let saved = match self.function.saved() {
             Saved::Input => x,

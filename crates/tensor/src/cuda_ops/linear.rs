@@ -1,11 +1,14 @@
 //! Linear layers: several over one input, and two with GELU between them. Operands that are multiplied in a narrower type
-//! are rounded once; between two layers, they are written in that type. The products are in `gemm`.
+//! are rounded once; in bf16, layers over bf16 write their outputs and the gradient of their input in it, and between two layers
+//! everything is bf16. The products are in `gemm`.
 
-use super::arguments::{check_f32, device_of, fresh};
+use super::arguments::{check_f32, check_float, device_of, fresh, pointer, write_gradient};
+use super::column_sums::{Rows, add_rows, summed_to_few};
 use super::elementwise::unary_backward;
-use super::gemm::{Epilogue, gelu_gradient, multiply, type_between, write_column_sums};
+use super::gemm::{Epilogue, gelu_gradient, is_bf16, multiply};
 use super::operand::{Matrix, Operand};
 use crate::cpu::unary::Function;
+use crate::cuda::Accumulate;
 use crate::dispatch::TensorOp;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
 use crate::dtype::DType;
@@ -17,13 +20,26 @@ use crate::ops::linear::Linear;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
+/// Whether layers over bf16 are computed in it: on tensor cores, which read and write it.
+fn reads_bf16(precision: Precision, inputs: &[&Tensor]) -> bool {
+    let sizes: Vec<usize> = inputs.iter().map(|input| input.elements()).collect();
+    inputs[0].dtype() == DType::BF16
+        && device_of("linear", inputs[0]).is_ok_and(|device| is_bf16(precision, &sizes, &device))
+}
+
 impl CudaOp for Linear {
     type Arity = Vec<()>;
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        reads_bf16(self.precision, inputs)
+    }
+
     fn forward(&self, inputs: Vec<&Tensor>, recorded: bool) -> Result<GpuOutput> {
-        let (op, layers) = (self.name(), Layers { precision: self.precision, gelu: self.gelu, dtype: DType::F32 });
-        check_f32(op, &inputs)?;
-        let (output, kept) = layers.forward(op, inputs[0], &inputs[1..], recorded)?;
+        let (op, x, parameters) = (self.name(), inputs[0], &inputs[1..]);
+        check_f32(op, parameters)?;
+        check_float(op, x)?;
+        let layers = Layers { precision: self.precision, gelu: self.gelu, dtype: x.dtype() };
+        let (output, kept) = layers.forward(op, x, parameters, recorded)?;
         Ok(GpuOutput::of_any(output, move |dy, slots| {
             let mut slots = slots.into_iter();
             let dx = slots.next().unwrap_or_else(|| unreachable!("the input comes first"));
@@ -36,14 +52,21 @@ impl CudaOp for Linear {
 impl CudaOp for FeedForward {
     type Arity = [(); 5];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        reads_bf16(self.precision, inputs)
+    }
+
     fn forward(&self, [x, w1, b1, w2, b2]: [&Tensor; 5], recorded: bool) -> Result<GpuOutput> {
         let (op, precision) = (self.name(), self.precision);
-        check_f32(op, &[x, w1, b1, w2, b2])?;
-        let sizes = [x.elements(), w1.elements(), w2.elements()];
-        let dtype = type_between(op, precision, sizes, &device_of(op, x)?)?;
-        let layers = Layers { precision, gelu: Some(self.gelu), dtype };
+        check_f32(op, &[w1, b1, w2, b2])?;
+        check_float(op, x)?;
+        let dtype = x.dtype();
+        let sizes = [x, w1, w2].map(Tensor::elements);
+        // What lies between the products is only read by products and by GELU.
+        let between = if is_bf16(precision, &sizes, &device_of(op, x)?) { DType::BF16 } else { dtype };
+        let layers = Layers { precision, gelu: Some(self.gelu), dtype: between };
         let (hidden, mut inner) = layers.forward(op, x, &[w1, b1], recorded)?;
-        let layers = Layers { precision, gelu: None, dtype: DType::F32 };
+        let layers = Layers { precision, gelu: None, dtype };
         let (output, outer) = layers.forward(op, &hidden, &[w2, b2], recorded)?;
         Ok(GpuOutput::new(output, move |dy, [dx, dw1, db1, dw2, db2]| {
             let dy = OutputGradient::new(op, precision, dy, None)?;
@@ -133,7 +156,7 @@ impl Kept {
     ) -> Result<()> {
         let dy = match &self.pre_activation {
             Some((u, gelu)) => {
-                let du = fresh(op, dy.shape(), DType::F32, &device_of(op, &dy)?)?;
+                let du = fresh(op, dy.shape(), dy.dtype(), &device_of(op, &dy)?)?;
                 unary_backward(op, Function::from(*gelu) as i32, u, &dy, &du, false)?;
                 du
             }
@@ -152,7 +175,16 @@ impl Kept {
         parameters: impl Iterator<Item = (Slot<'a>, Slot<'a>)>,
     ) -> Result<()> {
         let Kept { x, weights, precision, .. } = self;
+        let device = device_of(op, dy)?;
         let mut dx = dx.open()?;
+        let parameters: Vec<_> = parameters.collect();
+        let rows = Rows::of(sums.as_ref().unwrap_or(dy));
+        // The sums of several layers have their first step in common.
+        let few = match parameters.iter().filter(|(_, db)| db.is_needed()).count() {
+            0 | 1 => None,
+            _ => summed_to_few(op, &device, rows)?,
+        };
+        let rows = few.as_ref().map_or(rows, Rows::of);
         let mut start = 0;
         for (at, (weight, (dw, db))) in weights.iter().zip(parameters).enumerate() {
             let outputs = weight.matrix().rows;
@@ -161,7 +193,8 @@ impl Kept {
                 let (add, to) = (dx.accumulates() || at > 0, Matrix::of(dx.tensor()));
                 multiply(op, precision, of_layer, weight.matrix(), to, Epilogue::Plain, add)?;
             }
-            write_column_sums(op, Matrix::of(sums.as_ref().unwrap_or(dy)).columns(start, outputs), db)?;
+            let rows = rows.columns(start, outputs);
+            write_gradient(db, |to, add| add_rows(op, &device, rows, pointer(to), Accumulate::gradient(add)))?;
             if let Some(mut dw) = dw.open()? {
                 let (add, to) = (dw.accumulates(), Matrix::of(dw.tensor()));
                 multiply(op, precision, of_layer.transposed(), x.matrix(), to, Epilogue::Plain, add)?;
