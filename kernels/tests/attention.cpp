@@ -121,7 +121,6 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
     Device::check(device.launch((name + kernel).c_str(), {x, unsigned(heads), z}, 128, shared, arguments),
                   what + name);
   };
-  launch("attention_deltas_", unsigned(tokens + 3) / 4, 1, 0, {&backward, deltas.argument()});
   unsigned blocks = (longest + 63) / 64, sequences = unsigned(lengths.size());
   launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
   launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytemuck::{NoUninit, Zeroable, bytes_of};
+use bytemuck::{NoUninit, Zeroable};
 
 use super::arguments::{KernelDropout, device_of, floats, fresh, int, pointer, write_gradient};
 use super::scaled::{Narrow, Scale, in_f16, of_scale};
@@ -150,7 +150,6 @@ struct BackwardArguments {
 struct OnTensorCores {
     narrow: Narrow,
     forward: &'static str,
-    deltas: &'static str,
     dq: &'static str,
     dkv: &'static str,
 }
@@ -160,7 +159,6 @@ macro_rules! kernels {
         OnTensorCores {
             narrow: $narrow,
             forward: concat!("attention_forward_", $of),
-            deltas: concat!("attention_deltas_", $of),
             dq: concat!("attention_dq_", $of),
             dkv: concat!("attention_dkv_", $of),
         }
@@ -282,13 +280,11 @@ impl Attention {
             padding: 0,
         };
         let launch = |name| Launch::new(device, op, "attention_backward", name);
-        let (rows, shared) = ([qkv.size(0).div_ceil(WARPS), self.heads, 1], 4 * TILE * self.head_size * 2);
-        let (elements, written) = (qkv.size(0) * hidden, output.dtype().size() * (1 + usize::from(add)));
-        launch(kernels.deltas)
-            .moves(elements * (2 + output.dtype().size()))
-            .grid(rows)
-            .with_all(&[bytes_of(&arguments), bytes_of(&pointer(&deltas))])?;
-        let dq = launch(kernels.dq).moves(elements * (4 * 2 + written)).computes(3 * self.operations());
+        let shared = 4 * TILE * self.head_size * 2;
+        let (elements, of_result) = (qkv.size(0) * hidden, output.dtype().size());
+        let written = of_result * (1 + usize::from(add));
+        // It reads the output, too, for the deltas, which the other one reads.
+        let dq = launch(kernels.dq).moves(elements * (4 * 2 + of_result + written)).computes(3 * self.operations());
         dq.grid(self.tiles()).shared(shared).with(&arguments)?;
         let dkv = launch(kernels.dkv).moves(elements * (4 * 2 + 2 * written)).computes(4 * self.operations());
         dkv.grid(self.tiles()).shared(shared + 512).with(&arguments)

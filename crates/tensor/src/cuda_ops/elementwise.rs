@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use super::arguments::{check_f32, device_of, floats, fresh, kernel_for, pointer, write_gradient};
+use super::arguments::{check_f32, check_float, device_of, floats, fresh, kernel_for, pointer, write_gradient};
 use crate::cpu::unary::Saved;
 use crate::cuda::copy::{KernelLayout, merged};
 use crate::cuda::{Launch, Pointer};
@@ -34,12 +34,16 @@ struct ZipArguments {
 impl CudaOp for Pairwise {
     type Arity = [(); 2];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
         let op = self.name();
         let [la, lb] = self.broadcast([a, b])?;
-        check_f32(op, &[a, b])?;
+        check_float(op, a)?;
         let device = device_of(op, a)?;
-        let to = fresh(op, &la.shape, DType::F32, &device)?;
+        let to = fresh(op, &la.shape, a.dtype(), &device)?;
         let [of_a, of_b] = merged(op, [&la, &lb])?;
         let count = to.elements();
         let arguments = ZipArguments {
@@ -52,7 +56,8 @@ impl CudaOp for Pairwise {
             of_a,
             of_b,
         };
-        Launch::new(&device, op, FILE, "zip_f32").moves(12 * count).over(count).with(&arguments)?;
+        let name = kernel_for(a.dtype(), ["zip_f32", "zip_bf16"]);
+        Launch::new(&device, op, FILE, name).moves(3 * a.dtype().size() * count).over(count).with(&arguments)?;
         let kept = self.keeps([a, b], &to)?;
         Ok(GpuOutput::Operation(to, kept))
     }
@@ -152,9 +157,13 @@ const SHIFT: i32 = 9;
 impl CudaOp for Scalar {
     type Arity = [(); 1];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let op = self.name();
-        let y = fresh(op, x.shape(), DType::F32, &device_of(op, x)?)?;
+        let y = fresh(op, x.shape(), x.dtype(), &device_of(op, x)?)?;
         match *self {
             Scalar::Shift(value) => {
                 unary(op, SHIFT, value, x, &y, false)?;
