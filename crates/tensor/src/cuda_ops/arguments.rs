@@ -11,7 +11,7 @@ use crate::dropout::RowCoordinate;
 use crate::dtype::DType;
 use crate::element::wrong_dtype;
 use crate::error::{Error, Result};
-use crate::gradients::Slot;
+use crate::gradients::{Destination, Slot};
 use crate::storage::Storage;
 use crate::tensor::Tensor;
 
@@ -90,6 +90,13 @@ pub(super) fn write_gradient(slot: Slot<'_>, launch: impl FnOnce(&Tensor, bool) 
     let Some(mut gradient) = slot.open()? else { return Ok(()) };
     let add = gradient.accumulates();
     launch(gradient.tensor(), add)
+}
+
+/// Returns the place of a gradient, if it is needed, and whether to add to it.
+pub(super) fn place<'d>(destination: &'d mut Option<Destination<'_>>) -> Option<(&'d Tensor, bool)> {
+    let destination = destination.as_mut()?;
+    let add = destination.accumulates();
+    Some((destination.tensor(), add))
 }
 
 /// Returns a count as a C `int`.

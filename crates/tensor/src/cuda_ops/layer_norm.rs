@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytemuck::NoUninit;
 
-use super::arguments::{KernelDropout, coordinates, device_of, f32s, floats, fresh, int, kernel_for, pointer};
+use super::arguments::{KernelDropout, coordinates, device_of, f32s, floats, fresh, int, kernel_for, place, pointer};
 use super::column_sums::{Rows, add_rows, summed_to_few};
 use crate::cuda::{Accumulate, CudaDevice, DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
@@ -13,7 +13,7 @@ use crate::dispatch::gpu::{CudaOp, GpuOutput};
 use crate::dropout::Dropout;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::gradients::{Destination, Slot};
+use crate::gradients::Slot;
 use crate::layout::rows_and_width;
 use crate::ops::layer_norm::{LayerNorm, ResidualLayerNorm};
 use crate::storage::Storage;
@@ -63,13 +63,6 @@ impl CudaOp for ResidualLayerNorm {
             backward.launch(&dy, [place(&mut dresidual), place(&mut dx)], [dgamma, dbeta])
         }))
     }
-}
-
-/// The place of a gradient, and whether to add to it.
-fn place<'d>(destination: &'d mut Option<Destination<'_>>) -> Option<(&'d Tensor, bool)> {
-    let destination = destination.as_mut()?;
-    let add = destination.accumulates();
-    Some((destination.tensor(), add))
 }
 
 /// The input of a normalisation: `x`, or a residual plus `x` with dropout.

@@ -22,6 +22,7 @@ pub(crate) mod optimizer;
 mod pooling;
 mod scaled;
 mod softmax;
+mod stacked;
 
 use std::any::Any;
 
