@@ -71,6 +71,39 @@ fn bf16_and_f16_learn_alike() -> Result {
     Ok(())
 }
 
+/// In bf16, the encoder computes in tensors of bf16. Nobody outside sees them, and adapters, frozen parameters and recomputed layers
+/// work with them.
+#[test]
+fn the_encoder_is_bf16_inside() -> Result {
+    let Some(gpu) = gpu() else { return Ok(()) };
+    if !gpu.supports(Precision::Bf16) {
+        return Ok(());
+    }
+    let mut model = BertForSequenceClassification::new(&BertConfig::tiny(50), &gpu, 1)?;
+    model.add_adapters(&LoraConfig::new(4).targets(["query", "value", "dense"]), 2)?;
+    let batch = Batch::packed((0..40).map(|i| i * 7 % 50).collect(), vec![0; 40], Sequences::new(&[33, 7])?)?;
+    let gradients = |model: &BertForSequenceClassification, precision: Precision| -> Result<Vec<f32>> {
+        let mode = Mode::Train { seed: 1, step: 1 };
+        let hidden = precision.scope(|| model.bert().forward(&batch, mode))?;
+        assert_eq!(hidden.dtype(), DType::F32);
+        let gradients = hidden.exp()?.mean_all()?.backward()?;
+        let trained = model.named_parameters().into_iter().filter_map(|(_, parameter)| gradients.get(&parameter));
+        let values = trained.map(|gradient| Ok(gradient.to_vec::<f32>()?)).collect::<Result<Vec<_>>>()?;
+        Ok(values.concat())
+    };
+    let expected = gradients(&model, Precision::F32)?;
+    let found = gradients(&model, Precision::Bf16)?;
+    let largest = expected.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+    let worst = largest_difference(&found, &expected) / f64::from(largest);
+    println!("gradients in bf16: {worst:.1e} of the largest");
+    assert!(expected.len() > 1000 && worst > 0.0 && worst < 3e-2, "{worst}");
+    model.bert_mut().encoder.gradient_checkpointing = true;
+    assert!(gradients(&model, Precision::Bf16)? == found, "recomputed layers have other gradients");
+    let hidden = Precision::Bf16.scope(|| model.bert().hidden(&batch))?;
+    assert!(hidden.states.iter().chain(hidden.attentions.iter().flatten()).all(|state| state.dtype() == DType::F32));
+    Ok(())
+}
+
 /// f16 has a range of 30 powers of two. Because each operand has its own scale, operands may be anywhere in the range
 /// of f32.
 #[test]

@@ -9,6 +9,15 @@
 #include "reduce.cuh"
 #include "vector.cuh"
 
+// The type of outputs and gradients: that of bf16 operands, which has the range of f32, and f32 for those in f16, which are scaled.
+template <class T> struct ResultOf {
+  using Type = float;
+};
+template <> struct ResultOf<bf16> {
+  using Type = bf16;
+};
+template <class T> using Result = typename ResultOf<T>::Type;
+
 // The sequences of a batch.
 struct Sequences {
   const uint32_t* starts;   // [sequences + 1]

@@ -11,25 +11,16 @@
 template <class T> struct BackwardArguments {
   const T *q, *k, *v, *d_o;
   const float *scale_qkv, *scale_do;
-  const float *o, *log_sums, *deltas;  // [T, N D], [N, T], [N, T]
-  float *dq, *dk, *dv;
+  const Result<T>* o;     // [T, N D]
+  const float* log_sums;  // [N, T]
+  float* deltas;          // [N, T], written by the kernel of dQ, which goes first
+  Result<T> *dq, *dk, *dv;
   Sequences sequences;
   int row_qkv, row_o, row_dqkv, tokens;
   float scale;
   Dropout dropout;
   int add;  // adds to dq, dk and dv instead of overwriting them
 };
-
-// deltas [N, T]: for each row the sum of O dO, in the scale of the stored dO and V. A warp handles a row of a head.
-template <int D, class T> DEVICE void attention_deltas(const BackwardArguments<T>& a, float* deltas) {
-  int row = int(blockIdx.x) * 4 + int(threadIdx.x) / 32, lane = threadIdx.x % 32, head = blockIdx.y;
-  if (row >= a.tokens) return;
-  size_t offset = size_t(row) * a.row_o + head * D;
-  float sum = 0;
-  for (int d = lane; d < D; d += 32) sum += a.o[offset + d] * to_f32(a.d_o[offset + d]);
-  sum = warp_sum(sum);
-  if (lane == 0) deltas[size_t(head) * a.tokens + row] = sum / scale_at(a.scale_qkv);
-}
 
 // The product of 16 rows of `left`, from 16 `warp` on, and 16 rows of `right`, from `at` on, both [.., D]: two groups of eight
 // columns.
@@ -61,20 +52,16 @@ template <int D, class T> DEVICE void add_product(float (&sums)[D / 8][4], const
 }
 
 // Writes a warp's 16 rows of a gradient, times `factor`, or adds them to those in memory.
-template <int D>
-DEVICE void write_rows(float* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor, int add) {
+template <int D, class R>
+DEVICE void write_rows(R* to, const float (&sums)[D / 8][4], int first, int length, int row, float factor, int add) {
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     int at = first + lane / 4 + 8 * r;
     if (at >= length) continue;
-    float2* pairs = reinterpret_cast<float2*>(to + size_t(at) * row);
+    R* pairs = to + size_t(at) * row + lane % 4 * 2;
 #pragma unroll
-    for (int d = 0; d < D / 8; d++) {
-      float2& pair = pairs[d * 4 + lane % 4];
-      float2 gradient = {sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor};
-      pair = add ? float2{__fadd_rn(pair.x, gradient.x), __fadd_rn(pair.y, gradient.y)} : gradient;
-    }
+    for (int d = 0; d < D / 8; d++) put(pairs + d * 8, {sums[d][2 * r] * factor, sums[d][2 * r + 1] * factor}, add);
   }
 }
 
@@ -94,7 +81,7 @@ template <int D> struct Head {
   }
 };
 
-// dQ of 64 queries. Keys and values arrive 64 at a time, in one buffer each: other blocks of the multiprocessor compute
+// dQ of 64 queries, and their D_i. Keys and values arrive 64 at a time, in one buffer each: other blocks of the multiprocessor compute
 // meanwhile.
 template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
@@ -106,13 +93,24 @@ template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a
   fetch_rows<D>(of_q, a.q + at.qkv, first, at.length, a.row_qkv);
   fetch_rows<D>(of_do, a.d_o + at.o, first, at.length, a.row_o);
   float sums[D / 8][4] = {}, log_sum[2], delta[2];
+  float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), to_log2 = a.scale * LOG2_E * scale_qkv * scale_qkv;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     int row = first + warp * 16 + lane / 4 + 8 * r;
-    log_sum[r] = row < at.length ? a.log_sums[at.statistics + row] * LOG2_E : 0.0f;
-    delta[r] = row < at.length ? a.deltas[at.statistics + row] : 0.0f;
+    bool inside = row < at.length;
+    log_sum[r] = inside ? a.log_sums[at.statistics + row] * LOG2_E : 0.0f;
+    delta[r] = 0;
+    // A row is spread over four lanes, in pairs of columns.
+    const Result<T>* o = a.o + at.o + size_t(row) * a.row_o + lane % 4 * 2;
+    const T* d_o = a.d_o + at.o + size_t(row) * a.row_o + lane % 4 * 2;
+    for (int d = 0; inside && d < D; d += 8)
+      delta[r] += to_f32(o[d]) * to_f32(d_o[d]) + to_f32(o[d + 1]) * to_f32(d_o[d + 1]);
+    delta[r] += __shfl_xor_sync(ALL_LANES, delta[r], 1);
+    delta[r] += __shfl_xor_sync(ALL_LANES, delta[r], 2);
+    // In the scale of the stored dO and V.
+    delta[r] /= scale_qkv;
+    if (inside && lane % 4 == 0) a.deltas[at.statistics + row] = delta[r];
   }
-  float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), to_log2 = a.scale * LOG2_E * scale_qkv * scale_qkv;
   for (int key = 0; key < at.length; key += 64) {
     __syncthreads();  // no thread still reads the previous keys
     fetch_rows<D>(of_k, a.k + at.qkv, key, at.length, a.row_qkv);
@@ -230,8 +228,6 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
   }                                                                                                                     \
   EMU_KERNEL(name##_##T##_##D)
 #define ATTENTION_BACKWARD(T, D)                                                                                        \
-  KERNEL(attention_deltas_##T##_##D)(BackwardArguments<T> a, float* deltas) { attention_deltas<D>(a, deltas); }         \
-  EMU_KERNEL(attention_deltas_##T##_##D)                                                                                \
   ATTENTION_BACKWARD_KERNEL(attention_dq, T, D)                                                                         \
   ATTENTION_BACKWARD_KERNEL(attention_dkv, T, D)
 ATTENTION_BACKWARD(f16, 32)

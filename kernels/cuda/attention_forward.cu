@@ -4,13 +4,14 @@
 // A block handles 64 queries of a head, a warp 16 of them. Keys and values arrive 64 at a time, in two buffers each, so
 // that the next ones are fetched while these are used. The softmax is online: each row keeps its largest score so far
 // and the sum of exponentials relative to it, and both the sum and the output are rescaled whenever the largest score
-// grows. The logarithm of each row's sum is kept for backward. Inputs are bf16 or f16, outputs and sums f32.
+// grows. The logarithm of each row's sum is kept for backward. Inputs are bf16 or f16, sums are f32. The output is bf16 if the
+// inputs are, else f32, because f16 has not its range.
 #include "attention.cuh"
 
 template <class T> struct AttentionArguments {
   const T *q, *k, *v;
   const float* scale_qkv;
-  float* o;
+  Result<T>* o;
   float* log_sums;  // [N, T]
   Sequences sequences;
   int row_qkv, row_o, tokens;
@@ -134,10 +135,9 @@ template <int D, class T> DEVICE void attention_forward(const AttentionArguments
     int row = first + warp * 16 + lane / 4 + 8 * r;
     if (row >= length) continue;
     float factor = kept / sum[r] * scale_qkv;
-    float2* to = reinterpret_cast<float2*>(a.o + size_t(start + row) * a.row_o + head * D);
+    Result<T>* to = a.o + size_t(start + row) * a.row_o + head * D + lane % 4 * 2;
 #pragma unroll
-    for (int d = 0; d < D / 8; d++)
-      to[d * 4 + lane % 4] = float2{output[d][2 * r] * factor, output[d][2 * r + 1] * factor};
+    for (int d = 0; d < D / 8; d++) store(to + d * 8, {output[d][2 * r] * factor, output[d][2 * r + 1] * factor});
     if (lane % 4 == 0) a.log_sums[size_t(head) * a.tokens + start + row] = largest[r] * LN_2 + logf(sum[r]);
   }
 }

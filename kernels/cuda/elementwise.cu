@@ -54,9 +54,9 @@ COPY(f16_f16, f16, f16)
 COPY(f16_bf16, f16, bf16)
 COPY(bf16_f16, bf16, f16)
 
-struct ZipArguments {
-  const float *a, *b;
-  float* to;
+template <class T> struct ZipArguments {
+  const T *a, *b;
+  T* to;
   uint64_t count;
   Binary op;
   int add;
@@ -76,13 +76,16 @@ DEVICE float value_of(Binary op, float x, float y) {
     default: return x == y ? 1.0f : 0.0f;
   }
 }
-KERNEL(zip_f32)(ZipArguments a) {
+template <class T> DEVICE void zip(const ZipArguments<T>& a) {
   uint64_t i = thread_index();
   if (i >= a.count) return;
-  float x = a.a[place(a.of_a, i)], y = a.b[place(a.of_b, i)];
+  float x = to_f32(a.a[place(a.of_a, i)]), y = to_f32(a.b[place(a.of_b, i)]);
   put(a.to + i, value_of(a.op, x, y), a.add);
 }
+KERNEL(zip_f32)(ZipArguments<float> a) { zip(a); }
 EMU_KERNEL(zip_f32)
+KERNEL(zip_bf16)(ZipArguments<bf16> a) { zip(a); }
+EMU_KERNEL(zip_bf16)
 
 DEVICE float value_of(Unary op, float x, float number) {
   switch (op) {
@@ -156,7 +159,6 @@ template <class T> DEVICE void unary_backward(const UnaryBackward<T>& a) {
 KERNEL(unary_backward_f32)(UnaryBackward<float> a) { unary_backward(a); }
 EMU_KERNEL(unary_backward_f32)
 
-// Nothing launches these yet: they are for activations in bf16, such as the pooler's tanh.
 KERNEL(unary_bf16)(UnaryArguments<bf16> a) { unary(a); }
 EMU_KERNEL(unary_bf16)
 KERNEL(unary_backward_bf16)(UnaryBackward<bf16> a) { unary_backward(a); }

@@ -60,18 +60,18 @@ template <class T> DEVICE void gather(const GatherArguments<T>& a) {
 // Sums rows of dz. A block sums a segment: the rows that `order` lists from starts[block] to starts[block + 1], or dz itself has
 // there if `order` is null. If rows[block] has its highest bit, the sum becomes the row of `partials` that the other bits name, else
 // it is added to that row of a gradient.
-template <class T> struct ScatterArguments {
+template <class T, class G> struct ScatterArguments {
   const T* dz;
   const uint32_t *order, *starts, *rows;
-  float *gradient, *partials;
+  G* gradient;
+  float* partials;
   int width;
 };
-template <class T, int N> DEVICE void scatter_row(const ScatterArguments<T>& a) {
+template <int N, class T, class G> DEVICE void scatter_row(const ScatterArguments<T, G>& a) {
   // Rows that are loaded before the first is added.
   constexpr int at_once = 4;
   constexpr uint32_t partial = 1u << 31;
   uint32_t start = a.starts[blockIdx.x], end = a.starts[blockIdx.x + 1], row = a.rows[blockIdx.x];
-  float* to = row & partial ? a.partials + size_t(row - partial) * a.width : a.gradient + size_t(row) * a.width;
   for (int column = threadIdx.x * N; column < a.width; column += blockDim.x * N) {
     float sum[N] = {};
     for (uint32_t i = start; i < end; i += at_once) {
@@ -83,28 +83,34 @@ template <class T, int N> DEVICE void scatter_row(const ScatterArguments<T>& a) 
       for (int j = 0; j < at_once; j++)
         for (int k = 0; k < N && i + j < end; k++) sum[k] += loaded[j][k];
     }
+    // A gradient may start at any element.
 #pragma unroll
-    for (int k = 0; k < N; k++) to[column + k] = row & partial ? sum[k] : to[column + k] + sum[k];
+    for (int k = 0; k < N; k++) {
+      if (row & partial)
+        a.partials[size_t(row - partial) * a.width + column + k] = sum[k];
+      else
+        put(a.gradient + size_t(row) * a.width + column + k, sum[k], 1);
+    }
   }
 }
-template <class T> DEVICE void scatter_sums(const ScatterArguments<T>& a) {
+template <class T, class G> DEVICE void scatter_sums(const ScatterArguments<T, G>& a) {
   if (a.width % 4 == 0)
-    scatter_row<T, 4>(a);
+    scatter_row<4>(a);
   else
-    scatter_row<T, 1>(a);
+    scatter_row<1>(a);
 }
 
 KERNEL(embed_f32)(EmbeddingArguments<float> a) { embed(a); }
 EMU_KERNEL(embed_f32)
 KERNEL(gather_f32)(GatherArguments<float> a) { gather(a); }
 EMU_KERNEL(gather_f32)
-KERNEL(scatter_sums_f32)(ScatterArguments<float> a) { scatter_sums(a); }
-EMU_KERNEL(scatter_sums_f32)
-
-// Nothing launches these yet: they are for activations in bf16.
-KERNEL(embed_bf16)(EmbeddingArguments<bf16> a) { embed(a); }
-EMU_KERNEL(embed_bf16)
 KERNEL(gather_bf16)(GatherArguments<bf16> a) { gather(a); }
 EMU_KERNEL(gather_bf16)
-KERNEL(scatter_sums_bf16)(ScatterArguments<bf16> a) { scatter_sums(a); }
-EMU_KERNEL(scatter_sums_bf16)
+
+// Named after the types of dz and of the gradient. Sums of segments are f32, and so is what is read of them.
+#define SCATTER_SUMS(name, T, G)                                            \
+  KERNEL(scatter_sums_##name)(ScatterArguments<T, G> a) { scatter_sums(a); } \
+  EMU_KERNEL(scatter_sums_##name)
+SCATTER_SUMS(f32_f32, float, float)
+SCATTER_SUMS(bf16_bf16, bf16, bf16)
+SCATTER_SUMS(f32_bf16, float, bf16)

@@ -146,9 +146,10 @@ template <class T> struct BackwardArguments {
   int rows, width;
 };
 
-// `sums` [2, width] belong to the warp, and each column to one lane.
+// `sums` [2, width] belong to the warp. A lane has N neighbouring columns at a time, whose sums lie width / N apart: so the lanes of a
+// warp meet in no bank.
 template <class T, int N> DEVICE void backward_row(const BackwardArguments<T>& a, int row, float* sums) {
-  int lane = threadIdx.x % 32;
+  int lane = threadIdx.x % 32, pieces = a.width / N;
   float mean = a.mean[row], rstd = a.rstd[row];
   const T* dy_row = a.dy + size_t(row) * a.width;
   const T* z_row = a.z + size_t(row) * a.width;
@@ -166,15 +167,15 @@ template <class T, int N> DEVICE void backward_row(const BackwardArguments<T>& a
     }
     use(dy, h, w);
   };
-  for (int column = lane * N; column < a.width; column += 32 * N)
-    each(column, [&](const float (&dy)[N], const float (&h)[N], const float (&w)[N]) {
+  for (int piece = lane; piece < pieces; piece += 32)
+    each(piece * N, [&](const float (&dy)[N], const float (&h)[N], const float (&w)[N]) {
 #pragma unroll
       for (int i = 0; i < N; i++) {
         of_w += w[i];
         of_wh += w[i] * h[i];
         if (sums) {
-          sums[column + i] += dy[i] * h[i];
-          sums[a.width + column + i] += dy[i];
+          sums[i * pieces + piece] += dy[i] * h[i];
+          sums[a.width + i * pieces + piece] += dy[i];
         }
       }
     });
@@ -199,7 +200,7 @@ template <class T, int N> DEVICE void backward_row(const BackwardArguments<T>& a
 }
 
 // A block has one warp or more; `sums` needs shared memory for [warps, 2, width] floats.
-template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
+template <class T, int N> DEVICE void backward_rows(const BackwardArguments<T>& a) {
   SHARED_MEMORY(memory);
   float* all = reinterpret_cast<float*>(memory);
   int warp = int(threadIdx.x) / 32, warps = int(blockDim.x) / 32;
@@ -209,19 +210,27 @@ template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
     __syncthreads();
   }
   int first = int(blockIdx.x) * ROWS, end = min(first + ROWS, a.rows);
-  for (int row = first + warp; row < end; row += warps) {
-    if (a.width % PER_16_BYTES<T> == 0)
-      backward_row<T, PER_16_BYTES<T>>(a, row, own);
-    else
-      backward_row<T, 1>(a, row, own);
-  }
+  for (int row = first + warp; row < end; row += warps) backward_row<T, N>(a, row, own);
   if (!a.sums) return;
   __syncthreads();
-  for (int i = threadIdx.x; i < 2 * a.width; i += blockDim.x) {
-    float sum = 0;
-    for (int w = 0; w < warps; w++) sum += all[w * 2 * a.width + i];
-    a.sums[size_t(blockIdx.x) * 2 * a.width + i] = sum;
+  int pieces = a.width / N;
+  float* to = a.sums + size_t(blockIdx.x) * 2 * a.width;
+  for (int at = threadIdx.x; at < 2 * pieces; at += blockDim.x) {
+    int start = at < pieces ? 0 : a.width, piece = at < pieces ? at : at - pieces;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      float sum = 0;
+      for (int w = 0; w < warps; w++) sum += all[w * 2 * a.width + start + i * pieces + piece];
+      to[start + piece * N + i] = sum;
+    }
   }
+}
+
+template <class T> DEVICE void backward(const BackwardArguments<T>& a) {
+  if (a.width % PER_16_BYTES<T> == 0)
+    backward_rows<T, PER_16_BYTES<T>>(a);
+  else
+    backward_rows<T, 1>(a);
 }
 
 KERNEL(layer_norm_forward_f32)(ForwardArguments<float> a) { forward(a); }
@@ -229,22 +238,29 @@ EMU_KERNEL(layer_norm_forward_f32)
 KERNEL(layer_norm_backward_f32)(BackwardArguments<float> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_f32)
 
-// Nothing launches these yet: they are for activations in bf16.
 KERNEL(layer_norm_forward_bf16)(ForwardArguments<bf16> a) { forward(a); }
 EMU_KERNEL(layer_norm_forward_bf16)
 KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_bf16)
 
 // sums [grid.y, width] = the sums of every `summed` rows of `parts` [count, stride], in their order. A thread sums a column. Other
-// operations use this kernel too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
-KERNEL(column_sums_f32)(const float* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {
+// operations use these kernels too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
+template <class T>
+DEVICE void column_sums(const T* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {
   int column = blockIdx.x * blockDim.x + threadIdx.x;
   if (column >= width) return;
   int first = blockIdx.y * summed, end = min(first + summed, count);
   float* to = sums + size_t(blockIdx.y) * width + column;
   float sum = accumulate == Accumulate::Continue ? *to : 0.0f;
-#pragma unroll 8
-  for (int part = first; part < end; part++) sum += parts[size_t(part) * stride + column];
+  // The loads of an iteration are in flight together: 32 bytes.
+#pragma unroll 32 / sizeof(T)
+  for (int part = first; part < end; part++) sum += to_f32(parts[size_t(part) * stride + column]);
   put(to, sum, accumulate == Accumulate::Add);
 }
-EMU_KERNEL(column_sums_f32)
+#define COLUMN_SUMS(name, T)                                                                                                \
+  KERNEL(name)(const T* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {          \
+    column_sums(parts, sums, count, summed, stride, width, accumulate);                                                     \
+  }                                                                                                                         \
+  EMU_KERNEL(name)
+COLUMN_SUMS(column_sums_f32, float)
+COLUMN_SUMS(column_sums_bf16, bf16)

@@ -16,6 +16,14 @@ template <class V, class T> DEVICE V* vector_at(T* at) {
 
 DEVICE void load(float (&to)[1], const float* from) { to[0] = *from; }
 DEVICE void load(float (&to)[1], const bf16* from) { to[0] = to_f32(*from); }
+DEVICE void load(float (&to)[2], const float* from) {
+  float2 two = *vector_at<const float2>(from);
+  to[0] = two.x, to[1] = two.y;
+}
+DEVICE void load(float (&to)[2], const bf16* from) {
+  uint32_t pair = *vector_at<const uint32_t>(from);
+  to[0] = __uint_as_float(pair << 16), to[1] = __uint_as_float(pair & 0xffff0000u);
+}
 DEVICE void load(float (&to)[4], const float* from) {
   float4 four = *vector_at<const float4>(from);
   to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
@@ -45,6 +53,8 @@ DEVICE void load(float (&to)[8], const float* from) {
 DEVICE void store(float* to, const float (&from)[1]) { *to = from[0]; }
 DEVICE void store(bf16* to, const float (&from)[1]) { *to = to_bf16(from[0]); }
 DEVICE void store(f16* to, const float (&from)[1]) { *to = to_f16(from[0]); }
+DEVICE void store(float* to, const float (&from)[2]) { *vector_at<float2>(to) = float2{from[0], from[1]}; }
+DEVICE void store(bf16* to, const float (&from)[2]) { *vector_at<uint32_t>(to) = pack_bf16(from[0], from[1]); }
 DEVICE void store(float* to, const float (&from)[4]) {
   *vector_at<float4>(to) = float4{from[0], from[1], from[2], from[3]};
 }

@@ -35,6 +35,9 @@ static bool is_kept(const Dropout& dropout, uint32_t sequence, int head, int que
 // more.
 template <class Type>
 static void run(const Device& device, int size, uint32_t threshold, const std::vector<uint32_t>& lengths, bool masked = false) {
+  // The type of the output and of gradients.
+  using Result = std::conditional_t<std::is_same_v<Type, Bf16>, Bf16, F32>;
+  using R = typename Result::Stored;
   std::string kernel = Type::NAME + std::string("_") + std::to_string(size);
   std::string what = std::string(Type::NAME) + ", heads of " + std::to_string(size) + ", threshold " + std::to_string(threshold) + ": ";
   int heads = 2;
@@ -94,7 +97,8 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
           }
       }
   Array<uint16_t> of_qkv(device, qkv);
-  Array<float> of_scales(device, scales), of_o(device, output.size()), of_log_sums(device, log_sums.size());
+  Array<float> of_scales(device, scales), of_log_sums(device, log_sums.size());
+  Array<R> of_o(device, output.size());
   Array<uint32_t> of_starts(device, starts), of_numbers(device, numbers);
   Pointer q = of_qkv.pointer, step = Pointer(heads * size * 2);
   Forward forward = {q, q + step, q + 2 * step, of_scales.pointer, of_o.pointer, of_log_sums.pointer, of_starts.pointer,
@@ -103,30 +107,35 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
   Device::check(device.launch(("attention_forward_" + kernel).c_str(), {(longest + 63) / 64, unsigned(heads), unsigned(lengths.size())}, 128,
                               unsigned(5 * 64 * size * 2), {&forward}),
                 what);
-  expect_near(widened<F32>(of_o.values()), output, Type::TOLERANCE, what + "output");
+  expect_near(widened<Result>(of_o.values()), output, Type::TOLERANCE, what + "output");
   expect_near(widened<F32>(of_log_sums.values()), log_sums, 1e-5, what + "log_sums");
 
   Array<uint16_t> of_do(device, d_o);
-  Array<float> deltas(device, log_sums.size()), of_gradients(device, gradients.size());
-  Pointer dq = of_gradients.pointer, scale_qkv = of_scales.pointer;
+  Array<float> deltas(device, log_sums.size());
+  Array<R> of_gradients(device, gradients.size());
+  Pointer dq = of_gradients.pointer, of_third = Pointer(heads * size * int(sizeof(R))), scale_qkv = of_scales.pointer;
   Backward backward = {q, q + step, q + 2 * step, of_do.pointer, scale_qkv, scale_qkv + 4, of_o.pointer,
-                       of_log_sums.pointer, deltas.pointer, dq, dq + 2 * step, dq + 4 * step, of_starts.pointer, of_numbers.pointer, row, row_o, row, tokens, float(scale),
+                       of_log_sums.pointer, deltas.pointer, dq, dq + of_third, dq + 2 * of_third, of_starts.pointer, of_numbers.pointer, row, row_o, row, tokens, float(scale),
                        dropout, 0};
   auto launch = [&](const std::string& name, unsigned x, unsigned z, unsigned shared, std::vector<void*> arguments) {
     Device::check(device.launch((name + kernel).c_str(), {x, unsigned(heads), z}, 128, shared, arguments),
                   what + name);
   };
-  launch("attention_deltas_", unsigned(tokens + 3) / 4, 1, 0, {&backward, deltas.argument()});
   unsigned blocks = (longest + 63) / 64, sequences = unsigned(lengths.size());
   launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
   launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});
-  expect_near(widened<F32>(of_gradients.values()), gradients, Type::TOLERANCE, what + "gradients");
-  std::vector<float> before = normal<F32>(gradients.size(), 3);
-  Array<float> added(device, before);
-  backward.dq = added.pointer, backward.dk = backward.dq + 2 * step, backward.dv = backward.dq + 4 * step, backward.add = 1;
+  expect_near(widened<Result>(of_gradients.values()), gradients, Type::TOLERANCE, what + "gradients");
+  std::vector<R> before = normal<Result>(gradients.size(), 3);
+  Array<R> added(device, before);
+  backward.dq = added.pointer, backward.dk = backward.dq + of_third, backward.dv = backward.dq + 2 * of_third, backward.add = 1;
   launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
   launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});
-  expect_added(added.values(), before, of_gradients.values(), what + "gradients");
+  if constexpr (std::is_same_v<Result, F32>) {
+    expect_added(added.values(), before, of_gradients.values(), what + "gradients");
+  } else {
+    for (size_t i = 0; i < gradients.size(); i++) gradients[i] += Result::widen(before[i]);
+    expect_near(widened<Result>(added.values()), gradients, Type::TOLERANCE, what + "added gradients");
+  }
 }
 
 int main(int count, char** arguments) {

@@ -131,6 +131,29 @@ static void run(const Device& device, int rows, int width, uint32_t threshold, b
   expect_near(widened<F32>(of_dbeta.values()), dbeta, Type::TOLERANCE, name + "dbeta");
 }
 
+// Sums of the columns of a part of a matrix, all rows at once and in groups.
+template <class Type> static void sums_of_columns(const Device& device, int rows, int stride, int width) {
+  auto x = normal<Type>(size_t(rows) * stride, 7);
+  std::vector<double> expected(width), in_groups(width);
+  for (int row = 0; row < rows; row++)
+    for (int column = 0; column < width; column++) expected[column] += Type::widen(x[size_t(row) * stride + column]);
+  Array<typename Type::Stored> of_x(device, x);
+  std::string name = std::string("column_sums_") + Type::NAME;
+  int summed = 20, accumulate = OVERWRITE, groups = (rows + summed - 1) / summed;
+  Array<float> whole(device, size_t(width)), parts(device, size_t(groups) * width);
+  auto launch = [&](Array<float>& to, int of_group, int blocks) {
+    Device::check(device.launch(name.c_str(), {unsigned(width + 127) / 128, unsigned(blocks), 1}, 128, 0,
+                                {of_x.argument(), to.argument(), &rows, &of_group, &stride, &width, &accumulate}),
+                  name);
+  };
+  launch(whole, rows, 1);
+  launch(parts, summed, groups);
+  std::vector<double> of_groups = widened<F32>(parts.values());
+  for (size_t i = 0; i < of_groups.size(); i++) in_groups[i % width] += of_groups[i];
+  expect_near(widened<F32>(whole.values()), expected, 5e-6, name);
+  expect_near(in_groups, expected, 5e-6, name + " of groups");
+}
+
 int main(int count, char** arguments) {
   try {
     Device device(count - 1, arguments + 1);
@@ -139,6 +162,10 @@ int main(int count, char** arguments) {
         run<F32>(device, rows, width, threshold, true);
         run<Bf16>(device, rows, width, threshold, true);
       }
+    for (int width : {3, 130}) {
+      sums_of_columns<F32>(device, 53, 141, width);
+      sums_of_columns<Bf16>(device, 53, 141, width);
+    }
     run<F32>(device, 6, 64, 0, false);
     run<Bf16>(device, 6, 3, 0, false);
     for (int width : {33, 768, 1400}) {

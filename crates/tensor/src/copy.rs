@@ -64,13 +64,13 @@ pub(crate) unsafe fn copy(op: &'static str, from: &Tensor, to: &Tensor) -> Resul
 /// # Safety
 /// As for [`copy`].
 pub(crate) unsafe fn add(op: &'static str, from: &Tensor, to: &Tensor) -> Result<()> {
+    if let Some(result) = on_gpu(op, from, to, true) {
+        return result;
+    }
     if to.dtype().is_half() {
         let sum = to.add(from)?;
         // SAFETY: the contract is the same, and `sum` has memory of its own.
         return unsafe { copy(op, &sum, to) };
-    }
-    if let Some(result) = on_gpu(op, from, to, true) {
-        return result;
     }
     let from = from.values()?;
     // SAFETY: nothing else accesses the elements of `to` by this function's contract.

@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::device::Device;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
-/// The precision of matrix products of f32 tensors. Parameters, activations, normalisations, softmax, losses and the
-/// optimizer are f32 in any case, except that in bf16 on a GPU the values between the two products of
-/// [`feed_forward`](crate::Tensor::feed_forward) are bf16 in memory.
+/// The precision of matrix products of f32 tensors. Parameters, normalisations, softmax, losses and the optimizer are f32 in
+/// any case, and so are activations, except in bf16 on a GPU, where those of a model's layers are
+/// [bf16 in memory](Precision::activations).
 ///
 /// On the CPU, operands are rounded on their way into a product, so no second copy of them exists. Processors with
 /// AVX512-BF16 (Zen 4 and later, Cooper Lake, Sapphire Rapids) multiply bf16 at twice the rate of f32; others multiply it at
@@ -61,6 +63,16 @@ impl Precision {
     /// Returns the precision that the current thread computes products in.
     pub fn current() -> Precision {
         CURRENT.get()
+    }
+
+    /// Returns the type that the activations of a model's layers, and the gradients between its operations, have in memory:
+    /// bf16 with [`Precision::Bf16`] on a GPU that multiplies it, f32 otherwise. Operations on bf16 tensors compute in f32, and
+    /// their parameters may be f32.
+    pub fn activations(self, device: &Device) -> DType {
+        match self {
+            Precision::Bf16 if !device.is_cpu() && device.supports(self) => DType::BF16,
+            _ => DType::F32,
+        }
     }
 
     /// Returns the precision for operands that have no scales for int8: all but those of linear layers.

@@ -151,10 +151,12 @@ impl BertModel {
         no_grad(|| {
             let mut hidden = Hidden { states: Vec::new(), attentions: Vec::new() };
             let rows = Rows::all(batch.sequences());
+            let dtype = self.embeddings.word_embeddings.weight.dtype();
             let last = self.watched(batch, &rows, Mode::Eval, |layer, x| {
-                hidden.states.push(x.clone());
+                let x = x.to_dtype(dtype)?;
                 let attention = &layer.attention.self_attention;
-                hidden.attentions.push(attention.weights(x, batch.sequences()).inside("attention")?);
+                hidden.attentions.push(attention.weights(&x, batch.sequences()).inside("attention")?);
+                hidden.states.push(x);
                 Ok(())
             });
             hidden.states.push(last.inside("bert")?);

@@ -1,6 +1,6 @@
 //! The encoder: a stack of layers, each an attention block and a feed-forward network.
 
-use cloze_tensor::{Inside as _, Sequences, Tensor, module, recompute};
+use cloze_tensor::{DType, Inside as _, Precision, Sequences, Tensor, module, recompute};
 
 use super::layers::{LayerNorm, Linear, feed_forward};
 use super::{AttentionBlock, Mode, Rows};
@@ -119,7 +119,8 @@ impl Encoder {
     }
 
     /// Computes `[R, H]` from the embeddings `[T, H]`; the last layer computes only the selected rows. Calls `watch`
-    /// with every layer and its input.
+    /// with every layer and its input. The input and the output of a layer have the type of
+    /// [activations](Precision::activations).
     pub(super) fn forward(
         &self,
         embeddings: Tensor,
@@ -128,7 +129,11 @@ impl Encoder {
         mode: Mode,
         mut watch: impl FnMut(&Layer, &Tensor) -> Result<()>,
     ) -> Result<Tensor> {
-        let mut x = embeddings;
+        let dtype = embeddings.dtype();
+        let mut x = match dtype {
+            DType::F32 => embeddings.to_dtype(Precision::current().activations(&embeddings.device()))?,
+            _ => embeddings,
+        };
         let all = Rows::all(sequences);
         for (index, layer) in self.layer.iter().enumerate() {
             let rows = if index + 1 == self.layer.len() { rows } else { &all };
@@ -138,6 +143,6 @@ impl Encoder {
             });
             x = step.inside(format_args!("encoder.layer.{index}"))?;
         }
-        Ok(x)
+        Ok(x.to_dtype(dtype)?)
     }
 }

@@ -34,7 +34,7 @@ fn varied(inputs: &[Input]) -> Vec<Input> {
 }
 
 fn tensors(inputs: &[Input], dtype: DType) -> Vec<Tensor> {
-    inputs.iter().map(|input| input.tensor_of(dtype)).collect()
+    inputs.iter().map(|input| input.tensor_of([dtype; 2])).collect()
 }
 
 fn largest(values: &[f64]) -> f64 {
@@ -60,22 +60,22 @@ pub(super) fn finite_differences(case: &Case) -> Result<(), String> {
     check_gradients(&inputs, &case.function).map_err(|error| error.to_string())
 }
 
-/// Compares results in `dtype` on `device` with results in f64 on the CPU.
-pub(super) fn narrow_types(case: &Case, dtype: DType, tolerance: f64, device: &Device) -> Result<(), String> {
+/// Compares results for inputs and parameters in `dtypes` on `device` with results in f64 on the CPU.
+pub(super) fn narrow_types(case: &Case, dtypes: [DType; 2], tolerance: f64, device: &Device) -> Result<(), String> {
     let inputs = varied(&case.inputs);
-    narrow_types_of(case, &inputs, dtype, tolerance, device)
+    narrow_types_of(case, &inputs, dtypes, tolerance, device)
 }
 
-/// Compares results in `dtype` on `device` with results in f64 on the CPU, for these inputs.
+/// As [`narrow_types`], for these inputs.
 pub(super) fn narrow_types_of(
     case: &Case,
     inputs: &[Input],
-    dtype: DType,
+    dtypes: [DType; 2],
     tolerance: f64,
     device: &Device,
 ) -> Result<(), String> {
     let expected = run(&case.function, &tensors(inputs, DType::F64)).map_err(|error| error.to_string())?;
-    let there = tensors(inputs, dtype).iter().map(|tensor| tensor.to_device(device)).collect::<Result<Vec<_>>>();
+    let there = inputs.iter().map(|input| input.tensor_of(dtypes).to_device(device)).collect::<Result<Vec<_>>>();
     let computed = there.and_then(|inputs| run(&case.function, &inputs)).map_err(|error| error.to_string())?;
     compare("output", &computed.output, &expected.output, tolerance * largest(&expected.output))?;
     let scale = expected.gradients.iter().map(|gradient| largest(gradient)).fold(0.0, f64::max);

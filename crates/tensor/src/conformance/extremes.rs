@@ -342,7 +342,7 @@ fn against_f64(device: &Device, what: &str) -> Vec<String> {
             if !device.supports(precision) || (is_f16 && !fits_f16) {
                 continue;
             }
-            let compared = || checks::narrow_types_of(&case, &case.inputs, dtype, tolerance, device);
+            let compared = || checks::narrow_types_of(&case, &case.inputs, [dtype; 2], tolerance, device);
             if let Err(message) = precision.scope(compared) {
                 failures.push(format!("{} of {dtype} in {precision}, {what}: {message}", case.label));
             }

@@ -10,6 +10,7 @@ use crate::tensor::Tensor;
 pub(crate) struct Input {
     shape: Vec<usize>,
     values: Vec<f64>,
+    is_parameter: bool,
 }
 
 /// Returns standard normal numbers, rounded to bf16 so that they are the same in all types.
@@ -18,7 +19,7 @@ pub(crate) fn normal(shape: &[usize]) -> Input {
     let mut stream = Stream::new(seed, Purpose::User, 0, 0, 0);
     let count: usize = shape.iter().product();
     let values = (0..count).map(|_| half::bf16::from_f64(stream.normal_pair()[0]).to_f64()).collect();
-    Input { shape: shape.to_vec(), values }
+    Input { shape: shape.to_vec(), values, is_parameter: false }
 }
 
 /// Returns numbers of about 0.5 to 2, for functions of positive numbers.
@@ -32,7 +33,8 @@ impl Input {
     /// Makes an input of these values, rounded to bf16.
     pub(crate) fn of(shape: &[usize], value: impl Fn(usize) -> f64) -> Input {
         let count: usize = shape.iter().product();
-        Input { shape: shape.to_vec(), values: (0..count).map(|at| half::bf16::from_f64(value(at)).to_f64()).collect() }
+        let values = (0..count).map(|at| half::bf16::from_f64(value(at)).to_f64()).collect();
+        Input { shape: shape.to_vec(), values, is_parameter: false }
     }
 
     /// Replaces the values for which `value` returns one.
@@ -41,6 +43,11 @@ impl Input {
             *x = value(at).map_or(*x, |value| half::bf16::from_f64(value).to_f64());
         }
         self
+    }
+
+    /// Makes this a parameter, such as a weight, which may be f32 beside inputs of two bytes.
+    pub(crate) fn parameter(self) -> Input {
+        Input { is_parameter: true, ..self }
     }
 
     pub(crate) fn shape(&self) -> &[usize] {
@@ -73,7 +80,8 @@ impl Input {
         Tensor::from_slice(&self.values, &self.shape, &Device::Cpu).expect("as many values as the shape says")
     }
 
-    pub(crate) fn tensor_of(&self, dtype: DType) -> Tensor {
-        self.tensor().to_dtype(dtype).expect("a float type")
+    /// Returns a tensor of this type, or for a parameter of the second one.
+    pub(crate) fn tensor_of(&self, [dtype, of_parameters]: [DType; 2]) -> Tensor {
+        self.tensor().to_dtype(if self.is_parameter { of_parameters } else { dtype }).expect("a float type")
     }
 }

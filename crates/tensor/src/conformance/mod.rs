@@ -4,7 +4,8 @@
 //!
 //! 1. the gradients in f64 with central finite differences, to 1e-6 of the largest gradient;
 //! 2. the gradients of `x + f(x)`, if the shapes allow it, where two contributions to one gradient meet;
-//! 3. the f32 and bf16 code, forward and backward, at every SIMD level and on a GPU, with f64;
+//! 3. the f32 and bf16 code, forward and backward, at every SIMD level and on a GPU, with f64, also with parameters in f32
+//!    beside inputs in bf16;
 //! 4. inputs that are transposed, sliced or repeated in memory with row-major inputs.
 //!
 //! `extremes` adds cases at the edges of the number range for check 3, and compares f64 itself with formulas there.
@@ -103,16 +104,17 @@ mod tests {
                 // Tolerances are relative to the largest value. In f32 all operations meet 3e-6, except soft_cross_entropy,
                 // whose targets have both signs here and cancel.
                 let types = [
-                    (DType::F32, Precision::F32, 5e-6),
-                    (DType::F32, Precision::Bf16, 2e-2),
-                    (DType::F32, Precision::F16, 3e-3),
-                    (DType::BF16, Precision::F32, 4e-2),
+                    ([DType::F32; 2], Precision::F32, 5e-6),
+                    ([DType::F32; 2], Precision::Bf16, 2e-2),
+                    ([DType::F32; 2], Precision::F16, 3e-3),
+                    ([DType::BF16; 2], Precision::F32, 4e-2),
+                    ([DType::BF16, DType::F32], Precision::Bf16, 4e-2),
                 ];
-                for (dtype, precision, tolerance) in types {
+                for (dtypes, precision, tolerance) in types {
                     if let Err(message) =
-                        precision.scope(|| checks::narrow_types(&case, dtype, tolerance, &Device::Cpu))
+                        precision.scope(|| checks::narrow_types(&case, dtypes, tolerance, &Device::Cpu))
                     {
-                        failures.push(format!("{} of {dtype} in {precision}, {level:?}: {message}", case.label));
+                        failures.push(format!("{} of {dtypes:?} in {precision}, {level:?}: {message}", case.label));
                     }
                 }
             }
@@ -132,19 +134,21 @@ mod tests {
         let mut failures = Vec::new();
         for case in ops::cases().0 {
             let types = [
-                (DType::F32, Precision::F32, 5e-6),
-                (DType::F32, Precision::Bf16, 2e-2),
-                (DType::F32, Precision::F16, 3e-3),
-                (DType::BF16, Precision::F32, 4e-2),
-                (DType::F16, Precision::F32, 5e-3),
+                ([DType::F32; 2], Precision::F32, 5e-6),
+                ([DType::F32; 2], Precision::Bf16, 2e-2),
+                ([DType::F32; 2], Precision::F16, 3e-3),
+                ([DType::BF16; 2], Precision::F32, 4e-2),
+                ([DType::F16; 2], Precision::F32, 5e-3),
+                ([DType::BF16, DType::F32], Precision::Bf16, 4e-2),
+                ([DType::F16, DType::F32], Precision::F16, 5e-3),
             ];
-            for (dtype, precision, tolerance) in types {
+            for (dtypes, precision, tolerance) in types {
                 // A GPU refuses precisions that it does not support.
                 if !device.supports(precision) {
                     continue;
                 }
-                if let Err(message) = precision.scope(|| checks::narrow_types(&case, dtype, tolerance, &device)) {
-                    failures.push(format!("{} of {dtype} in {precision}: {message}", case.label));
+                if let Err(message) = precision.scope(|| checks::narrow_types(&case, dtypes, tolerance, &device)) {
+                    failures.push(format!("{} of {dtypes:?} in {precision}: {message}", case.label));
                 }
             }
         }

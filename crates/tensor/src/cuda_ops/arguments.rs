@@ -11,7 +11,7 @@ use crate::dropout::RowCoordinate;
 use crate::dtype::DType;
 use crate::element::wrong_dtype;
 use crate::error::{Error, Result};
-use crate::gradients::Slot;
+use crate::gradients::{Destination, Slot};
 use crate::storage::Storage;
 use crate::tensor::Tensor;
 
@@ -52,16 +52,36 @@ pub(super) fn check_f32(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
     }
 }
 
+/// As [`check_f32`], also for bf16.
+pub(super) fn check_float(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.dtype() == DType::BF16 { Ok(()) } else { check_f32(op, &[tensor]) }
+}
+
 /// Returns the elements of an f32 tensor, row-major and aligned to 16 bytes, which kernels read at a time.
 ///
 /// # Errors
-/// Returns an error if the dtype is not f32. The narrower floats are widened before they get here.
+/// Returns an error if the dtype is not f32. The narrower floats are widened before they get here, unless the operation
+/// [reads](crate::dispatch::gpu::CudaOp::reads) them.
 pub(super) fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
-    if tensor.dtype() != DType::F32 {
-        return Err(wrong_dtype(op, "tensor", tensor.dtype(), "f32, bf16 or f16 on a GPU"));
-    }
+    check_f32(op, &[tensor])?;
+    aligned(tensor)
+}
+
+/// As [`f32s`], also for bf16.
+pub(super) fn floats(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
+    check_float(op, tensor)?;
+    aligned(tensor)
+}
+
+fn aligned(tensor: &Tensor) -> Result<Tensor> {
     let values = tensor.values()?;
-    if values.layout().offset.is_multiple_of(4) { Ok(values) } else { values.copied() }
+    let start = values.layout().offset * values.dtype().size();
+    if start.is_multiple_of(16) { Ok(values) } else { values.copied() }
+}
+
+/// Returns the name of a kernel for elements of this type: the first for f32, the second for bf16.
+pub(super) fn kernel_for(dtype: DType, [of_f32, of_bf16]: [&'static str; 2]) -> &'static str {
+    if dtype == DType::BF16 { of_bf16 } else { of_f32 }
 }
 
 /// Lets a kernel write a gradient where it stays, if it is needed. `launch` is given that place, and whether to add to
@@ -70,6 +90,13 @@ pub(super) fn write_gradient(slot: Slot<'_>, launch: impl FnOnce(&Tensor, bool) 
     let Some(mut gradient) = slot.open()? else { return Ok(()) };
     let add = gradient.accumulates();
     launch(gradient.tensor(), add)
+}
+
+/// Returns the place of a gradient, if it is needed, and whether to add to it.
+pub(super) fn place<'d>(destination: &'d mut Option<Destination<'_>>) -> Option<(&'d Tensor, bool)> {
+    let destination = destination.as_mut()?;
+    let add = destination.accumulates();
+    Some((destination.tensor(), add))
 }
 
 /// Returns a count as a C `int`.

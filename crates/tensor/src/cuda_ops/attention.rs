@@ -1,15 +1,15 @@
 //! Attention over packed sequences: attention_forward.cu and attention_backward.cu in bf16 or f16 for heads of 32, 64 and 128,
-//! attention_any.cu in f32 for every size.
+//! attention_any.cu in f32 for every size. The output and the gradient of bf16 are bf16.
 
 use std::sync::Arc;
 
-use bytemuck::{NoUninit, Zeroable, bytes_of};
+use bytemuck::{NoUninit, Zeroable};
 
-use super::arguments::{KernelDropout, device_of, f32s, fresh, int, pointer, write_gradient};
-use super::scaled::{Narrow, Scale, narrowed, of_scale};
+use super::arguments::{KernelDropout, device_of, floats, fresh, int, pointer, write_gradient};
+use super::scaled::{Narrow, Scale, in_f16, of_scale};
 use crate::cuda::{CudaDevice, DeviceBuffer, Launch, Pointer};
-use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
+use crate::dispatch::{Op, apply};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::ops::attention::PackedAttention;
@@ -31,8 +31,20 @@ const LIMIT_OF_GRADIENT: i32 = 4;
 impl CudaOp for PackedAttention {
     type Arity = [(); 1];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        let op = self.name();
+        let kernels = || OnTensorCores::of(op, self.precision, &device_of(op, inputs[0])?, self.head_size);
+        let is_bf16 = |kernels: OnTensorCores| kernels.narrow.dtype() == DType::BF16;
+        inputs[0].dtype() == DType::BF16 && kernels().is_ok_and(|kernels| kernels.is_some_and(is_bf16))
+    }
+
     fn forward(&self, [qkv]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let attention = Attention::new(self, qkv)?;
+        if qkv.dtype() == DType::F32 && attention.kernels.as_ref().is_some_and(|kernels| kernels.narrow == Narrow::Bf16)
+        {
+            let rounded = qkv.to_dtype(DType::BF16)?;
+            return Ok(GpuOutput::Composed(apply(self.clone(), [&rounded])?.to_dtype(DType::F32)?));
+        }
         let (output, kept) = attention.forward(qkv)?;
         Ok(GpuOutput::new(output, move |dy, [dqkv]| {
             write_gradient(dqkv, |dqkv, add| attention.backward(&kept, &dy, dqkv, add))
@@ -138,7 +150,6 @@ struct BackwardArguments {
 struct OnTensorCores {
     narrow: Narrow,
     forward: &'static str,
-    deltas: &'static str,
     dq: &'static str,
     dkv: &'static str,
 }
@@ -148,7 +159,6 @@ macro_rules! kernels {
         OnTensorCores {
             narrow: $narrow,
             forward: concat!("attention_forward_", $of),
-            deltas: concat!("attention_deltas_", $of),
             dq: concat!("attention_dq_", $of),
             dkv: concat!("attention_dkv_", $of),
         }
@@ -183,19 +193,19 @@ impl Attention {
         Ok(Attention { op, device, sequences, heads, head_size, hidden: heads * head_size, dropout, kernels })
     }
 
-    /// Computes the output of `qkv` [T, 3 N D]: [T, N D], in f32.
+    /// Computes the output of `qkv` [T, 3 N D]: [T, N D], in the same type.
     fn forward(&self, qkv: &Tensor) -> Result<(Tensor, Kept)> {
         let Attention { op, device, hidden, .. } = self;
-        let qkv = f32s(op, qkv)?;
+        let qkv = floats(op, qkv)?;
         let tokens = qkv.size(0);
         let log_sums = fresh(op, &[self.heads, tokens], DType::F32, device)?;
-        let output = fresh(op, &[tokens, *hidden], DType::F32, device)?;
+        let output = fresh(op, &[tokens, *hidden], qkv.dtype(), device)?;
         let Some(kernels) = &self.kernels else {
             let arguments = AnyArguments { o: pointer(&output), log_sums: pointer(&log_sums), ..self.any(&qkv)? };
             self.launch_any("attention_any_forward", arguments, (2, 4))?;
             return Ok((output.clone(), Kept { qkv, scale: None, output, log_sums }));
         };
-        let (qkv, scale) = narrowed(op, kernels.narrow, &qkv, LIMIT)?;
+        let (qkv, scale) = operand(op, &qkv, LIMIT)?;
         let [q, k, v] = thirds(&qkv, *hidden);
         let [starts, numbers] = self.layout()?;
         let arguments = ForwardArguments {
@@ -215,7 +225,7 @@ impl Attention {
             padding: 0,
         };
         let launch = Launch::new(device, op, "attention_forward", kernels.forward).grid(self.tiles());
-        let launch = launch.moves(tokens * hidden * (3 * 2 + 4)).computes(2 * self.operations());
+        let launch = launch.moves(tokens * hidden * (3 * 2 + output.dtype().size())).computes(2 * self.operations());
         launch.shared(5 * TILE * self.head_size * 2).with(&arguments)?;
         Ok((output.clone(), Kept { qkv, scale, output, log_sums }))
     }
@@ -224,7 +234,7 @@ impl Attention {
     fn backward(&self, kept: &Kept, dy: &Tensor, dqkv: &Tensor, add: bool) -> Result<()> {
         let Attention { op, device, hidden, .. } = self;
         let Kept { qkv, scale, output, log_sums } = kept;
-        let dy = f32s(op, dy)?;
+        let dy = floats(op, dy)?;
         let deltas = fresh(op, log_sums.shape(), DType::F32, device)?;
         let [dq, dk, dv] = thirds(dqkv, *hidden);
         let Some(kernels) = &self.kernels else {
@@ -242,7 +252,7 @@ impl Attention {
             self.launch_any("attention_any_dq", arguments, (3, 6))?;
             return self.launch_any("attention_any_dkv", arguments, (4, 6));
         };
-        let (d_o, scale_do) = narrowed(op, kernels.narrow, &dy, LIMIT_OF_GRADIENT)?;
+        let (d_o, scale_do) = operand(op, &dy, LIMIT_OF_GRADIENT)?;
         let [q, k, v] = thirds(qkv, *hidden);
         let [starts, numbers] = self.layout()?;
         let arguments = BackwardArguments {
@@ -270,13 +280,11 @@ impl Attention {
             padding: 0,
         };
         let launch = |name| Launch::new(device, op, "attention_backward", name);
-        let (rows, shared) = ([qkv.size(0).div_ceil(WARPS), self.heads, 1], 4 * TILE * self.head_size * 2);
-        let (elements, written) = (qkv.size(0) * hidden, 4 * (1 + usize::from(add)));
-        launch(kernels.deltas)
-            .moves(elements * 6)
-            .grid(rows)
-            .with_all(&[bytes_of(&arguments), bytes_of(&pointer(&deltas))])?;
-        let dq = launch(kernels.dq).moves(elements * (4 * 2 + written)).computes(3 * self.operations());
+        let shared = 4 * TILE * self.head_size * 2;
+        let (elements, of_result) = (qkv.size(0) * hidden, output.dtype().size());
+        let written = of_result * (1 + usize::from(add));
+        // It reads the output, too, for the deltas, which the other one reads.
+        let dq = launch(kernels.dq).moves(elements * (4 * 2 + of_result + written)).computes(3 * self.operations());
         dq.grid(self.tiles()).shared(shared).with(&arguments)?;
         let dkv = launch(kernels.dkv).moves(elements * (4 * 2 + 2 * written)).computes(4 * self.operations());
         dkv.grid(self.tiles()).shared(shared + 512).with(&arguments)
@@ -328,6 +336,16 @@ impl Attention {
         let bytes = 4 * matrices * arguments.tokens as usize * self.hidden;
         launch.moves(bytes).computes(products * self.operations()).with(&arguments)
     }
+}
+
+/// Returns queries, keys and values, or the gradient of the output, in the type in which they are multiplied: bf16 as they are, f32
+/// in f16, scaled to below `2^limit`.
+fn operand(op: &'static str, tensor: &Tensor, limit: i32) -> Result<(Tensor, Option<Scale>)> {
+    if tensor.dtype() == DType::BF16 {
+        return Ok((tensor.clone(), None));
+    }
+    let (to, scale) = in_f16(op, tensor, limit)?;
+    Ok((to, Some(scale)))
 }
 
 /// Where the queries, the keys and the values of the first token start.

@@ -1,49 +1,67 @@
-//! Sums of rows, by the kernel column_sums_f32 of layer_norm.cu: gradients of biases and of layer norms, and products whose
+//! Sums of rows, by the kernels column_sums_* of layer_norm.cu: gradients of biases and of layer norms, and products whose
 //! parts are to be added.
 
 use bytemuck::bytes_of;
 
-use super::arguments::{fresh, int, pointer};
+use super::arguments::{fresh, int, kernel_for, pointer};
 use crate::cuda::{Accumulate, CudaDevice, Launch, Pointer};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::layout::rows_and_width;
 use crate::tensor::Tensor;
 
 /// Rows of which one thread sums a column, and threads of a block.
 const FEW: usize = 64;
 const THREADS: u32 = 128;
 
-/// Rows that a kernel reads: their number, the elements from row to row, and the columns that are summed.
-type Rows = (usize, usize, usize);
+/// Rows that a kernel reads.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) parts: Pointer,
+    /// f32 or bf16; sums are f32.
+    pub(super) dtype: DType,
+    pub(super) count: usize,
+    /// The elements from row to row.
+    pub(super) stride: usize,
+    /// The columns that are summed.
+    pub(super) width: usize,
+}
 
-/// Writes the sums of `width` columns, over `count` rows that are `stride` apart, to the memory at `to`.
+impl Rows {
+    /// The rows of a row-major tensor.
+    pub(super) fn of(tensor: &Tensor) -> Rows {
+        let (count, width) = rows_and_width(tensor.shape());
+        Rows { parts: pointer(tensor), dtype: tensor.dtype(), count, stride: width, width }
+    }
+
+    /// Some of the columns.
+    pub(super) fn columns(self, start: usize, width: usize) -> Rows {
+        Rows { parts: self.parts + (start * self.dtype.size()) as u64, width, ..self }
+    }
+}
+
+/// Writes the sums of columns to the memory at `to`.
 pub(super) fn add_rows(
     op: &'static str,
     device: &CudaDevice,
-    parts: Pointer,
     rows: Rows,
     to: Pointer,
     accumulate: Accumulate,
 ) -> Result<()> {
-    match summed_to_few(op, device, parts, rows)? {
-        None => launch(op, device, parts, rows, rows.0, to, accumulate),
-        Some(few) => launch(op, device, pointer(&few), (few.size(0), rows.2, rows.2), few.size(0), to, accumulate),
+    match summed_to_few(op, device, rows)? {
+        None => launch(op, device, rows, rows.count, to, accumulate),
+        Some(few) => launch(op, device, Rows::of(&few), few.size(0), to, accumulate),
     }
 }
 
 /// Sums blocks of rows; returns `None` if there are few. There may be more rows than columns to occupy a device with.
-pub(super) fn summed_to_few(
-    op: &'static str,
-    device: &CudaDevice,
-    parts: Pointer,
-    rows @ (count, _, width): Rows,
-) -> Result<Option<Tensor>> {
-    if count <= FEW {
+pub(super) fn summed_to_few(op: &'static str, device: &CudaDevice, rows: Rows) -> Result<Option<Tensor>> {
+    if rows.count <= FEW {
         return Ok(None);
     }
-    let summed = count.div_ceil(FEW).max(FEW);
-    let few = fresh(op, &[count.div_ceil(summed), width], DType::F32, device)?;
-    launch(op, device, parts, rows, summed, pointer(&few), Accumulate::Overwrite)?;
+    let summed = rows.count.div_ceil(FEW).max(FEW);
+    let few = fresh(op, &[rows.count.div_ceil(summed), rows.width], DType::F32, device)?;
+    launch(op, device, rows, summed, pointer(&few), Accumulate::Overwrite)?;
     Ok(Some(few))
 }
 
@@ -51,15 +69,17 @@ pub(super) fn summed_to_few(
 fn launch(
     op: &'static str,
     device: &CudaDevice,
-    parts: Pointer,
-    (count, stride, width): Rows,
+    rows: Rows,
     summed: usize,
     to: Pointer,
     accumulate: Accumulate,
 ) -> Result<()> {
+    let Rows { parts, dtype, count, stride, width } = rows;
     let blocks = count.div_ceil(summed.max(1)).max(1);
-    let launch = Launch::new(device, op, "layer_norm", "column_sums_f32").threads(THREADS);
-    let launch = launch.grid([width.div_ceil(THREADS as usize), blocks, 1]).moves(4 * width * (count + blocks));
+    let name = kernel_for(dtype, ["column_sums_f32", "column_sums_bf16"]);
+    let launch = Launch::new(device, op, "layer_norm", name).threads(THREADS);
+    let launch = launch.grid([width.div_ceil(THREADS as usize), blocks, 1]);
+    let launch = launch.moves(width * (dtype.size() * count + DType::F32.size() * blocks));
     let numbers = [int(op, count)?, int(op, summed)?, int(op, stride)?, int(op, width)?, accumulate as i32];
     let [count, summed, stride, columns, accumulate] = numbers.each_ref().map(bytes_of);
     launch.with_all(&[bytes_of(&parts), bytes_of(&to), count, summed, stride, columns, accumulate])

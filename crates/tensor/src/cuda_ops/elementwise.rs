@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use super::arguments::{check_f32, device_of, f32s, fresh, pointer, write_gradient};
+use super::arguments::{check_f32, check_float, device_of, floats, fresh, kernel_for, pointer, write_gradient};
 use crate::cpu::unary::Saved;
 use crate::cuda::copy::{KernelLayout, merged};
 use crate::cuda::{Launch, Pointer};
@@ -35,12 +35,16 @@ struct ZipArguments {
 impl CudaOp for Pairwise {
     type Arity = [(); 2];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
         let op = self.name();
         let [la, lb] = self.broadcast([a, b])?;
-        check_f32(op, &[a, b])?;
+        check_float(op, a)?;
         let device = device_of(op, a)?;
-        let to = fresh(op, &la.shape, DType::F32, &device)?;
+        let to = fresh(op, &la.shape, a.dtype(), &device)?;
         let [of_a, of_b] = merged(op, [&la, &lb])?;
         let count = to.elements();
         let arguments = ZipArguments {
@@ -53,7 +57,8 @@ impl CudaOp for Pairwise {
             of_a,
             of_b,
         };
-        Launch::new(&device, op, FILE, "zip_f32").moves(12 * count).over(count).with(&arguments)?;
+        let name = kernel_for(a.dtype(), ["zip_f32", "zip_bf16"]);
+        Launch::new(&device, op, FILE, name).moves(3 * a.dtype().size() * count).over(count).with(&arguments)?;
         let kept = self.keeps([a, b], &to)?;
         Ok(GpuOutput::Operation(to, kept))
     }
@@ -73,7 +78,7 @@ struct UnaryArguments {
 
 /// Computes function number `function` of every element; `number` is that of a function with one.
 fn unary(op: &'static str, function: i32, number: f64, x: &Tensor, y: &Tensor, add: bool) -> Result<()> {
-    let x = f32s(op, x)?;
+    let x = floats(op, x)?;
     let count = x.elements();
     let arguments = UnaryArguments {
         x: pointer(&x),
@@ -84,8 +89,9 @@ fn unary(op: &'static str, function: i32, number: f64, x: &Tensor, y: &Tensor, a
         add: add.into(),
         padding: 0,
     };
-    let bytes = 4 * count * (2 + usize::from(add));
-    Launch::new(&device_of(op, &x)?, op, FILE, "unary_f32").moves(bytes).over(count).with(&arguments)
+    let bytes = x.dtype().size() * count * (2 + usize::from(add));
+    let name = kernel_for(x.dtype(), ["unary_f32", "unary_bf16"]);
+    Launch::new(&device_of(op, &x)?, op, FILE, name).moves(bytes).over(count).with(&arguments)
 }
 
 #[repr(C)]
@@ -101,7 +107,7 @@ struct UnaryBackward {
     padding: u32,
 }
 
-/// Writes `dy` times the derivative of function number `function`, from its input or output.
+/// Writes `dy` times the derivative of function number `function`, from its input or output. All are of one type.
 pub(super) fn unary_backward(
     op: &'static str,
     function: i32,
@@ -111,7 +117,7 @@ pub(super) fn unary_backward(
     dx: &Tensor,
     add: bool,
 ) -> Result<()> {
-    let dy = f32s(op, dy)?;
+    let dy = floats(op, dy)?;
     let count = dy.elements();
     let arguments = UnaryBackward {
         saved: pointer(saved),
@@ -123,17 +129,22 @@ pub(super) fn unary_backward(
         add: add.into(),
         padding: 0,
     };
-    let bytes = 4 * count * (3 + usize::from(add));
-    Launch::new(&device_of(op, &dy)?, op, FILE, "unary_backward_f32").moves(bytes).over(count).with(&arguments)
+    let bytes = dy.dtype().size() * count * (3 + usize::from(add));
+    let name = kernel_for(dy.dtype(), ["unary_backward_f32", "unary_backward_bf16"]);
+    Launch::new(&device_of(op, &dy)?, op, FILE, name).moves(bytes).over(count).with(&arguments)
 }
 
 impl CudaOp for Unary {
     type Arity = [(); 1];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let (op, function) = (self.name, self.function as i32);
-        let x = f32s(op, x)?;
-        let y = fresh(op, x.shape(), DType::F32, &device_of(op, &x)?)?;
+        let x = floats(op, x)?;
+        let y = fresh(op, x.shape(), x.dtype(), &device_of(op, &x)?)?;
         unary(op, function, 0.0, &x, &y, false)?;
         let saved = match self.function.saved() {
             Saved::Input => x,
@@ -155,9 +166,13 @@ const AT_MOST: i32 = 14;
 impl CudaOp for Scalar {
     type Arity = [(); 1];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let op = self.name();
-        let y = fresh(op, x.shape(), DType::F32, &device_of(op, x)?)?;
+        let y = fresh(op, x.shape(), x.dtype(), &device_of(op, x)?)?;
         match *self {
             Scalar::Shift(value) => {
                 unary(op, SHIFT, value, x, &y, false)?;
@@ -176,6 +191,10 @@ impl CudaOp for Scalar {
 impl CudaOp for Curve {
     type Arity = [(); 1];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let op = self.name();
         let (function, number) = match *self {
@@ -183,8 +202,8 @@ impl CudaOp for Curve {
             Curve::AtLeast(min) => (AT_LEAST, min),
             Curve::AtMost(max) => (AT_MOST, max),
         };
-        let x = f32s(op, x)?;
-        let y = fresh(op, x.shape(), DType::F32, &device_of(op, &x)?)?;
+        let x = floats(op, x)?;
+        let y = fresh(op, x.shape(), x.dtype(), &device_of(op, &x)?)?;
         unary(op, function, number, &x, &y, false)?;
         Ok(GpuOutput::new(y, move |dy, [dx]| {
             write_gradient(dx, |dx, add| unary_backward(op, function, number, &x, &dy, dx, add))

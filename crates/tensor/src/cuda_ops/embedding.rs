@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytemuck::NoUninit;
 
-use super::arguments::{device_of, f32s, fresh, int, pointer};
+use super::arguments::{device_of, f32s, floats, fresh, int, kernel_for, pointer};
 use super::layer_norm::{Input, Normalised, normalise};
 use crate::cuda::{Launch, Pointer};
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
@@ -85,12 +85,16 @@ struct GatherArguments {
 impl CudaOp for GatherRows {
     type Arity = [(); 1];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
+
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let op = self.name();
-        let x = f32s(op, x)?;
+        let x = floats(op, x)?;
         let device = device_of(op, &x)?;
         let rows = self.indices.len();
-        let y = fresh(op, &[rows, x.width()], DType::F32, &device)?;
+        let y = fresh(op, &[rows, x.width()], x.dtype(), &device)?;
         let ids = device.input(op, &self.indices)?;
         let arguments = GatherArguments {
             x: pointer(&x),
@@ -101,8 +105,9 @@ impl CudaOp for GatherRows {
             add: 0,
             padding: 0,
         };
-        let launch = Launch::new(&device, op, FILE, "gather_f32").grid([rows.div_ceil(WARPS), 1, 1]);
-        launch.moves(8 * rows * x.width()).with(&arguments)?;
+        let name = kernel_for(x.dtype(), ["gather_f32", "gather_bf16"]);
+        let launch = Launch::new(&device, op, FILE, name).grid([rows.div_ceil(WARPS), 1, 1]);
+        launch.moves(2 * x.dtype().size() * rows * x.width()).with(&arguments)?;
         let indices = self.indices.clone();
         Ok(GpuOutput::new(y, move |dy, [dx]| match dx.open()? {
             Some(mut dx) => scatter(op, &dy, &indices, dx.zeroed()?),
@@ -113,6 +118,10 @@ impl CudaOp for GatherRows {
 
 impl CudaOp for ScatterRows {
     type Arity = [(); 1];
+
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        inputs[0].dtype() == DType::BF16
+    }
 
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let output = Tensor::zeros(&[self.rows, x.width()], x.dtype(), &x.device())?;
@@ -145,9 +154,9 @@ struct Group {
     to: u32,
 }
 
-/// Adds each row of `x` to the row of `to` that `ids` names, in the order of `x`. No other handle accesses `to`.
+/// Adds each row of `x` to the row of `to`, of the same type, that `ids` names, in the order of `x`. No other handle accesses `to`.
 fn scatter(op: &'static str, x: &Tensor, ids: &[u32], to: &Tensor) -> Result<()> {
-    let x = f32s(op, x)?;
+    let x = floats(op, x)?;
     // The rows of `x` by their ids, stably: each id starts after all smaller ones.
     let mut ends = vec![0u32; to.size(0) + 1];
     ids.iter().for_each(|&id| ends[id as usize + 1] += 1);
@@ -201,8 +210,13 @@ fn sum_groups(
         width: int(op, width)?,
         padding: 0,
     };
-    let bytes = 4 * (end as usize + rows.len()) * width;
-    Launch::new(&device, op, FILE, "scatter_sums_f32").moves(bytes).grid([rows.len(), 1, 1]).with(&arguments)?;
+    let bytes = (x.dtype().size() * end as usize + to.dtype().size() * rows.len()) * width;
+    let name = match (x.dtype(), to.dtype()) {
+        (DType::BF16, _) => "scatter_sums_bf16_bf16",
+        (_, DType::BF16) => "scatter_sums_f32_bf16",
+        _ => "scatter_sums_f32_f32",
+    };
+    Launch::new(&device, op, FILE, name).moves(bytes).grid([rows.len(), 1, 1]).with(&arguments)?;
     match segmented.is_empty() {
         true => Ok(()),
         false => sum_groups(op, &sums, None, segmented.into_iter(), to),

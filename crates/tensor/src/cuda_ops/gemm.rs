@@ -3,8 +3,8 @@
 
 use bytemuck::{NoUninit, Zeroable, bytes_of};
 
-use super::arguments::{device_of, fresh, int, pointer, write_gradient};
-use super::column_sums::add_rows;
+use super::arguments::{device_of, fresh, int, pointer};
+use super::column_sums::{Rows, add_rows};
 use super::operand::{Matrix, Operand};
 use super::scaled::{Narrow, of_scale};
 use crate::cpu::unary::Function;
@@ -12,7 +12,6 @@ use crate::cuda::{Accumulate, CudaDevice, EpilogueKind, Launch, Pointer, TensorM
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gelu::Gelu;
-use crate::gradients::Slot;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
@@ -172,22 +171,13 @@ impl KernelEpilogue {
     }
 }
 
-/// Returns the type in which a product is written that only other products and GELU read: that of their operands, if tensor
-/// cores compute it in bf16. Otherwise f32.
-pub(super) fn type_between(
-    op: &'static str,
-    precision: Precision,
-    sizes: [usize; 3],
-    device: &CudaDevice,
-) -> Result<DType> {
-    Ok(match Narrow::of(op, precision, device)? {
-        Some(Narrow::Bf16) if !sizes.contains(&0) => DType::BF16,
-        _ => DType::F32,
-    })
+/// Returns whether tensor cores multiply bf16 in a precision, and also write it. Products of the empty tensors among `sizes` are
+/// not theirs.
+pub(super) fn is_bf16(precision: Precision, sizes: &[usize], device: &CudaDevice) -> bool {
+    precision == Precision::Bf16 && device.supports(precision) && !sizes.contains(&0)
 }
 
-/// Computes c = a b, or adds a b to c with `add`. No other handle accesses `c`. It is f32, or of the type that [`type_between`]
-/// returns.
+/// Computes c = a b, or adds a b to c with `add`. No other handle accesses `c`. It is f32, or bf16 if [`is_bf16`].
 pub(super) fn multiply(
     op: &'static str,
     precision: Precision,
@@ -261,7 +251,8 @@ fn multiply_parts(
     on_tensor_cores(op, narrow, (a, b), product, count, DType::F32)?;
     // The parts continue the sum that is there, as a product that is not split does.
     let accumulate = if add { Accumulate::Continue } else { Accumulate::Overwrite };
-    add_rows(op, &device, pointer(&sums), (count, m * n, m * n), c.pointer(), accumulate)
+    let parts = Rows { parts: pointer(&sums), dtype: DType::F32, count, stride: m * n, width: m * n };
+    add_rows(op, &device, parts, c.pointer(), accumulate)
 }
 
 /// Returns the number of parts along k into which a product is split.
@@ -343,13 +334,4 @@ fn on_tensor_cores(
         product,
     };
     arguments.launch(op, device, names[layouts], parts)
-}
-
-/// Writes the sums of the columns of a matrix, whose rows lie together, as a gradient.
-pub(super) fn write_column_sums(op: &'static str, of: Matrix<'_>, slot: Slot<'_>) -> Result<()> {
-    let device = device_of(op, of.tensor)?;
-    write_gradient(slot, |to, add| {
-        let shape = (of.rows, of.step.0, of.columns);
-        add_rows(op, &device, of.pointer(), shape, pointer(to), Accumulate::gradient(add))
-    })
 }

@@ -1,20 +1,22 @@
-//! Layer normalisation, alone and of a residual plus a dropped-out input: layer_norm.cu.
+//! Layer normalisation, alone and of a residual plus a dropped-out input: layer_norm.cu. Rows are f32 or bf16; parameters,
+//! statistics and sums are f32.
 
 use std::sync::Arc;
 
 use bytemuck::NoUninit;
 
-use super::arguments::{KernelDropout, coordinates, device_of, f32s, fresh, int, pointer, write_gradient};
-use super::column_sums::{add_rows, summed_to_few};
-use crate::cuda::{Accumulate, DeviceBuffer, Launch, Pointer};
+use super::arguments::{KernelDropout, coordinates, device_of, f32s, floats, fresh, int, kernel_for, place, pointer};
+use super::column_sums::{Rows, add_rows, summed_to_few};
+use crate::cuda::{Accumulate, CudaDevice, DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
 use crate::dropout::Dropout;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::gradients::{Destination, Slot};
+use crate::gradients::Slot;
 use crate::layout::rows_and_width;
 use crate::ops::layer_norm::{LayerNorm, ResidualLayerNorm};
+use crate::storage::Storage;
 use crate::tensor::Tensor;
 
 const FILE: &str = "layer_norm";
@@ -22,8 +24,17 @@ const FILE: &str = "layer_norm";
 const WARPS: usize = 4;
 const ROWS: usize = 32;
 
+/// Whether the kernels read these rows as they are.
+fn reads_bf16(inputs: &[&Tensor]) -> bool {
+    inputs[0].dtype() == DType::BF16
+}
+
 impl CudaOp for LayerNorm {
     type Arity = [(); 3];
+
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        reads_bf16(inputs)
+    }
 
     fn forward(&self, [x, gamma, beta]: [&Tensor; 3], _: bool) -> Result<GpuOutput> {
         let input = Input { x, residual: None };
@@ -38,6 +49,10 @@ impl CudaOp for LayerNorm {
 impl CudaOp for ResidualLayerNorm {
     type Arity = [(); 4];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        reads_bf16(inputs)
+    }
+
     fn forward(&self, [x, residual, gamma, beta]: [&Tensor; 4], _: bool) -> Result<GpuOutput> {
         let op = self.name();
         let rows = coordinates(op, &device_of(op, x)?, &self.dropout, &self.rows)?;
@@ -48,13 +63,6 @@ impl CudaOp for ResidualLayerNorm {
             backward.launch(&dy, [place(&mut dresidual), place(&mut dx)], [dgamma, dbeta])
         }))
     }
-}
-
-/// The place of a gradient, and whether to add to it.
-fn place<'d>(destination: &'d mut Option<Destination<'_>>) -> Option<(&'d Tensor, bool)> {
-    let destination = destination.as_mut()?;
-    let add = destination.accumulates();
-    Some((destination.tensor(), add))
 }
 
 /// The input of a normalisation: `x`, or a residual plus `x` with dropout.
@@ -105,17 +113,17 @@ pub(super) fn normalise(
     [gamma, beta]: [&Tensor; 2],
     eps: f64,
 ) -> Result<Normalised> {
-    let x = f32s(op, input.x)?;
+    let x = floats(op, input.x)?;
     let device = device_of(op, &x)?;
     let (gamma, beta) = (f32s(op, gamma)?, f32s(op, beta)?);
     let (rows, width) = rows_and_width(x.shape());
-    let y = fresh(op, x.shape(), DType::F32, &device)?;
+    let y = fresh(op, x.shape(), x.dtype(), &device)?;
     let statistics = fresh(op, &[2, rows], DType::F32, &device)?;
     let (residual, dropout) = match input.residual {
-        Some((residual, dropout, rows)) => (Some(f32s(op, residual)?), Some((dropout, rows))),
+        Some((residual, dropout, rows)) => (Some(floats(op, residual)?), Some((dropout, rows))),
         None => (None, None),
     };
-    let z = if residual.is_some() { fresh(op, x.shape(), DType::F32, &device)? } else { x.clone() };
+    let z = if residual.is_some() { fresh(op, x.shape(), x.dtype(), &device)? } else { x.clone() };
     let arguments = ForwardArguments {
         x: pointer(&x),
         residual: residual.as_ref().map_or(0, pointer),
@@ -134,8 +142,10 @@ pub(super) fn normalise(
         padding_end: 0,
     };
     // x and y, and with a residual that and the sum, too; the statistics of rows.
-    let bytes = 4 * rows * (width * if residual.is_some() { 4 } else { 2 } + 2);
-    let launch = Launch::new(&device, op, FILE, "layer_norm_forward_f32").grid([rows.div_ceil(WARPS), 1, 1]);
+    let matrices = if residual.is_some() { 4 } else { 2 };
+    let bytes = rows * (width * matrices * x.dtype().size() + 2 * DType::F32.size());
+    let name = kernel_for(x.dtype(), ["layer_norm_forward_f32", "layer_norm_forward_bf16"]);
+    let launch = Launch::new(&device, op, FILE, name).grid([rows.div_ceil(WARPS), 1, 1]);
     launch.moves(bytes).with(&arguments)?;
     Ok(Normalised { y, backward: Backward { op, z, gamma, statistics, dropout } })
 }
@@ -170,7 +180,7 @@ impl Backward {
         [dgamma, dbeta]: [Slot<'_>; 2],
     ) -> Result<()> {
         let Backward { op, z, gamma, statistics, dropout } = self;
-        let dy = f32s(op, dy)?;
+        let dy = floats(op, dy)?;
         let device = device_of(op, &dy)?;
         let (rows, width) = rows_and_width(dy.shape());
         let blocks = rows.div_ceil(ROWS);
@@ -201,15 +211,44 @@ impl Backward {
             _ => WARPS,
         };
         let written = |place: Option<(&Tensor, bool)>| place.map_or(0, |(_, add)| 1 + usize::from(add));
-        let bytes = 4 * (rows * width * (2 + written(dz) + written(dx)) + 2 * rows + 2 * blocks * width);
-        let launch = Launch::new(&device, op, FILE, "layer_norm_backward_f32").grid([blocks, 1, 1]).moves(bytes);
+        let bytes = dy.dtype().size() * rows * width * (2 + written(dz) + written(dx));
+        let bytes = bytes + DType::F32.size() * (2 * rows + 2 * blocks * width);
+        let name = kernel_for(dy.dtype(), ["layer_norm_backward_f32", "layer_norm_backward_bf16"]);
+        let launch = Launch::new(&device, op, FILE, name).grid([blocks, 1, 1]).moves(bytes);
         launch.threads(32 * warps as u32).shared(warps * 2 * width * 4).with(&arguments)?;
-        // Those of gamma and beta together, as far as their sums go to other places.
-        let few = summed_to_few(op, &device, pointer(&sums), (blocks, 2 * width, 2 * width))?.unwrap_or(sums);
-        for (slot, column) in [(dgamma, 0), (dbeta, width)] {
-            let (parts, rows) = (pointer(&few) + 4 * column as u64, (few.size(0), 2 * width, width));
-            write_gradient(slot, |to, add| add_rows(op, &device, parts, rows, pointer(to), Accumulate::gradient(add)))?;
+        write_sums(op, &device, sums, [dgamma, dbeta])
+    }
+}
+
+/// Writes the gradients of gamma and beta, given the sums of blocks of rows: [blocks, 2, width].
+fn write_sums(op: &'static str, device: &CudaDevice, sums: Tensor, slots: [Slot<'_>; 2]) -> Result<()> {
+    let width = sums.width();
+    let both = Rows { count: sums.size(0), stride: 2 * width, width: 2 * width, ..Rows::of(&sums) };
+    let [dgamma, dbeta] = slots;
+    let (mut dgamma, mut dbeta) = (dgamma.open()?, dbeta.open()?);
+    let [of_gamma, of_beta] = [place(&mut dgamma), place(&mut dbeta)];
+    if let (Some((gamma, add)), Some((beta, add_beta))) = (of_gamma, of_beta)
+        && add == add_beta
+        && lie_together(gamma, beta)
+    {
+        return add_rows(op, device, both, pointer(gamma), Accumulate::gradient(add));
+    }
+    let few = summed_to_few(op, device, both)?;
+    let both = few.as_ref().map_or(both, Rows::of);
+    for (of, start) in [(of_gamma, 0), (of_beta, width)] {
+        if let Some((to, add)) = of {
+            add_rows(op, device, both.columns(start, width), pointer(to), Accumulate::gradient(add))?;
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// Whether a row-major tensor starts where another one of the same memory ends, as parameters in the arena do.
+fn lie_together(first: &Tensor, second: &Tensor) -> bool {
+    match (first.storage(), second.storage()) {
+        (Storage::Cuda(of_first), Storage::Cuda(of_second)) => {
+            Arc::ptr_eq(of_first, of_second) && second.layout().offset == first.layout().offset + first.elements()
+        }
+        _ => false,
     }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::arguments::{check_f32, device_of, fresh, int, pointer};
-use super::gemm::{AnyArguments, Epilogue, KernelEpilogue, Product, TensorCoreArguments, multiply};
+use super::arguments::{check_f32, device_of, fresh, int, pointer, write_gradient};
+use super::gemm::{AnyArguments, Epilogue, KernelEpilogue, Product, TensorCoreArguments, is_bf16, multiply};
 use super::operand::{Matrix, Operand};
 use super::scaled::{Narrow, of_scale};
 use crate::cuda::Pointer;
@@ -21,10 +21,22 @@ use crate::tensor::Tensor;
 impl CudaOp for MatMul {
     type Arity = [(); 2];
 
+    fn reads(&self, inputs: &[&Tensor]) -> bool {
+        let sizes: Vec<usize> = inputs.iter().map(|input| input.elements()).collect();
+        let is_one = inputs.iter().all(|input| input.rank() == 2);
+        let device = device_of(self.name(), inputs[0]);
+        is_one
+            && inputs[0].dtype() == DType::BF16
+            && device.is_ok_and(|device| is_bf16(self.precision, &sizes, &device))
+    }
+
     fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
         let (op, precision, rank) = (self.name(), self.precision, self.batch.len());
         let of = self.operands([a, b])?;
         let [m, k, n] = of.sizes;
+        if a.dtype() == DType::BF16 {
+            return in_bf16(op, a, b);
+        }
         check_f32(op, &[a, b])?;
         let output = fresh(op, &self.whole(m, n), DType::F32, &device_of(op, a)?)?;
         let count: usize = self.batch.iter().product();
@@ -43,6 +55,21 @@ impl CudaOp for MatMul {
         }
         Ok(GpuOutput::Operation(output, self.keeps([a, b])?))
     }
+}
+
+/// Multiplies a matrix in bf16 with one in f32, such as a weight. The product is bf16, and each gradient has the type of its operand.
+fn in_bf16(op: &'static str, a: &Tensor, b: &Tensor) -> Result<GpuOutput> {
+    fn multiply_bf16(op: &'static str, a: Matrix<'_>, b: Matrix<'_>, to: &Tensor, add: bool) -> Result<()> {
+        multiply(op, Precision::Bf16, a, b, Matrix::of(to), Epilogue::Plain, add)
+    }
+    let output = fresh(op, &[a.size(0), b.size(1)], DType::BF16, &device_of(op, a)?)?;
+    let (a, b) = (a.detach(), b.detach());
+    multiply_bf16(op, Matrix::viewed(&a), Matrix::viewed(&b), &output, false)?;
+    Ok(GpuOutput::new(output, move |dy, [da, db]| {
+        let dy = Matrix::viewed(&dy);
+        write_gradient(da, |da, add| multiply_bf16(op, dy, Matrix::viewed(&b).transposed(), da, add))?;
+        write_gradient(db, |db, add| multiply_bf16(op, Matrix::viewed(&a).transposed(), dy, db, add))
+    }))
 }
 
 /// The largest third dimension of a grid: matrices that one launch multiplies.

@@ -2,8 +2,9 @@
 //! launches.
 //!
 //! Operations compute in f32. With [`Precision::Bf16`](crate::Precision) or `F16` the operands of matrix products and of
-//! attention are rounded to that type; sums stay in f32. A gradient is written, or added, by the kernel that computes
-//! it, where it stays: gradients of parameters go into the arena.
+//! attention are rounded to that type; sums stay in f32. Kernels that read and write bf16 as it is are those that a layer of
+//! a transformer is made of ([`CudaOp::reads`]); parameters are f32 beside it. A gradient is written, or added, by the kernel
+//! that computes it, where it stays: gradients of parameters go into the arena.
 
 mod arguments;
 mod attention;
@@ -21,12 +22,13 @@ pub(crate) mod optimizer;
 mod pooling;
 mod scaled;
 mod softmax;
+mod stacked;
 
 use std::any::Any;
 
 use crate::device::Device;
 use crate::dispatch::Arity;
-use crate::dispatch::gpu::{CudaOp, GpuOutput, register};
+use crate::dispatch::gpu::{CudaOp, GpuOutput, Kernels, register};
 use crate::error::Result;
 use crate::ops;
 use crate::tensor::Tensor;
@@ -40,6 +42,14 @@ macro_rules! kernels {
                 return Some(op.forward(<$op as CudaOp>::Arity::of(inputs.to_vec()), recorded));
             })*
             None
+        }
+
+        /// See [`CudaOp::reads`].
+        fn reads(op: &dyn Any, inputs: &[&Tensor]) -> bool {
+            $(if let Some(op) = op.downcast_ref::<$op>() {
+                return op.reads(inputs);
+            })*
+            false
         }
     };
 }
@@ -74,7 +84,7 @@ impl Device {
     /// Returns an error without the feature `cuda`, if the driver is missing or too old, if the GPU does not exist, and if it
     /// has an architecture without kernels.
     pub fn cuda(index: usize) -> Result<Device> {
-        register(kernels_of);
+        register(Kernels { forward: kernels_of, reads });
         crate::cuda::open(index).map(Device::Cuda)
     }
 }

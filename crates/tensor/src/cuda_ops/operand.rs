@@ -42,6 +42,13 @@ impl<'a> Matrix<'a> {
         Matrix { tensor, start: 0, rows, columns, step: (columns, 1), scale: None }
     }
 
+    /// A tensor of two dimensions in any layout.
+    pub(super) fn viewed(tensor: &'a Tensor) -> Matrix<'a> {
+        let strides = &tensor.layout().strides;
+        let (rows, columns) = (tensor.size(0), tensor.size(1));
+        Matrix { tensor, start: 0, rows, columns, step: (strides[0], strides[1]), scale: None }
+    }
+
     /// Some of the columns.
     pub(super) fn columns(self, start: usize, columns: usize) -> Matrix<'a> {
         Matrix { start: self.start + start * self.step.1, columns, ..self }

@@ -3,7 +3,6 @@
 use bytemuck::NoUninit;
 
 use super::arguments::{device_of, fresh, pointer};
-use crate::copy::copied;
 use crate::cuda::{CudaDevice, Launch, Pointer};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -121,20 +120,10 @@ pub(crate) fn scaled(
     Ok(Scale(scale))
 }
 
-/// Converts a row-major f32 tensor to a narrow type; in f16 its magnitudes are scaled to below `2^limit`.
-pub(crate) fn narrowed(
-    op: &'static str,
-    narrow: Narrow,
-    tensor: &Tensor,
-    limit: i32,
-) -> Result<(Tensor, Option<Scale>)> {
-    match narrow {
-        Narrow::Bf16 => Ok((copied(tensor, op, DType::BF16)?, None)),
-        Narrow::F16 => {
-            let to = fresh(op, tensor.shape(), DType::F16, &device_of(op, tensor)?)?;
-            let elements = tensor.elements();
-            let scale = scaled(op, pointer(tensor), (1, elements), (elements, 1), (&to, elements), limit)?;
-            Ok((to, Some(scale)))
-        }
-    }
+/// Converts a row-major f32 tensor to f16, with magnitudes scaled to below `2^limit`.
+pub(crate) fn in_f16(op: &'static str, tensor: &Tensor, limit: i32) -> Result<(Tensor, Scale)> {
+    let to = fresh(op, tensor.shape(), DType::F16, &device_of(op, tensor)?)?;
+    let elements = tensor.elements();
+    let scale = scaled(op, pointer(tensor), (1, elements), (elements, 1), (&to, elements), limit)?;
+    Ok((to, scale))
 }

@@ -17,6 +17,12 @@ pub(crate) trait CudaOp {
     /// The number of inputs, as that of the operation.
     type Arity: Arity;
 
+    /// Returns whether the kernels read these inputs of two bytes as they are, beside parameters in f32, and write an output
+    /// of the same type. Otherwise they are given f32. The shapes have not been checked yet.
+    fn reads(&self, _inputs: &[&Tensor]) -> bool {
+        false
+    }
+
     /// Computes the output. `recorded` says whether a backward may follow.
     fn forward(&self, inputs: <Self::Arity as Arity>::Of<&Tensor>, recorded: bool) -> Result<GpuOutput>;
 }
@@ -52,8 +58,16 @@ impl GpuOutput {
     }
 }
 
-/// Finds the kernels of an operation and runs them; `None` if it has none.
-type Kernels = fn(op: &dyn Any, inputs: &[&Tensor], recorded: bool) -> Option<Result<GpuOutput>>;
+/// Runs the kernels of an operation; `None` if it has none.
+type Forward = fn(op: &dyn Any, inputs: &[&Tensor], recorded: bool) -> Option<Result<GpuOutput>>;
+
+/// Where the GPU halves of operations are found.
+pub(crate) struct Kernels {
+    /// [`CudaOp::forward`].
+    pub(crate) forward: Forward,
+    /// [`CudaOp::reads`]; `false` if there are none.
+    pub(crate) reads: fn(op: &dyn Any, inputs: &[&Tensor]) -> bool,
+}
 
 static KERNELS: OnceLock<Kernels> = OnceLock::new();
 
@@ -62,10 +76,15 @@ pub(crate) fn register(kernels: Kernels) {
     KERNELS.get_or_init(|| kernels);
 }
 
+/// See [`CudaOp::reads`].
+pub(super) fn reads(op: &dyn Any, inputs: &[&Tensor]) -> bool {
+    KERNELS.get().is_some_and(|kernels| (kernels.reads)(op, inputs))
+}
+
 /// Runs an operation on inputs that are on a GPU.
 pub(super) fn run<O: TensorOp>(op: O, inputs: &[&Tensor]) -> Result<Tensor> {
     let name = op.name();
-    let computed = KERNELS.get().and_then(|kernels| kernels(op.key(), inputs, is_recorded(inputs)));
+    let computed = KERNELS.get().and_then(|kernels| (kernels.forward)(op.key(), inputs, is_recorded(inputs)));
     let Some(computed) = computed else {
         return Err(Error::invalid(name, "has no GPU kernel: move its inputs with to_device(&Device::Cpu)"));
     };

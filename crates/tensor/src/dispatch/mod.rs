@@ -4,8 +4,9 @@
 //! slices; those that work on whole tensors (views of any layout, packed weights, a backward composed of other
 //! operations) implement [`TensorOp`], on which `Op` is built. [`apply`] and [`apply_tensors`] do everything else:
 //!
-//! 1. check that the inputs have one float type and live on one device, naming the operand that does not;
-//! 2. compute two-byte floats in f32, and round the result;
+//! 1. check that the inputs have one float type and live on one device, naming the operand that does not; parameters may
+//!    also be f32 beside inputs of two bytes, and the result has the type of these;
+//! 2. compute two-byte floats in f32, and round the result, unless the GPU kernels read them as they are;
 //! 3. on the CPU, call the operation with the Rust type of the elements; on a GPU, look up its kernels (`gpu`);
 //! 4. record the node of the graph, with what the operation keeps for its backward.
 //!
@@ -77,6 +78,11 @@ pub(crate) trait TensorOp: Any + Send + Sync + Sized {
         &["tensor"]
     }
 
+    /// Returns the index of the first input that is a parameter, such as a weight, which all after it are too.
+    fn first_parameter(&self) -> usize {
+        usize::MAX
+    }
+
     /// Checks the shapes, on whatever device the inputs are.
     fn check(&self, _inputs: Inputs<Self, &Tensor>) -> Result<()> {
         Ok(())
@@ -105,17 +111,33 @@ pub(crate) struct Forward {
 /// Runs an operation on whole tensors.
 ///
 /// # Errors
-/// Returns an error if the inputs differ in dtype or device, for the shapes that the operation refuses, and on a GPU if
-/// it has no kernels.
+/// Returns an error if the inputs differ in dtype, other than parameters in f32 beside inputs of two bytes, or in device, for
+/// the shapes that the operation refuses, and on a GPU if it has no kernels.
 pub(crate) fn apply_tensors<O: TensorOp>(op: O, inputs: Inputs<O, &Tensor>) -> Result<Tensor> {
     let inputs: Vec<&Tensor> = inputs.into_iter().collect();
-    alike(op.name(), op.operands(), &inputs)?;
+    alike(&op, &inputs)?;
     let dtype = inputs.first().map_or(DType::F32, |input| input.dtype());
     if !dtype.is_half() {
         return run(op, &inputs);
     }
-    let wide = inputs.iter().map(|input| input.to_dtype(DType::F32)).collect::<Result<Vec<_>>>()?;
-    run(op, &wide.iter().collect::<Vec<_>>())?.to_dtype(dtype)
+    let narrow = if reads(&op, &inputs) { op.first_parameter() } else { 0 };
+    let read = |(index, input): (usize, &&Tensor)| match index < narrow {
+        true => Ok((*input).clone()),
+        false => input.to_dtype(DType::F32),
+    };
+    let inputs = inputs.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+    run(op, &inputs.iter().collect::<Vec<_>>())?.to_dtype(dtype)
+}
+
+/// Returns whether the kernels of a GPU read two-byte inputs as they are, and write such an output.
+#[cfg(feature = "cuda")]
+fn reads<O: TensorOp>(op: &O, inputs: &[&Tensor]) -> bool {
+    inputs.first().is_some_and(|input| !input.is_on_cpu()) && gpu::reads(op.key(), inputs)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn reads<O: TensorOp>(_: &O, _: &[&Tensor]) -> bool {
+    false
 }
 
 /// Runs an operation on inputs of one type on one device.
@@ -142,21 +164,28 @@ fn on_cpu<T: Float, O: TensorOp>(mut op: O, inputs: &[&Tensor]) -> Result<Tensor
     }))
 }
 
-/// Checks that the inputs have one float type and live on one device.
-fn alike(op: &'static str, names: &[&'static str], inputs: &[&Tensor]) -> Result<()> {
+/// Checks that the inputs have one float type, apart from parameters in f32, and live on one device.
+fn alike<O: TensorOp>(op: &O, inputs: &[&Tensor]) -> Result<()> {
     let Some((first, rest)) = inputs.split_first() else { return Ok(()) };
+    let (names, op_name) = (op.operands(), op.name());
     let name = |index: usize| names.get(index).or(names.last()).copied().unwrap_or("tensor");
     if !first.dtype().is_float() {
-        return Err(wrong_dtype(op, name(0), first.dtype(), "a float type"));
+        return Err(wrong_dtype(op_name, name(0), first.dtype(), "a float type"));
     }
-    for (index, input) in rest.iter().enumerate() {
-        let name_of_input = name(index + 1);
-        if input.dtype() != first.dtype() {
-            return Err(wrong_dtype(op, name_of_input, input.dtype(), &format!("{} as {}", first.dtype(), name(0))));
+    for (index, input) in (1..).zip(rest) {
+        let name_of_input = name(index);
+        let is_wide = first.dtype().is_half() && input.dtype() == DType::F32 && index >= op.first_parameter();
+        if input.dtype() != first.dtype() && !is_wide {
+            return Err(wrong_dtype(
+                op_name,
+                name_of_input,
+                input.dtype(),
+                &format!("{} as {}", first.dtype(), name(0)),
+            ));
         }
         if input.device() != first.device() {
             let reason = format!("{name_of_input} is on {}, {} on {}", input.device(), name(0), first.device());
-            return Err(Error::invalid(op, reason));
+            return Err(Error::invalid(op_name, reason));
         }
     }
     Ok(())

@@ -19,6 +19,9 @@ pub(crate) trait Op<const INPUTS: usize, const OUTPUTS: usize, const KEPT: usize
     /// The names of the inputs in errors.
     const OPERANDS: [&'static str; INPUTS];
 
+    /// See [`TensorOp::first_parameter`].
+    const FIRST_PARAMETER: usize = INPUTS;
+
     /// Returns the name in errors, profiles and the registry of operations.
     fn name(&self) -> &'static str;
 
@@ -76,6 +79,10 @@ impl<O: Op<INPUTS, OUTPUTS, KEPT>, const INPUTS: usize, const OUTPUTS: usize, co
 
     fn operands(&self) -> &[&'static str] {
         &O::OPERANDS
+    }
+
+    fn first_parameter(&self) -> usize {
+        O::FIRST_PARAMETER
     }
 
     fn check(&self, inputs: [&Tensor; INPUTS]) -> Result<()> {

@@ -50,6 +50,7 @@ impl Tensor {
 }
 
 /// Self-attention within each sequence.
+#[derive(Clone)]
 pub(crate) struct PackedAttention {
     pub(crate) sequences: Sequences,
     pub(crate) heads: usize,
@@ -143,12 +144,13 @@ impl Op<1, 2, 3> for PackedAttention {
 #[cfg(test)]
 pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     use crate::conformance::normal;
-    let layouts: [(&str, &[usize], usize, usize); 5] = [
+    let layouts: [(&str, &[usize], usize, usize); 6] = [
         ("mixed lengths", &[1, 7, 3], 2, 8),
         ("odd head size", &[5, 2], 3, 5),
         ("one token", &[1], 1, 4),
         ("beyond a block", &[35], 1, 6),
         ("no sequence", &[], 2, 4),
+        ("on tensor cores", &[66, 2], 2, 32),
     ];
     for (label, lengths, heads, size) in layouts {
         for p in [0.0, 0.25] {

@@ -47,6 +47,10 @@ impl TensorOp for FeedForward {
         &["input", "inner weight", "inner bias", "outer weight", "outer bias"]
     }
 
+    fn first_parameter(&self) -> usize {
+        1
+    }
+
     fn check(&self, [x, w1, b1, w2, b2]: [&Tensor; 5]) -> Result<()> {
         check(OP, self.precision, x, &[w1, b1])?;
         // The hidden activations have the rows of x and the width of the inner layer.
@@ -99,10 +103,10 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
         let [hidden, inner, outputs] = sizes;
         let inputs = [
             normal(&[rows, hidden]),
-            normal(&[inner, hidden]),
-            normal(&[inner]),
-            normal(&[outputs, inner]),
-            normal(&[outputs]),
+            normal(&[inner, hidden]).parameter(),
+            normal(&[inner]).parameter(),
+            normal(&[outputs, inner]).parameter(),
+            normal(&[outputs]).parameter(),
         ];
         cases.add("feed_forward", label, inputs, move |x| x[0].feed_forward((&x[1], &x[2]), gelu, (&x[3], &x[4])));
     }

@@ -50,6 +50,7 @@ pub(crate) struct LayerNorm {
 
 impl Op<3, 2, 3> for LayerNorm {
     const OPERANDS: [&'static str; 3] = ["input", "gamma", "beta"];
+    const FIRST_PARAMETER: usize = 1;
 
     fn name(&self) -> &'static str {
         "layer_norm"
@@ -94,6 +95,7 @@ pub(crate) struct ResidualLayerNorm {
 
 impl Op<4, 3, 3> for ResidualLayerNorm {
     const OPERANDS: [&'static str; 4] = ["input", "residual", "gamma", "beta"];
+    const FIRST_PARAMETER: usize = 2;
 
     fn name(&self) -> &'static str {
         RESIDUAL
@@ -150,19 +152,19 @@ pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     use crate::conformance::{normal, rows_of};
     let eps = 1e-12;
     for (label, shape) in [("rows", [5, 33]), ("no rows", [0, 4]), ("wide", [2, 300]), ("many", [70, 8])] {
-        let inputs = [normal(&shape), normal(&shape[1..]), normal(&shape[1..])];
+        let inputs = [normal(&shape), normal(&shape[1..]).parameter(), normal(&shape[1..]).parameter()];
         cases.add("layer_norm", label, inputs, move |x| x[0].layer_norm(&x[1], &x[2], eps));
     }
-    let inputs = [normal(&[3, 40]).scaled(1e4), normal(&[40]), normal(&[40])];
+    let inputs = [normal(&[3, 40]).scaled(1e4), normal(&[40]).parameter(), normal(&[40]).parameter()];
     cases.add("layer_norm", "extremes", inputs, move |x| x[0].layer_norm(&x[1], &x[2], eps));
     for (label, p) in [("no dropout", 0.0), ("dropout", 0.25)] {
-        let inputs = [normal(&[9, 33]), normal(&[9, 33]), normal(&[33]), normal(&[33])];
+        let inputs = [normal(&[9, 33]), normal(&[9, 33]), normal(&[33]).parameter(), normal(&[33]).parameter()];
         cases.add("residual_layer_norm", label, inputs, move |x| {
             let dropout = Dropout::new(p, 5, 1, 0)?;
             x[0].residual_layer_norm(&x[1], &x[2], &x[3], eps, &dropout, &rows_of(&[1, 5, 3]))
         });
     }
-    let inputs = [normal(&[4, 16]), normal(&[16]), normal(&[16])];
+    let inputs = [normal(&[4, 16]), normal(&[16]).parameter(), normal(&[16]).parameter()];
     cases.add("residual_layer_norm", "itself", inputs, move |x| {
         x[0].residual_layer_norm(&x[0], &x[1], &x[2], eps, &Dropout::NONE, &[])
     });

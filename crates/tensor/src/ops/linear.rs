@@ -21,7 +21,8 @@ use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 impl Tensor {
-    /// Computes `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out].
+    /// Computes `self Wᵀ + bias` for `self` [.., in], `weight` [out, in] and `bias` `[out]`: [.., out]. The parameters may be
+    /// f32 if `self` is bf16 or f16; the result has the type of `self`.
     ///
     /// # Errors
     /// Returns an error if the shapes do not match.
@@ -46,11 +47,6 @@ impl Tensor {
         const OP: &str = "projections";
         if layers.is_empty() {
             return Err(Error::invalid(OP, "no layers given"));
-        }
-        // The gradients of two-byte inputs are rounded layer by layer.
-        if self.dtype().is_half() {
-            let outputs = layers.iter().map(|(w, b)| self.linear(w, b)).collect::<Result<Vec<_>>>()?;
-            return Tensor::concat(&outputs.iter().collect::<Vec<_>>(), self.rank().saturating_sub(1));
         }
         let parameters = layers.iter().flat_map(|&(weight, bias)| [weight, bias]);
         apply_tensors(Linear::new(OP, None), std::iter::once(self).chain(parameters).collect())
@@ -81,6 +77,10 @@ impl TensorOp for Linear {
 
     fn operands(&self) -> &[&'static str] {
         &["input", "weight", "bias"]
+    }
+
+    fn first_parameter(&self) -> usize {
+        1
     }
 
     fn check(&self, inputs: Vec<&Tensor>) -> Result<()> {
@@ -280,7 +280,8 @@ pub(super) fn backward<T: Float>(
 #[cfg(test)]
 pub(super) fn cases(cases: &mut crate::conformance::Cases) {
     use crate::conformance::normal;
-    let layer = |x: &[usize], out: usize| [normal(x), normal(&[out, x[x.len() - 1]]), normal(&[out])];
+    let layer =
+        |x: &[usize], out: usize| [normal(x), normal(&[out, x[x.len() - 1]]).parameter(), normal(&[out]).parameter()];
     cases.add("linear", "5x7 to 3", layer(&[5, 7], 3), |x| x[0].linear(&x[1], &x[2]));
     cases.add("linear", "vector", layer(&[7], 3), |x| x[0].linear(&x[1], &x[2]));
     cases.add("linear", "batch", layer(&[2, 3, 17], 33), |x| x[0].linear(&x[1], &x[2]));
