@@ -148,9 +148,9 @@ impl Index {
     }
 
     /// Writes the vectors to a safetensors file, which [`Index::open`] maps. One of `cosine` and `dot`, and one of `f32`, `int8`
-    /// and `bits`, name the tensor of the vectors: `cosine.int8` [N, D / 4] has four levels in each u32, the first in the lowest
-    /// byte, and `cosine.bits` [N, D / 32] 32 bits, the first in the lowest. `steps` [N] has the level of each vector in int8,
-    /// and `dimension` [] is D.
+    /// and `bits`, name the tensor of the vectors: `cosine.int8` `[N, D / 4]` has four levels in each u32, the first in the lowest
+    /// byte, and `cosine.bits` `[N, D / 32]` 32 bits, the first in the lowest. `steps` `[N]` has the level of each vector in int8,
+    /// and `dimension` `[]` is D.
     ///
     /// # Errors
     /// Returns an error if the file cannot be written. An existing file is then unchanged.
