@@ -89,7 +89,7 @@ fn long_texts_take_little_more_than_their_answers() -> Result {
     let config = BertConfig::tiny(tokenizer()?.vocab_size()).with_labels(["O"].map(String::from));
     let model = BertForTokenClassification::new(&config, &Device::Cpu, 1)?;
     let entities = TokenClassification::new(model, tokenizer()?)?;
-    // Besides the entities, of which there are none, it varies how full the batch is when the next part of a text is encoded.
+    // There are no entities here. The peak still varies a little, with how full the batch is when the next part is encoded.
     check("entities", 50, &|text| Ok(entities.entities(&[text]).map(drop)?))?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::tensor::Tensor;
 const STEP: f64 = 1.0 / 1024.0;
 /// The largest difference, relative to the largest gradient.
 const TOLERANCE: f64 = 1e-6;
-/// Of larger inputs, only about so many elements are changed.
+/// The approximate number of elements that are checked of a larger input.
 const SAMPLE: usize = 48;
 
 /// Checks the gradients of `function` at `inputs` against central differences, in f64.

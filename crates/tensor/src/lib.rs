@@ -94,6 +94,6 @@ pub use profile::{GpuCost, KernelUse, OperationTime, Pass, Profile, profile};
 pub use sequences::Sequences;
 pub use tensor::Tensor;
 
-/// Whether this crate was compiled with optimisation, without which it is hundreds of times slower.
+/// Whether this crate was compiled with optimisation, without which it is many times slower.
 #[doc(hidden)]
 pub const IS_OPTIMIZED: bool = !cfg!(unoptimized);

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 /// The names of a classifier's labels, by id.
 ///
 /// Labels without names of their own are called `LABEL_0`, `LABEL_1`, ... Their names are made when one is asked for, so
-/// that a file which states a number takes no memory for it.
+/// a file that only states how many there are takes no memory for them.
 ///
 /// ```
 /// use cloze_bert::{BertConfig, Labels};

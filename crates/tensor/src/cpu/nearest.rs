@@ -128,7 +128,7 @@ pub(crate) fn nearest(rows: Rows<'_>, queries: &[Query<'_>], k: usize) -> Vec<Ve
 struct Best {
     k: usize,
     candidates: Vec<(usize, f32)>,
-    /// What a score must exceed or equal to be among the best.
+    /// Lower scores cannot be among the best.
     least: f32,
 }
 

@@ -64,7 +64,7 @@ impl CudaOp for FeedForward {
         check_float(op, x)?;
         let dtype = x.dtype();
         let sizes = [x, w1, w2].map(Tensor::elements);
-        // What lies between the products is only read by products and by GELU.
+        // Only products and GELU read what lies between the two products.
         let between = if is_bf16(precision, &sizes, &device_of(op, x)?) { DType::BF16 } else { dtype };
         let layers = Layers { precision, gelu: Some(self.gelu), dtype: between };
         let (hidden, mut inner) = layers.forward(op, x, &[w1, b1], recorded)?;

@@ -17,8 +17,8 @@ pub(crate) trait CudaOp {
     /// The number of inputs, as that of the operation.
     type Arity: Arity;
 
-    /// Returns whether the kernels read these inputs of two bytes as they are, beside parameters in f32, and write an output
-    /// of the same type. Otherwise they are given f32. The shapes have not been checked yet.
+    /// Returns whether the kernels read these bf16 or f16 inputs directly, with parameters in f32, and write an output of the
+    /// same type. If not, the inputs are converted to f32 first. Shapes are not checked before this call.
     fn reads(&self, _inputs: &[&Tensor]) -> bool {
         false
     }
@@ -65,7 +65,7 @@ type Forward = fn(op: &dyn Any, inputs: &[&Tensor], recorded: bool) -> Option<Re
 pub(crate) struct Kernels {
     /// [`CudaOp::forward`].
     pub(crate) forward: Forward,
-    /// [`CudaOp::reads`]; `false` if there are none.
+    /// [`CudaOp::reads`], or `false` for an operation without kernels.
     pub(crate) reads: fn(op: &dyn Any, inputs: &[&Tensor]) -> bool,
 }
 

@@ -14,8 +14,8 @@ use crate::tensor::Tensor;
 
 impl Tensor {
     /// Computes the matrix product of `self` [.., m, k] with `other` [.., k, n]: [.., m, n]. Leading dimensions
-    /// broadcast. A vector `[k]` as `other` gives [.., m]. `other` may be f32 if `self` is bf16 or f16; the result has the type
-    /// of `self`.
+    /// broadcast. A vector `[k]` as `other` gives [.., m]. `other` may be f32 if `self` is bf16 or f16; the result
+    /// then has the type of `self`.
     ///
     /// # Errors
     /// Returns an error if the inner dimensions differ or the leading ones do not broadcast.

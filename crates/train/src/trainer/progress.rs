@@ -14,7 +14,7 @@ const SMOOTHING: f64 = 0.05;
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
 /// The first line of a program that was built without optimisation.
-const UNOPTIMIZED: &str = "cloze is compiled without optimization and hundreds of times slower: build with --release, or add \
+const UNOPTIMIZED: &str = "cloze is compiled without optimization and many times slower: build with --release, or add \
                            [profile.dev.package.\"*\"] with opt-level = 3 to Cargo.toml";
 
 pub(super) struct RunProgress {
