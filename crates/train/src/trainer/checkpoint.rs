@@ -26,6 +26,9 @@ const LOSSES: &str = "losses";
 /// How the values of settings begin that are fingerprints.
 pub(super) const FINGERPRINT: &str = "fingerprint";
 const VERSION: u32 = 2;
+const MOST_TOKENS: u64 = 1 << 60;
+/// Over 30,000 years.
+const MOST_SECONDS: f64 = 1e12;
 
 /// The state of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,7 +60,7 @@ impl State {
     }
 
     pub(super) fn elapsed(&self) -> Duration {
-        Duration::try_from_secs_f64(self.seconds).unwrap_or_default()
+        Duration::from_secs_f64(self.seconds)
     }
 
     /// Writes this state, the trained parameters of `model` and the [state](Optimizer::state) of `optimizer` to a folder.
@@ -116,6 +119,7 @@ impl State {
             return Err(Error::data_in(&path, "checkpoint", why));
         }
         state.check_settings(folder, settings)?;
+        state.check_counts().map_err(|why| Error::data_in(&path, "checkpoint", why))?;
         let file = TensorFile::open(folder.join(TENSORS))?;
         let losses = file.tensor(LOSSES, &Device::Cpu)?.to_vec::<f64>()?;
         if losses.len() != state.step as usize {
@@ -125,6 +129,31 @@ impl State {
         let mut files = vec![folder.join(TENSORS)];
         files.extend(shards::files(folder)?);
         Ok((State { losses, ..state }, SavedTensors::open(folder, &files)?))
+    }
+
+    /// Checks that a run can have counted so far. What it adds to the counts is then far below the limits of their types.
+    fn check_counts(&self) -> std::result::Result<(), String> {
+        let State { step, steps, epoch, in_epoch, tokens, seconds, .. } = *self;
+        if step > steps {
+            return Err(format!("has made {step} of {steps} steps"));
+        }
+        // Each epoch over has a step at least.
+        if u64::from(epoch) + u64::from(in_epoch) > u64::from(step) {
+            return Err(format!("has {epoch} whole epochs and {in_epoch} steps of the next in {step} steps"));
+        }
+        if tokens as u64 > MOST_TOKENS {
+            return Err(format!("has {tokens} tokens, more than 2^60"));
+        }
+        if !(0.0..=MOST_SECONDS).contains(&seconds) {
+            return Err(format!("has taken {seconds} s, must be 0 to {MOST_SECONDS} s"));
+        }
+        match &self.best {
+            // Every evaluation is after a step of its own.
+            Some(Best { step: best, since, .. }) if u64::from(*best) + u64::from(*since) > u64::from(step) => {
+                Err(format!("has the best evaluation after step {best} and {since} since, in {step} steps"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_settings(&self, folder: &Path, settings: &BTreeMap<String, String>) -> Result<()> {
@@ -177,5 +206,41 @@ impl Fingerprint {
 
     pub(crate) fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_counts_are_refused() {
+        let state = State { step: 5, steps: 8, epoch: 2, in_epoch: 1, tokens: 100, seconds: 2.5, ..State::default() };
+        let best = |step, since| Some(Best { step, evaluation: Evaluation::minimize("loss", 0.5), since });
+        for possible in [
+            State { epoch: 4, ..state.clone() },
+            State { step: 8, tokens: 1 << 60, seconds: 0.0, ..state.clone() },
+            State { best: best(3, 2), ..state.clone() },
+        ] {
+            assert_eq!(possible.check_counts(), Ok(()));
+        }
+        for (impossible, why) in [
+            (State { steps: 4, ..state.clone() }, "has made 5 of 4 steps"),
+            (State { epoch: 5, ..state.clone() }, "has 5 whole epochs and 1 steps of the next in 5 steps"),
+            (
+                State { epoch: u32::MAX, ..state.clone() },
+                "has 4294967295 whole epochs and 1 steps of the next in 5 steps",
+            ),
+            (State { in_epoch: 6, ..state.clone() }, "has 2 whole epochs and 6 steps of the next in 5 steps"),
+            (State { tokens: usize::MAX, ..state.clone() }, "has 18446744073709551615 tokens, more than 2^60"),
+            (
+                State { seconds: 1e300, ..state.clone() },
+                &*format!("has taken {} s, must be 0 to 1000000000000 s", 1e300),
+            ),
+            (State { seconds: -1.0, ..state.clone() }, "has taken -1 s, must be 0 to 1000000000000 s"),
+            (State { best: best(3, 3), ..state }, "has the best evaluation after step 3 and 3 since, in 5 steps"),
+        ] {
+            assert_eq!(impossible.check_counts(), Err(why.to_string()));
+        }
     }
 }
