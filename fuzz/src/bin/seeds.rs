@@ -89,6 +89,7 @@ fn safetensors() {
         &[3],
         r#"{"metadata":{"total_size":16},"weight_map":{"a":"model-1-of-2.safetensors","b":"model-2.safetensors"}}"#,
     );
+    seeds.add(&[1], r#"{"a":{"dtype":"F32","shape":[18446744073709551615,24,0],"data_offsets":[0,0]}}"#);
 }
 
 fn pytorch() {

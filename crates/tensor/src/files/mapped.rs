@@ -47,12 +47,9 @@ pub(super) struct TensorEntry {
 /// The tensors of a file, by name.
 pub(super) type TensorEntries = BTreeMap<String, TensorEntry>;
 
-/// Returns the number of elements of a tensor with the given shape, or `None` if it overflows.
+/// Returns the number of elements of a tensor with the given shape, or `None` if the product of the sizes overflows, from the
+/// first to the last: before a size of 0 too, as in the reference implementation of safetensors.
 pub(super) fn elements(shape: &[usize]) -> Option<usize> {
-    // Checked first, because the product of the other sizes may overflow.
-    if shape.contains(&0) {
-        return Some(0);
-    }
     shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
 }
 
@@ -248,5 +245,6 @@ mod tests {
         assert_eq!(entry(&[3, 2], &[usize::MAX / 2, usize::MAX / 2]).span(), None);
         assert_eq!(elements(&[usize::MAX, 0, usize::MAX]), Some(0));
         assert_eq!(elements(&[1 << 32, 1 << 32]), None);
+        assert_eq!(elements(&[usize::MAX, 24, 0]), None);
     }
 }
