@@ -55,6 +55,8 @@ fn corpora() -> Result {
     assert!(refused(&["--corpus", &one, "--pairs", "10"])?.contains("two documents"));
     assert!(refused(&["--corpus", &one])?.contains("1 document(s): at least 4"));
     assert!(refused(&["--corpus", &one, "--no-nsp"])?.contains("1 document(s): at least 2"));
+    let two = folder.file("two.txt", TWO_DOCUMENTS)?;
+    assert!(refused(&["--corpus", &two, "--held-out", &one])?.contains("one.txt: --held-out has one document"));
     let latin1 = folder.file("latin1.txt", b"ol\xe1 mundo.\n\nsegundo.\n")?;
     let said = refused(&["--corpus", &latin1])?;
     assert!(said.contains("latin1.txt") && said.contains("offset 2"), "{said}");

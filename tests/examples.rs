@@ -67,6 +67,35 @@ fn pretrain_on_prepared_corpora() -> Result {
     Ok(())
 }
 
+/// Text to evaluate on leaves the corpus whole, and a run is resumed with the same.
+#[test]
+fn pretrain_evaluates_on_given_text() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (held_out, out, json) = (path("held-out.txt"), path("out"), path("report.json"));
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mini-corpus.txt");
+    let corpus = corpus.to_string_lossy();
+    let run = |more: &[&str]| {
+        let all =
+            ["--corpus", &*corpus, "--held-out", &held_out, "--vocab-size", "300", "--seq-len", "32", "--out", &out];
+        Command::new(program("pretrain")?)
+            .args(all)
+            .args(["--json", &json, "--steps", "4"])
+            .args(more)
+            .output()
+            .map_err(Into::into)
+    };
+    std::fs::write(&held_out, "The cat is small.\nIt sleeps.\n\nThe dog is old.\nIt barks.\n")?;
+    let done: Result<std::process::Output> = run(&[]);
+    assert!(done?.status.success());
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    assert_eq!(report["held_out"]["examples"], 2);
+    std::fs::write(&held_out, "The cat is old.\nIt sleeps.\n\nThe dog is small.\nIt barks.\n")?;
+    let said = String::from_utf8(run(&["--resume"])?.stderr)?;
+    assert!(said.contains("held-out text is fingerprint"), "{said}");
+    Ok(())
+}
+
 /// Without next sentences, the model is a masked-language model that reads single segments, and can be continued.
 #[test]
 fn pretrain_without_next_sentences() -> Result {

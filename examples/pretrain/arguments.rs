@@ -14,6 +14,9 @@ pub struct Arguments {
     /// prepare_corpus wrote [default: a small built-in corpus]
     #[arg(long)]
     pub corpus: Option<PathBuf>,
+    /// File or folder of text to evaluate on [default: a twentieth of the documents of the corpus]
+    #[arg(long, value_name = "PATH", conflicts_with = "pairs", requires = "corpus")]
+    pub held_out: Option<PathBuf>,
     /// Folder to cache the tokens of the corpus in, for text larger than memory; later runs read them from there
     #[arg(long, requires = "corpus")]
     pub cache: Option<PathBuf>,

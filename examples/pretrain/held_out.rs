@@ -1,7 +1,7 @@
 //! Evaluation on held-out text, always masked by BERT's rule, so that the losses of different runs can be compared.
 
 use cloze::prelude::*;
-use cloze::train::PairExample;
+use cloze::train::{DataSet, PairExample};
 use cloze_examples::Result;
 use serde::Serialize;
 
@@ -47,6 +47,11 @@ impl HeldOutText {
     /// Creates held-out text from `examples` of `data`.
     pub fn new(data: PreTraining, examples: Vec<PairExample>, unigram: Unigram) -> HeldOutText {
         HeldOutText { data, examples, unigram }
+    }
+
+    /// Returns a number that differs for other text.
+    pub fn fingerprint(&self) -> Option<u64> {
+        self.data.fingerprint()
     }
 
     /// Returns when to evaluate in a run of `steps`, or `None` if nothing is held out.

@@ -104,6 +104,9 @@ fn train(
     }
     let masking = arguments.masking.masking(steps);
     trainer = trainer.setting("masking", &masking);
+    if let (Some(_), Some(print)) = (&arguments.held_out, held_out.fingerprint()) {
+        trainer = trainer.setting("held-out text", format!("fingerprint {print:016x}"));
+    }
     let training = length_warmup(arguments, training.masking(masking), steps);
     if let Some(every) = held_out.every(steps) {
         trainer = trainer.evaluate(every, |model| held_out.evaluate(model));

@@ -1,6 +1,6 @@
 //! From the command line to everything that training needs: tokenizer, model, and data to train and evaluate on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cloze::prelude::*;
@@ -169,7 +169,10 @@ fn data(arguments: &Arguments, corpus: TokenizedCorpus, tokenizer: &Tokenizer) -
         Some(pairs) => split_pairs(sampled(corpus, PairSampler::course(pairs)))?,
         None => {
             let sampler = PairSampler::bert().next_sentence(!arguments.no_nsp);
-            let (training, held_out) = split_documents(arguments, corpus)?;
+            let (training, held_out) = match &arguments.held_out {
+                Some(path) => (corpus, open_held_out(path, tokenizer, !arguments.no_nsp)?),
+                None => split_documents(arguments, corpus)?,
+            };
             let held_out = sampled(held_out, sampler.clone());
             let mut examples = held_out.evaluation()?;
             Stream::seeded(seed).shuffle(&mut examples);
@@ -186,6 +189,16 @@ fn split_pairs(data: PreTraining) -> Result<(PreTraining, PreTraining, Vec<PairE
     let trained = drawn.len() - (drawn.len() as f64 * HELD_OUT_PAIRS) as usize;
     let held_out = drawn.split_off(trained);
     Ok((data.clone().examples(drawn), data, held_out))
+}
+
+/// Reads the text of `--held-out`.
+fn open_held_out(path: &Path, tokenizer: &Tokenizer, next_sentence: bool) -> Result<TokenizedCorpus> {
+    let corpus = TokenizedCorpus::new(&Corpus::open(path)?, tokenizer)?;
+    if next_sentence && corpus.document_count() < 2 {
+        let why = "has one document: a random next sentence comes from another, so it needs a second";
+        return Err(format!("{}: --held-out {why}", path.display()).into());
+    }
+    Ok(corpus)
 }
 
 fn split_documents(arguments: &Arguments, corpus: TokenizedCorpus) -> Result<(TokenizedCorpus, TokenizedCorpus)> {
