@@ -406,7 +406,17 @@ Result cuEventDestroy_v2(void* event) {
 Result cuEventRecord(void* event, void* stream) {
   MAY_FAIL;
   std::lock_guard lock(mutex);
-  *static_cast<emu::Event*>(event) = {&stream_of(stream), stream_of(stream).pushed()};
+  *static_cast<emu::Event*>(event) = emu::record(stream_of(stream));
+  return sticky;
+}
+Result cuEventElapsedTime_v2(float* milliseconds, void* start, void* end) {
+  MAY_FAIL;
+  std::lock_guard lock(mutex);
+  auto time = [](void* event) { return static_cast<emu::Event*>(event)->time; };
+  if (!time(start) || !time(end)) return INVALID_VALUE;
+  bool are_over = *time(start) > emu::Clock::time_point() && *time(end) > emu::Clock::time_point();
+  if (!are_over) return emu::NOT_READY;
+  *milliseconds = std::chrono::duration<float, std::milli>(*time(end) - *time(start)).count();
   return sticky;
 }
 Result cuStreamWaitEvent(void* stream, void* event, unsigned) {

@@ -28,6 +28,12 @@ int Stream::advance_to(uint64_t number) {
   return 0;
 }
 
+Event record(Stream& stream) {
+  auto time = std::make_shared<Clock::time_point>();
+  stream.push([time] { return *time = Clock::now(), 0; });
+  return {&stream, stream.pushed(), time};
+}
+
 void wait(Stream& stream, const Event& event) {
   // An event that was never recorded is over, and so are those of streams that are gone.
   stream.push([event] { return streams().count(event.stream) ? event.stream->advance_to(event.number) : 0; });

@@ -1,9 +1,11 @@
 // Streams and events: queues of work, which is done as late as the order of waits allows.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 
 namespace emu {
 
@@ -32,11 +34,17 @@ class Stream {
   uint64_t pushed_ = 0, done_ = 0;
 };
 
-// A point in a stream.
+using Clock = std::chrono::steady_clock;
+
+// A point in a stream, and the time at which the stream came to it.
 struct Event {
   Stream* stream = nullptr;
   uint64_t number = 0;
+  std::shared_ptr<Clock::time_point> time;
 };
+
+// Puts a point behind what was pushed to the stream.
+Event record(Stream& stream);
 
 // Makes what is pushed to the stream from now on wait for the event.
 void wait(Stream& stream, const Event& event);

@@ -90,6 +90,8 @@ pub use module::join_name;
 pub use ops::{CrossEntropy, EmbeddingIds, Pooling, Reduction, custom_op, recompute};
 pub use parameters::{ParameterArena, ParameterRange};
 pub use precision::Precision;
+#[cfg(feature = "cuda")]
+pub use profile::profile_kernels;
 pub use profile::{GpuCost, KernelUse, OperationTime, Pass, Profile, profile};
 pub use sequences::Sequences;
 pub use tensor::Tensor;

@@ -5,15 +5,21 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cuda")]
+use crate::device::Device;
+#[cfg(feature = "cuda")]
+use crate::error::{Error, Result};
+
 /// The time that each operation of a computation took, and the kernels that it launched on GPUs, as measured by [`profile`].
 ///
 /// Operations on a GPU return before the kernels that they launch have run, so their times are those of the host alone.
+/// [`profile_kernels`] measures the kernels too.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     /// The total time, including what is not an operation.
     pub elapsed: Duration,
     operations: BTreeMap<(&'static str, Pass), (usize, Duration)>,
-    kernels: BTreeMap<&'static str, (usize, GpuCost)>,
+    kernels: BTreeMap<&'static str, KernelUse>,
 }
 
 /// The direction of an operation.
@@ -58,6 +64,8 @@ pub struct KernelUse {
     pub launches: usize,
     /// The cost of all launches together.
     pub cost: GpuCost,
+    /// The time of all launches together on the device, if [`profile_kernels`] measured it.
+    pub time: Option<Duration>,
 }
 
 impl Profile {
@@ -70,17 +78,23 @@ impl Profile {
         operations
     }
 
-    /// Returns the kernels, copies and memsets that were submitted to GPUs, the one that moves the most bytes first.
+    /// Returns the kernels, copies and memsets that were submitted to GPUs: the one that took longest first, or if no time was
+    /// measured the one that moves the most bytes.
     pub fn kernels(&self) -> Vec<KernelUse> {
-        let entry = |(&name, &(launches, cost)): (&&'static str, &_)| KernelUse { name, launches, cost };
-        let mut kernels: Vec<KernelUse> = self.kernels.iter().map(entry).collect();
-        kernels.sort_by_key(|kernel| std::cmp::Reverse(kernel.cost.bytes));
+        let mut kernels: Vec<KernelUse> = self.kernels.values().copied().collect();
+        kernels.sort_by_key(|kernel| std::cmp::Reverse((kernel.time, kernel.cost.bytes)));
         kernels
+    }
+
+    #[cfg(feature = "cuda")]
+    fn kernel(&mut self, name: &'static str) -> &mut KernelUse {
+        let unused = KernelUse { name, launches: 0, cost: GpuCost::default(), time: None };
+        self.kernels.entry(name).or_insert(unused)
     }
 }
 
 /// Formats a table: operation, direction, calls, milliseconds, share of the total. On a GPU a second one follows: kernel, launches,
-/// megabytes, billions of operations.
+/// megabytes, billions of operations, and the milliseconds on the device if they were measured.
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = self.elapsed.as_secs_f64();
@@ -95,9 +109,11 @@ impl fmt::Display for Profile {
         }
         line("anything else", "", 0, rest)?;
         line("all", "", 0, self.elapsed)?;
-        for KernelUse { name, launches, cost } in self.kernels() {
+        for KernelUse { name, launches, cost, time } in self.kernels() {
             let (megabytes, billions) = (cost.bytes as f64 / 1e6, cost.operations as f64 / 1e9);
-            writeln!(f, "{name:<34}{launches:>7}{megabytes:>12.2} MB{billions:>12.2} GFLOP")?;
+            write!(f, "{name:<34}{launches:>7}{megabytes:>12.2} MB{billions:>12.2} GFLOP")?;
+            time.map_or(Ok(()), |time| write!(f, "{:>12.3} ms", time.as_secs_f64() * 1e3))?;
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -135,6 +151,35 @@ pub fn profile<R>(f: impl FnOnce() -> R) -> (R, Profile) {
     (result, Profile { elapsed: start.elapsed(), ..profile })
 }
 
+/// Runs `f` as [`profile`] does, and measures the time of each kernel, copy and memset on the GPU `device` as well.
+///
+/// Each is launched by itself, between two events of the driver, and not as a part of a graph. So the sum of their times is the
+/// work of the device, while the total is longer than without the measurement.
+///
+/// # Errors
+/// Returns an error if `device` is the CPU, if the driver is older than release 570, or if a kernel failed.
+///
+/// ```no_run
+/// use cloze_tensor::{DType, Device, Tensor, profile_kernels};
+/// let gpu = Device::cuda(0)?;
+/// let x = Tensor::zeros(&[1024, 1024], DType::F32, &gpu)?;
+/// let (product, profile) = profile_kernels(&gpu, || x.matmul(&x))?;
+/// println!("{:?}", profile.kernels()[0].time);
+/// # product?;
+/// # Ok::<(), cloze_tensor::Error>(())
+/// ```
+#[cfg(feature = "cuda")]
+pub fn profile_kernels<R>(device: &Device, f: impl FnOnce() -> R) -> Result<(R, Profile)> {
+    let Device::Cuda(device) = device else {
+        return Err(Error::invalid("profile", "the device is the CPU, not a GPU"));
+    };
+    let ((result, mut profile), times) = device.timed(|| profile(f))?;
+    for (name, time) in times {
+        *profile.kernel(name).time.get_or_insert_default() += time;
+    }
+    Ok((result, profile))
+}
+
 /// Runs `f` as a call of the operation `op` and adds its time to the profile, if there is one. Operations that `f` calls in
 /// turn are counted as part of `op`.
 pub(crate) fn timed<R>(op: &'static str, pass: Pass, f: impl FnOnce() -> R) -> R {
@@ -167,17 +212,16 @@ pub(crate) fn timed<R>(op: &'static str, pass: Pass, f: impl FnOnce() -> R) -> R
 pub(crate) fn launched(name: &'static str, cost: GpuCost) {
     CURRENT.with_borrow_mut(|profile| {
         let Some(profile) = profile else { return };
-        let (launches, all) = profile.kernels.entry(name).or_default();
-        *launches += 1;
-        all.bytes += cost.bytes;
-        all.operations += cost.operations;
+        let kernel = profile.kernel(name);
+        kernel.launches += 1;
+        kernel.cost.bytes += cost.bytes;
+        kernel.cost.operations += cost.operations;
     });
 }
 
 #[cfg(all(test, feature = "cuda"))]
 mod tests {
     use super::*;
-    use crate::device::Device;
     use crate::dtype::DType;
     use crate::precision::Precision;
     use crate::tensor::Tensor;
@@ -189,10 +233,33 @@ mod tests {
         let (product, profile) = profile(|| Precision::F32.scope(|| a.matmul(&b)));
         product?;
         let kernels = profile.kernels();
-        let [KernelUse { name, launches, cost, .. }] = kernels[..] else { panic!("{kernels:?}") };
-        assert_eq!((name, launches), ("gemm_any_f32", 1));
+        let [KernelUse { name, launches, cost, time, .. }] = kernels[..] else { panic!("{kernels:?}") };
+        assert_eq!((name, launches, time), ("gemm_any_f32", 1, None));
         assert_eq!(cost, GpuCost { bytes: 4 * (8 * 24 + 24 * 16 + 8 * 16), operations: 2 * 8 * 24 * 16 });
         assert!(profile.to_string().contains("gemm_any_f32"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_gpu_is_timed_kernel_by_kernel() -> crate::Result<()> {
+        let Ok(gpu) = Device::cuda(0) else { return Ok(()) };
+        let (a, b) = (Tensor::zeros(&[8, 24], DType::F32, &gpu)?, Tensor::zeros(&[24, 16], DType::F32, &gpu)?);
+        let twice = || -> Result<()> {
+            gpu.as_graph(|| Precision::F32.scope(|| a.matmul(&b)?.add(&a.matmul(&b)?)))??;
+            Ok(())
+        };
+        let (done, profile) = profile_kernels(&gpu, twice)?;
+        done?;
+        let kernels = profile.kernels();
+        let product = kernels.iter().find(|kernel| kernel.name == "gemm_any_f32").expect("there are products");
+        assert_eq!(product.launches, 2);
+        assert!(kernels.iter().all(|kernel| kernel.time.is_some_and(|time| !time.is_zero())), "{kernels:?}");
+        assert!(kernels.is_sorted_by_key(|kernel| std::cmp::Reverse(kernel.time)));
+        // Afterwards nothing is timed.
+        let (done, profile) = super::profile(twice);
+        done?;
+        assert!(profile.kernels().iter().all(|kernel| kernel.time.is_none()));
+        assert!(profile_kernels(&Device::Cpu, || ()).is_err());
         Ok(())
     }
 }

@@ -11,6 +11,7 @@
 //! - `driver`: the context, and errors of the driver in words;
 //! - `pool`: memory that is kept for reuse;
 //! - `work`, `staging`, `graph`: units of work, pinned memory for their inputs, and CUDA graphs of them;
+//! - `timing`: the time that the device takes for a unit of work;
 //! - `stream`: enqueues work immediately or gathers it into a graph;
 //! - `kernels`: compiled kernels by name;
 //! - `device`: a GPU, composed of the above;
@@ -34,6 +35,7 @@ mod pool;
 mod staging;
 mod stream;
 mod tensor_map;
+mod timing;
 mod work;
 
 pub use device::CudaDevice;

@@ -15,6 +15,7 @@ use super::driver::{Context, Pointer, check};
 use super::graph::{GraphUse, Graphs};
 use super::pool::Block;
 use super::staging::Staging;
+use super::timing::is_timing;
 use super::work::Work;
 use crate::error::Result;
 use crate::memory::is_dry;
@@ -66,9 +67,10 @@ impl Stream {
         self.queue().graphs.uses
     }
 
-    /// Runs `work` and launches what it submits as a graph. Inside another call this one only runs `work`.
+    /// Runs `work` and launches what it submits as a graph. Inside another call, and while each unit is timed, this one only
+    /// runs `work`.
     pub(super) fn gather<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
-        if is_dry() {
+        if is_dry() || is_timing() {
             return Ok(work());
         }
         let mut queue = self.queue();

@@ -6,6 +6,7 @@ use bytemuck::Zeroable;
 use cudarc::driver::{result, sys};
 
 use super::driver::{Pointer, check};
+use super::timing::timed;
 use crate::error::Result;
 
 /// A unit of work. The memory that it points to must stay allocated until the work is done.
@@ -101,7 +102,7 @@ impl Work {
     pub(super) unsafe fn launch(&self, op: &'static str, stream: sys::CUstream) -> Result<()> {
         // SAFETY: this function's contract covers each of the four calls.
         #[expect(clippy::multiple_unsafe_ops_per_block, reason = "makes one of several calls")]
-        let asked = unsafe {
+        let enqueue = || unsafe {
             match self {
                 Work::Kernel(Kernel { function, grid, threads, shared, arguments, .. }) => {
                     let ([x, y, z], mut pointers) = (*grid, arguments.pointers());
@@ -112,6 +113,6 @@ impl Work {
                 &Work::Clear { to, bytes } => result::memset_d8_async(to, 0, bytes, stream),
             }
         };
-        check(op, self.name(), asked)
+        timed(self.name(), stream, || check(op, self.name(), enqueue()))
     }
 }
