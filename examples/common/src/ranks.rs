@@ -11,8 +11,9 @@ use crate::{DeviceArgument, Result};
 /// The communicator of this process. The end of the program closes it, so it must not be a local value.
 static OPEN: Mutex<Option<Arc<dyn Communicator>>> = Mutex::new(None);
 
-/// The time for which ranks other than 0 leave it to rank 0 to report an error, which all may have.
-const RANK_0_FIRST: Duration = Duration::from_millis(500);
+/// The time for which ranks other than 0 leave it to rank 0 to report an error, which all may have. Then they report it
+/// themselves: a rank that ended in silence could make the launcher end rank 0 before it says anything.
+const RANK_0_FIRST: Duration = Duration::from_secs(2);
 
 /// The arguments that only matter under `mpirun` or `srun`.
 #[derive(clap::Args, serde::Serialize)]
@@ -61,9 +62,14 @@ fn set_open(ranks: Arc<dyn Communicator>) {
 
 /// Parses the command line. Of several ranks, which have the same one, the first prints the help or what is wrong.
 pub fn parse<A: clap::Parser>() -> A {
-    A::try_parse().unwrap_or_else(|error| match communicator::launched_rank() {
-        0 => error.exit(),
-        _ => std::process::exit(error.exit_code()),
+    A::try_parse().unwrap_or_else(|error| {
+        if communicator::launched_rank() > 0 {
+            if error.exit_code() == 0 {
+                std::process::exit(0);
+            }
+            std::thread::sleep(RANK_0_FIRST);
+        }
+        error.exit()
     })
 }
 
@@ -80,15 +86,13 @@ pub(crate) fn leave() {
 /// Reports an error and ends the job: the other ranks would wait for this one.
 pub(crate) fn fail(error: &dyn std::error::Error) {
     let ranks = ranks();
-    if ranks.size() == 1 {
-        // Of several processes that could not join, all have the same error.
-        if communicator::launched_rank() == 0 {
-            eprintln!("error: {error}");
-        }
-        return;
-    }
-    if ranks.rank() > 0 {
+    // Several processes that could not join are alone, and have the same error.
+    if ranks.rank() > 0 || communicator::launched_rank() > 0 {
         std::thread::sleep(RANK_0_FIRST);
+    }
+    if ranks.size() == 1 {
+        eprintln!("error: {error}");
+        return;
     }
     let (message, name) = (error.to_string(), ranks.name(ranks.rank()));
     // An error that all ranks know names its rank already.
