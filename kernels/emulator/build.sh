@@ -9,20 +9,23 @@ shift
 mkdir -p "$out/checked"
 compile=(g++ -std=c++20 -O2 -march=native -fPIC -Wall -Wextra -Wno-unknown-pragmas)
 read -ra flags <<<"${FLAGS:-}"
-wait_for=()
 emulator=()
 for source in "$here"/*.cpp; do
   object="$out/$(basename "$source" .cpp).o"
   emulator+=("$object")
-  if [ ! "$object" -nt "$source" ]; then "${compile[@]}" -c "$source" -o "$object"; fi
+  if [ ! -e "$object" ] || [ -n "$(find "$source" "$here"/*.hpp -newer "$object")" ]; then
+    "${compile[@]}" -c "$source" -o "$object"
+  fi
 done
 plain=()
 checked=()
 for source in "$@"; do
   name="$(basename "$source" .cu)"
-  "${compile[@]}" "${flags[@]}" -x c++ -c "$source" -o "$out/$name.cu.o"
+  # Both at once.
+  "${compile[@]}" "${flags[@]}" -x c++ -c "$source" -o "$out/$name.cu.o" &
   "${compile[@]}" "${flags[@]}" -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -x c++ -c "$source" \
     -o "$out/checked/$name.cu.o"
+  wait "$!"
   plain+=("$out/$name.cu.o")
   checked+=("$out/checked/$name.cu.o")
 done
