@@ -11,8 +11,8 @@ use crate::{DeviceArgument, Result};
 /// The communicator of this process. The end of the program closes it, so it must not be a local value.
 static OPEN: Mutex<Option<Arc<dyn Communicator>>> = Mutex::new(None);
 
-/// The time for which ranks other than 0 leave it to rank 0 to report an error, which all may have. Then they report it
-/// themselves: a rank that ended in silence could make the launcher end rank 0 before it says anything.
+/// The time for which ranks other than 0 leave it to rank 0 to report an error, which all may have. They must not end before: then
+/// the launcher could end rank 0 before it has said anything.
 const RANK_0_FIRST: Duration = Duration::from_secs(2);
 
 /// The arguments that only matter under `mpirun` or `srun`.
@@ -62,14 +62,12 @@ fn set_open(ranks: Arc<dyn Communicator>) {
 
 /// Parses the command line. Of several ranks, which have the same one, the first prints the help or what is wrong.
 pub fn parse<A: clap::Parser>() -> A {
-    A::try_parse().unwrap_or_else(|error| {
-        if communicator::launched_rank() > 0 {
-            if error.exit_code() == 0 {
-                std::process::exit(0);
-            }
+    A::try_parse().unwrap_or_else(|error| match communicator::launched_rank() {
+        0 => error.exit(),
+        _ => {
             std::thread::sleep(RANK_0_FIRST);
+            std::process::exit(error.exit_code());
         }
-        error.exit()
     })
 }
 
@@ -85,13 +83,15 @@ pub(crate) fn leave() {
 
 /// Reports an error and ends the job: the other ranks would wait for this one.
 pub(crate) fn fail(error: &dyn std::error::Error) {
-    let ranks = ranks();
-    // Several processes that could not join are alone, and have the same error.
-    if ranks.rank() > 0 || communicator::launched_rank() > 0 {
+    let (ranks, launched_rank) = (ranks(), communicator::launched_rank());
+    if ranks.rank() > 0 || launched_rank > 0 {
         std::thread::sleep(RANK_0_FIRST);
     }
     if ranks.size() == 1 {
-        eprintln!("error: {error}");
+        // Of several processes that could not join, all have the same error.
+        if launched_rank == 0 {
+            eprintln!("error: {error}");
+        }
         return;
     }
     let (message, name) = (error.to_string(), ranks.name(ranks.rank()));
