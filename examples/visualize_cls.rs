@@ -94,7 +94,7 @@ fn run(arguments: &Arguments) -> Result {
 
     let place = arguments.model.place();
     let options = OpenOptions::new().labels(&texts.labels).fresh_head().seed(arguments.seed);
-    let (mut model, _) = BertForSequenceClassification::open_with(&place, arguments.model.device().open()?, &options)?;
+    let mut model = BertForSequenceClassification::open_with(&place, arguments.model.device().open()?, &options)?;
     let tokenizer = Tokenizer::open(&place)?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
 

@@ -28,7 +28,7 @@ fn pretrain_continues_from_a_model() -> Result {
     let place = from.to_string_lossy();
     printed("pretrain", &["--model", &place, "--lr", "0", "--steps", "1", "--dropout", "0.2", "--out", to])?;
     let open = |place: &Path| BertForPreTraining::open(place, &Device::Cpu);
-    let ((before, _), (after, _)) = (open(&from)?, open(&out)?);
+    let (before, after) = (open(&from)?, open(&out)?);
     assert_eq!((before.config().hidden_dropout_prob, after.config().hidden_dropout_prob), (0.1, 0.2));
     for ((name, before), (_, after)) in before.named_parameters().iter().zip(after.named_parameters()) {
         assert_eq!(before.to_vec::<f32>()?, after.to_vec::<f32>()?, "{name}");
@@ -100,12 +100,12 @@ fn pretrain_without_next_sentences() -> Result {
     let config = BertConfig::open(&out)?;
     assert_eq!((config.num_hidden_layers, config.hidden_size, config.num_attention_heads), (3, 64, 2));
     assert_eq!((config.intermediate_size, config.architectures), (256, vec!["BertForMaskedLM".to_string()]));
-    let (model, loaded) = BertForMaskedLM::open(&out, &Device::Cpu)?;
+    let (model, loaded) = BertForMaskedLM::open_reported(&out, &Device::Cpu, &OpenOptions::new())?;
     assert!(model.bert.pooler.is_none() && loaded.missing.is_empty() && loaded.unexpected.is_empty(), "{loaded}");
     // With a learning rate of 0, the weights stay those of the given model.
     let continued = path("continued");
     printed("pretrain", &["--no-nsp", "--model", &out, "--lr", "0", "--steps", "1", "--out", &continued])?;
-    let (after, _) = BertForMaskedLM::open(&continued, &Device::Cpu)?;
+    let after = BertForMaskedLM::open(&continued, &Device::Cpu)?;
     for ((name, before), (_, after)) in model.named_parameters().iter().zip(after.named_parameters()) {
         assert_eq!(before.to_vec::<f32>()?, after.to_vec::<f32>()?, "{name}");
     }
@@ -242,7 +242,7 @@ fn rerank() -> Result {
     let (folder, documents) = (tempfile::tempdir()?, ["The dog barked at the postman.", "A frog sits on the bank."]);
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
     let options = OpenOptions::new().labels(["relevant"]).fresh_head().seed(1);
-    BertForSequenceClassification::open_with(&tiny, &Device::Cpu, &options)?.0.save(&folder)?;
+    BertForSequenceClassification::open_with(&tiny, &Device::Cpu, &options)?.save(&folder)?;
     Tokenizer::open(&tiny)?.save(&folder)?;
     let (place, json) = (folder.path().to_string_lossy(), folder.path().join("report.json"));
     let given = ["--model", &place, "--top", "1", "--json", &json.to_string_lossy(), "Who barked?"];

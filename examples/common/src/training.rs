@@ -124,7 +124,7 @@ impl TrainingArguments {
     /// # Errors
     /// Returns an error if the model cannot be opened.
     pub fn open<M: PreTrainedModel>(&self, options: &OpenOptions) -> Result<M> {
-        let (model, report) = M::open_with(self.model.place(), self.model.device().open()?, options)?;
+        let (model, report) = M::open_reported(self.model.place(), self.model.device().open()?, options)?;
         println!("{}: {report}", self.model.name());
         Ok(model)
     }
