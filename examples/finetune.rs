@@ -2,8 +2,8 @@
 //! and F1 after every epoch, and then classifies some sentences.
 //!
 //! Without arguments, uses a few built-in reviews and the small model of this repository. To use your own data, pass
-//! `--train FILE --validation FILE` (TSV, CSV or JSON Lines); to use a real model, `--model DIR_OR_NAME`. With `--out
-//! DIR`, a run stopped by Ctrl-C or a power failure continues with `--resume`.
+//! `--train FILE` (TSV, CSV or JSON Lines) with `--validation FILE` or `--split FRACTION`; to use a real model, `--model
+//! DIR_OR_NAME`. With `--out DIR`, a run stopped by Ctrl-C or a power failure continues with `--resume`.
 //!
 //! Labels that are lists, or `--label-columns`, are several that may apply to the same sentence; `--second-text-column`
 //! classifies pairs of sentences.
@@ -71,11 +71,12 @@ fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
     let is_built_in = arguments.texts.is_built_in();
     if is_built_in {
-        println!("No --train and --validation: using the built-in reviews.");
+        println!("No --train: using the built-in reviews.");
     }
     let columns = arguments.columns();
-    let rows = arguments.texts.rows(&columns)?;
-    if !arguments.multi_label && arguments.label_columns.is_empty() && !rows.have_lists() {
+    let several = arguments.multi_label || !arguments.label_columns.is_empty();
+    let rows = arguments.texts.rows(&columns, several, arguments.training.seed)?;
+    if !several && !rows.have_lists() {
         let texts = arguments.texts.classes(rows, &columns)?;
         let weighted = |data, labels: &[String]| arguments.loss.apply(data, labels);
         return fine_tune(arguments, texts, arguments.training.open_options(), weighted, classes);
@@ -126,14 +127,10 @@ where
         lr: if arguments.training.model.is_tiny() { 1e-3 } else { 2e-5 },
     };
     let training = prepare(training.seed(arguments.training.seed), &labels)?;
-    let epochs = arguments.training.train(
-        "finetune",
-        &mut model,
-        &training,
-        &recipe,
-        arguments.texts.validation(),
-        |model| evaluate(model, &validation, &labels),
-    )?;
+    let epochs =
+        arguments.training.train("finetune", &mut model, &training, &recipe, &arguments.texts.held_out, |model| {
+            evaluate(model, &validation, &labels)
+        })?;
     let Some(epochs) = epochs else { return Ok(()) };
     arguments.training.save(&model, &tokenizer)?;
 

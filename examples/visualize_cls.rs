@@ -2,7 +2,7 @@
 //! points in the plane, by principal components and by t-SNE, coloured by class.
 //!
 //! Without arguments, uses a few built-in reviews and the small model of this repository. To use your own data, pass
-//! `--train FILE --validation FILE`; to use a real model, `--model DIR_OR_NAME`.
+//! `--train FILE` with `--validation FILE` or `--split FRACTION`; to use a real model, `--model DIR_OR_NAME`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,7 +88,7 @@ fn run(arguments: &Arguments) -> Result {
     cloze_examples::set_threads(arguments.threads)?;
     let path = arguments.out.file("visualize_cls")?;
     cloze_examples::check_json(arguments.json.as_deref())?;
-    let texts = arguments.texts.read()?;
+    let texts = arguments.texts.read(arguments.seed)?;
     let shown = shown(&texts, arguments.points.into());
     println!("{} sentences to train on, {} to draw", texts.training.texts.len(), shown.texts.len());
 

@@ -7,6 +7,7 @@
 mod arguments;
 pub mod built_in;
 mod exit;
+mod held_out;
 mod loss;
 mod model;
 mod output;
@@ -20,6 +21,7 @@ mod vocabulary;
 
 pub use arguments::{dropout, positive, set_threads, texts};
 pub use exit::{Result, exit_code, program};
+pub use held_out::{HELD_OUT, HeldOutArgument};
 pub use loss::ClassLossArguments;
 pub use model::{DeviceArgument, ModelArgument, tiny_model};
 pub use output::{check_folder, check_json, print_remarks, print_report, write_file, write_json};

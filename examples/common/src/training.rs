@@ -7,9 +7,11 @@ use cloze::prelude::*;
 use cloze::train::{DataSet, Learn, Step, Stopped, TrainingReport};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use twox_hash::XxHash3_64;
 
-use crate::{ModelArgument, RankArguments, Result, check_folder, check_json, default_page, set_threads, write_json};
+use crate::{
+    HeldOutArgument, ModelArgument, RankArguments, Result, check_folder, check_json, default_page, set_threads,
+    write_json,
+};
 
 /// Arguments of every fine-tuning example.
 #[derive(clap::Args, Serialize)]
@@ -130,7 +132,7 @@ impl TrainingArguments {
     }
 
     /// Trains by `recipe`, except where arguments override it, and prints each evaluation. A run only resumes with the
-    /// `validation` file that it started with. The report is written to the folder of `--out`, or to
+    /// data to evaluate on that it started with. The report is written to the folder of `--out`, or to
     /// `target/EXAMPLE.html`. Returns `None` if a signal stopped the run, and on all ranks but
     /// the first, which does the rest alone.
     ///
@@ -142,7 +144,7 @@ impl TrainingArguments {
         model: &mut M,
         data: &D,
         recipe: &Recipe,
-        validation: Option<&Path>,
+        held_out: &HeldOutArgument,
         mut evaluate: impl FnMut(&M) -> cloze::train::Result<Evaluation>,
     ) -> Result<Option<Vec<Epoch>>> {
         if let Some(rank) = self.lora {
@@ -154,8 +156,8 @@ impl TrainingArguments {
         };
         let mut log = Log::default();
         let mut trainer = self.trainer(model, recipe);
-        if let Some(path) = validation {
-            trainer = trainer.setting("validation", fingerprint(path)?);
+        if let Some(held_out) = held_out.fingerprint()? {
+            trainer = trainer.setting("validation", held_out);
         }
         let report = trainer
             .evaluate(every(self.evaluate_every), |model| self.precision.scope(|| evaluate(model)))
@@ -236,12 +238,6 @@ impl TrainingArguments {
     pub fn write_json(&self, results: &impl Serialize) -> Result {
         write_json(self.json.as_deref(), results)
     }
-}
-
-/// Describes the contents of a file.
-fn fingerprint(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(format!("fingerprint {:016x}", XxHash3_64::oneshot(&bytes)))
 }
 
 fn every(steps: Option<u32>) -> Every {

@@ -1,5 +1,7 @@
 //! The examples agree with the sections of the course, without arguments and with the model of this repository.
 
+mod finetune;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -260,57 +262,6 @@ fn rerank() -> Result {
     let differs =
         "do_lower_case is false in tokenizer_config.json, true in tokenizer.json: tokenizer_config.json counts";
     assert_eq!(said, format!("{place}: {differs}\n"));
-    Ok(())
-}
-
-/// It learns to rank, and its folder opens as a cross-encoder.
-#[test]
-fn finetune_reranker() -> Result {
-    let folder = tempfile::tempdir()?;
-    let (out, json) = (folder.path().join("out"), folder.path().join("report.json"));
-    printed("finetune_reranker", &["--out", &out.to_string_lossy(), "--json", &json.to_string_lossy()])?;
-    let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
-    let last = list(&report["epochs"])?.last().ok_or("no epoch")?;
-    assert!(number(&last["NDCG@10"])? > 0.9 && number(&last["MRR@10"])? > 0.9, "{last}");
-    let documents = ["The baker sings at night.", "Rosa sings by the river.", "The dog runs in the house."];
-    let ranked = CrossEncoder::open(&out)?.rank("Who is by the river?", &documents, 3)?;
-    assert_eq!(ranked[0].0, 1);
-    assert!(ranked.iter().all(|(_, score)| (0.0..=1.0).contains(score)), "{ranked:?}");
-    Ok(())
-}
-
-/// Lists of labels, or a column for each, are several that may apply; class weights and pairs are for one label.
-#[test]
-fn finetune_of_every_kind_of_label() -> Result {
-    let folder = tempfile::tempdir()?;
-    let file = |name: &str, text: &str| -> Result<String> {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text)?;
-        Ok(path.to_string_lossy().into_owned())
-    };
-    let lists = ["a|[\"x\", \"y\"]", "b|[]", "c|[\"y\"]"].map(|row| row.split_once('|').unwrap_or_default());
-    let lists: Vec<String> =
-        lists.iter().map(|(text, label)| format!("{{\"text\": \"{text}\", \"label\": {label}}}")).collect();
-    let lists = file("lists.jsonl", &lists.join("\n"))?;
-    let columns = file("columns.csv", "text,x,y\na,1,1\nb,0,0\nc,0,1\n")?;
-    let pairs = file("pairs.csv", "text,other,label\na,b,1\nc,d,0\ne,f,1\n")?;
-    let json = folder.path().join("report.json");
-    let run = |given: &[&str], file: &str| -> Result<(String, Value)> {
-        let json = json.to_string_lossy();
-        let always = ["--train", file, "--validation", file, "--epochs", "1", "--json", &*json];
-        let said = printed("finetune", &[&always, given].concat())?;
-        Ok((said, serde_json::from_str(&std::fs::read_to_string(&*json)?)?))
-    };
-    let (of_lists, of_columns) = (run(&[], &lists)?, run(&["--label-columns", "x,y"], &columns)?);
-    assert_eq!(of_lists.1["epochs"], of_columns.1["epochs"]);
-    assert!(of_lists.0.contains("any number of 2 labels may apply: x, y"), "{}", of_lists.0);
-    for name in ["micro F1", "macro F1", "exact match", "loss"] {
-        number(&of_lists.1["epochs"][0][name])?;
-    }
-    let weighted = ["--second-text-column", "other", "--class-weights", "balanced", "--label-smoothing", "0.1"];
-    let (said, report) = run(&weighted, &pairs)?;
-    assert!(said.contains("0.7500"), "{said}");
-    number(&report["epochs"][0]["accuracy"])?;
     Ok(())
 }
 
