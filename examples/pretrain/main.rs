@@ -119,7 +119,7 @@ fn train(
         }
         None => cloze_examples::default_page("pretrain")?,
     };
-    let mut log = log::Log::default();
+    let mut log = log::Log::new(steps);
     trainer = trainer.steps(steps).report(&page).stop_on_signals();
     let train = || trainer.run_with(&training, |_, step| log.step(step));
     let (trained, profile) = if arguments.profile {
