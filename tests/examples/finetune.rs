@@ -20,6 +20,23 @@ impl Files {
     }
 }
 
+/// Without arguments: the rows of the course, trained on long enough to classify the course's four samples. A table of 22
+/// epochs has every second.
+#[test]
+fn finetune_classifies_the_samples_of_the_course() -> Result {
+    let files = Files::new()?;
+    let json = files.path("report.json");
+    let said = printed("finetune", &["--json", &json])?;
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let predictions: Vec<&Value> = list(&report["predictions"])?.iter().map(|prediction| &prediction[1]).collect();
+    assert_eq!(predictions, ["positive", "negative", "positive", "negative"], "{said}");
+    let lines = said.lines().skip_while(|line| !line.starts_with("epoch")).skip(1);
+    let epochs: Vec<&str> =
+        lines.take_while(|line| line.starts_with(' ')).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!((epochs.len(), epochs.last(), list(&report["epochs"])?.len()), (11, Some(&"22"), 22), "{said}");
+    Ok(())
+}
+
 /// It learns to rank, and its folder opens as a cross-encoder.
 #[test]
 fn finetune_reranker() -> Result {

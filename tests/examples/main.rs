@@ -114,6 +114,33 @@ fn pretrain_without_next_sentences() -> Result {
     Ok(())
 }
 
+/// As in the course, the first token of the second sentence is masked, also if another one is. The losses of a long run are at
+/// most twenty lines.
+#[test]
+fn pretrain_inspects_and_prints_as_the_course() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let (json, pairs) = (path("report.json"), path("pairs.json"));
+    std::fs::write(
+        &pairs,
+        r#"[{"a": "Rosa has a boat.", "b": "The red [MASK] is old."}, {"a": "It rains.", "b": "Rosa sleeps."}]"#,
+    )?;
+    let small = ["--layers", "1", "--hidden", "16", "--heads", "1", "--pairs", "100", "--steps", "801"];
+    let said = printed("pretrain", &[&small[..], &["--json", &json, "--inspect", &pairs]].concat())?;
+    let losses = said.lines().filter(|line| line.starts_with("[epoch ")).count();
+    assert!((10..=20).contains(&losses) && said.contains(" step 060] loss="), "{losses} lines: {said}");
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(&json)?)?;
+    let [first, second] = [0, 1].map(|index| &report["inspected"][index]);
+    assert_eq!((first["original"].as_str(), second["original"].as_str()), (Some("the"), Some("rosa")));
+    // [CLS] rosa has a boat . [SEP] the red [MASK]
+    let own = list(&first["own_masks"])?;
+    let position = number(&first["masked_position"])?;
+    assert_eq!((own.len(), number(&own[0][0])?), (1, position + 2.0));
+    assert!(list(&second["own_masks"])?.is_empty() && said.contains("[MASK] of the text, position"), "{said}");
+    assert_eq!((list(&first["top_5"])?.len(), list(&own[0][1])?.len()), (5, 5));
+    Ok(())
+}
+
 /// Returns what an example writes with `--json`.
 fn report(example: &str) -> Result<Value> {
     let folder = tempfile::tempdir()?;
@@ -172,6 +199,19 @@ fn masking() -> Result {
         let (count, deviation) = (number(&counts[kind])?, (targets * share * (1.0 - share)).sqrt());
         assert!((count - share * targets).abs() < 4.0 * deviation, "{kind}: {count} of {targets}");
     }
+    Ok(())
+}
+
+/// The plain draw of the course: 15 % of all tokens, and often none of a short text.
+#[test]
+fn masking_as_the_course() -> Result {
+    let folder = tempfile::tempdir()?;
+    let json = folder.path().join("report.json");
+    let said = printed("masking", &["--course", "--json", &json.to_string_lossy(), "O cachorro mordeu o carteiro."])?;
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
+    let (tokens, targets) = (number(&report["counts"]["tokens"])?, number(&report["counts"]["targets"])?);
+    assert!((targets - 0.15 * tokens).abs() < 4.0 * (tokens * 0.15 * 0.85).sqrt(), "{targets} of {tokens}");
+    assert!(said.contains("on average 0.9 of 6"), "{said}");
     Ok(())
 }
 
@@ -350,7 +390,8 @@ fn attention_map() -> Result {
 fn visualize_cls() -> Result {
     let folder = tempfile::tempdir()?;
     let (picture, json) = (folder.path().join("cls.svg"), folder.path().join("cls.json"));
-    printed("visualize_cls", &["--out", &picture.to_string_lossy(), "--json", &json.to_string_lossy()])?;
+    let said = printed("visualize_cls", &["--out", &picture.to_string_lossy(), "--json", &json.to_string_lossy()])?;
+    assert!(said.contains("pooled [CLS] of \"a great movie.\" after fine-tuning: shape [1, 128]"), "{said}");
     let report: Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
     let [before, after] = [0, 1].map(|index| &report["maps"][index]);
     assert!(number(&after["neighbours"])? > 0.8 && number(&before["neighbours"])? < 0.7, "{before} {after}");

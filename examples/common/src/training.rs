@@ -19,7 +19,7 @@ pub struct TrainingArguments {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the description of the command")]
     pub model: ModelArgument,
-    /// Passes over the data [default: depends on the task and the model]
+    /// Passes over the data [default: depends on the task and the model; more if the data are few]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
     /// Examples in a batch [default: depends on the task and the model]
@@ -83,9 +83,14 @@ pub struct TrainingArguments {
     json: Option<PathBuf>,
 }
 
+/// The steps that a run should at least have, and the most epochs for them. A few dozen steps hardly move a new head (M.
+/// Mosbach, M. Andriushchenko, D. Klakow, "On the stability of fine-tuning BERT", 2021, trains on small data for 20 epochs).
+const MIN_STEPS: u32 = 150;
+const MAX_EPOCHS: u32 = 30;
+
 /// The settings that apply unless an argument overrides them.
 pub struct Recipe {
-    /// Passes over the data.
+    /// Passes over the data, if that is at least 150 steps. Fewer data are passed over more often, at most 30 times.
     pub epochs: u32,
     /// Examples in a batch.
     pub batch: usize,
@@ -154,8 +159,21 @@ impl TrainingArguments {
             Some(out) => out.join("report.html"),
             None => default_page(example)?,
         };
-        let mut log = Log::default();
         let mut trainer = self.trainer(model, recipe);
+        let epochs = match self.epochs {
+            Some(epochs) => epochs,
+            None => {
+                trainer = trainer.epochs(1);
+                let for_steps = MIN_STEPS.div_ceil(trainer.count_steps(data)?.max(1)).min(MAX_EPOCHS);
+                recipe.epochs.max(for_steps)
+            }
+        };
+        trainer = trainer.epochs(epochs);
+        let evaluations = match self.evaluate_every {
+            Some(steps) => trainer.count_steps(data)? / steps.max(1),
+            None => epochs,
+        };
+        let mut log = Log::new(evaluations);
         if let Some(held_out) = held_out.fingerprint()? {
             trainer = trainer.setting("validation", held_out);
         }
@@ -181,7 +199,6 @@ impl TrainingArguments {
             .schedule(Schedule::Linear { warmup: self.warmup })
             .batch_size(self.batch.unwrap_or(recipe.batch))
             .accumulate(self.accumulate)
-            .epochs(self.epochs.unwrap_or(recipe.epochs))
             .precision(self.precision)
             .seed(self.seed)
             .communicator(crate::ranks())
@@ -261,15 +278,26 @@ fn settings(config: &BertConfig) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// Collects evaluations, and prints them as a table.
-#[derive(Default)]
+/// Collects evaluations, and prints at most [`LINES`] of them as a table.
 struct Log {
     /// Losses of the steps since the last evaluation.
     losses: Vec<f64>,
     epochs: Vec<Epoch>,
+    /// The number of evaluations between lines.
+    every: usize,
+    /// The number of evaluations in the run.
+    evaluations: usize,
 }
 
+/// The most lines of a table of evaluations.
+const LINES: u32 = 20;
+
 impl Log {
+    fn new(evaluations: u32) -> Log {
+        let every = evaluations.div_ceil(LINES).max(1) as usize;
+        Log { losses: Vec::new(), epochs: Vec::new(), every, evaluations: evaluations as usize }
+    }
+
     fn step(&mut self, step: &Step) {
         self.losses.push(step.loss);
         let Some(evaluation) = &step.evaluation else { return };
@@ -280,8 +308,11 @@ impl Log {
             let names = metrics.iter().map(|(name, _)| format!("  {name:>12}"));
             println!("\nepoch  training loss{}", names.collect::<String>());
         }
-        let values = metrics.iter().map(|(_, value)| format!("  {value:12.4}"));
-        println!("{:5}  {training_loss:13.4}{}", step.epoch, values.collect::<String>());
+        let number = self.epochs.len() + 1;
+        if number.is_multiple_of(self.every) || number == self.evaluations {
+            let values = metrics.iter().map(|(_, value)| format!("  {value:12.4}"));
+            println!("{:5}  {training_loss:13.4}{}", step.epoch, values.collect::<String>());
+        }
         let metrics = metrics.iter().map(|(name, value)| (name.clone(), (*value).into()));
         self.epochs.push(Epoch { epoch: step.epoch, step: step.step, training_loss, metrics: metrics.collect() });
     }
