@@ -37,6 +37,31 @@ fn finetune_classifies_the_samples_of_the_course() -> Result {
     Ok(())
 }
 
+/// Runs without `--out` leave a report each, and a run that fails leaves none.
+#[test]
+fn reports_do_not_replace_each_other() -> Result {
+    let files = Files::new()?;
+    let run = |more: &[&str]| {
+        let given = [&["--epochs", "1"], more].concat();
+        Command::new(program("finetune")?)
+            .current_dir(files.0.path())
+            .args(given)
+            .output()
+            .map_err(Box::<dyn std::error::Error>::from)
+    };
+    let said = [run(&[])?, run(&[])?].map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    assert!(said[0].contains("report: target/finetune.html") && said[1].contains("report: target/finetune-2.html"));
+    assert!(!run(&["--warmup", "-1"])?.status.success() && !run(&["--lr", "-1"])?.status.success());
+    let mut pages = Vec::new();
+    for page in std::fs::read_dir(files.path("target"))? {
+        let page = page?;
+        assert!(page.metadata()?.len() > 10_000);
+        pages.push(page.file_name());
+    }
+    assert_eq!(pages.len(), 2, "{pages:?}");
+    Ok(())
+}
+
 /// It learns to rank, and its folder opens as a cross-encoder.
 #[test]
 fn finetune_reranker() -> Result {

@@ -26,7 +26,7 @@ pub use loss::ClassLossArguments;
 pub use model::{DeviceArgument, ModelArgument, tiny_model};
 pub use output::{check_folder, check_json, print_remarks, print_report, write_file, write_json};
 pub use pairs::{Pairs, PairsArgument};
-pub use picture::{PictureArgument, default_page, is_svg};
+pub use picture::{PictureArgument, is_svg, new_page, remove_empty};
 pub use ranks::{RankArguments, parse, ranks};
 pub use reviews::{LabelledTexts, Rows, TextsArgument, rows, say_decimal_commas};
 pub use table::{Table, thousands};

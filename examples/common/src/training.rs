@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    HeldOutArgument, ModelArgument, RankArguments, Result, check_folder, check_json, default_page, set_threads,
-    write_json,
+    HeldOutArgument, ModelArgument, RankArguments, Result, check_folder, check_json, new_page, remove_empty,
+    set_threads, write_json,
 };
 
 /// Arguments of every fine-tuning example.
@@ -138,7 +138,7 @@ impl TrainingArguments {
 
     /// Trains by `recipe`, except where arguments override it, and prints each evaluation. A run only resumes with the
     /// data to evaluate on that it started with. The report is written to the folder of `--out`, or to
-    /// `target/EXAMPLE.html`. Returns `None` if a signal stopped the run, and on all ranks but
+    /// a new page `target/EXAMPLE.html`, `target/EXAMPLE-2.html`, ... Returns `None` if a signal stopped the run, and on all ranks but
     /// the first, which does the rest alone.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl TrainingArguments {
         }
         let page = match &self.out {
             Some(out) => out.join("report.html"),
-            None => default_page(example)?,
+            None => new_page(example)?,
         };
         let mut trainer = self.trainer(model, recipe);
         let epochs = match self.epochs {
@@ -183,7 +183,8 @@ impl TrainingArguments {
             .run_with(data, |_, step| {
                 log.step(step);
                 Ok(())
-            })?;
+            })
+            .inspect_err(|_| remove_empty(&page))?;
         if !self.is_complete(&report, &page) || crate::ranks().rank() > 0 {
             return Ok(None);
         }
