@@ -108,7 +108,7 @@ fn sst2(arguments: &Arguments, model: &Path, data: &Path) -> Result<String> {
         let training = training.clone().seed(seed);
         let options = OpenOptions::new().labels(["negative", "positive"]).fresh_head().seed(seed);
         let train = |precision| -> Result<(BertForSequenceClassification, f64)> {
-            let (mut trained, _) = BertForSequenceClassification::open_with(model, &Device::Cpu, &options)?;
+            let mut trained = BertForSequenceClassification::open_with(model, &Device::Cpu, &options)?;
             let trainer = Trainer::new(&mut trained).optimizer(AdamW::new(5e-5)).batch_size(BATCH_SIZE).epochs(1);
             let report = trainer.seed(seed).precision(precision).run(&training)?;
             let milliseconds = report.elapsed.as_secs_f64() * 1e3 / report.losses.len() as f64;

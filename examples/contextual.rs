@@ -156,7 +156,8 @@ fn compare<'a>(model: &BertModel, tokenizer: &Tokenizer, (word, senses): Word<'a
         Means { same_sense: mean(true), other_sense: mean(false) }
     };
     let tokens = model.embeddings.word_embeddings.weight.embedding(batch.ids())?;
-    let mut layers = model.hidden(&batch)?.states.iter().map(cosines).collect::<Result<Vec<_>>>()?;
+    let mut layers =
+        no_grad(|| model.hidden_states(&batch, Mode::Eval))?.iter().map(cosines).collect::<Result<Vec<_>>>()?;
     Ok(Report {
         word,
         layer,

@@ -2,7 +2,7 @@
 //! after every epoch, and of each kind of name at the end.
 //!
 //! Without arguments, uses invented sentences and the small model of this repository. To use your own data, pass
-//! `--train FILE --validation FILE` (one word and its tag per line); to use a real model, `--model DIR_OR_NAME`.
+//! `--train FILE` (one word and its tag per line) with `--validation FILE` or `--split FRACTION`; to use a real model, `--model DIR_OR_NAME`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,8 +11,12 @@ use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::Stream;
 use cloze::train::metrics::{PrecisionRecall, SpanMode};
-use cloze::train::{BadRows, ConllFormat, TaggedSentence, TokenClassificationEvaluation, read_conll, tag_names};
-use cloze_examples::{ClassLossArguments, Recipe, Result, Table, TrainingArguments, built_in};
+use cloze::train::{
+    BadRows, ConllFormat, TaggedSentence, TokenClassificationEvaluation, read_conll, split_rows, tag_names,
+};
+use cloze_examples::{
+    ClassLossArguments, HELD_OUT, HeldOutArgument, Recipe, Result, Table, TrainingArguments, built_in,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -20,11 +24,10 @@ use serde_json::{Value, json};
 #[derive(Parser, Serialize)]
 struct Arguments {
     /// CoNLL file to train on [default: invented sentences]
-    #[arg(long, requires = "validation")]
+    #[arg(long, value_name = "FILE", requires = HELD_OUT)]
     train: Option<PathBuf>,
-    /// CoNLL file to evaluate on after every epoch
-    #[arg(long, requires = "train")]
-    validation: Option<PathBuf>,
+    #[command(flatten)]
+    held_out: HeldOutArgument,
     /// CoNLL file to evaluate on at the end
     #[arg(long, requires = "train")]
     test: Option<PathBuf>,
@@ -75,19 +78,13 @@ fn run(arguments: &Arguments) -> Result {
         false => Recipe { epochs: 3, batch: 16, lr: 5e-5 },
     };
     let data = arguments.loss.apply(data.seed(arguments.training.seed), &tags)?;
-    let epochs = arguments.training.train(
-        "finetune_ner",
-        &mut model,
-        &data,
-        &recipe,
-        arguments.validation.as_deref(),
-        |model| {
+    let epochs =
+        arguments.training.train("finetune_ner", &mut model, &data, &recipe, &arguments.held_out, |model| {
             let found = evaluate(model, &validation)?;
             let scores = found.spans(SpanMode::Lenient)?.micro;
             let evaluation = Evaluation::maximize("F1", scores.f1).and("precision", scores.precision);
             Ok(evaluation.and("recall", scores.recall).and("accuracy", found.accuracy()).and("loss", found.loss))
-        },
-    )?;
+        })?;
     let Some(epochs) = epochs else { return Ok(()) };
 
     let (name, last) = if test.is_empty() { ("validation", &validation) } else { ("test", &test) };
@@ -117,8 +114,8 @@ type Sentences = Vec<TaggedSentence>;
 
 /// Returns the sentences to train on, to evaluate on, and to evaluate on at the end.
 fn sentences(arguments: &Arguments) -> Result<(Sentences, Sentences, Sentences)> {
-    let (Some(training), Some(validation)) = (&arguments.train, &arguments.validation) else {
-        println!("No --train and --validation: using invented sentences.");
+    let Some(train) = &arguments.train else {
+        println!("No --train: using invented sentences.");
         let mut random = Stream::seeded(arguments.training.seed);
         let mut invent = |count| (0..count).map(|_| built_in::tagged_sentence(&mut random)).collect();
         return Ok((invent(1500), invent(200), Vec::new()));
@@ -132,5 +129,7 @@ fn sentences(arguments: &Arguments) -> Result<(Sentences, Sentences, Sentences)>
         println!("{}: {report}", path.display());
         Ok(sentences)
     };
-    Ok((read(training)?, read(validation)?, arguments.test.as_deref().map_or_else(|| Ok(Vec::new()), read)?))
+    let split = |sentences, fraction| split_rows(sentences, fraction, arguments.training.seed);
+    let (training, validation) = arguments.held_out.read(train, read, split)?;
+    Ok((training, validation, arguments.test.as_deref().map_or_else(|| Ok(Vec::new()), read)?))
 }

@@ -2,18 +2,18 @@
 //! after every epoch, computed as in SQuAD's official script.
 //!
 //! Without arguments, uses questions about invented voyages and the small model of this repository. To use your own
-//! data, pass `--train FILE --validation FILE`, or one file and `--split-at ARTICLES`; to use a real model, `--model
-//! DIR_OR_NAME`.
+//! data, pass `--train FILE` with `--validation FILE`, `--split FRACTION` or `--split-at ARTICLES`; to use a real model,
+//! `--model DIR_OR_NAME`.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use cloze::prelude::*;
 use cloze::train::metrics::SquadVersion;
 use cloze::train::{BadRows, QuestionAnsweringEvaluation, QuestionExample, Squad, read_squad};
-use cloze_examples::{Recipe, Result, TrainingArguments, built_in};
+use cloze_examples::{HELD_OUT, HeldOutArgument, Recipe, Result, TrainingArguments, built_in};
 use serde::Serialize;
 use serde_json::{Map, json};
 
@@ -21,13 +21,12 @@ use serde_json::{Map, json};
 #[derive(Parser, Serialize)]
 struct Arguments {
     /// SQuAD file to train on, JSON or JSON Lines [default: questions about invented voyages]
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     train: Option<PathBuf>,
-    /// SQuAD file to evaluate on
-    #[arg(long, requires = "train")]
-    validation: Option<PathBuf>,
+    #[command(flatten)]
+    held_out: HeldOutArgument,
     /// Train on this many articles from the start of the file, and evaluate on the rest
-    #[arg(long, requires = "train", conflicts_with = "validation", value_name = "ARTICLES")]
+    #[arg(long, requires = "train", conflicts_with = HELD_OUT, value_name = "ARTICLES")]
     split_at: Option<usize>,
     /// Drop questions that are blank or whose answer is not where the file says, instead of failing at the first
     #[arg(long)]
@@ -82,17 +81,10 @@ fn run(arguments: &Arguments) -> Result {
         false => Recipe { epochs: 2, batch: 16, lr: 3e-5 },
     };
     let data = data.seed(arguments.training.seed);
-    let epochs = arguments.training.train(
-        "finetune_qa",
-        &mut model,
-        &data,
-        &recipe,
-        arguments.validation.as_deref(),
-        |model| {
-            let scores = evaluate(model)?.scores;
-            Ok(Evaluation::maximize("F1", scores.f1).and("exact match", scores.exact_match))
-        },
-    )?;
+    let epochs = arguments.training.train("finetune_qa", &mut model, &data, &recipe, &arguments.held_out, |model| {
+        let scores = evaluate(model)?.scores;
+        Ok(Evaluation::maximize("F1", scores.f1).and("exact match", scores.exact_match))
+    })?;
     let Some(epochs) = epochs else { return Ok(()) };
 
     let found = evaluate(&model)?;
@@ -149,10 +141,9 @@ fn questions(arguments: &Arguments) -> Result<(Squad, Squad)> {
         let squad = |count, seed| Squad::of_questions(built_in::voyages(count, seed));
         return Ok((squad(1500, arguments.training.seed), squad(200, arguments.training.seed + 1)));
     };
-    let training = read_squad(training)?;
-    match (&arguments.validation, arguments.split_at) {
-        (Some(validation), _) => Ok((training, read_squad(validation)?)),
-        (None, Some(articles)) => Ok(training.split_at_article(articles)?),
-        (None, None) => Err("--train needs --validation, or --split-at ARTICLES to split its file".into()),
+    if let Some(articles) = arguments.split_at {
+        return Ok(read_squad(training)?.split_at_article(articles)?);
     }
+    let read = |path: &Path| Ok(read_squad(path)?);
+    arguments.held_out.read(training, read, |squad, fraction| squad.split(fraction, arguments.training.seed))
 }

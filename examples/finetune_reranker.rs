@@ -3,7 +3,7 @@
 //! and then ranks some documents.
 //!
 //! Without arguments, uses built-in queries and the small model of this repository. To use your own data, pass `--train
-//! FILE --validation FILE` with a query, a document and a label in each row: 1 if the document answers the query, 0 if
+//! FILE` and `--validation FILE` or `--split FRACTION` with a query, a document and a label in each row: 1 if the document answers the query, 0 if
 //! not, or a number in between. To use a real model, pass `--model DIR_OR_NAME`. The folder of `--out` opens as a
 //! `CrossEncoder` here and in `sentence-transformers`.
 
@@ -13,7 +13,7 @@ use clap::Parser;
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
 use cloze::train::metrics::ranking;
-use cloze::train::{RegressionEvaluation, Row};
+use cloze::train::{RegressionEvaluation, Row, split_by_group};
 use cloze_examples::{Pairs, PairsArgument, Recipe, Result, TrainingArguments};
 use serde::Serialize;
 use serde_json::json;
@@ -43,8 +43,11 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
     let seed = arguments.training.seed;
-    let built_in = || [built_in(120, false, seed), built_in(10, true, seed)];
-    let [training, validation] = arguments.pairs.read(&arguments.columns, ["query", "document", "label"], built_in)?;
+    let built_in = || (built_in(120, false, seed), built_in(10, true, seed));
+    // All documents of a query together.
+    let split = |rows, fraction| split_by_group(rows, fraction, seed, |row: &Row| row.text.to_string());
+    let names = ["query", "document", "label"];
+    let [training, validation] = arguments.pairs.read(&arguments.columns, names, split, built_in)?;
     check_labels("train", &training)?;
     check_labels("validation", &validation)?;
 
@@ -70,7 +73,7 @@ fn run(arguments: &Arguments) -> Result {
         &mut model,
         &data,
         &recipe,
-        arguments.pairs.validation(),
+        &arguments.pairs.held_out,
         |model| {
             let found = RegressionEvaluation::run(model, &validation, 32)?;
             let scores = ranking(&queries, &relevant, &found.predictions, TOP)?;

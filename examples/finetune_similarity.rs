@@ -7,14 +7,14 @@
 //! - `--objective regression`: reads both sentences together and predicts the score.
 //!
 //! Without arguments, uses a few built-in pairs and the small model of this repository. To use your own data, pass
-//! `--train FILE --validation FILE` (for example STS-B); to use a real model, `--model DIR_OR_NAME`.
+//! `--train FILE` (for example STS-B) with `--validation FILE` or `--split FRACTION`; to use a real model, `--model DIR_OR_NAME`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use cloze::prelude::*;
 use cloze::tensor::random::{Purpose, Stream};
-use cloze::train::{LabelledBatch, Learn, Regress, RegressionEvaluation, Row};
+use cloze::train::{LabelledBatch, Learn, Regress, RegressionEvaluation, Row, split_rows};
 use cloze_examples::{Epoch, Pairs, PairsArgument, Recipe, Result, TrainingArguments};
 use serde::Serialize;
 use serde_json::json;
@@ -57,9 +57,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result {
     arguments.training.check()?;
-    let built_in = || [built_in(400, arguments), built_in(100, arguments)];
+    let built_in = || (built_in(400, arguments), built_in(100, arguments));
+    let split = |rows, fraction| split_rows(rows, fraction, arguments.training.seed);
     let names = ["sentence1", "sentence2", "score"];
-    let [training, validation] = arguments.pairs.read(&arguments.columns, names, built_in)?;
+    let [training, validation] = arguments.pairs.read(&arguments.columns, names, split, built_in)?;
     let training = scaled("train", training, arguments.highest)?;
     let validation = scaled("validation", validation, arguments.highest)?;
     let epochs = match arguments.objective {
@@ -139,7 +140,7 @@ where
         &mut model,
         &data,
         &recipe(arguments),
-        arguments.pairs.validation(),
+        &arguments.pairs.held_out,
         |model| {
             let found = RegressionEvaluation::run(model, validation, 32)?;
             let evaluation = Evaluation::maximize("Spearman", found.spearman()?).and("Pearson", found.pearson()?);

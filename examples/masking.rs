@@ -22,7 +22,8 @@ struct Arguments {
     /// Share of the tokens to predict
     #[arg(long, default_value_t = 0.15)]
     probability: f64,
-    /// Select each token independently, as the course does; BERT selects 15 % of the tokens in a text, rounded
+    /// Select each token independently, as the course does, so that a text may have none to predict; BERT selects 15 % of
+    /// the tokens in a text, rounded, but at least one
     #[arg(long)]
     course: bool,
     /// Select whole words instead of pieces of words
@@ -43,7 +44,7 @@ impl Arguments {
     /// Returns the mean number of tokens to predict in a text with `length` ordinary tokens.
     fn expected(&self, length: f64) -> f64 {
         let share = self.probability * length;
-        if self.course { share + (1.0 - self.probability).powf(length) } else { share.round().max(1.0).min(length) }
+        if self.course { share } else { share.round().max(1.0).min(length) }
     }
 }
 
@@ -122,6 +123,7 @@ fn run(arguments: &Arguments) -> Result {
     let selection = if arguments.course { Selection::Bernoulli } else { Selection::Fixed };
     let unit = if arguments.whole_word { MaskingUnit::WholeWord } else { MaskingUnit::Token };
     let masking = Masking::bert().rate(arguments.probability).selection(selection).unit(unit);
+    let masking = if arguments.course { masking.without_minimum() } else { masking };
     let texts = cloze_examples::texts(&arguments.texts, &TEXTS);
     let encodings = texts.iter().map(|text| tokenizer.encode(text)).collect::<cloze::bert::Result<Vec<Encoding>>>()?;
     let mask = |index: usize, draw: u32, ids: &mut Vec<u32>| -> Result<Vec<Target>> {
@@ -157,7 +159,7 @@ fn run(arguments: &Arguments) -> Result {
     let of = |(expected, length): (&f64, &usize)| format!("{} of {length}", (expected * 100.0).round() / 100.0);
     let of: Vec<String> = expected.iter().zip(&lengths).map(of).collect();
     match arguments.course {
-        true => print!("Each token is selected independently, but at least one per text; on average "),
+        true => print!("Each token is selected independently; on average "),
         false => print!("BERT selects its share of each text, rounded, but at least one token: "),
     }
     println!("{}.", of.join(", "));

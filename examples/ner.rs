@@ -102,7 +102,7 @@ fn small(arguments: &Arguments) -> Result<TokenClassification> {
     let (training, held_out) = (sentences(3000), sentences(200));
     let tags = tag_names(&training);
     let options = OpenOptions::new().labels(&tags).fresh_head().seed(arguments.seed);
-    let (mut model, _) = BertForTokenClassification::open_with(&place, arguments.device.open()?, &options)?;
+    let mut model = BertForTokenClassification::open_with(&place, arguments.device.open()?, &options)?;
     let tokenizer = Tokenizer::open(&place)?;
     let (data, report) = LabelledData::of_words(&training, &tags, &tokenizer, 128)?;
     println!("No --model: training for {} steps on invented sentences, {report}", arguments.steps);

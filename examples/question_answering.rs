@@ -84,7 +84,9 @@ fn run(arguments: &Arguments) -> Result {
         .precision(arguments.precision)
         .max_length(arguments.max_length)
         .max_answer_length(arguments.max_answer_length)
-        .no_answer(arguments.no_answer);
+        .no_answer(arguments.no_answer)
+        // The course's code does not complete words.
+        .align_to_words(!arguments.independent);
     if arguments.tokens {
         for (number, window) in pipeline.encode(&asked.question, &asked.context)?.iter().enumerate() {
             println!("window {number}:");

@@ -74,9 +74,9 @@ fn run(arguments: &Arguments) -> Result {
 fn next_sentence(arguments: &Arguments) -> Result<CrossEncoder> {
     let (place, device) = (cloze_examples::tiny_model(), arguments.device.open()?);
     println!("No --model: scoring with the next-sentence head of models/tiny\n");
-    let (next, _) = BertForNextSentencePrediction::open(&place, device)?;
+    let next = BertForNextSentencePrediction::open(&place, device)?;
     let options = OpenOptions::new().labels(["follows"]).fresh_head();
-    let (mut model, _) = BertForSequenceClassification::open_with(&place, device, &options)?;
+    let mut model = BertForSequenceClassification::open_with(&place, device, &options)?;
     let head = next.cls.seq_relationship;
     model.classifier.weight = head.weight.narrow(0, 0, 1)?.sub(&head.weight.narrow(0, 1, 1)?)?;
     model.classifier.bias = head.bias.narrow(0, 0, 1)?.sub(&head.bias.narrow(0, 1, 1)?)?;

@@ -2,7 +2,7 @@
 //! points in the plane, by principal components and by t-SNE, coloured by class.
 //!
 //! Without arguments, uses a few built-in reviews and the small model of this repository. To use your own data, pass
-//! `--train FILE --validation FILE`; to use a real model, `--model DIR_OR_NAME`.
+//! `--train FILE` with `--validation FILE` or `--split FRACTION`; to use a real model, `--model DIR_OR_NAME`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,13 +88,13 @@ fn run(arguments: &Arguments) -> Result {
     cloze_examples::set_threads(arguments.threads)?;
     let path = arguments.out.file("visualize_cls")?;
     cloze_examples::check_json(arguments.json.as_deref())?;
-    let texts = arguments.texts.read()?;
+    let texts = arguments.texts.read(arguments.seed)?;
     let shown = shown(&texts, arguments.points.into());
     println!("{} sentences to train on, {} to draw", texts.training.texts.len(), shown.texts.len());
 
     let place = arguments.model.place();
     let options = OpenOptions::new().labels(&texts.labels).fresh_head().seed(arguments.seed);
-    let (mut model, _) = BertForSequenceClassification::open_with(&place, arguments.model.device().open()?, &options)?;
+    let mut model = BertForSequenceClassification::open_with(&place, arguments.model.device().open()?, &options)?;
     let tokenizer = Tokenizer::open(&place)?;
     let max_length = usize::from(arguments.max_length).min(model.config().max_position_embeddings);
 
@@ -103,6 +103,7 @@ fn run(arguments: &Arguments) -> Result {
     train(arguments, &mut model, &tokenizer, &texts, max_length)?;
     let after = maps("after", &vectors(&model)?, &shown, arguments)?;
 
+    print_pooled(&model.bert, &tokenizer)?;
     println!("\nshare of [CLS] vectors whose nearest neighbour has the same class\n");
     let row = |maps: &Maps| [maps.when.to_string(), format!("{:.3}", maps.neighbours)];
     println!("{}", Table::new("<>").row(row(&before)).row(row(&after)));
@@ -171,6 +172,16 @@ fn cls(model: &BertModel, tokenizer: &Tokenizer, texts: &[String], max_length: u
         vectors.extend(states.to_vec::<f32>()?.chunks(states.shape()[1]).map(<[f32]>::to_vec));
     }
     Ok(vectors)
+}
+
+/// Prints the vector of `[CLS]` of a sentence behind the pooler, which the classifier reads: tanh(W h + b).
+fn print_pooled(model: &BertModel, tokenizer: &Tokenizer) -> Result {
+    let sentence = "a great movie.";
+    let batch = Batch::from_encodings(&[tokenizer.encode(sentence)?])?;
+    let pooled = no_grad(|| model.pooled(&batch, Mode::Eval))?; // [1, H]
+    let first: Vec<String> = pooled.to_vec::<f32>()?.iter().take(6).map(|x| format!("{x:.4}")).collect();
+    println!("\npooled [CLS] of {sentence:?} after fine-tuning: shape {:?}\n{}, ...", pooled.shape(), first.join(", "));
+    Ok(())
 }
 
 fn maps(when: &'static str, vectors: &[Vec<f32>], shown: &Shown, arguments: &Arguments) -> Result<Maps> {

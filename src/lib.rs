@@ -22,7 +22,7 @@ pub mod prelude {
     pub use cloze_train::{
         AdamW, BatchRamp, ClassificationEvaluation, Columns, Corpus, Evaluation, Every, LabelledData, Masking,
         MaskingRate, MaskingUnit, MultiLabelEvaluation, PairSampler, PreTraining, PreTrainingEvaluation, Schedule,
-        Trainer, Unigram, balanced_class_weights, label_names, read_rows, sanitize,
+        Trainer, Unigram, balanced_class_weights, label_names, read_rows, sanitize, split_by_class,
     };
 }
 

@@ -226,8 +226,8 @@ fn models_move_between_devices() -> Result {
     let folder = tempfile::tempdir()?;
     let model = BertForPreTraining::new(&BertConfig::tiny(50), &gpu, 1)?;
     model.save(folder.path())?;
-    let (here, _) = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
-    let (there, _) = BertForPreTraining::open(folder.path(), &gpu)?;
+    let here = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
+    let there = BertForPreTraining::open(folder.path(), &gpu)?;
     let batch = Batch::packed((0..9).map(|i| i * 7 % 50).collect(), vec![0; 9], Sequences::new(&[4, 5])?)?;
     let of = |model: &BertForPreTraining| {
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(model.bert.forward(&batch, Mode::Eval)?.to_vec::<f32>()?)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cloze::bert::FilledMask;
 use cloze::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +22,12 @@ pub struct Pair {
 pub struct Inspected {
     a: String,
     b: String,
+    /// The token that was masked, and its position.
+    original: String,
     masked_position: usize,
-    original: Option<String>,
     top_5: Vec<(String, f64)>,
+    /// The positions of the `[MASK]` that the pair has itself, each with what is predicted there.
+    own_masks: Vec<(usize, Vec<(String, f64)>)>,
     is_next: Option<f64>,
     not_next: Option<f64>,
 }
@@ -38,21 +42,26 @@ pub fn pairs(path: Option<&Path>) -> Result<Vec<Pair>> {
     serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Prints, for each pair, the five most probable tokens for its `[MASK]`, and the probability that the second sentence
-/// follows the first. In a pair without `[MASK]`, the first token of the second sentence is masked. A model that is trained
-/// without next sentences reads the pair as one segment, as in training.
+/// Prints, for each pair, the five most probable tokens for the first token of the second sentence, which is masked as in the
+/// course, and the probability that the second sentence follows the first. Where the pair has a `[MASK]` of its own, prints what
+/// is predicted for that, too. A model that is trained without next sentences reads the pair as one segment, as in training.
 pub fn run(model: &impl Pretrained, tokenizer: &Tokenizer, pairs: &[Pair]) -> Result<Vec<Inspected>> {
     let fill_mask = FillMask::new(model.masked_lm(), tokenizer.clone())?;
     let next_sentence = model.next_sentence().map(|model| NextSentence::new(model, tokenizer.clone())).transpose()?;
     let inspect = |pair| inspect(&fill_mask, next_sentence.as_ref(), tokenizer, pair);
     let inspected = pairs.iter().map(inspect).collect::<Result<Vec<_>>>()?;
     println!("\n=== Masked words: the five most probable ===");
+    let print = |top_5: &[(String, f64)]| {
+        top_5.iter().for_each(|(token, probability)| println!("   -> {token:<12} p={probability:.4}"));
+    };
     for pair in &inspected {
         println!("\nA: {}\nB: {}\n  masked position: {}", pair.a, pair.b, pair.masked_position);
-        if let Some(original) = &pair.original {
-            println!("  original token:  {original:?}");
+        println!("  original token:  {:?}", pair.original);
+        print(&pair.top_5);
+        for (position, top_5) in &pair.own_masks {
+            println!("  [MASK] of the text, position {position}:");
+            print(top_5);
         }
-        pair.top_5.iter().for_each(|(token, probability)| println!("   -> {token:<12} p={probability:.4}"));
     }
     if next_sentence.is_some() {
         println!("\n=== Does the second sentence follow the first? ===");
@@ -74,28 +83,32 @@ fn inspect(
 ) -> Result<Inspected> {
     let is_next = next_sentence.map(|model| model.probability(&pair.a, &pair.b)).transpose()?;
     let is_next = is_next.map(cloze_examples::print_report);
-    let mut encoding = match next_sentence {
+    let encoding = match next_sentence {
         Some(_) => tokenizer.encode_pair(&pair.a, &pair.b)?,
         None => tokenizer.encode(&format!("{} {}", pair.a, pair.b))?,
     };
-    let mut original = None;
-    if !encoding.ids.contains(&tokenizer.mask_id()) {
-        let first_of_b = match next_sentence {
-            Some(_) => encoding.sequence_ids.iter().position(|&sequence| sequence == Some(1)),
-            // After `[CLS]` and the first sentence.
-            None => Some(tokenizer.encode(&pair.a)?.len() - 1).filter(|position| position + 1 < encoding.len()),
-        };
-        let position = first_of_b.ok_or_else(|| format!("no token to mask in {:?}", pair.b))?;
-        original = Some(encoding.tokens[position].clone());
-        encoding.ids[position] = tokenizer.mask_id();
-    }
-    let mask = fill_mask.fill_encoded(&[encoding], 5)?.remove(0).remove(0);
+    let first_of_b = match next_sentence {
+        Some(_) => encoding.sequence_ids.iter().position(|&sequence| sequence == Some(1)),
+        // After `[CLS]` and the first sentence.
+        None => Some(tokenizer.encode(&pair.a)?.len() - 1).filter(|position| position + 1 < encoding.len()),
+    };
+    let position = first_of_b.ok_or_else(|| format!("no token to mask in {:?}", pair.b))?;
+    let mut masked = encoding.clone();
+    masked.ids[position] = tokenizer.mask_id();
+    let top_5 = |mask: FilledMask| mask.guesses.into_iter().map(|guess| (guess.token, guess.probability)).collect();
+    let mut found = fill_mask.fill_encoded(&[masked], 5)?.remove(0).into_iter();
+    let found = found.find(|mask| mask.position == position).ok_or("the masked token was not predicted")?;
+    let own_masks = match encoding.ids.contains(&tokenizer.mask_id()) {
+        true => fill_mask.fill_encoded(std::slice::from_ref(&encoding), 5)?.remove(0),
+        false => Vec::new(),
+    };
     Ok(Inspected {
         a: pair.a.clone(),
         b: pair.b.clone(),
-        masked_position: mask.position,
-        original,
-        top_5: mask.guesses.into_iter().map(|guess| (guess.token, guess.probability)).collect(),
+        original: encoding.tokens[position].clone(),
+        masked_position: position,
+        top_5: top_5(found),
+        own_masks: own_masks.into_iter().map(|mask| (mask.position, top_5(mask))).collect(),
         is_next,
         not_next: is_next.map(|is_next| 1.0 - is_next),
     })

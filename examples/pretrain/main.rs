@@ -120,17 +120,18 @@ fn train(
             trainer = trainer.directory(out).resume(arguments.resume).checkpoint(every, 2);
             out.join("report.html")
         }
-        None => cloze_examples::default_page("pretrain")?,
+        None => cloze_examples::new_page("pretrain")?,
     };
-    let mut log = log::Log::default();
+    let mut log = log::Log::new(steps);
     trainer = trainer.steps(steps).report(&page).stop_on_signals();
     let train = || trainer.run_with(&training, |_, step| log.step(step));
     let (trained, profile) = if arguments.profile {
         let (trained, profile) = profile(train);
-        (trained?, Some(profile))
+        (trained, Some(profile))
     } else {
-        (train()?, None)
+        (train(), None)
     };
+    let trained = trained.inspect_err(|_| cloze_examples::remove_empty(&page))?;
     print_end(&trained, profile, &page);
     if trained.stopped == Some(Stopped::BySignal) {
         match arguments.out {

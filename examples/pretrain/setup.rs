@@ -118,7 +118,7 @@ fn model<M: PreTrainedModel>(arguments: &Arguments, tokenizer: &Tokenizer) -> Re
     let (device, seed) = (arguments.device.open()?, arguments.seed);
     if let Some(place) = &arguments.model {
         let options = OpenOptions::new().seed(seed).dropout(arguments.dropout);
-        let (model, report) = M::open_with(place, device, &options)?;
+        let (model, report) = M::open_reported(place, device, &options)?;
         println!("{}: {report}", arguments.name());
         tokenizer.check_vocab_size(model.config())?;
         return Ok(model);

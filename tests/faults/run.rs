@@ -24,7 +24,7 @@ pub fn run(folder: &Path) -> Result {
     let (training, held_out) = corpus.split(0.4, 3)?;
     let (training, held_out) = (data(training)?, data(held_out)?);
     let examples = held_out.evaluation()?;
-    let (mut model, _) = BertForPreTraining::open(input.join("model"), &Device::Cpu)?;
+    let mut model = BertForPreTraining::open(input.join("model"), &Device::Cpu)?;
     Trainer::new(&mut model)
         .optimizer(AdamW::new(0.03))
         .batch_size(2)

@@ -8,7 +8,7 @@ use crate::fixture::{BERTS, Fixture, device};
 
 fn every_layer(name: &str) -> Result {
     let fixture = Fixture::open(name)?;
-    let (model, report) = BertModel::open(fixture.folder(), &device())?;
+    let (model, report) = BertModel::open_reported(fixture.folder(), &device(), &OpenOptions::new())?;
     assert!(report.missing.iter().all(|name| name.contains("pooler")), "{report}");
     let hidden = model.hidden(&fixture.batch)?;
     let layers = model.config().num_hidden_layers;
@@ -40,7 +40,7 @@ fn every_layer_of_distilbert() -> Result {
 fn pooled() -> Result {
     for name in BERTS {
         let fixture = Fixture::open(name)?;
-        let (model, _) = BertModel::open(fixture.folder(), &device())?;
+        let model = BertModel::open(fixture.folder(), &device())?;
         fixture.check("pooled", &model.pooled(&fixture.batch, Mode::Eval)?, 5e-6)?;
     }
     Ok(())
@@ -51,7 +51,7 @@ fn pooled() -> Result {
 fn padded_and_packed_agree() -> Result {
     for name in BERTS {
         let fixture = Fixture::open(name)?;
-        let (model, _) = BertModel::open(fixture.folder(), &device())?;
+        let model = BertModel::open(fixture.folder(), &device())?;
         let packed = &fixture.batch;
         let length = packed.sequences().longest() + 2;
         let (mut ids, mut types, mut mask) = (Vec::new(), Vec::new(), Vec::new());
@@ -66,7 +66,7 @@ fn padded_and_packed_agree() -> Result {
             mask.resize(full, 0);
         }
         let padded = Batch::from_padded(&ids, &types, &mask, length)?;
-        let states = model.hidden(&padded)?.states;
+        let states = model.hidden_states(&padded, Mode::Eval)?;
         for (index, state) in states.iter().enumerate().skip(1) {
             fixture.check(&format!("hidden.{index}"), state, 5e-6)?;
         }

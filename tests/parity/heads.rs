@@ -55,7 +55,8 @@ fn check<M: PreTrainedModel>(
 ) -> Result {
     for name in fixtures {
         let fixture = Fixture::open(name)?;
-        let (model, report) = M::open(saved_by_transformers(&fixture, head)?.path(), &device())?;
+        let (model, report) =
+            M::open_reported(saved_by_transformers(&fixture, head)?.path(), &device(), &OpenOptions::new())?;
         assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{name}: {head}: {report}");
         let [logits, loss] = run(&model, &fixture, &format!("{head}.labels"))?;
         fixture.check(&format!("{head}.logits"), &logits, 5e-6)?;

@@ -10,7 +10,7 @@ use crate::fixture::{BERTS, Fixture, device};
 
 fn open(name: &str) -> Result<(Fixture, BertForPreTraining, PreTrainingTargets)> {
     let fixture = Fixture::open(name)?;
-    let (model, report) = BertForPreTraining::open(fixture.folder(), &device())?;
+    let (model, report) = BertForPreTraining::open_reported(fixture.folder(), &device(), &OpenOptions::new())?;
     assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{report}");
     let targets = PreTrainingTargets {
         rows: fixture.target_rows()?,
@@ -88,7 +88,7 @@ fn a_saved_model_equals_the_opened_one() -> Result {
         let values = |file: &TensorFile| -> Result<Vec<f32>> { Ok(file.tensor(&name, &Device::Cpu)?.to_vec()?) };
         assert_eq!(values(&ours)?, values(&theirs)?, "{name}");
     }
-    let (read, _) = BertForPreTraining::open(dir.path(), &device())?;
+    let read = BertForPreTraining::open(dir.path(), &device())?;
     let loss = |model: &BertForPreTraining| -> Result<f64> {
         Ok(model.loss(&fixture.batch, &targets, Mode::Eval)?.loss.item()?)
     };

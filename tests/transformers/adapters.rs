@@ -63,7 +63,7 @@ fn adapters_are_exchanged_with_peft() -> Result {
     save_safetensors(dir.path().join("outputs.safetensors"), tensors, &[])?;
     python.run("adapters.py", &[dir.path()])?;
 
-    let (mut model, _) = BertForSequenceClassification::open(dir.path().join("model"), &Device::Cpu)?;
+    let mut model = BertForSequenceClassification::open(dir.path().join("model"), &Device::Cpu)?;
     model.load_adapters(dir.path().join("theirs"))?;
     let theirs = TensorFile::open(dir.path().join("theirs.safetensors"))?.tensor("adapted", &Device::Cpu)?;
     let theirs: Vec<f32> = theirs.to_vec()?;
@@ -101,13 +101,13 @@ fn every_form_of_adapter_is_exchanged_with_peft() -> Result {
         }
         let again = dir.path().join(format!("{name}-again"));
         let ours: Vec<f32> = if name.starts_with("encoder") {
-            let (mut model, _) = BertModel::open(dir.path().join("encoder"), &Device::Cpu)?;
+            let mut model = BertModel::open(dir.path().join("encoder"), &Device::Cpu)?;
             model.load_adapters(&folder)?;
             model.save_adapters(again)?;
             [model.forward(&batch, Mode::Eval)?.to_vec::<f32>()?, model.pooled(&batch, Mode::Eval)?.to_vec()?].concat()
         } else {
             // The folder names its model.
-            let (model, _) = BertForSequenceClassification::open(&folder, &Device::Cpu)?;
+            let model = BertForSequenceClassification::open(&folder, &Device::Cpu)?;
             model.save_adapters(again)?;
             model.forward(&batch, Mode::Eval)?.to_vec()?
         };

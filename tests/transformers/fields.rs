@@ -66,7 +66,7 @@ impl Output {
 }
 
 fn classifier(folder: &Path) -> Result<Output> {
-    let (model, report) = BertForSequenceClassification::open(folder, &Device::Cpu)?;
+    let (model, report) = BertForSequenceClassification::open_reported(folder, &Device::Cpu, &OpenOptions::new())?;
     let numbers = logits(&model)?;
     let labels = model.config().labels.to_vec();
     let found = TextClassification::open(folder)?.classify(&TEXTS[1..])?;
@@ -81,7 +81,7 @@ fn logits(model: &BertForSequenceClassification) -> Result<Vec<f64>> {
 }
 
 fn adapted(base: &Path, folder: &Path) -> Result<Output> {
-    let (mut model, _) = BertForSequenceClassification::open(base, &Device::Cpu)?;
+    let mut model = BertForSequenceClassification::open(base, &Device::Cpu)?;
     model.load_adapters(folder)?;
     Ok(Output { numbers: logits(&model)?, ..Output::default() })
 }

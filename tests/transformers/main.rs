@@ -13,5 +13,6 @@ mod sentences;
 mod settings;
 mod shards;
 mod tokenizers;
+mod whole_words;
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;

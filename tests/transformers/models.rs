@@ -64,7 +64,7 @@ outputs! {
 }
 
 fn open<M: Outputs>(folder: &Path, batch: &Batch) -> Result<Vec<f32>> {
-    let (model, report) = M::open(folder, &Device::Cpu)?;
+    let (model, report) = M::open_reported(folder, &Device::Cpu, &OpenOptions::new())?;
     assert!(report.missing.is_empty() && report.unexpected.is_empty(), "{}: {report}", folder.display());
     model.outputs(batch)
 }

@@ -51,7 +51,7 @@ fn prepare(preparation: Preparation) -> Result<Box<dyn Subject>> {
 }
 
 fn open<M: PreTrainedModel>(place: PathBuf) -> Result<M> {
-    Ok(M::open(place, &Device::Cpu)?.0)
+    Ok(M::open(place, &Device::Cpu)?)
 }
 
 /// A model that is checked and timed.

@@ -121,7 +121,7 @@ impl Workload {
     pub fn write(self, folder: &Path, texts: &Tokens, model: Option<&Path>, smoke: bool) -> Result<Files> {
         let folder = if smoke { folder.join("smoke") } else { folder.to_path_buf() };
         let (config, model) = match model {
-            Some(place) => (BertModel::open(place, &Device::Cpu)?.0.config().clone(), place.to_path_buf()),
+            Some(place) => (BertModel::open(place, &Device::Cpu)?.config().clone(), place.to_path_buf()),
             None => {
                 // Workloads of the same task share a model.
                 let (config, place) = (self.config(smoke), folder.join("models").join(self.task().name()));

@@ -128,12 +128,15 @@ impl Batch {
 
     /// Checks the lengths of the sequences. The embedding look-up checks ids and types.
     pub(crate) fn check(&self, config: &BertConfig) -> Result<()> {
-        let (tokens, limit) = (self.sequences.longest(), config.max_position_embeddings);
-        if tokens > limit {
-            let reason = format!("a sequence has {tokens} tokens: max_position_embeddings is {limit}");
-            return Err(Error::batch(reason));
+        let limit = config.max_position_embeddings;
+        let mut lengths = self.sequences.cu_seqlens().windows(2).map(|ends| (ends[1] - ends[0]) as usize).enumerate();
+        match lengths.find(|(_, tokens)| *tokens > limit) {
+            Some((index, tokens)) => {
+                let reason = format!("sequence {index} has {tokens} tokens: max_position_embeddings is {limit}");
+                Err(Error::batch(reason))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod characters;
 mod checkpoint;
 mod config;
 mod error;

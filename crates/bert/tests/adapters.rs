@@ -1,8 +1,8 @@
 //! Low-rank adapters: outputs, gradients, freezing and files.
 
 use cloze_bert::{
-    Batch, BertConfig, BertForSequenceClassification, BertModel, LoraConfig, Mode, ModelType, PreTrainedModel,
-    SentenceEncoder, SequenceLabels,
+    Batch, BertConfig, BertForSequenceClassification, BertModel, LoraConfig, Mode, ModelType, OpenOptions,
+    PreTrainedModel, SentenceEncoder, SequenceLabels,
 };
 use cloze_tensor::random::{Purpose, Stream};
 use cloze_tensor::{DType, Device, Module, Sequences, Tensor, save_safetensors};
@@ -368,7 +368,7 @@ fn folders_of_adapters_are_opened_on_their_model() -> Result {
     let mut model = model()?;
     model.save(base.path())?;
     let plain = {
-        let encoder = SentenceEncoder::open(base.path(), &Device::Cpu)?.0;
+        let encoder = SentenceEncoder::open(base.path(), &Device::Cpu)?;
         encoder.forward(&batch()?, Mode::Eval)?.to_vec::<f32>()?
     };
     model.add_adapters(&LoraConfig::new(2).alpha(5.0), 2)?;
@@ -380,12 +380,13 @@ fn folders_of_adapters_are_opened_on_their_model() -> Result {
     assert!(refused.to_string().contains("base_model_name_or_path is null: must be the folder"), "{refused}");
     config["base_model_name_or_path"] = json!(base.path());
     std::fs::write(&path, config.to_string())?;
-    let (opened, report) = BertForSequenceClassification::open(folder.path(), &Device::Cpu)?;
+    let (opened, report) =
+        BertForSequenceClassification::open_reported(folder.path(), &Device::Cpu, &OpenOptions::new())?;
     assert_eq!(logits(&opened)?, logits(&model)?);
     assert!(report.missing.is_empty());
 
     let folder = tempfile::tempdir()?;
-    let mut encoder = SentenceEncoder::open(base.path(), &Device::Cpu)?.0;
+    let mut encoder = SentenceEncoder::open(base.path(), &Device::Cpu)?;
     encoder.add_adapters(&LoraConfig::new(2).targets(["dense"]), 2)?;
     let mut stream = Stream::new(4, Purpose::User, 0, 0, 0);
     encoder.visit_mut("", &mut |name, tensor| {
@@ -400,7 +401,7 @@ fn folders_of_adapters_are_opened_on_their_model() -> Result {
     let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
     config["base_model_name_or_path"] = json!(base.path());
     std::fs::write(&path, config.to_string())?;
-    let opened = SentenceEncoder::open(folder.path(), &Device::Cpu)?.0;
+    let opened = SentenceEncoder::open(folder.path(), &Device::Cpu)?;
     let (found, expected) = (opened.forward(&batch()?, Mode::Eval)?, encoder.forward(&batch()?, Mode::Eval)?);
     assert_eq!(found.to_vec::<f32>()?, expected.to_vec::<f32>()?);
     assert!(distance(&found.to_vec::<f32>()?, &plain) > 1e-3);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use cloze_bert::{
-    Batch, BertConfig, BertForPreTraining, LmPredictionHead, LoadReport, Mode, PreTrainedModel, PreTrainingTargets,
-    WEIGHTS_FILE,
+    Batch, BertConfig, BertForPreTraining, LmPredictionHead, LoadReport, Mode, OpenOptions, PreTrainedModel,
+    PreTrainingTargets, WEIGHTS_FILE,
 };
 use cloze_tensor::{DType, Device, Module, Tensor, TensorFile, save_safetensors};
 
@@ -34,7 +34,7 @@ fn reopened(
     tensors.insert(BIAS.to_string(), Tensor::ones(&[40], DType::F32, &Device::Cpu)?);
     change(&mut tensors)?;
     save_safetensors(folder.path().join(WEIGHTS_FILE), tensors.into_iter().collect::<Vec<_>>(), &[])?;
-    Ok(BertForPreTraining::open(folder.path(), &Device::Cpu))
+    Ok(BertForPreTraining::open_reported(folder.path(), &Device::Cpu, &OpenOptions::new()))
 }
 
 fn save(folder: &Path) -> Result {
@@ -113,7 +113,7 @@ fn an_untied_decoder_is_loaded_and_saved() -> Result {
     model.save(folder.path())?;
     let names = TensorFile::open(folder.path().join(WEIGHTS_FILE))?.names();
     assert!(names.contains(&DECODER.to_string()) && names.contains(&DECODER_BIAS.to_string()), "{names:?}");
-    let (mut again, report) = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
+    let (mut again, report) = BertForPreTraining::open_reported(folder.path(), &Device::Cpu, &OpenOptions::new())?;
     assert_eq!((report.unexpected.len(), report.missing.len()), (0, 0));
     assert_eq!(again.mlm_logits(&hidden)?.to_vec::<f32>()?, logits);
     again.resize_token_embeddings(42, 0)?;
@@ -126,7 +126,7 @@ fn the_configuration_may_untie_the_decoder() -> Result {
     let folder = tempfile::tempdir()?;
     save(folder.path())?;
     BertConfig::open(folder.path())?.with_tie_word_embeddings(false).save(folder.path())?;
-    let (model, report) = BertForPreTraining::open(folder.path(), &Device::Cpu)?;
+    let (model, report) = BertForPreTraining::open_reported(folder.path(), &Device::Cpu, &OpenOptions::new())?;
     assert_eq!(report.missing, [DECODER]);
     // Both tables learn.
     let batch = Batch::new(&[(vec![1, 2, 3], vec![0, 0, 1])])?;

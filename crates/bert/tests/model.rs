@@ -1,11 +1,13 @@
 //! The model: parameter counts, initial values, errors with module paths, options.
 
+use std::collections::BTreeMap;
+
 use cloze_bert::{
     Batch, BertConfig, BertForMaskedLM, BertForPreTraining, BertForSequenceClassification, BertModel,
     ClassifierPooling, ErrorKind, FillMask, LongText, Mode, OpenOptions, Pipeline, PreTrainedModel, PreTrainingTargets,
     Tokenizer, TrainOptions,
 };
-use cloze_tensor::{DType, Device, Module, Tensor};
+use cloze_tensor::{DType, Device, Module, Tensor, profile};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -240,7 +242,7 @@ fn the_dropout_option_overrides_the_folder() -> Result {
     let dir = tempfile::tempdir()?;
     BertModel::new(&small(), &Device::Cpu, 3)?.save(dir.path())?;
     let open = |p| BertModel::open_with(dir.path(), &Device::Cpu, &OpenOptions::new().dropout(p));
-    let config = open(0.25)?.0.config().clone();
+    let config = open(0.25)?.config().clone();
     assert_eq!((config.hidden_dropout_prob, config.attention_probs_dropout_prob), (0.25, 0.25));
     let Err(error) = open(1.5) else { panic!("a dropout of 1.5 was accepted") };
     assert!(error.to_string().contains("hidden_dropout_prob is 1.5"), "{error}");
@@ -253,7 +255,7 @@ fn a_classifier_can_read_the_mean() -> Result {
     let dir = tempfile::tempdir()?;
     BertForSequenceClassification::new(&small().with_labels(["a", "b", "c"]), &Device::Cpu, 3)?.save(dir.path())?;
     let options = OpenOptions::new().classifier_pooling(ClassifierPooling::Mean);
-    let (model, _) = BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?;
+    let model = BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?;
     let batch = Batch::new(&[(vec![2, 5, 6, 3], vec![0; 4]), (vec![2, 9, 3], vec![0; 3])])?;
     let logits = model.forward(&batch, Mode::Eval)?.to_vec::<f32>()?;
 
@@ -278,7 +280,7 @@ fn a_classifier_can_read_the_mean() -> Result {
     }
 
     model.save(dir.path())?;
-    let (again, _) = BertForSequenceClassification::open(dir.path(), &Device::Cpu)?;
+    let again = BertForSequenceClassification::open(dir.path(), &Device::Cpu)?;
     assert_eq!(again.forward(&batch, Mode::Eval)?.to_vec::<f32>()?, logits);
     Ok(())
 }
@@ -292,5 +294,51 @@ fn a_dropout_that_is_too_small_only_stops_training() -> Result {
     model.bert.forward(&batch, Mode::Eval)?;
     let said = model.bert.forward(&batch, Mode::Train { seed: 1, step: 1 }).err().ok_or("it trains")?.to_string();
     assert!(said.contains("dropout: probability 0.0005 would be rounded to 0: train with 0, or with 1/256"), "{said}");
+    Ok(())
+}
+
+/// They are those of inspection, but computed with the operations of the forward alone: without the queries and keys that
+/// attention probabilities need again. Gradients go through them.
+#[test]
+fn hidden_states_come_without_attention() -> Result {
+    let model = BertModel::new(&small(), &Device::Cpu, 3)?;
+    let batch = Batch::new(&[(vec![1, 2, 3], vec![0, 0, 1]), (vec![4; 9], vec![0; 9])])?;
+    let calls = |profile: cloze_tensor::Profile| {
+        profile.operations().iter().map(|time| (time.op, time.calls)).collect::<BTreeMap<_, _>>()
+    };
+    let (hidden, inspection) = profile(|| model.hidden(&batch));
+    let (states, computed) = profile(|| model.hidden_states(&batch, Mode::Eval));
+    let (_, forward) = profile(|| model.forward(&batch, Mode::Eval));
+    let forward = calls(forward);
+    assert_eq!(calls(computed), forward);
+    assert_ne!(calls(inspection), forward);
+    let (hidden, states) = (hidden?.states, states?);
+    assert_eq!((states.len(), hidden.len()), (3, 3));
+    for (a, b) in states.iter().zip(&hidden) {
+        assert_eq!(a.to_vec::<f32>()?, b.to_vec::<f32>()?);
+    }
+    assert_eq!(states[2].to_vec::<f32>()?, model.forward(&batch, Mode::Eval)?.to_vec::<f32>()?);
+    let gradients = states[1].mean_all()?.backward()?;
+    assert!(gradients.get(&model.encoder.layer[0].output.dense.weight).is_some());
+    assert!(gradients.get(&model.encoder.layer[1].output.dense.weight).is_none());
+    Ok(())
+}
+
+#[test]
+fn sequences_that_are_too_long_are_named() -> Result {
+    let model = BertModel::new(&small(), &Device::Cpu, 3)?;
+    let batch = Batch::new(&[(vec![1; 12], vec![0; 12]), (vec![1; 13], vec![0; 13]), (vec![1; 14], vec![0; 14])])?;
+    let said = model.forward(&batch, Mode::Eval).err().ok_or("it fits")?.to_string();
+    assert_eq!(said, "batch: sequence 1 has 13 tokens: max_position_embeddings is 12");
+
+    let tokenizer = Tokenizer::train(["a cat sat"], 40, &TrainOptions::new())?;
+    let options = cloze_bert::EncodeOptions::new().max_length(5);
+    let said = tokenizer.encode_batch(&["a cat", "cat sat a", "a cat sat a"], &options).err().ok_or("they fit")?;
+    let expected = "text 2 has 6 tokens with its special tokens, 5 fit: shorten it, or choose to truncate it or to read it in \
+                    windows";
+    assert_eq!(said.to_string(), expected);
+    let texts = ["a cat".to_string(), "cat sat a".to_string()];
+    let encodings = tokenizer.encode_batch(&texts, &options)?;
+    assert_eq!(encodings, [tokenizer.encode(&texts[0])?, tokenizer.encode(&texts[1])?]);
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use cloze_bert::{
-    Batch, BertConfig, Mode, Pipeline, PreTrainedModel, SentenceEmbedder, SentenceEncoder, SentencePooling, Similarity,
-    Tokenizer, TokenizerOptions, TrainOptions,
+    Batch, BertConfig, Mode, OpenOptions, Pipeline, PreTrainedModel, SentenceEmbedder, SentenceEncoder,
+    SentencePooling, Similarity, Tokenizer, TokenizerOptions, TrainOptions,
 };
 use cloze_tensor::{Device, Tensor, save_safetensors};
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ fn prompts_stand_before_sentences() -> Result {
 
     // The model writes them, too.
     let again = tempfile::tempdir()?;
-    SentenceEncoder::open(dir.path(), &Device::Cpu)?.0.save(again.path())?;
+    SentenceEncoder::open(dir.path(), &Device::Cpu)?.save(again.path())?;
     tokenizer()?.save(again.path())?;
     same(&SentenceEmbedder::open(again.path())?.embed(&texts)?, &with("query: ")?);
 
@@ -155,15 +155,15 @@ fn settings_of_the_encoder_take_precedence() -> Result {
         ("sentence_xlnet_config.json", json!({"max_seq_length": 7})),
     ])?;
     tokenizer()?.with_max_length(16).save(dir.path())?;
-    let (_, report) = SentenceEncoder::open(dir.path(), &Device::Cpu)?;
+    let (_, report) = SentenceEncoder::open_reported(dir.path(), &Device::Cpu, &OpenOptions::new())?;
     let said_twice = [
         "max_seq_length is 40 in sentence_bert_config.json, max_seq_length 7 in sentence_xlnet_config.json: 40 counts",
         "max_seq_length is 40 in sentence_bert_config.json, model_max_length 16 in tokenizer_config.json: 40 counts",
         "the maximum length of the tokenizer is 40, max_position_embeddings in config.json 32: 32 counts",
     ];
     assert_eq!(report.conflicts, said_twice);
-    assert_eq!(SentenceEmbedder::open_with_report(dir.path(), &Device::Cpu)?.1, report);
-    assert_eq!(Similarity::open_with_report(dir.path(), &Device::Cpu)?.1, report);
+    assert_eq!(SentenceEmbedder::open_reported(dir.path(), &Device::Cpu)?.1, report);
+    assert_eq!(Similarity::open_reported(dir.path(), &Device::Cpu)?.1, report);
     // An empty file does not count.
     fs::write(dir.path().join("sentence_bert_config.json"), "{}")?;
     same(&SentenceEmbedder::open(dir.path())?.embed(&TEXTS)?, &plain(&TEXTS, 7)?);
@@ -271,7 +271,7 @@ fn dense_layers_follow_the_pooling() -> Result {
         same(&embedder.embed(&TEXTS)?, &expected);
 
         let again = tempfile::tempdir()?;
-        SentenceEncoder::open(dir.path(), &Device::Cpu)?.0.save(again.path())?;
+        SentenceEncoder::open(dir.path(), &Device::Cpu)?.save(again.path())?;
         tokenizer()?.save(again.path())?;
         same(&SentenceEmbedder::open(again.path())?.embed(&TEXTS)?, &expected);
     }

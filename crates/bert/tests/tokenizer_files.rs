@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use cloze_bert::{BertConfig, BertForMaskedLM, FillMask, Pipeline, PreTrainedModel, Tokenizer};
+use cloze_bert::{BertConfig, BertForMaskedLM, FillMask, OpenOptions, Pipeline, PreTrainedModel, Tokenizer};
 use cloze_tensor::Device;
 
 const VOCAB: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n##b\ncat\nthe\nab\n";
@@ -277,7 +277,7 @@ fn tokenizer_config_takes_precedence_and_the_conflict_is_said() {
     // The model's report says so, too.
     config(r#"{"do_lower_case": true}"#);
     BertForMaskedLM::new(&BertConfig::tiny(13), &Device::Cpu, 0).unwrap().save(dir.path()).unwrap();
-    let (_, report) = BertForMaskedLM::open(dir.path(), &Device::Cpu).unwrap();
+    let (_, report) = BertForMaskedLM::open_reported(dir.path(), &Device::Cpu, &OpenOptions::new()).unwrap();
     assert!(report.to_string().ends_with(&format!("parameters loaded; {differs}: tokenizer_config.json counts")));
     // So it does about ids, lengths and fields that nobody knows.
     let path = dir.path().join("config.json");
@@ -286,7 +286,7 @@ fn tokenizer_config_takes_precedence_and_the_conflict_is_said() {
     fs::write(&path, text.replace("\"pad_token_id\": 0", "\"pad_token_id\": 5")).unwrap();
     config(r#"{"do_lower_case": false, "model_max_length": 600}"#);
     fs::write(dir.path().join("vocab.txt"), VOCAB).unwrap();
-    let (_, report) = BertForMaskedLM::open(dir.path(), &Device::Cpu).unwrap();
+    let (_, report) = BertForMaskedLM::open_reported(dir.path(), &Device::Cpu, &OpenOptions::new()).unwrap();
     assert_eq!(report.unknown_fields, ["my_note"]);
     let expected = [
         "num_labels is 3 in config.json, id2label has 1 labels: num_labels counts, and the names do not",
@@ -296,7 +296,7 @@ fn tokenizer_config_takes_precedence_and_the_conflict_is_said() {
     ];
     assert_eq!(report.conflicts, expected);
     // A pipeline gives the same report.
-    let (_, of_pipeline) = FillMask::open_with_report(dir.path(), &Device::Cpu).unwrap();
+    let (_, of_pipeline) = FillMask::open_reported(dir.path(), &Device::Cpu).unwrap();
     assert_eq!(of_pipeline, report);
     fs::remove_file(dir.path().join("vocab.txt")).unwrap();
     fs::remove_file(path).unwrap();

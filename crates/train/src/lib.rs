@@ -34,6 +34,7 @@ mod sanitize;
 pub mod scaling;
 mod schedule;
 mod sentence_losses;
+mod split;
 mod squad;
 mod token_evaluation;
 mod trainer;
@@ -70,6 +71,7 @@ pub use sanitize::{
     BadRows, DropReason, Dropped, DroppedRow, Sanitized, sanitize, sanitize_multi_label, sanitize_scores,
 };
 pub use schedule::Schedule;
+pub use split::{split_by_class, split_by_group, split_rows};
 pub use squad::{Squad, SquadExample, read_squad};
 pub use token_evaluation::TokenClassificationEvaluation;
 pub use trainer::{

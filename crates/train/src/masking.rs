@@ -106,6 +106,9 @@ pub struct Masking {
     selection: Selection,
     unit: MaskingUnit,
     max_targets: Option<usize>,
+    /// Whether a sequence may have no target.
+    #[serde(default)]
+    no_minimum: bool,
     mask: f64,
     random: f64,
 }
@@ -131,13 +134,15 @@ impl Masking {
             selection: Selection::Fixed,
             unit: MaskingUnit::Token,
             max_targets: None,
+            no_minimum: false,
             mask: 0.8,
             random: 0.1,
         }
     }
 
     /// Sets the fraction of tokens that become targets: a number above 0 and at most 1, or a [`MaskingRate`] that changes
-    /// during the run. A sequence with an ordinary token always has at least one target.
+    /// during the run. A sequence with an ordinary token always has at least one target, unless there is [no
+    /// minimum](Masking::without_minimum).
     pub fn rate(self, rate: impl Into<MaskingRate>) -> Masking {
         Masking { rate: rate.into(), ..self }
     }
@@ -155,6 +160,12 @@ impl Masking {
     /// Sets the most targets per sequence. If every word has more pieces than that, the shortest word exceeds it.
     pub fn max_targets(self, max_targets: usize) -> Masking {
         Masking { max_targets: Some(max_targets), ..self }
+    }
+
+    /// Allows sequences without a target, which short ones then often are. With [`Selection::Bernoulli`], this is the plain
+    /// draw of the course and of common data collators. A batch without any target has no loss of masked tokens.
+    pub fn without_minimum(self) -> Masking {
+        Masking { no_minimum: true, ..self }
     }
 
     /// Sets the fractions of targets that become the mask token and a random token. The others are kept.
@@ -262,12 +273,13 @@ impl Masking {
         let tokens: usize = words.iter().map(|word| word.len()).sum();
         let limit = self.max_targets.unwrap_or(usize::MAX);
         let budget = match self.selection {
-            Selection::Fixed => ((rate * tokens as f64).round() as usize).clamp(1, limit),
+            Selection::Fixed => ((rate * tokens as f64).round() as usize).clamp(usize::from(!self.no_minimum), limit),
             Selection::Bernoulli => limit,
         };
         match self.unit {
+            MaskingUnit::Span if budget == 0 => Vec::new(),
             MaskingUnit::Span => spans::select(&words, budget, stream),
-            _ => within(self.shuffled(words, rate, stream), budget),
+            _ => within(self.shuffled(words, rate, stream), budget, self.no_minimum),
         }
     }
 
@@ -276,7 +288,7 @@ impl Masking {
         if self.selection == Selection::Bernoulli {
             let drawn: Vec<Range<usize>> = words.iter().filter(|_| stream.uniform() < rate).cloned().collect();
             // If no word was drawn, a shuffle picks one of them all.
-            if drawn.is_empty() {
+            if drawn.is_empty() && !self.no_minimum {
                 stream.shuffle(&mut words);
                 words.truncate(1);
             } else {
@@ -288,16 +300,17 @@ impl Masking {
     }
 }
 
-/// Returns the first words with at most `budget` tokens together, or the shortest word if all are longer. A word that no
+/// Returns the first words with at most `budget` tokens together, or the shortest word if all are longer and some word must be
+/// returned. A word that no
 /// longer fits is skipped; a later, shorter one may fit.
-fn within(mut words: Vec<Range<usize>>, mut budget: usize) -> Vec<Range<usize>> {
+fn within(mut words: Vec<Range<usize>>, mut budget: usize, may_be_none: bool) -> Vec<Range<usize>> {
     let shortest = words.iter().min_by_key(|word| word.len()).cloned();
     words.retain(|word| {
         let fits = word.len() <= budget;
         budget -= if fits { word.len() } else { 0 };
         fits
     });
-    if words.is_empty() {
+    if words.is_empty() && !may_be_none {
         words.extend(shortest);
     }
     words

@@ -76,7 +76,7 @@ impl DeviceArgument {
     /// # Errors
     /// Returns an error if the model cannot be opened or lacks the head of the pipeline.
     pub fn pipeline<P: Pipeline>(&self, place: &Path) -> Result<P> {
-        let (pipeline, report) = P::open_with_report(place, self.open()?)?;
+        let (pipeline, report) = P::open_reported(place, self.open()?)?;
         print_remarks(place, &report);
         Ok(pipeline)
     }
@@ -124,7 +124,7 @@ impl ModelArgument {
     /// # Errors
     /// Returns an error if either cannot be opened or they do not belong together.
     pub fn open(&self) -> Result<(BertModel, Tokenizer)> {
-        let (model, report) = BertModel::open(self.place(), self.device.open()?)?;
+        let (model, report) = BertModel::open_reported(self.place(), self.device.open()?, &OpenOptions::new())?;
         print_remarks(&self.place(), &report);
         let tokenizer = Tokenizer::open(self.place())?;
         tokenizer.check_vocab_size(model.config())?;

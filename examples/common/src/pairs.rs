@@ -1,11 +1,11 @@
 //! Pairs of texts with a score, from files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cloze::prelude::*;
 use cloze::train::{BadRows, Row, Sanitized, sanitize_scores};
 
-use crate::{Result, rows, say_decimal_commas};
+use crate::{HELD_OUT, HeldOutArgument, Result, rows, say_decimal_commas};
 
 /// Pairs of texts with their scores.
 pub type Pairs = Sanitized<f32>;
@@ -14,11 +14,11 @@ pub type Pairs = Sanitized<f32>;
 #[derive(clap::Args, serde::Serialize)]
 pub struct PairsArgument {
     /// Pairs to train on, .tsv, .csv, .jsonl or .parquet [default: built-in pairs]
-    #[arg(long, value_name = "FILE", requires = "validation")]
+    #[arg(long, value_name = "FILE", requires = HELD_OUT)]
     train: Option<PathBuf>,
-    /// Pairs to evaluate on
-    #[arg(long, value_name = "FILE", requires = "train")]
-    validation: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the description of the command")]
+    pub held_out: HeldOutArgument,
     /// The files have no header; columns are named 1, 2, 3
     #[arg(long)]
     no_header: bool,
@@ -31,34 +31,30 @@ pub struct PairsArgument {
 }
 
 impl PairsArgument {
-    /// Returns the file of `--validation`.
-    pub fn validation(&self) -> Option<&Path> {
-        self.validation.as_deref()
-    }
-
     /// Returns the usable pairs to train on and to evaluate on, and prints how many were dropped. `columns` are the names
-    /// of the columns with the two texts and the score; if it is empty, they are `names`. Without files, the pairs are
-    /// those that `built_in` returns.
+    /// of the columns with the two texts and the score; if it is empty, they are `names`. `split` divides the rows of one
+    /// file, and `built_in` returns the pairs without files.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be read, or a row cannot be used and `--drop-bad` is not given.
+    /// Returns an error if a file cannot be read or split, or a row cannot be used and `--drop-bad` is not given.
     pub fn read(
         &self,
         columns: &[String],
         names: [&str; 3],
-        built_in: impl FnOnce() -> [Vec<Row>; 2],
+        split: impl FnOnce(Vec<Row>, f64) -> cloze::train::Result<(Vec<Row>, Vec<Row>)>,
+        built_in: impl FnOnce() -> (Vec<Row>, Vec<Row>),
     ) -> Result<[Pairs; 2]> {
-        let [training, validation] = match (&self.train, &self.validation) {
-            (Some(training), Some(validation)) => {
+        let (training, validation) = match &self.train {
+            Some(train) => {
                 let columns = self.columns(columns, names)?;
-                [training, validation].map(|path| rows(path, columns.clone(), self.separator))
+                self.held_out.read(train, |path| rows(path, columns.clone(), self.separator), split)?
             }
-            _ => {
-                println!("No --train and --validation: using built-in pairs.");
-                built_in().map(Ok)
+            None => {
+                println!("No --train: using built-in pairs.");
+                built_in()
             }
         };
-        let (training, validation) = (self.clean("train", training?)?, self.clean("validation", validation?)?);
+        let (training, validation) = (self.clean("train", training)?, self.clean("validation", validation)?);
         println!("{} pairs to train on, {} to evaluate on", training.texts.len(), validation.texts.len());
         Ok([training, validation])
     }

@@ -35,7 +35,7 @@ impl PictureArgument {
 ///
 /// # Errors
 /// Returns an error if the page cannot be written in either place.
-pub fn default_page(example: &str) -> Result<PathBuf> {
+fn default_page(example: &str) -> Result<PathBuf> {
     let page = Path::new("target").join(format!("{example}.html"));
     if std::fs::create_dir_all("target").is_ok() && check_file(&page).is_ok() {
         return Ok(page);
@@ -43,6 +43,39 @@ pub fn default_page(example: &str) -> Result<PathBuf> {
     let page = std::env::temp_dir().join(format!("cloze-{example}.html"));
     check_file(&page)?;
     Ok(page)
+}
+
+/// Returns a page like [`default_page`], `target/EXAMPLE.html`, `target/EXAMPLE-2.html` and so on, that no other run has written
+/// or is going to write.
+///
+/// # Errors
+/// Returns an error if the page cannot be written.
+pub fn new_page(example: &str) -> Result<PathBuf> {
+    let first = default_page(example)?;
+    let numbered = (2..).map(|number| {
+        let stem = first.file_stem().unwrap_or_default().to_string_lossy();
+        first.with_file_name(format!("{stem}-{number}.html"))
+    });
+    // Only rank 0 writes.
+    if crate::ranks().rank() > 0 {
+        return Ok(first);
+    }
+    for page in std::iter::once(first.clone()).chain(numbered) {
+        match std::fs::File::create_new(&page) {
+            Ok(_) => return Ok(page),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(format!("{}: cannot write: {error}", page.display()).into()),
+        }
+    }
+    Ok(first)
+}
+
+/// Removes a [`new_page`] that was not written, because the run failed.
+pub fn remove_empty(page: &Path) {
+    if page.metadata().is_ok_and(|page| page.is_file() && page.len() == 0) {
+        // Nothing is lost if it stays.
+        let _ = std::fs::remove_file(page);
+    }
 }
 
 /// Returns whether the file is to be a single picture instead of a page.

@@ -1,25 +1,32 @@
-//! Labelled texts: from files, or a few built-in reviews.
+//! Labelled texts: from files, or built-in reviews: the rows of the course's section 5.6, with more to
+//! train on, and evaluated on the course's four.
 
 use std::path::{Path, PathBuf};
 
 use cloze::prelude::*;
-use cloze::train::{Cell, Row, Sanitized, declared_label_names, multi_label_names, sanitize_multi_label, stream_rows};
+use cloze::train::{
+    Cell, Row, Sanitized, declared_label_names, multi_label_names, sanitize_multi_label, split_rows, stream_rows,
+};
 use serde_json::Value;
 
-use crate::Result;
+use crate::{HELD_OUT, HeldOutArgument, Result};
 
-const TRAIN: &str = include_str!("../../data/reviews-train.tsv");
-const VALIDATION: &str = include_str!("../../data/reviews-validation.tsv");
+const TRAIN: [&str; 3] = [
+    include_str!("../../data/course-train.tsv"),
+    include_str!("../../data/reviews-train.tsv"),
+    include_str!("../../data/reviews-validation.tsv"),
+];
+const VALIDATION: [&str; 1] = [include_str!("../../data/course-validation.tsv")];
 
 /// The arguments `--train` and `--validation`, and which columns of the files to read.
 #[derive(clap::Args, serde::Serialize)]
 pub struct TextsArgument {
     /// Rows to train on, .tsv, .csv, .jsonl, .json or .parquet [default: a few built-in reviews]
-    #[arg(long, value_name = "FILE", requires = "validation")]
+    #[arg(long, value_name = "FILE", requires = HELD_OUT)]
     train: Option<PathBuf>,
-    /// Rows to evaluate on
-    #[arg(long, value_name = "FILE", requires = "train")]
-    validation: Option<PathBuf>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would take it for the description of the command")]
+    pub held_out: HeldOutArgument,
     /// Column with the texts [default: sentence, text or content]
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
@@ -55,8 +62,12 @@ pub struct Rows {
 impl Rows {
     /// Returns whether a label is a list of other than one label.
     pub fn have_lists(&self) -> bool {
-        self.training.iter().any(|row| matches!(&row.label, Cell::Json(Value::Array(labels)) if labels.len() != 1))
+        have_lists(&self.training)
     }
+}
+
+fn have_lists(rows: &[Row]) -> bool {
+    rows.iter().any(|row| matches!(&row.label, Cell::Json(Value::Array(labels)) if labels.len() != 1))
 }
 
 impl TextsArgument {
@@ -65,17 +76,12 @@ impl TextsArgument {
         self.train.is_none()
     }
 
-    /// Returns the file of `--validation`.
-    pub fn validation(&self) -> Option<&Path> {
-        self.validation.as_deref()
-    }
-
-    /// Reads and cleans the rows, and prints how many were dropped.
+    /// Reads and cleans the rows, and prints how many were dropped. `seed` selects those of `--split`.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, a label is unknown, or fewer than two classes or no rows are left.
-    pub fn read(&self) -> Result<LabelledTexts> {
-        self.classes(self.rows(&self.columns())?, &self.columns())
+    pub fn read(&self, seed: u64) -> Result<LabelledTexts> {
+        self.classes(self.rows(&self.columns(), false, seed)?, &self.columns())
     }
 
     /// Returns the columns to read.
@@ -87,18 +93,22 @@ impl TextsArgument {
         }
     }
 
-    /// Reads the rows.
+    /// Reads the rows. `--split`, which `seed` selects the rows of, holds out the same fraction of each class, unless
+    /// `several_labels` may apply.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be read.
-    pub fn rows(&self, columns: &Columns) -> Result<Rows> {
-        Ok(match (&self.train, &self.validation) {
-            (Some(training), Some(validation)) => Rows {
-                training: rows(training, columns.clone(), self.separator)?,
-                validation: rows(validation, columns.clone(), self.separator)?,
-            },
-            _ => Rows { training: built_in(TRAIN), validation: built_in(VALIDATION) },
-        })
+    /// Returns an error if a file cannot be read or split.
+    pub fn rows(&self, columns: &Columns, several_labels: bool, seed: u64) -> Result<Rows> {
+        let Some(train) = &self.train else {
+            return Ok(Rows { training: built_in(&TRAIN), validation: built_in(&VALIDATION) });
+        };
+        let split = |rows: Vec<Row>, fraction| match several_labels || have_lists(&rows) {
+            true => split_rows(rows, fraction, seed),
+            false => split_by_class(rows, fraction, seed, |row| row.label.to_string()),
+        };
+        let read = |path: &Path| rows(path, columns.clone(), self.separator);
+        let (training, validation) = self.held_out.read(train, read, split)?;
+        Ok(Rows { training, validation })
     }
 
     /// Cleans rows with a class each, and prints how many were dropped.
@@ -182,9 +192,9 @@ fn check_labels(labels: &[String]) -> Result {
     }
 }
 
-fn built_in(text: &str) -> Vec<Row> {
-    let rows = (2..).zip(text.lines().skip(1)).filter_map(|(line, row)| Some((line, row.split_once('\t')?)));
-    rows.map(|(line, (text, label))| Row::new(line, text, label)).collect()
+fn built_in(files: &[&str]) -> Vec<Row> {
+    let rows = files.iter().flat_map(|text| text.lines().skip(1)).filter_map(|row| row.split_once('\t'));
+    (1..).zip(rows).map(|(number, (text, label))| Row::new(number, text, label)).collect()
 }
 
 /// Returns the usable rows, and prints how many were dropped.

@@ -7,9 +7,11 @@ use cloze::prelude::*;
 use cloze::train::{DataSet, Learn, Step, Stopped, TrainingReport};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use twox_hash::XxHash3_64;
 
-use crate::{ModelArgument, RankArguments, Result, check_folder, check_json, default_page, set_threads, write_json};
+use crate::{
+    HeldOutArgument, ModelArgument, RankArguments, Result, check_folder, check_json, new_page, remove_empty,
+    set_threads, write_json,
+};
 
 /// Arguments of every fine-tuning example.
 #[derive(clap::Args, Serialize)]
@@ -17,7 +19,7 @@ pub struct TrainingArguments {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would take it for the description of the command")]
     pub model: ModelArgument,
-    /// Passes over the data [default: depends on the task and the model]
+    /// Passes over the data [default: depends on the task and the model; more if the data are few]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
     /// Examples in a batch [default: depends on the task and the model]
@@ -81,9 +83,14 @@ pub struct TrainingArguments {
     json: Option<PathBuf>,
 }
 
+/// The steps that a run should at least have, and the most epochs for them. A few dozen steps hardly move a new head (M.
+/// Mosbach, M. Andriushchenko, D. Klakow, "On the stability of fine-tuning BERT", 2021, trains on small data for 20 epochs).
+const MIN_STEPS: u32 = 150;
+const MAX_EPOCHS: u32 = 30;
+
 /// The settings that apply unless an argument overrides them.
 pub struct Recipe {
-    /// Passes over the data.
+    /// Passes over the data, if that is at least 150 steps. Fewer data are passed over more often, at most 30 times.
     pub epochs: u32,
     /// Examples in a batch.
     pub batch: usize,
@@ -124,14 +131,14 @@ impl TrainingArguments {
     /// # Errors
     /// Returns an error if the model cannot be opened.
     pub fn open<M: PreTrainedModel>(&self, options: &OpenOptions) -> Result<M> {
-        let (model, report) = M::open_with(self.model.place(), self.model.device().open()?, options)?;
+        let (model, report) = M::open_reported(self.model.place(), self.model.device().open()?, options)?;
         println!("{}: {report}", self.model.name());
         Ok(model)
     }
 
     /// Trains by `recipe`, except where arguments override it, and prints each evaluation. A run only resumes with the
-    /// `validation` file that it started with. The report is written to the folder of `--out`, or to
-    /// `target/EXAMPLE.html`. Returns `None` if a signal stopped the run, and on all ranks but
+    /// data to evaluate on that it started with. The report is written to the folder of `--out`, or to
+    /// a new page `target/EXAMPLE.html`, `target/EXAMPLE-2.html`, ... Returns `None` if a signal stopped the run, and on all ranks but
     /// the first, which does the rest alone.
     ///
     /// # Errors
@@ -142,7 +149,7 @@ impl TrainingArguments {
         model: &mut M,
         data: &D,
         recipe: &Recipe,
-        validation: Option<&Path>,
+        held_out: &HeldOutArgument,
         mut evaluate: impl FnMut(&M) -> cloze::train::Result<Evaluation>,
     ) -> Result<Option<Vec<Epoch>>> {
         if let Some(rank) = self.lora {
@@ -150,12 +157,25 @@ impl TrainingArguments {
         }
         let page = match &self.out {
             Some(out) => out.join("report.html"),
-            None => default_page(example)?,
+            None => new_page(example)?,
         };
-        let mut log = Log::default();
         let mut trainer = self.trainer(model, recipe);
-        if let Some(path) = validation {
-            trainer = trainer.setting("validation", fingerprint(path)?);
+        let epochs = match self.epochs {
+            Some(epochs) => epochs,
+            None => {
+                trainer = trainer.epochs(1);
+                let for_steps = MIN_STEPS.div_ceil(trainer.count_steps(data)?.max(1)).min(MAX_EPOCHS);
+                recipe.epochs.max(for_steps)
+            }
+        };
+        trainer = trainer.epochs(epochs);
+        let evaluations = match self.evaluate_every {
+            Some(steps) => trainer.count_steps(data)? / steps.max(1),
+            None => epochs,
+        };
+        let mut log = Log::new(evaluations);
+        if let Some(held_out) = held_out.fingerprint()? {
+            trainer = trainer.setting("validation", held_out);
         }
         let report = trainer
             .evaluate(every(self.evaluate_every), |model| self.precision.scope(|| evaluate(model)))
@@ -163,7 +183,8 @@ impl TrainingArguments {
             .run_with(data, |_, step| {
                 log.step(step);
                 Ok(())
-            })?;
+            })
+            .inspect_err(|_| remove_empty(&page))?;
         if !self.is_complete(&report, &page) || crate::ranks().rank() > 0 {
             return Ok(None);
         }
@@ -179,7 +200,6 @@ impl TrainingArguments {
             .schedule(Schedule::Linear { warmup: self.warmup })
             .batch_size(self.batch.unwrap_or(recipe.batch))
             .accumulate(self.accumulate)
-            .epochs(self.epochs.unwrap_or(recipe.epochs))
             .precision(self.precision)
             .seed(self.seed)
             .communicator(crate::ranks())
@@ -238,12 +258,6 @@ impl TrainingArguments {
     }
 }
 
-/// Describes the contents of a file.
-fn fingerprint(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(format!("fingerprint {:016x}", XxHash3_64::oneshot(&bytes)))
-}
-
 fn every(steps: Option<u32>) -> Every {
     steps.map_or(Every::Epoch, Every::Steps)
 }
@@ -265,15 +279,26 @@ fn settings(config: &BertConfig) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// Collects evaluations, and prints them as a table.
-#[derive(Default)]
+/// Collects evaluations, and prints at most [`LINES`] of them as a table.
 struct Log {
     /// Losses of the steps since the last evaluation.
     losses: Vec<f64>,
     epochs: Vec<Epoch>,
+    /// The number of evaluations between lines.
+    every: usize,
+    /// The number of evaluations in the run.
+    evaluations: usize,
 }
 
+/// The most lines of a table of evaluations.
+const LINES: u32 = 20;
+
 impl Log {
+    fn new(evaluations: u32) -> Log {
+        let every = evaluations.div_ceil(LINES).max(1) as usize;
+        Log { losses: Vec::new(), epochs: Vec::new(), every, evaluations: evaluations as usize }
+    }
+
     fn step(&mut self, step: &Step) {
         self.losses.push(step.loss);
         let Some(evaluation) = &step.evaluation else { return };
@@ -284,8 +309,11 @@ impl Log {
             let names = metrics.iter().map(|(name, _)| format!("  {name:>12}"));
             println!("\nepoch  training loss{}", names.collect::<String>());
         }
-        let values = metrics.iter().map(|(_, value)| format!("  {value:12.4}"));
-        println!("{:5}  {training_loss:13.4}{}", step.epoch, values.collect::<String>());
+        let number = self.epochs.len() + 1;
+        if number.is_multiple_of(self.every) || number == self.evaluations {
+            let values = metrics.iter().map(|(_, value)| format!("  {value:12.4}"));
+            println!("{:5}  {training_loss:13.4}{}", step.epoch, values.collect::<String>());
+        }
         let metrics = metrics.iter().map(|(name, value)| (name.clone(), (*value).into()));
         self.epochs.push(Epoch { epoch: step.epoch, step: step.step, training_loss, metrics: metrics.collect() });
     }

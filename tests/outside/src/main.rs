@@ -43,7 +43,7 @@ fn search(model: &Path, folder: &Path) -> Result {
 
     let documents: Vec<&String> = found.iter().map(|(number, _)| &sentences[*number]).collect();
     let options = OpenOptions::new().labels(&["relevance"]).fresh_head();
-    let (scorer, _) = BertForSequenceClassification::open_with(model, &Device::Cpu, &options)?;
+    let scorer = BertForSequenceClassification::open_with(model, &Device::Cpu, &options)?;
     let ranked = CrossEncoder::new(scorer, Tokenizer::open(model)?)?.rank("Where was the bird?", &documents, 3)?;
     assert_eq!(ranked.len(), 3);
     Ok(())
@@ -63,7 +63,7 @@ fn fine_tune(model: &Path, folder: &Path) -> Result {
     let labels = label_names(&rows)?;
     let clean = sanitize("rows.csv", rows, Some(&labels));
     let options = OpenOptions::new().labels(&labels).fresh_head();
-    let (mut classifier, _) = BertForSequenceClassification::open_with(model, &Device::Cpu, &options)?;
+    let mut classifier = BertForSequenceClassification::open_with(model, &Device::Cpu, &options)?;
     let tokenizer = Tokenizer::open(model)?;
     let (data, _) = clean.encode(&tokenizer, 64)?;
     Trainer::new(&mut classifier).optimizer(AdamW::new(1e-3)).batch_size(16).epochs(6).run(&data)?;

@@ -143,6 +143,32 @@ impl BertModel {
         Ok(mode.dropout(p, self.encoder.next_site())?)
     }
 
+    /// Computes the hidden states of every layer: the embeddings, then the output of each, `[T, H]` all. Unlike
+    /// [`hidden`](BertModel::hidden), this neither computes nor keeps attention probabilities, which would need memory for
+    /// N L² numbers per sequence and layer.
+    ///
+    /// ```
+    /// use cloze_bert::{Batch, BertConfig, BertModel, Mode, PreTrainedModel};
+    /// let model = BertModel::new(&BertConfig::tiny(1000), &cloze_tensor::Device::Cpu, 7)?;
+    /// let batch = Batch::new(&[([2, 40, 3], [0, 0, 0])])?;
+    /// let states = model.hidden_states(&batch, Mode::Eval)?;
+    /// assert_eq!(states.len(), model.config().num_hidden_layers + 1);
+    /// assert_eq!(states[1].shape(), [3, model.config().hidden_size]);
+    /// # Ok::<(), cloze_bert::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error like [`forward`](BertModel::forward).
+    pub fn hidden_states(&self, batch: &Batch, mode: Mode) -> Result<Vec<Tensor>> {
+        let mut states = Vec::with_capacity(self.config.num_hidden_layers + 1);
+        let last = self.watch_inputs(batch, mode, |_, x| {
+            states.push(x);
+            Ok(())
+        })?;
+        states.push(last);
+        Ok(states)
+    }
+
     /// Computes the hidden states and attention probabilities of every layer, for inspection. Records no graph.
     ///
     /// # Errors
@@ -150,18 +176,27 @@ impl BertModel {
     pub fn hidden(&self, batch: &Batch) -> Result<Hidden> {
         no_grad(|| {
             let mut hidden = Hidden { states: Vec::new(), attentions: Vec::new() };
-            let rows = Rows::all(batch.sequences());
-            let dtype = self.embeddings.word_embeddings.weight.dtype();
-            let last = self.watched(batch, &rows, Mode::Eval, |layer, x| {
-                let x = x.to_dtype(dtype)?;
+            let last = self.watch_inputs(batch, Mode::Eval, |layer, x| {
                 let attention = &layer.attention.self_attention;
                 hidden.attentions.push(attention.weights(&x, batch.sequences()).inside("attention")?);
                 hidden.states.push(x);
                 Ok(())
             });
-            hidden.states.push(last.inside("bert")?);
+            hidden.states.push(last?);
             Ok(hidden)
         })
+    }
+
+    /// Computes all rows, and calls `watch` with every layer and its input in the type of the embeddings.
+    fn watch_inputs(
+        &self,
+        batch: &Batch,
+        mode: Mode,
+        mut watch: impl FnMut(&Layer, Tensor) -> Result<()>,
+    ) -> Result<Tensor> {
+        let dtype = self.embeddings.word_embeddings.weight.dtype();
+        let watch = |layer: &Layer, x: &Tensor| watch(layer, x.to_dtype(dtype)?);
+        self.watched(batch, &Rows::all(batch.sequences()), mode, watch).inside("bert")
     }
 
     /// Computes the selected rows, and calls `watch` with every layer and its input.

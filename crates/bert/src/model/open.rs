@@ -17,7 +17,7 @@ use crate::{BertConfig, ClassifierPooling, Error, ProblemType, Result, Tokenizer
 /// use cloze_tensor::Device;
 /// // A classifier of three classes on the encoder of any checkpoint.
 /// let options = OpenOptions::new().labels(["negative", "neutral", "positive"]).fresh_head().seed(42);
-/// let (model, report) = BertForSequenceClassification::open_with("models/base", &Device::Cpu, &options)?;
+/// let (model, report) = BertForSequenceClassification::open_reported("models/base", &Device::Cpu, &options)?;
 /// println!("{report}");
 /// # Ok::<(), cloze_bert::Error>(())
 /// ```

@@ -84,8 +84,9 @@ pub trait PreTrainedModel: Module + Sized {
     }
 
     /// Opens the model in the folder `place`, written by `transformers` or [`save`](PreTrainedModel::save), or
-    /// [of this name](crate#models-by-name). Initialises a missing head; the report lists the parameters concerned.
-    /// In a folder of adapters, opens the model that they belong to and [loads](PreTrainedModel::load_adapters) them.
+    /// [of this name](crate#models-by-name). A head that the folder has no weights for is drawn at random, to be trained;
+    /// [`open_reported`](PreTrainedModel::open_reported) says so. In a folder of adapters, opens the model that they belong
+    /// to and [loads](PreTrainedModel::load_adapters) them.
     ///
     /// Weights stored as f32 are views of the memory-mapped file, so a model that only answers needs no second copy
     /// of them.
@@ -94,7 +95,7 @@ pub trait PreTrainedModel: Module + Sized {
     /// Returns an error if a file cannot be read or is invalid, the encoder is incomplete, a weight is not finite or
     /// its shape differs from the configuration, or the decoder of a masked-language-model head is not tied to the
     /// word embeddings.
-    fn open(place: impl AsRef<Path>, device: &Device) -> Result<(Self, LoadReport)> {
+    fn open(place: impl AsRef<Path>, device: &Device) -> Result<Self> {
         Self::open_with(place, device, &OpenOptions::new())
     }
 
@@ -102,7 +103,16 @@ pub trait PreTrainedModel: Module + Sized {
     ///
     /// # Errors
     /// Returns an error like [`open`](PreTrainedModel::open).
-    fn open_with(place: impl AsRef<Path>, device: &Device, options: &OpenOptions) -> Result<(Self, LoadReport)> {
+    fn open_with(place: impl AsRef<Path>, device: &Device, options: &OpenOptions) -> Result<Self> {
+        Ok(Self::open_reported(place, device, options)?.0)
+    }
+
+    /// Opens a model like [`open_with`](PreTrainedModel::open_with). The report has the parameters that were missing, the
+    /// fields of `config.json` that are not read, and the contradictions between the files of the folder.
+    ///
+    /// # Errors
+    /// Returns an error like [`open`](PreTrainedModel::open).
+    fn open_reported(place: impl AsRef<Path>, device: &Device, options: &OpenOptions) -> Result<(Self, LoadReport)> {
         open_adapted(&Folder::at(place.as_ref())?, device, options)
     }
 

@@ -43,7 +43,7 @@ impl PreTrainedModel for SentenceEncoder {
         &mut self.bert
     }
 
-    fn open_with(
+    fn open_reported(
         place: impl AsRef<Path>,
         device: &Device,
         options: &OpenOptions,

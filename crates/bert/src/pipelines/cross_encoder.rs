@@ -44,7 +44,7 @@ impl Pipeline for CrossEncoder {
         CrossEncoder::with_settings(model, tokenizer, &Settings::default())
     }
 
-    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(CrossEncoder, LoadReport)> {
+    fn open_reported(place: impl AsRef<Path>, device: &Device) -> Result<(CrossEncoder, LoadReport)> {
         let place = place.as_ref();
         let folder = Folder::at(place)?;
         // Only a folder with a list of modules has settings of `sentence-transformers`.

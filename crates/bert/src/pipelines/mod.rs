@@ -3,7 +3,7 @@
 //! A pipeline is a model with its tokenizer. All pipelines are opened in the same way ([`Pipeline`]), accept many texts
 //! per call, and can be shared between threads.
 
-mod characters;
+mod answers;
 mod cross_encoder;
 mod fill_mask;
 mod long_text;

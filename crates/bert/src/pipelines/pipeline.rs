@@ -34,7 +34,7 @@ pub trait Pipeline: Sized {
     /// # Errors
     /// Returns an error like [`open`](Pipeline::open).
     fn open_on(place: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        Ok(Self::open_with_report(place, device)?.0)
+        Ok(Self::open_reported(place, device)?.0)
     }
 
     /// Opens a pipeline like [`open_on`](Pipeline::open_on). The report has the fields of `config.json` that are not
@@ -42,7 +42,7 @@ pub trait Pipeline: Sized {
     ///
     /// # Errors
     /// Returns an error like [`open`](Pipeline::open).
-    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(Self, LoadReport)> {
+    fn open_reported(place: impl AsRef<Path>, device: &Device) -> Result<(Self, LoadReport)> {
         let place = place.as_ref();
         let (model, mut report) = open_trained::<Self::Model>(place, device)?;
         let tokenizer = Tokenizer::open(place)?;
@@ -62,7 +62,7 @@ pub trait Pipeline: Sized {
 
 /// Opens a model that a folder has all weights of. The report says nothing about the tokenizer.
 pub(super) fn open_trained<M: PreTrainedModel>(place: &Path, device: &Device) -> Result<(M, LoadReport)> {
-    let (model, report) = M::open_with(place, device, &OpenOptions::new().without_tokenizer())?;
+    let (model, report) = M::open_reported(place, device, &OpenOptions::new().without_tokenizer())?;
     if !report.missing.is_empty() {
         let (missing, architecture) = (report.missing.join(", "), M::ARCHITECTURE);
         let reason = format!("has no weights for {missing}, which {architecture} needs: train that head first");

@@ -1,15 +1,14 @@
 //! Finding the answer to a question in a text.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 use cloze_tensor::Precision;
 
 use super::Pipeline;
-use super::characters::Characters;
+use super::answers::{Best, Scored};
 use super::long_text::LongText;
 use super::output::{finite, softmax};
 use super::runner::{Runner, Window};
-use super::spans::{self, Span};
 use crate::{
     BertForQuestionAnswering, EncodeOptions, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer, Truncation,
     Windows,
@@ -24,11 +23,13 @@ pub struct Answer {
     pub start: usize,
     /// The end of the answer in the context, in characters.
     pub end: usize,
+    /// The same in bytes: `&context[answer.bytes.clone()]` is the answer.
+    pub bytes: Range<usize>,
     /// The positions of its first and last token in its window, where `[CLS]` is 0.
     pub tokens: (usize, usize),
-    /// The sum of the logits of its first and last token.
+    /// The largest sum of the logits of a first and a last token, of those in its first and in its last word.
     pub score: f64,
-    /// Its probability among all possible answers, in [0, 1].
+    /// Its probability among all possible answers, in [0, 1]: that of all spans from its first to its last word.
     pub probability: f64,
 }
 
@@ -43,12 +44,21 @@ impl Answer {
 /// overlapping windows.
 ///
 /// The answer is the span in any window, up to a maximum length, whose first and last token have the largest sum of
-/// logits (J. Devlin et al., 2018, section 4.2).
+/// logits (J. Devlin et al., 2018, section 4.2), completed to [whole words](QuestionAnswering::align_to_words).
+///
+/// ```no_run
+/// use cloze_bert::{Pipeline, QuestionAnswering};
+/// let context = "Pedro Álvares Cabral discovered Brazil in 1500.";
+/// let answer = QuestionAnswering::open("models/squad")?.answer("Who discovered Brazil?", context)?;
+/// assert_eq!(&context[answer.bytes.clone()], answer.text);
+/// # Ok::<(), cloze_bert::Error>(())
+/// ```
 pub struct QuestionAnswering {
     runner: Runner<BertForQuestionAnswering>,
     max_length: usize,
     stride: usize,
     longest: usize,
+    by_words: bool,
     no_answer: bool,
 }
 
@@ -57,7 +67,7 @@ impl Pipeline for QuestionAnswering {
 
     fn new(model: BertForQuestionAnswering, tokenizer: Tokenizer) -> Result<QuestionAnswering> {
         let runner = Runner::new(model, tokenizer, LongText::Windows)?;
-        Ok(QuestionAnswering { runner, max_length: 384, stride: 128, longest: 30, no_answer: false })
+        Ok(QuestionAnswering { runner, max_length: 384, stride: 128, longest: 30, by_words: true, no_answer: false })
     }
 
     fn precision(mut self, precision: Precision) -> Self {
@@ -77,15 +87,6 @@ impl Pipeline for QuestionAnswering {
 /// The number of questions whose windows share batches.
 const QUESTIONS_AT_ONCE: usize = 64;
 
-/// A window over a context, and the logits of its tokens.
-struct Scored<'w> {
-    encoding: &'w Encoding,
-    starts: Vec<f32>,
-    ends: Vec<f32>,
-    /// Whether each token belongs to the context.
-    allowed: Vec<bool>,
-}
-
 impl QuestionAnswering {
     /// Sets the length of a window in tokens, question and special tokens included: 384 by default, limited by the
     /// maximum length of the model.
@@ -99,9 +100,20 @@ impl QuestionAnswering {
         QuestionAnswering { stride: tokens, ..self }
     }
 
-    /// Sets the maximum number of tokens of an answer, 30 by default.
+    /// Sets the maximum number of tokens of an answer, 30 by default, before it is completed to whole words.
     pub fn max_answer_length(self, tokens: usize) -> QuestionAnswering {
         QuestionAnswering { longest: tokens, ..self }
+    }
+
+    /// Sets whether answers are made of whole words, as by default: spans that begin in the same word and end in the
+    /// same word are one answer, from the start of the one to the end of the other. A word is what the tokenizer splits
+    /// into pieces: BERT's ends at white space and punctuation, and a Chinese character is one. Otherwise an answer
+    /// begins and ends with any token, perhaps within a word.
+    ///
+    /// This is `align_to_words` of `transformers`, but there, pieces of a word in another window are left out, and the
+    /// probabilities of one answer are added up only as far as its spans are among the best.
+    pub fn align_to_words(self, align: bool) -> QuestionAnswering {
+        QuestionAnswering { by_words: align, ..self }
     }
 
     /// Sets whether "no answer" is a possible answer, for models trained on SQuAD 2.0. It is scored by `[CLS]` in the
@@ -128,7 +140,7 @@ impl QuestionAnswering {
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn top_k(&self, question: &str, context: &str, k: usize) -> Result<Vec<Answer>> {
-        let mut best = Best::new(context, k, self.longest);
+        let mut best = self.best(context, k);
         self.read(vec![self.windows(question, context)?], |_, window| best.add(window))?;
         Ok(best.answers(self.no_answer))
     }
@@ -151,8 +163,7 @@ impl QuestionAnswering {
                 let named = |error| Error::input(format!("question {}: {error}", before + at));
                 windows.push(self.windows(question.as_ref(), context.as_ref()).map_err(named)?);
             }
-            let mut best: Vec<Best> =
-                part.iter().map(|(_, context)| Best::new(context.as_ref(), k, self.longest)).collect();
+            let mut best: Vec<Best> = part.iter().map(|(_, context)| self.best(context.as_ref(), k)).collect();
             self.read(windows, |question, window| best[question].add(window))?;
             answers.extend(best.into_iter().map(|best| best.answers(self.no_answer)));
         }
@@ -165,15 +176,17 @@ impl QuestionAnswering {
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer).
     pub fn independent(&self, question: &str, context: &str) -> Result<Answer> {
-        let (mut best, characters): (Option<(f32, Answer)>, _) = (None, Characters::new(context));
+        let mut best = self.best(context, 1);
         self.read(vec![self.windows(question, context)?], |_, window| {
-            let Some(span) = spans::independent(&window.starts, &window.ends, &window.allowed) else { return };
-            if best.as_ref().is_none_or(|(score, _)| span.score.total_cmp(score).is_ge()) {
-                let probability = softmax(&window.starts)[span.start] * softmax(&window.ends)[span.end];
-                best = Some((span.score, Answer { probability, ..window.answer(span, &characters) }));
-            }
+            best.add_independent(window, |window, span| {
+                softmax(&window.starts)[span.start] * softmax(&window.ends)[span.end]
+            });
         })?;
-        best.map(|(_, answer)| answer).ok_or_else(no_tokens)
+        best.independent().ok_or_else(no_tokens)
+    }
+
+    fn best<'c>(&self, context: &'c str, k: usize) -> Best<'c> {
+        Best::new(context, k, self.longest, self.by_words)
     }
 
     /// Encodes the question with each window of the context, as the model reads them.
@@ -252,93 +265,6 @@ impl QuestionAnswering {
     }
 }
 
-/// The best answers in the windows over a context.
-struct Best<'c> {
-    context: Characters<'c>,
-    k: usize,
-    longest: usize,
-    /// By their characters, because windows may share answers.
-    answers: HashMap<(usize, usize), Answer>,
-    possible: LogSum,
-    /// The lowest score of `[CLS]`.
-    at_cls: Option<f32>,
-}
-
-impl<'c> Best<'c> {
-    fn new(context: &'c str, k: usize, longest: usize) -> Best<'c> {
-        let (answers, possible) = (HashMap::new(), LogSum::default());
-        Best { context: Characters::new(context), k, longest, answers, possible, at_cls: None }
-    }
-
-    /// Takes the best answers of a window.
-    fn add(&mut self, window: Scored) {
-        let all = spans::all(&window.starts, &window.ends, &window.allowed, self.longest);
-        all.for_each(|span| self.possible.add(span.score.into()));
-        for span in spans::best(&window.starts, &window.ends, &window.allowed, self.longest, self.k) {
-            let answer = window.answer(span, &self.context);
-            let best = self.answers.entry((answer.start, answer.end)).or_insert_with(|| answer.clone());
-            if answer.score > best.score {
-                *best = answer;
-            }
-        }
-        let at_cls = window.starts[0] + window.ends[0];
-        if self.at_cls.is_none_or(|lowest| at_cls.total_cmp(&lowest).is_lt()) {
-            self.at_cls = Some(at_cls);
-        }
-    }
-
-    /// Returns the best answers, best first, among them "no answer" if that is possible.
-    fn answers(self, no_answer: bool) -> Vec<Answer> {
-        let Best { k, mut possible, .. } = self;
-        let mut answers: Vec<Answer> = self.answers.into_values().collect();
-        if let Some(score) = self.at_cls.filter(|_| no_answer) {
-            let (text, score) = (String::new(), f64::from(score));
-            possible.add(score);
-            answers.push(Answer { text, start: 0, end: 0, tokens: (0, 0), score, probability: 0.0 });
-        }
-        answers.sort_by(|a, b| b.score.total_cmp(&a.score).then((a.start, a.end).cmp(&(b.start, b.end))));
-        answers.truncate(k);
-        answers.iter_mut().for_each(|answer| answer.probability = possible.part(answer.score));
-        answers
-    }
-}
-
-/// A sum of powers of e, stored relative to the largest so that it neither overflows nor vanishes.
-struct LogSum {
-    largest: f64,
-    /// The sum of e to each exponent minus the largest.
-    sum: f64,
-}
-
-impl Default for LogSum {
-    fn default() -> LogSum {
-        LogSum { largest: f64::NEG_INFINITY, sum: 0.0 }
-    }
-}
-
-impl LogSum {
-    fn add(&mut self, exponent: f64) {
-        if exponent > self.largest {
-            self.sum *= (self.largest - exponent).exp();
-            self.largest = exponent;
-        }
-        self.sum += (exponent - self.largest).exp();
-    }
-
-    /// Returns the fraction of the sum that one power accounts for.
-    fn part(&self, exponent: f64) -> f64 {
-        (exponent - self.largest).exp() / self.sum
-    }
-}
-
 fn no_tokens() -> Error {
     Error::input("the context has no tokens, so it has no answer")
-}
-
-impl Scored<'_> {
-    fn answer(&self, span: Span, context: &Characters) -> Answer {
-        let (start, end) = (self.encoding.offsets[span.start].0, self.encoding.offsets[span.end].1);
-        let text = context.part(start, end).to_string();
-        Answer { text, start, end, tokens: (span.start, span.end), score: span.score.into(), probability: 0.0 }
-    }
 }

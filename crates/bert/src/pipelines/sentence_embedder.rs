@@ -36,8 +36,9 @@ impl Pipeline for SentenceEmbedder {
         Ok(SentenceEmbedder { runner: Runner::new(model, tokenizer, LongText::Truncate)?, dimension, normalize: false })
     }
 
-    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(SentenceEmbedder, LoadReport)> {
-        let (model, mut report) = SentenceEncoder::open_with(&place, device, &OpenOptions::new().without_tokenizer())?;
+    fn open_reported(place: impl AsRef<Path>, device: &Device) -> Result<(SentenceEmbedder, LoadReport)> {
+        let (model, mut report) =
+            SentenceEncoder::open_reported(&place, device, &OpenOptions::new().without_tokenizer())?;
         let tokenizer = SentenceEncoder::tokenizer(place)?;
         report.add_tokenizer(&tokenizer, model.config());
         Ok((SentenceEmbedder::new(model, tokenizer)?, report))

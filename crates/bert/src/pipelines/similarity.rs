@@ -42,8 +42,8 @@ impl Pipeline for Similarity {
         Ok(Similarity { embedder: SentenceEmbedder::new(model, tokenizer)? })
     }
 
-    fn open_with_report(place: impl AsRef<Path>, device: &Device) -> Result<(Similarity, LoadReport)> {
-        let (embedder, report) = SentenceEmbedder::open_with_report(place, device)?;
+    fn open_reported(place: impl AsRef<Path>, device: &Device) -> Result<(Similarity, LoadReport)> {
+        let (embedder, report) = SentenceEmbedder::open_reported(place, device)?;
         Ok((Similarity { embedder }, report))
     }
 

@@ -1,14 +1,15 @@
 //! Labelling the words of a text, and finding entities: spans of words with the same label.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use cloze_tensor::Precision;
 
 use super::Pipeline;
-use super::characters::Characters;
 use super::long_text::{LongText, LongTextReport, Reported};
 use super::output::{finite, largest, softmax};
 use super::runner::Runner;
+use crate::characters::Characters;
 use crate::tags::{SpanPosition, Tag, TagNotation};
 use crate::{BertForTokenClassification, Encoding, Error, Mode, PreTrainedModel, Result, Tokenizer};
 
@@ -33,6 +34,8 @@ pub struct LabelledWord {
     pub start: usize,
     /// The end of the word in the text, in characters.
     pub end: usize,
+    /// The same in bytes: `&text[word.bytes.clone()]` is the word.
+    pub bytes: Range<usize>,
     /// The most probable label.
     pub label: String,
     /// Its probability.
@@ -50,6 +53,8 @@ pub struct Entity {
     pub start: usize,
     /// The end of the entity in the text, in characters.
     pub end: usize,
+    /// The same in bytes: `&text[entity.bytes.clone()]` is the entity.
+    pub bytes: Range<usize>,
     /// The mean score of the words.
     pub score: f64,
 }
@@ -166,6 +171,7 @@ impl<'l> Entities<'l> {
             text: text.part(start, end).to_string(),
             start,
             end,
+            bytes: text.bytes(start, end),
             score: score / words as f64,
         };
         self.found.into_iter().map(entity).collect()
@@ -197,8 +203,9 @@ impl TokenClassification {
         let characters: Vec<Characters> = texts.iter().map(|text| Characters::new(text.as_ref())).collect();
         let mut words: Vec<Vec<LabelledWord>> = vec![Vec::new(); texts.len()];
         let report = self.each_word(texts, |text, Labelled { start, end, label, score }| {
-            let (of_word, label) = (characters[text].part(start, end).to_string(), self.labels()[label].clone());
-            words[text].push(LabelledWord { text: of_word, start, end, label, score });
+            let (bytes, label) = (characters[text].bytes(start, end), self.labels()[label].clone());
+            let of_word = texts[text].as_ref()[bytes.clone()].to_string();
+            words[text].push(LabelledWord { text: of_word, start, end, bytes, label, score });
         })?;
         Ok(Reported { value: words, report })
     }

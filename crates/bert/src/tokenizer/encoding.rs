@@ -2,6 +2,7 @@
 
 use super::pipeline::Encoded;
 use super::start::Parts;
+use crate::characters::Characters;
 use crate::{Error, Result};
 
 /// The text that is truncated when the tokens do not fit.
@@ -82,7 +83,8 @@ pub struct Encoding {
     /// The tokens, spelled as in the vocabulary. Pieces that continue a word begin with `##`.
     pub tokens: Vec<String>,
     /// The start and end of each token in its text, in characters (Unicode scalar values, as in the fast tokenizers of
-    /// `transformers`); (0, 0) for the special tokens of the layout.
+    /// `transformers`); (0, 0) for the special tokens of the layout. [`byte_offsets`](Encoding::byte_offsets) has them
+    /// in bytes.
     pub offsets: Vec<(usize, usize)>,
     /// Whether a token is a special token of the layout. A `[MASK]` written in the text is not.
     pub special_tokens_mask: Vec<bool>,
@@ -106,6 +108,37 @@ impl Encoding {
     /// Returns whether there are no tokens. The encoding of an empty text still has `[CLS]` and `[SEP]`.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// Returns the start and end of each token in its text, in bytes, so that `text[start..end]` is what the token stands
+    /// for; (0, 0) for the special tokens of the layout. `texts` are those that were encoded: one, or the two of a pair.
+    ///
+    /// ```
+    /// use cloze_bert::{Tokenizer, TrainOptions};
+    /// let tokenizer = Tokenizer::train(["o pão é bom"], 60, &TrainOptions::new())?;
+    /// let text = "O pão 🍞 é bom.";
+    /// let encoding = tokenizer.encode(text)?;
+    /// let parts = encoding.byte_offsets(&[text])?.into_iter().map(|(start, end)| &text[start..end]);
+    /// assert_eq!(parts.collect::<Vec<_>>(), ["", "O", "pão", "🍞", "é", "bom", ".", ""]);
+    /// # Ok::<(), cloze_bert::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error if `texts` has fewer texts than were encoded, or a text is shorter than the one that was.
+    pub fn byte_offsets(&self, texts: &[&str]) -> Result<Vec<(usize, usize)>> {
+        let texts: Vec<Characters> = texts.iter().map(|text| Characters::new(text)).collect();
+        let offsets = self.offsets.iter().zip(&self.sequence_ids).map(|(&(start, end), sequence)| {
+            let Some(sequence) = *sequence else { return Ok((0, 0)) };
+            let Some(text) = texts.get(sequence) else {
+                let (given, needed) = (texts.len(), sequence + 1);
+                return Err(Error::input(format!("{given} text(s) given: the encoding has {needed}")));
+            };
+            let found = text.byte(start).zip(text.byte(end));
+            found.ok_or_else(|| {
+                Error::input(format!("text {sequence} ends before character {end}: another was encoded"))
+            })
+        });
+        offsets.collect()
     }
 
     fn special(&mut self, (token, id): (&str, u32), token_type: u32) {

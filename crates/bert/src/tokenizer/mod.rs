@@ -179,6 +179,27 @@ impl Tokenizer {
         Ok(first)
     }
 
+    /// Encodes texts with options, as [`encode_with`](Tokenizer::encode_with) encodes one.
+    ///
+    /// ```
+    /// use cloze_bert::{EncodeOptions, Tokenizer, TrainOptions};
+    /// let tokenizer = Tokenizer::train(["the cat sat on the mat"], 60, &TrainOptions::new())?;
+    /// let options = EncodeOptions::new().max_length(6);
+    /// let refused = tokenizer.encode_batch(&["the cat", "the cat sat on the mat"], &options).unwrap_err();
+    /// assert!(refused.to_string().starts_with("text 1 has 8 tokens"));
+    /// # Ok::<(), cloze_bert::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns an error like [`encode_with`](Tokenizer::encode_with), with the index of the text.
+    pub fn encode_batch(&self, texts: &[impl AsRef<str>], options: &EncodeOptions) -> Result<Vec<Encoding>> {
+        let encode = |(index, text): (usize, &_)| {
+            let text: &str = AsRef::<str>::as_ref(text);
+            self.encode_with(text, None, options).map_err(|error| error.in_text(index))
+        };
+        texts.iter().enumerate().map(encode).collect()
+    }
+
     /// Returns the ids of a text of any length, without special tokens. This is much faster than
     /// [`encode`](Tokenizer::encode) and meant for whole corpora.
     ///

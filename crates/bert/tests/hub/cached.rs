@@ -158,7 +158,7 @@ fn concurrent_processes_download_once() {
 #[test]
 fn weights_in_several_files_are_downloaded() {
     let folder = tempfile::tempdir().unwrap();
-    let (model, _) = BertForMaskedLM::open(MODEL.path(), &Device::Cpu).unwrap();
+    let model = BertForMaskedLM::open(MODEL.path(), &Device::Cpu).unwrap();
     model.save_with(folder.path(), &SaveOptions::new().max_shard_bytes(20_000)).unwrap();
     let mut repository = Repository::of(NAME, MODEL.path());
     repository.files.remove("model.safetensors");

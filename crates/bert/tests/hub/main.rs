@@ -14,7 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 use cloze_bert::{
-    BertConfig, BertForMaskedLM, PreTrainedModel, Result, SentenceEncoder, SentencePooling, Tokenizer, TrainOptions,
+    BertConfig, BertForMaskedLM, OpenOptions, PreTrainedModel, Result, SentenceEncoder, SentencePooling, Tokenizer,
+    TrainOptions,
 };
 use cloze_tensor::{Device, Module};
 use server::{Reply, Repository, Request, Server};
@@ -54,12 +55,12 @@ fn file(name: &str) -> Vec<u8> {
 /// Opens a tokenizer and two models, and returns a summary of them.
 fn open(place: &Path) -> Result<String> {
     let tokenizer = Tokenizer::open(place)?;
-    let (model, report) = BertForMaskedLM::open(place, &Device::Cpu)?;
+    let (model, report) = BertForMaskedLM::open_reported(place, &Device::Cpu, &OpenOptions::new())?;
     let mut sum = 0.0;
     for (_, parameter) in model.named_parameters() {
         sum += parameter.to_vec::<f32>()?.iter().map(|x| f64::from(*x).abs()).sum::<f64>();
     }
-    let (encoder, _) = SentenceEncoder::open(place, &Device::Cpu)?;
+    let encoder = SentenceEncoder::open(place, &Device::Cpu)?;
     let (tokens, parameters, dimension) = (tokenizer.vocab_size(), report.loaded, encoder.dimension());
     Ok(format!("opened {tokens} tokens, {parameters} parameters of sum {sum}, vectors of {dimension}"))
 }

@@ -40,7 +40,7 @@ fn one_label_has_a_probability() -> Result {
         let options = problem.map_or(OpenOptions::new(), |problem| OpenOptions::new().problem_type(problem));
         let model = model::<BertForSequenceClassification>(1, 1)?;
         model.save(dir.path())?;
-        BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?.0.save(dir.path())?;
+        BertForSequenceClassification::open_with(dir.path(), &Device::Cpu, &options)?.save(dir.path())?;
         tokenizer.save(dir.path())?;
         let probability = |logit: f32| 1.0 / (1.0 + (-logit).exp());
 

@@ -1,5 +1,6 @@
 //! Pipelines: an answer equals the output of the head on the encoded text, independent of the batch and the thread.
 
+mod answers;
 mod classification;
 mod long_texts;
 mod vectors;
@@ -92,7 +93,7 @@ fn next_sentence_probabilities_are_those_of_the_head() -> Result {
 
 /// Compares with the definition: all spans of all windows.
 #[test]
-fn answers_are_the_best_spans_of_all_windows() -> Result {
+fn unaligned_answers_are_the_best_spans_of_all_windows() -> Result {
     let (tokenizer, model) = (tokenizer()?, model::<BertForQuestionAnswering>(2, 4)?);
     let question = "where sat it?";
     let context = TEXTS.join(" ");
@@ -100,7 +101,8 @@ fn answers_are_the_best_spans_of_all_windows() -> Result {
         let pipeline = QuestionAnswering::new(model.clone(), tokenizer.clone())?
             .max_length(max_length)
             .stride(stride)
-            .max_answer_length(3);
+            .max_answer_length(3)
+            .align_to_words(false);
         let windows = pipeline.encode(question, &context)?;
         assert_eq!(windows.len() > 1, max_length < 64, "{max_length}");
         let mut expected: Vec<(f32, (usize, usize))> = Vec::new();
@@ -263,7 +265,7 @@ fn invalid_inputs_are_named() -> Result {
     tokenizer()?.save(dir.path())?;
     let said = TextClassification::open(dir.path()).err().ok_or("it was opened")?.to_string();
     assert!(said.contains("has no weights for") && said.contains("classifier.weight"), "{said}");
-    let (opened, report) = BertForSequenceClassification::open(dir.path(), &Device::Cpu)?;
+    let (opened, report) = BertForSequenceClassification::open_reported(dir.path(), &Device::Cpu, &OpenOptions::new())?;
     assert!(report.missing.iter().any(|name| name == "classifier.weight"), "{report}");
     assert_eq!(opened.parameter_count(), model::<BertForSequenceClassification>(2, 1)?.parameter_count());
     FillMask::open(dir.path())?.top_k("a [MASK]", 1)?;

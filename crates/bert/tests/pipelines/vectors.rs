@@ -48,7 +48,7 @@ fn poolings_are_computed_saved_and_opened() -> Result {
     let other = tempfile::tempdir()?;
     let reversed = model::<SentenceEncoder>(2, 8)?.pooled_by(&[SentencePooling::Mean, SentencePooling::Cls])?;
     reversed.save(other.path())?;
-    let (again, _) = SentenceEncoder::open(other.path(), &Device::Cpu)?;
+    let again = SentenceEncoder::open(other.path(), &Device::Cpu)?;
     let both = [reversed.forward(&batch, Mode::Eval)?, again.forward(&batch, Mode::Eval)?];
     assert_eq!(both[0].to_vec::<f32>()?, both[1].to_vec::<f32>()?);
     let modules = dir.path().join("modules.json");

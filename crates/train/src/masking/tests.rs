@@ -183,6 +183,28 @@ fn no_ordinary_token_no_target() {
     }
 }
 
+/// The numbers of targets of a plain draw have a binomial distribution, zero included.
+#[test]
+fn without_a_minimum_each_token_is_drawn_on_its_own() {
+    let masking = Masking::bert().selection(Selection::Bernoulli).without_minimum();
+    let (sequences, tokens, rate) = (20_000u32, 6usize, 0.15f64);
+    let mut counts = [0.0; 7];
+    for sequence in 0..sequences {
+        let mut ids = [2, 5, 6, 7, 8, 9, 10, 3];
+        counts[masking.mask(&mut ids, &table(), 0, &mut stream(0, sequence)).unwrap().len()] += 1.0;
+    }
+    let choose = [1.0, 6.0, 15.0, 20.0, 15.0, 6.0, 1.0];
+    for (k, count) in counts.iter().enumerate() {
+        let p = choose[k] * rate.powi(k as i32) * (1.0 - rate).powi((tokens - k) as i32);
+        let (mean, deviation) = (f64::from(sequences) * p, (f64::from(sequences) * p * (1.0 - p)).sqrt());
+        assert!((count - mean).abs() <= 4.0 * deviation + 1.0, "{count} with {k} targets, not {mean}");
+    }
+    for unit in [MaskingUnit::Token, MaskingUnit::WholeWord, MaskingUnit::Span] {
+        let none = Masking::bert().unit(unit).without_minimum();
+        assert_eq!(none.mask(&mut [2, 5, 6, 3], &table(), 0, &mut stream(0, 0)).unwrap(), [], "0.15 of 2 tokens is 0");
+    }
+}
+
 #[test]
 fn settings_and_ids_are_checked() {
     let bert = Masking::bert;

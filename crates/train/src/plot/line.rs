@@ -164,11 +164,14 @@ impl Horizontal {
             .iter()
             .flat_map(|series| &series.points)
             .filter(|(x, y)| ticks::is_drawable(*x) && ticks::is_drawable(*y));
+        // Steps and epochs have no parts.
+        let are_whole = finite.clone().all(|(x, _)| x.fract() == 0.0);
         let (low, high) = spread(finite.map(|(x, _)| *x));
+        let ticks = if are_whole { ticks::integers } else { ticks::linear };
         let mut count = ((right - left) / 60.0) as usize;
         // Long numbers need room, so reduce the number of ticks until their labels fit.
         let ticks = loop {
-            let ticks = ticks::linear(low, high, count);
+            let ticks = ticks(low, high, count);
             let room = text::widest(&ticks.labels, FONT) + 16.0;
             if count <= 2 || room * ticks.at.len() as f64 <= right - left {
                 break ticks;

@@ -31,6 +31,11 @@ pub(super) fn linear(low: f64, high: f64, count: usize) -> Ticks {
     multiples(low, high, step(high - low, count))
 }
 
+/// Returns ticks like [`linear`], but only at integers.
+pub(super) fn integers(low: f64, high: f64, count: usize) -> Ticks {
+    multiples(low, high, step(high - low, count).max(1.0))
+}
+
 /// Widens `low..=high` to begin and end at ticks. Returns the new range and its ticks.
 pub(super) fn widened(low: f64, high: f64, count: usize) -> ((f64, f64), Ticks) {
     let step = step(high - low, count);
@@ -153,6 +158,8 @@ mod tests {
         assert_eq!(labels(linear(0.0, 1.0, 5)), "0.0 0.2 0.4 0.6 0.8 1.0");
         assert_eq!(labels(linear(-3.0, 7.0, 5)), "−2 0 2 4 6");
         assert_eq!(labels(linear(1.0, 2100.0, 5)), "500 1,000 1,500 2,000");
+        assert_eq!((labels(integers(1.0, 3.0, 9)), labels(integers(4.75, 5.25, 9))), ("1 2 3".into(), "5".into()));
+        assert_eq!(labels(integers(1.0, 2100.0, 5)), "500 1,000 1,500 2,000");
         let rates = linear(0.0, 5e-5, 5);
         assert_eq!((labels(rates.clone()), rates.exponent), ("0 1 2 3 4 5".to_string(), -5));
         let tokens = linear(0.0, 3e7, 3);

@@ -9,7 +9,7 @@ pub use file::read_squad;
 use crate::labelled::answer_span;
 use crate::metrics::SquadVersion;
 use crate::sanitize::{DropReason, Dropped};
-use crate::{AnswerSpan, BadRows, Error, QuestionExample, Result};
+use crate::{AnswerSpan, BadRows, Error, QuestionExample, Result, split_by_group};
 
 /// The questions of a SQuAD file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -93,6 +93,22 @@ impl Squad {
         }
         let part = |examples| Squad { version: self.version, titles: self.titles.clone(), examples };
         Ok((part(first), part(others)))
+    }
+
+    /// Splits the questions at random, so that about `fraction` of them are held out, and returns those to train on and those
+    /// to evaluate on. The questions about an article stay together, or about a context if there is one article, so that a
+    /// model is evaluated on text that it was not trained on.
+    ///
+    /// # Errors
+    /// Returns an error like [`split_by_group`](crate::split_by_group).
+    pub fn split(self, fraction: f64, seed: u64) -> Result<(Squad, Squad)> {
+        let first = self.examples.first().map(|example| example.article);
+        let (training, held_out) = match self.examples.iter().all(|example| Some(example.article) == first) {
+            true => split_by_group(self.examples, fraction, seed, |example| example.context.clone()),
+            false => split_by_group(self.examples, fraction, seed, |example| example.article),
+        }?;
+        let part = |examples| Squad { version: self.version, titles: self.titles.clone(), examples };
+        Ok((part(training), part(held_out)))
     }
 
     /// Drops the questions that cannot be asked because the question or its context is blank. Returns the others and a

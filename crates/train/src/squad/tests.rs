@@ -205,3 +205,23 @@ fn errors_name_the_place() {
     }
     assert!(said("{\"data\": []}").ends_with("SQuAD: the file has no questions"));
 }
+
+#[test]
+fn splits_keep_articles_and_contexts_together() {
+    let question = |number: usize| QuestionExample {
+        question: number.to_string(),
+        context: format!("context {}", number / 3).into(),
+        answer: None,
+    };
+    let mut squad = Squad::of_questions((0..30).map(question));
+    let contexts = |part: &Squad| {
+        part.examples.iter().map(|example| example.context.clone()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let (training, held_out) = squad.clone().split(0.2, 7).unwrap();
+    assert_eq!((training.examples.len(), held_out.examples.len()), (24, 6));
+    assert!(contexts(&training).is_disjoint(&contexts(&held_out)));
+    squad.examples.iter_mut().enumerate().for_each(|(number, example)| example.article = number / 10);
+    let (training, held_out) = squad.split(0.2, 7).unwrap();
+    assert_eq!((training.examples.len(), held_out.examples.len()), (20, 10));
+    assert!(held_out.examples.iter().all(|example| example.article == held_out.examples[0].article));
+}
