@@ -31,11 +31,10 @@ const LIMIT_OF_GRADIENT: i32 = 4;
 impl CudaOp for PackedAttention {
     type Arity = [(); 1];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
+    fn reads_bf16(&self, inputs: &[&Tensor]) -> bool {
         let op = self.name();
         let kernels = || OnTensorCores::of(op, self.precision, &device_of(op, inputs[0])?, self.head_size);
-        let is_bf16 = |kernels: OnTensorCores| kernels.narrow.dtype() == DType::BF16;
-        inputs[0].dtype() == DType::BF16 && kernels().is_ok_and(|kernels| kernels.is_some_and(is_bf16))
+        kernels().is_ok_and(|kernels| kernels.is_some_and(|kernels| kernels.narrow == Narrow::Bf16))
     }
 
     fn forward(&self, [qkv]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {

@@ -177,6 +177,12 @@ pub(super) fn is_bf16(precision: Precision, sizes: &[usize], device: &CudaDevice
     precision == Precision::Bf16 && device.supports(precision) && !sizes.contains(&0)
 }
 
+/// As [`is_bf16`], for the device and the sizes of these tensors.
+pub(super) fn are_bf16(op: &'static str, precision: Precision, inputs: &[&Tensor]) -> bool {
+    let sizes: Vec<usize> = inputs.iter().map(|input| input.elements()).collect();
+    device_of(op, inputs[0]).is_ok_and(|device| is_bf16(precision, &sizes, &device))
+}
+
 /// Computes c = a b, or adds a b to c with `add`. No other handle accesses `c`. It is f32, or bf16 if [`is_bf16`].
 pub(super) fn multiply(
     op: &'static str,

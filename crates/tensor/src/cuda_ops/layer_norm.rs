@@ -24,17 +24,10 @@ const FILE: &str = "layer_norm";
 const WARPS: usize = 4;
 const ROWS: usize = 32;
 
-/// Whether the kernels read these rows as they are.
-fn reads_bf16(inputs: &[&Tensor]) -> bool {
-    inputs[0].dtype() == DType::BF16
-}
-
 impl CudaOp for LayerNorm {
     type Arity = [(); 3];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        reads_bf16(inputs)
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x, gamma, beta]: [&Tensor; 3], _: bool) -> Result<GpuOutput> {
         let input = Input { x, residual: None };
@@ -49,9 +42,7 @@ impl CudaOp for LayerNorm {
 impl CudaOp for ResidualLayerNorm {
     type Arity = [(); 4];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        reads_bf16(inputs)
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x, residual, gamma, beta]: [&Tensor; 4], _: bool) -> Result<GpuOutput> {
         let op = self.name();

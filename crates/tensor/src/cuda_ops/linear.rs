@@ -5,7 +5,7 @@
 use super::arguments::{check_f32, check_float, device_of, fresh, place, pointer, write_gradient};
 use super::column_sums::{Rows, add_rows, summed_to_few};
 use super::elementwise::unary_backward;
-use super::gemm::{Epilogue, gelu_gradient, is_bf16, multiply};
+use super::gemm::{Epilogue, are_bf16, gelu_gradient, is_bf16, multiply};
 use super::operand::{Matrix, Operand};
 use super::stacked::{as_one_layer, stacked};
 use crate::copy;
@@ -22,18 +22,11 @@ use crate::ops::linear::Linear;
 use crate::precision::Precision;
 use crate::tensor::Tensor;
 
-/// Whether layers over bf16 are computed in it: on tensor cores, which read and write it.
-fn reads_bf16(precision: Precision, inputs: &[&Tensor]) -> bool {
-    let sizes: Vec<usize> = inputs.iter().map(|input| input.elements()).collect();
-    inputs[0].dtype() == DType::BF16
-        && device_of("linear", inputs[0]).is_ok_and(|device| is_bf16(precision, &sizes, &device))
-}
-
 impl CudaOp for Linear {
     type Arity = Vec<()>;
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        reads_bf16(self.precision, inputs)
+    fn reads_bf16(&self, inputs: &[&Tensor]) -> bool {
+        are_bf16(self.name(), self.precision, inputs)
     }
 
     fn forward(&self, inputs: Vec<&Tensor>, recorded: bool) -> Result<GpuOutput> {
@@ -54,8 +47,8 @@ impl CudaOp for Linear {
 impl CudaOp for FeedForward {
     type Arity = [(); 5];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        reads_bf16(self.precision, inputs)
+    fn reads_bf16(&self, inputs: &[&Tensor]) -> bool {
+        are_bf16(self.name(), self.precision, inputs)
     }
 
     fn forward(&self, [x, w1, b1, w2, b2]: [&Tensor; 5], recorded: bool) -> Result<GpuOutput> {
