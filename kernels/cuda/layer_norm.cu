@@ -243,24 +243,37 @@ EMU_KERNEL(layer_norm_forward_bf16)
 KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_bf16)
 
-// sums [grid.y, width] = the sums of every `summed` rows of `parts` [count, stride], in their order. A thread sums a column. Other
-// operations use these kernels too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
+// sums [grid.y, width] = the sums of every `summed` rows of `parts` [count, stride], in their order. `sharers` threads of a block sum
+// the rows of a column, each of a run of them; with several, a block has SHARED_COLUMNS columns. Other operations use these kernels
+// too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
+constexpr int SHARED_COLUMNS = 32;
 template <class T>
-DEVICE void column_sums(const T* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {
-  int column = blockIdx.x * blockDim.x + threadIdx.x;
-  if (column >= width) return;
-  int first = blockIdx.y * summed, end = min(first + summed, count);
+DEVICE void column_sums(const T* parts, float* sums, int count, int summed, int stride, int width, int sharers, Accumulate accumulate) {
+  SHARED_MEMORY(memory);
+  float* shared = reinterpret_cast<float*>(memory);
+  int columns = sharers > 1 ? SHARED_COLUMNS : blockDim.x, sharer = int(threadIdx.x) / columns;
+  int column = int(blockIdx.x) * columns + int(threadIdx.x) % columns;
+  int first = int(blockIdx.y) * summed, end = min(first + summed, count), run = (end - first + sharers - 1) / sharers;
+  int start = first + sharer * run;
   float* to = sums + size_t(blockIdx.y) * width + column;
-  float sum = accumulate == Accumulate::Continue ? *to : 0.0f;
-  // The loads of an iteration are in flight together: 32 bytes.
+  float sum = 0;
+  if (column < width) {
+    if (accumulate == Accumulate::Continue && sharer == 0) sum = *to;
+    // The loads of an iteration are in flight together: 32 bytes.
 #pragma unroll 32 / sizeof(T)
-  for (int part = first; part < end; part++) sum += to_f32(parts[size_t(part) * stride + column]);
-  put(to, sum, accumulate == Accumulate::Add);
+    for (int part = start; part < min(start + run, end); part++) sum += to_f32(parts[size_t(part) * stride + column]);
+  }
+  if (sharers > 1) {
+    shared[threadIdx.x] = sum;
+    __syncthreads();
+    for (int other = 1; sharer == 0 && other < sharers; other++) sum += shared[other * columns + threadIdx.x];
+  }
+  if (column < width && sharer == 0) put(to, sum, accumulate == Accumulate::Add);
 }
-#define COLUMN_SUMS(name, T)                                                                                                \
-  KERNEL(name)(const T* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {          \
-    column_sums(parts, sums, count, summed, stride, width, accumulate);                                                     \
-  }                                                                                                                         \
+#define COLUMN_SUMS(name, T)                                                                                                        \
+  KERNEL(name)(const T* parts, float* sums, int count, int summed, int stride, int width, int sharers, Accumulate accumulate) {     \
+    column_sums(parts, sums, count, summed, stride, width, sharers, accumulate);                                                    \
+  }                                                                                                                                 \
   EMU_KERNEL(name)
 COLUMN_SUMS(column_sums_f32, float)
 COLUMN_SUMS(column_sums_bf16, bf16)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytemuck::NoUninit;
 
 use super::arguments::{KernelDropout, coordinates, device_of, f32s, floats, fresh, int, kernel_for, place, pointer};
-use super::column_sums::{Rows, add_rows, summed_to_few};
+use super::column_sums::{Rows, add_rows};
 use crate::cuda::{Accumulate, CudaDevice, DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
@@ -224,8 +224,6 @@ fn write_sums(op: &'static str, device: &CudaDevice, sums: Tensor, slots: [Slot<
     {
         return add_rows(op, device, both, pointer(gamma), Accumulate::gradient(add));
     }
-    let few = summed_to_few(op, device, both)?;
-    let both = few.as_ref().map_or(both, Rows::of);
     for (of, start) in [(of_gamma, 0), (of_beta, width)] {
         if let Some((to, add)) = of {
             add_rows(op, device, both.columns(start, width), pointer(to), Accumulate::gradient(add))?;

@@ -38,7 +38,7 @@ impl CudaOp for MatMul {
         if count == 1 {
             let matrix = |tensor, layout: &Layout, rows, columns| {
                 let step = (layout.strides[rank], layout.strides[rank + 1]);
-                Matrix { tensor, start: 0, rows, columns, step, scale: None }
+                Matrix { tensor, start: 0, rows, columns, step, scale: None, stack: None }
             };
             let (x, y) = (matrix(a, &of.a, m, k), matrix(b, &of.b, k, n));
             multiply(op, precision, x, y, Matrix::of(&output), Epilogue::Plain, false)?;
