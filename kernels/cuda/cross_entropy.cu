@@ -10,8 +10,8 @@
 
 constexpr int THREADS = 256;
 
-struct CrossEntropyArguments {
-  const float* scores;   // [rows, classes], `row` elements from row to row
+template <class T> struct CrossEntropyArguments {
+  const T* scores;       // [rows, classes], `row` elements from row to row
   const int64_t* labels;
   float* losses;         // [rows]
   float* log_sums;       // [rows], for the gradient
@@ -20,10 +20,10 @@ struct CrossEntropyArguments {
 };
 
 // The logarithm of the sum of exponentials of a row, in every thread of its block.
-DEVICE float log_sum_of(const float* scores, int classes, float* of_warps) {
+template <class T> DEVICE float log_sum_of(const T* scores, int classes, float* of_warps) {
   float largest = lowest(), sum = 0;
   for (int c = threadIdx.x; c < classes; c += THREADS) {
-    float score = scores[c], larger = fmaxf(largest, score);
+    float score = to_f32(scores[c]), larger = fmaxf(largest, score);
     sum = sum * expf(largest - larger) + expf(score - larger);
     largest = larger;
   }
@@ -32,40 +32,38 @@ DEVICE float log_sum_of(const float* scores, int classes, float* of_warps) {
   return of_row + logf(sum);
 }
 
-KERNEL(cross_entropy_f32)(CrossEntropyArguments a) {
+template <class T> DEVICE void cross_entropy(const CrossEntropyArguments<T>& a) {
   SHARED_MEMORY(memory);
   int row = blockIdx.x;
-  const float* scores = a.scores + size_t(row) * a.row;
+  const T* scores = a.scores + size_t(row) * a.row;
   float log_sum = log_sum_of(scores, a.classes, reinterpret_cast<float*>(memory));
   if (threadIdx.x != 0) return;
   int64_t label = a.labels[row];
   a.log_sums[row] = log_sum;
-  a.losses[row] = label != a.ignored ? log_sum - scores[label] : 0.0f;
+  a.losses[row] = label != a.ignored ? log_sum - to_f32(scores[label]) : 0.0f;
 }
-EMU_KERNEL(cross_entropy_f32)
 
-struct CrossEntropyGradient {
-  const float* scores;
+template <class T> struct CrossEntropyGradient {
+  const T* scores;
   const int64_t* labels;
   const float* log_sums;
   const float* factor;  // one number on the device: the gradient of the loss, divided by the number of rows that count
-  float* gradient;      // may be `scores`, without `add`
+  T* gradient;          // may be `scores`, without `add`
   int64_t ignored;
   int rows, classes, row, add;
 };
 
-KERNEL(cross_entropy_gradient_f32)(CrossEntropyGradient a) {
+template <class T> DEVICE void cross_entropy_gradient(const CrossEntropyGradient<T>& a) {
   int row = blockIdx.x;
   int64_t label = a.labels[row];
   bool counts = label != a.ignored;
   float log_sum = a.log_sums[row], factor = *a.factor;
   for (int c = threadIdx.x; c < a.classes; c += THREADS) {
     size_t at = size_t(row) * a.row + c;
-    float probability = counts ? expf(a.scores[at] - log_sum) : 0.0f;
+    float probability = counts ? expf(to_f32(a.scores[at]) - log_sum) : 0.0f;
     put(a.gradient + at, counts ? (probability - (c == label ? 1.0f : 0.0f)) * factor : 0.0f, a.add);
   }
 }
-EMU_KERNEL(cross_entropy_gradient_f32)
 
 // The same with a distribution, or any weights, for each row instead of a label: loss = sum(p (log_sum - s)) and
 // dscores = (softmax(s) sum(p) - p) factor, dp = (log_sum - s) factor. Where p is 0 there is no loss, whatever the score.
@@ -109,3 +107,13 @@ KERNEL(soft_cross_entropy_gradient_f32)(SoftCrossEntropyGradient a) {
   }
 }
 EMU_KERNEL(soft_cross_entropy_gradient_f32)
+
+KERNEL(cross_entropy_f32)(CrossEntropyArguments<float> a) { cross_entropy(a); }
+EMU_KERNEL(cross_entropy_f32)
+KERNEL(cross_entropy_gradient_f32)(CrossEntropyGradient<float> a) { cross_entropy_gradient(a); }
+EMU_KERNEL(cross_entropy_gradient_f32)
+
+KERNEL(cross_entropy_bf16)(CrossEntropyArguments<bf16> a) { cross_entropy(a); }
+EMU_KERNEL(cross_entropy_bf16)
+KERNEL(cross_entropy_gradient_bf16)(CrossEntropyGradient<bf16> a) { cross_entropy_gradient(a); }
+EMU_KERNEL(cross_entropy_gradient_bf16)

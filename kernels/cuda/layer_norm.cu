@@ -15,8 +15,6 @@
 constexpr int WARPS = 4;
 // Pieces of a row that a lane keeps in registers. The rest of a wider row is read again, from the cache.
 constexpr int KEPT = 4;
-// Rows per block in backward.
-constexpr int ROWS = 32;
 
 // The factors that dropout applies to N elements of a row, from `column` on.
 template <int N> DEVICE void dropout_factors(float (&factors)[N], const Dropout& dropout, uint32_t sequence, uint32_t position,
@@ -143,7 +141,7 @@ template <class T> struct BackwardArguments {
   T *dz, *dx;          // gradients of z, which is also that of the residual, and of x through the dropout; either may be null
   int add_dz, add_dx;  // add to dz and dx instead of overwriting them
   float* sums;         // [blocks, 2, width]: dgamma and dbeta of each block, or null
-  int rows, width;
+  int rows, width, block_rows;  // the last of a block
 };
 
 // `sums` [2, width] belong to the warp. A lane has N neighbouring columns at a time, whose sums lie width / N apart: so the lanes of a
@@ -209,7 +207,7 @@ template <class T, int N> DEVICE void backward_rows(const BackwardArguments<T>& 
     for (int i = threadIdx.x; i < warps * 2 * a.width; i += blockDim.x) all[i] = 0;
     __syncthreads();
   }
-  int first = int(blockIdx.x) * ROWS, end = min(first + ROWS, a.rows);
+  int first = int(blockIdx.x) * a.block_rows, end = min(first + a.block_rows, a.rows);
   for (int row = first + warp; row < end; row += warps) backward_row<T, N>(a, row, own);
   if (!a.sums) return;
   __syncthreads();

@@ -16,20 +16,21 @@ struct Gradient {
 };
 
 // With `masked`, every third class, the first ones and a whole warp's have scores of minus infinity, except for labels.
-static void run(const Device& device, int classes, double size, bool masked = false) {
-  std::string what = std::to_string(classes) + " classes: ";
+template <class Type> static void run(const Device& device, int classes, double size, bool masked = false) {
+  using T = typename Type::Stored;
+  std::string what = Type::NAME + std::string(", ") + std::to_string(classes) + " classes: ";
   std::vector<int64_t> labels = {0, classes - 1, -100, classes / 2, 0, classes - 1};
   int rows = int(labels.size()), row = classes + 3;
-  std::vector<float> scores = normal<F32>(size_t(rows) * row, 1);
-  for (float& score : scores) score = float(score * size);
+  std::vector<T> scores = normal<Type>(size_t(rows) * row, 1);
+  for (T& score : scores) score = Type::store(Type::widen(score) * size);
   for (size_t i = 0; masked && i < scores.size(); i++) {
     int c = int(i % size_t(row)), label = int(labels[i / size_t(row)]);
-    if (c < classes && c != label && c != classes - 2 && (c % 3 == 0 || c % 256 < 40)) scores[i] = -INFINITY;
+    if (c < classes && c != label && c != classes - 2 && (c % 3 == 0 || c % 256 < 40)) scores[i] = Type::store(-INFINITY);
   }
   float factor = 0.25f;
   std::vector<double> losses(rows), gradients(scores.size());
   for (int r = 0; r < rows; r++) {
-    auto at = [&](int c) { return double(scores[size_t(r) * row + c]); };
+    auto at = [&](int c) { return Type::widen(scores[size_t(r) * row + c]); };
     double largest = -INFINITY, sum = 0;
     for (int c = 0; c < classes; c++) largest = std::max(largest, at(c));
     for (int c = 0; c < classes; c++) sum += std::exp(at(c) - largest);
@@ -41,12 +42,13 @@ static void run(const Device& device, int classes, double size, bool masked = fa
       gradients[size_t(r) * row + c] = c >= classes ? at(c) : counts ? gradient : 0;
     }
   }
-  Array<float> of_scores(device, scores);
+  Array<T> of_scores(device, scores);
   Array<int64_t> of_labels(device, labels);
   Array<float> of_losses(device, size_t(rows)), log_sums(device, size_t(rows)), of_factor(device, std::vector<float>{factor});
   Arguments arguments = {of_scores.pointer, of_labels.pointer, of_losses.pointer, log_sums.pointer,
                          -100, rows, classes, row};
-  Device::check(device.launch("cross_entropy_f32", {unsigned(rows), 1, 1}, 256, 64, {&arguments}), what);
+  std::string type = Type::NAME;
+  Device::check(device.launch(("cross_entropy_" + type).c_str(), {unsigned(rows), 1, 1}, 256, 64, {&arguments}), what);
   expect_near(widened<F32>(of_losses.values()), losses, 2e-6, what + "losses");
   // Adds to other gradients first, while the scores are intact, and then overwrites the scores.
   std::vector<float> before = normal<F32>(scores.size(), 2);
@@ -54,22 +56,24 @@ static void run(const Device& device, int classes, double size, bool masked = fa
   auto gradient_to = [&](Pointer to, int add) {
     Gradient gradient = {of_scores.pointer, of_labels.pointer, log_sums.pointer, of_factor.pointer, to,
                          -100, rows, classes, row, add};
-    Device::check(device.launch("cross_entropy_gradient_f32", {unsigned(rows), 1, 1}, 256, 0, {&gradient}), what);
+    Device::check(device.launch(("cross_entropy_gradient_" + type).c_str(), {unsigned(rows), 1, 1}, 256, 0, {&gradient}), what);
   };
-  gradient_to(added.pointer, 1);
+  if constexpr (std::is_same_v<Type, F32>) gradient_to(added.pointer, 1);
   gradient_to(of_scores.pointer, 0);
-  std::vector<double> found = widened<F32>(of_scores.values()), inside, expected;
+  std::vector<double> found = widened<Type>(of_scores.values()), inside, expected;
   for (int r = 0; r < rows; r++)
     for (int c = 0; c < row; c++) {
       size_t at = size_t(r) * row + c;
       if (c < classes) inside.push_back(found[at]), expected.push_back(gradients[at]);
       else if (found[at] != gradients[at]) throw std::runtime_error(what + "padding beside the classes was changed");
     }
-  expect_near(inside, expected, F32::TOLERANCE, what + "gradients");
-  std::vector<float> values = of_scores.values();
-  for (size_t i = 0; i < values.size(); i++)
-    if (int(i % size_t(row)) >= classes) values[i] = 0;
-  expect_added(added.values(), before, values, what + "gradients");
+  expect_near(inside, expected, Type::TOLERANCE, what + "gradients");
+  if constexpr (std::is_same_v<Type, F32>) {
+    std::vector<float> values = of_scores.values();
+    for (size_t i = 0; i < values.size(); i++)
+      if (int(i % size_t(row)) >= classes) values[i] = 0;
+    expect_added(added.values(), before, values, what + "gradients");
+  }
 }
 
 // Distributions instead of labels. Where the scores are minus infinity, the distributions are 0.
@@ -122,10 +126,12 @@ int main(int count, char** arguments) {
   try {
     Device device(count - 1, arguments + 1);
     for (double size : {1.0, 1e4}) {
-      run(device, 3, size);
-      run(device, 1000, size);
-      run(device, 300, size, true);
-      run(device, 5, size, true);
+      run<F32>(device, 3, size);
+      run<F32>(device, 1000, size);
+      run<Bf16>(device, 700, size);
+      run<F32>(device, 300, size, true);
+      run<F32>(device, 5, size, true);
+      run<Bf16>(device, 700, size, true);
     }
     for (int classes : {5, 700}) soft(device, classes);
     printf("cross_entropy: ok\n");

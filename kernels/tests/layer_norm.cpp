@@ -25,7 +25,7 @@ struct Backward {
   Pointer dz, dx;
   int add_dz, add_dx;
   Pointer sums;
-  int rows, width;
+  int rows, width, block_rows;
 };
 
 // With `flat`, all elements of a row are equal or, in every other row of bf16, all but one, by a unit in the last place.
@@ -97,12 +97,13 @@ static void run(const Device& device, int rows, int width, uint32_t threshold, b
   expect_near(widened<Type>(of_y.values()), y, Type::TOLERANCE, name + "y");
   if (has_residual) expect_near(widened<Type>(of_z.values()), z, Type::TOLERANCE, name + "z");
 
-  unsigned blocks = unsigned(rows + 31) / 32;
+  int block_rows = 20;
+  unsigned blocks = unsigned(rows + block_rows - 1) / unsigned(block_rows);
   Array<T> of_dy(device, dy), of_dz(device, before), of_dx(device, count);
   Array<float> sums(device, blocks * 2 * size_t(width)), of_dgamma(device, size_t(width)), of_dbeta(device, size_t(width));
   Backward backward = {of_dy.pointer, has_residual ? of_z.pointer : of_x.pointer, of_gamma.pointer, of_mean.pointer,
                        of_rstd.pointer, of_coordinates.pointer, dropout, of_dz.pointer, of_dx.pointer, 1, 0, sums.pointer,
-                       rows, width};
+                       rows, width, block_rows};
   unsigned warps = width <= 1536 ? 4 : width <= 3072 ? 2 : 1, shared = warps * 2 * unsigned(width) * 4;
   Device::check(device.launch(("layer_norm_backward_" + type).c_str(), {blocks, 1, 1}, 32 * warps, shared, {&backward}),
                 name + "backward");

@@ -20,9 +20,11 @@ use crate::storage::Storage;
 use crate::tensor::Tensor;
 
 const FILE: &str = "layer_norm";
-/// Warps of a block, and the rows that a block of the backward takes.
+/// Warps of a block.
 const WARPS: usize = 4;
-const ROWS: usize = 32;
+/// Blocks of the backward, each of which writes sums, and the fewest rows of one.
+const BLOCKS: usize = 512;
+const FEWEST_ROWS: usize = 16;
 
 impl CudaOp for LayerNorm {
     type Arity = [(); 3];
@@ -159,6 +161,8 @@ struct BackwardArguments {
     sums: Pointer,
     rows: i32,
     width: i32,
+    block_rows: i32,
+    padding_end: u32,
 }
 
 impl Backward {
@@ -174,7 +178,8 @@ impl Backward {
         let dy = floats(op, dy)?;
         let device = device_of(op, &dy)?;
         let (rows, width) = rows_and_width(dy.shape());
-        let blocks = rows.div_ceil(ROWS);
+        let block_rows = rows.div_ceil(BLOCKS).max(FEWEST_ROWS);
+        let blocks = rows.div_ceil(block_rows);
         let sums = fresh(op, &[blocks, 2, width], DType::F32, &device)?;
         let address = |place: Option<(&Tensor, bool)>| place.map_or(0, |(tensor, _)| pointer(tensor));
         let add = |place: Option<(&Tensor, bool)>| place.is_some_and(|(_, add)| add).into();
@@ -194,6 +199,8 @@ impl Backward {
             sums: pointer(&sums),
             rows: int(op, rows)?,
             width: int(op, width)?,
+            block_rows: int(op, block_rows)?,
+            padding_end: 0,
         };
         // Fewer warps if their sums would not fit into the 64 KiB of shared memory that every device has.
         let warps = match width {

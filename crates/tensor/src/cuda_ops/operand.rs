@@ -150,18 +150,23 @@ impl Operand {
             let scale = scaled(op, of.pointer(), (rows, columns), of.step, (&to, row), LIMIT)?;
             return Ok(Operand { tensor: to, rows, columns, row, scale: Some(scale), stack: None });
         }
+        let view =
+            |storage: &Storage, dtype: DType, offset: usize, columns: usize, step: (usize, usize)| -> Result<Tensor> {
+                let (shape, strides) = (Dims::new(op, &[of.rows, columns])?, Dims::new(op, &[step.0, step.1])?);
+                let layout = Layout { shape, strides, offset };
+                Ok(Tensor::from_parts(storage.clone(), layout, dtype, Origin::Constant))
+            };
+        let place = |start: usize, columns: usize| view(to.storage(), narrow.dtype(), start, columns, (row, 1));
         if row != of.columns {
             // The padding of a row is multiplied too.
-            // SAFETY: `to` was made above and is not shared yet.
-            unsafe { to.clear()? };
+            let zero = Storage::Cuda(device.input(op, &[0u32])?);
+            let zeros = view(&zero, narrow.dtype(), 0, row - of.columns, (0, 0))?;
+            // SAFETY: `to`, which `place` views, was made above and is not read yet.
+            unsafe { copy(op, &zeros, &place(of.columns, row - of.columns)?)? };
         }
-        let shape = Dims::new(op, &[of.rows, of.columns])?;
-        let view = |tensor: &Tensor, start: usize, step: (usize, usize)| -> Result<Tensor> {
-            let layout =
-                Layout { shape, strides: Dims::new(op, &[step.0, step.1])?, offset: tensor.layout().offset + start };
-            Ok(Tensor::from_parts(tensor.storage().clone(), layout, tensor.dtype(), Origin::Constant))
-        };
-        let (source, place) = (view(of.tensor, of.start, of.step)?, view(&to, 0, (row, 1))?);
+        let source =
+            view(of.tensor.storage(), of.tensor.dtype(), of.tensor.layout().offset + of.start, of.columns, of.step)?;
+        let place = place(0, of.columns)?;
         // SAFETY: `to`, which `place` views, was made above and is not read yet.
         unsafe { copy(op, &source, &place)? };
         Ok(Operand { tensor: to, rows, columns, row, scale: of.scale.cloned(), stack: None })
