@@ -26,7 +26,7 @@ SHORTEST = 40
 ITERATIONS = 4
 
 # Warps of a kernel that share a quarter: blocks that fit by registers and shared memory, times their warps, over four.
-WARPS = {"gemm": 4, "gemm_hopper": 4, "attention_forward": 4, "attention_dkv": 2, "attention_dq": 3}
+WARPS = {"gemm": 4, "gemm_hopper": 4, "attention_forward": 4, "attention_backward": 3}
 OTHER_WARPS = 8
 # Cycles until a result can be read. Global memory is taken as DRAM under load.
 LATENCY = {"LDG": 650, "HMMA": 33, "LDSM": 33, "LDS": 30, "MUFU": 23, "SHFL": 25, "LDC": 40, "S2R": 25, "F2F": 12}

@@ -2,10 +2,11 @@
 //
 //   dV = (P M)^T dO,  dP = M (dO V^T),  dS = P (dP - D),  dQ = dS K scale,  dK = dS^T Q scale
 //
-// (T. Dao, "FlashAttention-2", 2023, which recomputes the scores from the logarithms of the sums). In one kernel a
-// block handles 64 keys and iterates over the queries, in the other it handles 64 queries and iterates over the keys.
-// So every sum belongs to one warp and has one order, without atomics. The price is to recompute the scores twice,
-// where a kernel in which many blocks add to dQ would recompute them once.
+// (T. Dao, "FlashAttention-2", 2023, which recomputes the scores from the logarithms of the sums). Every other block handles 64 keys
+// and iterates over the queries, those between handle 64 queries and iterate over the keys. So every sum belongs to one warp and has
+// one order, without atomics. The price is to recompute the scores twice, where blocks that add to a common dQ would recompute them
+// once. Both kinds are in one launch, next to each other, so that what they read of a sequence comes from memory once. For the same
+// reason a block computes the D_i that it needs itself.
 #include "attention.cuh"
 
 template <class T> struct BackwardArguments {
@@ -13,7 +14,6 @@ template <class T> struct BackwardArguments {
   const float *scale_qkv, *scale_do;
   const Result<T>* o;     // [T, N D]
   const float* log_sums;  // [N, T]
-  float* deltas;          // [N, T], written by the kernel of dQ, which goes first
   Result<T> *dq, *dk, *dv;
   Sequences sequences;
   int row_qkv, row_o, row_dqkv, tokens;
@@ -81,35 +81,51 @@ template <int D> struct Head {
   }
 };
 
-// dQ of 64 queries, and their D_i. Keys and values arrive 64 at a time, in one buffer each: other blocks of the multiprocessor compute
-// meanwhile.
-template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a) {
+// The shared memory of a block: its own rows of two matrices, and those of the other two that pass by.
+template <int D, class T> struct Tiles {
+  T own[2][64 * D], passing[2][64 * D];
+  // Of 64 queries: the logarithms of the sums, to the base 2, and the D_i in the scale of the stored dO and V.
+  float log_sums[64], deltas[64];
+  uint16_t masks[4][2][32];  // [row blocks, column blocks, lanes]
+};
+
+// Writes log_sums and deltas of 64 queries from `first` on, two threads for each.
+template <int D, class T>
+DEVICE void fetch_statistics(Tiles<D, T>& tiles, const BackwardArguments<T>& a, const Head<D>& at, int first, float scale_qkv) {
+  int of_tile = threadIdx.x / 2, row = first + of_tile;
+  bool inside = row < at.length;
+  size_t start = at.o + size_t(inside ? row : 0) * a.row_o + threadIdx.x % 2 * (D / 2);
+  float delta = 0;
+#pragma unroll 2
+  for (int d = 0; inside && d < D / 2; d += 8) {
+    float o[8], d_o[8];
+    load(o, a.o + start + d);
+    load(d_o, a.d_o + start + d);
+#pragma unroll
+    for (int i = 0; i < 8; i++) delta += o[i] * d_o[i];
+  }
+  delta += __shfl_xor_sync(ALL_LANES, delta, 1);
+  if (threadIdx.x % 2 != 0) return;
+  tiles.log_sums[of_tile] = inside ? a.log_sums[at.statistics + row] * LOG2_E : 0.0f;
+  tiles.deltas[of_tile] = delta / scale_qkv;
+}
+
+// dQ of 64 queries. Keys and values arrive 64 at a time, in one buffer each: other blocks of the multiprocessor compute meanwhile.
+template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a, const Head<D>& at, int first) {
   SHARED_MEMORY(memory);
-  T* of_q = reinterpret_cast<T*>(memory);
-  T *of_do = of_q + 64 * D, *of_k = of_do + 64 * D, *of_v = of_k + 64 * D;
-  int head = blockIdx.y, first = int(blockIdx.x) * 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  Head<D> at(a, head, blockIdx.z);
-  if (first >= at.length) return;
+  Tiles<D, T>& tiles = *reinterpret_cast<Tiles<D, T>*>(memory);
+  T *of_q = tiles.own[0], *of_do = tiles.own[1], *of_k = tiles.passing[0], *of_v = tiles.passing[1];
+  int head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   fetch_rows<D>(of_q, a.q + at.qkv, first, at.length, a.row_qkv);
   fetch_rows<D>(of_do, a.d_o + at.o, first, at.length, a.row_o);
   float sums[D / 8][4] = {}, log_sum[2], delta[2];
   float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), to_log2 = a.scale * LOG2_E * scale_qkv * scale_qkv;
+  fetch_statistics(tiles, a, at, first, scale_qkv);
+  __syncthreads();
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    int row = first + warp * 16 + lane / 4 + 8 * r;
-    bool inside = row < at.length;
-    log_sum[r] = inside ? a.log_sums[at.statistics + row] * LOG2_E : 0.0f;
-    delta[r] = 0;
-    // A row is spread over four lanes, in pairs of columns.
-    const Result<T>* o = a.o + at.o + size_t(row) * a.row_o + lane % 4 * 2;
-    const T* d_o = a.d_o + at.o + size_t(row) * a.row_o + lane % 4 * 2;
-    for (int d = 0; inside && d < D; d += 8)
-      delta[r] += to_f32(o[d]) * to_f32(d_o[d]) + to_f32(o[d + 1]) * to_f32(d_o[d + 1]);
-    delta[r] += __shfl_xor_sync(ALL_LANES, delta[r], 1);
-    delta[r] += __shfl_xor_sync(ALL_LANES, delta[r], 2);
-    // In the scale of the stored dO and V.
-    delta[r] /= scale_qkv;
-    if (inside && lane % 4 == 0) a.deltas[at.statistics + row] = delta[r];
+    int of_tile = warp * 16 + lane / 4 + 8 * r;
+    log_sum[r] = tiles.log_sums[of_tile], delta[r] = tiles.deltas[of_tile];
   }
   for (int key = 0; key < at.length; key += 64) {
     __syncthreads();  // no thread still reads the previous keys
@@ -154,23 +170,22 @@ template <int D, class T> DEVICE void attention_dq(const BackwardArguments<T>& a
 // dK and dV of 64 keys, 16 per warp; queries arrive 64 at a time. A warp computes transposed scores, whose rows are
 // keys, so the element that a lane holds is not the one that it drew for. Masks therefore pass through shared memory, a
 // bit per element.
-template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& a) {
+template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& a, const Head<D>& at, int first) {
   SHARED_MEMORY(memory);
-  T* of_k = reinterpret_cast<T*>(memory);
-  T *of_v = of_k + 64 * D, *of_q = of_v + 64 * D, *of_do = of_q + 64 * D;
-  uint16_t* masks = reinterpret_cast<uint16_t*>(of_do + 64 * D);  // [4 row blocks, 2 column blocks, 32 lanes]
-  int head = blockIdx.y, first = int(blockIdx.x) * 64, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  Head<D> at(a, head, blockIdx.z);
-  if (first >= at.length) return;
+  Tiles<D, T>& tiles = *reinterpret_cast<Tiles<D, T>*>(memory);
+  T *of_k = tiles.own[0], *of_v = tiles.own[1], *of_q = tiles.passing[0], *of_do = tiles.passing[1];
+  int head = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   fetch_rows<D>(of_k, a.k + at.qkv, first, at.length, a.row_qkv);
   fetch_rows<D>(of_v, a.v + at.qkv, first, at.length, a.row_qkv);
   float dk[D / 8][4] = {}, dv[D / 8][4] = {};
   float kept = kept_scale(a.dropout), scale_qkv = scale_at(a.scale_qkv), scale = a.scale * scale_qkv * scale_qkv;
+  float to_log2 = scale * LOG2_E;
   for (int query = 0; query < at.length; query += 64) {
     __syncthreads();  // no thread still reads the previous queries
     fetch_rows<D>(of_q, a.q + at.qkv, query, at.length, a.row_qkv);
     fetch_rows<D>(of_do, a.d_o + at.o, query, at.length, a.row_o);
     copy_async_commit();
+    fetch_statistics(tiles, a, at, query, scale_qkv);
     if (a.dropout.threshold)
       for (int i = threadIdx.x; i < 256; i += 128) {
         uint4 bytes = attention_bytes(a.dropout, at.number, uint32_t(head), uint32_t(query / 16 + i / 64),
@@ -178,7 +193,7 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
         uint32_t mask = 0;
 #pragma unroll
         for (int bit = 0; bit < 16; bit++) mask |= uint32_t(byte_of(bytes, bit / 4, bit % 4) >= a.dropout.threshold) << bit;
-        masks[i] = uint16_t(mask);
+        tiles.masks[i / 64][i / 32 % 2][i % 32] = uint16_t(mask);
       }
     copy_async_wait<0>();
     __syncthreads();
@@ -194,17 +209,15 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
         for (int e = 0; e < 4; e++) {
           int key = warp * 16 + lane / 4 + e / 2 * 8, of_query = column + j * 8 + lane % 4 * 2 + e % 2;
           bool inside = first + key < at.length && query + of_query < at.length;
-          float log_sum = inside ? a.log_sums[at.statistics + query + of_query] : 0.0f;
-          float delta = inside ? a.deltas[at.statistics + query + of_query] : 0.0f;
-          float p = inside ? exp2_fast((scores[j][e] * scale - log_sum) * LOG2_E) : 0.0f;
+          float p = inside ? exp2_fast(scores[j][e] * to_log2 - tiles.log_sums[of_query]) : 0.0f;
           scores[j][e] = p;
           if (a.dropout.threshold) {
             int owner = 4 * (of_query % 8) + key % 8 / 2, bit = 4 * (key % 32 / 8) + 2 * (of_query % 16 / 8) + key % 2;
-            bool is_kept = masks[of_query / 16 * 64 + key / 32 * 32 + owner] >> bit & 1;
+            bool is_kept = tiles.masks[of_query / 16][key / 32][owner] >> bit & 1;
             scores[j][e] = is_kept ? p * kept : 0.0f;
             dp[j][e] = is_kept ? dp[j][e] * kept : 0.0f;
           }
-          dp[j][e] = p * (dp[j][e] - delta);
+          dp[j][e] = p * (dp[j][e] - tiles.deltas[of_query]);
         }
         p_dropped[j * 2] = pack(scores[j][0], scores[j][1], T{});
         p_dropped[j * 2 + 1] = pack(scores[j][2], scores[j][3], T{});
@@ -221,15 +234,28 @@ template <int D, class T> DEVICE void attention_dkv(const BackwardArguments<T>& 
   write_rows<D>(a.dv + to, dv, first + warp * 16, at.length, a.row_dqkv, scale_do, a.add);
 }
 
-// Heads of 32 leave registers for four blocks on a multiprocessor.
-#define ATTENTION_BACKWARD_KERNEL(name, T, D)                                                                           \
-  extern "C" __global__ void __launch_bounds__(128, D == 32 ? 4 : 1) name##_##T##_##D(BackwardArguments<T> a) {         \
-    name<D>(a);                                                                                                         \
-  }                                                                                                                     \
-  EMU_KERNEL(name##_##T##_##D)
+template <int D, class T> DEVICE void attention_backward(const BackwardArguments<T>& a) {
+  int first = int(blockIdx.x) / 2 * 64;
+  Head<D> at(a, blockIdx.y, blockIdx.z);
+  if (first >= at.length) return;
+  if (blockIdx.x % 2)
+    attention_dq<D>(a, at, first);
+  else
+    attention_dkv<D>(a, at, first);
+}
+
+// Small heads leave registers for several blocks on a multiprocessor, except on Turing, which has memory for one of 64.
+#ifdef MULTIPLIES_BF16
+constexpr int BLOCKS_OF_64 = 3;
+#else
+constexpr int BLOCKS_OF_64 = 1;
+#endif
 #define ATTENTION_BACKWARD(T, D)                                                                                        \
-  ATTENTION_BACKWARD_KERNEL(attention_dq, T, D)                                                                         \
-  ATTENTION_BACKWARD_KERNEL(attention_dkv, T, D)
+  extern "C" __global__ void __launch_bounds__(128, D == 32 ? 4 : D == 64 ? BLOCKS_OF_64 : 1)                           \
+      attention_backward_##T##_##D(BackwardArguments<T> a) {                                                            \
+    attention_backward<D>(a);                                                                                           \
+  }                                                                                                                     \
+  EMU_KERNEL(attention_backward_##T##_##D)
 ATTENTION_BACKWARD(f16, 32)
 ATTENTION_BACKWARD(f16, 64)
 #ifdef MULTIPLIES_BF16

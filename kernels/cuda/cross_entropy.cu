@@ -113,7 +113,6 @@ EMU_KERNEL(cross_entropy_f32)
 KERNEL(cross_entropy_gradient_f32)(CrossEntropyGradient<float> a) { cross_entropy_gradient(a); }
 EMU_KERNEL(cross_entropy_gradient_f32)
 
-// Nothing launches these yet: they are for activations in bf16, where scores take half the memory.
 KERNEL(cross_entropy_bf16)(CrossEntropyArguments<bf16> a) { cross_entropy(a); }
 EMU_KERNEL(cross_entropy_bf16)
 KERNEL(cross_entropy_gradient_bf16)(CrossEntropyGradient<bf16> a) { cross_entropy_gradient(a); }

@@ -4,9 +4,9 @@
 #include "random.cuh"
 #include "vector.cuh"
 
-template <class T> struct DropoutArguments {
-  const T* x;
-  T* y;
+struct DropoutArguments {
+  const float* x;
+  float* y;
   const RowCoordinate* rows;
   uint64_t groups;  // of 16 columns, in all rows
   int width;
@@ -14,7 +14,7 @@ template <class T> struct DropoutArguments {
   int add;
 };
 
-template <class T> DEVICE void dropout(const DropoutArguments<T>& a) {
+KERNEL(dropout_f32)(DropoutArguments a) {
   uint64_t group = uint64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (group >= a.groups) return;
   uint32_t per_row = uint32_t(a.width + 15) / 16;
@@ -26,11 +26,7 @@ template <class T> DEVICE void dropout(const DropoutArguments<T>& a) {
   for (int i = 0; i < 16 && int(within) * 16 + i < a.width; i++) {
     size_t offset = row * a.width + within * 16 + i;
     bool kept = byte_of(bytes, i / 4, i % 4) >= a.dropout.threshold;
-    put(a.y + offset, kept ? to_f32(a.x[offset]) * scale : 0.0f, a.add);
+    put(a.y + offset, kept ? a.x[offset] * scale : 0.0f, a.add);
   }
 }
-KERNEL(dropout_f32)(DropoutArguments<float> a) { dropout(a); }
 EMU_KERNEL(dropout_f32)
-// Nothing launches this one yet: it is for activations in bf16.
-KERNEL(dropout_bf16)(DropoutArguments<bf16> a) { dropout(a); }
-EMU_KERNEL(dropout_bf16)

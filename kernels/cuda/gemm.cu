@@ -46,16 +46,27 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
   const T* a = g.a + blockIdx.z * g.batch_a;
   const T* b = g.b + blockIdx.z * g.batch_b;
   int first_m = int(blockIdx.y) * TILE_M, first_n = int(blockIdx.x) * TILE_N;
-  const ProductArguments<C>& to = g.product;
+  constexpr bool IS_GRADIENT = !A_ALONG_K;  // that of a weight
+  const ProductArguments<C> to = in_layer<IS_GRADIENT>(g.product, first_m, first_n);
+  if (B_ALONG_K) b += size_t(to.stack.before(first_n)) * to.stack.between * g.row_b;
+  bool has_sums = IS_GRADIENT && to.row_sums && blockIdx.x == 0;
   int first_k = int(blockIdx.z) * to.split, end_k = to.split ? min(first_k + to.split, to.k) : to.k;
   int pieces = (end_k - first_k + TILE_K - 1) / TILE_K;
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int warp_m = warp / 4 * 64, warp_n = warp % 4 * 32;
 
+  // A stack along k is left layer by layer.
+  constexpr bool STACKS_ALONG_K = A_ALONG_K && !B_ALONG_K;
+  int before = STACKS_ALONG_K ? to.stack.before(first_k) : 0, end_of_layer = (before + 1) * to.stack.rows;
+  b += size_t(before) * to.stack.between * g.row_b;
   auto fetch_piece = [&](int piece) {
     if (piece < pieces) {
       T* stage = ring + piece % STAGES * 2 * OPERAND;
       int k = first_k + piece * TILE_K;
+      if (STACKS_ALONG_K && to.stack.rows && k == end_of_layer) {
+        end_of_layer += to.stack.rows;
+        b += size_t(to.stack.between) * g.row_b;
+      }
       fetch<A_ALONG_K>(stage, a, first_m, to.m, k, end_k, g.row_a);
       fetch<B_ALONG_K>(stage + OPERAND, b, first_n, to.n, k, end_k, g.row_b);
     }
@@ -66,6 +77,9 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
   for (int piece = 0; piece < STAGES - 1; piece++) fetch_piece(piece);
 
   float sums[4][4][4] = {};
+  // The sums of sixteen rows of A, which are products with ones. Four warps have the same 64 rows, and share them.
+  float row_sums[4] = {};
+  const uint32_t ones[2] = {pack(1.0f, 1.0f, T{}), pack(1.0f, 1.0f, T{})};
   for (int piece = 0; piece < pieces; piece++) {
     copy_async_wait<STAGES - 2>();
     __syncthreads();  // the piece has arrived for all threads, and none still reads the previous one, which is replaced now
@@ -83,6 +97,10 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
         else
           load_matrices_transposed(left[i], chunk_at<false>(of_a, k + lane % 8 + lane / 16 * 8, m / 8 + lane / 8 % 2));
       }
+      if (has_sums)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+          if (i == warp % 4) multiply(row_sums, left[i], ones, T{});
 #pragma unroll
       for (int j = 0; j < 2; j++) {
         int n = warp_n + j * 16;
@@ -101,6 +119,10 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
     }
   }
   copy_async_wait<0>();
+  if (has_sums && lane % 4 == 0)
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+      write_row_sum(to, first_m + warp_m + warp % 4 * 16 + half * 8 + lane / 4, row_sums[2 * half]);
 
   __syncthreads();
   float* tile = reinterpret_cast<float*>(memory);
@@ -113,7 +135,7 @@ template <bool A_ALONG_K, bool B_ALONG_K, class T, class C> DEVICE void gemm(con
         tile[place_in_tile(warp_m + i * 16 + lane / 4 + e / 2 * 8, warp_n + j * 8 + lane % 4 * 2 + e % 2)] = sums[i][j][e];
   __syncthreads();
   static_assert(THREADS == WRITERS);
-  write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x, [] { __syncthreads(); });
+  write_tile(to, tile, TILE_M, first_m, first_n, threadIdx.x);
 }
 
 // Kernels are named after the layouts of A and B (n for [m, k] and [k, n] as usual, t for a transposed one), the type of the

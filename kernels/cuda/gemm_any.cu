@@ -55,7 +55,7 @@ KERNEL(gemm_any_f32)(GemmAnyArguments g) {
   }
   float* c = g.c + blockIdx.z * g.batch_c;
   EpilogueArguments<float> epilogue = g.epilogue;
-  if (epilogue.pre_activation) epilogue.pre_activation += blockIdx.z * g.batch_c;
+  if (epilogue.saved) epilogue.saved += blockIdx.z * g.batch_c;
   // Sums pass through shared memory, eight of a thread's at a time, so that the code of the epilogue exists once.
   float* own = of_a + threadIdx.x * 8;
 #pragma unroll

@@ -33,11 +33,44 @@ template <bool ALONG_K> DEVICE void fetch(bf16 (&to)[2][BOX * BOX], const Tensor
     tma_load(to[i], from, full, ALONG_K ? k : first + i * BOX, ALONG_K ? first + i * BOX : k);
 }
 
+// The sums of the rows of A, where it lies across k, are those of the lines of its boxes. A warpgroup sums the box that it multiplies:
+// a thread every sixteenth line, of eight rows.
+constexpr int SHARERS = 16, ROWS = 8;
+DEVICE void add_rows(float (&sums)[ROWS], const bf16* box) {
+  int thread = threadIdx.x % 128, chunk = thread % 8;
+#pragma unroll
+  for (int i = 0; i < BOX / SHARERS; i++) {
+    int line = thread / 8 + i * SHARERS;
+    float x[ROWS];
+    load(x, box + line * BOX + (chunk ^ (line & 7)) * 8);
+#pragma unroll
+    for (int j = 0; j < ROWS; j++) sums[j] += x[j];
+  }
+}
+
+// Where the sums of threads meet, behind the finished product: [2 boxes, SHARERS, BOX].
+DEVICE float* shared_sums(unsigned char* memory) { return reinterpret_cast<float*>(memory) + TILE_M * TILE_N; }
+static_assert(TILE_M * TILE_N * 4 + 2 * SHARERS * BOX * 4 <= STAGES * sizeof(Piece), "both fit into the ring");
+DEVICE void share_sums(float* shared, const float (&sums)[ROWS]) {
+  float* to = shared + threadIdx.x / 8 * BOX + threadIdx.x % 8 * ROWS;
+#pragma unroll
+  for (int i = 0; i < ROWS; i++) to[i] = sums[i];
+}
+DEVICE float sum_of_row(const float* shared, int row) {
+  float sum = 0;
+  for (int sharer = 0; sharer < SHARERS; sharer++) sum += shared[(row / BOX * SHARERS + sharer) * BOX + row % BOX];
+  return sum;
+}
+
 template <bool A_ALONG_K, bool B_ALONG_K, class C>
-DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<C>& product) {
+DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<C>& of_grid) {
   SHARED_MEMORY(memory);
   Ring& ring = *reinterpret_cast<Ring*>(memory);
   int first_m = int(blockIdx.y) * TILE_M, first_n = int(blockIdx.x) * TILE_N;
+  constexpr bool IS_GRADIENT = !A_ALONG_K;  // that of a weight
+  const ProductArguments<C> product = in_layer<IS_GRADIENT>(of_grid, first_m, first_n);
+  const Stack& stack = product.stack;
+  bool has_sums = IS_GRADIENT && product.row_sums && blockIdx.x == 0;
   int first_k = int(blockIdx.z) * product.split;
   int end_k = product.split ? min(first_k + product.split, product.k) : product.k;
   int pieces = (end_k - first_k + TILE_K - 1) / TILE_K;
@@ -54,18 +87,21 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
   if (warp == CONSUMERS / 32) {
     if (lane == 0)
       for (int piece = 0; piece < pieces; piece++) {
-        int stage = piece % STAGES, k = first_k + piece * TILE_K;
-        if (piece >= STAGES) mbarrier_wait(&ring.empty[stage], uint32_t(piece / STAGES - 1) & 1);
-        mbarrier_expect(&ring.full[stage], int(sizeof(Piece)));
-        fetch<A_ALONG_K>(ring.pieces[stage].a, a, &ring.full[stage], first_m, k);
-        fetch<B_ALONG_K>(ring.pieces[stage].b, b, &ring.full[stage], first_n, k);
+        int at = piece % STAGES, k = first_k + piece * TILE_K;
+        if (piece >= STAGES) mbarrier_wait(&ring.empty[at], uint32_t(piece / STAGES - 1) & 1);
+        mbarrier_expect(&ring.full[at], int(sizeof(Piece)));
+        fetch<A_ALONG_K>(ring.pieces[at].a, a, &ring.full[at], first_m, k);
+        int of_n = first_n, of_k = k;
+        if (B_ALONG_K) of_n += stack.before(first_n) * stack.between;
+        if (A_ALONG_K && !B_ALONG_K) of_k += stack.before(k) * stack.between;
+        fetch<B_ALONG_K>(ring.pieces[at].b, b, &ring.full[at], of_n, of_k);
       }
     return;
   }
 
   // The distance of 16 numbers along k, in the units of a descriptor.
   constexpr uint64_t STEP_A = A_ALONG_K ? 2 : 128, STEP_B = B_ALONG_K ? 2 : 128;
-  float sums[64] = {};
+  float sums[64] = {}, row_sums[ROWS] = {};
   for (int piece = 0; piece < pieces; piece++) {
     int stage = piece % STAGES;
     mbarrier_wait(&ring.full[stage], uint32_t(piece / STAGES) & 1);
@@ -76,9 +112,11 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
     for (int k = 0; k < TILE_K / 16; k++)
       wgmma<!A_ALONG_K, !B_ALONG_K>(sums, of_a + k * STEP_A, of_b + k * STEP_B, piece + k > 0);
     wgmma_commit();
-    // The previous piece has been multiplied, so its stage is empty.
+    // The previous piece has been multiplied, so its stage is empty, once all lanes have summed it.
     wgmma_wait<1>();
+    if (has_sums) __syncwarp();
     if (piece > 0 && lane == 0) mbarrier_arrive(&ring.empty[(piece - 1) % STAGES]);
+    if (has_sums) add_rows(row_sums, ring.pieces[stage].a[warp / 4]);
   }
   wgmma_wait<0>();
 
@@ -88,9 +126,12 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const ProductArguments<
 #pragma unroll
   for (int i = 0; i < 64; i++)
     tile[place_in_tile(warp * 16 + lane / 4 + i % 4 / 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2)] = sums[i];
+  if (has_sums) share_sums(shared_sums(memory), row_sums);
   barrier_of(1, CONSUMERS);
   static_assert(CONSUMERS == WRITERS);
-  write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x, [] { barrier_of(1, CONSUMERS); });
+  write_tile(product, tile, TILE_M, first_m, first_n, threadIdx.x);
+  int row = threadIdx.x;
+  if (has_sums && row < TILE_M) write_row_sum(product, first_m + row, sum_of_row(shared_sums(memory), row));
 }
 
 // Kernels are named as in gemm.cu.

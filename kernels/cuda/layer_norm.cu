@@ -15,8 +15,6 @@
 constexpr int WARPS = 4;
 // Pieces of a row that a lane keeps in registers. The rest of a wider row is read again, from the cache.
 constexpr int KEPT = 4;
-// Rows per block in backward.
-constexpr int ROWS = 32;
 
 // The factors that dropout applies to N elements of a row, from `column` on.
 template <int N> DEVICE void dropout_factors(float (&factors)[N], const Dropout& dropout, uint32_t sequence, uint32_t position,
@@ -143,7 +141,7 @@ template <class T> struct BackwardArguments {
   T *dz, *dx;          // gradients of z, which is also that of the residual, and of x through the dropout; either may be null
   int add_dz, add_dx;  // add to dz and dx instead of overwriting them
   float* sums;         // [blocks, 2, width]: dgamma and dbeta of each block, or null
-  int rows, width;
+  int rows, width, block_rows;  // the last of a block
 };
 
 // `sums` [2, width] belong to the warp. A lane has N neighbouring columns at a time, whose sums lie width / N apart: so the lanes of a
@@ -209,7 +207,7 @@ template <class T, int N> DEVICE void backward_rows(const BackwardArguments<T>& 
     for (int i = threadIdx.x; i < warps * 2 * a.width; i += blockDim.x) all[i] = 0;
     __syncthreads();
   }
-  int first = int(blockIdx.x) * ROWS, end = min(first + ROWS, a.rows);
+  int first = int(blockIdx.x) * a.block_rows, end = min(first + a.block_rows, a.rows);
   for (int row = first + warp; row < end; row += warps) backward_row<T, N>(a, row, own);
   if (!a.sums) return;
   __syncthreads();
@@ -243,24 +241,37 @@ EMU_KERNEL(layer_norm_forward_bf16)
 KERNEL(layer_norm_backward_bf16)(BackwardArguments<bf16> a) { backward(a); }
 EMU_KERNEL(layer_norm_backward_bf16)
 
-// sums [grid.y, width] = the sums of every `summed` rows of `parts` [count, stride], in their order. A thread sums a column. Other
-// operations use these kernels too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
+// sums [grid.y, width] = the sums of every `summed` rows of `parts` [count, stride], in their order. `sharers` threads of a block sum
+// the rows of a column, each of a run of them; with several, a block has SHARED_COLUMNS columns. Other operations use these kernels
+// too: the gradient of a bias is a sum of rows, and so is a product that was split along k.
+constexpr int SHARED_COLUMNS = 32;
 template <class T>
-DEVICE void column_sums(const T* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {
-  int column = blockIdx.x * blockDim.x + threadIdx.x;
-  if (column >= width) return;
-  int first = blockIdx.y * summed, end = min(first + summed, count);
+DEVICE void column_sums(const T* parts, float* sums, int count, int summed, int stride, int width, int sharers, Accumulate accumulate) {
+  SHARED_MEMORY(memory);
+  float* shared = reinterpret_cast<float*>(memory);
+  int columns = sharers > 1 ? SHARED_COLUMNS : blockDim.x, sharer = int(threadIdx.x) / columns;
+  int column = int(blockIdx.x) * columns + int(threadIdx.x) % columns;
+  int first = int(blockIdx.y) * summed, end = min(first + summed, count), run = (end - first + sharers - 1) / sharers;
+  int start = first + sharer * run;
   float* to = sums + size_t(blockIdx.y) * width + column;
-  float sum = accumulate == Accumulate::Continue ? *to : 0.0f;
-  // The loads of an iteration are in flight together: 32 bytes.
+  float sum = 0;
+  if (column < width) {
+    if (accumulate == Accumulate::Continue && sharer == 0) sum = *to;
+    // The loads of an iteration are in flight together: 32 bytes.
 #pragma unroll 32 / sizeof(T)
-  for (int part = first; part < end; part++) sum += to_f32(parts[size_t(part) * stride + column]);
-  put(to, sum, accumulate == Accumulate::Add);
+    for (int part = start; part < min(start + run, end); part++) sum += to_f32(parts[size_t(part) * stride + column]);
+  }
+  if (sharers > 1) {
+    shared[threadIdx.x] = sum;
+    __syncthreads();
+    for (int other = 1; sharer == 0 && other < sharers; other++) sum += shared[other * columns + threadIdx.x];
+  }
+  if (column < width && sharer == 0) put(to, sum, accumulate == Accumulate::Add);
 }
-#define COLUMN_SUMS(name, T)                                                                                                \
-  KERNEL(name)(const T* parts, float* sums, int count, int summed, int stride, int width, Accumulate accumulate) {          \
-    column_sums(parts, sums, count, summed, stride, width, accumulate);                                                     \
-  }                                                                                                                         \
+#define COLUMN_SUMS(name, T)                                                                                                        \
+  KERNEL(name)(const T* parts, float* sums, int count, int summed, int stride, int width, int sharers, Accumulate accumulate) {     \
+    column_sums(parts, sums, count, summed, stride, width, sharers, accumulate);                                                    \
+  }                                                                                                                                 \
   EMU_KERNEL(name)
 COLUMN_SUMS(column_sums_f32, float)
 COLUMN_SUMS(column_sums_bf16, bf16)

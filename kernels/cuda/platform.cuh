@@ -73,6 +73,12 @@ DEVICE float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// 1 / x, within 1 unit in the last place.
+DEVICE float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
 #else
 
@@ -85,6 +91,7 @@ inline uint32_t pack_bf16(float low, float high) { return bf16_bits(low) | uint3
 inline uint16_t f16_bits(float x) { return std::bit_cast<uint16_t>(_Float16(x)); }
 inline float to_f32(f16 x) { return float(std::bit_cast<_Float16>(x.bits)); }
 inline float exp2_fast(float x) { return exp2f(x); }
+inline float reciprocal_fast(float x) { return 1.0f / x; }
 
 #endif
 

@@ -42,6 +42,12 @@ DEVICE void load(float (&to)[8], const bf16* from) {
     to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
   }
 }
+DEVICE void load(float (&to)[8], const f16* from) {
+  uint4 pairs = *vector_at<const uint4>(from);
+  uint32_t words[4] = {pairs.x, pairs.y, pairs.z, pairs.w};
+#pragma unroll
+  for (int i = 0; i < 8; i++) to[i] = to_f32(f16{uint16_t(words[i / 2] >> i % 2 * 16)});
+}
 DEVICE void load(float (&to)[8], const float* from) {
 #pragma unroll
   for (int i = 0; i < 2; i++) {

@@ -15,7 +15,7 @@ struct Forward {
   Dropout dropout;
 };
 struct Backward {
-  Pointer q, k, v, d_o, scale_qkv, scale_do, o, log_sums, deltas, dq, dk, dv, starts, numbers;
+  Pointer q, k, v, d_o, scale_qkv, scale_do, o, log_sums, dq, dk, dv, starts, numbers;
   int row_qkv, row_o, row_dqkv, tokens;
   float scale;
   Dropout dropout;
@@ -111,25 +111,22 @@ static void run(const Device& device, int size, uint32_t threshold, const std::v
   expect_near(widened<F32>(of_log_sums.values()), log_sums, 1e-5, what + "log_sums");
 
   Array<uint16_t> of_do(device, d_o);
-  Array<float> deltas(device, log_sums.size());
   Array<R> of_gradients(device, gradients.size());
   Pointer dq = of_gradients.pointer, of_third = Pointer(heads * size * int(sizeof(R))), scale_qkv = of_scales.pointer;
   Backward backward = {q, q + step, q + 2 * step, of_do.pointer, scale_qkv, scale_qkv + 4, of_o.pointer,
-                       of_log_sums.pointer, deltas.pointer, dq, dq + of_third, dq + 2 * of_third, of_starts.pointer, of_numbers.pointer, row, row_o, row, tokens, float(scale),
+                       of_log_sums.pointer, dq, dq + of_third, dq + 2 * of_third, of_starts.pointer, of_numbers.pointer, row, row_o, row, tokens, float(scale),
                        dropout, 0};
   auto launch = [&](const std::string& name, unsigned x, unsigned z, unsigned shared, std::vector<void*> arguments) {
     Device::check(device.launch((name + kernel).c_str(), {x, unsigned(heads), z}, 128, shared, arguments),
                   what + name);
   };
   unsigned blocks = (longest + 63) / 64, sequences = unsigned(lengths.size());
-  launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
-  launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});
+  launch("attention_backward_", 2 * blocks, sequences, unsigned(4 * 64 * size * 2 + 1024), {&backward});
   expect_near(widened<Result>(of_gradients.values()), gradients, Type::TOLERANCE, what + "gradients");
   std::vector<R> before = normal<Result>(gradients.size(), 3);
   Array<R> added(device, before);
   backward.dq = added.pointer, backward.dk = backward.dq + of_third, backward.dv = backward.dq + 2 * of_third, backward.add = 1;
-  launch("attention_dq_", blocks, sequences, unsigned(4 * 64 * size * 2), {&backward});
-  launch("attention_dkv_", blocks, sequences, unsigned(4 * 64 * size * 2 + 512), {&backward});
+  launch("attention_backward_", 2 * blocks, sequences, unsigned(4 * 64 * size * 2 + 1024), {&backward});
   if constexpr (std::is_same_v<Result, F32>) {
     expect_added(added.values(), before, of_gradients.values(), what + "gradients");
   } else {

@@ -1,18 +1,21 @@
 // gemm [CUBIN ..]: compares the kernels of gemm.cu, gemm_hopper.cu and gemm_any.cu with f64.
 #include <algorithm>
+#include <type_traits>
 
 #include "device.hpp"
 #include "numbers.hpp"
 
 struct Epilogue {
-  Pointer bias, pre_activation, scale_a, scale_b;
+  Pointer bias, saved, scale_a, scale_b;
   int kind, gelu, add;
 };
 struct Product {
   Pointer c;
   size_t batch_c;
   int m, n, k, row_c, split;
-  Pointer column_sums;
+  int rows, between, between_biases;  // of a stack of layers
+  int add_sums;
+  Pointer row_sums;
   Epilogue epilogue;
 };
 struct Gemm {
@@ -39,6 +42,9 @@ static double gelu_derivative(double x, int kind) {
   double step = 1e-5;
   return (gelu(x + step, kind) - gelu(x - step, kind)) / (2 * step);
 }
+
+// The derivative of GELU in eight bits.
+static double slope_of(uint8_t code) { return (code - 26) / 200.0; }
 
 // Returns a tensor map of a matrix of bf16: boxes of 64 x 64 with the 128-byte swizzle.
 static Map map_of(const Device& device, Pointer matrix, int rows, int columns) {
@@ -72,7 +78,12 @@ static void run(const Device& device, Kind by, const std::string& layout, int m,
   std::vector<float> wide_a, wide_b;
   for (uint16_t x : a) wide_a.push_back(float(Operand::widen(x)));
   for (uint16_t x : b) wide_b.push_back(float(Operand::widen(x)));
-  auto c = normal<Type>(products * size_c, 3), pre = normal<Type>(products * size_c, 4);
+  auto c = normal<Type>(products * size_c, 3);
+  auto pre = normal<F32>(products * size_c, 4);
+  // What a product in bf16 keeps.
+  constexpr bool has_codes = std::is_same_v<Type, Bf16>;
+  std::vector<uint8_t> codes(pre.size());
+  for (size_t i = 0; i < codes.size(); i++) codes[i] = uint8_t(i * 37 % 252);
   auto bias = normal<F32>(size_t(n), 5);
   std::vector<float> scales = {0.25f, 2.0f};
   std::vector<double> expected(products * size_c), kept(products * size_c);
@@ -89,20 +100,23 @@ static void run(const Device& device, Kind by, const std::string& layout, int m,
         if (kind == BIAS || kind == BIAS_GELU) value += bias[j];
         kept[at] = value;
         if (kind == BIAS_GELU) value = gelu(value, gelu_kind);
-        if (kind == DGELU) value *= gelu_derivative(Type::widen(pre[at]), gelu_kind);
+        if (kind == DGELU) value *= has_codes ? slope_of(codes[at]) : gelu_derivative(pre[at], gelu_kind);
         expected[at] = value + (add ? Type::widen(c[at]) : 0);
       }
   Array<uint16_t> of_a(device, a), of_b(device, b);
   Array<float> of_wide_a(device, wide_a), of_wide_b(device, wide_b);
-  Array<T> of_c(device, c), of_pre(device, pre);
-  Array<float> of_bias(device, bias), of_scales(device, scales);
-  Epilogue epilogue = {of_bias.pointer, kind >= BIAS_GELU ? of_pre.pointer : 0, of_scales.pointer, of_scales.pointer + 4,
+  Array<T> of_c(device, c);
+  Array<uint8_t> of_codes(device, codes);
+  Array<float> of_pre(device, pre), of_bias(device, bias), of_scales(device, scales);
+  Epilogue epilogue = {of_bias.pointer, kind < BIAS_GELU ? 0 : has_codes ? of_codes.pointer : of_pre.pointer, of_scales.pointer, of_scales.pointer + 4,
                        kind, gelu_kind, add};
   int row_a = a_across ? m : k, row_b = b_along ? k : n;
   unsigned tile = by == ANY ? 64 : 128;
-  size_t parts = size_t(products) * ((unsigned(m) + tile - 1) / tile);
-  Array<float> sums(device, parts * n);
-  Product product = {of_c.pointer, size_c, m, n, k, n, split, kind == DGELU ? sums.pointer : 0, epilogue};
+  // Sums of rows, where A lies across k; those of products and parts are as far apart as these.
+  std::vector<float> before_sums = normal<F32>(products * size_c + m, 6);
+  Array<float> sums(device, before_sums);
+  bool has_sums = a_across && by != ANY;
+  Product product = {of_c.pointer, size_c, m, n, k, n, split, 0, 0, 0, add, has_sums ? sums.pointer : 0, epilogue};
   unsigned grid[3] = {(unsigned(n) + tile - 1) / tile, (unsigned(m) + tile - 1) / tile, unsigned(products)};
   auto launch = [&](unsigned threads, unsigned shared, const std::vector<void*>& arguments) {
     Device::check(device.launch(name.c_str(), grid, threads, shared, arguments), what);
@@ -119,14 +133,73 @@ static void run(const Device& device, Kind by, const std::string& layout, int m,
     launch(256, 65536, {&arguments});
   }
   expect_near(widened<Type>(of_c.values()), expected, std::max(Type::TOLERANCE, 2e-5), what + "c");
-  if (kind == DGELU && by != ANY) {
-    std::vector<double> of_columns(n), found(n);
-    std::vector<float> of_parts = sums.values();
-    for (size_t i = 0; i < expected.size(); i++) of_columns[i % n] += expected[i];
-    for (size_t i = 0; i < of_parts.size(); i++) found[i % n] += of_parts[i];
-    expect_near(found, of_columns, 2e-5, what + "sums of columns");
+  if (has_sums) {
+    std::vector<double> of_rows, found;
+    for (int z = 0; z < products; z++)
+      for (int i = 0; i < m; i++) {
+        double sum = 0;
+        int first = split ? z * split : 0, end = split ? std::min(k, first + split) : k;
+        for (int x = first; x < end; x++) sum += Operand::widen(a[(split ? 0 : z) * size_a + size_t(x) * m + i]);
+        of_rows.push_back(sum * scales[0] + (add ? before_sums[z * size_c + i] : 0));
+        found.push_back(sums.values()[z * size_c + i]);
+      }
+    expect_near(found, of_rows, 2e-5, what + "sums of rows");
   }
-  if (kind == BIAS_GELU) expect_near(widened<Type>(of_pre.values()), kept, std::max(Type::TOLERANCE, 2e-5), what + "pre-activation");
+  if (kind == BIAS_GELU && !has_codes) expect_near(widened<F32>(of_pre.values()), kept, 2e-5, what + "pre-activation");
+  if (kind == BIAS_GELU && has_codes) {
+    std::vector<double> found, slopes;
+    for (uint8_t code : of_codes.values()) found.push_back(slope_of(code));
+    for (double x : kept) slopes.push_back(gelu_derivative(x, gelu_kind));
+    expect_near(found, slopes, 0.00252 / 0.9, what + "derivatives of GELU");
+  }
+}
+
+// The weights of three layers of 128 rows, with some rows of memory and others between them: products with the stack, and its gradient.
+template <class Type> static void stacked(const Device& device, Kind by, const std::string& layout) {
+  using T = typename Type::Stored;
+  constexpr int LAYERS = 3, ROWS = 128, BETWEEN = 2, BETWEEN_BIASES = 5;
+  bool a_across = layout[0] == 't', b_along = layout[1] == 't', is_gradient = a_across;
+  int tall = LAYERS * ROWS, m = is_gradient ? tall : 72, n = b_along ? tall : 40, k = layout == "nn" ? tall : 56;
+  // Rows of memory, and the row of a row of the stack.
+  auto there = [&](int row) { return size_t(row + row / ROWS * BETWEEN); };
+  size_t rows_there = there(tall - 1) + 1;
+  auto bias_there = [&](int row) { return size_t(row + row / ROWS * BETWEEN_BIASES); };
+  auto a = normal<Bf16>(size_t(m) * k, 1), b = normal<Bf16>(is_gradient ? size_t(k) * n : rows_there * (b_along ? k : n), 2);
+  std::vector<T> c = normal<Type>(is_gradient ? rows_there * n : size_t(m) * n, 3);
+  std::vector<float> bias = normal<F32>(bias_there(tall - 1) + 1, 4);
+  std::vector<double> expected = widened<Type>(c), of_rows = widened<F32>(bias);
+  for (int i = 0; i < m; i++) {
+    for (int j = 0; j < n; j++) {
+      double sum = b_along ? bias[bias_there(j)] : 0;
+      for (int x = 0; x < k; x++) {
+        size_t of_b = b_along ? there(j) * k + x : is_gradient ? size_t(x) * n + j : there(x) * n + j;
+        sum += Bf16::widen(a[a_across ? size_t(x) * m + i : size_t(i) * k + x]) * Bf16::widen(b[of_b]);
+      }
+      expected[(is_gradient ? there(i) : size_t(i)) * n + j] = sum;
+    }
+    double sum = 0;
+    for (int x = 0; is_gradient && x < k; x++) sum += Bf16::widen(a[size_t(x) * m + i]);
+    if (is_gradient) of_rows[bias_there(i)] = sum;
+  }
+  Array<uint16_t> of_a(device, a), of_b(device, b);
+  Array<T> of_c(device, c);
+  Array<float> of_bias(device, bias), sums(device, bias);
+  Epilogue epilogue = {of_bias.pointer, 0, 0, 0, b_along ? BIAS : PLAIN, GELU, 0};
+  Product product = {of_c.pointer, 0, m, n, k, n, 0, ROWS, BETWEEN, BETWEEN_BIASES, 0, is_gradient ? sums.pointer : 0, epilogue};
+  int row_a = a_across ? m : k, row_b = b_along ? k : n;
+  unsigned grid[3] = {unsigned(n + 127) / 128, unsigned(m + 127) / 128, 1};
+  std::string name = (by == HOPPER ? "gemm_hopper_" : "gemm_") + layout + "_bf16_" + Type::NAME, what = "a stack by " + name + ": ";
+  if (by == HOPPER) {
+    int rows_of_b = int(b.size()) / row_b;
+    Map map_a = map_of(device, of_a.pointer, a_across ? k : m, row_a), map_b = map_of(device, of_b.pointer, rows_of_b, row_b);
+    Device::check(device.launch(name.c_str(), grid, 288, 3 * 32768 + 48, {&map_a, &map_b, &product}), what);
+  } else {
+    Gemm arguments = {of_a.pointer, of_b.pointer, 0, 0, row_a, row_b, product};
+    Device::check(device.launch(name.c_str(), grid, 256, 65536, {&arguments}), what);
+  }
+  // What lies between layers has its values of before.
+  expect_near(widened<Type>(of_c.values()), expected, std::max(Type::TOLERANCE, 2e-5), what + "c");
+  if (is_gradient) expect_near(widened<F32>(sums.values()), of_rows, 2e-5, what + "sums of rows");
 }
 
 // Kernels on tensor cores with operands in bf16.
@@ -137,7 +210,12 @@ static void on_tensor_cores(const Device& device, Kind by) {
     run<F32>(device, by, layout, 136, 40, 200, PLAIN, 0, 64);
     // Eleven pieces along k: each barrier of gemm_hopper.cu goes through three phases and more.
     run<F32>(device, by, layout, 40, 24, 680, PLAIN, 0);
+    stacked<F32>(device, by, layout);
+    stacked<Bf16>(device, by, layout);
   }
+  // Sums of rows that are added to, of more rows than a tile has and of fewer than a group.
+  run<F32>(device, by, "tn", 200, 136, 264, PLAIN, 1);
+  run<F32>(device, by, "tn", 8, 136, 96, PLAIN, 0, 64);
   run<Bf16>(device, by, "nt", 24, 48, 32, BIAS_GELU, 0);
   run<F32>(device, by, "nt", 33, 48, 40, BIAS_GELU, 0);
   run<Bf16>(device, by, "nn", 40, 56, 16, DGELU, 0);

@@ -25,7 +25,7 @@ struct Backward {
   Pointer dz, dx;
   int add_dz, add_dx;
   Pointer sums;
-  int rows, width;
+  int rows, width, block_rows;
 };
 
 // With `flat`, all elements of a row are equal or, in every other row of bf16, all but one, by a unit in the last place.
@@ -97,20 +97,22 @@ static void run(const Device& device, int rows, int width, uint32_t threshold, b
   expect_near(widened<Type>(of_y.values()), y, Type::TOLERANCE, name + "y");
   if (has_residual) expect_near(widened<Type>(of_z.values()), z, Type::TOLERANCE, name + "z");
 
-  unsigned blocks = unsigned(rows + 31) / 32;
+  int block_rows = 20;
+  unsigned blocks = unsigned(rows + block_rows - 1) / unsigned(block_rows);
   Array<T> of_dy(device, dy), of_dz(device, before), of_dx(device, count);
   Array<float> sums(device, blocks * 2 * size_t(width)), of_dgamma(device, size_t(width)), of_dbeta(device, size_t(width));
   Backward backward = {of_dy.pointer, has_residual ? of_z.pointer : of_x.pointer, of_gamma.pointer, of_mean.pointer,
                        of_rstd.pointer, of_coordinates.pointer, dropout, of_dz.pointer, of_dx.pointer, 1, 0, sums.pointer,
-                       rows, width};
+                       rows, width, block_rows};
   unsigned warps = width <= 1536 ? 4 : width <= 3072 ? 2 : 1, shared = warps * 2 * unsigned(width) * 4;
   Device::check(device.launch(("layer_norm_backward_" + type).c_str(), {blocks, 1, 1}, 32 * warps, shared, {&backward}),
                 name + "backward");
   int parts = int(blocks), stride = 2 * width;
   Pointer second = sums.pointer + size_t(width) * 4;
+  int sharers = 1;
   auto column_sums = [&](Pointer from, Array<float>& to, int accumulate) {
     Device::check(device.launch("column_sums_f32", {unsigned(width + 127) / 128, 1, 1}, 128, 0,
-                                {&from, to.argument(), &parts, &parts, &stride, &width, &accumulate}),
+                                {&from, to.argument(), &parts, &parts, &stride, &width, &sharers, &accumulate}),
                   name + "sums");
   };
   column_sums(sums.pointer, of_dgamma, OVERWRITE);
@@ -131,27 +133,34 @@ static void run(const Device& device, int rows, int width, uint32_t threshold, b
   expect_near(widened<F32>(of_dbeta.values()), dbeta, Type::TOLERANCE, name + "dbeta");
 }
 
-// Sums of the columns of a part of a matrix, all rows at once and in groups.
-template <class Type> static void sums_of_columns(const Device& device, int rows, int stride, int width) {
+// Sums of the columns of a part of a matrix, all rows at once and in groups, by `sharers` threads each.
+template <class Type> static void sums_of_columns(const Device& device, int rows, int stride, int width, int sharers) {
   auto x = normal<Type>(size_t(rows) * stride, 7);
-  std::vector<double> expected(width), in_groups(width);
+  std::vector<double> expected(width), in_groups(width), twice(width);
   for (int row = 0; row < rows; row++)
     for (int column = 0; column < width; column++) expected[column] += Type::widen(x[size_t(row) * stride + column]);
   Array<typename Type::Stored> of_x(device, x);
-  std::string name = std::string("column_sums_") + Type::NAME;
-  int summed = 20, accumulate = OVERWRITE, groups = (rows + summed - 1) / summed;
+  std::string name = std::string("column_sums_") + Type::NAME, what = name + " of " + std::to_string(sharers) + " sharers";
+  int summed = 20, groups = (rows + summed - 1) / summed;
   Array<float> whole(device, size_t(width)), parts(device, size_t(groups) * width);
-  auto launch = [&](Array<float>& to, int of_group, int blocks) {
-    Device::check(device.launch(name.c_str(), {unsigned(width + 127) / 128, unsigned(blocks), 1}, 128, 0,
-                                {of_x.argument(), to.argument(), &rows, &of_group, &stride, &width, &accumulate}),
-                  name);
+  unsigned columns = sharers > 1 ? 32 : 128, threads = columns * unsigned(sharers);
+  auto launch = [&](Array<float>& to, int of_group, int blocks, int accumulate) {
+    Device::check(device.launch(name.c_str(), {(unsigned(width) + columns - 1) / columns, unsigned(blocks), 1}, threads, threads * 4,
+                                {of_x.argument(), to.argument(), &rows, &of_group, &stride, &width, &sharers, &accumulate}),
+                  what);
   };
-  launch(whole, rows, 1);
-  launch(parts, summed, groups);
+  launch(whole, rows, 1, OVERWRITE);
+  launch(parts, summed, groups, OVERWRITE);
   std::vector<double> of_groups = widened<F32>(parts.values());
   for (size_t i = 0; i < of_groups.size(); i++) in_groups[i % width] += of_groups[i];
-  expect_near(widened<F32>(whole.values()), expected, 5e-6, name);
-  expect_near(in_groups, expected, 5e-6, name + " of groups");
+  expect_near(widened<F32>(whole.values()), expected, 5e-6, what);
+  expect_near(in_groups, expected, 5e-6, what + ", in groups");
+  std::vector<float> once = whole.values();
+  launch(whole, rows, 1, ADD);
+  expect_added(whole.values(), once, once, what);
+  launch(whole, rows, 1, CONTINUE);
+  for (int column = 0; column < width; column++) twice[column] = 3 * expected[column];
+  expect_near(widened<F32>(whole.values()), twice, 1e-5, what + ", continued");
 }
 
 int main(int count, char** arguments) {
@@ -162,10 +171,11 @@ int main(int count, char** arguments) {
         run<F32>(device, rows, width, threshold, true);
         run<Bf16>(device, rows, width, threshold, true);
       }
-    for (int width : {3, 130}) {
-      sums_of_columns<F32>(device, 53, 141, width);
-      sums_of_columns<Bf16>(device, 53, 141, width);
-    }
+    for (int width : {3, 130})
+      for (int sharers : {1, 16}) {
+        sums_of_columns<F32>(device, 53, 141, width, sharers);
+        sums_of_columns<Bf16>(device, 53, 141, width, sharers);
+      }
     run<F32>(device, 6, 64, 0, false);
     run<Bf16>(device, 6, 3, 0, false);
     for (int width : {33, 768, 1400}) {

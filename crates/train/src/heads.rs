@@ -34,7 +34,8 @@ impl Learn<PreTrainingBatch> for BertForPreTraining {
             settings: settings.clone(),
             module,
         };
-        let mut terms = vec![term(self.mlm_logits(&masked)?, &targets.labels, "cls.predictions")];
+        let mlm = self.cls.predictions.logits_for_loss(&masked, &self.bert.embeddings.word_embeddings.weight)?;
+        let mut terms = vec![term(mlm, &targets.labels, "cls.predictions")];
         if !targets.next_sentence.is_empty() {
             terms.push(term(self.nsp_logits(&cls)?, &targets.next_sentence, "cls.seq_relationship"));
         }
@@ -56,7 +57,7 @@ impl Learn<PreTrainingBatch> for BertForMaskedLM {
 
     fn loss_terms(&self, batch: &PreTrainingBatch, mode: Mode) -> Result<Vec<LossTerm>> {
         let targets = batch.targets();
-        let logits = self.forward(batch.batch(), &targets.rows, mode)?;
+        let logits = self.logits_for_loss(batch.batch(), &targets.rows, mode)?;
         let (labels, settings) = (targets.labels.clone(), CrossEntropy::default());
         Ok(vec![LossTerm::CrossEntropy { logits, labels, settings, module: "cls.predictions" }])
     }

@@ -1,7 +1,7 @@
 //! Masked-language modelling: predicting the tokens that were masked (J. Devlin, M.-W. Chang, K. Lee, K. Toutanova,
 //! "BERT", 2018).
 
-use cloze_tensor::{Inside as _, Tensor, module};
+use cloze_tensor::{DType, Inside as _, Precision, Tensor, module};
 
 use super::{BertModel, LayerNorm, Linear, Mode, PreTrainedModel, Rows};
 use crate::weights::{Init, Weights};
@@ -55,12 +55,35 @@ impl LmPredictionHead {
     /// # Errors
     /// Returns an error if the shapes do not match.
     pub fn forward(&self, hidden: &Tensor, word_embeddings: &Tensor) -> Result<Tensor> {
+        let run = || self.decode(&self.transformed(hidden)?, word_embeddings);
+        run().inside("cls.predictions")
+    }
+
+    /// Computes the logits of [`forward`](LmPredictionHead::forward) for a loss: in the type of
+    /// [activations](Precision::activations), because they are much larger than any other tensor of a head.
+    ///
+    /// # Errors
+    /// Returns an error if the shapes do not match.
+    pub fn logits_for_loss(&self, hidden: &Tensor, word_embeddings: &Tensor) -> Result<Tensor> {
         let run = || -> Result<Tensor> {
-            let transformed = self.transform.dense.forward_act(hidden, self.transform.act)?;
-            let normalised = self.transform.layer_norm.forward(&transformed)?;
-            Ok(normalised.linear(self.decoder.as_ref().unwrap_or(word_embeddings), &self.bias)?)
+            let transformed = self.transformed(hidden)?;
+            let dtype = match transformed.dtype() {
+                DType::F32 => Precision::current().activations(&transformed.device()),
+                dtype => dtype,
+            };
+            self.decode(&transformed.to_dtype(dtype)?, word_embeddings)
         };
         run().inside("cls.predictions")
+    }
+
+    /// Computes the input of the decoder, `[M, H]`.
+    fn transformed(&self, hidden: &Tensor) -> Result<Tensor> {
+        let activated = self.transform.dense.forward_act(hidden, self.transform.act)?;
+        self.transform.layer_norm.forward(&activated)
+    }
+
+    fn decode(&self, transformed: &Tensor, word_embeddings: &Tensor) -> Result<Tensor> {
+        Ok(transformed.linear(self.decoder.as_ref().unwrap_or(word_embeddings), &self.bias)?)
     }
 }
 
@@ -117,12 +140,21 @@ impl BertForMaskedLM {
         self.cls.predictions.forward(&hidden, &self.bert.embeddings.word_embeddings.weight)
     }
 
+    /// Computes the logits of [`forward`](BertForMaskedLM::forward) for a loss: see [`LmPredictionHead::logits_for_loss`].
+    ///
+    /// # Errors
+    /// Returns an error like [`forward`](BertForMaskedLM::forward).
+    pub fn logits_for_loss(&self, batch: &Batch, rows: &[u32], mode: Mode) -> Result<Tensor> {
+        let hidden = self.bert.forward_rows(batch, &Rows::some(batch.sequences(), rows), mode)?; // [M, H]
+        self.cls.predictions.logits_for_loss(&hidden, &self.bert.embeddings.word_embeddings.weight)
+    }
+
     /// Computes the mean cross-entropy, in nats, of the original tokens `labels` at `rows`. The label -100 is ignored.
     ///
     /// # Errors
     /// Returns an error like [`forward`](BertForMaskedLM::forward), and if the number of labels differs from the
     /// number of rows, a label is out of range, or all are ignored.
     pub fn loss(&self, batch: &Batch, rows: &[u32], labels: &[i64], mode: Mode) -> Result<Tensor> {
-        masked_lm_loss(&self.forward(batch, rows, mode)?, labels)
+        masked_lm_loss(&self.logits_for_loss(batch, rows, mode)?, labels)
     }
 }

@@ -89,7 +89,8 @@ impl BertForPreTraining {
     /// Returns an error if the batch or the targets do not fit the model, or there is no target.
     pub fn loss(&self, batch: &Batch, targets: &PreTrainingTargets, mode: Mode) -> Result<PreTrainingLoss> {
         let (cls, masked) = self.cls_and_rows(batch, &targets.rows, mode)?;
-        let mlm = masked_lm_loss(&self.mlm_logits(&masked)?, &targets.labels)?;
+        let table = &self.bert.embeddings.word_embeddings.weight;
+        let mlm = masked_lm_loss(&self.cls.predictions.logits_for_loss(&masked, table)?, &targets.labels)?;
         if targets.next_sentence.is_empty() {
             return Ok(PreTrainingLoss { loss: mlm.clone(), mlm, nsp: None });
         }

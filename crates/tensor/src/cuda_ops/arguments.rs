@@ -61,7 +61,7 @@ pub(super) fn check_float(op: &'static str, tensor: &Tensor) -> Result<()> {
 ///
 /// # Errors
 /// Returns an error if the dtype is not f32. The narrower floats are widened before they get here, unless the operation
-/// [reads](crate::dispatch::gpu::CudaOp::reads) them.
+/// [reads](crate::dispatch::gpu::CudaOp::reads_bf16) them.
 pub(super) fn f32s(op: &'static str, tensor: &Tensor) -> Result<Tensor> {
     check_f32(op, &[tensor])?;
     aligned(tensor)

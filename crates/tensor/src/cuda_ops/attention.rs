@@ -31,11 +31,10 @@ const LIMIT_OF_GRADIENT: i32 = 4;
 impl CudaOp for PackedAttention {
     type Arity = [(); 1];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
+    fn reads_bf16(&self, inputs: &[&Tensor]) -> bool {
         let op = self.name();
         let kernels = || OnTensorCores::of(op, self.precision, &device_of(op, inputs[0])?, self.head_size);
-        let is_bf16 = |kernels: OnTensorCores| kernels.narrow.dtype() == DType::BF16;
-        inputs[0].dtype() == DType::BF16 && kernels().is_ok_and(|kernels| kernels.is_some_and(is_bf16))
+        kernels().is_ok_and(|kernels| kernels.is_some_and(|kernels| kernels.narrow == Narrow::Bf16))
     }
 
     fn forward(&self, [qkv]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
@@ -130,7 +129,6 @@ struct BackwardArguments {
     scale_do: Pointer,
     o: Pointer,
     log_sums: Pointer,
-    deltas: Pointer,
     dq: Pointer,
     dk: Pointer,
     dv: Pointer,
@@ -150,8 +148,7 @@ struct BackwardArguments {
 struct OnTensorCores {
     narrow: Narrow,
     forward: &'static str,
-    dq: &'static str,
-    dkv: &'static str,
+    backward: &'static str,
 }
 
 macro_rules! kernels {
@@ -159,8 +156,7 @@ macro_rules! kernels {
         OnTensorCores {
             narrow: $narrow,
             forward: concat!("attention_forward_", $of),
-            dq: concat!("attention_dq_", $of),
-            dkv: concat!("attention_dkv_", $of),
+            backward: concat!("attention_backward_", $of),
         }
     };
 }
@@ -235,9 +231,9 @@ impl Attention {
         let Attention { op, device, hidden, .. } = self;
         let Kept { qkv, scale, output, log_sums } = kept;
         let dy = floats(op, dy)?;
-        let deltas = fresh(op, log_sums.shape(), DType::F32, device)?;
         let [dq, dk, dv] = thirds(dqkv, *hidden);
         let Some(kernels) = &self.kernels else {
+            let deltas = fresh(op, log_sums.shape(), DType::F32, device)?;
             let arguments = AnyArguments {
                 o: pointer(output),
                 log_sums: pointer(log_sums),
@@ -264,7 +260,6 @@ impl Attention {
             scale_do: of_scale(scale_do.as_ref()),
             o: pointer(output),
             log_sums: pointer(log_sums),
-            deltas: pointer(&deltas),
             dq,
             dk,
             dv,
@@ -279,15 +274,13 @@ impl Attention {
             add: add.into(),
             padding: 0,
         };
-        let launch = |name| Launch::new(device, op, "attention_backward", name);
-        let shared = 4 * TILE * self.head_size * 2;
         let (elements, of_result) = (qkv.size(0) * hidden, output.dtype().size());
-        let written = of_result * (1 + usize::from(add));
-        // It reads the output, too, for the deltas, which the other one reads.
-        let dq = launch(kernels.dq).moves(elements * (4 * 2 + of_result + written)).computes(3 * self.operations());
-        dq.grid(self.tiles()).shared(shared).with(&arguments)?;
-        let dkv = launch(kernels.dkv).moves(elements * (4 * 2 + 2 * written)).computes(4 * self.operations());
-        dkv.grid(self.tiles()).shared(shared + 512).with(&arguments)
+        let bytes = elements * (4 * 2 + of_result * (1 + 3 * (1 + usize::from(add))));
+        let [tiles, heads, sequences] = self.tiles();
+        let launch =
+            Launch::new(device, op, "attention_backward", kernels.backward).grid([2 * tiles, heads, sequences]);
+        let launch = launch.moves(bytes).computes(7 * self.operations());
+        launch.shared(4 * TILE * self.head_size * 2 + 1024).with(&arguments)
     }
 
     /// Returns the operations of one product of queries and keys, or of probabilities and values, in all heads.

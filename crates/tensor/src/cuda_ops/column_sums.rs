@@ -12,7 +12,10 @@ use crate::tensor::Tensor;
 
 /// Rows of which one thread sums a column, and threads of a block.
 const FEW: usize = 64;
-const THREADS: u32 = 128;
+const THREADS: usize = 128;
+/// Threads that share a column of more rows, and the columns of a block of theirs.
+const SHARERS: usize = 16;
+const SHARED_COLUMNS: usize = 32;
 
 /// Rows that a kernel reads.
 #[derive(Clone, Copy)]
@@ -40,7 +43,8 @@ impl Rows {
     }
 }
 
-/// Writes the sums of columns to the memory at `to`.
+/// Writes the sums of columns to the memory at `to`. More rows than threads can share are summed by blocks of rows first: there may
+/// be more rows than columns to occupy a device with.
 pub(super) fn add_rows(
     op: &'static str,
     device: &CudaDevice,
@@ -48,21 +52,12 @@ pub(super) fn add_rows(
     to: Pointer,
     accumulate: Accumulate,
 ) -> Result<()> {
-    match summed_to_few(op, device, rows)? {
-        None => launch(op, device, rows, rows.count, to, accumulate),
-        Some(few) => launch(op, device, Rows::of(&few), few.size(0), to, accumulate),
+    if rows.count <= FEW * SHARERS {
+        return launch(op, device, rows, rows.count, to, accumulate);
     }
-}
-
-/// Sums blocks of rows; returns `None` if there are few. There may be more rows than columns to occupy a device with.
-pub(super) fn summed_to_few(op: &'static str, device: &CudaDevice, rows: Rows) -> Result<Option<Tensor>> {
-    if rows.count <= FEW {
-        return Ok(None);
-    }
-    let summed = rows.count.div_ceil(FEW).max(FEW);
-    let few = fresh(op, &[rows.count.div_ceil(summed), rows.width], DType::F32, device)?;
-    launch(op, device, rows, summed, pointer(&few), Accumulate::Overwrite)?;
-    Ok(Some(few))
+    let few = fresh(op, &[rows.count.div_ceil(FEW), rows.width], DType::F32, device)?;
+    launch(op, device, rows, FEW, pointer(&few), Accumulate::Overwrite)?;
+    add_rows(op, device, Rows::of(&few), to, accumulate)
 }
 
 /// Launches the sums of each `summed` rows.
@@ -76,11 +71,14 @@ fn launch(
 ) -> Result<()> {
     let Rows { parts, dtype, count, stride, width } = rows;
     let blocks = count.div_ceil(summed.max(1)).max(1);
+    let (sharers, columns) = if summed > FEW { (SHARERS, SHARED_COLUMNS) } else { (1, THREADS) };
+    let threads = sharers * columns;
     let name = kernel_for(dtype, ["column_sums_f32", "column_sums_bf16"]);
-    let launch = Launch::new(device, op, "layer_norm", name).threads(THREADS);
-    let launch = launch.grid([width.div_ceil(THREADS as usize), blocks, 1]);
+    let launch = Launch::new(device, op, "layer_norm", name).threads(threads as u32).shared(4 * threads);
+    let launch = launch.grid([width.div_ceil(columns), blocks, 1]);
     let launch = launch.moves(width * (dtype.size() * count + DType::F32.size() * blocks));
-    let numbers = [int(op, count)?, int(op, summed)?, int(op, stride)?, int(op, width)?, accumulate as i32];
-    let [count, summed, stride, columns, accumulate] = numbers.each_ref().map(bytes_of);
-    launch.with_all(&[bytes_of(&parts), bytes_of(&to), count, summed, stride, columns, accumulate])
+    let [count, summed, stride] = [int(op, count)?, int(op, summed)?, int(op, stride)?];
+    let numbers = [count, summed, stride, int(op, width)?, int(op, sharers)?, accumulate as i32];
+    let [count, summed, stride, width, sharers, accumulate] = numbers.each_ref().map(bytes_of);
+    launch.with_all(&[bytes_of(&parts), bytes_of(&to), count, summed, stride, width, sharers, accumulate])
 }

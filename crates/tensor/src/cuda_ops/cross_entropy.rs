@@ -1,9 +1,9 @@
-//! Cross-entropy and its gradient: cross_entropy.cu. The labels were checked on the host. Weighted and smoothed labels become
+//! Cross-entropy and its gradient: cross_entropy.cu. Logits are f32 or, with labels, bf16; losses are f32. The labels were checked on the host. Weighted and smoothed labels become
 //! soft targets. The losses that are means of few numbers have no kernels of their own: they are composed of other operations.
 
 use bytemuck::NoUninit;
 
-use super::arguments::{device_of, f32s, fresh, int, pointer};
+use super::arguments::{device_of, f32s, floats, fresh, int, kernel_for, pointer};
 use super::elementwise::{scaled, sum};
 use crate::cuda::{Launch, Pointer};
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
@@ -78,12 +78,17 @@ struct SoftGradientArguments {
 impl CudaOp for LabelCrossEntropy {
     type Arity = [(); 1];
 
+    fn reads_bf16(&self, _: &[&Tensor]) -> bool {
+        self.weights.is_none()
+    }
+
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         if let Some(weights) = &self.weights {
             return Ok(GpuOutput::Composed(self.composed(x, weights)?));
         }
         let (op, ignored, divisor) = (self.name(), self.ignore_index, self.divisor);
-        let scores = f32s(op, x)?;
+        let scores = floats(op, x)?;
+        let size = scores.dtype().size();
         let device = device_of(op, &scores)?;
         let count = self.targets.len();
         let (rows, classes) = (int(op, count)?, int(op, self.classes)?);
@@ -101,8 +106,9 @@ impl CudaOp for LabelCrossEntropy {
             row: classes,
             padding: 0,
         };
-        let launch = Launch::new(&device, op, FILE, "cross_entropy_f32").grid([count, 1, 1]).threads(THREADS);
-        launch.shared(THREADS as usize / 32 * 4).moves(4 * count * self.classes).with(&arguments)?;
+        let name = kernel_for(scores.dtype(), ["cross_entropy_f32", "cross_entropy_bf16"]);
+        let launch = Launch::new(&device, op, FILE, name).grid([count, 1, 1]).threads(THREADS);
+        launch.shared(THREADS as usize / 32 * 4).moves(size * count * self.classes).with(&arguments)?;
         let loss = scaled(op, &sum(op, &losses, &[1])?, 1.0 / divisor)?.reshape(&[])?;
         Ok(GpuOutput::new(loss, move |dy, [dx]| {
             dx.give_with(|| {
@@ -121,8 +127,9 @@ impl CudaOp for LabelCrossEntropy {
                     row: classes,
                     add: 0,
                 };
-                let launch = Launch::new(&device, op, FILE, "cross_entropy_gradient_f32");
-                launch.moves(8 * gradient.elements()).grid([count, 1, 1]).threads(THREADS).with(&arguments)?;
+                let names = ["cross_entropy_gradient_f32", "cross_entropy_gradient_bf16"];
+                let launch = Launch::new(&device, op, FILE, kernel_for(gradient.dtype(), names));
+                launch.moves(2 * size * gradient.elements()).grid([count, 1, 1]).threads(THREADS).with(&arguments)?;
                 Ok(gradient)
             })
         }))

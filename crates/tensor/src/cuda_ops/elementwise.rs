@@ -35,9 +35,7 @@ struct ZipArguments {
 impl CudaOp for Pairwise {
     type Arity = [(); 2];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        inputs[0].dtype() == DType::BF16
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
         let op = self.name();
@@ -137,9 +135,7 @@ pub(super) fn unary_backward(
 impl CudaOp for Unary {
     type Arity = [(); 1];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        inputs[0].dtype() == DType::BF16
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let (op, function) = (self.name, self.function as i32);
@@ -166,9 +162,7 @@ const AT_MOST: i32 = 14;
 impl CudaOp for Scalar {
     type Arity = [(); 1];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        inputs[0].dtype() == DType::BF16
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let op = self.name();
@@ -191,9 +185,7 @@ impl CudaOp for Scalar {
 impl CudaOp for Curve {
     type Arity = [(); 1];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        inputs[0].dtype() == DType::BF16
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let op = self.name();

@@ -85,9 +85,7 @@ struct GatherArguments {
 impl CudaOp for GatherRows {
     type Arity = [(); 1];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        inputs[0].dtype() == DType::BF16
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let op = self.name();
@@ -119,9 +117,7 @@ impl CudaOp for GatherRows {
 impl CudaOp for ScatterRows {
     type Arity = [(); 1];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        inputs[0].dtype() == DType::BF16
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x]: [&Tensor; 1], _: bool) -> Result<GpuOutput> {
         let output = Tensor::zeros(&[self.rows, x.width()], x.dtype(), &x.device())?;

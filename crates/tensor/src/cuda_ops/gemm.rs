@@ -5,10 +5,10 @@ use bytemuck::{NoUninit, Zeroable, bytes_of};
 
 use super::arguments::{device_of, fresh, int, pointer};
 use super::column_sums::{Rows, add_rows};
-use super::operand::{Matrix, Operand};
+use super::operand::{Matrix, Operand, Stack};
 use super::scaled::{Narrow, of_scale};
 use crate::cpu::unary::Function;
-use crate::cuda::{Accumulate, CudaDevice, EpilogueKind, Launch, Pointer, TensorMap};
+use crate::cuda::{Accumulate, CudaDevice, DeviceBuffer, EpilogueKind, Launch, Pointer, TensorMap};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::gelu::Gelu;
@@ -16,7 +16,7 @@ use crate::precision::Precision;
 use crate::tensor::Tensor;
 
 /// Rows and columns of the product that a block computes: on tensor cores, and in gemm_any.cu.
-const TILE: usize = 128;
+pub(super) const TILE: usize = 128;
 const TILE_ANY: usize = 64;
 const THREADS: u32 = 256;
 const SHARED: usize = 4 * 2 * 128 * 32 * 2;
@@ -43,19 +43,46 @@ const HOPPER_BF16: [&str; 3] = ["gemm_hopper_nn_bf16_bf16", "gemm_hopper_nt_bf16
 #[derive(Clone, Copy)]
 pub(super) enum Epilogue<'a> {
     Plain,
+    /// The sums of the rows of A are written to this address, or added to what is there. See [`sums_rows`].
+    RowSums(Pointer, bool),
     Bias(&'a Tensor),
-    /// GELU of the product plus a bias. The pre-activation is written to the second tensor, if given.
-    BiasGelu(&'a Tensor, Option<&'a Tensor>, Gelu),
-    /// The product times the derivative of GELU at the pre-activation. Parts of its column sums are written to the second
-    /// tensor, if given; only tensor cores can do that.
-    GeluGradient(&'a Tensor, Option<&'a Tensor>, Gelu),
+    /// GELU of the product plus a bias. What its derivative is known from is written, if there is a place for it.
+    BiasGelu(&'a Tensor, Option<&'a Saved>, Gelu),
+    /// The product times the derivative of GELU.
+    GeluGradient(&'a Saved, Gelu),
+}
+
+/// What a product with GELU keeps for the derivative: see `SavedOf` in epilogue.cuh.
+pub(super) enum Saved {
+    /// The input of GELU, for products in f32.
+    Input(Tensor),
+    /// The derivative in eight bits, for products in bf16.
+    Slopes(DeviceBuffer),
+}
+
+impl Saved {
+    /// Allocates it for the product `c`.
+    pub(super) fn fresh(op: &'static str, c: &Tensor) -> Result<Saved> {
+        let device = device_of(op, c)?;
+        Ok(match c.dtype() {
+            DType::BF16 => Saved::Slopes(device.allocate(op, c.elements())?),
+            _ => Saved::Input(fresh(op, c.shape(), DType::F32, &device)?),
+        })
+    }
+
+    fn pointer(&self) -> Pointer {
+        match self {
+            Saved::Input(u) => pointer(u),
+            Saved::Slopes(slopes) => slopes.pointer(),
+        }
+    }
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit, Zeroable)]
 pub(super) struct KernelEpilogue {
     pub(super) bias: Pointer,
-    pub(super) pre_activation: Pointer,
+    pub(super) saved: Pointer,
     pub(super) scale_a: Pointer,
     pub(super) scale_b: Pointer,
     pub(super) kind: i32,
@@ -74,8 +101,10 @@ pub(super) struct Product {
     pub(super) k: i32,
     pub(super) row_c: i32,
     pub(super) split: i32,
+    pub(super) stack: [i32; 3],
+    pub(super) add_sums: i32,
     pub(super) padding: u32,
-    pub(super) column_sums: Pointer,
+    pub(super) row_sums: Pointer,
     pub(super) epilogue: KernelEpilogue,
 }
 
@@ -124,7 +153,7 @@ impl AnyArguments {
         let grid = grid(self.m, self.n, TILE_ANY, batch);
         let launch = Launch::new(device, op, "gemm_any", "gemm_any_f32").threads(THREADS).grid(grid).shared(SHARED_ANY);
         let [m, n, k] = [self.m, self.n, self.k].map(|size| size as usize);
-        let bytes = 4 * batch * (m * k + n * k + m * n * self.epilogue.passes());
+        let bytes = 4 * batch * (m * k + n * k) + batch * m * n * self.epilogue.bytes(DType::F32);
         launch.moves(bytes).computes(2 * batch * m * n * k).with(self)
     }
 }
@@ -141,33 +170,31 @@ impl Product {
         let [m, n, k, split] = [self.m, self.n, self.k, self.split].map(|size| size as usize);
         // Parts share the operands.
         let products = if split > 0 { 1 } else { batch };
-        let sums = if self.column_sums > 0 { m.div_ceil(TILE) * n } else { 0 };
-        let written = of_c.size() * batch * m * n * self.epilogue.passes();
-        let bytes = 2 * products * (m * k + n * k) + written + 4 * sums;
+        let sums = if self.row_sums > 0 { m * (1 + usize::from(self.add_sums != 0)) } else { 0 };
+        let written = batch * (m * n * self.epilogue.bytes(of_c) + 4 * sums);
+        let bytes = 2 * products * (m * k + n * k) + written;
         launch.moves(bytes).computes(2 * products * m * n * k)
     }
 }
 
 impl KernelEpilogue {
-    /// Returns how often a matrix with the shape of the product is read or written.
-    fn passes(&self) -> usize {
-        1 + usize::from(self.add != 0) + usize::from(self.pre_activation != 0)
+    /// Returns the bytes that an element of a product of type `of_c` is written and read with.
+    fn bytes(&self, of_c: DType) -> usize {
+        let of_saved = if of_c == DType::BF16 { 1 } else { 4 };
+        of_c.size() * (1 + usize::from(self.add != 0)) + of_saved * usize::from(self.saved != 0)
     }
 
-    /// Returns the epilogue, and the address for column sums.
-    fn new(epilogue: Epilogue<'_>, add: bool) -> (KernelEpilogue, Pointer) {
-        let (kind, bias, pre_activation, column_sums, gelu) = match epilogue {
-            Epilogue::Plain => (EpilogueKind::Plain, 0, 0, 0, Gelu::Erf),
-            Epilogue::Bias(bias) => (EpilogueKind::Bias, pointer(bias), 0, 0, Gelu::Erf),
-            Epilogue::BiasGelu(bias, kept, gelu) => {
-                (EpilogueKind::BiasGelu, pointer(bias), kept.map_or(0, pointer), 0, gelu)
+    fn new(epilogue: Epilogue<'_>, add: bool) -> KernelEpilogue {
+        let (kind, bias, saved, gelu) = match epilogue {
+            Epilogue::Plain | Epilogue::RowSums(..) => (EpilogueKind::Plain, 0, 0, Gelu::Erf),
+            Epilogue::Bias(bias) => (EpilogueKind::Bias, pointer(bias), 0, Gelu::Erf),
+            Epilogue::BiasGelu(bias, saved, gelu) => {
+                (EpilogueKind::BiasGelu, pointer(bias), saved.map_or(0, Saved::pointer), gelu)
             }
-            Epilogue::GeluGradient(u, sums, gelu) => {
-                (EpilogueKind::GeluGradient, 0, pointer(u), sums.map_or(0, pointer), gelu)
-            }
+            Epilogue::GeluGradient(saved, gelu) => (EpilogueKind::GeluGradient, 0, saved.pointer(), gelu),
         };
         let (kind, gelu, add) = (kind as i32, Function::from(gelu) as i32, add.into());
-        (KernelEpilogue { bias, pre_activation, kind, gelu, add, ..KernelEpilogue::zeroed() }, column_sums)
+        KernelEpilogue { bias, saved, kind, gelu, add, ..KernelEpilogue::zeroed() }
     }
 }
 
@@ -175,6 +202,12 @@ impl KernelEpilogue {
 /// not theirs.
 pub(super) fn is_bf16(precision: Precision, sizes: &[usize], device: &CudaDevice) -> bool {
     precision == Precision::Bf16 && device.supports(precision) && !sizes.contains(&0)
+}
+
+/// As [`is_bf16`], for the device and the sizes of these tensors.
+pub(super) fn are_bf16(op: &'static str, precision: Precision, inputs: &[&Tensor]) -> bool {
+    let sizes: Vec<usize> = inputs.iter().map(|input| input.elements()).collect();
+    device_of(op, inputs[0]).is_ok_and(|device| is_bf16(precision, &sizes, &device))
 }
 
 /// Computes c = a b, or adds a b to c with `add`. No other handle accesses `c`. It is f32, or bf16 if [`is_bf16`].
@@ -193,15 +226,26 @@ pub(super) fn multiply(
     device_of(op, c.tensor)?;
     let (m, n, k) = (a.rows, b.columns, a.columns);
     let [int_m, int_n, int_k] = [int(op, m)?, int(op, n)?, int(op, k)?];
-    let (epilogue, column_sums) = KernelEpilogue::new(epilogue, add);
+    let (row_sums, add_sums) = match epilogue {
+        Epilogue::RowSums(to, add) => (to, add.into()),
+        _ => (0, 0),
+    };
+    let epilogue = KernelEpilogue::new(epilogue, add);
     // If k is 0, an operand has no address from which tensor cores could fetch.
     if let Some(narrow) = Narrow::of(op, precision, &device)?.filter(|_| m * n * k > 0) {
-        let sizes = Product { m: int_m, n: int_n, k: int_k, column_sums, epilogue, ..Product::zeroed() };
+        let stack = match b.stack.or(c.stack) {
+            Some(Stack { rows, between, between_biases }) => {
+                [int(op, rows)?, int(op, between)?, int(op, between_biases)?]
+            }
+            None => [0; 3],
+        };
+        let sizes = Product { m: int_m, n: int_n, k: int_k, stack, row_sums, add_sums, epilogue, ..Product::zeroed() };
         let is_plain = epilogue.kind == EpilogueKind::Plain as i32;
         let is_split = is_plain
             && c.tensor.dtype() == DType::F32
             && c.step.0 == n
-            && m * n <= i32::MAX as usize
+            && c.stack.is_none()
+            && m * (n + 1) <= i32::MAX as usize
             && parts(m, n, k) > 1;
         if is_split {
             return multiply_parts(op, narrow, (a, b, c), sizes, add);
@@ -239,20 +283,33 @@ fn multiply_parts(
     let device = device_of(op, c.tensor)?;
     let part = k.div_ceil(parts(m, n, k)).next_multiple_of(SMALLEST_PART);
     let count = k.div_ceil(part);
-    let sums = fresh(op, &[count, m, n], DType::F32, &device)?;
+    // Behind each part of the product, those of the sums of rows.
+    let width = m * n + if sizes.row_sums > 0 { m } else { 0 };
+    let sums = fresh(op, &[count, width], DType::F32, &device)?;
+    let rows = Rows::of(&sums);
     let product = Product {
         c: pointer(&sums),
-        batch_c: (m * n) as u64,
+        batch_c: width as u64,
         row_c: int(op, n)?,
         split: int(op, part)?,
+        row_sums: if sizes.row_sums > 0 { rows.columns(m * n, m).parts } else { 0 },
+        add_sums: 0,
         epilogue: KernelEpilogue { add: 0, ..sizes.epilogue },
         ..sizes
     };
     on_tensor_cores(op, narrow, (a, b), product, count, DType::F32)?;
     // The parts continue the sum that is there, as a product that is not split does.
-    let accumulate = if add { Accumulate::Continue } else { Accumulate::Overwrite };
-    let parts = Rows { parts: pointer(&sums), dtype: DType::F32, count, stride: m * n, width: m * n };
-    add_rows(op, &device, parts, c.pointer(), accumulate)
+    let accumulate = |add| if add { Accumulate::Continue } else { Accumulate::Overwrite };
+    let (to, add_sums) = (c.pointer(), sizes.add_sums != 0);
+    // In the arena, a bias often starts where its weight ends.
+    if sizes.row_sums == to + 4 * (m * n) as u64 && add_sums == add {
+        return add_rows(op, &device, rows, to, accumulate(add));
+    }
+    add_rows(op, &device, rows.columns(0, m * n), to, accumulate(add))?;
+    match sizes.row_sums {
+        0 => Ok(()),
+        to => add_rows(op, &device, rows.columns(m * n, m), to, accumulate(add_sums)),
+    }
 }
 
 /// Returns the number of parts along k into which a product is split.
@@ -261,26 +318,15 @@ fn parts(m: usize, n: usize, k: usize) -> usize {
     (ENOUGH_TILES / tiles.max(1)).min(k / PART).max(1)
 }
 
-/// Computes du = (a b) * gelu'(u), the gradient of a pre-activation in its type, and parts of the sums of its columns if the kernel can:
-/// the gradient of the bias.
-pub(super) fn gelu_gradient(
-    op: &'static str,
-    precision: Precision,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    (u, gelu): (&Tensor, Gelu),
-) -> Result<(Tensor, Option<Tensor>)> {
-    let device = device_of(op, u)?;
-    let du = fresh(op, u.shape(), u.dtype(), &device)?;
-    let to = Matrix::of(&du);
-    let sums = match Narrow::of(op, precision, &device)? {
-        Some(_) if to.rows * to.columns * a.columns > 0 => {
-            Some(fresh(op, &[to.rows.div_ceil(TILE), to.columns], DType::F32, &device)?)
-        }
-        _ => None,
-    };
-    multiply(op, precision, a, b, to, Epilogue::GeluGradient(u, sums.as_ref(), gelu), false)?;
-    Ok((du, sums))
+/// Returns whether a product a b can also sum the rows of a: on tensor cores, where a lies across k and b does too.
+pub(super) fn sums_rows(op: &'static str, precision: Precision, a: Matrix<'_>, b: Matrix<'_>) -> Result<bool> {
+    let is_across = a.lies_across() && !b.lies_across() && a.rows * a.columns * b.columns > 0;
+    Ok(is_across && Narrow::of(op, precision, &device_of(op, a.tensor)?)?.is_some())
+}
+
+/// Returns whether a product of this size is computed in one piece, as that of a stack has to be.
+pub(super) fn is_whole(m: usize, n: usize, k: usize) -> bool {
+    parts(m, n, k) == 1
 }
 
 /// Launches a product of type `of_c`, or its parts, with operands in a narrow type. Operands of another type are rounded first.
@@ -313,7 +359,7 @@ fn on_tensor_cores(
     };
     if narrow == Narrow::Bf16 && device.capability() == (9, 0) {
         let map_a = TensorMap::of(op, a.pointer(), (a.rows, a.columns, a.step.0))?;
-        let map_b = TensorMap::of(op, b.pointer(), (b.rows, b.columns, b.step.0))?;
+        let map_b = TensorMap::of(op, b.pointer(), (b.rows_of_memory(), b.columns, b.step.0))?;
         let grid = grid(product.m, product.n, TILE, parts);
         let names = if of_c == DType::BF16 { HOPPER_BF16 } else { HOPPER_F32 };
         let launch = Launch::new(device, op, "gemm_hopper", names[layouts]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytemuck::NoUninit;
 
 use super::arguments::{KernelDropout, coordinates, device_of, f32s, floats, fresh, int, kernel_for, place, pointer};
-use super::column_sums::{Rows, add_rows, summed_to_few};
+use super::column_sums::{Rows, add_rows};
 use crate::cuda::{Accumulate, CudaDevice, DeviceBuffer, Launch, Pointer};
 use crate::dispatch::Op;
 use crate::dispatch::gpu::{CudaOp, GpuOutput};
@@ -20,21 +20,16 @@ use crate::storage::Storage;
 use crate::tensor::Tensor;
 
 const FILE: &str = "layer_norm";
-/// Warps of a block, and the rows that a block of the backward takes.
+/// Warps of a block.
 const WARPS: usize = 4;
-const ROWS: usize = 32;
-
-/// Whether the kernels read these rows as they are.
-fn reads_bf16(inputs: &[&Tensor]) -> bool {
-    inputs[0].dtype() == DType::BF16
-}
+/// Blocks of the backward, each of which writes sums, and the fewest rows of one.
+const BLOCKS: usize = 512;
+const FEWEST_ROWS: usize = 16;
 
 impl CudaOp for LayerNorm {
     type Arity = [(); 3];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        reads_bf16(inputs)
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x, gamma, beta]: [&Tensor; 3], _: bool) -> Result<GpuOutput> {
         let input = Input { x, residual: None };
@@ -49,9 +44,7 @@ impl CudaOp for LayerNorm {
 impl CudaOp for ResidualLayerNorm {
     type Arity = [(); 4];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        reads_bf16(inputs)
-    }
+    const READS_BF16: bool = true;
 
     fn forward(&self, [x, residual, gamma, beta]: [&Tensor; 4], _: bool) -> Result<GpuOutput> {
         let op = self.name();
@@ -168,6 +161,8 @@ struct BackwardArguments {
     sums: Pointer,
     rows: i32,
     width: i32,
+    block_rows: i32,
+    padding_end: u32,
 }
 
 impl Backward {
@@ -183,7 +178,8 @@ impl Backward {
         let dy = floats(op, dy)?;
         let device = device_of(op, &dy)?;
         let (rows, width) = rows_and_width(dy.shape());
-        let blocks = rows.div_ceil(ROWS);
+        let block_rows = rows.div_ceil(BLOCKS).max(FEWEST_ROWS);
+        let blocks = rows.div_ceil(block_rows);
         let sums = fresh(op, &[blocks, 2, width], DType::F32, &device)?;
         let address = |place: Option<(&Tensor, bool)>| place.map_or(0, |(tensor, _)| pointer(tensor));
         let add = |place: Option<(&Tensor, bool)>| place.is_some_and(|(_, add)| add).into();
@@ -203,6 +199,8 @@ impl Backward {
             sums: pointer(&sums),
             rows: int(op, rows)?,
             width: int(op, width)?,
+            block_rows: int(op, block_rows)?,
+            padding_end: 0,
         };
         // Fewer warps if their sums would not fit into the 64 KiB of shared memory that every device has.
         let warps = match width {
@@ -233,8 +231,6 @@ fn write_sums(op: &'static str, device: &CudaDevice, sums: Tensor, slots: [Slot<
     {
         return add_rows(op, device, both, pointer(gamma), Accumulate::gradient(add));
     }
-    let few = summed_to_few(op, device, both)?;
-    let both = few.as_ref().map_or(both, Rows::of);
     for (of, start) in [(of_gamma, 0), (of_beta, width)] {
         if let Some((to, add)) = of {
             add_rows(op, device, both.columns(start, width), pointer(to), Accumulate::gradient(add))?;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::Zeroable;
 
 use super::arguments::{check_f32, device_of, fresh, int, pointer, write_gradient};
-use super::gemm::{AnyArguments, Epilogue, KernelEpilogue, Product, TensorCoreArguments, is_bf16, multiply};
+use super::gemm::{AnyArguments, Epilogue, KernelEpilogue, Product, TensorCoreArguments, are_bf16, multiply};
 use super::operand::{Matrix, Operand};
 use super::scaled::{Narrow, of_scale};
 use crate::cuda::Pointer;
@@ -21,13 +21,8 @@ use crate::tensor::Tensor;
 impl CudaOp for MatMul {
     type Arity = [(); 2];
 
-    fn reads(&self, inputs: &[&Tensor]) -> bool {
-        let sizes: Vec<usize> = inputs.iter().map(|input| input.elements()).collect();
-        let is_one = inputs.iter().all(|input| input.rank() == 2);
-        let device = device_of(self.name(), inputs[0]);
-        is_one
-            && inputs[0].dtype() == DType::BF16
-            && device.is_ok_and(|device| is_bf16(self.precision, &sizes, &device))
+    fn reads_bf16(&self, inputs: &[&Tensor]) -> bool {
+        inputs.iter().all(|input| input.rank() == 2) && are_bf16(self.name(), self.precision, inputs)
     }
 
     fn forward(&self, [a, b]: [&Tensor; 2], _: bool) -> Result<GpuOutput> {
@@ -43,7 +38,7 @@ impl CudaOp for MatMul {
         if count == 1 {
             let matrix = |tensor, layout: &Layout, rows, columns| {
                 let step = (layout.strides[rank], layout.strides[rank + 1]);
-                Matrix { tensor, start: 0, rows, columns, step, scale: None }
+                Matrix { tensor, start: 0, rows, columns, step, scale: None, stack: None }
             };
             let (x, y) = (matrix(a, &of.a, m, k), matrix(b, &of.b, k, n));
             multiply(op, precision, x, y, Matrix::of(&output), Epilogue::Plain, false)?;

@@ -3,7 +3,7 @@
 //!
 //! Operations compute in f32. With [`Precision::Bf16`](crate::Precision) or `F16` the operands of matrix products and of
 //! attention are rounded to that type; sums stay in f32. Kernels that read and write bf16 as it is are those that a layer of
-//! a transformer is made of ([`CudaOp::reads`]); parameters are f32 beside it. A gradient is written, or added, by the kernel
+//! a transformer is made of ([`CudaOp::reads_bf16`]); parameters are f32 beside it. A gradient is written, or added, by the kernel
 //! that computes it, where it stays: gradients of parameters go into the arena.
 
 mod arguments;
@@ -29,6 +29,7 @@ use std::any::Any;
 use crate::device::Device;
 use crate::dispatch::Arity;
 use crate::dispatch::gpu::{CudaOp, GpuOutput, Kernels, register};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::ops;
 use crate::tensor::Tensor;
@@ -44,10 +45,13 @@ macro_rules! kernels {
             None
         }
 
-        /// See [`CudaOp::reads`].
+        /// See [`Kernels::reads`].
         fn reads(op: &dyn Any, inputs: &[&Tensor]) -> bool {
+            if inputs[0].dtype() != DType::BF16 {
+                return false;
+            }
             $(if let Some(op) = op.downcast_ref::<$op>() {
-                return op.reads(inputs);
+                return op.reads_bf16(inputs);
             })*
             false
         }

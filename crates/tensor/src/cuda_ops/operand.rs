@@ -33,20 +33,32 @@ pub(super) struct Matrix<'a> {
     pub(super) step: (usize, usize),
     /// By which its numbers are to be multiplied.
     pub(super) scale: Option<&'a Scale>,
+    /// The layers whose weights it consists of, if there are several.
+    pub(super) stack: Option<Stack>,
+}
+
+/// The weights of several layers in one memory as a taller one, as `Stack` in epilogue.cuh: `rows` of each, and other rows of memory
+/// between them. The biases lie apart likewise.
+#[derive(Clone, Copy)]
+pub(super) struct Stack {
+    pub(super) rows: usize,
+    pub(super) between: usize,
+    /// The elements between the biases of two layers.
+    pub(super) between_biases: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// A row-major tensor as a matrix of its last dimension.
     pub(super) fn of(tensor: &'a Tensor) -> Matrix<'a> {
         let (rows, columns) = rows_and_width(tensor.shape());
-        Matrix { tensor, start: 0, rows, columns, step: (columns, 1), scale: None }
+        Matrix { tensor, start: 0, rows, columns, step: (columns, 1), scale: None, stack: None }
     }
 
     /// A tensor of two dimensions in any layout.
     pub(super) fn viewed(tensor: &'a Tensor) -> Matrix<'a> {
         let strides = &tensor.layout().strides;
         let (rows, columns) = (tensor.size(0), tensor.size(1));
-        Matrix { tensor, start: 0, rows, columns, step: (strides[0], strides[1]), scale: None }
+        Matrix { tensor, start: 0, rows, columns, step: (strides[0], strides[1]), scale: None, stack: None }
     }
 
     /// Some of the columns.
@@ -60,6 +72,16 @@ impl<'a> Matrix<'a> {
 
     pub(super) fn pointer(&self) -> Pointer {
         pointer(self.tensor) + (self.start * self.tensor.dtype().size()) as u64
+    }
+
+    /// The layers of which the tensor is the first, as one weight.
+    pub(super) fn stacked(self, layers: usize, stack: Stack) -> Matrix<'a> {
+        Matrix { rows: layers * stack.rows, stack: Some(stack), ..self }
+    }
+
+    /// The rows of memory from its first to its last.
+    pub(super) fn rows_of_memory(&self) -> usize {
+        self.rows + self.stack.map_or(0, |stack| (self.rows / stack.rows - 1) * stack.between)
     }
 
     /// Whether its columns lie together, not its rows.
@@ -82,6 +104,7 @@ pub(super) struct Operand {
     /// Elements from row to row.
     pub(super) row: usize,
     pub(super) scale: Option<Scale>,
+    stack: Option<Stack>,
 }
 
 impl Operand {
@@ -92,7 +115,7 @@ impl Operand {
             Some(narrow) if !matrix.is(narrow) => Operand::narrowed(op, narrow, matrix),
             _ => {
                 let Matrix { rows, columns, .. } = matrix;
-                Ok(Operand { tensor: tensor.clone(), rows, columns, row: columns, scale: None })
+                Ok(Operand { tensor: tensor.clone(), rows, columns, row: columns, scale: None, stack: None })
             }
         }
     }
@@ -112,7 +135,7 @@ impl Operand {
             let rounded = Storage::Cuda(buffer.rounded(op)?);
             let tensor = Tensor::from_parts(rounded, layout, DType::BF16, Origin::Constant);
             let (rows, columns) = rows_and_width(tensor.shape());
-            return Ok(Operand { tensor, rows, columns, row: columns, scale: None });
+            return Ok(Operand { tensor, rows, columns, row: columns, scale: None, stack: None });
         }
         Operand::of(op, precision, &weight.values()?)
     }
@@ -125,28 +148,39 @@ impl Operand {
         let Matrix { rows, columns, .. } = of;
         if narrow == Narrow::F16 && of.tensor.dtype() == DType::F32 {
             let scale = scaled(op, of.pointer(), (rows, columns), of.step, (&to, row), LIMIT)?;
-            return Ok(Operand { tensor: to, rows, columns, row, scale: Some(scale) });
+            return Ok(Operand { tensor: to, rows, columns, row, scale: Some(scale), stack: None });
         }
+        let view =
+            |storage: &Storage, dtype: DType, offset: usize, columns: usize, step: (usize, usize)| -> Result<Tensor> {
+                let (shape, strides) = (Dims::new(op, &[of.rows, columns])?, Dims::new(op, &[step.0, step.1])?);
+                let layout = Layout { shape, strides, offset };
+                Ok(Tensor::from_parts(storage.clone(), layout, dtype, Origin::Constant))
+            };
+        let place = |start: usize, columns: usize| view(to.storage(), narrow.dtype(), start, columns, (row, 1));
         if row != of.columns {
             // The padding of a row is multiplied too.
-            // SAFETY: `to` was made above and is not shared yet.
-            unsafe { to.clear()? };
+            let zero = Storage::Cuda(device.input(op, &[0u32])?);
+            let zeros = view(&zero, narrow.dtype(), 0, row - of.columns, (0, 0))?;
+            // SAFETY: `to`, which `place` views, was made above and is not read yet.
+            unsafe { copy(op, &zeros, &place(of.columns, row - of.columns)?)? };
         }
-        let shape = Dims::new(op, &[of.rows, of.columns])?;
-        let view = |tensor: &Tensor, start: usize, step: (usize, usize)| -> Result<Tensor> {
-            let layout =
-                Layout { shape, strides: Dims::new(op, &[step.0, step.1])?, offset: tensor.layout().offset + start };
-            Ok(Tensor::from_parts(tensor.storage().clone(), layout, tensor.dtype(), Origin::Constant))
-        };
-        let (source, place) = (view(of.tensor, of.start, of.step)?, view(&to, 0, (row, 1))?);
+        let source =
+            view(of.tensor.storage(), of.tensor.dtype(), of.tensor.layout().offset + of.start, of.columns, of.step)?;
+        let place = place(0, of.columns)?;
         // SAFETY: `to`, which `place` views, was made above and is not read yet.
         unsafe { copy(op, &source, &place)? };
-        Ok(Operand { tensor: to, rows, columns, row, scale: of.scale.cloned() })
+        Ok(Operand { tensor: to, rows, columns, row, scale: of.scale.cloned(), stack: None })
     }
 
     pub(super) fn matrix(&self) -> Matrix<'_> {
-        let Operand { tensor, rows, columns, row, scale } = self;
-        Matrix { tensor, start: 0, rows: *rows, columns: *columns, step: (*row, 1), scale: scale.as_ref() }
+        let Operand { tensor, rows, columns, row, scale, stack } = self;
+        let (scale, stack) = (scale.as_ref(), *stack);
+        Matrix { tensor, start: 0, rows: *rows, columns: *columns, step: (*row, 1), scale, stack }
+    }
+
+    /// The layers of which this is the first weight, as one weight.
+    pub(super) fn stacked(self, layers: usize, stack: Stack) -> Operand {
+        Operand { rows: layers * stack.rows, stack: Some(stack), ..self }
     }
 }
 

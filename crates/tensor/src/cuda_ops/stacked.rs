@@ -1,58 +1,43 @@
-//! Tensors that lie equally far apart in one memory, as one tensor: the weights of queries, keys and values in the arena, and
-//! their gradients. So three products with them become one.
+//! Layers whose weights lie equally far apart in one memory, as those of queries, keys and values do in the arena: so three products
+//! with them become one, of a [`Stack`].
 
 use std::sync::Arc;
 
-use super::operand::Operand;
-use crate::dtype::DType;
-use crate::error::Result;
-use crate::layout::{Dims, Layout};
-use crate::precision::Precision;
+use super::gemm::TILE;
+use super::operand::Stack;
 use crate::storage::Storage;
-use crate::tensor::{Origin, Tensor};
+use crate::tensor::Tensor;
 
-/// Returns a view of several row-major tensors of one shape, [tensors, ..], if they lie equally far apart in one memory.
-pub(super) fn stacked(op: &'static str, tensors: &[&Tensor]) -> Result<Option<Tensor>> {
-    let [first, second, ..] = tensors else { return Ok(None) };
-    let layout = first.layout();
-    let step = second.layout().offset.saturating_sub(layout.offset);
+/// Returns the stack of several layers, given weights [outputs, inputs] and biases: parameters or their gradients, row-major. `None` if
+/// they do not lie equally far apart, or kernels could not step over what lies between them.
+pub(super) fn stack_of(weights: &[&Tensor], biases: &[&Tensor]) -> Option<Stack> {
+    let (step, step_of_biases) = (step_of(weights)?, step_of(biases)?);
+    let &[rows, inputs] = weights.first()?.shape() else { return None };
+    let between = step.checked_sub(rows * inputs)?;
+    // A tile of a product belongs to one layer.
+    let is_stack = rows.is_multiple_of(TILE) && rows * inputs > 0 && between.is_multiple_of(inputs);
+    let between_biases = step_of_biases.checked_sub(rows)?;
+    is_stack.then(|| Stack { rows, between: between / inputs, between_biases })
+}
+
+/// Returns the elements from one row-major tensor to the next, if several of one shape lie equally far apart in one memory.
+fn step_of(tensors: &[&Tensor]) -> Option<usize> {
+    let [first, second, ..] = tensors else { return None };
+    let start = first.layout().offset;
+    let step = second.layout().offset.checked_sub(start)?;
     let is_next = |(index, tensor): (usize, &&Tensor)| {
-        let of_tensor = tensor.layout();
         let is_there = match (first.storage(), tensor.storage()) {
             (Storage::Cuda(memory), Storage::Cuda(of_tensor)) => Arc::ptr_eq(memory, of_tensor),
             _ => false,
         };
+        let layout = tensor.layout();
         is_there
             && tensor.dtype() == first.dtype()
-            && of_tensor.is_contiguous()
+            && layout.is_contiguous()
             && tensor.shape() == first.shape()
-            && of_tensor.offset == layout.offset + index * step
+            && layout.offset == start + index * step
     };
-    if step < first.elements() || !tensors.iter().enumerate().all(is_next) {
-        return Ok(None);
-    }
-    let shape = Dims::new(op, &[&[tensors.len()], first.shape()].concat())?;
-    let strides = Dims::new(op, &[&[step], &layout.strides[..]].concat())?;
-    let layout = Layout { shape, strides, offset: layout.offset };
-    Ok(Some(Tensor::from_parts(first.storage().clone(), layout, first.dtype(), Origin::Constant)))
-}
-
-/// Copies the weights, in bf16, and the biases of several layers into those of one layer, if they can be copied at once.
-pub(super) fn as_one_layer(
-    op: &'static str,
-    weights: &[Operand],
-    biases: &[Tensor],
-) -> Result<Option<(Operand, Tensor)>> {
-    if weights.iter().any(|weight| weight.tensor.dtype() != DType::BF16) {
-        return Ok(None);
-    }
-    let of_weights = stacked(op, &weights.iter().map(|weight| &weight.tensor).collect::<Vec<_>>())?;
-    let of_biases = stacked(op, &biases.iter().collect::<Vec<_>>())?;
-    let (Some(of_weights), Some(of_biases)) = (of_weights, of_biases) else { return Ok(None) };
-    let &[layers, outputs, inputs] = of_weights.shape() else { return Ok(None) };
-    let weight = of_weights.copied()?.reshape(&[layers * outputs, inputs])?;
-    let bias = of_biases.copied()?.reshape(&[layers * outputs])?;
-    Ok(Some((Operand::of(op, Precision::Bf16, &weight)?, bias)))
+    tensors.iter().enumerate().all(is_next).then_some(step)
 }
 
 #[cfg(test)]
@@ -113,10 +98,10 @@ mod tests {
         let of = |shape: &[usize], dtype| normal(shape).tensor().to_dtype(dtype)?.to_device(&gpu);
         let layer = |salt: f64| -> Result<Layer> {
             let salted = |shape: &[usize]| of(shape, DType::F32)?.mul_scalar(salt)?.add_scalar(salt - 1.0);
-            Ok(Layer { weight: salted(&[24, 16])?.requires_grad(), bias: salted(&[24])?.requires_grad() })
+            Ok(Layer { weight: salted(&[128, 16])?.requires_grad(), bias: salted(&[128])?.requires_grad() })
         };
         let mut layers = [1.0, 0.8, -0.7].map(layer).into_iter().collect::<Result<Vec<_>>>()?;
-        let (x, dy) = (of(&[70, 16], DType::BF16)?, of(&[70, 72], DType::BF16)?);
+        let (x, dy) = (of(&[70, 16], DType::BF16)?, of(&[70, 3 * 128], DType::BF16)?);
         let apart = passes(&layers, &x, &dy, Gradients::new())?;
         let arena = ParameterArena::gather(&mut layers, |_| true)?;
         let together = passes(&layers, &x, &dy, arena.gradients()?)?;

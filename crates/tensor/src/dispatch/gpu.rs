@@ -17,10 +17,14 @@ pub(crate) trait CudaOp {
     /// The number of inputs, as that of the operation.
     type Arity: Arity;
 
-    /// Returns whether the kernels read these bf16 or f16 inputs directly, with parameters in f32, and write an output of the
-    /// same type. If not, the inputs are converted to f32 first. Shapes are not checked before this call.
-    fn reads(&self, _inputs: &[&Tensor]) -> bool {
-        false
+    /// Whether the kernels read inputs in bf16 directly, with parameters in f32, and write an output in bf16. If not, the inputs are
+    /// converted to f32 first, as f16 always is.
+    const READS_BF16: bool = false;
+
+    /// As [`READS_BF16`](CudaOp::READS_BF16), for operations that do so for some inputs in bf16 only. Shapes are not checked before
+    /// this call.
+    fn reads_bf16(&self, _inputs: &[&Tensor]) -> bool {
+        Self::READS_BF16
     }
 
     /// Computes the output. `recorded` says whether a backward may follow.
@@ -65,7 +69,7 @@ type Forward = fn(op: &dyn Any, inputs: &[&Tensor], recorded: bool) -> Option<Re
 pub(crate) struct Kernels {
     /// [`CudaOp::forward`].
     pub(crate) forward: Forward,
-    /// [`CudaOp::reads`], or `false` for an operation without kernels.
+    /// Whether the inputs are bf16 that the operation [reads](CudaOp::reads_bf16). There is at least one.
     pub(crate) reads: fn(op: &dyn Any, inputs: &[&Tensor]) -> bool,
 }
 
@@ -76,7 +80,7 @@ pub(crate) fn register(kernels: Kernels) {
     KERNELS.get_or_init(|| kernels);
 }
 
-/// See [`CudaOp::reads`].
+/// See [`Kernels::reads`].
 pub(super) fn reads(op: &dyn Any, inputs: &[&Tensor]) -> bool {
     KERNELS.get().is_some_and(|kernels| (kernels.reads)(op, inputs))
 }

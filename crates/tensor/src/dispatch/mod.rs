@@ -5,7 +5,7 @@
 //! operations) implement [`TensorOp`], on which `Op` is built. [`apply`] and [`apply_tensors`] do everything else:
 //!
 //! 1. check that the inputs have one float type and live on one device, naming the operand that does not; parameters may
-//!    also be f32 beside inputs of two bytes, and the result has the type of these;
+//!    also be f32 beside inputs of two bytes, and the result has the type of these, unless it is a loss, which is f32;
 //! 2. compute two-byte floats in f32, and round the result, unless the GPU kernels read them as they are;
 //! 3. on the CPU, call the operation with the Rust type of the elements; on a GPU, look up its kernels (`gpu`);
 //! 4. record the node of the graph, with what the operation keeps for its backward.
@@ -88,6 +88,11 @@ pub(crate) trait TensorOp: Any + Send + Sync + Sized {
         Ok(())
     }
 
+    /// Returns the type of the output for inputs of this two-byte type: the same, or f32 for the mean of many numbers.
+    fn output_dtype(&self, dtype: DType) -> DType {
+        dtype
+    }
+
     /// Computes the output on the CPU. `recorded` says whether a backward may follow; otherwise nothing needs to be kept.
     fn forward<T: Float>(&mut self, inputs: Inputs<Self, &Tensor>, recorded: bool) -> Result<Forward>;
 
@@ -120,13 +125,13 @@ pub(crate) fn apply_tensors<O: TensorOp>(op: O, inputs: Inputs<O, &Tensor>) -> R
     if !dtype.is_half() {
         return run(op, &inputs);
     }
-    let narrow = if reads(&op, &inputs) { op.first_parameter() } else { 0 };
+    let (output, narrow) = (op.output_dtype(dtype), if reads(&op, &inputs) { op.first_parameter() } else { 0 });
     let read = |(index, input): (usize, &&Tensor)| match index < narrow {
         true => Ok((*input).clone()),
         false => input.to_dtype(DType::F32),
     };
     let inputs = inputs.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
-    run(op, &inputs.iter().collect::<Vec<_>>())?.to_dtype(dtype)
+    run(op, &inputs.iter().collect::<Vec<_>>())?.to_dtype(output)
 }
 
 /// Returns whether the kernels of a GPU read two-byte inputs as they are, and write such an output.

@@ -45,12 +45,6 @@ impl<'t> Slot<'t> {
         Slot { table: self.table, key: None }
     }
 
-    /// Returns whether the gradient is needed.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn is_needed(&self) -> bool {
-        self.key.is_some()
-    }
-
     /// Contributes a finished tensor, for gradients that need no computation: a view, or the gradient of the output.
     pub(crate) fn give(self, contribution: Tensor) -> Result<()> {
         match &self.key {

@@ -31,9 +31,6 @@ impl Tensor {
     /// Returns an error if the number of targets is not that of the rows, a target is not a class, a setting is out of
     /// range or has not one weight per class, or a mean is asked for and the targets have no weight.
     pub fn cross_entropy_with(&self, targets: &[i64], settings: &CrossEntropy) -> Result<Tensor> {
-        if self.dtype().is_half() {
-            return self.to_dtype(DType::F32)?.cross_entropy_with(targets, settings);
-        }
         let (_, classes) = logits(CROSS_ENTROPY, self)?;
         settings.check(classes)?;
         let weight = settings.total_weight(targets);
@@ -141,6 +138,10 @@ impl TensorOp for LabelCrossEntropy {
 
     fn operands(&self) -> &[&'static str] {
         &["logits"]
+    }
+
+    fn output_dtype(&self, _: DType) -> DType {
+        DType::F32
     }
 
     fn forward<T: Float>(&mut self, [x]: [&Tensor; 1], _: bool) -> Result<Forward> {
