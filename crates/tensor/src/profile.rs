@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// The time that each operation of a computation took, and the kernels that it launched on GPUs, as measured by [`profile`].
 ///
 /// Operations on a GPU return before the kernels that they launch have run, so their times are those of the host alone.
-/// [`profile_kernels`] measures the kernels too.
+/// `profile_kernels` measures the kernels too.
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     /// The total time, including what is not an operation.
@@ -64,7 +64,7 @@ pub struct KernelUse {
     pub launches: usize,
     /// The cost of all launches together.
     pub cost: GpuCost,
-    /// The time of all launches together on the device, if [`profile_kernels`] measured it.
+    /// The time of all launches together on the device, if `profile_kernels` measured it.
     pub time: Option<Duration>,
 }
 
