@@ -45,8 +45,7 @@ fn default_page(example: &str) -> Result<PathBuf> {
     Ok(page)
 }
 
-/// Returns a page like [`default_page`], `target/EXAMPLE.html`, `target/EXAMPLE-2.html` and so on, that no other run has written
-/// or is going to write.
+/// Returns a page that no other run has written or is going to write: `target/EXAMPLE.html`, `target/EXAMPLE-2.html` and so on.
 ///
 /// # Errors
 /// Returns an error if the page cannot be written.

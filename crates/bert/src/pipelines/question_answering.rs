@@ -171,7 +171,7 @@ impl QuestionAnswering {
     }
 
     /// Returns the answer from the best first to the best last token, found independently of each other (see
-    /// [`spans::independent`]), in the window where their sum is largest. Its probability is the product of theirs.
+    /// [`spans::independent`](super::spans::independent)), in the window where their sum is largest. Its probability is the product of theirs.
     ///
     /// # Errors
     /// Returns an error like [`answer`](QuestionAnswering::answer).
