@@ -89,7 +89,6 @@ fn safetensors() {
         &[3],
         r#"{"metadata":{"total_size":16},"weight_map":{"a":"model-1-of-2.safetensors","b":"model-2.safetensors"}}"#,
     );
-    seeds.add(&[1], r#"{"a":{"dtype":"F32","shape":[18446744073709551615,24,0],"data_offsets":[0,0]}}"#);
 }
 
 fn pytorch() {
@@ -152,7 +151,6 @@ fn folders() {
         state.lines().map(|line| if line.contains("\"seconds\"") { "  \"seconds\": 0.5," } else { line }).collect();
     let tensors = header_and_data(&checkpoint.tensors);
     seeds.add(&[0], state.join("\n"));
-    seeds.add(&[0], state.join("\n").replace("\"tokens\": ", "\"tokens\": 1844674407370955161"));
     (1..4).for_each(|kind| seeds.add(&[kind], &tensors));
     seeds.add(&[2], r#"{"mean.weight[0..2]":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"mean.weight[2..3]":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}}"#);
 }
