@@ -137,9 +137,9 @@ impl TrainingArguments {
     }
 
     /// Trains by `recipe`, except where arguments override it, and prints each evaluation. A run only resumes with the
-    /// data to evaluate on that it started with. The report is written to the folder of `--out`, or to
-    /// a new page `target/EXAMPLE.html`, `target/EXAMPLE-2.html`, ... Returns `None` if a signal stopped the run, and on all ranks but
-    /// the first, which does the rest alone.
+    /// data to evaluate on that it started with. The report is written to the folder of `--out`, or to a new page
+    /// `target/EXAMPLE.html`, `target/EXAMPLE-2.html`, ... Returns `None` if a signal stopped the run, and on all ranks but the
+    /// first, which does the rest alone.
     ///
     /// # Errors
     /// Returns an error if a setting is out of range, training fails, or a file cannot be written.
@@ -159,7 +159,9 @@ impl TrainingArguments {
             Some(out) => out.join("report.html"),
             None => new_page(example)?,
         };
-        let mut trainer = self.trainer(model, recipe);
+        let mut trainer = self
+            .trainer(model, recipe)
+            .evaluate(every(self.evaluate_every), |model| self.precision.scope(|| evaluate(model)));
         let epochs = match self.epochs {
             Some(epochs) => epochs,
             None => {
@@ -178,7 +180,6 @@ impl TrainingArguments {
             trainer = trainer.setting("validation", held_out);
         }
         let report = trainer
-            .evaluate(every(self.evaluate_every), |model| self.precision.scope(|| evaluate(model)))
             .report(&page)
             .run_with(data, |_, step| {
                 log.step(step);
