@@ -5,6 +5,7 @@ use std::ffi::c_int;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
@@ -13,6 +14,7 @@ use super::graph::GraphUse;
 use super::kernels::Kernels;
 use super::pool::Pool;
 use super::stream::Stream;
+use super::timing::Timing;
 use crate::error::{Error, Result};
 
 /// The first driver that loads our kernels: as `cuDriverGetVersion` returns it, and by its release number.
@@ -153,6 +155,19 @@ impl CudaDevice {
     /// Runs `work` and launches what it submits as one CUDA graph; see [`Device::as_graph`](crate::Device::as_graph).
     pub(crate) fn as_graph<R>(&self, work: impl FnOnce() -> R) -> Result<R> {
         self.0.stream.gather(work)
+    }
+
+    /// Runs `f` and returns the time that the device took for each unit of work that this thread submitted.
+    ///
+    /// # Errors
+    /// Returns an error if the driver is too old, or if a kernel failed.
+    pub(crate) fn timed<R>(&self, f: impl FnOnce() -> R) -> Result<(R, Vec<(&'static str, Duration)>)> {
+        // What was submitted before is not a part of the first kernel's time.
+        self.synchronize()?;
+        let timing = Timing::start()?;
+        let done = f();
+        self.synchronize()?;
+        Ok((done, timing.times()?))
     }
 
     pub(super) fn kernels(&self) -> MutexGuard<'_, Kernels> {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use cudarc::driver::{result, sys};
 
-use super::device::CudaDevice;
 use super::driver::check;
 use crate::error::{Error, Result};
 
@@ -66,19 +65,18 @@ pub(super) fn timed(name: &'static str, stream: sys::CUstream, enqueue: impl FnO
     Ok(())
 }
 
-impl CudaDevice {
-    /// Runs `f` and returns the time that the device took for each unit of work that this thread submitted.
+/// The timing of a thread, which its end ends.
+pub(super) struct Timing {
+    /// What an outer timing has.
+    outer: Option<Vec<Timed>>,
+}
+
+impl Timing {
+    /// Begins to time what this thread submits.
     ///
     /// # Errors
-    /// Returns an error if the driver is too old, or if a kernel failed.
-    pub(crate) fn timed<R>(&self, f: impl FnOnce() -> R) -> Result<(R, Vec<(&'static str, Duration)>)> {
-        /// Ends the timing, also if `f` panics.
-        struct Restore(Option<Vec<Timed>>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                TIMED.replace(self.0.take());
-            }
-        }
+    /// Returns an error if the driver is too old.
+    pub(super) fn start() -> Result<Timing> {
         let mut version: c_int = 0;
         // SAFETY: this only writes an int to the pointer.
         check(OP, "cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&mut version) }.result())?;
@@ -86,19 +84,25 @@ impl CudaDevice {
             let needed = OLDEST_DRIVER.1;
             return Err(Error::device(OP, format!("this driver cannot time kernels: update it to {needed} or newer")));
         }
-        // What was submitted before is not a part of the first kernel's time.
-        self.synchronize()?;
-        let restore = Restore(TIMED.replace(Some(Vec::new())));
-        let done = f();
-        let timed = TIMED.take().unwrap_or_default();
-        drop(restore);
-        self.synchronize()?;
+        Ok(Timing { outer: TIMED.replace(Some(Vec::new())) })
+    }
+
+    /// Returns the time of each unit of work since the start. All of it must be done.
+    ///
+    /// # Errors
+    /// Returns an error if the driver refuses.
+    pub(super) fn times(&self) -> Result<Vec<(&'static str, Duration)>> {
         let time = |Timed { name, start, end }: &Timed| {
             // SAFETY: both events were recorded on one stream, and live.
             let ms = check(OP, "cuEventElapsedTime", unsafe { result::event::elapsed(start.0, end.0) })?;
             Ok((*name, Duration::try_from_secs_f32(ms / 1e3).unwrap_or_default()))
         };
-        let times = timed.iter().map(time).collect::<Result<_>>()?;
-        Ok((done, times))
+        TIMED.with_borrow(|timed| timed.iter().flatten().map(time).collect())
+    }
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        TIMED.replace(self.outer.take());
     }
 }
