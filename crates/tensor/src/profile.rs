@@ -244,19 +244,19 @@ mod tests {
     fn a_gpu_is_timed_kernel_by_kernel() -> crate::Result<()> {
         let Ok(gpu) = Device::cuda(0) else { return Ok(()) };
         let (a, b) = (Tensor::zeros(&[8, 24], DType::F32, &gpu)?, Tensor::zeros(&[24, 16], DType::F32, &gpu)?);
-        let twice = || -> Result<()> {
-            gpu.as_graph(|| Precision::F32.scope(|| a.matmul(&b)?.add(&a.matmul(&b)?)))??;
-            Ok(())
+        // Enough for a graph.
+        let many = || -> Result<()> {
+            gpu.as_graph(|| Precision::F32.scope(|| (0..100).try_for_each(|_| a.matmul(&b).map(drop))))?
         };
-        let (done, profile) = profile_kernels(&gpu, twice)?;
+        let (done, profile) = profile_kernels(&gpu, many)?;
         done?;
         let kernels = profile.kernels();
         let product = kernels.iter().find(|kernel| kernel.name == "gemm_any_f32").expect("there are products");
-        assert_eq!(product.launches, 2);
+        assert_eq!(product.launches, 100);
         assert!(kernels.iter().all(|kernel| kernel.time.is_some_and(|time| !time.is_zero())), "{kernels:?}");
         assert!(kernels.is_sorted_by_key(|kernel| std::cmp::Reverse(kernel.time)));
         // Afterwards nothing is timed.
-        let (done, profile) = super::profile(twice);
+        let (done, profile) = super::profile(many);
         done?;
         assert!(profile.kernels().iter().all(|kernel| kernel.time.is_none()));
         assert!(profile_kernels(&Device::Cpu, || ()).is_err());
