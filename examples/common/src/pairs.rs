@@ -32,7 +32,7 @@ pub struct PairsArgument {
 
 impl PairsArgument {
     /// Returns the usable pairs to train on and to evaluate on, and prints how many were dropped. `columns` are the names
-    /// of the columns with the two texts and the score; if it is empty, they are `names`. `split` divides the rows of one
+    /// of the columns with the two texts and the score, and default to `names` if empty. `split` divides the rows of one
     /// file, and `built_in` returns the pairs without files.
     ///
     /// # Errors

@@ -162,7 +162,7 @@ impl CudaDevice {
     /// # Errors
     /// Returns an error if the driver is too old, or if a kernel failed.
     pub(crate) fn timed<R>(&self, f: impl FnOnce() -> R) -> Result<(R, Vec<(&'static str, Duration)>)> {
-        // What was submitted before is not a part of the first kernel's time.
+        // Otherwise the first kernel's time would include earlier work.
         self.synchronize()?;
         let timing = Timing::start()?;
         let done = f();

@@ -17,7 +17,7 @@ const OP: &str = "profile";
 const OLDEST_DRIVER: (c_int, &str) = (12080, "570");
 
 thread_local! {
-    /// What this thread has timed; `None` if it does not time.
+    /// The work that this thread has timed so far; `None` while it is not timing.
     static TIMED: RefCell<Option<Vec<Timed>>> = const { RefCell::new(None) };
 }
 
@@ -65,9 +65,9 @@ pub(super) fn timed(name: &'static str, stream: sys::CUstream, enqueue: impl FnO
     Ok(())
 }
 
-/// The timing of a thread, which its end ends.
+/// Times the work of this thread until it is dropped.
 pub(super) struct Timing {
-    /// What an outer timing has.
+    /// The work recorded by an enclosing timing, which is restored on drop.
     outer: Option<Vec<Timed>>,
 }
 

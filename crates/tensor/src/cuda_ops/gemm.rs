@@ -52,7 +52,7 @@ pub(super) enum Epilogue<'a> {
     GeluGradient(&'a Saved, Gelu),
 }
 
-/// What a product with GELU keeps for the derivative: see `SavedOf` in epilogue.cuh.
+/// The tensor that a product with GELU saves for its backward; see `SavedOf` in epilogue.cuh.
 pub(super) enum Saved {
     /// The input of GELU, for products in f32.
     Input(Tensor),

@@ -34,7 +34,7 @@ impl CudaOp for Linear {
         check_f32(op, parameters)?;
         check_float(op, x)?;
         if let (Some(gelu), true, [weight, bias], DType::BF16) = (self.gelu, recorded, parameters, x.dtype()) {
-            // What a product in bf16 keeps of GELU serves the backward of a product only.
+            // In bf16, a product stores GELU's derivative in a form that only the backward of another product reads.
             return Ok(GpuOutput::Composed(x.linear(weight, bias)?.gelu(gelu)?));
         }
         let layers = Layers { precision: self.precision, gelu: self.gelu, dtype: x.dtype() };
@@ -212,7 +212,7 @@ impl Kept {
     }
 }
 
-/// What the gradients of the parameters of layers are computed from.
+/// The inputs from which the gradients of the layers' parameters are computed.
 struct ParameterGradients<'a> {
     op: &'static str,
     precision: Precision,

@@ -40,8 +40,8 @@ impl AdamW {
         self
     }
 
-    /// Multiplies the learning rate of each encoder layer by `factor` once per layer above it and once for the head, and that
-    /// of the embeddings once more than the first layer's.
+    /// Multiplies the learning rate of each encoder layer by `factor` once per layer above it and once for the head. The
+    /// embeddings get one more factor than the first layer.
     ///
     /// Source: J. Howard, S. Ruder, "Universal language model fine-tuning for text classification", 2018, section 3.2,
     /// where the factor is 1 / 2.6. For BERT, 0.9 to 0.95 is common.
